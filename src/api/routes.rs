@@ -1,0 +1,119 @@
+//! Which path is which endpoint, and which methods it has.
+
+use crate::config::PREFLIGHT_SECONDS;
+use crate::http::{Request, Response};
+
+/// An endpoint, with what its path says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Index,
+    Health,
+    Stats,
+    /// `/events`, or `/events/` and a topic.
+    Events(Option<&'a str>),
+    Broadcast,
+    Send,
+    Client(&'a str),
+    /// `*`, of which one may only ask `OPTIONS`.
+    Server,
+}
+
+/// SPEC: RFC 9110, 9.3, and RFC 5789. Another method is 501, one of these in the wrong place 405.
+const KNOWN_METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+
+impl<'a> Route<'a> {
+    pub(super) fn of(path: &'a str) -> Option<Route<'a>> {
+        Some(match path {
+            "/" => Route::Index,
+            "/health" => Route::Health,
+            "/stats" => Route::Stats,
+            "/events" => Route::Events(None),
+            "/broadcast" => Route::Broadcast,
+            "/send" => Route::Send,
+            "*" => Route::Server,
+            _ => match (
+                path.strip_prefix("/events/"),
+                path.strip_prefix("/clients/"),
+            ) {
+                (Some(topic), _) => Route::Events(Some(topic)),
+                (_, Some(client_id)) if !client_id.is_empty() => Route::Client(client_id),
+                _ => return None,
+            },
+        })
+    }
+
+    /// The methods, as `Allow` lists them.
+    fn methods(self) -> &'static str {
+        match self {
+            Route::Index | Route::Health | Route::Stats => "GET, HEAD, OPTIONS",
+            Route::Events(_) => "GET, HEAD, POST, OPTIONS",
+            Route::Broadcast | Route::Send => "POST, OPTIONS",
+            Route::Client(_) => "POST, DELETE, OPTIONS",
+            Route::Server => "OPTIONS",
+        }
+    }
+
+    pub(super) fn has_method(self, method: &str) -> bool {
+        self.methods().split(", ").any(|own| own == method)
+    }
+
+    /// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin.
+    pub(super) fn options(self) -> Response {
+        Response::new(204)
+            .with("Allow", self.methods())
+            .with("Access-Control-Allow-Methods", self.methods())
+            .with(
+                "Access-Control-Allow-Headers",
+                "Authorization, Cache-Control, Content-Type, Last-Event-ID",
+            )
+            .with("Access-Control-Max-Age", PREFLIGHT_SECONDS.to_string())
+    }
+
+    pub(super) fn refuse_method(self, method: &str) -> Response {
+        if KNOWN_METHODS.contains(&method) {
+            let what = format!("{method} is not allowed here, only {}", self.methods());
+            Response::error(405, what).with("Allow", self.methods())
+        } else {
+            Response::error(501, format!("the method {method} is not implemented"))
+        }
+    }
+}
+
+/// What is here, with a line to try each.
+pub(super) fn index(request: &Request) -> Response {
+    // A name for the reader to use again; nothing depends on it.
+    let host = request
+        .field("host")
+        .ok()
+        .flatten()
+        .filter(|host| !host.is_empty())
+        .unwrap_or("localhost");
+    Response::text(
+        200,
+        format!(
+            "tiny-sse {version}: Server-Sent Events over plain HTTP/1.1
+
+subscribe
+  curl -N http://{host}/events                            events without a topic
+  curl -N http://{host}/events/chat                       and those of one topic
+  curl -N 'http://{host}/events?topic=chat&topic=news/*'  of several, by pattern
+  curl -N http://{host}/events?last_event_id=earliest     from the beginning of the history
+
+publish
+  curl -d 'hello' http://{host}/events                    to everybody
+  curl -d 'hello' http://{host}/events/chat?event=greeting
+  curl -d '{{\"event\":\"tick\",\"n\":1}}' http://{host}/broadcast
+  curl -d '{{\"_event\":\"tick\",\"n\":1}}' http://{host}/send
+  curl -d 'psst' http://{host}/clients/CLIENT_ID          to one client
+  curl -X DELETE http://{host}/clients/CLIENT_ID          ends its stream
+
+look
+  curl http://{host}/stats
+  curl http://{host}/health
+",
+            version = env!("CARGO_PKG_VERSION"),
+        ),
+    )
+}

@@ -1,0 +1,343 @@
+//! Turns the command line into options, or into one line that says what is wrong with it.
+//!
+//! The options are a table: parsing, `--help` and the nearest right name all read it, so that
+//! none of them can forget one.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use tiny_sse::{Config, Level};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// To serve.
+    Serve(Options),
+    /// To print this and be done.
+    Print(String),
+}
+
+/// How to serve.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: String,
+    /// The least important lines that are logged; `None` logs nothing.
+    pub(crate) log: Option<Level>,
+    pub(crate) config: Config,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: "127.0.0.1:8080".into(),
+            log: Some(Level::Warn),
+            config: Config::default(),
+        }
+    }
+}
+
+/// One line of the table.
+struct Knob {
+    name: &'static str,
+    help: &'static str,
+    target: Target,
+}
+
+/// Where an option's value goes, and so what it may be.
+enum Target {
+    Listen,
+    Log,
+    Count(fn(&mut Config) -> &mut usize),
+    Size(fn(&mut Config) -> &mut usize),
+    Time(fn(&mut Config) -> &mut Duration),
+}
+
+const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
+    Knob { name, help, target }
+}
+
+const KNOBS: [Knob; 19] = [
+    knob("listen", Target::Listen, "where to listen"),
+    knob(
+        "max-clients",
+        Target::Count(|c| &mut c.max_clients),
+        "streams at the same time",
+    ),
+    knob(
+        "extra-connections",
+        Target::Count(|c| &mut c.extra_connections),
+        "connections beyond those, to publish and ask",
+    ),
+    knob(
+        "heartbeat",
+        Target::Time(|c| &mut c.heartbeat),
+        "a silent stream says \": heartbeat\" this often",
+    ),
+    knob(
+        "retry",
+        Target::Time(|c| &mut c.retry),
+        "what clients wait before they reconnect",
+    ),
+    knob(
+        "history",
+        Target::Count(|c| &mut c.history_events),
+        "events kept for those who come back; 0: none",
+    ),
+    knob(
+        "history-bytes",
+        Target::Size(|c| &mut c.history_bytes),
+        "bytes of them, at the most",
+    ),
+    knob(
+        "queue-bytes",
+        Target::Size(|c| &mut c.queue_bytes),
+        "bytes that may wait for one client",
+    ),
+    knob(
+        "write-timeout",
+        Target::Time(|c| &mut c.write_timeout),
+        "how long one write to a client may take",
+    ),
+    knob(
+        "max-body",
+        Target::Size(|c| &mut c.max_body),
+        "bytes of a request's body",
+    ),
+    knob(
+        "max-head",
+        Target::Size(|c| &mut c.max_head),
+        "bytes of a request's head",
+    ),
+    knob(
+        "max-fields",
+        Target::Count(|c| &mut c.max_fields),
+        "header fields of a request",
+    ),
+    knob(
+        "max-target",
+        Target::Size(|c| &mut c.max_target),
+        "bytes of a request's path and query",
+    ),
+    knob(
+        "head-timeout",
+        Target::Time(|c| &mut c.head_timeout),
+        "for the head to arrive",
+    ),
+    knob(
+        "body-timeout",
+        Target::Time(|c| &mut c.body_timeout),
+        "for the body to arrive",
+    ),
+    knob(
+        "idle-timeout",
+        Target::Time(|c| &mut c.idle_timeout),
+        "between two requests of a connection",
+    ),
+    knob(
+        "grace",
+        Target::Time(|c| &mut c.grace),
+        "for streams and requests to end at shutdown",
+    ),
+    knob(
+        "stack-bytes",
+        Target::Size(|c| &mut c.stack_bytes),
+        "stack of a connection's thread",
+    ),
+    knob(
+        "log",
+        Target::Log,
+        "off, error, warn, info (clients) or debug",
+    ),
+];
+
+impl Knob {
+    fn placeholder(&self) -> &'static str {
+        match self.target {
+            Target::Listen => "ADDR",
+            Target::Log => "LEVEL",
+            Target::Count(_) => "N",
+            Target::Size(_) => "SIZE",
+            Target::Time(_) => "TIME",
+        }
+    }
+
+    /// The value that `options` has now, as it would be written.
+    fn show(&self, options: &mut Options) -> String {
+        match self.target {
+            Target::Listen => options.listen.clone(),
+            Target::Log => options.log.map_or("off", Level::name).into(),
+            Target::Count(field) => field(&mut options.config).to_string(),
+            Target::Size(field) => show_size(*field(&mut options.config)),
+            Target::Time(field) => format!("{:?}", field(&mut options.config)),
+        }
+    }
+
+    fn set(&self, options: &mut Options, value: &str) -> Result<(), String> {
+        let wrong = |what: &str| format!("--{} is {value:?}, it must be {what}", self.name);
+        match self.target {
+            Target::Listen if value.contains(':') => options.listen = value.into(),
+            Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
+            Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
+            Target::Count(field) => {
+                *field(&mut options.config) = value
+                    .parse()
+                    .map_err(|_| wrong("a whole number, such as 1000"))?;
+            }
+            Target::Size(field) => {
+                *field(&mut options.config) = parse_size(value)
+                    .ok_or_else(|| wrong("a size, such as 65536, 64KiB or 1MiB"))?;
+            }
+            Target::Time(field) => {
+                *field(&mut options.config) =
+                    parse_time(value).ok_or_else(|| wrong("a time, such as 15s, 500ms or 2m"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the words behind the program's name.
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut options = Options::default();
+    let mut words = words.map(|word| {
+        word.into_string()
+            .map_err(|word| format!("{word:?} is not UTF-8"))
+    });
+    let mut is_first = true;
+    while let Some(word) = words.next().transpose()? {
+        match &*word {
+            "-h" | "--help" | "help" => return Ok(Command::Print(help())),
+            "-V" | "--version" => {
+                return Ok(Command::Print(format!(
+                    "tiny-sse {}\n",
+                    env!("CARGO_PKG_VERSION")
+                )));
+            }
+            "serve" if is_first => {}
+            _ => {
+                let Some(option) = word.strip_prefix("--") else {
+                    return Err(unknown("command", &word, ["serve", "help"].into_iter()));
+                };
+                let (name, value) = match option.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (option, None),
+                };
+                let Some(knob) = KNOBS.iter().find(|knob| knob.name == name) else {
+                    return Err(unknown(
+                        "option",
+                        &format!("--{name}"),
+                        KNOBS.iter().map(|knob| knob.name),
+                    ));
+                };
+                let value = match value {
+                    Some(value) => value,
+                    None => words
+                        .next()
+                        .transpose()?
+                        .ok_or_else(|| format!("--{name} needs a value: {}", knob.help))?,
+                };
+                knob.set(&mut options, &value)?;
+            }
+        }
+        is_first = false;
+    }
+    options
+        .config
+        .check()
+        .map_err(|error| format!("--{error}"))?;
+    Ok(Command::Serve(options))
+}
+
+fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let bare = word.trim_start_matches('-');
+    let nearest = known
+        .min_by_key(|name| distance(bare, name))
+        .expect("BUG: nothing is known");
+    let dashes = &word[..word.len() - bare.len()];
+    if distance(bare, nearest) <= nearest.len().max(4) / 2 {
+        format!("unknown {kind} {word}, did you mean {dashes}{nearest}?")
+    } else {
+        format!("unknown {kind} {word}; tiny-sse --help lists what there is")
+    }
+}
+
+/// How many letters to insert, delete or change to get from one word to the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.bytes().enumerate() {
+            let changed = corner + usize::from(a != b);
+            let least = changed.min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], least);
+        }
+    }
+    row[to.len()]
+}
+
+fn help() -> String {
+    let mut text = format!(
+        "tiny-sse {}: a Server-Sent Events server\n\nusage: tiny-sse [serve] [--OPTION VALUE | --OPTION=VALUE]...\n\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut defaults = Options::default();
+    for knob in &KNOBS {
+        let left = format!("--{} {}", knob.name, knob.placeholder());
+        text += &format!(
+            "  {left:<23} {:<48} [{}]\n",
+            knob.help,
+            knob.show(&mut defaults)
+        );
+    }
+    text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n"
+}
+
+fn parse_level(value: &str) -> Option<Option<Level>> {
+    let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug];
+    if value == "off" {
+        Some(None)
+    } else {
+        levels
+            .into_iter()
+            .find(|level| level.name() == value)
+            .map(Some)
+    }
+}
+
+const SIZES: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+fn parse_size(value: &str) -> Option<usize> {
+    let unit = SIZES
+        .into_iter()
+        .find_map(|(unit, bytes)| Some((value.strip_suffix(unit)?, bytes)));
+    let (digits, bytes) = unit.unwrap_or((value, 1));
+    whole(digits)?.checked_mul(bytes as u64)?.try_into().ok()
+}
+
+fn show_size(size: usize) -> String {
+    let unit = SIZES
+        .into_iter()
+        .find(|(_, bytes)| size > 0 && size % bytes == 0);
+    unit.map_or_else(
+        || size.to_string(),
+        |(unit, bytes)| format!("{}{unit}", size / bytes),
+    )
+}
+
+fn parse_time(value: &str) -> Option<Duration> {
+    // "ms" before "s", which it ends in.
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let (digits, ms) = units
+        .into_iter()
+        .find_map(|(unit, ms)| Some((value.strip_suffix(unit)?, ms)))?;
+    Some(Duration::from_millis(whole(digits)?.checked_mul(ms)?))
+}
+
+/// Digits and nothing else; std's `parse` would also take a `+`.
+fn whole(digits: &str) -> Option<u64> {
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        digits.parse().ok()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,108 @@
+//! The program: a command line in front of the library's server.
+//!
+//! Exit codes: 0 done, 1 the machine said no, 2 the command line is wrong.
+
+mod args;
+mod system;
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use args::{Command, Options};
+use tiny_sse::wire::date;
+use tiny_sse::{Config, Level, Report, Server};
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve(options)) => match serve(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => fail(1, &message),
+        },
+        Ok(Command::Print(text)) => {
+            // Best effort: a reader such as `head` may have seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(message) => fail(2, &message),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("tiny-sse: {message}");
+    ExitCode::from(code)
+}
+
+fn serve(options: Options) -> Result<(), String> {
+    let Options {
+        listen,
+        log,
+        config,
+    } = options;
+    // ORDER: before the first thread, because threads inherit what is blocked.
+    let signals = system::Signals::block();
+    let config = Config {
+        report: report(log),
+        ..config
+    };
+    if let Err(error) = system::raise_open_files() {
+        // Best effort: the server then lets in as many clients as the lower limit allows, and says so.
+        config.report.tell(
+            Level::Warn,
+            format_args!("cannot raise the limit of open files: {error}"),
+        );
+    }
+    let cannot = |error: io::Error| format!("cannot listen on {listen}: {}", reason(&error));
+    let listener = TcpListener::bind(&*listen).map_err(cannot)?;
+    system::raise_backlog(&listener).map_err(cannot)?;
+    let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
+    let running = server
+        .spawn()
+        .map_err(|error| format!("cannot start: {}", reason(&error)))?;
+    greet(&running.local_addr().to_string());
+    let signal = signals.wait();
+    signals.exit_at_the_next();
+    eprintln!("tiny-sse: {signal}: closing; once more to end at once");
+    running.shutdown();
+    Ok(())
+}
+
+/// What a person does next.
+fn greet(address: &str) {
+    let url = format!(
+        "http://{}",
+        address
+            .replace("0.0.0.0:", "127.0.0.1:")
+            .replace("[::]:", "[::1]:")
+    );
+    let text = format!(
+        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    curl -d 'hello' {url}/events\n\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    // Best effort: a server is no worse for a standard output that is closed.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Lines of the log go to standard error, with the time.
+fn report(most: Option<Level>) -> Report {
+    Report::new(move |level, line| {
+        if most.is_some_and(|most| level <= most) {
+            let line = format!(
+                "{} {:5} {line}\n",
+                date::iso8601(SystemTime::now()),
+                level.name()
+            );
+            // Best effort, and in one write, so that lines of several threads do not mix.
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    })
+}
+
+/// "permission denied" rather than "Permission denied (os error 13)".
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,207 @@
+//! Every number in one place: each limit with its unit, its default, and why it is that much.
+//!
+//! A field here is a promise about what a stranger can make the server spend. What nobody needs
+//! to set stands below as a constant.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::report::Report;
+
+/// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
+///
+/// ```
+/// use std::time::Duration;
+/// use tiny_sse::Config;
+/// let config = Config { heartbeat: Duration::from_secs(5), ..Config::default() };
+/// # assert!(config.check().is_ok());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Streams at the same time; one more is answered 503. Each costs a thread.
+    pub max_clients: usize,
+    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving.
+    pub extra_connections: usize,
+    /// Bytes of a request's head; more is answered 431. What nginx and Apache take by default is alike.
+    pub max_head: usize,
+    /// Header fields in a request; more are answered 431.
+    pub max_fields: usize,
+    /// Bytes of a request's target (path and query); more are answered 414.
+    pub max_target: usize,
+    /// Bytes of a request's body, and so of an event's data; more are answered 413.
+    pub max_body: usize,
+    /// From the first byte of a head to its last, however they dribble in; then 408.
+    pub head_timeout: Duration,
+    /// From the head to the last byte of the body; then 408.
+    pub body_timeout: Duration,
+    /// How long a connection may stay silent between two requests; then it is closed.
+    pub idle_timeout: Duration,
+    /// How long one write may take; then the peer is let go.
+    pub write_timeout: Duration,
+    /// Bytes that may wait for one client; with more it has fallen behind and is let go.
+    pub queue_bytes: usize,
+    /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
+    /// unless nothing was said meanwhile. More are kept as long as they are smaller than a queue.
+    pub history_events: usize,
+    /// Bytes of those events, never less than a queue: who fell behind can then catch up.
+    pub history_bytes: usize,
+    /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
+    /// and the two ends learn of each other's death.
+    pub heartbeat: Duration,
+    /// What clients are told in `retry:` as they connect: the wait before they reconnect.
+    pub retry: Duration,
+    /// How long a shutdown waits for requests in flight and for streams to say goodbye.
+    pub grace: Duration,
+    /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
+    /// is touched, a few KiB. Handlers of your own run on it.
+    pub stack_bytes: usize,
+    /// Who is told what happens. Nobody, by default.
+    pub report: Report,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_clients: 1000,
+            extra_connections: 256,
+            max_head: 16 * KIB,
+            max_fields: 100,
+            max_target: 8 * KIB,
+            max_body: MIB,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(10),
+            queue_bytes: MIB,
+            history_events: 10_000,
+            history_bytes: 16 * MIB,
+            heartbeat: Duration::from_secs(15),
+            retry: Duration::from_secs(5),
+            grace: Duration::from_secs(5),
+            stack_bytes: 256 * KIB,
+            report: Report::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Connections of any kind at the same time; one more is answered 503 without a thread.
+    pub fn max_connections(&self) -> usize {
+        self.max_clients.saturating_add(self.extra_connections)
+    }
+
+    /// Whether the limits make sense together.
+    ///
+    /// # Errors
+    ///
+    /// One is zero that must not be, or contradicts another; the message names it.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("max-clients", self.max_clients),
+            ("extra-connections", self.extra_connections),
+            ("max-head", self.max_head),
+            ("max-fields", self.max_fields),
+            ("max-target", self.max_target),
+            ("max-body", self.max_body),
+            ("queue-bytes", self.queue_bytes),
+            ("stack-bytes", self.stack_bytes),
+        ];
+        let times = [
+            ("head-timeout", self.head_timeout),
+            ("body-timeout", self.body_timeout),
+            ("idle-timeout", self.idle_timeout),
+            ("write-timeout", self.write_timeout),
+            ("heartbeat", self.heartbeat),
+        ];
+        let zeros = sizes
+            .iter()
+            .filter(|(_, size)| *size == 0)
+            .map(|(name, _)| *name);
+        let moments = times
+            .iter()
+            .filter(|(_, time)| time.is_zero())
+            .map(|(name, _)| *name);
+        if let Some(name) = zeros.chain(moments).next() {
+            return Err(ConfigError(format!("{name} is 0, it must be more")));
+        }
+        if let Some((name, _)) = times.iter().find(|(_, time)| *time > LONGEST) {
+            return Err(ConfigError(format!(
+                "{name} is longer than {} days",
+                LONGEST.as_secs() / 86_400
+            )));
+        }
+        if self.history_events > 0 && self.history_bytes < self.queue_bytes {
+            return Err(ConfigError(format!(
+                "history-bytes is {}, less than queue-bytes, {}: a client that fell behind could not catch up",
+                self.history_bytes, self.queue_bytes
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// No timeout is longer: the sum of an instant and a larger one may not exist.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// What one read asks the socket for. A request is seldom larger, and a thread that waits for
+/// the next one holds no more than this.
+pub(crate) const READ_BYTES: usize = 4 * KIB;
+
+/// What one write to a client joins together: enough that the cost of the call does not matter,
+/// and little enough that ten thousand clients can do it at once.
+pub(crate) const WRITE_BYTES: usize = 64 * KIB;
+
+/// What a connection that is to be closed may still send, and for how long. Closing a socket with
+/// bytes unread resets it, and a reset takes our last answer away from the peer.
+pub(crate) const LINGER_BYTES: usize = MIB;
+/// See [`LINGER_BYTES`].
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// The pause after an `accept` that failed for want of something: doubled from the first to the last.
+pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How long after the grace threads whose sockets were closed under them are waited for.
+pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
+
+/// What an event costs in memory beside its bytes, roughly: its record and its place in the ring.
+pub(crate) const EVENT_OVERHEAD: usize = 160;
+
+/// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
+pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
+
+/// The longest name that a client may choose for itself, in bytes.
+pub(crate) const CLIENT_ID_BYTES: usize = 64;
+
+/// What is left to the rest of the program when the machine's limits are shared out: descriptors
+/// (the listener, a journal, what an embedder opens), threads, memory maps, bytes of address space
+/// (the allocator reserves 64 MiB for each of its arenas).
+pub(crate) const DESCRIPTORS_KEPT: usize = 32;
+/// See [`DESCRIPTORS_KEPT`].
+pub(crate) const THREADS_KEPT: usize = 64;
+/// See [`DESCRIPTORS_KEPT`].
+pub(crate) const MAPS_KEPT: usize = 512;
+/// See [`DESCRIPTORS_KEPT`].
+pub(crate) const ADDRESSES_KEPT: usize = 256 * MIB;
+
+/// On Linux a thread has its stack and its signal handler's, each with a page before it that
+/// cannot be touched: four maps.
+pub(crate) const MAPS_PER_THREAD: usize = 4;
+
+/// The stack of a signal handler with its guard, generously.
+pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;

@@ -1,0 +1,273 @@
+//! The life of one connection: a request, its answer, the next request, until one side has had
+//! enough or an answer takes the socket over.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::body::BodyDecoder;
+use super::head::{Head, HeadParser, RequestHead};
+use super::response::{Body, Frame, Length};
+use super::{Refusal, Request, Response, Takeover, Version};
+use crate::config::{Config, READ_BYTES};
+use crate::report::Report;
+use crate::socket::{close_gently, is_timeout, write_within};
+use crate::wire::Framing;
+
+/// What the server tells a connection about its place among the others.
+pub(super) trait Door {
+    /// The connection is about to wait for a request. False: don't, the server is closing.
+    fn may_wait(&self) -> bool;
+    /// A request has begun to arrive: let it finish.
+    fn is_busy(&self);
+    /// Whether the server is closing, so that no answer promises another.
+    fn is_closing(&self) -> bool;
+}
+
+/// A connection between two requests.
+pub(super) struct Connection<'a, D> {
+    pub(super) socket: &'a Arc<TcpStream>,
+    pub(super) peer: SocketAddr,
+    pub(super) config: &'a Config,
+    pub(super) door: &'a D,
+    /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
+    buffer: Vec<u8>,
+    /// The read timeout that the socket has, so that it is set only when it changes.
+    timeout: Option<Duration>,
+}
+
+/// A stream that is to begin where the connection ended.
+pub(super) type Stream = (Box<dyn FnOnce(Takeover) + Send>, Takeover);
+
+/// Why no request came.
+enum NoRequest {
+    /// The peer has closed, gone silent, or is unreachable: nothing to say to it.
+    Over,
+    /// What it sent is answered and ends the connection.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NoRequest {
+    fn from(refusal: Refusal) -> NoRequest {
+        NoRequest::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for NoRequest {
+    fn from(_: io::Error) -> NoRequest {
+        NoRequest::Over
+    }
+}
+
+impl<'a, D: Door> Connection<'a, D> {
+    pub(super) fn new(
+        socket: &'a Arc<TcpStream>,
+        peer: SocketAddr,
+        config: &'a Config,
+        door: &'a D,
+    ) -> Self {
+        Connection {
+            socket,
+            peer,
+            config,
+            door,
+            buffer: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    /// Answers requests with `handler` until the connection ends, or a stream takes its place.
+    pub(super) fn serve(mut self, handler: &dyn Fn(Request) -> Response) -> Option<Stream> {
+        let mut silence = self.config.head_timeout;
+        while self.door.may_wait() {
+            let request = match self.next_request(silence) {
+                Ok(request) => request,
+                Err(NoRequest::Over) => return None,
+                Err(NoRequest::Refused(refusal)) => {
+                    self.config.report.debug(format_args!(
+                        "{}: {} {refusal}",
+                        self.peer,
+                        refusal.status()
+                    ));
+                    self.answer((&refusal).into(), Asked::nothing()).ok()?;
+                    close_gently(self.socket);
+                    return None;
+                }
+            };
+            let asked = Asked::by(&request.head);
+            let (response, keep_alive) = match guarded(handler, request, &self.config.report) {
+                Some(response) => (response, asked.keep_alive && !self.door.is_closing()),
+                None => (
+                    Response::error(500, "the handler of this request failed"),
+                    false,
+                ),
+            };
+            let asked = Asked {
+                keep_alive,
+                ..asked
+            };
+            // An answer that cannot be written has no reader: the connection is over.
+            let stream = self.answer(response, asked).ok()?;
+            if stream.is_some() || !keep_alive {
+                return stream;
+            }
+            silence = self.config.idle_timeout;
+        }
+        None
+    }
+
+    /// Reads a whole request. `silence` is how long its first byte may take.
+    fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
+        if self.buffer.is_empty() && self.read(silence)? == 0 {
+            return Err(NoRequest::Over);
+        }
+        self.door.is_busy();
+        let head = self.head()?;
+        let body = self.body(&head)?;
+        Ok(Request {
+            head,
+            body,
+            peer: self.peer,
+        })
+    }
+
+    fn head(&mut self) -> Result<RequestHead, NoRequest> {
+        let (mut parser, start) = (HeadParser::default(), Instant::now());
+        loop {
+            if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
+                self.buffer.drain(..len);
+                return Ok(request);
+            }
+            self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;
+        }
+    }
+
+    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
+        let (mut decoder, start) = (BodyDecoder::new(head.body), Instant::now());
+        // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
+        if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {
+            write_within(
+                self.socket,
+                b"HTTP/1.1 100 Continue\r\n\r\n",
+                self.config.write_timeout,
+            )?;
+        }
+        loop {
+            let used = decoder.decode(&self.buffer, self.config)?;
+            self.buffer.drain(..used);
+            if decoder.is_done() {
+                return Ok(decoder.into_body());
+            }
+            self.read_by(start, self.config.body_timeout, Refusal::BodyTimeout)?;
+        }
+    }
+
+    /// Reads more of what began at `start` and must end within `limit`. LIMIT: of the whole, so
+    /// that a byte now and then does not extend it.
+    fn read_by(&mut self, start: Instant, limit: Duration, late: Refusal) -> Result<(), NoRequest> {
+        let left = limit.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(late.into());
+        }
+        match self.read(left) {
+            Ok(0) => Err(NoRequest::Over),
+            Ok(_) => Ok(()),
+            Err(error) if is_timeout(&error) => Err(late.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Appends what has arrived to the buffer, after waiting for it up to `timeout`. 0: the peer has closed.
+    fn read(&mut self, timeout: Duration) -> io::Result<usize> {
+        if self.timeout != Some(timeout) {
+            self.socket.set_read_timeout(Some(timeout))?;
+            self.timeout = Some(timeout);
+        }
+        let length = self.buffer.len();
+        self.buffer.resize(length + READ_BYTES, 0);
+        let outcome = loop {
+            match (&**self.socket).read(&mut self.buffer[length..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
+        self.buffer
+            .truncate(length + outcome.as_ref().unwrap_or(&0));
+        outcome
+    }
+
+    /// Writes the answer, or gives back the stream that it is.
+    fn answer(&self, response: Response, asked: Asked) -> io::Result<Option<Stream>> {
+        let framing = asked.version.stream_framing();
+        let (length, keep_alive) = match (&response.body, framing) {
+            (Body::Bytes(bytes), _) => (Length::Known(bytes.len()), asked.keep_alive),
+            (Body::Takeover(_), Framing::Chunked) => {
+                (Length::Chunks, asked.keep_alive || !asked.head_only)
+            }
+            (Body::Takeover(_), Framing::Bare) => (Length::UntilClose, false),
+        };
+        let mut bytes = response.head(&Frame { keep_alive, length });
+        match response.body {
+            _ if asked.head_only => {}
+            Body::Bytes(body) => bytes.extend_from_slice(&body),
+            Body::Takeover(take) => {
+                let socket = Arc::clone(self.socket);
+                return Ok(Some((
+                    take,
+                    Takeover {
+                        socket,
+                        framing,
+                        head: bytes,
+                    },
+                )));
+            }
+        }
+        write_within(self.socket, &bytes, self.config.write_timeout)?;
+        Ok(None)
+    }
+}
+
+/// What of a request decides how its answer is written.
+struct Asked {
+    keep_alive: bool,
+    head_only: bool,
+    version: Version,
+}
+
+impl Asked {
+    fn by(head: &RequestHead) -> Asked {
+        Asked {
+            keep_alive: head.keep_alive,
+            head_only: head.method() == "HEAD",
+            version: head.version(),
+        }
+    }
+
+    /// Of bytes that were no request.
+    fn nothing() -> Asked {
+        Asked {
+            keep_alive: false,
+            head_only: false,
+            version: Version::Http11,
+        }
+    }
+}
+
+/// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
+/// have left half done is its own, the connection's state is not among it.
+fn guarded(
+    handler: &dyn Fn(Request) -> Response,
+    request: Request,
+    report: &Report,
+) -> Option<Response> {
+    let what = format!("{} {}", request.method(), request.path());
+    let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
+    if outcome.is_err() {
+        report.error(format_args!(
+            "the handler of {what:?} panicked; answered 500"
+        ));
+    }
+    outcome.ok()
+}

@@ -1,0 +1,384 @@
+//! Turns the bytes of a request's head into a [`RequestHead`], however they are cut on the way.
+//!
+//! Strict where leniency means that two readers of the same bytes see different requests: line
+//! ends, lengths, `Host`, white space around names. Each line is read once, when it is complete,
+//! so that a head that dribbles in costs no more than one that comes whole, and a limit is
+//! checked before the line that breaks it is looked at, so that both get the same answer.
+
+use std::ops::Range;
+
+use super::Refusal;
+use super::target::{self, Query};
+use crate::config::Config;
+use crate::wire::Framing;
+
+/// What [`HeadParser::parse`] found.
+#[derive(Debug)]
+pub enum Head {
+    /// The head ended after `len` bytes; what follows is the body or the next request.
+    Complete {
+        /// The request as its head has it.
+        request: RequestHead,
+        /// How many of the bytes were the head.
+        len: usize,
+    },
+    /// Nothing wrong so far, but the end has not come.
+    Partial,
+}
+
+/// The versions of HTTP that are spoken here. A later 1.x counts as 1.1 (RFC 9110, 2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0: no chunks, and a connection that closes unless asked to stay.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+impl Version {
+    /// HTTP/1.0 does not know chunks: there the end of a stream is the end of the connection.
+    pub(super) fn stream_framing(self) -> Framing {
+        match self {
+            Version::Http10 => Framing::Bare,
+            Version::Http11 => Framing::Chunked,
+        }
+    }
+}
+
+/// How the end of the body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is no body.
+    None,
+    /// Content-Length.
+    Known(usize),
+    /// Transfer-Encoding: chunked.
+    Chunked,
+}
+
+/// The head of a request, in one copy of its bytes and places in it.
+#[derive(Debug)]
+pub struct RequestHead {
+    bytes: Box<[u8]>,
+    method: Range<usize>,
+    version: Version,
+    fields: Vec<Field>,
+    pub(super) path: String,
+    pub(super) query: Query,
+    pub(super) body: BodyLength,
+    pub(super) expects_continue: bool,
+    pub(super) keep_alive: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl RequestHead {
+    /// The method, as it came: methods are case-sensitive.
+    pub fn method(&self) -> &str {
+        // The grammar let only ASCII through.
+        std::str::from_utf8(&self.bytes[self.method.clone()])
+            .expect("BUG: a method that is not ASCII")
+    }
+
+    /// The version of the request.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The values of all fields of that name, in order, whatever the case of its letters.
+    pub fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let named = move |field: &&Field| {
+            self.bytes[field.name.clone()].eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.fields
+            .iter()
+            .filter(named)
+            .map(|field| &self.bytes[field.value.clone()])
+    }
+
+    /// The members of a comma-separated list that may be spread over several fields.
+    fn list<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.fields(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(trim_ows)
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        self.list(name)
+            .any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+    }
+}
+
+/// A head being read. Give it the bytes from the head's beginning each time more have come.
+///
+/// ```
+/// # fn main() -> Result<(), tiny_sse::http::Refusal> {
+/// use tiny_sse::{Config, http::{Head, HeadParser}};
+/// let (mut parser, config) = (HeadParser::default(), Config::default());
+/// let bytes = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// assert!(matches!(parser.parse(&bytes[..20], &config)?, Head::Partial));
+/// assert!(matches!(parser.parse(bytes, &config)?, Head::Complete { len: 35, .. }));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Default)]
+pub struct HeadParser {
+    /// Where the line that has not ended begins.
+    line: usize,
+    /// Up to where its end has been looked for.
+    scanned: usize,
+    request_line: Option<RequestLine>,
+    fields: Vec<Field>,
+}
+
+#[derive(Clone, Debug)]
+struct RequestLine {
+    method: Range<usize>,
+    target: Range<usize>,
+    version: Version,
+}
+
+impl HeadParser {
+    /// Reads on in `bytes`, which must begin as in the call before.
+    ///
+    /// # Errors
+    ///
+    /// What has come cannot be the beginning of a request that is served.
+    pub fn parse(&mut self, bytes: &[u8], limits: &Config) -> Result<Head, Refusal> {
+        while let Some(length) = bytes[self.scanned..].iter().position(|&byte| byte == b'\n') {
+            let end = self.scanned + length;
+            self.check_limits(end + 1, limits)?;
+            if end == self.line || bytes[end - 1] != b'\r' {
+                self.check_first_byte(bytes)?;
+                return Err(Refusal::LineBreak);
+            }
+            let line = self.line..end - 1;
+            (self.line, self.scanned) = (end + 1, end + 1);
+            match (&self.request_line, line.is_empty()) {
+                // SPEC: RFC 9112, 2.2: empty lines before the request line are passed over.
+                (None, true) => {}
+                (None, false) => self.request_line = Some(request_line(bytes, line, limits)?),
+                (Some(_), false) if self.fields.len() == limits.max_fields => {
+                    return Err(Refusal::TooManyFields(limits.max_fields));
+                }
+                (Some(_), false) => self.fields.push(field(bytes, line)?),
+                (Some(start), true) => {
+                    let (start, fields) = (start.clone(), std::mem::take(&mut self.fields));
+                    let request = head(&bytes[..self.line], start, fields, limits)?;
+                    return Ok(Head::Complete {
+                        request,
+                        len: self.line,
+                    });
+                }
+            }
+        }
+        self.scanned = bytes.len();
+        self.check_limits(bytes.len(), limits)?;
+        self.check_first_byte(bytes)?;
+        Ok(Head::Partial)
+    }
+
+    /// LIMIT: the head, and before it the request line by itself, because 414 says more than 431.
+    fn check_limits(&self, end: usize, limits: &Config) -> Result<(), Refusal> {
+        // "method SP target SP HTTP/1.1 CRLF", with room for a long method.
+        let longest_line = limits.max_target.saturating_add(64);
+        if self.request_line.is_none() && end - self.line > longest_line {
+            return Err(Refusal::TargetTooLong(limits.max_target));
+        }
+        if end > limits.max_head {
+            Err(Refusal::HeadTooLarge(limits.max_head))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A client that speaks TLS, say, is told so at once and not when its time is up.
+    fn check_first_byte(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        match (&self.request_line, bytes.get(self.line)) {
+            (None, Some(&first)) if first != b'\r' && !is_tchar(first) => Err(Refusal::NotHttp),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// SPEC: RFC 9112, 3: `request-line = method SP request-target SP HTTP-version`
+fn request_line(bytes: &[u8], line: Range<usize>, limits: &Config) -> Result<RequestLine, Refusal> {
+    if !is_tchar(bytes[line.start]) {
+        return Err(Refusal::NotHttp);
+    }
+    let mut spaces = line.clone().filter(|&at| bytes[at] == b' ');
+    let (Some(first), Some(second), None) = (spaces.next(), spaces.next(), spaces.next()) else {
+        return Err(Refusal::RequestLine);
+    };
+    let (method, target) = (line.start..first, first + 1..second);
+    if !bytes[method.clone()].iter().all(|&byte| is_tchar(byte)) || target.is_empty() {
+        return Err(Refusal::RequestLine);
+    }
+    if target.len() > limits.max_target {
+        return Err(Refusal::TargetTooLong(limits.max_target));
+    }
+    Ok(RequestLine {
+        method,
+        target,
+        version: version(&bytes[second + 1..line.end])?,
+    })
+}
+
+/// SPEC: RFC 9112, 2.3: `HTTP-version = "HTTP" "/" DIGIT "." DIGIT`, case-sensitive
+fn version(text: &[u8]) -> Result<Version, Refusal> {
+    match text {
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::Http11),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            Err(Refusal::Version(String::from_utf8_lossy(text).into_owned()))
+        }
+        _ => Err(Refusal::RequestLine),
+    }
+}
+
+/// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space before the
+/// colon, and a line that continues the one before it (obs-fold), fail as names.
+fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Refusal> {
+    let text = &bytes[line.clone()];
+    let shown = || String::from_utf8_lossy(&text[..text.len().min(64)]).into_owned();
+    let Some(colon) = text.iter().position(|&byte| byte == b':') else {
+        return Err(Refusal::Field(format!("no colon in {:?}", shown())));
+    };
+    if colon == 0 || !text[..colon].iter().all(|&byte| is_tchar(byte)) {
+        return Err(Refusal::Field(format!(
+            "{:?} does not begin with a name and a colon",
+            shown()
+        )));
+    }
+    let value = trim_ows(&text[colon + 1..]);
+    if !value.iter().all(|&byte| is_field_byte(byte)) {
+        return Err(Refusal::Field(format!(
+            "a control character in the value of {:?}",
+            String::from_utf8_lossy(&text[..colon])
+        )));
+    }
+    let offset = value.as_ptr() as usize - bytes.as_ptr() as usize;
+    Ok(Field {
+        name: line.start..line.start + colon,
+        value: offset..offset + value.len(),
+    })
+}
+
+/// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also take a bare CR away,
+/// and with it the evidence.
+pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// Checks a field line of a chunked body's trailer, which is thrown away.
+pub(super) fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
+    field(line, 0..line.len()).map(|_| ())
+}
+
+/// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+"
+/// / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA`
+fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// SPEC: RFC 9110, 5.5: `field-vchar = VCHAR / obs-text`, and SP and HTAB between them
+fn is_field_byte(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// What the fields say together, once all are there.
+fn head(
+    bytes: &[u8],
+    start: RequestLine,
+    fields: Vec<Field>,
+    limits: &Config,
+) -> Result<RequestHead, Refusal> {
+    let (path, query) = target::parse(&bytes[start.target.clone()])?;
+    let mut head = RequestHead {
+        bytes: bytes.into(),
+        method: start.method,
+        version: start.version,
+        fields,
+        path,
+        query,
+        body: BodyLength::None,
+        expects_continue: false,
+        keep_alive: false,
+    };
+    let hosts = head.fields("host").count();
+    // SPEC: RFC 9112, 3.2: a 1.1 request without Host, and any with two, is a 400.
+    if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
+        return Err(Refusal::Host(hosts));
+    }
+    head.body = body_length(&head, limits)?;
+    head.expects_continue = expects_continue(&head)?;
+    head.keep_alive = match head.version {
+        Version::Http11 => !head.has_token("connection", "close"),
+        Version::Http10 => {
+            head.has_token("connection", "keep-alive") && !head.has_token("connection", "close")
+        }
+    };
+    Ok(head)
+}
+
+/// SPEC: RFC 9112, 6.3. Two lengths, or a length that two readers could read differently, are how
+/// one request is hidden in another, so every doubt is a refusal.
+fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusal> {
+    let mut lengths = head.list("content-length");
+    let mut codings = head.fields("transfer-encoding");
+    if let Some(coding) = codings.next() {
+        if lengths.next().is_some() || head.version == Version::Http10 {
+            return Err(Refusal::AmbiguousLength);
+        }
+        if !coding.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return Err(Refusal::TransferEncoding(
+                String::from_utf8_lossy(coding).into_owned(),
+            ));
+        }
+        return Ok(BodyLength::Chunked);
+    }
+    let Some(first) = lengths.next() else {
+        let brings_body = matches!(head.method(), "POST" | "PUT" | "PATCH");
+        return if brings_body {
+            Err(Refusal::LengthRequired)
+        } else {
+            Ok(BodyLength::None)
+        };
+    };
+    let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+    if !digits || lengths.any(|other| other != first) {
+        let found: Vec<_> = head
+            .fields("content-length")
+            .map(String::from_utf8_lossy)
+            .collect();
+        return Err(Refusal::ContentLength(found.join(", ")));
+    }
+    let length = first.iter().try_fold(0usize, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
+    });
+    match length {
+        Some(length) if length <= limits.max_body => Ok(BodyLength::Known(length)),
+        _ => Err(Refusal::BodyTooLarge(limits.max_body)),
+    }
+}
+
+/// SPEC: RFC 9110, 10.1.1: any other expectation is a 417, and in HTTP/1.0 it is not looked at.
+fn expects_continue(head: &RequestHead) -> Result<bool, Refusal> {
+    let mut expectations = head
+        .list("expect")
+        .filter(|_| head.version == Version::Http11)
+        .peekable();
+    let expected = expectations.peek().is_some();
+    match expectations.find(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {
+        Some(other) => Err(Refusal::Expectation(
+            String::from_utf8_lossy(other).into_owned(),
+        )),
+        None => Ok(expected),
+    }
+}

@@ -1,0 +1,20 @@
+//! HTTP/1.1 on blocking sockets, a thread to a connection. It knows nothing of events: a handler
+//! turns a [`Request`] into a [`Response`], and a response may take the socket over.
+//!
+//! Read `head.rs` and `body.rs` for the bytes that come in, `connection.rs` for the life of a
+//! connection, `server.rs` for how connections come to be and end.
+
+mod body;
+mod connection;
+mod head;
+mod refusal;
+mod request;
+mod response;
+mod server;
+mod target;
+
+pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
+pub use refusal::Refusal;
+pub use request::Request;
+pub use response::{Response, Takeover};
+pub use server::{Handle, Server};

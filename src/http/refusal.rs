@@ -1,0 +1,117 @@
+//! Every way in which bytes fail to be a request, each of which knows its own answer.
+
+use std::fmt;
+
+/// Why a request was not let in. The connection ends after the answer: where the request was
+/// wrong, nobody can say where the next one begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 400: the first byte cannot begin a method.
+    NotHttp,
+    /// 400: a line ends in a bare LF, or has a bare CR or a NUL.
+    LineBreak,
+    /// 400: the request line is not `method SP target SP version`.
+    RequestLine,
+    /// 400: the target's form, its percent-encoding or its path.
+    Target(String),
+    /// 414: the target has more bytes than this.
+    TargetTooLong(usize),
+    /// 505: a version other than 1.0 and 1.1.
+    Version(String),
+    /// 400: a header field against the grammar.
+    Field(String),
+    /// 431: the head has more bytes than this.
+    HeadTooLarge(usize),
+    /// 431: the head has more fields than this.
+    TooManyFields(usize),
+    /// 400: no `Host` in HTTP/1.1, or more than one.
+    Host(usize),
+    /// 400: a Content-Length that is not one number.
+    ContentLength(String),
+    /// 400: Content-Length and Transfer-Encoding together, or the latter in HTTP/1.0.
+    AmbiguousLength,
+    /// 501: a Transfer-Encoding other than `chunked`.
+    TransferEncoding(String),
+    /// 411: a method that brings a body, without its length.
+    LengthRequired,
+    /// 413: the body has more bytes than this.
+    BodyTooLarge(usize),
+    /// 400: the chunks of a body against their grammar.
+    Chunk(&'static str),
+    /// 417: an `Expect` other than `100-continue`.
+    Expectation(String),
+    /// 408: the head did not end in time.
+    HeadTimeout,
+    /// 408: the body did not end in time.
+    BodyTimeout,
+}
+
+impl Refusal {
+    /// The status code of the answer.
+    pub fn status(&self) -> u16 {
+        use Refusal::*;
+        match self {
+            NotHttp | LineBreak | RequestLine | Target(_) | Field(_) | Host(_) => 400,
+            ContentLength(_) | AmbiguousLength | Chunk(_) => 400,
+            HeadTimeout | BodyTimeout => 408,
+            LengthRequired => 411,
+            BodyTooLarge(_) => 413,
+            TargetTooLong(_) => 414,
+            Expectation(_) => 417,
+            HeadTooLarge(_) | TooManyFields(_) => 431,
+            TransferEncoding(_) => 501,
+            Version(_) => 505,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Refusal::*;
+        match self {
+            NotHttp => {
+                f.write_str("not an HTTP request: this port speaks plain HTTP/1.1, without TLS")
+            }
+            LineBreak => f.write_str(
+                "a line of the head must end in CRLF and have no CR, LF or NUL of its own",
+            ),
+            RequestLine => {
+                f.write_str("the request line must be: method, space, target, space, HTTP/1.1")
+            }
+            Target(why) => write!(f, "request target: {why}"),
+            TargetTooLong(limit) => write!(f, "the request target is longer than {limit} bytes"),
+            Version(found) => write!(f, "{found} is not spoken here: use HTTP/1.1 or HTTP/1.0"),
+            Field(why) => write!(f, "header field: {why}"),
+            HeadTooLarge(limit) => write!(f, "the request head is larger than {limit} bytes"),
+            TooManyFields(limit) => write!(f, "the request has more than {limit} header fields"),
+            Host(found) => write!(
+                f,
+                "an HTTP/1.1 request needs exactly one Host, this one has {found}"
+            ),
+            ContentLength(found) => write!(
+                f,
+                "Content-Length is {found:?}, it must be one decimal number"
+            ),
+            AmbiguousLength => {
+                f.write_str("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
+            }
+            TransferEncoding(found) => write!(
+                f,
+                "Transfer-Encoding is {found:?}, only \"chunked\" is understood"
+            ),
+            LengthRequired => {
+                f.write_str("the request needs a Content-Length (0 for an empty body) or chunks")
+            }
+            BodyTooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            Chunk(why) => write!(f, "chunked body: {why}"),
+            Expectation(found) => write!(
+                f,
+                "Expect is {found:?}, only \"100-continue\" is understood"
+            ),
+            HeadTimeout => f.write_str("the request head did not arrive in time"),
+            BodyTimeout => f.write_str("the request body did not arrive in time"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,85 @@
+//! A whole request, as a handler gets it.
+
+use std::net::SocketAddr;
+
+use super::head::RequestHead;
+use super::{Refusal, Version};
+use crate::wire::Framing;
+
+/// A request: its head, its body, and who sent it.
+#[derive(Debug)]
+pub struct Request {
+    pub(super) head: RequestHead,
+    pub(super) body: Vec<u8>,
+    pub(super) peer: SocketAddr,
+}
+
+impl Request {
+    /// The method, as it came: `GET`, not `get`.
+    pub fn method(&self) -> &str {
+        self.head.method()
+    }
+
+    /// The path, percent-decoded, without the query; it begins with `/`, or is `*`.
+    pub fn path(&self) -> &str {
+        &self.head.path
+    }
+
+    /// The first value of a query parameter, decoded as HTML forms are (`+` is a space).
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.queries(name).next()
+    }
+
+    /// All values of a query parameter, in order.
+    pub fn queries<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.head
+            .query
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| &**value)
+    }
+
+    /// The value of a header field, if it is there once and is UTF-8 text.
+    ///
+    /// # Errors
+    ///
+    /// It is there more than once, or is not UTF-8: a 400, by [`Refusal::status`].
+    pub fn field(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        let mut values = self.head.fields(name);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(Refusal::Field(format!("{name} is there more than once")));
+        }
+        match std::str::from_utf8(value) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Refusal::Field(format!("{name} is not UTF-8"))),
+        }
+    }
+
+    /// The body, decoded from its chunks if it had any. At most `Config::max_body` bytes.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body, without a copy.
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
+    /// The other end of the connection: the client, or a proxy in front of it.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The version of HTTP that the client speaks.
+    pub fn version(&self) -> Version {
+        self.head.version()
+    }
+
+    /// How a stream to this client is delimited.
+    pub fn stream_framing(&self) -> Framing {
+        self.head.version().stream_framing()
+    }
+}

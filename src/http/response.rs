@@ -1,0 +1,222 @@
+//! What a handler answers, and how it becomes bytes.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Refusal;
+use crate::wire::{Framing, date, json};
+
+/// An answer: a status, header fields, and a body or the taking over of the socket.
+///
+/// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the connection's to write.
+#[derive(Debug)]
+pub struct Response {
+    pub(super) status: u16,
+    pub(super) fields: Vec<(&'static str, Cow<'static, str>)>,
+    pub(super) body: Body,
+}
+
+pub(super) enum Body {
+    Bytes(Vec<u8>),
+    Takeover(Box<dyn FnOnce(Takeover) + Send>),
+}
+
+/// The socket of a client that a [`Response::takeover`] was the answer to. The connection ends
+/// when it is dropped.
+#[derive(Debug)]
+pub struct Takeover {
+    /// The socket: blocking, with `Config::write_timeout` as its write timeout.
+    pub socket: Arc<TcpStream>,
+    /// How the client finds the end of what is now written: [`Request::stream_framing`](super::Request::stream_framing).
+    pub framing: Framing,
+    /// The head of the answer. Nothing has been written yet, so that it can go out with the
+    /// first bytes behind it.
+    pub head: Vec<u8>,
+}
+
+impl Response {
+    /// An answer without a body.
+    pub fn new(status: u16) -> Response {
+        Response {
+            status,
+            fields: Vec::new(),
+            body: Body::Bytes(Vec::new()),
+        }
+    }
+
+    /// A text, as `text/plain`.
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        Response::new(status).with_body("text/plain; charset=utf-8", text.into())
+    }
+
+    /// A text that is JSON, as `application/json`.
+    pub fn json(status: u16, text: impl Into<String>) -> Response {
+        Response::new(status).with_body("application/json", text.into())
+    }
+
+    /// `{"status":"error","error":"…"}`, the way in which this server says no.
+    pub fn error(status: u16, what: impl fmt::Display) -> Response {
+        Response::json(
+            status,
+            format!(
+                "{{\"status\":\"error\",\"error\":{}}}",
+                json::quoted(&what.to_string())
+            ),
+        )
+    }
+
+    /// A stream: `take` gets the socket, on the connection's own thread, and the connection is
+    /// over when it returns. It is not called for a HEAD request.
+    pub fn takeover(
+        content_type: &'static str,
+        take: impl FnOnce(Takeover) + Send + 'static,
+    ) -> Response {
+        let response = Response::new(200).with("Content-Type", content_type);
+        Response {
+            body: Body::Takeover(Box::new(take)),
+            ..response
+        }
+    }
+
+    /// Sets the body and its type.
+    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
+        self.body = Body::Bytes(body.into());
+        self.with("Content-Type", content_type)
+    }
+
+    /// Adds a header field.
+    ///
+    /// # Panics
+    ///
+    /// If the value has a control character: it could be a field, or an answer, of a peer's choosing.
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
+        let value = value.into();
+        assert!(
+            !value.contains(|c: char| c.is_ascii_control()),
+            "{name}: control character in {value:?}"
+        );
+        self.fields.push((name, value));
+        self
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The body, as far as it is not a stream.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Bytes(bytes) => bytes,
+            Body::Takeover(_) => b"",
+        }
+    }
+
+    /// The head as it goes on the wire, with the fields that frame the body.
+    pub(super) fn head(&self, framing: &Frame) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        let mut line = |line: fmt::Arguments<'_>| {
+            head.write_fmt(line)
+                .and_then(|()| head.write_all(b"\r\n"))
+                .expect("BUG: a Vec that cannot be written to");
+        };
+        line(format_args!(
+            "HTTP/1.1 {} {}",
+            self.status,
+            reason(self.status)
+        ));
+        line(format_args!(
+            "Date: {}",
+            date::imf_fixdate(SystemTime::now())
+        ));
+        for (name, value) in &self.fields {
+            line(format_args!("{name}: {value}"));
+        }
+        line(format_args!(
+            "Connection: {}",
+            if framing.keep_alive {
+                "keep-alive"
+            } else {
+                "close"
+            }
+        ));
+        match framing.length {
+            // SPEC: RFC 9110, 8.6: no Content-Length in a 204.
+            Length::Known(_) if self.status == 204 => {}
+            Length::Known(length) => line(format_args!("Content-Length: {length}")),
+            Length::Chunks => line(format_args!("Transfer-Encoding: chunked")),
+            Length::UntilClose => {}
+        }
+        line(format_args!(""));
+        head
+    }
+}
+
+/// How the connection frames an answer.
+pub(super) struct Frame {
+    pub(super) keep_alive: bool,
+    pub(super) length: Length,
+}
+
+/// How the peer finds the end of an answer's body.
+pub(super) enum Length {
+    Known(usize),
+    Chunks,
+    UntilClose,
+}
+
+impl From<&Refusal> for Response {
+    fn from(refusal: &Refusal) -> Response {
+        Response::error(refusal.status(), refusal)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Body::Takeover(_) => f.write_str("a stream"),
+        }
+    }
+}
+
+/// The reason phrases of RFC 9110, 15. A client may not attach a meaning to them.
+fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

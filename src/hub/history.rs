@@ -1,0 +1,354 @@
+//! What was said, for those who come back: a ring of the latest events, bounded by their number
+//! and their bytes, and the judgement of a cursor against it.
+//!
+//! Events have two numbers here. The id is for the world; the *ordinal* is the event's place in
+//! this hub's life, counted from 0, so that "everything behind this one" is an index and not a
+//! search. Ordinals never leave the hub.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::config::{Config, EVENT_OVERHEAD};
+use crate::wire::{EventId, Frame, Patterns, Topic};
+
+/// One event that was said to all who asked for its topic.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) ordinal: u64,
+    pub(super) id: EventId,
+    /// The publisher's own id, which stood on the wire in place of `id`.
+    pub(super) own_id: Option<Box<str>>,
+    pub(super) topic: Option<Topic>,
+    pub(super) frame: Frame,
+}
+
+impl Record {
+    fn size(&self) -> usize {
+        self.frame.len() + EVENT_OVERHEAD
+    }
+}
+
+/// Where a client wants to begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cursor {
+    /// With what is said from now on.
+    #[default]
+    Now,
+    /// With the oldest event that is retained.
+    Earliest,
+    /// Behind the event with this id: a `Last-Event-ID`.
+    After(String),
+}
+
+/// Why a client cannot be given all that it missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// Its cursor is older than what is retained.
+    Evicted,
+    /// Its cursor is no id of ours.
+    Unknown,
+    /// Its cursor is newer than anything we said: it comes from another life of this server.
+    Future,
+}
+
+impl Gap {
+    /// The `reason` in a recovery event.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gap::Evicted => "evicted",
+            Gap::Unknown => "unknown",
+            Gap::Future => "future",
+        }
+    }
+}
+
+/// The ring.
+#[derive(Debug)]
+pub(super) struct History {
+    ring: VecDeque<Arc<Record>>,
+    bytes: usize,
+    /// The ordinal of the first record in the ring, or of the next one if it is empty.
+    first: u64,
+    /// The id before the first one that is retained. A cursor there has missed nothing that
+    /// is gone; one before it may have.
+    evicted: EventId,
+    most_events: usize,
+    most_bytes: usize,
+    /// The number of events does not count as long as they are smaller than a queue: what waits
+    /// for a client must be found here when the client is let go.
+    least_bytes: usize,
+}
+
+impl History {
+    /// An empty history of a hub that was born at `born`: older cursors are of another life.
+    pub(super) fn new(config: &Config, born: EventId) -> History {
+        History {
+            ring: VecDeque::new(),
+            bytes: 0,
+            first: 0,
+            evicted: born,
+            most_events: config.history_events,
+            most_bytes: config.history_bytes,
+            least_bytes: if config.history_events == 0 {
+                0
+            } else {
+                config.queue_bytes
+            },
+        }
+    }
+
+    /// The ordinal of the next event.
+    pub(super) fn head(&self) -> u64 {
+        self.first + self.ring.len() as u64
+    }
+
+    /// The id of the latest event; of the hub's birth, if there was none.
+    pub(super) fn last_id(&self) -> EventId {
+        self.ring.back().map_or(self.evicted, |record| record.id)
+    }
+
+    pub(super) fn push(&mut self, record: Arc<Record>) {
+        debug_assert_eq!(record.ordinal, self.head());
+        self.bytes += record.size();
+        self.ring.push_back(record);
+        while self.is_over() {
+            let gone = self
+                .ring
+                .pop_front()
+                .expect("BUG: an empty history is too large");
+            self.bytes -= gone.size();
+            self.first = gone.ordinal + 1;
+            self.evicted = gone.id;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let many = self.ring.len() > self.most_events && self.bytes > self.least_bytes;
+        (many || self.bytes > self.most_bytes) && !self.ring.is_empty()
+    }
+
+    /// Where a replay after `cursor` begins, and what is missing before it.
+    pub(super) fn resolve(&self, cursor: &Cursor) -> (u64, Option<Gap>) {
+        match cursor {
+            Cursor::Now => (self.head(), None),
+            Cursor::Earliest => (self.first, None),
+            Cursor::After(id) => match self.place_of(id) {
+                Ok(ordinal) => (ordinal + 1, None),
+                Err(Gone::None) => (self.first, None),
+                Err(Gone::Gap(gap)) => (self.first, Some(gap)),
+            },
+        }
+    }
+
+    /// The ordinal of the event that went out under `id`.
+    fn place_of(&self, id: &str) -> Result<u64, Gone> {
+        let own = self
+            .ring
+            .iter()
+            .rev()
+            .find(|record| record.own_id.as_deref() == Some(id));
+        if let Some(record) = own {
+            return Ok(record.ordinal);
+        }
+        let id: EventId = id.parse().map_err(|_| Gone::Gap(Gap::Unknown))?;
+        if id == self.evicted {
+            return Err(Gone::None);
+        }
+        if id < self.evicted {
+            return Err(Gone::Gap(Gap::Evicted));
+        }
+        if id > self.last_id() {
+            return Err(Gone::Gap(Gap::Future));
+        }
+        // Between the first and the last every id that was ever on a wire is here: another one
+        // comes from another life, whose clock was ahead of ours.
+        match self.ring.binary_search_by_key(&id, |record| record.id) {
+            Ok(index) => Ok(self.first + index as u64),
+            Err(_) => Err(Gone::Gap(Gap::Unknown)),
+        }
+    }
+
+    /// The id of the event before `ordinal`: the cursor of a client to whom that is the next one.
+    pub(super) fn id_before(&self, ordinal: u64) -> EventId {
+        match ordinal.checked_sub(self.first + 1) {
+            Some(index) => self.ring[index as usize].id,
+            None => self.evicted,
+        }
+    }
+
+    /// The events from `ordinal` on; `None` if some of them are gone.
+    pub(super) fn since(&self, ordinal: u64) -> Option<impl Iterator<Item = &Arc<Record>>> {
+        let index = ordinal.checked_sub(self.first)?;
+        Some(self.ring.range(index as usize..))
+    }
+
+    /// How many events from `ordinal` on are for a client with these patterns.
+    pub(super) fn count_since(&self, ordinal: u64, patterns: &Patterns) -> usize {
+        let events = self.since(ordinal).into_iter().flatten();
+        events
+            .filter(|record| patterns.matches(record.topic.as_ref()))
+            .count()
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        Extent {
+            events: self.ring.len(),
+            bytes: self.bytes,
+            first_id: self.ring.front().map(|record| record.id),
+            last_id: self.ring.back().map(|record| record.id),
+        }
+    }
+}
+
+/// Why a cursor has no event in the ring.
+enum Gone {
+    /// The cursor is right before the first one: nothing is missing.
+    None,
+    Gap(Gap),
+}
+
+/// How far back the history goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Events that are retained.
+    pub events: usize,
+    /// What they take in memory, in bytes.
+    pub bytes: usize,
+    /// The oldest of them.
+    pub first_id: Option<EventId>,
+    /// The latest of them.
+    pub last_id: Option<EventId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(events: usize, bytes: usize) -> History {
+        let config = Config {
+            history_events: events,
+            history_bytes: bytes,
+            queue_bytes: 1,
+            ..Config::default()
+        };
+        History::new(&config, EventId { ms: 100, seq: 0 })
+    }
+
+    fn push(history: &mut History, ms: u64, own_id: Option<&str>) {
+        let (ordinal, id) = (history.head(), EventId { ms, seq: 0 });
+        let record = Record {
+            ordinal,
+            id,
+            own_id: own_id.map(Into::into),
+            topic: None,
+            frame: Frame::new(b"data: \n\n"),
+        };
+        history.push(Arc::new(record));
+    }
+
+    fn after(history: &History, id: &str) -> (u64, Option<Gap>) {
+        history.resolve(&Cursor::After(id.into()))
+    }
+
+    #[test]
+    fn every_cursor_gets_a_true_verdict() {
+        let mut history = history(3, 10_000);
+        assert_eq!(
+            after(&history, "100-0"),
+            (0, None),
+            "the birth, of a client that saw nothing"
+        );
+        assert_eq!(
+            after(&history, "99-0"),
+            (0, Some(Gap::Evicted)),
+            "a life before ours"
+        );
+        assert_eq!(after(&history, "101-0"), (0, Some(Gap::Future)));
+        for (ms, own_id) in [
+            (101, None),
+            (102, None),
+            (105, Some("mine")),
+            (107, Some("7-7")),
+            (109, None),
+        ] {
+            push(&mut history, ms, own_id);
+        }
+        for (cursor, expected) in [
+            ("109-0", (5, None)),
+            ("107-0", (4, None)),
+            ("105-0", (3, None)),
+            ("mine", (3, None)),
+            ("7-7", (4, None)),
+            ("102-0", (2, None)),
+            ("101-0", (2, Some(Gap::Evicted))),
+            ("100-0", (2, Some(Gap::Evicted))),
+            ("106-0", (2, Some(Gap::Unknown))),
+            ("109-1", (2, Some(Gap::Future))),
+            ("other", (2, Some(Gap::Unknown))),
+            ("", (2, Some(Gap::Unknown))),
+        ] {
+            assert_eq!(after(&history, cursor), expected, "cursor {cursor:?}");
+        }
+        assert_eq!(history.resolve(&Cursor::Now), (5, None));
+        assert_eq!(history.resolve(&Cursor::Earliest), (2, None));
+    }
+
+    #[test]
+    fn a_cursor_that_is_handed_out_is_one_that_is_understood() {
+        let mut history = history(2, 10_000);
+        for ms in 101..120 {
+            for ordinal in history.head() - history.extent().events as u64..=history.head() {
+                let id = history.id_before(ordinal).to_string();
+                assert_eq!(
+                    after(&history, &id),
+                    (ordinal, None),
+                    "before {ordinal} at {ms}"
+                );
+            }
+            push(&mut history, ms, None);
+        }
+    }
+
+    #[test]
+    fn the_ring_is_bounded_by_number_and_by_bytes() {
+        let mut by_number = history(3, 10_000);
+        let mut by_bytes = history(1000, 1000);
+        let mut none = history(0, 0);
+        for ms in 101..200 {
+            for history in [&mut by_number, &mut by_bytes, &mut none] {
+                push(history, ms, None);
+                assert_eq!(
+                    history.bytes,
+                    history
+                        .ring
+                        .iter()
+                        .map(|record| record.size())
+                        .sum::<usize>()
+                );
+                assert_eq!(history.last_id().ms, ms);
+            }
+            assert!(by_number.ring.len() <= 3 && by_bytes.bytes <= 1000 && none.ring.is_empty());
+        }
+        assert!(by_number.since(95).is_none());
+        assert_eq!(by_number.since(97).unwrap().count(), 2);
+        assert_eq!(
+            after(&none, "199-0"),
+            (99, None),
+            "who saw the last event has missed nothing"
+        );
+        assert_eq!(after(&none, "198-0"), (99, Some(Gap::Evicted)));
+    }
+
+    #[test]
+    fn the_number_does_not_evict_what_a_queue_could_hold() {
+        let config = Config {
+            history_events: 2,
+            queue_bytes: 2000,
+            history_bytes: 4000,
+            ..Config::default()
+        };
+        let mut history = History::new(&config, EventId::default());
+        (1..=100).for_each(|ms| push(&mut history, ms, None));
+        assert!((1800..=2200).contains(&history.bytes), "{}", history.bytes);
+    }
+}

@@ -1,0 +1,247 @@
+//! One client's lane: the queue to its thread, and the right to write to its socket.
+//!
+//! To wake a parked thread for every event costs several times what the `write` itself does. So
+//! the fan-out thread writes to the socket directly as long as the socket takes it, and the
+//! client's own thread sleeps. Who may write is decided by one number, the *backlog*: the bytes
+//! that are owed to the client. Whoever raises it from 0 has the baton until it is 0 again.
+//!
+//! ```text
+//!                   fan-out: claim 0 → n              written: n → 0
+//!        ┌──────── idle (backlog 0) ────────▶ fan-out writes ────────▶ idle
+//!        │              │                            │ short write: the rest goes into the queue,
+//!        │              │ thread: claim 0 → n        ▼ and the baton with it
+//!        │              └──── heartbeat ───▶ the client's thread writes; the fan-out only queues
+//!        └───────────────────────────────────────────┘ queue empty: paid back to 0
+//! ```
+//!
+//! - Only the fan-out thread puts messages into the queue, so the queue is in order.
+//! - The socket is non-blocking while the lane is idle, and blocking while the client's thread has
+//!   the baton. The thread changes it, always before it gives the baton back.
+//! - A farewell in the queue hands the baton over for good: the fan-out has written its last.
+//! - A new lane begins with the thread holding the baton, by a debt of [`OPENING`] bytes.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+
+use super::Farewell;
+use crate::wire::{Framing, Patterns};
+
+/// What the client's thread owes while nothing is owed: it keeps the baton by it.
+pub(super) const OPENING: usize = 1;
+
+/// What comes out of a client's queue.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Bytes for the socket. Those before `from` are written.
+    Bytes { bytes: Arc<[u8]>, from: usize },
+    /// The last message.
+    Farewell(Farewell),
+}
+
+/// What the fan-out thread needs of a client's socket. A trait, so that a test can stand in for
+/// the kernel.
+pub(super) trait Socket: Send + Sync {
+    /// Writes what fits, without waiting.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends both directions at once, and with them a write that is waiting.
+    fn cut(&self);
+}
+
+impl Socket for TcpStream {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn cut(&self) {
+        // Best effort: it fails only if the connection has ended already.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+/// What the hub and the fan-out thread know of a client.
+pub(super) struct Lane {
+    pub(super) client_id: Arc<str>,
+    pub(super) patterns: Patterns,
+    pub(super) framing: Framing,
+    pub(super) peer: Option<SocketAddr>,
+    /// Sent to by the fan-out thread alone.
+    queue: Sender<Message>,
+    /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
+    backlog: AtomicUsize,
+    limit: usize,
+    /// Where direct writes go, as soon as the stream has one. Without it all goes through the queue.
+    socket: OnceLock<Arc<dyn Socket>>,
+    /// Events with a smaller ordinal are not for the fan-out to deliver: the client's thread reads
+    /// them from the history. `u64::MAX` until it has read them all.
+    live_from: AtomicU64,
+    /// When something was last written, in milliseconds of the hub's life; heartbeats go by it.
+    wrote_at: AtomicU64,
+    /// Set once, by the fan-out thread.
+    ending: OnceLock<Farewell>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        client_id: Arc<str>,
+        patterns: Patterns,
+        framing: Framing,
+        limit: usize,
+        peer: Option<SocketAddr>,
+    ) -> (Arc<Lane>, Receiver<Message>) {
+        let (queue, receiver) = channel();
+        let lane = Lane {
+            client_id,
+            patterns,
+            framing,
+            peer,
+            queue,
+            backlog: AtomicUsize::new(OPENING),
+            limit,
+            socket: OnceLock::new(),
+            live_from: AtomicU64::new(u64::MAX),
+            wrote_at: AtomicU64::new(0),
+            ending: OnceLock::new(),
+        };
+        (Arc::new(lane), receiver)
+    }
+
+    // The fan-out thread's side.
+
+    /// Gets `bytes` to the client: now, if its socket takes them, or by its thread. Never waits.
+    pub(super) fn offer(&self, bytes: &Arc<[u8]>, now_ms: u64) {
+        if self.ending.get().is_some() {
+            return;
+        }
+        match self.socket.get() {
+            Some(socket) if self.claim(bytes.len()) => {
+                self.write_directly(&**socket, bytes, now_ms)
+            }
+            _ => self.enqueue(bytes),
+        }
+    }
+
+    /// The baton is ours.
+    fn write_directly(&self, socket: &dyn Socket, bytes: &Arc<[u8]>, now_ms: u64) {
+        let written = loop {
+            match socket.try_write(bytes) {
+                Ok(count) => break count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
+                Err(_) => return self.end(Farewell::HungUp),
+            }
+        };
+        if written > 0 {
+            self.touch(now_ms);
+        }
+        let rest = self.pay(written);
+        if rest > 0 {
+            self.send(Message::Bytes {
+                bytes: Arc::clone(bytes),
+                from: written,
+            });
+        }
+    }
+
+    /// The client's thread has the baton, or gets it by this.
+    fn enqueue(&self, bytes: &Arc<[u8]>) {
+        // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
+        let before = self.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
+        // One batch always goes in, so that an event larger than a queue can be had at all.
+        if before > OPENING && before + bytes.len() > self.limit {
+            return self.end(Farewell::FellBehind);
+        }
+        self.send(Message::Bytes {
+            bytes: Arc::clone(bytes),
+            from: 0,
+        });
+    }
+
+    /// Says the last word to the client's thread. The first reason stands.
+    pub(super) fn end(&self, farewell: Farewell) {
+        if self.ending.set(farewell).is_err() {
+            return;
+        }
+        self.send(Message::Farewell(farewell));
+        // ORDER: Relaxed: a guess at whether the thread is in a write that may last. If it is not,
+        // it reads the farewell; if it is and we are wrong, the write has its timeout.
+        let waits =
+            self.backlog.load(Ordering::Relaxed) > OPENING && farewell != Farewell::ServerClosing;
+        if let (true, Some(socket)) = (waits || !farewell.is_polite(), self.socket.get()) {
+            socket.cut();
+        }
+    }
+
+    fn send(&self, message: Message) {
+        // Refused only if the receiver is gone: the stream has ended, and nobody misses it.
+        let _ = self.queue.send(message);
+    }
+
+    /// Whether the fan-out has to deliver this event.
+    pub(super) fn is_due(&self, ordinal: u64) -> bool {
+        // ORDER: Relaxed suffices. A lane goes live under the hub's lock, having read all events
+        // up to then. A batch taken before holds only such events, whichever value is seen here; a
+        // batch taken after is taken under the same lock, and sees the new one.
+        ordinal >= self.live_from.load(Ordering::Relaxed)
+    }
+
+    // The client's thread's side.
+
+    /// From `ordinal` on events come by the fan-out. The hub's lock is held.
+    pub(super) fn go_live(&self, ordinal: u64) {
+        self.live_from.store(ordinal, Ordering::Relaxed);
+    }
+
+    /// Lets the fan-out write to `socket` whenever the lane is idle.
+    pub(super) fn open(&self, socket: Arc<dyn Socket>) {
+        assert!(
+            self.socket.set(socket).is_ok(),
+            "BUG: a lane was opened twice"
+        );
+    }
+
+    /// The reason that the fan-out gave, if it has ended the lane.
+    pub(super) fn ending(&self) -> Option<Farewell> {
+        self.ending.get().copied()
+    }
+
+    // Both sides.
+
+    /// Takes the baton if the lane is idle, for `bytes` that are to be written.
+    pub(super) fn claim(&self, bytes: usize) -> bool {
+        // ORDER: Acquire: what the holder before us did to the socket has been done. Relaxed if it
+        // fails: nothing is concluded from the value.
+        self.backlog
+            .compare_exchange(0, bytes, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes off what was written; answers what is still owed. At 0 the baton is given back.
+    pub(super) fn pay(&self, bytes: usize) -> usize {
+        // ORDER: Release: what we did to the socket is done before the next holder's claim. Acquire
+        // for the holder who goes on.
+        let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        debug_assert!(before >= bytes, "paid {bytes} of {before} bytes");
+        before - bytes
+    }
+
+    /// Notes a write.
+    pub(super) fn touch(&self, now_ms: u64) {
+        // ORDER: Relaxed: a clock reading; a late one makes a heartbeat early or late by that much.
+        self.wrote_at.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote_at(&self) -> u64 {
+        self.wrote_at.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,439 @@
+//! One client's life, from the welcome to the farewell: the main loop of the crate.
+//!
+//! A client's thread is here from the moment that its request is answered until it leaves. It
+//! writes the welcome, reads what the client missed from the history, and from then on mostly
+//! sleeps in `recv_timeout`: while the socket takes everything, the fan-out thread writes (see
+//! `lane.rs`). It wakes for what the socket did not take, to look whether the client is still
+//! there, for a heartbeat, and for the end.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
+
+use super::lane::{Lane, Message, OPENING};
+use super::{Farewell, Gap, Hub};
+use crate::config::WRITE_BYTES;
+use crate::socket::{has_hung_up, write_within};
+use crate::wire::{Event, EventId, Frame, date, encode_id, json};
+
+/// A client that was let in. Dropped, it is out again.
+#[derive(Debug)]
+#[must_use = "a subscription that is dropped is over"]
+pub struct Subscription {
+    hub: Hub,
+    lane: Arc<Lane>,
+    queue: Receiver<Message>,
+    opening: Opening,
+    /// Whether the hub has been told of the end.
+    has_left: bool,
+}
+
+/// What a stream begins with.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Where the stream begins: who is cut off before the first event resumes from here.
+    pub(super) cursor: EventId,
+    /// For a client that came with a cursor: that cursor, and what is missing behind it.
+    pub(super) recovery: Option<(String, Option<Gap>)>,
+    /// How many events are replayed.
+    pub(super) missed: usize,
+    /// The first ordinal to be read from the history; `None` if there is nothing to read.
+    pub(super) position: Option<u64>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        hub: Hub,
+        lane: Arc<Lane>,
+        queue: Receiver<Message>,
+        opening: Opening,
+    ) -> Subscription {
+        let log = &hub.shared.config.report;
+        log.info(format_args!(
+            "client {} joined{}",
+            lane.client_id,
+            From_(lane.peer)
+        ));
+        Subscription {
+            hub,
+            lane,
+            queue,
+            opening,
+            has_left: false,
+        }
+    }
+
+    /// The name under which the hub knows the client.
+    pub fn client_id(&self) -> &str {
+        &self.lane.client_id
+    }
+
+    /// Writes the stream to `socket`, `head` before it, until it ends. Blocks all that time. The
+    /// socket must be blocking and have `Config::write_timeout` as its write timeout; it is shut
+    /// down in the end.
+    pub fn serve(self, socket: Arc<TcpStream>, head: &[u8]) -> Farewell {
+        let out = SocketOut {
+            write_timeout: self.hub.shared.config.write_timeout,
+            socket: Arc::clone(&socket),
+        };
+        self.lane.open(socket);
+        self.run(out, head)
+    }
+
+    /// Writes the stream to anything that takes bytes, until it ends or the writer fails. Blocks
+    /// all that time: in `out`, and while there is nothing to write.
+    ///
+    /// A heartbeat is the only look that is taken at a writer: one that nothing is written to
+    /// cannot say that its reader has gone.
+    pub fn write_to(self, out: &mut impl Write) -> Farewell {
+        self.run(WriterOut(out), b"")
+    }
+
+    fn run(mut self, out: impl Out, head: &[u8]) -> Farewell {
+        let mut stream = Stream {
+            hub: &self.hub,
+            lane: &self.lane,
+            queue: &self.queue,
+            out,
+            owed: OPENING,
+            holds_baton: true,
+        };
+        let farewell = match stream.live(head, &self.opening) {
+            Ok(farewell) => farewell,
+            // The fan-out's reason comes before what it looks like from here: it cuts the socket.
+            Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
+                ErrorKind::TimedOut => Farewell::TimedOut,
+                _ => Farewell::HungUp,
+            }),
+        };
+        self.leave(farewell);
+        farewell
+    }
+
+    fn leave(&mut self, farewell: Farewell) {
+        self.has_left = true;
+        let mut state = self.hub.shared.state();
+        // Who was replaced or kicked is out and counted already.
+        if state.registry.remove(&self.lane) {
+            state.totals.count(farewell);
+        }
+        drop(state);
+        let report = &self.hub.shared.config.report;
+        report.info(format_args!(
+            "client {} left{}: {}",
+            self.lane.client_id,
+            From_(self.lane.peer),
+            farewell.explain()
+        ));
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.leave(Farewell::HungUp);
+        }
+    }
+}
+
+/// ` (127.0.0.1:5000)`, or nothing.
+struct From_(Option<std::net::SocketAddr>);
+
+impl std::fmt::Display for From_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |peer| write!(f, " ({peer})"))
+    }
+}
+
+/// Where a stream is written to, as its own thread sees it.
+trait Out {
+    /// Writes all of it, and waits for that as long as is allowed.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the socket what the fan-out expects of it. False: nobody else can write here.
+    fn lend(&mut self) -> io::Result<bool>;
+    /// Makes the socket ours again.
+    fn reclaim(&mut self) -> io::Result<()>;
+    /// Whether the reader has gone, as far as can be seen without writing. Only while lent.
+    fn has_hung_up(&mut self) -> bool;
+    /// No more will be written.
+    fn close(&mut self);
+}
+
+struct SocketOut {
+    socket: Arc<TcpStream>,
+    write_timeout: Duration,
+}
+
+impl Out for SocketOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write_within(&self.socket, bytes, self.write_timeout)
+    }
+
+    fn lend(&mut self) -> io::Result<bool> {
+        self.socket.set_nonblocking(true).map(|()| true)
+    }
+
+    fn reclaim(&mut self) -> io::Result<()> {
+        self.socket.set_nonblocking(false)
+    }
+
+    fn has_hung_up(&mut self) -> bool {
+        has_hung_up(&self.socket)
+    }
+
+    fn close(&mut self) {
+        // Best effort: the client may be gone.
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+struct WriterOut<'a, W>(&'a mut W);
+
+impl<W: Write> Out for WriterOut<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)?;
+        self.0.flush()
+    }
+
+    fn lend(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn reclaim(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn has_hung_up(&mut self) -> bool {
+        false
+    }
+
+    fn close(&mut self) {}
+}
+
+/// A subscription that is being written.
+struct Stream<'a, O> {
+    hub: &'a Hub,
+    lane: &'a Lane,
+    queue: &'a Receiver<Message>,
+    out: O,
+    /// Bytes that are written and not paid back yet. Never all of the backlog while we hold the
+    /// baton, because that would give it away.
+    owed: usize,
+    holds_baton: bool,
+}
+
+impl<O: Out> Stream<'_, O> {
+    fn live(&mut self, head: &[u8], opening: &Opening) -> io::Result<Farewell> {
+        if let Some(farewell) = self.open(head, opening)? {
+            return Ok(farewell);
+        }
+        loop {
+            let farewell = match self.next()? {
+                Some(message) => self.write_queue(message)?,
+                None if self.out.has_hung_up() => Some(Farewell::HungUp),
+                None => self.beat()?,
+            };
+            if let Some(farewell) = farewell {
+                self.part(farewell)?;
+                return Ok(farewell);
+            }
+        }
+    }
+
+    /// Writes the head, the welcome and what the client missed.
+    fn open(&mut self, head: &[u8], opening: &Opening) -> io::Result<Option<Farewell>> {
+        let mut first = head.to_vec();
+        first.extend_from_slice(self.welcome(opening).bytes(self.lane.framing));
+        let mut position = opening.position;
+        while let Some(ordinal) = position {
+            if self.lane.ending().is_some() {
+                break;
+            }
+            let Some(next) = self.read_history(ordinal, &mut first) else {
+                return Ok(Some(Farewell::FellBehind));
+            };
+            position = next;
+            self.write(&first)?;
+            first.clear();
+        }
+        if !first.is_empty() {
+            self.write(&first)?;
+        }
+        Ok(None)
+    }
+
+    /// Appends the next piece of what was missed; answers where to read on, which is nowhere once
+    /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
+    ///
+    /// LIMIT: a piece, and not all that was missed, so that a slow client holds no more of it.
+    fn read_history(&self, from: u64, piece: &mut Vec<u8>) -> Option<Option<u64>> {
+        let state = self.hub.shared.state();
+        let mut next = from;
+        for record in state.history.since(from)? {
+            if piece.len() >= WRITE_BYTES {
+                return Some(Some(next));
+            }
+            next = record.ordinal + 1;
+            if self.lane.patterns.matches(record.topic.as_ref()) {
+                piece.extend_from_slice(record.frame.bytes(self.lane.framing));
+            }
+        }
+        // ORDER: under the same lock as the reading, so that nothing comes between the two.
+        self.lane.go_live(next);
+        Some(None)
+    }
+
+    /// The `system` event, and the `recovery` event of a client that came back.
+    fn welcome(&self, opening: &Opening) -> Frame {
+        let data = format!(
+            r#"{{"type":"connected","client_id":"{}","timestamp":"{}"}}"#,
+            self.lane.client_id,
+            date::iso8601(SystemTime::now())
+        );
+        let mut bytes = Vec::new();
+        encode_id(&opening.cursor.to_string(), &mut bytes);
+        named("system", data)
+            .with_retry(self.hub.shared.config.retry)
+            .encode(&mut bytes);
+        if let Some((from, gap)) = &opening.recovery {
+            let reason = gap
+                .map(|gap| format!(r#","reason":"{}""#, gap.name()))
+                .unwrap_or_default();
+            let (from, missed, complete) = (json::quoted(from), opening.missed, gap.is_none());
+            let data = format!(
+                r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
+            );
+            named("recovery", data).encode(&mut bytes);
+        }
+        Frame::new(&bytes)
+    }
+
+    /// The next message; `None` when it is time to look after the client.
+    fn next(&mut self) -> io::Result<Option<Message>> {
+        if self.holds_baton {
+            if let Ok(message) = self.queue.try_recv() {
+                return Ok(Some(message));
+            }
+            if self.out.lend()? {
+                if self.lane.pay(self.owed) > 0 {
+                    // The fan-out has raised the backlog meanwhile: its message is on its way.
+                    self.owed = 0;
+                    self.out.reclaim()?;
+                    return Ok(self.queue.recv().ok());
+                }
+                (self.owed, self.holds_baton) = (0, false);
+            }
+        }
+        let (now, due) = (self.hub.shared.now_ms(), self.beat_due());
+        match self
+            .queue
+            .recv_timeout(Duration::from_millis(due.saturating_sub(now)))
+        {
+            Ok(message) => {
+                // Whoever raised the backlog from 0 left it to us with this message.
+                self.take_baton()?;
+                Ok(Some(message))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                unreachable!("BUG: the lane that holds the sender is ours too")
+            }
+        }
+    }
+
+    fn take_baton(&mut self) -> io::Result<()> {
+        if !self.holds_baton {
+            self.holds_baton = true;
+            self.out.reclaim()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the queue, joined, up to a farewell.
+    fn write_queue(&mut self, first: Message) -> io::Result<Option<Farewell>> {
+        let (mut next, mut joined) = (Some(first), Vec::new());
+        while let Some(message) = next {
+            match message {
+                Message::Farewell(farewell) => {
+                    self.write_owed(&joined)?;
+                    return Ok(Some(farewell));
+                }
+                Message::Bytes { bytes, from } => {
+                    let rest = &bytes[from..];
+                    if joined.len() + rest.len() > WRITE_BYTES {
+                        self.write_owed(&joined)?;
+                        joined.clear();
+                    }
+                    if rest.len() > WRITE_BYTES {
+                        self.write_owed(rest)?;
+                    } else {
+                        joined.extend_from_slice(rest);
+                    }
+                }
+            }
+            next = self.queue.try_recv().ok();
+        }
+        self.write_owed(&joined)?;
+        Ok(None)
+    }
+
+    /// Writes bytes that are in the backlog, and pays for them but for what keeps us the baton.
+    fn write_owed(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.write(bytes)?;
+        self.owed += bytes.len();
+        self.lane.pay(self.owed - OPENING);
+        self.owed = OPENING;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write(bytes)?;
+        self.lane.touch(self.hub.shared.now_ms());
+        Ok(())
+    }
+
+    /// When the next heartbeat is due, if nothing is written until then.
+    fn beat_due(&self) -> u64 {
+        self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
+    }
+
+    /// Writes a heartbeat, if one is due and the fan-out is not just writing something better.
+    fn beat(&mut self) -> io::Result<Option<Farewell>> {
+        if self.hub.shared.now_ms() < self.beat_due() {
+            return Ok(None);
+        }
+        let heartbeat = self.hub.shared.heartbeat.bytes(self.lane.framing);
+        if !self.holds_baton {
+            if !self.lane.claim(heartbeat.len()) {
+                return Ok(None);
+            }
+            self.take_baton()?;
+            self.owed = heartbeat.len();
+        }
+        self.write(heartbeat)?;
+        Ok(None)
+    }
+
+    /// The last words, to a client that still listens.
+    fn part(&mut self, farewell: Farewell) -> io::Result<()> {
+        if farewell.is_polite() {
+            self.take_baton()?;
+            let comment = Frame::new(format!(": {}\n\n", farewell.explain()).as_bytes());
+            let framing = self.lane.framing;
+            self.write(&[comment.bytes(framing), framing.end()].concat())?;
+        }
+        self.out.close();
+        Ok(())
+    }
+}
+
+fn named(name: &'static str, data: String) -> Event {
+    Event::new(data)
+        .with_name(name)
+        .expect("BUG: a name of our own with a line break")
+}

@@ -1,0 +1,152 @@
+//! The whole server: a hub, its endpoints, and the listener in front of them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::http::{self, Request, Response};
+use crate::hub::Hub;
+use crate::machine;
+
+/// A server that listens and is about to serve.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tiny_sse::{Config, Event, Server};
+/// let server = Server::bind("127.0.0.1:8080", Config::default())?.spawn()?;
+/// server.hub().publish(Event::new("hello"))?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    http: http::Server,
+    hub: Hub,
+    api: Api,
+}
+
+impl Server {
+    /// Listens on `address`. Port 0 is any free one: see [`local_addr`](Self::local_addr).
+    ///
+    /// If the machine cannot give what `config.max_clients` clients need, fewer are let in, and
+    /// `config.report` is told which limit it is and how to raise it.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use or not this machine's, the port is not permitted, the configuration
+    /// contradicts itself, or there is no thread for the hub.
+    pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
+        Server::from_listener(TcpListener::bind(address)?, config)
+    }
+
+    /// Serves a listener that was made elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind), but for the address.
+    pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
+        machine::fit(&mut config)?;
+        let hub = Hub::new(config.clone())?;
+        let api = Api::new(hub.clone(), config.clone());
+        Ok(Server {
+            http: http::Server::from_listener(listener, config)?,
+            hub,
+            api,
+        })
+    }
+
+    /// The address that is listened on, with its real port.
+    ///
+    /// # Errors
+    ///
+    /// The system will not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// The hub, to publish from this program.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Serves the built-in endpoints from now on, in threads of its own. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// The threads that accept connections cannot be had.
+    pub fn spawn(self) -> io::Result<Running> {
+        self.spawn_with(|request, api| api.answer(request))
+    }
+
+    /// Serves routes of your own, and by [`Api::answer`] the built-in ones. `handler` runs on the
+    /// threads of the connections; a panic in it is a 500.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tiny_sse::{Config, Server, http::Response};
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let running = server.spawn_with(|request, api| match (request.method(), request.path()) {
+    ///     ("GET", "/hello") => Response::text(200, "hello\n"),
+    ///     _ => api.answer(request),
+    /// })?;
+    /// # running.shutdown();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The threads that accept connections cannot be had.
+    pub fn spawn_with(
+        self,
+        handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
+    ) -> io::Result<Running> {
+        let Server { http, hub, api } = self;
+        Ok(Running {
+            http: Some(http.spawn(move |request| handler(request, &api))?),
+            hub,
+        })
+    }
+}
+
+/// A server that runs. Dropping it shuts the server down.
+#[derive(Debug)]
+#[must_use = "dropping it shuts the server down"]
+pub struct Running {
+    /// Taken out by the shutdown.
+    http: Option<http::Handle>,
+    hub: Hub,
+}
+
+impl Running {
+    /// The address that is listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.http
+            .as_ref()
+            .expect("BUG: a server without a listener")
+            .local_addr()
+    }
+
+    /// The hub, to publish from this program.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Ends all streams with a farewell, lets requests in flight finish, closes the rest when
+    /// `Config::grace` has passed, and joins all threads. Blocks until then.
+    pub fn shutdown(mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.hub.close();
+        if let Some(http) = self.http.take() {
+            http.shutdown();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,81 @@
+//! What a connection asks of its socket beyond std: a write with an end, and a look at the peer.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::config::{LINGER, LINGER_BYTES};
+
+/// Whether an error is what a socket's own timeout looks like; which of the two depends on the system.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Writes all of `bytes`, or fails with `TimedOut` once `timeout` has passed, however the peer
+/// dribbles. The socket is blocking, and `timeout` is its write timeout already: the common write
+/// costs one system call.
+pub(crate) fn write_within(
+    mut socket: &TcpStream,
+    mut bytes: &[u8],
+    timeout: Duration,
+) -> io::Result<()> {
+    let start = Instant::now();
+    let mut shortened = false;
+    let outcome = loop {
+        match socket.write(bytes) {
+            Ok(0) => break Err(ErrorKind::WriteZero.into()),
+            Ok(count) if count == bytes.len() => break Ok(()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) => break Err(ErrorKind::TimedOut.into()),
+            Err(error) => break Err(error),
+        }
+        // The kernel starts its timeout anew with each call, so what is left of ours is set.
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            break Err(ErrorKind::TimedOut.into());
+        }
+        socket.set_write_timeout(Some(left))?;
+        shortened = true;
+    };
+    if shortened {
+        socket.set_write_timeout(Some(timeout))?;
+    }
+    outcome
+}
+
+/// Whether the peer has closed its side, or the connection is broken. What the peer sent
+/// meanwhile is thrown away: after its request a client of a stream has nothing to say, and bytes
+/// left unread would hide the end behind them. The socket must not block.
+pub(crate) fn has_hung_up(mut socket: &TcpStream) -> bool {
+    let mut waste = [0; 512];
+    // LIMIT: a peer that sends faster than this reads has no business here.
+    for _ in 0..64 {
+        match socket.read(&mut waste) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+    true
+}
+
+/// Ends a connection whose peer may still be sending: says that we are done, and reads on for a
+/// moment. To close with bytes unread would reset it and take our last answer from the peer
+/// (RFC 9112, 9.6).
+pub(crate) fn close_gently(mut socket: &TcpStream) {
+    // Best effort, all of it: the connection is over, and the peer may be gone.
+    let _ = socket.shutdown(Shutdown::Write);
+    let (start, mut waste, mut total) = (Instant::now(), [0; 4096], 0);
+    while total < LINGER_BYTES {
+        let left = LINGER.saturating_sub(start.elapsed());
+        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+            break;
+        }
+        match socket.read(&mut waste) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => total += count,
+        }
+    }
+}

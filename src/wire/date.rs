@@ -1,0 +1,149 @@
+//! The two ways in which the protocol writes a time: `Date` in HTTP, `timestamp` in JSON.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A time as a calendar has it, in UTC.
+struct Civil {
+    year: u64,
+    month: usize,
+    day: u64,
+    weekday: usize,
+    hour: u64,
+    minute: u64,
+    second: u64,
+    millisecond: u64,
+}
+
+impl Civil {
+    /// Times before 1970 are taken as 1970: a machine without a clock still has to answer.
+    fn from(time: SystemTime) -> Civil {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = year_month_day(days);
+        Civil {
+            year,
+            month,
+            day,
+            // The epoch was a Thursday.
+            weekday: ((days + 4) % 7) as usize,
+            hour: second / 3600,
+            minute: second / 60 % 60,
+            second: second % 60,
+            millisecond: u64::from(since.subsec_millis()),
+        }
+    }
+}
+
+/// Counts from 1 March, so that the leap day is the last of its year, in eras of 400 years,
+/// which all have the same number of days.
+fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
+    let days = days_since_1970 + 719_468; // since 0000-03-01
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153; // 0 is March; five months have 153 days
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 {
+        (year, month + 3)
+    } else {
+        (year + 1, month - 9)
+    };
+    (era * 400 + year, month as usize, day)
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+///
+/// SPEC: RFC 9110, 5.6.7: `IMF-fixdate`
+pub fn imf_fixdate(time: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let Civil {
+        year,
+        month,
+        day,
+        weekday,
+        hour,
+        minute,
+        second,
+        ..
+    } = Civil::from(time);
+    let (weekday, month) = (DAYS[weekday], MONTHS[month - 1]);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads it.
+pub fn iso8601(time: SystemTime) -> String {
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        millisecond,
+        ..
+    } = Civil::from(time);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+}
+
+/// Milliseconds since the Unix epoch; 0 before it.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn known_dates() {
+        // Checked against `date -u -d @N`.
+        for (seconds, imf, iso) in [
+            (
+                0,
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+                "1970-01-01T00:00:00.007Z",
+            ),
+            (
+                784_111_777,
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                "1994-11-06T08:49:37.007Z",
+            ),
+            (
+                951_782_399,
+                "Mon, 28 Feb 2000 23:59:59 GMT",
+                "2000-02-28T23:59:59.007Z",
+            ),
+            (
+                951_782_400,
+                "Tue, 29 Feb 2000 00:00:00 GMT",
+                "2000-02-29T00:00:00.007Z",
+            ),
+            (
+                1_735_689_599,
+                "Tue, 31 Dec 2024 23:59:59 GMT",
+                "2024-12-31T23:59:59.007Z",
+            ),
+            (
+                1_763_790_000,
+                "Sat, 22 Nov 2025 05:40:00 GMT",
+                "2025-11-22T05:40:00.007Z",
+            ),
+            (
+                4_107_542_400,
+                "Mon, 01 Mar 2100 00:00:00 GMT",
+                "2100-03-01T00:00:00.007Z",
+            ),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7);
+            assert_eq!(imf_fixdate(time), imf);
+            assert_eq!(iso8601(time), iso);
+            assert_eq!(unix_ms(time), seconds * 1000 + 7);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The ground floor: bytes and values, and nothing that waits. No socket, no clock, no lock.
+
+pub mod date;
+mod decoder;
+mod event;
+mod frame;
+mod id;
+pub mod json;
+mod topic;
+
+pub use decoder::{Decoder, Message, TooLarge};
+pub(crate) use event::encode_id;
+pub use event::{Event, FieldError};
+pub use frame::{Frame, Framing};
+pub use id::{EventId, InvalidId};
+pub use topic::{Pattern, Patterns, Topic, TopicError};
