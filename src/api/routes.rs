@@ -96,22 +96,22 @@ pub(super) fn index(request: &Request) -> Response {
             "tiny-sse {version}: Server-Sent Events over plain HTTP/1.1
 
 subscribe
-  curl -N http://{host}/events                            events without a topic
-  curl -N http://{host}/events/chat                       and those of one topic
-  curl -N 'http://{host}/events?topic=chat&topic=news/*'  of several, by pattern
-  curl -N http://{host}/events?last_event_id=earliest     from the beginning of the history
+  curl -N 'http://{host}/events'                           events without a topic
+  curl -N 'http://{host}/events/chat'                      and those of one topic
+  curl -N 'http://{host}/events?topic=chat&topic=news/*'   and of several, by pattern
+  curl -N 'http://{host}/events?last_event_id=earliest'    from the beginning of the history
 
 publish
-  curl -d 'hello' http://{host}/events                    to everybody
-  curl -d 'hello' http://{host}/events/chat?event=greeting
-  curl -d '{{\"event\":\"tick\",\"n\":1}}' http://{host}/broadcast
-  curl -d '{{\"_event\":\"tick\",\"n\":1}}' http://{host}/send
-  curl -d 'psst' http://{host}/clients/CLIENT_ID          to one client
-  curl -X DELETE http://{host}/clients/CLIENT_ID          ends its stream
+  curl -d 'hello' 'http://{host}/events'                   to everybody
+  curl -d 'hello' 'http://{host}/events/chat?event=hi'     to a topic, with a name
+  curl -d '{{\"event\":\"tick\",\"n\":1}}' 'http://{host}/broadcast'   an object, named by its event
+  curl -d '{{\"_event\":\"tick\",\"n\":1}}' 'http://{host}/send'       an object, its _event taken out
+  curl -d 'psst' 'http://{host}/clients/CLIENT_ID'         to one client
+  curl -X DELETE 'http://{host}/clients/CLIENT_ID'         the end of its stream
 
 look
-  curl http://{host}/stats
-  curl http://{host}/health
+  curl 'http://{host}/stats'
+  curl 'http://{host}/health'
 ",
             version = env!("CARGO_PKG_VERSION"),
         ),

@@ -53,9 +53,10 @@ impl Response {
         Response::new(status).with_body("text/plain; charset=utf-8", text.into())
     }
 
-    /// A text that is JSON, as `application/json`.
+    /// A text that is JSON, as `application/json`, with a line break for those who read it in a
+    /// terminal.
     pub fn json(status: u16, text: impl Into<String>) -> Response {
-        Response::new(status).with_body("application/json", text.into())
+        Response::new(status).with_body("application/json", text.into() + "\n")
     }
 
     /// `{"status":"error","error":"…"}`, the way in which this server says no.

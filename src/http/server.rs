@@ -364,12 +364,13 @@ impl Place {
         }
         // The stream runs here, and not inside `serve`, so that the buffers of the connection are gone.
         let stream = Connection::new(socket, peer, config, &self).serve(&*self.shared.handler);
-        if let Some((take, takeover)) = stream {
-            if catch_unwind(AssertUnwindSafe(|| take(takeover))).is_err() {
-                config
-                    .report
-                    .error(format_args!("the stream to {peer} panicked; closed"));
-            }
+        let Some((take, takeover)) = stream else {
+            return;
+        };
+        if catch_unwind(AssertUnwindSafe(|| take(takeover))).is_err() {
+            config
+                .report
+                .error(format_args!("the stream to {peer} panicked; closed"));
         }
     }
 

@@ -12,7 +12,7 @@ use tiny_sse::{Config, Level};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// To serve.
-    Serve(Options),
+    Serve(Box<Options>),
     /// To print this and be done.
     Print(String),
 }
@@ -245,7 +245,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, St
         .config
         .check()
         .map_err(|error| format!("--{error}"))?;
-    Ok(Command::Serve(options))
+    Ok(Command::Serve(Box::new(options)))
 }
 
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
@@ -317,7 +317,7 @@ fn parse_size(value: &str) -> Option<usize> {
 fn show_size(size: usize) -> String {
     let unit = SIZES
         .into_iter()
-        .find(|(_, bytes)| size > 0 && size % bytes == 0);
+        .find(|(_, bytes)| size > 0 && size.is_multiple_of(*bytes));
     unit.map_or_else(
         || size.to_string(),
         |(unit, bytes)| format!("{}{unit}", size / bytes),

@@ -16,7 +16,7 @@ use tiny_sse::{Config, Level, Report, Server};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Serve(options)) => match serve(options) {
+        Ok(Command::Serve(options)) => match serve(*options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => fail(1, &message),
         },

@@ -1,0 +1,351 @@
+//! What the chapters share: a server on a free port, a raw connection, an event stream.
+//!
+//! Nothing here waits for time. Everything waits for a condition, and gives up after
+//! [`DEADLINE`], which no healthy run comes near.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use tiny_sse::{Config, Decoder, Message, Running, Server};
+
+/// When a test that waits in vain gives up. Generous: the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A server on a port of its own. Dropped, it is shut down.
+pub fn server(config: Config) -> Running {
+    let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
+    bound.spawn().expect("threads")
+}
+
+/// The defaults, with a grace that does not make failing tests slow.
+pub fn config() -> Config {
+    Config {
+        grace: Duration::from_secs(2),
+        ..Config::default()
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < DEADLINE,
+            "{what}: not within {DEADLINE:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// A connection that speaks bytes.
+pub struct Raw {
+    pub socket: TcpStream,
+    /// What has been read and not used.
+    buffer: Vec<u8>,
+}
+
+/// An answer, taken apart as little as possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// The head, status line included, without the empty line.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header field, if it is there.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body of text")
+    }
+
+    /// The answer without its `Date`, to be compared with another.
+    pub fn timeless(mut self) -> Answer {
+        let lines = self.head.lines().filter(|line| !line.starts_with("Date: "));
+        self.head = lines.collect::<Vec<_>>().join("\n");
+        self
+    }
+}
+
+impl Raw {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Raw {
+        let socket = TcpStream::connect(address).expect("a connection");
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Raw {
+            socket,
+            buffer: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Raw {
+        self.socket
+            .write_all(bytes.as_ref())
+            .expect("the server takes bytes");
+        self
+    }
+
+    /// Reads one answer, by its Content-Length; an answer without one has no body here.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        let head = self.head();
+        let body_length = head
+            .field("content-length")
+            .map_or(0, |length| length.parse().unwrap());
+        while self.buffer.len() < body_length {
+            assert!(
+                self.fill(),
+                "the server hung up in a body, after {:?}",
+                self.buffer
+            );
+        }
+        Answer {
+            body: self.buffer.drain(..body_length).collect(),
+            ..head
+        }
+    }
+
+    /// Reads one answer to HEAD, or the head of a stream.
+    #[track_caller]
+    pub fn head(&mut self) -> Answer {
+        let end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end;
+            }
+            let so_far = String::from_utf8_lossy(&self.buffer).into_owned();
+            assert!(
+                self.fill(),
+                "the server hung up in a head, after {so_far:?}"
+            );
+        };
+        let head =
+            String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("a head of text");
+        let head = head.trim_end().replace("\r\n", "\n");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        Answer {
+            status: status.expect("a status"),
+            head,
+            body: Vec::new(),
+        }
+    }
+
+    /// Reads to the end of the connection and answers what came.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether the server has closed: it has nothing more to say, and says so.
+    #[track_caller]
+    pub fn is_closed(&mut self) -> bool {
+        self.rest().is_empty()
+    }
+
+    /// Reads more. False: the connection has ended (a reset is an end too).
+    #[track_caller]
+    fn fill(&mut self) -> bool {
+        let mut bytes = [0; 16 * 1024];
+        match self.socket.read(&mut bytes) {
+            Ok(count) => {
+                self.buffer.extend_from_slice(&bytes[..count]);
+                count > 0
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+}
+
+/// One request on a connection of its own.
+#[track_caller]
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    fields: &str,
+    body: impl AsRef<[u8]>,
+) -> Answer {
+    let body = body.as_ref();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n",
+        body.len()
+    );
+    let mut raw = Raw::connect(address);
+    raw.send(head.as_bytes()).send(body);
+    if method == "HEAD" {
+        raw.head()
+    } else {
+        raw.answer()
+    }
+}
+
+#[track_caller]
+pub fn get(address: SocketAddr, target: &str) -> Answer {
+    request(address, "GET", target, "", "")
+}
+
+#[track_caller]
+pub fn post(address: SocketAddr, target: &str, body: impl AsRef<[u8]>) -> Answer {
+    request(address, "POST", target, "", body)
+}
+
+/// An event stream, as a browser would read it, over the chunks of HTTP/1.1.
+pub struct Stream {
+    pub raw: Raw,
+    pub head: Answer,
+    decoder: Decoder,
+    messages: VecDeque<Message>,
+    /// The bytes of the stream so far, without the chunks, for those who want to see them.
+    pub bytes: Vec<u8>,
+    /// The last chunk has come.
+    pub has_ended: bool,
+}
+
+impl Stream {
+    /// Subscribes, and reads nothing but the head.
+    #[track_caller]
+    pub fn open(address: SocketAddr, target: &str, fields: &str) -> Stream {
+        let mut raw = Raw::connect(address);
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"
+        ));
+        let head = raw.head();
+        assert_eq!(head.status, 200, "{target} was refused: {head:?}");
+        Stream {
+            raw,
+            head,
+            decoder: Decoder::new(64 << 20),
+            messages: VecDeque::new(),
+            bytes: Vec::new(),
+            has_ended: false,
+        }
+    }
+
+    /// Subscribes, and reads the welcome.
+    #[track_caller]
+    pub fn subscribe(address: SocketAddr, target: &str) -> Stream {
+        let mut stream = Stream::open(address, target, "");
+        assert_eq!(stream.next().name, "system");
+        stream
+    }
+
+    /// Comes back after `id`, and reads the welcome; answers the recovery event's data too.
+    #[track_caller]
+    pub fn resume(address: SocketAddr, target: &str, id: &str) -> (Stream, String) {
+        let mut stream = Stream::open(address, target, &format!("Last-Event-ID: {id}\r\n"));
+        assert_eq!(stream.next().name, "system");
+        let recovery = stream.next();
+        assert_eq!(recovery.name, "recovery");
+        (stream, recovery.data)
+    }
+
+    /// The next event.
+    #[track_caller]
+    pub fn next(&mut self) -> Message {
+        self.try_next().expect("the stream has ended")
+    }
+
+    /// The next event; `None` when the stream has ended, by a last chunk or without.
+    #[track_caller]
+    pub fn try_next(&mut self) -> Option<Message> {
+        while self.messages.is_empty() {
+            if !self.read() {
+                return None;
+            }
+        }
+        self.messages.pop_front()
+    }
+
+    /// Reads until the bytes of the stream end in `text`.
+    #[track_caller]
+    pub fn read_to(&mut self, text: &str) {
+        while !self.bytes.ends_with(text.as_bytes()) {
+            let seen = String::from_utf8_lossy(&self.bytes).into_owned();
+            assert!(
+                self.read(),
+                "the stream ended before {text:?}, with {seen:?}"
+            );
+        }
+    }
+
+    /// The cursor that a browser would come back with.
+    pub fn cursor(&self) -> &str {
+        self.decoder.last_event_id()
+    }
+
+    /// Reads one chunk. False: there is none.
+    #[track_caller]
+    fn read(&mut self) -> bool {
+        let Some(chunk) = self.chunk() else {
+            return false;
+        };
+        let messages = &mut self.messages;
+        self.decoder
+            .feed(&chunk, |message| messages.push_back(message))
+            .expect("events within the limit");
+        self.bytes.extend_from_slice(&chunk);
+        true
+    }
+
+    #[track_caller]
+    fn chunk(&mut self) -> Option<Vec<u8>> {
+        let raw = &mut self.raw;
+        let line = loop {
+            if let Some(end) = raw.buffer.windows(2).position(|two| two == b"\r\n") {
+                break end;
+            }
+            if self.has_ended || !raw.fill() {
+                return None;
+            }
+        };
+        let size = usize::from_str_radix(std::str::from_utf8(&raw.buffer[..line]).unwrap(), 16)
+            .expect("a chunk's size");
+        while raw.buffer.len() < line + 2 + size + 2 {
+            if !raw.fill() {
+                return None;
+            }
+        }
+        let chunk = raw.buffer[line + 2..line + 2 + size].to_vec();
+        assert_eq!(
+            &raw.buffer[line + 2 + size..line + 4 + size],
+            b"\r\n",
+            "the end of a chunk"
+        );
+        raw.buffer.drain(..line + 4 + size);
+        self.has_ended = size == 0;
+        (size > 0).then_some(chunk)
+    }
+}
+
+/// A number out of a JSON answer, found by the text before it.
+#[track_caller]
+pub fn number_after(text: &str, key: &str) -> u64 {
+    let at = text
+        .find(key)
+        .unwrap_or_else(|| panic!("no {key} in {text}"))
+        + key.len();
+    let digits: String = text[at..]
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("no number behind {key} in {text}"))
+}

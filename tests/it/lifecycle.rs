@@ -1,0 +1,180 @@
+//! How streams begin, and how they end.
+
+use std::time::Duration;
+
+use tiny_sse::Config;
+
+use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, request, server};
+
+fn quick() -> Config {
+    Config {
+        heartbeat: Duration::from_millis(20),
+        ..config()
+    }
+}
+
+#[test]
+fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
+    let server = server(config());
+    let mut stream = Stream::open(server.local_addr(), "/events", "");
+    let fields: Vec<_> = stream
+        .head
+        .head
+        .lines()
+        .filter(|line| !line.starts_with("Date: "))
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "HTTP/1.1 200 OK",
+            "Content-Type: text/event-stream",
+            "Cache-Control: no-cache",
+            "X-Accel-Buffering: no",
+            "Access-Control-Allow-Origin: *",
+            "Connection: keep-alive",
+            "Transfer-Encoding: chunked",
+        ]
+    );
+    stream.next();
+    let welcome = String::from_utf8(stream.bytes.clone()).unwrap();
+    let lines: Vec<_> = welcome.split('\n').collect();
+    assert!(
+        lines[0].starts_with("id: ") && lines[0].ends_with("-0"),
+        "{welcome}"
+    );
+    assert_eq!(lines[1..3], ["event: system", "retry: 5000"]);
+    assert!(
+        lines[3].starts_with(r#"data: {"type":"connected","client_id":""#),
+        "{welcome}"
+    );
+    assert_eq!(lines[4..], ["", ""]);
+}
+
+#[test]
+fn http_1_0_gets_the_bare_bytes_and_a_close() {
+    let server = server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("GET /events?client_id=old HTTP/1.0\r\n\r\n");
+    let head = raw.head();
+    assert_eq!(
+        (head.field("transfer-encoding"), head.field("connection")),
+        (None, Some("close"))
+    );
+    eventually("registered", || server.hub().clients() == 1);
+    post(server.local_addr(), "/clients/old", "hello");
+    request(server.local_addr(), "DELETE", "/clients/old", "", "");
+    let rest = String::from_utf8(raw.rest()).unwrap();
+    assert!(
+        rest.ends_with("\n\ndata: hello\n\n: the stream was closed on request\n\n"),
+        "{rest:?}"
+    );
+}
+
+#[test]
+fn a_client_that_hangs_up_is_gone_within_a_heartbeat_though_nothing_is_sent_to_it() {
+    let server = server(Config {
+        heartbeat: Duration::from_secs(1),
+        ..config()
+    });
+    let stream = Stream::subscribe(server.local_addr(), "/events");
+    assert_eq!(
+        number_after(
+            get(server.local_addr(), "/stats").text(),
+            "\"active_connections\":"
+        ),
+        1
+    );
+    let start = std::time::Instant::now();
+    drop(stream);
+    eventually("unregistered", || {
+        number_after(
+            get(server.local_addr(), "/stats").text(),
+            "\"active_connections\":",
+        ) == 0
+    });
+    // A bound on correctness, not on speed: ten heartbeats would mean that it was found by accident.
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        number_after(get(server.local_addr(), "/stats").text(), "\"hung_up\":"),
+        1
+    );
+}
+
+#[test]
+fn a_silent_stream_beats() {
+    let server = server(quick());
+    let mut stream = Stream::subscribe(server.local_addr(), "/events");
+    stream.read_to(": heartbeat\n\n: heartbeat\n\n: heartbeat\n\n");
+    post(server.local_addr(), "/events", "still there");
+    assert_eq!(stream.next().data, "still there");
+}
+
+#[test]
+fn a_client_of_the_same_name_replaces_the_first() {
+    let server = server(config());
+    let mut first = Stream::subscribe(server.local_addr(), "/events?client_id=me");
+    let mut second = Stream::subscribe(server.local_addr(), "/events?client_id=me");
+    assert_eq!(first.try_next(), None);
+    assert!(first.has_ended, "without its last chunk");
+    assert!(
+        first
+            .bytes
+            .ends_with(b": another stream came under the same client id\n\n")
+    );
+    post(server.local_addr(), "/clients/me", "for the second");
+    assert_eq!(second.next().data, "for the second");
+    assert_eq!(server.hub().clients(), 1);
+}
+
+#[test]
+fn a_kicked_client_is_told_and_gone() {
+    let server = server(config());
+    let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
+    assert_eq!(
+        request(server.local_addr(), "DELETE", "/clients/me", "", "").status,
+        200
+    );
+    assert_eq!(
+        request(server.local_addr(), "DELETE", "/clients/me", "", "").status,
+        404
+    );
+    assert_eq!(stream.try_next(), None);
+    assert!(stream.has_ended);
+    assert_eq!(
+        number_after(get(server.local_addr(), "/stats").text(), "\"kicked\":"),
+        1
+    );
+}
+
+#[test]
+fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody() {
+    let server = server(config());
+    let address = server.local_addr();
+    let mut streams: Vec<_> = (0..20)
+        .map(|_| Stream::subscribe(address, "/events"))
+        .collect();
+    let idle = Raw::connect(address);
+    for number in 0..100 {
+        server
+            .hub()
+            .publish(tiny_sse::Event::new(number.to_string()))
+            .unwrap();
+    }
+    server.shutdown();
+    for stream in &mut streams {
+        for number in 0..100 {
+            assert_eq!(stream.next().data, number.to_string());
+        }
+        assert_eq!(stream.try_next(), None);
+        assert!(stream.has_ended && stream.bytes.ends_with(b": the server is closing\n\n"));
+    }
+    drop(idle);
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "the listener is still there"
+    );
+}

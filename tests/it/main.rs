@@ -1,0 +1,6 @@
+//! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
+//! bytes out, so that the tests are a primer of the protocol as well.
+
+mod kit;
+
+mod lifecycle;
