@@ -6,11 +6,10 @@
 //! with accepting, and a queue of connections that nobody accepts is answered by the kernel with
 //! one-second waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -74,17 +73,18 @@ impl Server {
             handler: Box::new(handler),
             config: self.config,
             table: Mutex::default(),
+            one_came: Condvar::new(),
             one_left: Condvar::new(),
         });
-        let (sender, receiver) = channel();
         let (for_starter, for_acceptor) = (Arc::clone(&shared), Arc::clone(&shared));
+        let listener = self.listener;
         let starter = thread::Builder::new()
             .name("start".into())
-            .spawn(move || for_starter.start(&receiver))?;
-        let listener = self.listener;
+            .spawn(move || for_starter.start())?;
         let acceptor = thread::Builder::new()
             .name("accept".into())
-            .spawn(move || for_acceptor.accept_patiently(&listener, &sender))?;
+            .spawn(move || for_acceptor.accept_patiently(&listener))
+            .inspect_err(|_| shared.close_idle())?;
         Ok(Handle {
             shared,
             local_addr,
@@ -151,6 +151,8 @@ struct Shared {
     /// LOCK: guards who is connected. Held to look up, insert and remove; no I/O waits under it
     /// (`shutdown` on a socket returns at once).
     table: Mutex<Table>,
+    /// Told when a connection is to get its thread, or there will be no more.
+    one_came: Condvar,
     /// Told whenever a connection leaves the table.
     one_left: Condvar,
 }
@@ -158,6 +160,8 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     entries: HashMap<u64, Entry>,
+    /// Connections that have a place and no thread yet.
+    arrivals: VecDeque<Arrival>,
     next_key: u64,
     closing: bool,
 }
@@ -170,7 +174,8 @@ struct Entry {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A connection on its way from `accept` to its thread.
+/// A connection on its way from `accept` to its thread. Not to be dropped under the lock: its place
+/// locks the table to leave it.
 struct Arrival {
     place: Place,
     socket: Arc<TcpStream>,
@@ -185,7 +190,7 @@ impl Shared {
     }
 
     /// The accept loop. Only a shutdown ends it.
-    fn accept_patiently(self: &Arc<Self>, listener: &TcpListener, starter: &Sender<Arrival>) {
+    fn accept_patiently(self: &Arc<Self>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE.0;
         loop {
             let accepted = listener.accept();
@@ -195,16 +200,7 @@ impl Shared {
             match accepted {
                 Ok((socket, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    let socket = Arc::new(socket);
-                    match self.enter(&socket) {
-                        // The starter ends only after this loop has: the sender is its end.
-                        Some(place) => drop(starter.send(Arrival {
-                            place,
-                            socket,
-                            peer,
-                        })),
-                        None => self.turn_away(&socket, "Too many connections"),
-                    }
+                    self.enter(Arc::new(socket), peer);
                 }
                 // The peer gave up while it waited, or a signal came: nothing to wait for.
                 Err(error)
@@ -223,13 +219,43 @@ impl Shared {
         }
     }
 
-    /// Gives each arrival its thread.
-    fn start(self: &Arc<Self>, arrivals: &Receiver<Arrival>) {
-        for Arrival {
+    /// Gives a connection a place in the table, and leaves it for the starter. LIMIT: connections
+    /// of any kind.
+    fn enter(self: &Arc<Self>, socket: Arc<TcpStream>, peer: SocketAddr) {
+        let mut table = self.table();
+        if table.entries.len() >= self.config.max_connections() {
+            drop(table);
+            return self.turn_away(&socket, "Too many connections");
+        }
+        let key = table.next_key;
+        table.next_key += 1;
+        table.entries.insert(
+            key,
+            Entry {
+                socket: Arc::clone(&socket),
+                idle: false,
+                thread: None,
+            },
+        );
+        table.arrivals.push_back(Arrival {
+            place: Place {
+                shared: Arc::clone(self),
+                key,
+            },
+            socket,
+            peer,
+        });
+        drop(table);
+        self.one_came.notify_one();
+    }
+
+    /// The starter: gives each arrival its thread.
+    fn start(&self) {
+        while let Some(Arrival {
             place,
             socket,
             peer,
-        } in arrivals
+        }) = self.next_arrival()
         {
             let (key, for_refusal) = (place.key, Arc::clone(&socket));
             let thread = thread::Builder::new()
@@ -252,26 +278,14 @@ impl Shared {
         }
     }
 
-    /// A place in the table, or `None` if it is full. LIMIT: connections of any kind.
-    fn enter(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
-        let mut table = self.table();
-        if table.entries.len() >= self.config.max_connections() {
-            return None;
-        }
-        let key = table.next_key;
-        table.next_key += 1;
-        table.entries.insert(
-            key,
-            Entry {
-                socket: Arc::clone(socket),
-                idle: false,
-                thread: None,
-            },
-        );
-        Some(Place {
-            shared: Arc::clone(self),
-            key,
-        })
+    /// Waits for a connection that has no thread. `None`: there will be no more.
+    fn next_arrival(&self) -> Option<Arrival> {
+        let idle = |table: &mut Table| table.arrivals.is_empty() && !table.closing;
+        let table = self.one_came.wait_while(self.table(), idle);
+        table
+            .unwrap_or_else(PoisonError::into_inner)
+            .arrivals
+            .pop_front()
     }
 
     /// Answers 503 without reading the request, and without waiting for anybody: this runs where
@@ -296,6 +310,7 @@ impl Shared {
     fn close_idle(&self) {
         let mut table = self.table();
         table.closing = true;
+        self.one_came.notify_one();
         for entry in table.entries.values().filter(|entry| entry.idle) {
             // Bytes that have arrived can still be read after this; then comes the end.
             let _ = entry.socket.shutdown(std::net::Shutdown::Read);

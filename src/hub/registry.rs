@@ -4,7 +4,7 @@
 //! of them, and what is joined for one of them is joined for all. Audiences are found from a
 //! topic by look-ups, so that an event costs its own audiences and not all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::lane::Lane;
@@ -21,10 +21,13 @@ pub(super) struct Registry {
     audiences: Vec<Audience>,
     free: Vec<usize>,
     by_patterns: HashMap<Patterns, usize>,
-    /// Which audiences asked for exactly this topic, and for all that begin with this.
-    by_topic: HashMap<Arc<str>, Vec<usize>>,
-    by_prefix: HashMap<Arc<str>, Vec<usize>>,
+    /// Which audiences asked for exactly this topic, and for all that begin with this. In order,
+    /// for those who list them.
+    by_topic: Index,
+    by_prefix: Index,
 }
+
+type Index = BTreeMap<Arc<str>, Vec<usize>>;
 
 #[derive(Debug, Default)]
 struct Audience {
@@ -122,7 +125,7 @@ impl Registry {
         self.free.push(audience);
     }
 
-    fn index_of(&mut self, pattern: &Pattern) -> (&mut HashMap<Arc<str>, Vec<usize>>, Arc<str>) {
+    fn index_of(&mut self, pattern: &Pattern) -> (&mut Index, Arc<str>) {
         match pattern {
             Pattern::Topic(topic) => (&mut self.by_topic, topic.as_str().into()),
             Pattern::Prefix(prefix) => (&mut self.by_prefix, Arc::clone(prefix)),
@@ -165,20 +168,23 @@ impl Registry {
         Arc::clone(&self.audiences[audience].lanes)
     }
 
-    /// Each pattern that somebody asked for, with the number of those who did, in order.
+    /// Each pattern that somebody asked for, with the number of those who did; topics first.
     pub(super) fn patterns(&self) -> Vec<(String, usize)> {
-        let mut counts: HashMap<&Pattern, usize> = HashMap::new();
-        for audience in &self.audiences {
-            for pattern in audience.patterns.iter() {
-                *counts.entry(pattern).or_default() += audience.lanes.len();
-            }
-        }
-        let mut counts: Vec<_> = counts
-            .into_iter()
-            .map(|(pattern, count)| (pattern.to_string(), count))
-            .collect();
-        counts.sort_unstable();
-        counts
+        let count = |audiences: &[usize]| {
+            audiences
+                .iter()
+                .map(|&audience| self.audiences[audience].lanes.len())
+                .sum()
+        };
+        let topics = self
+            .by_topic
+            .iter()
+            .map(|(topic, audiences)| (topic.to_string(), count(audiences)));
+        let prefixes = self
+            .by_prefix
+            .iter()
+            .map(|(prefix, audiences)| (format!("{prefix}*"), count(audiences)));
+        topics.chain(prefixes).collect()
     }
 }
 
@@ -237,11 +243,11 @@ mod tests {
         assert_eq!(
             registry.patterns(),
             [
-                ("*", 1),
-                ("chat/*", 2),
                 ("chat/1", 3),
                 ("chat/2", 1),
-                ("news", 1)
+                ("news", 1),
+                ("*", 1),
+                ("chat/*", 2)
             ]
             .map(|(p, n)| (p.to_string(), n))
         );

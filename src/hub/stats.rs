@@ -19,7 +19,7 @@ pub struct Stats {
     pub events: u64,
     /// What is retained of them.
     pub history: Extent,
-    /// Each pattern that a client asked for, with the number of those clients, in order.
+    /// Each pattern that a client asked for, with the number of those clients: topics, then beginnings.
     pub topics: Vec<(String, usize)>,
     /// How streams ended, and how often.
     pub farewells: [(Farewell, u64); Farewell::ALL.len()],

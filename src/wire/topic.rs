@@ -111,10 +111,13 @@ impl Default for Patterns {
 
 impl FromIterator<Pattern> for Patterns {
     fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Patterns {
-        let mut patterns: Vec<Pattern> = patterns.into_iter().collect();
-        patterns.sort_unstable();
-        patterns.dedup();
-        Patterns(patterns.into())
+        let mut sorted: Vec<Pattern> = Vec::new();
+        for pattern in patterns {
+            if let Err(place) = sorted.binary_search(&pattern) {
+                sorted.insert(place, pattern);
+            }
+        }
+        Patterns(sorted.into())
     }
 }
 
