@@ -1,5 +1,88 @@
-//! lib
+//! A Server-Sent Events server in plain std Rust: one thread per client, one `mpsc` queue per
+//! thread, one `Mutex` around the registry of clients, and no dependencies.
+//!
+//! It blocks on purpose. A thread that waits for its client is the simplest thing that can be
+//! written, read and debugged; what makes it fast is that it is seldom woken (see `hub/lane.rs`).
+//!
+//! # A complete server
+//!
+//! The classic counter: subscribe with `curl -N http://127.0.0.1:8080/events`.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{thread, time::{Duration, SystemTime}};
+//! use tiny_sse::{Config, Event, Server, wire::date::iso8601};
+//!
+//! let server = Server::bind("127.0.0.1:8080", Config::default())?.spawn()?;
+//! for n in 1.. {
+//!     let now = iso8601(SystemTime::now());
+//!     server.hub().publish(Event::new(format!(r#"{{"counter":{n},"timestamp":"{now}","message":"Event #{n}"}}"#)))?;
+//!     thread::sleep(Duration::from_secs(1));
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Routes of your own
+//!
+//! A handler is a function from a request to a response, so a router is a `match`:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tiny_sse::{Config, Event, Server, http::Response};
+//!
+//! let server = Server::bind("127.0.0.1:0", Config::default())?;
+//! let hub = server.hub().clone();
+//! let running = server.spawn_with(move |request, api| match (request.method(), request.path()) {
+//!     ("GET", "/hello") => Response::text(200, "hello\n"),
+//!     ("POST", "/ring") => match hub.publish(Event::new("ding")) {
+//!         Ok(published) => Response::text(200, format!("{} heard it\n", published.recipients)),
+//!         Err(closed) => Response::error(503, closed),
+//!     },
+//!     _ => api.answer(request), // the built-in endpoints, and 404
+//! })?;
+//! # running.shutdown();
+//! # Ok(()) }
+//! ```
+//!
+//! # A transport of your own
+//!
+//! A [`Hub`] needs no sockets. A [`Subscription`] can be written to anything:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tiny_sse::{Config, Decoder, Event, Hub, Subscribe};
+//!
+//! let hub = Hub::new(Config::default())?;
+//! let subscription = hub.subscribe(Subscribe::default())?;
+//! hub.publish(Event::new("hello").with_name("greeting")?)?;
+//! hub.close(); // or the next line would write for as long as the hub lives
+//! let mut out = Vec::new();
+//! subscription.write_to(&mut out);
+//!
+//! let mut seen = Vec::new();
+//! Decoder::new(1024).feed(&out, |message| seen.push((message.name, message.data)))?;
+//! assert_eq!(seen[0].0, "system");
+//! assert_eq!(seen[1], ("greeting".to_string(), "hello".to_string()));
+//! # Ok(()) }
+//! ```
+//!
+//! # Reading order
+//!
+//! A floor uses the floors below it and never names one above.
+//!
+//! 1. `wire/`: bytes and values. `event.rs` is the format on one page; `decoder.rs` is what a
+//!    browser makes of it; then ids, topics, frames; JSON and dates when you need them.
+//! 2. `hub/`: who is listening, and what was said. `mod.rs` has the one lock; `lane.rs` is how an
+//!    event gets to a socket without waking anybody; **`stream.rs` is the main loop of the whole
+//!    crate**: one client's life, from the welcome to the farewell.
+//! 3. `http/`: HTTP/1.1 on blocking sockets, which knows nothing of events: `head.rs` and `body.rs`
+//!    for the bytes, `connection.rs` for a connection, `server.rs` for all of them.
+//! 4. `api/`: where the two meet, an endpoint at a time. `server.rs` puts it all together.
+//!
+//! `config.rs` has every number, with its reason.
+
 #![forbid(unsafe_code)]
+
 mod api;
 mod config;
 pub mod http;
@@ -16,3 +99,7 @@ pub use hub::{Cursor, Farewell, Hub, Published, Subscribe, Subscription};
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{Decoder, Event, EventId, Framing, Message, Pattern, Patterns, TooLarge, Topic};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

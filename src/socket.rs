@@ -64,6 +64,9 @@ pub(crate) fn has_hung_up(mut socket: &TcpStream) -> bool {
 /// Ends a connection whose peer may still be sending: says that we are done, and reads on for a
 /// moment. To close with bytes unread would reset it and take our last answer from the peer
 /// (RFC 9112, 9.6).
+///
+/// Never inlined, for its buffer: a stream's thread would carry it on its stack for life.
+#[inline(never)]
 pub(crate) fn close_gently(mut socket: &TcpStream) {
     // Best effort, all of it: the connection is over, and the peer may be gone.
     let _ = socket.shutdown(Shutdown::Write);

@@ -1,0 +1,208 @@
+//! The rules of the house that can be checked by reading the tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tiny_sse::Config;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files below a folder, with their text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path
+                    .strip_prefix(root())
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                found.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has no sources");
+    found
+}
+
+/// The part of a file before its unit tests, without comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for folder in ["src", "tests", "benches"] {
+        for (name, text) in sources(folder) {
+            assert!(text.starts_with("//! "), "{name} does not begin with //!");
+        }
+    }
+}
+
+#[test]
+fn a_floor_never_names_a_higher_one() {
+    let floors: [(&str, &[&str]); 3] = [
+        (
+            "src/wire/",
+            &[
+                "crate::hub",
+                "crate::http",
+                "crate::api",
+                "crate::server",
+                "crate::socket",
+                "crate::config",
+            ],
+        ),
+        ("src/hub/", &["crate::http", "crate::api", "crate::server"]),
+        ("src/http/", &["crate::hub", "crate::api", "crate::server"]),
+    ];
+    for (name, text) in sources("src") {
+        for (floor, higher) in floors {
+            let named = higher
+                .iter()
+                .find(|path| name.starts_with(floor) && code(&text).contains(**path));
+            assert_eq!(named, None, "{name} names a higher floor");
+        }
+    }
+}
+
+#[test]
+fn the_ground_floor_waits_for_nothing() {
+    for (name, text) in sources("src/wire") {
+        for word in [
+            "Mutex",
+            "TcpStream",
+            "Instant",
+            "SystemTime::now",
+            "thread::",
+        ] {
+            assert!(!code(&text).contains(word), "{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn there_are_two_locks_and_they_are_where_they_are_said_to_be() {
+    for (name, text) in sources("src") {
+        let expected = ["src/hub/mod.rs", "src/http/server.rs"].contains(&&*name);
+        assert_eq!(
+            code(&text).contains("Mutex<"),
+            expected,
+            "{name}: a Mutex, or none where one was"
+        );
+    }
+}
+
+#[test]
+fn numbers_of_time_stand_in_the_configuration() {
+    for (name, text) in sources("src") {
+        let may = ["src/config.rs", "src/bin/tiny-sse/args.rs"].contains(&&*name);
+        assert!(
+            may || !code(&text).contains("Duration::from_secs("),
+            "{name} decides on a time"
+        );
+    }
+}
+
+#[test]
+fn unsafe_is_in_one_file_of_the_binary() {
+    for (name, text) in sources("src") {
+        let expected = name == "src/bin/tiny-sse/system.rs";
+        assert_eq!(code(&text).contains("unsafe {"), expected, "{name}");
+        assert!(!expected || text.matches("SAFETY:").count() >= text.matches("unsafe {").count());
+    }
+}
+
+#[test]
+fn atomics_say_why_their_ordering_suffices() {
+    for (name, text) in sources("src") {
+        for (number, line) in code(&text).lines().enumerate() {
+            if line.contains("Ordering::") && !line.contains("use ") {
+                assert!(
+                    text.contains("ORDER:"),
+                    "{name}: no word on the ordering in code line {}",
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_the_limits_as_they_are() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let Config {
+        max_clients,
+        extra_connections,
+        max_fields,
+        history_events,
+        ..
+    } = Config::default();
+    let config = Config::default();
+    let kib = |bytes: usize| {
+        if bytes % (1 << 20) == 0 {
+            format!("{} MiB", bytes >> 20)
+        } else {
+            format!("{} KiB", bytes >> 10)
+        }
+    };
+    let rows = [
+        ("max-clients", thousands(max_clients)),
+        ("extra-connections", thousands(extra_connections)),
+        ("max-head", kib(config.max_head)),
+        ("max-fields", thousands(max_fields)),
+        ("max-target", kib(config.max_target)),
+        ("max-body", kib(config.max_body)),
+        ("head-timeout", format!("{:?}", config.head_timeout)),
+        ("body-timeout", format!("{:?}", config.body_timeout)),
+        ("idle-timeout", format!("{:?}", config.idle_timeout)),
+        ("write-timeout", format!("{:?}", config.write_timeout)),
+        ("queue-bytes", kib(config.queue_bytes)),
+        ("history", thousands(history_events)),
+        ("history-bytes", kib(config.history_bytes)),
+        ("heartbeat", format!("{:?}", config.heartbeat)),
+        ("retry", format!("{:?}", config.retry)),
+        ("grace", format!("{:?}", config.grace)),
+        ("stack-bytes", kib(config.stack_bytes)),
+    ];
+    for (option, value) in rows {
+        let row = format!(
+            "| `--{option}` | {} |",
+            value.replace('s', " s")
+        );
+        assert!(readme.contains(&row), "the README lacks {row:?}");
+    }
+}
+
+fn thousands(number: usize) -> String {
+    if number < 1000 {
+        number.to_string()
+    } else {
+        format!("{},{:03}", number / 1000, number % 1000)
+    }
+}
+
+#[test]
+fn the_readme_has_the_help_as_it_is() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(
+        readme.contains(&format!("```text\n{help}```\n")),
+        "the README's help is not:\n{help}"
+    );
+}
