@@ -2,11 +2,12 @@
 //! turns a [`Request`] into a [`Response`], and a response may take the socket over.
 //!
 //! Read `head.rs` and `body.rs` for the bytes that come in, `connection.rs` for the life of a
-//! connection, `server.rs` for how connections come to be and end.
+//! connection, `reception.rs` for who serves them, `server.rs` for where they come from.
 
 mod body;
 mod connection;
 mod head;
+mod reception;
 mod refusal;
 mod request;
 mod response;

@@ -95,7 +95,7 @@ fn the_ground_floor_waits_for_nothing() {
 #[test]
 fn there_are_two_locks_and_they_are_where_they_are_said_to_be() {
     for (name, text) in sources("src") {
-        let expected = ["src/hub/mod.rs", "src/http/server.rs"].contains(&&*name);
+        let expected = ["src/hub/mod.rs", "src/http/reception.rs"].contains(&&*name);
         assert_eq!(
             code(&text).contains("Mutex<"),
             expected,
@@ -177,10 +177,7 @@ fn the_readme_has_the_limits_as_they_are() {
         ("stack-bytes", kib(config.stack_bytes)),
     ];
     for (option, value) in rows {
-        let row = format!(
-            "| `--{option}` | {} |",
-            value.replace('s', " s")
-        );
+        let row = format!("| `--{option}` | {} |", value.replace('s', " s"));
         assert!(readme.contains(&row), "the README lacks {row:?}");
     }
 }
