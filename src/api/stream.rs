@@ -19,7 +19,7 @@ impl Api {
         Ok(stream_head(Response::takeover(
             CONTENT_TYPE,
             move |takeover| {
-                subscription.serve(takeover.socket, &takeover.head);
+                subscription.serve(takeover.socket, takeover.head);
             },
         )))
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Refusal;
+use crate::config::HEAD_BYTES;
 use crate::wire::{Framing, date, json};
 
 /// An answer: a status, header fields, and a body or the taking over of the socket.
@@ -119,7 +120,8 @@ impl Response {
 
     /// The head as it goes on the wire, with the fields that frame the body.
     pub(super) fn head(&self, framing: &Frame) -> Vec<u8> {
-        let mut head = Vec::with_capacity(512);
+        // Room for what a stream says first, too: it goes out with the head.
+        let mut head = Vec::with_capacity(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)
                 .and_then(|()| head.write_all(b"\r\n"))

@@ -35,6 +35,7 @@ use fanout::{Item, Step};
 use history::{History, Record};
 use lane::Lane;
 use registry::Registry;
+use stream::{Opening, Recovery};
 
 /// Where events come in and streams go out. Cloning shares it; it ends with its last clone.
 ///
@@ -350,22 +351,14 @@ impl Hub {
             self.shared.work.notify_one();
         }
         drop(state);
+        let recovery = |from| Recovery { from, missed, gap };
         let recovery = match wish.cursor {
             Cursor::Now => None,
-            Cursor::Earliest => Some(("earliest".to_owned(), gap)),
-            Cursor::After(id) => Some((id, gap)),
+            Cursor::Earliest => Some(recovery("earliest".to_owned())),
+            Cursor::After(id) => Some(recovery(id)),
         };
-        Ok(Subscription::new(
-            self.clone(),
-            lane,
-            queue,
-            stream::Opening {
-                cursor,
-                recovery,
-                missed,
-                position,
-            },
-        ))
+        let opening = Opening::new(&lane, self.shared.config.retry, cursor, recovery, position);
+        Ok(Subscription::new(self.clone(), lane, queue, opening))
     }
 
     /// Ends a client's stream. False: no client has that name.

@@ -30,17 +30,56 @@ pub struct Subscription {
     has_left: bool,
 }
 
-/// What a stream begins with.
-#[derive(Debug)]
+/// What a stream begins with. Made by whoever lets the client in, so that the stream's own thread
+/// touches no more memory than it needs for life.
+#[derive(Debug, Default)]
 pub(super) struct Opening {
-    /// Where the stream begins: who is cut off before the first event resumes from here.
-    pub(super) cursor: EventId,
-    /// For a client that came with a cursor: that cursor, and what is missing behind it.
-    pub(super) recovery: Option<(String, Option<Gap>)>,
+    /// The welcome and the recovery, framed.
+    welcome: Vec<u8>,
+    /// The first ordinal to be read from the history; `None` if there is nothing to read.
+    position: Option<u64>,
+}
+
+impl Opening {
+    /// `cursor` is where the stream begins: who is cut off before the first event resumes from
+    /// there. `recovery` is of a client that came with a cursor.
+    pub(super) fn new(
+        lane: &Lane,
+        retry: Duration,
+        cursor: EventId,
+        recovery: Option<Recovery>,
+        position: Option<u64>,
+    ) -> Opening {
+        let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
+        let data =
+            format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
+        let mut bytes = Vec::new();
+        encode_id(&cursor.to_string(), &mut bytes);
+        named("system", data).with_retry(retry).encode(&mut bytes);
+        if let Some(Recovery { from, missed, gap }) = recovery {
+            let reason = gap
+                .map(|gap| format!(r#","reason":"{}""#, gap.name()))
+                .unwrap_or_default();
+            let (from, complete) = (json::quoted(&from), gap.is_none());
+            let data = format!(
+                r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
+            );
+            named("recovery", data).encode(&mut bytes);
+        }
+        Opening {
+            welcome: Frame::new(&bytes).bytes(lane.framing).to_vec(),
+            position,
+        }
+    }
+}
+
+/// What became of the cursor that a client came with.
+pub(super) struct Recovery {
+    pub(super) from: String,
     /// How many events are replayed.
     pub(super) missed: usize,
-    /// The first ordinal to be read from the history; `None` if there is nothing to read.
-    pub(super) position: Option<u64>,
+    /// What cannot be.
+    pub(super) gap: Option<Gap>,
 }
 
 impl Subscription {
@@ -50,11 +89,11 @@ impl Subscription {
         queue: Receiver<Message>,
         opening: Opening,
     ) -> Subscription {
-        let log = &hub.shared.config.report;
-        log.info(format_args!(
+        let report = &hub.shared.config.report;
+        report.info(format_args!(
             "client {} joined{}",
             lane.client_id,
-            From_(lane.peer)
+            At(lane.peer)
         ));
         Subscription {
             hub,
@@ -73,7 +112,7 @@ impl Subscription {
     /// Writes the stream to `socket`, `head` before it, until it ends. Blocks all that time. The
     /// socket must be blocking and have `Config::write_timeout` as its write timeout; it is shut
     /// down in the end.
-    pub fn serve(self, socket: Arc<TcpStream>, head: &[u8]) -> Farewell {
+    pub fn serve(self, socket: Arc<TcpStream>, head: Vec<u8>) -> Farewell {
         let out = SocketOut {
             write_timeout: self.hub.shared.config.write_timeout,
             socket: Arc::clone(&socket),
@@ -88,10 +127,11 @@ impl Subscription {
     /// A heartbeat is the only look that is taken at a writer: one that nothing is written to
     /// cannot say that its reader has gone.
     pub fn write_to(self, out: &mut impl Write) -> Farewell {
-        self.run(WriterOut(out), b"")
+        self.run(WriterOut(out), Vec::new())
     }
 
-    fn run(mut self, out: impl Out, head: &[u8]) -> Farewell {
+    fn run(mut self, out: impl Out, head: Vec<u8>) -> Farewell {
+        let Opening { welcome, position } = std::mem::take(&mut self.opening);
         let mut stream = Stream {
             hub: &self.hub,
             lane: &self.lane,
@@ -100,7 +140,7 @@ impl Subscription {
             owed: OPENING,
             holds_baton: true,
         };
-        let farewell = match stream.live(head, &self.opening) {
+        let farewell = match stream.live(head, welcome, position) {
             Ok(farewell) => farewell,
             // The fan-out's reason comes before what it looks like from here: it cuts the socket.
             Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
@@ -124,7 +164,7 @@ impl Subscription {
         report.info(format_args!(
             "client {} left{}: {}",
             self.lane.client_id,
-            From_(self.lane.peer),
+            At(self.lane.peer),
             farewell.explain()
         ));
     }
@@ -139,9 +179,9 @@ impl Drop for Subscription {
 }
 
 /// ` (127.0.0.1:5000)`, or nothing.
-struct From_(Option<std::net::SocketAddr>);
+struct At(Option<std::net::SocketAddr>);
 
-impl std::fmt::Display for From_ {
+impl std::fmt::Display for At {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.map_or(Ok(()), |peer| write!(f, " ({peer})"))
     }
@@ -225,8 +265,13 @@ struct Stream<'a, O> {
 }
 
 impl<O: Out> Stream<'_, O> {
-    fn live(&mut self, head: &[u8], opening: &Opening) -> io::Result<Farewell> {
-        if let Some(farewell) = self.open(head, opening)? {
+    fn live(
+        &mut self,
+        head: Vec<u8>,
+        welcome: Vec<u8>,
+        position: Option<u64>,
+    ) -> io::Result<Farewell> {
+        if let Some(farewell) = self.open(head, welcome, position)? {
             return Ok(farewell);
         }
         loop {
@@ -243,25 +288,33 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// Writes the head, the welcome and what the client missed.
-    fn open(&mut self, head: &[u8], opening: &Opening) -> io::Result<Option<Farewell>> {
-        let mut first = head.to_vec();
-        first.extend_from_slice(self.welcome(opening).bytes(self.lane.framing));
-        let mut position = opening.position;
-        while let Some(ordinal) = position {
-            if self.lane.ending().is_some() {
-                break;
-            }
-            let Some(next) = self.read_history(ordinal, &mut first) else {
-                return Ok(Some(Farewell::FellBehind));
+    fn open(
+        &mut self,
+        head: Vec<u8>,
+        welcome: Vec<u8>,
+        mut position: Option<u64>,
+    ) -> io::Result<Option<Farewell>> {
+        let mut piece = head;
+        piece.extend_from_slice(&welcome);
+        drop(welcome);
+        loop {
+            // Who is kicked or replaced meanwhile has its farewell in the queue.
+            let next = match position {
+                Some(ordinal) if self.lane.ending().is_none() => {
+                    self.read_history(ordinal, &mut piece)
+                }
+                _ => Some(None),
             };
-            position = next;
-            self.write(&first)?;
-            first.clear();
+            if !piece.is_empty() {
+                self.write(&piece)?;
+                piece.clear();
+            }
+            match next {
+                Some(None) => return Ok(None),
+                Some(more) => position = more,
+                None => return Ok(Some(Farewell::FellBehind)),
+            }
         }
-        if !first.is_empty() {
-            self.write(&first)?;
-        }
-        Ok(None)
     }
 
     /// Appends the next piece of what was missed; answers where to read on, which is nowhere once
@@ -283,31 +336,6 @@ impl<O: Out> Stream<'_, O> {
         // ORDER: under the same lock as the reading, so that nothing comes between the two.
         self.lane.go_live(next);
         Some(None)
-    }
-
-    /// The `system` event, and the `recovery` event of a client that came back.
-    fn welcome(&self, opening: &Opening) -> Frame {
-        let data = format!(
-            r#"{{"type":"connected","client_id":"{}","timestamp":"{}"}}"#,
-            self.lane.client_id,
-            date::iso8601(SystemTime::now())
-        );
-        let mut bytes = Vec::new();
-        encode_id(&opening.cursor.to_string(), &mut bytes);
-        named("system", data)
-            .with_retry(self.hub.shared.config.retry)
-            .encode(&mut bytes);
-        if let Some((from, gap)) = &opening.recovery {
-            let reason = gap
-                .map(|gap| format!(r#","reason":"{}""#, gap.name()))
-                .unwrap_or_default();
-            let (from, missed, complete) = (json::quoted(from), opening.missed, gap.is_none());
-            let data = format!(
-                r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
-            );
-            named("recovery", data).encode(&mut bytes);
-        }
-        Frame::new(&bytes)
     }
 
     /// The next message; `None` when it is time to look after the client.
