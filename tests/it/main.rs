@@ -3,5 +3,6 @@
 
 mod kit;
 
+mod endpoints;
 mod lifecycle;
 mod tidy;

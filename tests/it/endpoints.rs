@@ -1,0 +1,1175 @@
+//! Every endpoint, asked well and asked badly: what is answered, and what arrives at a stream.
+
+use std::time::Duration;
+
+use tiny_sse::{Config, Running};
+
+use crate::kit::{
+    Answer, Raw, Stream, config, eventually, get, number_after, post, request, server,
+};
+
+/// No heartbeat comes between the bytes that a test compares.
+fn still() -> Config {
+    Config {
+        heartbeat: Duration::from_secs(3600),
+        ..config()
+    }
+}
+
+fn address(server: &Running) -> std::net::SocketAddr {
+    server.local_addr()
+}
+
+/// The id in `{"status":"ok","id":"…",…}`, as it stands between the quotes.
+#[track_caller]
+fn id_in(answer: &Answer) -> &str {
+    let behind = answer.text().split_once(r#""id":""#);
+    let (id, _) = behind
+        .and_then(|(_, behind)| behind.split_once('"'))
+        .unwrap_or_else(|| panic!("no id in {answer:?}"));
+    id
+}
+
+/// The bytes of the next event, without those of the stream before it.
+#[track_caller]
+fn next_bytes(stream: &mut Stream) -> String {
+    let before = stream.bytes.len();
+    stream.next();
+    String::from_utf8(stream.bytes[before..].to_vec()).expect("a stream of text")
+}
+
+/// What is true of every error.
+#[track_caller]
+fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
+    assert_eq!(answer.status, status, "{row}: {answer:?}");
+    assert_eq!(
+        (
+            answer.field("content-type"),
+            answer.field("access-control-allow-origin")
+        ),
+        (Some("application/json"), Some("*")),
+        "{row}"
+    );
+    let body = answer.text();
+    assert!(
+        body.starts_with(r#"{"status":"error","error":""#) && body.ends_with("\"}\n"),
+        "{row}: {body}"
+    );
+    assert!(body.contains(part), "{row}: no {part:?} in {body}");
+}
+
+// ---- what arrives
+
+#[test]
+fn data_arrives_as_the_body_was_with_every_kind_of_line_break_a_line() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    for (body, bytes, data) in [
+        ("hello", "data: hello\n\n", "hello"),
+        ("", "data: \n\n", ""),
+        (
+            " led by a space",
+            "data:  led by a space\n\n",
+            " led by a space",
+        ),
+        ("a\nb", "data: a\ndata: b\n\n", "a\nb"),
+        ("a\r\nb", "data: a\ndata: b\n\n", "a\nb"),
+        ("a\rb", "data: a\ndata: b\n\n", "a\nb"),
+        ("a\n\rb", "data: a\ndata: \ndata: b\n\n", "a\n\nb"),
+        ("a\n", "data: a\ndata: \n\n", "a\n"),
+        ("\n", "data: \ndata: \n\n", "\n"),
+        ("\r\n\r\n", "data: \ndata: \ndata: \n\n", "\n\n"),
+        (
+            "x\n\nid: 1\nevent: y",
+            "data: x\ndata: \ndata: id: 1\ndata: event: y\n\n",
+            "x\n\nid: 1\nevent: y",
+        ),
+        (": no comment", "data: : no comment\n\n", ": no comment"),
+        ("привет", "data: привет\n\n", "привет"),
+        ("👩‍👩‍👧 é", "data: 👩‍👩‍👧 é\n\n", "👩‍👩‍👧 é"),
+        // Line breaks elsewhere in Unicode, but not in an event stream.
+        (
+            "a\u{2028}b\u{85}c\u{b}d",
+            "data: a\u{2028}b\u{85}c\u{b}d\n\n",
+            "a\u{2028}b\u{85}c\u{b}d",
+        ),
+        ("\u{feff}bom", "data: \u{feff}bom\n\n", "\u{feff}bom"),
+        ("nul\0tab\t", "data: nul\0tab\t\n\n", "nul\0tab\t"),
+        (r#"{ "n": 1 }"#, "data: { \"n\": 1 }\n\n", r#"{ "n": 1 }"#),
+    ] {
+        let answer = post(address(&server), "/events", body);
+        let before = stream.bytes.len();
+        let message = stream.next();
+        let arrived = String::from_utf8(stream.bytes[before..].to_vec()).unwrap();
+        let id = id_in(&answer);
+        assert_eq!(arrived, format!("id: {id}\n{bytes}"), "{body:?}");
+        assert_eq!(
+            (&*message.data, &*message.name),
+            (data, "message"),
+            "{body:?}"
+        );
+        assert_eq!(
+            answer.text(),
+            format!("{{\"status\":\"ok\",\"id\":\"{id}\",\"recipients\":1}}\n"),
+            "{body:?}"
+        );
+        assert_eq!(
+            (
+                answer.status,
+                answer.field("content-type"),
+                answer.field("access-control-allow-origin")
+            ),
+            (200, Some("application/json"), Some("*")),
+            "{body:?}"
+        );
+    }
+}
+
+#[test]
+fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    // ID stands for the id of the answer.
+    for (target, bytes) in [
+        ("/events?event=tick", "id: ID\nevent: tick\ndata: x\n\n"),
+        ("/events?event=привет", "id: ID\nevent: привет\ndata: x\n\n"),
+        (
+            "/events?event=%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82",
+            "id: ID\nevent: привет\ndata: x\n\n",
+        ),
+        (
+            "/events?event=%F0%9F%A6%80+%E2%80%A8",
+            "id: ID\nevent: 🦀 \u{2028}\ndata: x\n\n",
+        ),
+        ("/events?event=a%2Bb+c", "id: ID\nevent: a+b c\ndata: x\n\n"),
+        ("/events?event=a:b", "id: ID\nevent: a:b\ndata: x\n\n"),
+        ("/events?event=", "id: ID\nevent: \ndata: x\n\n"),
+        ("/events?%65vent=tick", "id: ID\nevent: tick\ndata: x\n\n"),
+        ("/events?event", "id: ID\nevent: \ndata: x\n\n"),
+        ("/events?", "id: ID\ndata: x\n\n"),
+        ("/events?nobody=knows&me", "id: ID\ndata: x\n\n"),
+        ("/events?retry=0", "id: ID\nretry: 0\ndata: x\n\n"),
+        (
+            "/events?retry=1500&event=a&id=7",
+            "id: 7\nevent: a\nretry: 1500\ndata: x\n\n",
+        ),
+        ("/events?id=заказ-1", "id: заказ-1\ndata: x\n\n"),
+        ("/events?id=%22%5C", "id: \"\\\ndata: x\n\n"),
+        // An absolute target, as a proxy sends it, is the same target.
+        (
+            "http://elsewhere/events?event=a",
+            "id: ID\nevent: a\ndata: x\n\n",
+        ),
+    ] {
+        let answer = post(address(&server), target, "x");
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        let arrived = next_bytes(&mut stream);
+        assert_eq!(arrived, bytes.replace("ID", id_in(&answer)), "{target}");
+    }
+    let answer = post(address(&server), "/events?id=%22%5C", "x");
+    assert!(answer.text().contains(r#""id":"\"\\","#), "{answer:?}");
+}
+
+#[test]
+fn a_topic_is_the_same_however_it_is_written() {
+    let server = server(still());
+    let spellings = [
+        "/events/чат/🦀%20+",
+        "/events/%D1%87%D0%B0%D1%82%2F%F0%9F%A6%80%20%2b",
+        "/events?topic=чат/🦀+%2B",
+        "/events?topic=%D1%87%D0%B0%D1%82/%F0%9F%A6%80%20%2B",
+        "http://anything/events/чат/🦀%20+",
+    ];
+    let mut streams: Vec<_> = spellings
+        .iter()
+        .map(|target| Stream::subscribe(address(&server), target))
+        .collect();
+    for publish in spellings {
+        let answer = post(address(&server), publish, publish);
+        let recipients = number_after(answer.text(), "\"recipients\":");
+        assert_eq!(recipients, spellings.len() as u64, "{publish}");
+        for (subscribed, stream) in spellings.iter().zip(&mut streams) {
+            assert_eq!(stream.next().data, publish, "{publish} to {subscribed}");
+        }
+    }
+    // A line separator is no control character; the JSON of /stats shows it as it is.
+    let _stream = Stream::subscribe(address(&server), "/events/a%E2%80%A8b");
+    let stats = get(address(&server), "/stats");
+    assert!(stats.text().contains("\"a\u{2028}b\":1"), "{stats:?}");
+    assert!(stats.text().contains("\"чат/🦀 +\":5"), "{stats:?}");
+}
+
+#[test]
+fn an_event_with_a_topic_reaches_those_who_asked_for_it_and_one_without_reaches_everybody() {
+    let server = server(still());
+    let subscriptions = [
+        "/events",
+        "/events/chat/1",
+        "/events/Chat/1",
+        "/events?topic=chat/*",
+        "/events/*",
+        // Asked for in three ways, and yet once.
+        "/events/chat/1?topic=chat/*&topic=*",
+        "/events?topic=news&topic=chat/2",
+        "/events/a*b",
+    ];
+    let mut streams: Vec<_> = subscriptions
+        .iter()
+        .map(|target| Stream::subscribe(address(&server), target))
+        .collect();
+    let rows = [
+        ("/events", "0 1 2 3 4 5 6 7"),
+        ("/events/chat/1", "1 3 4 5"),
+        ("/events?topic=chat/1", "1 3 4 5"),
+        ("/events/chat/10", "3 4 5"),
+        ("/events/chat/", "3 4 5"),
+        ("/events/chat", "4 5"),
+        ("/events/Chat/1", "2 4 5"),
+        ("/events/CHAT/1", "4 5"),
+        ("/events/chat/2", "3 4 5 6"),
+        ("/events/news", "4 5 6"),
+        ("/events//news", "4 5"),
+        ("/events/a*b", "4 5 7"),
+        ("/events/axb", "4 5"),
+        ("/broadcast", "0 1 2 3 4 5 6 7"),
+        ("/broadcast?topic=news", "4 5 6"),
+        ("/send", "0 1 2 3 4 5 6 7"),
+        ("/send?topic=chat/2", "3 4 5 6"),
+    ];
+    for (number, (target, reached)) in rows.iter().enumerate() {
+        let answer = post(address(&server), target, format!("{{\"n\":{number}}}"));
+        assert_eq!(
+            number_after(answer.text(), "\"recipients\":"),
+            reached.split(' ').count() as u64,
+            "{target}"
+        );
+    }
+    for (place, stream) in streams.iter_mut().enumerate() {
+        for (number, (target, reached)) in rows.iter().enumerate() {
+            if reached.split(' ').any(|own| own == place.to_string()) {
+                let expected = format!("{{\"n\":{number}}}");
+                let who = subscriptions[place];
+                assert_eq!(stream.next().data, expected, "{target} to {who}");
+            }
+        }
+    }
+    // What is replayed is chosen in the same way.
+    for (place, subscription) in subscriptions.iter().enumerate() {
+        let sign = if subscription.contains('?') { '&' } else { '?' };
+        let target = format!("{subscription}{sign}last_event_id=earliest");
+        let mut stream = Stream::subscribe(address(&server), &target);
+        let own = |(_, reached): &&(_, &str)| reached.split(' ').any(|n| n == place.to_string());
+        assert_eq!(
+            number_after(&stream.next().data, "\"replayed\":"),
+            rows.iter().filter(own).count() as u64,
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn broadcast_sends_the_object_and_names_it_by_its_event() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    for (body, bytes) in [
+        (r#"{}"#, "data: {}\n\n"),
+        (
+            r#"{"event":"tick","n":1}"#,
+            "event: tick\ndata: {\"event\":\"tick\",\"n\":1}\n\n",
+        ),
+        (
+            r#"{"\u0065vent":"\u0434\ud83e\udd80\/"}"#,
+            "event: д🦀/\ndata: {\"\\u0065vent\":\"\\u0434\\ud83e\\udd80\\/\"}\n\n",
+        ),
+        (r#"{"event":""}"#, "event: \ndata: {\"event\":\"\"}\n\n"),
+        // Not a string: not a name.
+        (r#"{"event":7}"#, "data: {\"event\":7}\n\n"),
+        (r#"{"event":null}"#, "data: {\"event\":null}\n\n"),
+        // The last one counts, as in JavaScript, and all of them are sent.
+        (
+            r#"{"event":"a","event":"b"}"#,
+            "event: b\ndata: {\"event\":\"a\",\"event\":\"b\"}\n\n",
+        ),
+        // One inside is another one.
+        (
+            r#"{"a":{"event":"in"},"b":["event","x"]}"#,
+            "data: {\"a\":{\"event\":\"in\"},\"b\":[\"event\",\"x\"]}\n\n",
+        ),
+        // Compact, in order, and every number and string byte for byte.
+        (
+            "\r\n{ \"z\" :\t1.0 , \"a\" : [ -0, 1E+2, 12345678901234567890.10 ] ,\n \" k \" : \" \\u0041 \\/ \" }\n",
+            "data: {\"z\":1.0,\"a\":[-0,1E+2,12345678901234567890.10],\" k \":\" \\u0041 \\/ \"}\n\n",
+        ),
+        (
+            "{\"a\":\"\u{2028}\u{7f}\"}",
+            "data: {\"a\":\"\u{2028}\u{7f}\"}\n\n",
+        ),
+        (r#"{"_event":"kept"}"#, "data: {\"_event\":\"kept\"}\n\n"),
+    ] {
+        let answer = post(address(&server), "/broadcast", body);
+        assert_eq!(answer.status, 200, "{body}: {answer:?}");
+        let id = id_in(&answer);
+        assert_eq!(
+            next_bytes(&mut stream),
+            format!("id: {id}\n{bytes}"),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn send_takes_its_event_out_of_the_object() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    for (body, bytes) in [
+        (r#"{}"#, "data: {}\n\n"),
+        (r#"{"_event":"tick"}"#, "event: tick\ndata: {}\n\n"),
+        (
+            r#"{ "_event" : "tick" , "n" : 1.50 }"#,
+            "event: tick\ndata: {\"n\":1.50}\n\n",
+        ),
+        (
+            r#"{"a":1,"_event":"tick","b":2}"#,
+            "event: tick\ndata: {\"a\":1,\"b\":2}\n\n",
+        ),
+        (
+            r#"{"a":1,"_event":"tick"}"#,
+            "event: tick\ndata: {\"a\":1}\n\n",
+        ),
+        // A key written with escapes is the same key.
+        (
+            r#"{"\u005Fe\u0076ent":"\u0442ик","a":"\u005f"}"#,
+            "event: тик\ndata: {\"a\":\"\\u005f\"}\n\n",
+        ),
+        // Several: the last one counts, none of them is sent.
+        (
+            r#"{"_event":"a","n":1,"\u005fevent":"b"}"#,
+            "event: b\ndata: {\"n\":1}\n\n",
+        ),
+        (
+            r#"{"n":1,"n":2,"_event":"a"}"#,
+            "event: a\ndata: {\"n\":1,\"n\":2}\n\n",
+        ),
+        // One inside is another one, and so is a value.
+        (
+            r#"{"a":{"_event":"in"},"b":"_event","c":[{"_event":1}]}"#,
+            "data: {\"a\":{\"_event\":\"in\"},\"b\":\"_event\",\"c\":[{\"_event\":1}]}\n\n",
+        ),
+        (r#"{"event":"kept"}"#, "data: {\"event\":\"kept\"}\n\n"),
+        (r#"{"_event ":"kept"}"#, "data: {\"_event \":\"kept\"}\n\n"),
+        (r#"{"":0,"_event":"a"}"#, "event: a\ndata: {\"\":0}\n\n"),
+    ] {
+        let answer = post(address(&server), "/send", body);
+        assert_eq!(answer.status, 200, "{body}: {answer:?}");
+        let id = id_in(&answer);
+        assert_eq!(
+            next_bytes(&mut stream),
+            format!("id: {id}\n{bytes}"),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn each_line_of_ndjson_is_an_event_and_one_answer_has_all_ids() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events/t");
+    let kind = "Content-Type: application/x-ndjson; charset=UTF-8\r\n";
+    for (target, body, events) in [
+        ("/events", "1", &["data: 1\n\n"][..]),
+        (
+            "/events",
+            "{ \"a\" : 1.0 }\n[ ]\r\n\n \t\n\"\u{2028}\"\n",
+            &[
+                "data: {\"a\":1.0}\n\n",
+                "data: []\n\n",
+                "data: \"\u{2028}\"\n\n",
+            ],
+        ),
+        (
+            "/events/t?event=row&retry=9",
+            "null\ntrue",
+            &[
+                "event: row\nretry: 9\ndata: null\n\n",
+                "event: row\nretry: 9\ndata: true\n\n",
+            ],
+        ),
+        (
+            "/events?topic=t",
+            "{\"_event\":\"x\",\"event\":\"y\"}\n",
+            &["data: {\"_event\":\"x\",\"event\":\"y\"}\n\n"],
+        ),
+    ] {
+        let answer = request(address(&server), "POST", target, kind, body);
+        let mut ids = Vec::new();
+        for event in events {
+            // Several events may come in one chunk.
+            let message = stream.next();
+            let expected = format!("id: {}\n{event}", message.last_event_id);
+            let so_far = String::from_utf8_lossy(&stream.bytes);
+            assert!(
+                so_far.contains(&expected),
+                "{body:?}: no {expected:?} in {so_far:?}"
+            );
+            ids.push(format!("\"{}\"", message.last_event_id));
+        }
+        let expected = format!(
+            "{{\"status\":\"ok\",\"ids\":[{}],\"recipients\":1}}\n",
+            ids.join(",")
+        );
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, &*expected),
+            "{body:?}"
+        );
+    }
+}
+
+#[test]
+fn a_word_to_one_client_reaches_it_alone_and_is_not_kept() {
+    let server = server(still());
+    let mut own = Stream::subscribe(address(&server), "/events?client_id=A.b_c-1");
+    let mut other = Stream::subscribe(address(&server), "/events?client_id=a.b_c-1");
+    for (target, body, bytes) in [
+        ("/clients/A.b_c-1", "psst", "data: psst\n\n"),
+        ("/clients/A.b_c-1", "", "data: \n\n"),
+        (
+            "/clients/%41.b_c-1?event=шёпот&retry=1",
+            "a\r\nb\n",
+            "event: шёпот\nretry: 1\ndata: a\ndata: b\ndata: \n\n",
+        ),
+    ] {
+        let answer = post(address(&server), target, body);
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        let expected = format!(
+            "{{\"status\":\"ok\",\"id\":\"{}\",\"recipients\":1}}\n",
+            id_in(&answer)
+        );
+        assert_eq!(answer.text(), expected, "{target}");
+        // Without an id: it is not kept, so it must not become a cursor.
+        assert_eq!(next_bytes(&mut own), bytes, "{target}");
+    }
+    post(address(&server), "/events", "for both");
+    assert_eq!(other.next().data, "for both");
+    let mut late = Stream::subscribe(address(&server), "/events?last_event_id=earliest");
+    assert_eq!(number_after(&late.next().data, "\"replayed\":"), 1);
+    assert_eq!(late.next().data, "for both");
+}
+
+#[test]
+fn a_client_that_is_deleted_is_told_and_cannot_be_deleted_twice() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events?client_id=me");
+    let answer = request(address(&server), "DELETE", "/clients/%6De", "", "");
+    assert_eq!(
+        (answer.status, answer.field("content-type"), answer.text()),
+        (200, Some("application/json"), "{\"status\":\"ok\"}\n")
+    );
+    assert_eq!(stream.try_next(), None);
+    assert!(
+        stream
+            .bytes
+            .ends_with(b": the stream was closed on request\n\n")
+    );
+    let answer = request(address(&server), "DELETE", "/clients/me", "", "");
+    assert_error(&answer, 404, r#"no client has the id \"me\""#, "once more");
+}
+
+// ---- what is refused
+
+/// A request that is wrong, and what the answer says.
+type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
+
+#[test]
+fn a_bad_publication_is_told_why_and_touches_nobody() {
+    let server = server(Config {
+        max_body: 2000,
+        ..still()
+    });
+    let mut stream = Stream::subscribe(address(&server), "/events/*?client_id=me");
+    let long = "x".repeat(256);
+    let (long_in_path, long_in_query) = (format!("/events/{long}"), format!("/send?topic={long}"));
+    let deep = "[".repeat(129);
+    let deep = format!("{{\"a\":{deep}");
+    let ndjson = "Content-Type: application/x-ndjson\r\n";
+    #[rustfmt::skip]
+    let rows: &[Row] = &[
+        // Topics.
+        ("POST", "/events/", "", b"x", 400, "topic is empty"),
+        ("POST", "/events?topic=", "", b"x", 400, "topic is empty"),
+        ("POST", "/events/chat/*", "", b"x", 400, r#"topic \"chat/*\" ends in *: that is a pattern"#),
+        ("POST", "/events?topic=*", "", b"x", 400, "that is a pattern"),
+        ("POST", "/broadcast?topic=a%2A", "", b"{}", 400, "that is a pattern"),
+        ("POST", "/send?topic=a*", "", b"{}", 400, "that is a pattern"),
+        ("POST", &long_in_path, "", b"x", 400, "topic has 256 bytes, at most 255 are allowed"),
+        ("POST", &long_in_query, "", b"{}", 400, "topic has 256 bytes, at most 255 are allowed"),
+        ("POST", "/events/a%0Ab", "", b"x", 400, r"topic has the control character '\\n' at byte 1"),
+        ("POST", "/events?topic=a%0D", "", b"x", 400, r"control character '\\r' at byte 1"),
+        ("POST", "/events/%7F", "", b"x", 400, "control character"),
+        ("POST", "/events/%C2%85", "", b"x", 400, "control character"),
+        ("POST", "/events?topic=a&topic=b", "", b"x", 400, r#"an event has one topic, and \"b\" is a second one"#),
+        ("POST", "/events/a?topic=b", "", b"x", 400, "one topic"),
+        ("POST", "/events/a?topic=a", "", b"x", 400, "one topic"),
+        ("POST", "/broadcast?topic=a&topic=b", "", b"{}", 400, "one topic"),
+        ("POST", "/send?topic=a&topic=b", "", b"{}", 400, "one topic"),
+        // A line break in a field is never a field.
+        ("POST", "/events?event=a%0Adata:b", "", b"x", 400, r"event has '\\n' at byte 1"),
+        ("POST", "/events?event=a%0D", "", b"x", 400, r"event has '\\r' at byte 1"),
+        ("POST", "/events?id=%0A", "", b"x", 400, r"id has '\\n' at byte 0"),
+        ("POST", "/events?id=1%0D%0Aevent:x", "", b"x", 400, r"id has '\\r' at byte 1"),
+        ("POST", "/events?id=", "", b"x", 400, "id is empty"),
+        ("POST", "/clients/me?event=a%0Ab", "", b"x", 400, "event has"),
+        ("POST", "/broadcast", "", br#"{"event":"a\nb"}"#, 400, r"event has '\\n' at byte 1"),
+        ("POST", "/broadcast", "", br#"{"event":"a\u000d"}"#, 400, r"event has '\\r' at byte 1"),
+        ("POST", "/broadcast", "", br#"{"event":"a\u0000"}"#, 400, r"event has '\\0' at byte 1"),
+        ("POST", "/send", "", br#"{"_event":"a\nb"}"#, 400, r"event has '\\n' at byte 1"),
+        ("POST", "/send", "", br#"{"_event":"\u0000"}"#, 400, r"event has '\\0' at byte 0"),
+        ("POST", "/send", "", br#"{"\u005fevent":"\r"}"#, 400, r"event has '\\r' at byte 0"),
+        // Names that are none.
+        ("POST", "/send", "", br#"{"_event":7}"#, 400, r#"the member \"_event\" must be a string"#),
+        ("POST", "/send", "", br#"{"_event":null}"#, 400, r#"the member \"_event\" must be a string"#),
+        ("POST", "/send", "", br#"{"_event":"a","_event":{}}"#, 400, r#"the member \"_event\" must be a string"#),
+        ("POST", "/send", "", br#"{"_event":"\ud800"}"#, 400, r#"the member \"_event\" must be a string of Unicode text"#),
+        ("POST", "/broadcast", "", br#"{"event":"\udc00\ud800"}"#, 400, r#"the member \"event\" must be a string of Unicode text"#),
+        // Numbers that are none.
+        ("POST", "/events?retry=", "", b"x", 400, r#"retry is \"\", it must be milliseconds in digits"#),
+        ("POST", "/events?retry=-1", "", b"x", 400, r#"retry is \"-1\""#),
+        ("POST", "/events?retry=+1", "", b"x", 400, r#"retry is \" 1\""#),
+        ("POST", "/events?retry=%2B1", "", b"x", 400, r#"retry is \"+1\""#),
+        ("POST", "/events?retry=5s", "", b"x", 400, r#"retry is \"5s\""#),
+        ("POST", "/events?retry=18446744073709551616", "", b"x", 400, "retry is"),
+        ("POST", "/clients/me?retry=x", "", b"x", 400, "retry is"),
+        ("POST", "/clients/me?id=1", "", b"x", 400, "not kept, so it cannot have an id"),
+        // Bodies that are not text.
+        ("POST", "/events", "", b"ab\xff", 400, "the body is not UTF-8: byte 2"),
+        ("POST", "/events", "", b"\xed\xa0\x80", 400, "the body is not UTF-8: byte 0"),
+        ("POST", "/events", "", b"a\xc3", 400, "the body is not UTF-8: byte 1"),
+        ("POST", "/broadcast", "", b"{\"a\":\"\xff\"}", 400, "the body is not UTF-8: byte 6"),
+        ("POST", "/send", "", b"\xfe", 400, "the body is not UTF-8: byte 0"),
+        ("POST", "/clients/me", "", b"\x80", 400, "the body is not UTF-8: byte 0"),
+        ("POST", "/events", ndjson, b"1\n\"\xff\"", 400, "the body is not UTF-8: byte 3"),
+        // Bodies in another dress.
+        ("POST", "/events", "Content-Type: text/plain; charset=windows-1251\r\n", b"x", 415, r#"the charset is \"windows-1251\", only \"utf-8\" is understood"#),
+        ("POST", "/events", "content-type: text/plain;format=flowed;CHARSET=\"ISO-8859-1\"\r\n", b"x", 415, "iso-8859-1"),
+        ("POST", "/broadcast", "Content-Type: application/json; charset=utf-16\r\n", b"{}", 415, "utf-16"),
+        ("POST", "/send", "Content-Type: application/json;charset=latin1\r\n", b"{}", 415, "latin1"),
+        ("POST", "/clients/me", "Content-Type: text/plain;charset=koi8-r\r\n", b"x", 415, "koi8-r"),
+        ("POST", "/events", "Content-Encoding: gzip\r\n", b"\x1f\x8b", 415, r#"Content-Encoding is \"gzip\", only \"identity\" is understood"#),
+        ("POST", "/broadcast", "Content-Encoding: br\r\n", b"{}", 415, r#"Content-Encoding is \"br\""#),
+        ("POST", "/send", "Content-Encoding: identity, deflate\r\n", b"{}", 415, "deflate"),
+        ("POST", "/clients/me", "Content-Encoding: zstd\r\n", b"x", 415, "zstd"),
+        ("POST", "/events", "Content-Encoding: gzip\r\nContent-Encoding: br\r\n", b"x", 400, "more than once"),
+        ("POST", "/events", "Content-Type: text/plain\r\nContent-Type: text/html\r\n", b"x", 400, "more than once"),
+        // JSON that is none, or no object.
+        ("POST", "/broadcast", "", b"", 400, "not JSON: the text ends too early at byte 0"),
+        ("POST", "/broadcast", "", b"hello", 400, "not JSON: unexpected 'h' at byte 0"),
+        ("POST", "/broadcast", "", b"[]", 400, "the body is JSON, but not an object"),
+        ("POST", "/broadcast", "", b"\"{}\"", 400, "the body is JSON, but not an object"),
+        ("POST", "/broadcast", "", b"{}{}", 400, "not JSON: unexpected '{' at byte 2"),
+        ("POST", "/broadcast", "", b"{\"a\":1,}", 400, "not JSON: unexpected '}' at byte 7"),
+        ("POST", "/broadcast", "", b"{\"a\":01}", 400, "not JSON: unexpected '1' at byte 6"),
+        ("POST", "/broadcast", "", b"{\"a\":NaN}", 400, "not JSON: unexpected 'N' at byte 5"),
+        ("POST", "/broadcast", "", b"{\"a\":\"\n\"}", 400, r"not JSON: unescaped control character '\\n' in a string at byte 6"),
+        ("POST", "/broadcast", "", b"{\"a\":\"\\x\"}", 400, "not JSON: 'x' after a backslash at byte 7"),
+        ("POST", "/broadcast", "", "\u{feff}{}".as_bytes(), 400, "not JSON: unexpected"),
+        ("POST", "/broadcast", "", deep.as_bytes(), 400, "not JSON: nested deeper than 128 levels"),
+        ("POST", "/send", "", b"null", 400, "the body is JSON, but not an object"),
+        ("POST", "/send", "", b"{\"_event\":\"a\"", 400, "not JSON: the text ends too early at byte 13"),
+        ("POST", "/send", "", b"{'_event':1}", 400, r"not JSON: unexpected '\\'' at byte 1"),
+        // NDJSON: all or none.
+        ("POST", "/events", ndjson, b"", 400, "the body has no line, and so no event"),
+        ("POST", "/events", ndjson, b"\n \r\n", 400, "the body has no line, and so no event"),
+        ("POST", "/events", ndjson, b"1\n2\n{\n4", 400, "line 3: not JSON: the text ends too early at byte 1; nothing was published"),
+        ("POST", "/events", ndjson, b"1\n\n2 3\n", 400, "line 3: not JSON: unexpected '3' at byte 2; nothing was published"),
+        ("POST", "/events/t", ndjson, b"oops\n1", 400, "line 1: not JSON: unexpected 'o' at byte 0; nothing was published"),
+        ("POST", "/events?id=1", ndjson, b"1\n2", 400, "id cannot be the same for several events"),
+        ("POST", "/events?event=%0A", ndjson, b"1\n2", 400, "event has"),
+        ("POST", "/events?topic=a&topic=b", ndjson, b"1\n2", 400, "one topic"),
+        ("POST", "/events", "Content-Type: application/x-ndjson;charset=utf-16\r\n", b"1", 415, "utf-16"),
+        // Clients who are not there.
+        ("POST", "/clients/nobody", "", b"x", 404, "no client has this id"),
+        ("POST", "/clients/Me", "", b"x", 404, "no client has this id"),
+        ("POST", "/clients/a%20b", "", b"x", 404, r#"client_id is \"a b\", it must be 1 to 64 of"#),
+        ("DELETE", "/clients/nobody", "", b"", 404, r#"no client has the id \"nobody\""#),
+        ("DELETE", "/clients/%D1%8F", "", b"", 404, "it must be 1 to 64 of"),
+        ("DELETE", "/clients/a/b", "", b"", 404, "it must be 1 to 64 of"),
+        ("DELETE", "/clients/", "", b"", 404, "/clients/ is not here; GET / lists what is"),
+    ];
+    for (method, target, fields, body, status, part) in rows {
+        let row = format!(
+            "{method} {target} {fields:?} {:?}",
+            String::from_utf8_lossy(body)
+        );
+        let answer = request(address(&server), method, target, fields, body);
+        assert_error(&answer, *status, part, &row);
+    }
+    let before = stream.bytes.len();
+    let answer = post(address(&server), "/events", "the first of all");
+    stream.next();
+    assert_eq!(
+        String::from_utf8_lossy(&stream.bytes[before..]),
+        format!("id: {}\ndata: the first of all\n\n", id_in(&answer))
+    );
+    let stats = get(address(&server), "/stats");
+    assert_eq!(number_after(stats.text(), "\"total_events\":"), 1);
+    assert_eq!(number_after(stats.text(), "\"active_connections\":"), 1);
+}
+
+#[test]
+fn what_is_no_request_publishes_nothing_either() {
+    let server = server(Config {
+        max_body: 10,
+        max_target: 200,
+        ..still()
+    });
+    let long = format!(
+        "POST /events?event={} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n",
+        "x".repeat(200)
+    );
+    #[rustfmt::skip]
+    let rows: &[(&str, u16, &str)] = &[
+        // A NUL never gets as far as a field.
+        ("POST /events?event=%00 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events?id=a%00b HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events/a%00b HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events?topic=%ff HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
+        ("POST /events/%e2%80 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
+        ("POST /events/100% HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events?event=%4 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events?event=%+1 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events/../x HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events/%2e%2E HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events HTTP/1.1\r\nHost: t\r\n\r\n", 411, "the request needs a Content-Length"),
+        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
+        (&long, 414, "the request target is longer than 200 bytes"),
+    ];
+    for (bytes, status, part) in rows {
+        let mut raw = Raw::connect(address(&server));
+        let answer = raw.send(bytes).answer();
+        assert_eq!(answer.status, *status, "{bytes:?}: {answer:?}");
+        assert_eq!(
+            answer.field("content-type"),
+            Some("application/json"),
+            "{bytes:?}"
+        );
+        assert_eq!(answer.field("connection"), Some("close"), "{bytes:?}");
+        assert!(
+            answer.text().contains(part),
+            "{bytes:?}: no {part:?} in {answer:?}"
+        );
+    }
+    let stats = get(address(&server), "/stats");
+    assert_eq!(number_after(stats.text(), "\"total_events\":"), 0);
+}
+
+#[test]
+fn a_charset_or_coding_that_changes_nothing_is_let_in() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    for fields in [
+        "Content-Type: text/plain; charset=UTF-8\r\n",
+        "Content-Type: text/plain;charset=\"utf-8\"\r\n",
+        "Content-Type: text/plain ; charset=utf8\r\n",
+        "Content-Type: text/plain;charset=us-ascii\r\n",
+        "Content-Type: application/x-www-form-urlencoded\r\n",
+        "Content-Type:\r\n",
+        "Content-Encoding: Identity\r\n",
+        "Content-Encoding:  identity \r\n",
+    ] {
+        let answer = request(address(&server), "POST", "/events", fields, "что");
+        assert_eq!(answer.status, 200, "{fields:?}: {answer:?}");
+        assert_eq!(stream.next().data, "что", "{fields:?}");
+    }
+}
+
+// ---- which paths and methods there are
+
+#[test]
+fn every_path_says_which_methods_it_has() {
+    let server = server(still());
+    let (reading, writing) = ("GET, HEAD, OPTIONS", "POST, OPTIONS");
+    let streams = "GET, HEAD, POST, OPTIONS";
+    let clients = "POST, DELETE, OPTIONS";
+    let known = [
+        "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT",
+    ];
+    for (path, allow) in [
+        ("/", reading),
+        ("/health", reading),
+        ("/stats", reading),
+        ("/events", streams),
+        ("/events/чат", streams),
+        ("/events/a/b", streams),
+        ("/broadcast", writing),
+        ("/send", writing),
+        ("/clients/me", clients),
+        ("*", "OPTIONS"),
+    ] {
+        for method in known
+            .iter()
+            .filter(|known| !allow.split(", ").any(|own| own == **known))
+        {
+            let answer = request(address(&server), method, path, "", "");
+            let row = format!("{method} {path}");
+            assert_eq!(answer.field("allow"), Some(allow), "{row}");
+            if *method == "HEAD" {
+                assert_eq!(answer.status, 405, "{row}");
+            } else {
+                assert_error(
+                    &answer,
+                    405,
+                    &format!("{method} is not allowed here, only {allow}"),
+                    &row,
+                );
+            }
+        }
+        for method in ["BREW", "get", "QUERY", "M-SEARCH"] {
+            let answer = request(address(&server), method, path, "", "");
+            let row = format!("{method} {path}");
+            assert_error(
+                &answer,
+                501,
+                &format!("the method {method} is not implemented"),
+                &row,
+            );
+        }
+        let preflight = "Origin: http://elsewhere\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n";
+        let answer = request(address(&server), "OPTIONS", path, preflight, "");
+        let field = |name| answer.field(name);
+        assert_eq!(
+            (
+                answer.status,
+                field("allow"),
+                field("access-control-allow-methods")
+            ),
+            (204, Some(allow), Some(allow)),
+            "{path}"
+        );
+        assert_eq!(
+            (
+                field("access-control-allow-origin"),
+                field("access-control-allow-headers"),
+                field("access-control-max-age"),
+            ),
+            (
+                Some("*"),
+                Some("Authorization, Cache-Control, Content-Type, Last-Event-ID"),
+                Some("86400"),
+            ),
+            "{path}"
+        );
+        assert_eq!(
+            (field("content-length"), field("content-type")),
+            (None, None),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_here_is_a_404_that_says_where_to_look() {
+    let server = server(still());
+    for (method, path, shown) in [
+        ("GET", "/nothing", "/nothing"),
+        ("POST", "/event", "/event"),
+        ("GET", "/eventsource", "/eventsource"),
+        ("GET", "/Events", "/Events"),
+        ("GET", "/stats/", "/stats/"),
+        ("GET", "//events", "//events"),
+        ("POST", "/clients", "/clients"),
+        ("POST", "/clients/", "/clients/"),
+        ("DELETE", "/events2", "/events2"),
+        ("OPTIONS", "/nothing", "/nothing"),
+        ("GET", "/%D1%8F%22%0A", r#"/я\"\n"#),
+    ] {
+        let answer = request(address(&server), method, path, "", "");
+        let part = format!("{shown} is not here; GET / lists what is");
+        assert_error(&answer, 404, &part, &format!("{method} {path}"));
+    }
+}
+
+#[test]
+fn health_stats_and_the_index_answer_get_and_head_alike() {
+    let server = server(still());
+    for (path, kind, part) in [
+        ("/health", "application/json", "{\"status\":\"ok\"}\n"),
+        ("/health?x=y", "application/json", "{\"status\":\"ok\"}\n"),
+        (
+            "/stats",
+            "application/json",
+            "{\"active_connections\":0,\"max_connections\":1000,",
+        ),
+        (
+            "/",
+            "text/plain; charset=utf-8",
+            "curl -N 'http://test/events'",
+        ),
+    ] {
+        let full = get(address(&server), path);
+        assert_eq!(
+            (full.status, full.field("content-type")),
+            (200, Some(kind)),
+            "{path}"
+        );
+        assert_eq!(
+            full.field("access-control-allow-origin"),
+            Some("*"),
+            "{path}"
+        );
+        assert!(full.text().contains(part), "{path}: {full:?}");
+        let mut raw = Raw::connect(address(&server));
+        raw.send(format!(
+            "HEAD {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ));
+        let head = raw.head();
+        assert_eq!(head.timeless().head, full.timeless().head, "{path}");
+        assert!(raw.is_closed(), "{path}: a body behind HEAD");
+    }
+    assert_eq!(
+        get(address(&server), "/stats").field("cache-control"),
+        Some("no-store")
+    );
+}
+
+#[test]
+fn stats_count_clients_events_topics_and_farewells() {
+    let server = server(Config {
+        max_clients: 7,
+        ..still()
+    });
+    assert_eq!(
+        get(address(&server), "/stats").text(),
+        "{\"active_connections\":0,\"max_connections\":7,\"total_connections\":0,\"total_events\":0,\
+         \"history\":{\"events\":0,\"bytes\":0,\"first_id\":null,\"last_id\":null},\"topics\":{},\
+         \"farewells\":{\"hung_up\":0,\"fell_behind\":0,\"timed_out\":0,\"replaced\":0,\"kicked\":0,\"server_closing\":0},\
+         \"uptime_seconds\":0}\n"
+    );
+    let _one = Stream::subscribe(address(&server), "/events/a?topic=%22*");
+    let _two = Stream::subscribe(address(&server), "/events/a?client_id=me");
+    let _three = Stream::subscribe(address(&server), "/events/b?client_id=me");
+    let first = post(address(&server), "/events", "x");
+    post(address(&server), "/clients/me", "x");
+    let last = post(address(&server), "/events/a", "x");
+    let stats = get(address(&server), "/stats");
+    for part in [
+        "{\"active_connections\":2,\"max_connections\":7,\"total_connections\":3,\"total_events\":3,\"history\":{\"events\":2,",
+        &format!(
+            "\"first_id\":\"{}\",\"last_id\":\"{}\"}},",
+            id_in(&first),
+            id_in(&last)
+        ),
+        r#""topics":{"\"*":1,"a":1,"b":1},"#,
+        r#""replaced":1,"kicked":0,"#,
+    ] {
+        assert!(stats.text().contains(part), "no {part} in {}", stats.text());
+    }
+}
+
+// ---- subscribing
+
+#[test]
+fn a_bad_subscription_is_told_why_and_registers_nobody() {
+    let server = server(still());
+    let long = "x".repeat(256);
+    let long_name = format!("/events?client_id={}", "x".repeat(65));
+    let (long_topic, long_prefix) = (format!("/events/{long}"), format!("/events/{long}*"));
+    #[rustfmt::skip]
+    let rows: &[(&str, &str, u16, &str)] = &[
+        ("/events/", "", 400, "topic is empty"),
+        ("/events?topic=", "", 400, "topic is empty"),
+        ("/events?topic=a&topic=", "", 400, "topic is empty"),
+        (&long_topic, "", 400, "topic has 256 bytes, at most 255 are allowed"),
+        (&long_prefix, "", 400, "topic has 256 bytes, at most 255 are allowed"),
+        ("/events/a%0Ab", "", 400, r"topic has the control character '\\n' at byte 1"),
+        ("/events?topic=a%1Bb*", "", 400, "control character"),
+        ("/events?client_id=", "", 400, r#"client_id is \"\", it must be 1 to 64 of A-Z a-z 0-9 . _ -"#),
+        ("/events?client_id=a%20b", "", 400, r#"client_id is \"a b\""#),
+        ("/events?client_id=a/b", "", 400, r#"client_id is \"a/b\""#),
+        ("/events?client_id=%D1%8F", "", 400, r#"client_id is \"я\""#),
+        ("/events?client_id=a%0Ab", "", 400, r#"client_id is \"a\\nb\""#),
+        (&long_name, "", 400, "it must be 1 to 64 of"),
+        ("/events", "Last-Event-ID: 1-0\r\nLast-Event-ID: 2-0\r\n", 400, "last-event-id is there more than once"),
+    ];
+    for (target, fields, status, part) in rows {
+        let row = format!("{target} {fields:?}");
+        assert_error(
+            &request(address(&server), "GET", target, fields, ""),
+            *status,
+            part,
+            &row,
+        );
+        assert_eq!(
+            request(address(&server), "HEAD", target, fields, "").status,
+            *status,
+            "{row}"
+        );
+    }
+    let mut raw = Raw::connect(address(&server));
+    raw.send(b"GET /events HTTP/1.1\r\nHost: t\r\nLast-Event-ID: \xff\r\n\r\n");
+    assert_error(
+        &raw.answer(),
+        400,
+        "last-event-id is not UTF-8",
+        "an id of other bytes",
+    );
+    let stats = get(address(&server), "/stats");
+    assert_eq!(number_after(stats.text(), "\"total_connections\":"), 0);
+}
+
+#[test]
+fn a_client_keeps_the_name_it_chose_and_gets_a_new_one_otherwise() {
+    let server = server(still());
+    let longest = "aZ09._-".repeat(10)[..64].to_owned();
+    for name in ["a", "0", "A.b_c-D", "..", "-", &longest] {
+        let mut stream = Stream::open(address(&server), &format!("/events?client_id={name}"), "");
+        let welcome = stream.next().data;
+        let start = format!("{{\"type\":\"connected\",\"client_id\":\"{name}\",\"timestamp\":\"");
+        assert!(welcome.starts_with(&start), "{name}: {welcome}");
+    }
+    let name = || {
+        let welcome = Stream::open(address(&server), "/events", "").next().data;
+        let (_, behind) = welcome.split_once("\"client_id\":\"").unwrap();
+        behind[..36].to_owned()
+    };
+    let (one, two) = (name(), name());
+    assert_ne!(one, two);
+    let shape: String = one.replace(
+        |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase(),
+        "x",
+    );
+    assert_eq!(shape, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+    assert!(
+        one[14..].starts_with('4') && "89ab".contains(&one[19..20]),
+        "{one} is no UUID of version 4"
+    );
+}
+
+#[test]
+fn one_client_too_many_is_a_503_until_another_leaves() {
+    let server = server(Config {
+        max_clients: 2,
+        retry: Duration::from_secs(7),
+        ..config()
+    });
+    let first = Stream::subscribe(address(&server), "/events?client_id=first");
+    let mut second = Stream::subscribe(address(&server), "/events?client_id=second");
+    for target in ["/events", "/events/chat", "/events?client_id=third"] {
+        let answer = get(address(&server), target);
+        assert_error(
+            &answer,
+            503,
+            "Too many connections: 2 clients are the limit",
+            target,
+        );
+        assert_eq!(answer.field("retry-after"), Some("7"), "{target}");
+    }
+    // Who comes back under its own name takes no place, and everything else goes on.
+    let mut again = Stream::subscribe(address(&server), "/events?client_id=second");
+    assert_eq!(second.try_next(), None);
+    let answer = post(address(&server), "/events", "still there");
+    assert_eq!(number_after(answer.text(), "\"recipients\":"), 2);
+    assert_eq!(again.next().data, "still there");
+    drop(first);
+    // The one that left is noticed with a write to it, at the latest.
+    eventually("a place is free", || {
+        post(address(&server), "/events", "anybody?");
+        server.hub().clients() == 1
+    });
+    Stream::subscribe(address(&server), "/events?client_id=third");
+}
+
+#[test]
+fn retry_after_is_never_zero() {
+    let server = server(Config {
+        max_clients: 1,
+        retry: Duration::from_millis(20),
+        ..config()
+    });
+    let _only = Stream::subscribe(address(&server), "/events");
+    assert_eq!(
+        get(address(&server), "/events").field("retry-after"),
+        Some("1")
+    );
+}
+
+#[test]
+fn head_answers_as_get_would_and_registers_nobody() {
+    let server = server(still());
+    for target in [
+        "/events",
+        "/events/чат",
+        "/events?client_id=me&last_event_id=earliest",
+    ] {
+        let stream = Stream::open(address(&server), target, "");
+        let mut raw = Raw::connect(address(&server));
+        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!(
+            raw.head().timeless().head,
+            stream.head.clone().timeless().head,
+            "{target}"
+        );
+        // The same connection goes on: no body came, and no stream began.
+        raw.send("GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n", "{target}");
+        assert!(raw.is_closed(), "{target}");
+    }
+    let stats = get(address(&server), "/stats");
+    assert_eq!(number_after(stats.text(), "\"total_connections\":"), 3);
+    assert_eq!(number_after(stats.text(), "\"replaced\":"), 0);
+}
+
+// ---- coming back
+
+/// The data of the recovery event; `None` if the next one is another.
+#[track_caller]
+fn recovery(stream: &mut Stream) -> Option<String> {
+    assert_eq!(stream.next().name, "system");
+    let message = stream.next();
+    (message.name == "recovery").then_some(message.data)
+}
+
+#[test]
+fn the_header_comes_before_the_query_as_the_cursor() {
+    let server = server(still());
+    let ids: Vec<String> = ["one", "two", "three"]
+        .iter()
+        .map(|body| id_in(&post(address(&server), "/events", body)).to_owned())
+        .collect();
+    let (first, second) = (&ids[0], &ids[1]);
+    for (query, header, from, replayed) in [
+        ("", first.as_str(), first.as_str(), 2),
+        (second, "", second, 1),
+        (second, first, first, 2),
+        (first, second, second, 1),
+        ("earliest", second, second, 1),
+        ("earliest", "", "earliest", 3),
+        // In the header it would be an id, and it is none of ours.
+        ("", "earliest", "earliest", 3),
+    ] {
+        let row = format!("?last_event_id={query}, Last-Event-ID: {header}");
+        let target = format!("/events?last_event_id={query}");
+        let fields = format!("Last-Event-ID: {header}\r\n");
+        let mut stream = Stream::open(address(&server), &target, &fields);
+        let verdict = if header == "earliest" {
+            r#"false,"reason":"unknown""#
+        } else {
+            "true"
+        };
+        assert_eq!(
+            recovery(&mut stream),
+            Some(format!(
+                r#"{{"recovered_from":"{from}","replayed":{replayed},"complete":{verdict}}}"#
+            )),
+            "{row}"
+        );
+        for body in &["one", "two", "three"][3 - replayed..] {
+            assert_eq!(stream.next().data, *body, "{row}");
+        }
+        post(address(&server), "/events/nowhere", "");
+    }
+    // Without any, from now on: and an empty one is none.
+    for (target, fields) in [
+        ("/events", ""),
+        ("/events?last_event_id=", "Last-Event-ID:\r\n"),
+    ] {
+        let mut stream = Stream::open(address(&server), target, fields);
+        stream.next();
+        server.hub().publish(tiny_sse::Event::new("live")).unwrap();
+        assert_eq!(stream.next().data, "live", "{target}");
+    }
+}
+
+#[test]
+fn who_comes_back_is_told_whether_something_is_missing() {
+    let server = server(Config {
+        history_events: 2,
+        history_bytes: 2000,
+        // The history never holds fewer bytes than a queue.
+        queue_bytes: 1,
+        ..still()
+    });
+    let mut before = Stream::open(address(&server), "/events", "");
+    let birth = before.next().last_event_id;
+    let ids: Vec<String> = (0..4)
+        .map(|n| id_in(&post(address(&server), "/events", n.to_string())).to_owned())
+        .collect();
+    // An id of the past that was never given out: no event has it, but a later one follows.
+    let (ms, _) = ids[3].split_once('-').unwrap();
+    let never_said = format!("{ms}-999999");
+    eventually("the clock has moved on", || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        *now.unwrap().as_millis().to_string() > *ms
+    });
+    let own = post(address(&server), "/events?id=заказ%20%227%22", "4");
+    assert_eq!(id_in(&own), "заказ \\");
+    let (evicted, unknown, future) = (
+        r#"false,"reason":"evicted""#,
+        r#"false,"reason":"unknown""#,
+        r#"false,"reason":"future""#,
+    );
+    let past_the_last = format!("{}-0", u64::MAX);
+    // 3 and 4 are retained.
+    for (cursor, shown, replayed, complete) in [
+        ("заказ \"7\"", r#"заказ \"7\""#, 0, "true"),
+        (&ids[3], &*ids[3], 1, "true"),
+        (&ids[2], &ids[2], 2, "true"),
+        (&ids[1], &ids[1], 2, evicted),
+        (&ids[0], &ids[0], 2, evicted),
+        (&birth, &birth, 2, evicted),
+        ("0-0", "0-0", 2, evicted),
+        ("earliest-not", "earliest-not", 2, unknown),
+        ("007-0", "007-0", 2, unknown),
+        ("42", "42", 2, unknown),
+        (&never_said, &never_said, 2, unknown),
+        (&past_the_last, &past_the_last, 2, future),
+    ] {
+        let mut stream = Stream::open(
+            address(&server),
+            "/events",
+            &format!("Last-Event-ID: {cursor}\r\n"),
+        );
+        stream.next();
+        let recovery = stream.next();
+        let expected = format!(
+            r#"{{"recovered_from":"{shown}","replayed":{replayed},"complete":{complete}}}"#
+        );
+        assert_eq!(
+            (&*recovery.name, &*recovery.data),
+            ("recovery", &*expected),
+            "{cursor}"
+        );
+        for number in 5 - replayed..5 {
+            assert_eq!(stream.next().data, number.to_string(), "{cursor}");
+        }
+    }
+}
+
+#[test]
+fn the_recovery_event_has_no_id_and_the_welcome_has_the_place_before_the_replay() {
+    let server = server(still());
+    let id = |body| id_in(&post(address(&server), "/events", body)).to_owned();
+    let (one, two) = (id("one"), id("two"));
+    let mut stream = Stream::open(
+        address(&server),
+        "/events",
+        &format!("Last-Event-ID: {one}\r\n"),
+    );
+    for _ in 0..3 {
+        stream.next();
+    }
+    let text = String::from_utf8(stream.bytes.clone()).unwrap();
+    let (welcome, rest) = text.split_once("\n\n").unwrap();
+    assert!(
+        welcome.starts_with(&format!("id: {one}\nevent: system\nretry: 5000\ndata: ")),
+        "{text}"
+    );
+    assert_eq!(
+        rest,
+        format!(
+            "event: recovery\ndata: {{\"recovered_from\":\"{one}\",\"replayed\":1,\"complete\":true}}\n\n\
+             id: {two}\ndata: two\n\n"
+        )
+    );
+}
