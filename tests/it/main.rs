@@ -3,6 +3,7 @@
 
 mod kit;
 
+mod cli;
 mod endpoints;
 mod lifecycle;
 mod tidy;
