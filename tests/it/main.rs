@@ -6,4 +6,5 @@ mod kit;
 mod cli;
 mod endpoints;
 mod lifecycle;
+mod resume;
 mod tidy;
