@@ -7,4 +7,5 @@ mod cli;
 mod endpoints;
 mod lifecycle;
 mod resume;
+mod slow;
 mod tidy;

@@ -1,0 +1,220 @@
+//! Those who read too slowly: what they cost, how they are let go, and that nobody else notices.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tiny_sse::{Config, Event, Running};
+
+use crate::kit::{Stream, config, eventually, get, number_after, post, server};
+
+/// What two sockets hold between them at the most, with a client's queue: nothing here reads, so
+/// the kernel has no reason to let its buffers grow to the limit.
+const BOUND: usize = 24 << 20;
+
+fn publish(server: &Running, number: usize, bytes: usize) {
+    let event = Event::new(format!("{number} {}", "x".repeat(bytes)));
+    server.hub().publish(event).unwrap();
+}
+
+/// Reads an event, checks its number, and forgets the bytes.
+#[track_caller]
+fn expect(stream: &mut Stream, number: usize) {
+    let event = stream.next();
+    assert_eq!(number_after(&event.data, ""), number as u64);
+    stream.bytes.clear();
+}
+
+fn farewells(server: &Running, name: &str) -> u64 {
+    number_after(
+        get(server.local_addr(), "/stats").text(),
+        &format!("\"{name}\":"),
+    )
+}
+
+/// Nobody has left but those who are named.
+#[track_caller]
+fn assert_farewells(server: &Running, expected: &[(&str, u64)]) {
+    for name in ["hung_up", "fell_behind", "timed_out", "replaced", "kicked"] {
+        let count = expected.iter().find(|(known, _)| *known == name);
+        assert_eq!(
+            farewells(server, name),
+            count.map_or(0, |(_, count)| *count),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn who_stops_reading_is_let_go_and_nobody_else_notices() {
+    const EVENTS: usize = 3_200;
+    const BYTES: usize = 16_000;
+    let server = server(Config {
+        queue_bytes: 512 << 10,
+        history_bytes: 128 << 20,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut stopped = Stream::subscribe(address, "/events");
+    let mut neighbours = [0; 2].map(|_| Stream::subscribe(address, "/events"));
+    let progress = [0; 2].map(AtomicUsize::new);
+    thread::scope(|scope| {
+        for (stream, progress) in neighbours.iter_mut().zip(&progress) {
+            scope.spawn(move || {
+                for number in 0..EVENTS {
+                    expect(stream, number);
+                    progress.store(number + 1, Ordering::Release);
+                }
+            });
+        }
+        for number in 0..EVENTS {
+            publish(&server, number, BYTES);
+            // The neighbours are let fall behind no more than their queue allows. That they get
+            // this far is the point: the one who has stopped does not hold them up.
+            eventually("the neighbours get it all", || {
+                let read = progress.iter().map(|read| read.load(Ordering::Acquire));
+                read.min() > Some(number.saturating_sub(16)) || number < 16
+            });
+        }
+    });
+    eventually("let go", || server.hub().clients() == 2);
+    assert_farewells(&server, &[("fell_behind", 1)]);
+
+    // What the kernel had taken is still there, in order; then comes the end, and not a polite one.
+    let mut seen = 0;
+    while let Some(event) = stopped.try_next() {
+        assert_eq!(number_after(&event.data, ""), seen as u64);
+        stopped.bytes.clear();
+        seen += 1;
+    }
+    assert!(
+        !stopped.has_ended,
+        "nobody says goodbye to one who does not read"
+    );
+    assert!(
+        seen > 0 && seen * BYTES < BOUND,
+        "{seen} events were sent to nobody"
+    );
+
+    let (mut back, recovery) = Stream::resume(address, "/events", stopped.cursor());
+    assert!(
+        recovery.ends_with(&format!(
+            r#""replayed":{},"complete":true}}"#,
+            EVENTS - seen
+        )),
+        "{recovery}"
+    );
+    (seen..EVENTS).for_each(|number| expect(&mut back, number));
+    publish(&server, EVENTS, BYTES);
+    neighbours
+        .iter_mut()
+        .chain([&mut back])
+        .for_each(|stream| expect(stream, EVENTS));
+    assert_farewells(&server, &[("fell_behind", 1)]);
+}
+
+#[test]
+fn who_reads_slowly_but_steadily_gets_everything_in_order() {
+    const BYTES: usize = 32_000;
+    // What it is behind: more than the sockets hold, so that the rest waits in its queue.
+    const BEHIND: usize = 400;
+    let server = server(Config {
+        queue_bytes: 16 << 20,
+        history_bytes: 16 << 20,
+        ..config()
+    });
+    let mut stream = Stream::subscribe(server.local_addr(), "/events");
+    let (mut published, mut read) = (0, 0);
+    for _ in 0..3 {
+        // It falls behind, stays there for a while, and catches up to where events come directly.
+        for _ in 0..BEHIND {
+            publish(&server, published, BYTES);
+            published += 1;
+        }
+        for _ in 0..BEHIND / 2 {
+            expect(&mut stream, read);
+            read += 1;
+            publish(&server, published, BYTES);
+            published += 1;
+        }
+        while read < published {
+            expect(&mut stream, read);
+            read += 1;
+        }
+        for _ in 0..20 {
+            publish(&server, published, 10);
+            expect(&mut stream, published);
+            published += 1;
+            read += 1;
+        }
+    }
+    assert_eq!(server.hub().clients(), 1);
+    assert_farewells(&server, &[]);
+}
+
+#[test]
+fn a_slow_reader_gets_what_is_for_it_alone_in_its_place_and_the_farewell_behind_it_all() {
+    let server = server(Config {
+        queue_bytes: 16 << 20,
+        ..config()
+    });
+    let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
+    for number in 0..400 {
+        publish(&server, 2 * number, 32_000);
+        let private = Event::new((2 * number + 1).to_string());
+        server.hub().send_to("me", &private).unwrap();
+    }
+    server.hub().close();
+    (0..800).for_each(|number| expect(&mut stream, number));
+    assert_eq!(stream.try_next(), None);
+    assert!(stream.has_ended && stream.bytes.ends_with(b": the server is closing\n\n"));
+}
+
+#[test]
+fn an_event_larger_than_a_queue_arrives() {
+    let server = server(Config {
+        queue_bytes: 16 << 10,
+        history_bytes: 40 << 20,
+        max_body: 8 << 20,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut live = Stream::subscribe(address, "/events");
+    let first = live.cursor().to_owned();
+    for number in 0..5 {
+        // More than the sockets hold, so that a part of it waits in the queue.
+        let body = format!("{number} {}", "x".repeat(6 << 20));
+        assert_eq!(post(address, "/events", &body).status, 200);
+        assert_eq!(live.next().data, body);
+        live.bytes.clear();
+    }
+    let (mut back, recovery) = Stream::resume(address, "/events", &first);
+    assert!(recovery.ends_with(r#""complete":true}"#), "{recovery}");
+    (0..5).for_each(|number| expect(&mut back, number));
+    assert_farewells(&server, &[]);
+}
+
+#[test]
+fn a_write_that_takes_too_long_ends_the_stream() {
+    let server = server(Config {
+        write_timeout: Duration::from_millis(100),
+        queue_bytes: 64 << 20,
+        history_bytes: 64 << 20,
+        ..config()
+    });
+    let mut stream = Stream::subscribe(server.local_addr(), "/events");
+    const EVENTS: usize = 400;
+    (0..EVENTS).for_each(|number| publish(&server, number, 64_000));
+    eventually("timed out", || server.hub().clients() == 0);
+    assert_farewells(&server, &[("timed_out", 1)]);
+    let mut seen = 0;
+    while let Some(event) = stream.try_next() {
+        assert_eq!(number_after(&event.data, ""), seen as u64);
+        stream.bytes.clear();
+        seen += 1;
+    }
+    assert!((1..EVENTS).contains(&seen), "{seen}");
+    let (mut back, recovery) = Stream::resume(server.local_addr(), "/events", stream.cursor());
+    assert!(recovery.ends_with(r#""complete":true}"#), "{recovery}");
+    (seen..EVENTS).for_each(|number| expect(&mut back, number));
+}
