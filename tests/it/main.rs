@@ -4,7 +4,9 @@
 mod kit;
 
 mod cli;
+mod connections;
 mod endpoints;
+mod heads;
 mod lifecycle;
 mod resume;
 mod slow;

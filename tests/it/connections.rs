@@ -1,0 +1,564 @@
+//! The life of a connection around its requests: answers in order, deadlines, panics, a full
+//! house, and the end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tiny_sse::http::{Request, Response};
+use tiny_sse::{Config, Report, Running, Server};
+
+use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, server};
+
+/// Long enough for a busy machine to send two bytes within it, short enough to wait for.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server whose handler is `handler`.
+fn handled_by(
+    config: Config,
+    handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+) -> Running {
+    let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
+    bound
+        .spawn_with(move |request, _| handler(&request))
+        .expect("threads")
+}
+
+/// Answers the path.
+fn path(request: &Request) -> Response {
+    Response::text(200, request.path())
+}
+
+fn total_events(server: &Running) -> u64 {
+    let stats = get(server.local_addr(), "/stats");
+    number_after(stats.text(), "\"total_events\":")
+}
+
+#[test]
+fn requests_that_come_together_are_answered_in_order() {
+    let server = handled_by(config(), path);
+    let mut raw = Raw::connect(server.local_addr());
+    let requests: String = (0..200)
+        .map(|number| match number % 4 {
+            0 => format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            1 => format!("\r\nGET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            2 => format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nGET / HTT"),
+            _ => format!(
+                "POST /{number} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nGET\r\n0\r\n\r\n"
+            ),
+        })
+        .collect();
+    raw.send(requests);
+    for number in 0..200 {
+        let answer = raw.answer();
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, &*format!("/{number}"))
+        );
+    }
+    raw.send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(raw.answer().text(), "/last");
+    assert!(raw.is_closed());
+}
+
+#[test]
+fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
+    let server = server(config());
+    let post = "POST /events/t HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    #[rustfmt::skip]
+    let rows = [
+        ("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200),
+        ("GET /health HTTP/1.0\r\n\r\n", 200),
+        ("GET /health HTTP/1.1\r\n\r\n", 400),
+        ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("POST /events HTTP/1.1\r\nHost: a\r\n\r\n", 411),
+        ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n", 413),
+        ("GET /health HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
+        ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("GET /health HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    ];
+    for (request, status) in rows {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send([request, post].concat());
+        assert_eq!(raw.answer().status, status, "{request:?}");
+        assert!(raw.is_closed(), "{request:?}: a second answer");
+        assert_eq!(total_events(&server), 0, "{request:?}");
+    }
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send(["GET /events?client_id=me HTTP/1.1\r\nHost: a\r\n\r\n", post].concat());
+    assert_eq!(raw.head().status, 200);
+    eventually("registered", || server.hub().clients() == 1);
+    crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
+    raw.rest();
+    assert_eq!(total_events(&server), 0, "behind a stream");
+}
+
+/// Each hides `POST /events` with the body `x` from one of two readers who differ about the rule
+/// that is named. Whoever reads it as this server must is either told no, or sees only data.
+#[test]
+fn a_request_hidden_in_another_is_not_executed() {
+    const HIDDEN: &str = "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    let server = server(config());
+    let size = HIDDEN.len();
+    let with = |fields: &str, body: &str| {
+        format!("POST /nowhere HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
+    };
+    let get = |fields: &str| format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n{HIDDEN}");
+    let whole = size + 5;
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let cl_te = format!("0\r\n\r\n{HIDDEN}");
+    let te_cl = format!("{size:x}\r\n{HIDDEN}\r\n0\r\n\r\n");
+    #[rustfmt::skip]
+    let rows = [
+        ("CL.TE", 400, with(&format!("Content-Length: {whole}\r\n{chunked}"), &cl_te)),
+        ("TE.CL", 400, with(&format!("{chunked}Content-Length: 4\r\n"), &te_cl)),
+        ("CL.TE, the coding in capitals", 400, with(&format!("Content-Length: {whole}\r\nTRANSFER-ENCODING: CHUNKED\r\n"), &cl_te)),
+        ("CL.CL", 400, with(&format!("Content-Length: 0\r\nContent-Length: {size}\r\n"), HIDDEN)),
+        ("CL.CL in a list", 400, with(&format!("Content-Length: {size}, 0\r\n"), HIDDEN)),
+        ("CL.0 by a sign", 400, with("Content-Length: +0\r\n", HIDDEN)),
+        ("CL.0 by overflow", 413, with("Content-Length: 18446744073709551616\r\n", HIDDEN)),
+        ("CL with a space before its colon", 400, with(&format!("Content-Length : {size}\r\nContent-Length: 0\r\n"), HIDDEN)),
+        ("TE.TE, two fields", 501, with(&format!("{chunked}Transfer-Encoding: identity\r\n"), &cl_te)),
+        ("TE.TE, another coding", 501, with("Transfer-Encoding: xchunked\r\n", &cl_te)),
+        ("TE.TE, a vertical tab", 400, with("Transfer-Encoding: \x0bchunked\r\n", &cl_te)),
+        ("TE.TE, a fold", 400, with("X: y\r\n Transfer-Encoding: chunked\r\n", &cl_te)),
+        ("TE.TE, a bare LF", 400, with("X: y\nTransfer-Encoding: chunked\r\n", &cl_te)),
+        ("TE.TE, a bare CR", 400, with("X: y\rTransfer-Encoding: chunked\r\n", &cl_te)),
+        ("TE in HTTP/1.0", 400, format!("POST /nowhere HTTP/1.0\r\n{chunked}Connection: keep-alive\r\n\r\n{cl_te}")),
+        ("TERM.EXT, a bare LF in an extension", 400, with(chunked, &format!("1;\nx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
+        ("EXT.TERM, a bare CR in an extension", 400, with(chunked, &format!("1;a\rx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
+        ("TERM.SPILL, a bare LF behind data", 400, with(chunked, &format!("1\r\nx\n0\r\n\r\n{HIDDEN}"))),
+        ("a chunk's size as C reads it", 400, with(chunked, &format!("0x{size:x}\r\n\r\n{HIDDEN}\r\n0\r\n\r\n"))),
+        ("a chunk's size that overflows to 0", 400, with(chunked, &format!("10000000000000000\r\n\r\n{HIDDEN}"))),
+        ("a chunk's size with a sign", 400, with(chunked, &format!("-0\r\n\r\n{HIDDEN}"))),
+        ("a bare LF at the end of the head", 400, get("X: y\r\n\n")),
+        ("a NUL at the end of the head", 400, get("\0\r\n")),
+        ("an HTTP/0.9 line", 400, format!("GET /health\r\n\r\n{HIDDEN}")),
+        // These are plain data to everybody who reads as the RFC says.
+        ("a body of its own length", 404, with(&format!("Content-Length: {size}\r\n"), HIDDEN)),
+        ("a GET with a body", 200, format!("GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n{HIDDEN}")),
+        ("a chunk", 404, with(chunked, &te_cl)),
+        ("an extension", 404, with(chunked, &format!("1;a=\"POST /events HTTP/1.1\"\r\nx\r\n0\r\n\r\n"))),
+        ("a trailer", 404, with(chunked, &format!("0\r\nContent-Length: {size}\r\n\r\n"))),
+    ];
+    for (attack, status, bytes) in rows {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(&bytes);
+        raw.socket.shutdown(Shutdown::Write).unwrap();
+        let answer = raw.answer();
+        assert_eq!(answer.status, status, "{attack}: {bytes:?}\n{answer:?}");
+        let rest = String::from_utf8(raw.rest()).unwrap();
+        assert_eq!(rest, "", "{attack}: a second answer to {bytes:?}");
+        assert_eq!(total_events(&server), 0, "{attack}: {bytes:?}");
+    }
+    // The same request in the open does what it says, so the zeros above mean something.
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send(HIDDEN);
+    assert_eq!((raw.answer().status, total_events(&server)), (200, 1));
+}
+
+#[test]
+fn head_is_answered_as_get_is_but_without_the_body() {
+    let server = server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    for path in [
+        "/",
+        "/health",
+        "/nowhere",
+        "/events?topic=a%00b",
+        "/events?topic=%01",
+    ] {
+        for (method, body) in [("HEAD", false), ("GET", true)] {
+            let mut raw = Raw::connect(server.local_addr());
+            raw.send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            ));
+            let head = raw.head();
+            let length: usize = head.field("content-length").unwrap().parse().unwrap();
+            let rest = raw.rest().len();
+            // A refusal does not know the method any more, and ends the connection anyway.
+            let refused = path.contains("%00");
+            assert_eq!(
+                rest,
+                if body || refused { length } else { 0 },
+                "{method} {path}"
+            );
+        }
+    }
+    raw.send("HEAD /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = raw.head();
+    assert_eq!(head.field("content-type"), Some("text/event-stream"));
+    assert_eq!(head.field("connection"), Some("keep-alive"));
+    raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n");
+    assert_eq!(server.hub().clients(), 0);
+}
+
+#[test]
+fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
+    let server = server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    for (length, body) in [
+        ("Content-Length: 5", "hello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        raw.send(format!(
+            "POST /events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{length}\r\n\r\n"
+        ));
+        let interim = raw.head();
+        assert_eq!(interim.head, "HTTP/1.1 100 Continue");
+        assert_eq!(raw.send(body).answer().status, 200);
+    }
+    // What is not wanted is refused before it is sent: no 100 in between.
+    raw.send("POST /events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1048577\r\n\r\n");
+    let answer = raw.answer();
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (413, Some("close"))
+    );
+    assert!(raw.is_closed());
+    // HTTP/1.0 knows no interim answers.
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("POST /events HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(raw.send("hello").answer().status, 200);
+}
+
+/// The first bytes, the byte that then dribbles in, and what is late.
+#[rustfmt::skip]
+const LATE: &[(&str, u8, &str)] = &[
+    ("G", b'E', "head"),
+    ("GET / HTTP/1.1\r\nX: ", b'x', "head"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b'x', "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b'0', "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", b'x', "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b'x', "body"),
+];
+
+#[test]
+fn a_request_that_does_not_end_in_time_is_a_408_also_when_it_dribbles_in() {
+    let server = server(Config {
+        head_timeout: SHORT,
+        body_timeout: SHORT,
+        ..config()
+    });
+    for (start, more, what) in LATE {
+        for dribbles in [false, true] {
+            let mut raw = Raw::connect(server.local_addr());
+            raw.send(start);
+            let begun = Instant::now();
+            if dribbles {
+                // An answer that has come ends it; each wait for one is a pause between two bytes.
+                raw.socket.set_read_timeout(Some(SHORT / 10)).unwrap();
+                while nothing_came(&raw.socket) {
+                    assert!(
+                        begun.elapsed() < crate::kit::DEADLINE,
+                        "{start:?} goes on for ever"
+                    );
+                    // Once the answer is on its way, the server may not want it.
+                    let _ = raw.socket.write(&[*more]);
+                }
+                raw.socket
+                    .set_read_timeout(Some(crate::kit::DEADLINE))
+                    .unwrap();
+            }
+            let answer = raw.answer();
+            assert_eq!(answer.status, 408, "{start:?}, dribbling: {dribbles}");
+            assert!(answer.text().contains(what), "{}", answer.text());
+            assert_eq!(answer.field("connection"), Some("close"));
+            assert!(raw.is_closed(), "{start:?}");
+        }
+    }
+}
+
+fn nothing_came(socket: &TcpStream) -> bool {
+    match socket.peek(&mut [0]) {
+        Ok(_) => false,
+        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+#[test]
+fn a_connection_with_nothing_to_say_is_closed_in_silence() {
+    let server = server(Config {
+        head_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..config()
+    });
+    let mut fresh = Raw::connect(server.local_addr());
+    let mut used = Raw::connect(server.local_addr());
+    used.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(used.answer().status, 200);
+    assert!(used.is_closed(), "an idle connection was told something");
+    assert!(
+        fresh.is_closed(),
+        "a connection that never spoke was told something"
+    );
+}
+
+#[test]
+fn each_request_of_a_connection_has_the_whole_time() {
+    let server = server(Config {
+        head_timeout: SHORT,
+        idle_timeout: crate::kit::DEADLINE,
+        ..config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * SHORT {
+        raw.send("GET /health HTTP/1.1\r\n").send("Host: a\r\n\r\n");
+        assert_eq!(raw.answer().status, 200);
+    }
+}
+
+#[test]
+fn a_handler_that_panics_is_a_500_and_the_end_of_that_connection_only() {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&lines);
+    let report = Report::new(move |_, line| heard.lock().unwrap().push(line.to_string()));
+    let config = Config { report, ..config() };
+    let server = handled_by(config, |request| match request.path() {
+        "/panic" => panic!("on purpose, for the test"),
+        _ => path(request),
+    });
+    let mut neighbour = Raw::connect(server.local_addr());
+    neighbour.send("GET /before HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(neighbour.answer().status, 200);
+    for _ in 0..3 {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send("GET /panic HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = raw.answer();
+        assert_eq!(
+            (answer.status, answer.field("connection")),
+            (500, Some("close"))
+        );
+        assert!(answer.text().starts_with(r#"{"status":"error","error":""#));
+        assert!(raw.is_closed(), "it goes on");
+    }
+    neighbour.send("GET /after HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(neighbour.answer().text(), "/after");
+    assert_eq!(get(server.local_addr(), "/new").text(), "/new");
+    let lines = lines.lock().unwrap();
+    let told = lines.iter().filter(|line| line.contains("GET /panic"));
+    assert_eq!(told.count(), 3, "{lines:?}");
+}
+
+#[test]
+fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
+    let server = server(Config {
+        max_clients: 1,
+        extra_connections: 2,
+        ..config()
+    });
+    let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
+    for raw in &mut inside {
+        raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(raw.answer().status, 200);
+    }
+    for says_something in [false, true] {
+        let mut outside = Raw::connect(server.local_addr());
+        if says_something {
+            // Best effort: it may have been answered and closed already.
+            let _ = outside
+                .socket
+                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        let answer = outside.answer();
+        assert_eq!(
+            (answer.status, answer.field("retry-after")),
+            (503, Some("5"))
+        );
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(
+            answer.text().contains("Too many connections"),
+            "{}",
+            answer.text()
+        );
+        assert!(outside.is_closed());
+    }
+    inside.pop();
+    eventually("let in", || {
+        let mut raw = Raw::connect(server.local_addr());
+        let _ = raw
+            .socket
+            .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.answer().status == 200
+    });
+    for raw in &mut inside {
+        raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(raw.answer().status, 200, "who was inside before");
+    }
+}
+
+#[test]
+fn one_stream_too_many_is_a_503_on_a_connection_that_goes_on() {
+    let server = server(Config {
+        max_clients: 1,
+        ..config()
+    });
+    let stream = Stream::subscribe(server.local_addr(), "/events");
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = raw.answer();
+    assert_eq!(
+        (answer.status, answer.field("retry-after")),
+        (503, Some("5"))
+    );
+    raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(raw.answer().status, 200);
+    drop(stream);
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_goes_on_sending() {
+    let server = server(config());
+    let length = 3 << 20;
+    for framing in [
+        format!("Content-Length: {length}"),
+        "Transfer-Encoding: chunked".into(),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(format!(
+            "POST /events HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"
+        ));
+        if framing.contains("chunked") {
+            raw.send(format!("{length:x}\r\n"));
+        }
+        // It may be cut off in the middle of it: what counts is that the answer is there.
+        let _ = raw.socket.write_all(&vec![b'x'; length]);
+        let answer = raw.answer();
+        assert_eq!(answer.status, 413, "{framing}");
+        assert!(answer.text().contains("1048576"), "{}", answer.text());
+    }
+}
+
+/// A handler that says that it has begun, and then waits until it may end.
+fn gated(config: Config) -> (Running, Receiver<()>, Sender<()>) {
+    let ((begun, has_begun), (go, may_go)) = (channel(), channel::<()>());
+    let may_go = Mutex::new(may_go);
+    let server = handled_by(config, move |request| {
+        if request.path() == "/slow" {
+            begun.send(()).expect("the test listens");
+            // An error is the test's end, and as good as a word.
+            let _ = may_go.lock().unwrap().recv();
+        }
+        path(request)
+    });
+    (server, has_begun, go)
+}
+
+#[test]
+fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
+    let (server, has_begun, go) = gated(Config {
+        grace: crate::kit::DEADLINE,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut idle = Raw::connect(address);
+    idle.send("GET /idle HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(idle.answer().status, 200);
+    let mut fresh = Raw::connect(address);
+    let mut busy = Raw::connect(address);
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    has_begun.recv().unwrap();
+    let is_down = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&is_down);
+    let closing = std::thread::spawn(move || {
+        server.shutdown();
+        flag.store(true, Ordering::SeqCst);
+    });
+    assert!(idle.is_closed(), "an idle connection was told something");
+    assert!(fresh.is_closed(), "a fresh connection was told something");
+    assert!(
+        !is_down.load(Ordering::SeqCst),
+        "it did not wait for the request in flight"
+    );
+    go.send(()).unwrap();
+    let answer = busy.answer();
+    assert_eq!(
+        (answer.text(), answer.field("connection")),
+        ("/slow", Some("close"))
+    );
+    assert!(
+        busy.is_closed(),
+        "a request behind the last one was answered"
+    );
+    closing.join().unwrap();
+}
+
+#[test]
+fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
+    let server = server(Config {
+        grace: crate::kit::DEADLINE,
+        ..config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send(
+        "POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+    );
+    // Says that the head has been read, so that the connection is not idle.
+    assert_eq!(raw.head().status, 100);
+    let mut idle = Raw::connect(server.local_addr());
+    let closing = std::thread::spawn(move || server.shutdown());
+    assert!(idle.is_closed());
+    raw.send("late");
+    let answer = raw.answer();
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (405, Some("close"))
+    );
+    closing.join().unwrap();
+}
+
+#[test]
+fn a_handler_that_is_stuck_does_not_keep_a_shutdown_beyond_the_grace() {
+    let (server, has_begun, go) = gated(Config {
+        grace: SHORT,
+        ..config()
+    });
+    let mut stuck = Raw::connect(server.local_addr());
+    stuck.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    has_begun.recv().unwrap();
+    let start = Instant::now();
+    server.shutdown();
+    let took = start.elapsed();
+    assert!(took >= SHORT, "the grace was not given: {took:?}");
+    assert!(took < Duration::from_secs(10), "it hung: {took:?}");
+    assert!(stuck.is_closed(), "its connection is still there");
+    drop(go);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
+    let server = server(config());
+    #[rustfmt::skip]
+    let beginnings = [
+        "", "G", "\r\n", "GET / HTTP/1.1\r\nHost: a\r\n",
+        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell",
+        "POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    ];
+    for beginning in beginnings {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(beginning);
+        raw.socket.shutdown(Shutdown::Write).unwrap();
+        assert!(raw.is_closed(), "{beginning:?} was answered");
+    }
+    assert_eq!(total_events(&server), 0);
+    post(server.local_addr(), "/events", "hello");
+    assert_eq!(total_events(&server), 1);
+}
+
+#[test]
+fn a_client_that_has_said_all_it_has_to_say_is_answered_all_the_same() {
+    let server = server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    raw.socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((raw.answer().status, raw.answer().status), (200, 200));
+    assert!(raw.is_closed());
+    let mut nothing = [0];
+    assert_eq!(raw.socket.read(&mut nothing).unwrap(), 0);
+}
