@@ -198,10 +198,13 @@ mod tests {
         seen
     }
 
+    /// Name, data and cursor of an event.
+    type Seen<'a> = (&'a str, &'a str, &'a str);
+
     /// The streams of the standard's examples and of web-platform-tests' `eventsource/format-*`.
     #[test]
     fn dispatches_what_a_browser_would() {
-        let table: &[(&str, &[(&str, &str, &str)])] = &[
+        let table: &[(&str, &[Seen])] = &[
             (
                 "data: YHOO\ndata: +2\ndata: 10\n\n",
                 &[("message", "YHOO\n+2\n10", "")],

@@ -151,7 +151,7 @@ fn the_readme_has_the_limits_as_they_are() {
     } = Config::default();
     let config = Config::default();
     let kib = |bytes: usize| {
-        if bytes % (1 << 20) == 0 {
+        if bytes.is_multiple_of(1 << 20) {
             format!("{} MiB", bytes >> 20)
         } else {
             format!("{} KiB", bytes >> 10)
