@@ -163,8 +163,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 pub(crate) const READ_BYTES: usize = 4 * KIB;
 
 /// Where the head of an answer is put together. More than the largest allocation that glibc keeps
-/// for each thread when it is freed (1,032 bytes), which ten thousand streams would never use again.
-pub(crate) const HEAD_BYTES: usize = 2 * KIB;
+/// for a thread that has freed it (1,032 bytes), which ten thousand streams would never use again.
+pub(crate) const HEAD_BYTES: usize = 1040;
 
 /// What one write to a client joins together: enough that the cost of the call does not matter,
 /// and little enough that ten thousand clients can do it at once.

@@ -13,13 +13,19 @@ impl Api {
     ) -> Result<Response, Problem> {
         let wish = wish(request, topic)?;
         if request.method() == "HEAD" {
-            return Ok(stream_head(Response::takeover(CONTENT_TYPE, drop)));
+            return Ok(stream_head(Response::takeover(
+                CONTENT_TYPE,
+                Vec::new(),
+                drop,
+            )));
         }
-        let subscription = self.hub.subscribe(wish)?;
+        let mut subscription = self.hub.subscribe(wish)?;
+        let welcome = subscription.take_welcome();
         Ok(stream_head(Response::takeover(
             CONTENT_TYPE,
+            welcome,
             move |takeover| {
-                subscription.serve(takeover.socket, takeover.head);
+                subscription.serve(takeover.socket, takeover.opening);
             },
         )))
     }

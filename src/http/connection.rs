@@ -203,23 +203,24 @@ impl<'a, D: Door> Connection<'a, D> {
         let framing = asked.version.stream_framing();
         let (length, keep_alive) = match (&response.body, framing) {
             (Body::Bytes(bytes), _) => (Length::Known(bytes.len()), asked.keep_alive),
-            (Body::Takeover(_), Framing::Chunked) => {
+            (Body::Takeover { .. }, Framing::Chunked) => {
                 (Length::Chunks, asked.keep_alive || !asked.head_only)
             }
-            (Body::Takeover(_), Framing::Bare) => (Length::UntilClose, false),
+            (Body::Takeover { .. }, Framing::Bare) => (Length::UntilClose, false),
         };
         let mut bytes = response.head(&Frame { keep_alive, length });
         match response.body {
             _ if asked.head_only => {}
             Body::Bytes(body) => bytes.extend_from_slice(&body),
-            Body::Takeover(take) => {
+            Body::Takeover { first, take } => {
+                bytes.extend_from_slice(&first);
                 let socket = Arc::clone(self.socket);
                 return Ok(Some((
                     take,
                     Takeover {
                         socket,
                         framing,
-                        head: bytes,
+                        opening: bytes,
                     },
                 )));
             }

@@ -23,7 +23,10 @@ pub struct Response {
 
 pub(super) enum Body {
     Bytes(Vec<u8>),
-    Takeover(Box<dyn FnOnce(Takeover) + Send>),
+    Takeover {
+        first: Vec<u8>,
+        take: Box<dyn FnOnce(Takeover) + Send>,
+    },
 }
 
 /// The socket of a client that a [`Response::takeover`] was the answer to. The connection ends
@@ -34,9 +37,8 @@ pub struct Takeover {
     pub socket: Arc<TcpStream>,
     /// How the client finds the end of what is now written: [`Request::stream_framing`](super::Request::stream_framing).
     pub framing: Framing,
-    /// The head of the answer. Nothing has been written yet, so that it can go out with the
-    /// first bytes behind it.
-    pub head: Vec<u8>,
+    /// The head of the answer and the first bytes behind it. Nothing has been written yet.
+    pub opening: Vec<u8>,
 }
 
 impl Response {
@@ -71,15 +73,19 @@ impl Response {
         )
     }
 
-    /// A stream: `take` gets the socket, on the connection's own thread, and the connection is
-    /// over when it returns. It is not called for a HEAD request.
+    /// A stream that begins with the bytes `first`: `take` gets the socket, on a thread of its own,
+    /// and the connection is over when it returns. It is not called for a HEAD request.
     pub fn takeover(
         content_type: &'static str,
+        first: Vec<u8>,
         take: impl FnOnce(Takeover) + Send + 'static,
     ) -> Response {
         let response = Response::new(200).with("Content-Type", content_type);
         Response {
-            body: Body::Takeover(Box::new(take)),
+            body: Body::Takeover {
+                first,
+                take: Box::new(take),
+            },
             ..response
         }
     }
@@ -114,13 +120,12 @@ impl Response {
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Bytes(bytes) => bytes,
-            Body::Takeover(_) => b"",
+            Body::Takeover { .. } => b"",
         }
     }
 
     /// The head as it goes on the wire, with the fields that frame the body.
     pub(super) fn head(&self, framing: &Frame) -> Vec<u8> {
-        // Room for what a stream says first, too: it goes out with the head.
         let mut head = Vec::with_capacity(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)
@@ -182,7 +187,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Body::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
-            Body::Takeover(_) => f.write_str("a stream"),
+            Body::Takeover { .. } => f.write_str("a stream"),
         }
     }
 }

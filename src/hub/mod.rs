@@ -35,7 +35,7 @@ use fanout::{Item, Step};
 use history::{History, Record};
 use lane::Lane;
 use registry::Registry;
-use stream::{Opening, Recovery};
+use stream::Recovery;
 
 /// Where events come in and streams go out. Cloning shares it; it ends with its last clone.
 ///
@@ -357,8 +357,14 @@ impl Hub {
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
-        let opening = Opening::new(&lane, self.shared.config.retry, cursor, recovery, position);
-        Ok(Subscription::new(self.clone(), lane, queue, opening))
+        let welcome = stream::welcome(&lane, self.shared.config.retry, cursor, recovery);
+        Ok(Subscription::new(
+            self.clone(),
+            lane,
+            queue,
+            welcome,
+            position,
+        ))
     }
 
     /// Ends a client's stream. False: no client has that name.

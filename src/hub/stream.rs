@@ -25,52 +25,41 @@ pub struct Subscription {
     hub: Hub,
     lane: Arc<Lane>,
     queue: Receiver<Message>,
-    opening: Opening,
+    /// The welcome, framed, unless it was taken.
+    welcome: Vec<u8>,
+    /// The first ordinal to be read from the history; `None` if there is nothing to read.
+    position: Option<u64>,
     /// Whether the hub has been told of the end.
     has_left: bool,
 }
 
-/// What a stream begins with. Made by whoever lets the client in, so that the stream's own thread
-/// touches no more memory than it needs for life.
-#[derive(Debug, Default)]
-pub(super) struct Opening {
-    /// The welcome and the recovery, framed.
-    welcome: Vec<u8>,
-    /// The first ordinal to be read from the history; `None` if there is nothing to read.
-    position: Option<u64>,
-}
-
-impl Opening {
-    /// `cursor` is where the stream begins: who is cut off before the first event resumes from
-    /// there. `recovery` is of a client that came with a cursor.
-    pub(super) fn new(
-        lane: &Lane,
-        retry: Duration,
-        cursor: EventId,
-        recovery: Option<Recovery>,
-        position: Option<u64>,
-    ) -> Opening {
-        let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
-        let data =
-            format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
-        let mut bytes = Vec::new();
-        encode_id(&cursor.to_string(), &mut bytes);
-        named("system", data).with_retry(retry).encode(&mut bytes);
-        if let Some(Recovery { from, missed, gap }) = recovery {
-            let reason = gap
-                .map(|gap| format!(r#","reason":"{}""#, gap.name()))
-                .unwrap_or_default();
-            let (from, complete) = (json::quoted(&from), gap.is_none());
-            let data = format!(
-                r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
-            );
-            named("recovery", data).encode(&mut bytes);
-        }
-        Opening {
-            welcome: Frame::new(&bytes).bytes(lane.framing).to_vec(),
-            position,
-        }
+/// The `system` event, and the `recovery` event of a client that came with a cursor. `cursor` is
+/// where the stream begins: who is cut off before the first event resumes from there.
+///
+/// Made by whoever lets the client in, so that the stream's own thread touches no more memory
+/// than it needs for life.
+pub(super) fn welcome(
+    lane: &Lane,
+    retry: Duration,
+    cursor: EventId,
+    recovery: Option<Recovery>,
+) -> Vec<u8> {
+    let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
+    let data = format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
+    let mut bytes = Vec::new();
+    encode_id(&cursor.to_string(), &mut bytes);
+    named("system", data).with_retry(retry).encode(&mut bytes);
+    if let Some(Recovery { from, missed, gap }) = recovery {
+        let reason = gap
+            .map(|gap| format!(r#","reason":"{}""#, gap.name()))
+            .unwrap_or_default();
+        let (from, complete) = (json::quoted(&from), gap.is_none());
+        let data = format!(
+            r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
+        );
+        named("recovery", data).encode(&mut bytes);
     }
+    Frame::new(&bytes).bytes(lane.framing).to_vec()
 }
 
 /// What became of the cursor that a client came with.
@@ -87,7 +76,8 @@ impl Subscription {
         hub: Hub,
         lane: Arc<Lane>,
         queue: Receiver<Message>,
-        opening: Opening,
+        welcome: Vec<u8>,
+        position: Option<u64>,
     ) -> Subscription {
         let report = &hub.shared.config.report;
         report.info(format_args!(
@@ -99,7 +89,8 @@ impl Subscription {
             hub,
             lane,
             queue,
-            opening,
+            welcome,
+            position,
             has_left: false,
         }
     }
@@ -109,16 +100,22 @@ impl Subscription {
         &self.lane.client_id
     }
 
-    /// Writes the stream to `socket`, `head` before it, until it ends. Blocks all that time. The
-    /// socket must be blocking and have `Config::write_timeout` as its write timeout; it is shut
-    /// down in the end.
-    pub fn serve(self, socket: Arc<TcpStream>, head: Vec<u8>) -> Farewell {
+    /// The first bytes of the stream, framed: the welcome. Whoever takes them out writes them
+    /// first; otherwise they are written with the rest.
+    pub fn take_welcome(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.welcome)
+    }
+
+    /// Writes the stream to `socket`, `opening` before it, until it ends. Blocks all that time.
+    /// The socket must be blocking and have `Config::write_timeout` as its write timeout; it is
+    /// shut down in the end.
+    pub fn serve(self, socket: Arc<TcpStream>, opening: Vec<u8>) -> Farewell {
         let out = SocketOut {
             write_timeout: self.hub.shared.config.write_timeout,
             socket: Arc::clone(&socket),
         };
         self.lane.open(socket);
-        self.run(out, head)
+        self.run(out, opening)
     }
 
     /// Writes the stream to anything that takes bytes, until it ends or the writer fails. Blocks
@@ -130,8 +127,8 @@ impl Subscription {
         self.run(WriterOut(out), Vec::new())
     }
 
-    fn run(mut self, out: impl Out, head: Vec<u8>) -> Farewell {
-        let Opening { welcome, position } = std::mem::take(&mut self.opening);
+    fn run(mut self, out: impl Out, mut opening: Vec<u8>) -> Farewell {
+        opening.append(&mut self.take_welcome());
         let mut stream = Stream {
             hub: &self.hub,
             lane: &self.lane,
@@ -140,7 +137,7 @@ impl Subscription {
             owed: OPENING,
             holds_baton: true,
         };
-        let farewell = match stream.live(head, welcome, position) {
+        let farewell = match stream.live(opening, self.position) {
             Ok(farewell) => farewell,
             // The fan-out's reason comes before what it looks like from here: it cuts the socket.
             Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
@@ -265,13 +262,8 @@ struct Stream<'a, O> {
 }
 
 impl<O: Out> Stream<'_, O> {
-    fn live(
-        &mut self,
-        head: Vec<u8>,
-        welcome: Vec<u8>,
-        position: Option<u64>,
-    ) -> io::Result<Farewell> {
-        if let Some(farewell) = self.open(head, welcome, position)? {
+    fn live(&mut self, opening: Vec<u8>, position: Option<u64>) -> io::Result<Farewell> {
+        if let Some(farewell) = self.open(opening, position)? {
             return Ok(farewell);
         }
         loop {
@@ -287,16 +279,13 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Writes the head, the welcome and what the client missed.
+    /// Writes the opening and what the client missed.
     fn open(
         &mut self,
-        head: Vec<u8>,
-        welcome: Vec<u8>,
+        opening: Vec<u8>,
         mut position: Option<u64>,
     ) -> io::Result<Option<Farewell>> {
-        let mut piece = head;
-        piece.extend_from_slice(&welcome);
-        drop(welcome);
+        let mut piece = opening;
         loop {
             // Who is kicked or replaced meanwhile has its farewell in the queue.
             let next = match position {
