@@ -562,3 +562,112 @@ fn a_client_that_has_said_all_it_has_to_say_is_answered_all_the_same() {
     let mut nothing = [0];
     assert_eq!(raw.socket.read(&mut nothing).unwrap(), 0);
 }
+
+#[test]
+fn a_line_at_its_limit_may_be_cut_between_cr_and_lf() {
+    let server = server(config());
+    let head = "POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let size_line = format!("{head}5;{}\r", "e".repeat(254));
+    let trailer = format!("{head}0\r\nX: {}\r\n\r", "v".repeat(config().max_head - 5));
+    for (start, rest) in [(size_line, "\nhello\r\n0\r\n\r\n"), (trailer, "\n")] {
+        let mut whole = Raw::connect(server.local_addr());
+        let expected = whole.send([&*start, rest].concat()).answer().status;
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(&start);
+        // The CR must be read without what follows. Nothing tells when it has been, but for the
+        // refusal that must not come.
+        raw.socket.set_read_timeout(Some(SHORT)).unwrap();
+        let silent = nothing_came(&raw.socket);
+        raw.socket
+            .set_read_timeout(Some(crate::kit::DEADLINE))
+            .unwrap();
+        if silent {
+            raw.send(rest);
+        }
+        let (status, end) = (raw.answer().status, &start[start.len() - 20..]);
+        assert_eq!(
+            status, expected,
+            "cut after {end:?}, for whole it is {expected}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_says_close_is_followed_by_the_end() {
+    let server = server(config());
+    for request in [
+        "HEAD /events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "HEAD /events HTTP/1.0\r\n\r\n",
+        "HEAD /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(request);
+        let says_close = raw.head().field("connection") == Some("close");
+        // The second is answered if and only if the first did not say that it is the last.
+        let _ = raw.socket.write_all(b"GET /health HTTP/1.0\r\n\r\n");
+        assert_eq!(raw.rest().is_empty(), says_close, "{request:?}");
+    }
+}
+
+#[test]
+fn an_empty_line_behind_a_request_does_not_begin_the_next() {
+    // SPEC: RFC 9112, 2.2: old clients send one behind the body of a POST.
+    let post = "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n";
+    let server = server(Config {
+        head_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    assert_eq!(raw.send(post).answer().status, 200);
+    let rest = String::from_utf8(raw.rest()).unwrap();
+    assert_eq!(rest, "", "an idle connection was told something");
+}
+
+#[test]
+fn an_empty_line_behind_a_request_does_not_hold_up_a_shutdown() {
+    let server = server(Config {
+        grace: crate::kit::DEADLINE,
+        ..config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n");
+    assert_eq!(raw.answer().status, 200);
+    // Time for the empty line to be read, of which nothing tells.
+    raw.socket.set_read_timeout(Some(SHORT)).unwrap();
+    assert!(nothing_came(&raw.socket));
+    let start = Instant::now();
+    server.shutdown();
+    let took = start.elapsed();
+    assert!(
+        took < crate::kit::DEADLINE / 4,
+        "it waited for the head of no request: {took:?}"
+    );
+    assert!(raw.is_closed());
+}
+
+/// A reset takes what the peer has not read yet away from it, on some systems and some paths.
+#[test]
+fn the_last_answer_is_followed_by_an_end_and_not_by_a_reset() {
+    let server = handled_by(config(), |request| match request.path() {
+        "/panic" => panic!("on purpose, for the test"),
+        _ => path(request),
+    });
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        let more = "GET /more HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
+        raw.send([request, &more].concat());
+        let mut bytes = Vec::new();
+        let outcome = raw.socket.read_to_end(&mut bytes);
+        assert!(
+            outcome.is_ok(),
+            "{request:?}: {outcome:?} after {} bytes",
+            bytes.len()
+        );
+    }
+}

@@ -605,3 +605,107 @@ fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
         "the large body is not what was sent"
     );
 }
+
+/// xorshift64*: enough to make bytes that nobody thought of, and the same ones again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % end
+    }
+}
+
+/// A row with some bytes put in, taken out, doubled or changed, so that it is nearly right.
+fn damaged(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    const SUSPECTS: &[u8] = b"\r\n\r\n\r\n :\t\0,;%/.0G\x0b\x7f\xff";
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + random.below(4) {
+        let at = random.below(bytes.len());
+        let suspect = SUSPECTS[random.below(SUSPECTS.len())];
+        match random.below(5) {
+            0 => bytes[at] = suspect,
+            1 => bytes.insert(at, suspect),
+            2 if bytes.len() > 1 => drop(bytes.remove(at)),
+            3 => {
+                let end = (at + 1 + random.below(40)).min(bytes.len());
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+            _ => drop(bytes.splice(0..0, *b"\r\n")),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn whatever_the_bytes_and_the_limits_it_does_not_matter_how_they_are_cut() {
+    let seed = 0x5eed_0000_0000_0001;
+    let mut random = Random(seed);
+    let rows: Vec<_> = rows().into_iter().filter(|row| row.0.len() < 300).collect();
+    for round in 0..20_000 {
+        let row = &rows[random.below(rows.len())];
+        let bytes = damaged(&mut random, &row.0);
+        let limits = Config {
+            max_head: 1 + random.below(300),
+            max_target: 1 + random.below(100),
+            max_fields: 1 + random.below(4),
+            ..config()
+        };
+        let whole = parsed(&bytes, [], &limits);
+        let cuts: Vec<_> = (0..bytes.len()).filter(|_| random.below(3) == 0).collect();
+        for cuts in [cuts, (0..bytes.len()).collect()] {
+            let (head, target) = (limits.max_head, limits.max_target);
+            assert_eq!(
+                parsed(&bytes, cuts, &limits),
+                whole,
+                "seed {seed:#x}, round {round}, max_head {head}, max_target {target}: {}",
+                shown(&bytes, "damaged")
+            );
+        }
+    }
+}
+
+#[test]
+fn of_two_limits_the_one_that_is_broken_first_is_named_however_the_head_comes() {
+    let limits = config();
+    // The head is too large before the target is too long: 5,000 empty lines are part of it.
+    let late = format!(
+        "{}GET /{} HTTP/1.1\r\n",
+        "\r\n".repeat(5000),
+        "t".repeat(9000)
+    );
+    // Not HTTP from the first byte, and longer than any line.
+    let noise = [0x16].repeat(9000);
+    for (bytes, expected) in [(late.into_bytes(), "HeadTooLarge"), (noise, "NotHttp")] {
+        let dribbled = parsed(&bytes, 0..bytes.len(), &limits);
+        assert!(dribbled.contains(expected), "{dribbled}");
+        assert_eq!(parsed(&bytes, [], &limits), dribbled);
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_one_is_refused() {
+    let server = server();
+    // SPEC: RFC 9112, 3.2: 400 to "a Host header field with an invalid field value"; RFC 9110,
+    // 4.2.1: an http URI without a host is to be rejected.
+    for host in [
+        "a b", "a/b", "a, b", "a?b", "a#b", "u@a", "a\\b", "<a>", "a:b", "a:80:80", "[::1",
+    ] {
+        let row = format!("GET /echo HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let (answer, after) = exchange(&server, [row.as_bytes()]);
+        assert_eq!((answer.status, after), (400, Closed), "{row:?}");
+    }
+    for target in [
+        "http:///echo",
+        "http://",
+        "http://:80/echo",
+        "http://a b/echo",
+    ] {
+        let row = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (answer, after) = exchange(&server, [row.as_bytes()]);
+        assert_eq!((answer.status, after), (400, Closed), "{row:?}");
+    }
+}
