@@ -138,10 +138,11 @@ impl Running {
     }
 
     fn close(&mut self) {
+        let Some(http) = self.http.take() else { return };
+        // ORDER: who is told that the hub is closed is told, too, that the connection is.
+        http.stop();
         self.hub.close();
-        if let Some(http) = self.http.take() {
-            http.shutdown();
-        }
+        http.shutdown();
     }
 }
 

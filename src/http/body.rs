@@ -82,7 +82,9 @@ impl BodyDecoder {
                         self.end_line(line, limits)?;
                     }
                     None => {
-                        self.check_line_limit(rest.len(), limits)?;
+                        // A CR at the end may be half of the line break.
+                        let length = rest.len() - usize::from(rest.ends_with(b"\r"));
+                        self.check_line_limit(length, limits)?;
                         return Ok(used);
                     }
                 },
@@ -117,8 +119,7 @@ impl BodyDecoder {
             State::Size if length > SIZE_LINE => {
                 Err(Refusal::Chunk("the line of a chunk's size is too long"))
             }
-            // Two bytes may be a line break of which the second has not come.
-            State::ChunkEnd if length > 1 => Err(Refusal::Chunk("a chunk is longer than its size")),
+            State::ChunkEnd if length > 0 => Err(Refusal::Chunk("a chunk is longer than its size")),
             State::Trailer(before) if before + length > limits.max_head => {
                 Err(Refusal::HeadTooLarge(limits.max_head))
             }

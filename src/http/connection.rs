@@ -41,6 +41,13 @@ pub(super) struct Connection<'a, D> {
 /// A stream that is to begin where the connection ended.
 pub(super) type Stream = (Box<dyn FnOnce(Takeover) + Send>, Takeover);
 
+/// What follows an answer.
+enum Next {
+    Request,
+    End,
+    Stream(Stream),
+}
+
 /// Why no request came.
 enum NoRequest {
     /// The peer has closed, gone silent, or is unreachable: nothing to say to it.
@@ -104,14 +111,23 @@ impl<'a, D: Door> Connection<'a, D> {
                     false,
                 ),
             };
-            let asked = Asked {
-                keep_alive,
-                ..asked
-            };
             // An answer that cannot be written has no reader: the connection is over.
-            let stream = self.answer(response, asked).ok()?;
-            if stream.is_some() || !keep_alive {
-                return stream;
+            match self
+                .answer(
+                    response,
+                    Asked {
+                        keep_alive,
+                        ..asked
+                    },
+                )
+                .ok()?
+            {
+                Next::Request => {}
+                Next::End => {
+                    close_gently(self.socket);
+                    return None;
+                }
+                Next::Stream(stream) => return Some(stream),
             }
             silence = self.config.idle_timeout;
         }
@@ -120,8 +136,12 @@ impl<'a, D: Door> Connection<'a, D> {
 
     /// Reads a whole request. `silence` is how long its first byte may take.
     fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
-        if self.buffer.is_empty() && self.read(silence)? == 0 {
-            return Err(NoRequest::Over);
+        let start = Instant::now();
+        while !self.has_begun() {
+            let left = silence.saturating_sub(start.elapsed());
+            if left.is_zero() || self.read(left)? == 0 {
+                return Err(NoRequest::Over);
+            }
         }
         self.door.is_busy();
         let head = self.head()?;
@@ -131,6 +151,18 @@ impl<'a, D: Door> Connection<'a, D> {
             body,
             peer: self.peer,
         })
+    }
+
+    /// Whether something of a request has arrived. Empty lines before it are nothing (RFC 9112,
+    /// 2.2): old clients send one behind the body of a POST.
+    fn has_begun(&mut self) -> bool {
+        let empty_lines = self
+            .buffer
+            .chunks(2)
+            .take_while(|two| two == b"\r\n")
+            .count();
+        self.buffer.drain(..2 * empty_lines);
+        !matches!(&*self.buffer, [] | [b'\r'])
     }
 
     fn head(&mut self) -> Result<RequestHead, NoRequest> {
@@ -199,7 +231,7 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     /// Writes the answer, or gives back the stream that it is.
-    fn answer(&self, response: Response, asked: Asked) -> io::Result<Option<Stream>> {
+    fn answer(&self, response: Response, asked: Asked) -> io::Result<Next> {
         let framing = asked.version.stream_framing();
         let (length, keep_alive) = match (&response.body, framing) {
             (Body::Bytes(bytes), _) => (Length::Known(bytes.len()), asked.keep_alive),
@@ -215,7 +247,7 @@ impl<'a, D: Door> Connection<'a, D> {
             Body::Takeover { first, take } => {
                 bytes.extend_from_slice(&first);
                 let socket = Arc::clone(self.socket);
-                return Ok(Some((
+                return Ok(Next::Stream((
                     take,
                     Takeover {
                         socket,
@@ -226,7 +258,7 @@ impl<'a, D: Door> Connection<'a, D> {
             }
         }
         write_within(self.socket, &bytes, self.config.write_timeout)?;
-        Ok(None)
+        Ok(if keep_alive { Next::Request } else { Next::End })
     }
 }
 

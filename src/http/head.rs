@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::Refusal;
-use super::target::{self, Query};
+use super::target::{self, Host, Query};
 use crate::config::Config;
 use crate::wire::Framing;
 
@@ -150,9 +150,9 @@ impl HeadParser {
     pub fn parse(&mut self, bytes: &[u8], limits: &Config) -> Result<Head, Refusal> {
         while let Some(length) = bytes[self.scanned..].iter().position(|&byte| byte == b'\n') {
             let end = self.scanned + length;
+            self.check_first_byte(bytes, limits)?;
             self.check_limits(end + 1, limits)?;
             if end == self.line || bytes[end - 1] != b'\r' {
-                self.check_first_byte(bytes)?;
                 return Err(Refusal::LineBreak);
             }
             let line = self.line..end - 1;
@@ -176,28 +176,35 @@ impl HeadParser {
             }
         }
         self.scanned = bytes.len();
+        self.check_first_byte(bytes, limits)?;
         self.check_limits(bytes.len(), limits)?;
-        self.check_first_byte(bytes)?;
         Ok(Head::Partial)
     }
 
-    /// LIMIT: the head, and before it the request line by itself, because 414 says more than 431.
+    /// LIMIT: the head, and in it the request line; whichever is broken by the earlier byte.
     fn check_limits(&self, end: usize, limits: &Config) -> Result<(), Refusal> {
         // "method SP target SP HTTP/1.1 CRLF", with room for a long method.
-        let longest_line = limits.max_target.saturating_add(64);
-        if self.request_line.is_none() && end - self.line > longest_line {
+        let longest_line = self
+            .line
+            .saturating_add(limits.max_target)
+            .saturating_add(64);
+        let in_request_line = self.request_line.is_none();
+        if in_request_line && longest_line < limits.max_head && end > longest_line {
             return Err(Refusal::TargetTooLong(limits.max_target));
         }
         if end > limits.max_head {
-            Err(Refusal::HeadTooLarge(limits.max_head))
-        } else {
-            Ok(())
+            return Err(Refusal::HeadTooLarge(limits.max_head));
         }
+        Ok(())
     }
 
     /// A client that speaks TLS, say, is told so at once and not when its time is up.
-    fn check_first_byte(&self, bytes: &[u8]) -> Result<(), Refusal> {
+    fn check_first_byte(&self, bytes: &[u8], limits: &Config) -> Result<(), Refusal> {
         match (&self.request_line, bytes.get(self.line)) {
+            // ORDER: the limit of the head comes first for a byte that breaks it.
+            (None, Some(_)) if self.line >= limits.max_head => {
+                self.check_limits(self.line + 1, limits)
+            }
             (None, Some(&first)) if first != b'\r' && !is_tchar(first) => Err(Refusal::NotHttp),
             _ => Ok(()),
         }
@@ -312,6 +319,15 @@ fn head(
         keep_alive: false,
     };
     let hosts = head.fields("host").count();
+    if let Some(host) = head
+        .fields("host")
+        .find(|host| !target::is_authority(host, Host::MayBeEmpty))
+    {
+        return Err(Refusal::Field(format!(
+            "Host is {:?}, it must be a name and may have a port",
+            String::from_utf8_lossy(host)
+        )));
+    }
     // SPEC: RFC 9112, 3.2: a 1.1 request without Host, and any with two, is a 400.
     if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
         return Err(Refusal::Host(hosts));

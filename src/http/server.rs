@@ -144,11 +144,17 @@ impl Handle {
         self.close();
     }
 
+    /// Begins the shutdown and does not wait: nobody is let in any more, connections without a
+    /// request are closed, and an answer is the last of its connection.
+    pub fn stop(&self) {
+        self.reception.close();
+    }
+
     fn close(&mut self) {
         let Some(threads) = self.threads.take() else {
             return;
         };
-        self.reception.close();
+        self.stop();
         self.waker.wake(self.local_addr);
         for thread in threads {
             // Both loops end when the server is closing; a panic in them has been reported by std.

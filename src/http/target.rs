@@ -60,11 +60,46 @@ fn behind_authority(target: &[u8]) -> Result<&[u8], Refusal> {
         return Err(Refusal::Target("it must begin with / or http://".into()));
     };
     let rest = &target[scheme.len()..];
-    match rest.iter().position(|&byte| byte == b'/' || byte == b'?') {
+    let end = rest.iter().position(|&byte| byte == b'/' || byte == b'?');
+    if !is_authority(&rest[..end.unwrap_or(rest.len())], Host::Needed) {
+        return Err(Refusal::Target(
+            "its host must be a name and may have a port".into(),
+        ));
+    }
+    match end {
         Some(at) if rest[at] == b'/' => Ok(&rest[at..]),
         Some(_) => Err(Refusal::Target("it has a query but no path".into())),
         None => Ok(b"/"),
     }
+}
+
+/// Whether a host must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    /// In a target: an `http` URI without a host is invalid (RFC 9110, 4.2.1).
+    Needed,
+    /// In the field: empty where the target has no authority (RFC 9112, 3.2).
+    MayBeEmpty,
+}
+
+/// SPEC: RFC 9110, 7.2: `Host = uri-host [ ":" port ]`; RFC 3986, 3.2.2: `host = IP-literal /
+/// IPv4address / reg-name`, `reg-name = *( unreserved / pct-encoded / sub-delims )`. User
+/// information is refused with the rest (RFC 9110, 4.2.4).
+pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
+    let (name, port) = match text.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if !text.ends_with(b"]") => (&text[..colon], &text[colon + 1..]),
+        _ => (text, &b""[..]),
+    };
+    let is_reg_name =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let is_name = match name {
+        [b'[', literal @ .., b']'] => literal
+            .iter()
+            .all(|byte| is_reg_name(byte) || *byte == b':'),
+        [] => host == Host::MayBeEmpty && text.is_empty(),
+        _ => name.iter().all(is_reg_name),
+    };
+    is_name && port.iter().all(u8::is_ascii_digit)
 }
 
 fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {

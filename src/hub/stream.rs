@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
 use crate::config::WRITE_BYTES;
-use crate::socket::{has_hung_up, write_within};
+use crate::socket::{close_gently, has_hung_up, write_within};
 use crate::wire::{Event, EventId, Frame, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
@@ -221,8 +221,7 @@ impl Out for SocketOut {
     }
 
     fn close(&mut self) {
-        // Best effort: the client may be gone.
-        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        close_gently(&self.socket);
     }
 }
 
