@@ -34,6 +34,8 @@ pub(super) struct Connection<'a, D> {
     pub(super) door: &'a D,
     /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
     buffer: Vec<u8>,
+    /// A request has ended, and the empty line that may be behind it has not come.
+    may_skip_line: bool,
     /// The read timeout that the socket has, so that it is set only when it changes.
     timeout: Option<Duration>,
 }
@@ -81,6 +83,7 @@ impl<'a, D: Door> Connection<'a, D> {
             config,
             door,
             buffer: Vec::new(),
+            may_skip_line: false,
             timeout: None,
         }
     }
@@ -130,6 +133,7 @@ impl<'a, D: Door> Connection<'a, D> {
                 Next::Stream(stream) => return Some(stream),
             }
             silence = self.config.idle_timeout;
+            self.may_skip_line = true;
         }
         None
     }
@@ -153,16 +157,18 @@ impl<'a, D: Door> Connection<'a, D> {
         })
     }
 
-    /// Whether something of a request has arrived. Empty lines before it are nothing (RFC 9112,
-    /// 2.2): old clients send one behind the body of a POST.
+    /// Whether something of a request has arrived. One empty line behind a request is not: old
+    /// clients end the body of a POST with it (RFC 9112, 2.2).
     fn has_begun(&mut self) -> bool {
-        let empty_lines = self
-            .buffer
-            .chunks(2)
-            .take_while(|two| two == b"\r\n")
-            .count();
-        self.buffer.drain(..2 * empty_lines);
-        !matches!(&*self.buffer, [] | [b'\r'])
+        if self.may_skip_line && self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
+            self.may_skip_line = false;
+        }
+        match &*self.buffer {
+            [] => false,
+            [b'\r'] => !self.may_skip_line,
+            _ => true,
+        }
     }
 
     fn head(&mut self) -> Result<RequestHead, NoRequest> {

@@ -145,7 +145,10 @@ impl Subscription {
                 _ => Farewell::HungUp,
             }),
         };
+        let Stream { mut out, .. } = stream;
+        // ORDER: out of the registry first. To close may take a moment.
         self.leave(farewell);
+        out.close();
         farewell
     }
 
@@ -443,7 +446,6 @@ impl<O: Out> Stream<'_, O> {
             let framing = self.lane.framing;
             self.write(&[comment.bytes(framing), framing.end()].concat())?;
         }
-        self.out.close();
         Ok(())
     }
 }

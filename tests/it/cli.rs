@@ -535,15 +535,23 @@ fn a_request_in_flight_is_answered_before_the_end() {
     let mut raw = request_in_flight(serving.address);
     serving.process.signal("TERM");
     up_to(&serving.process.err, "closing");
+    eventually("nobody is let in any more", || {
+        std::net::TcpStream::connect(serving.address).is_err()
+    });
     raw.send("whole");
     let answer = raw.answer();
-    // Too late to be published, and never in silence.
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.field("retry-after").is_some(), "{answer:?}");
-    assert!(
-        answer.text().contains("the server is closing"),
-        "{answer:?}"
-    );
+    // In time to be published or too late for it, but never in silence.
+    match answer.status {
+        200 => assert!(answer.text().contains("\"recipients\":0"), "{answer:?}"),
+        _ => {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(answer.field("retry-after").is_some(), "{answer:?}");
+            assert!(
+                answer.text().contains("the server is closing"),
+                "{answer:?}"
+            );
+        }
+    }
     assert_eq!(answer.field("connection"), Some("close"));
     assert_eq!(serving.process.exit_code(), Some(0));
 }
