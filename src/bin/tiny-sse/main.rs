@@ -6,7 +6,7 @@ mod args;
 mod system;
 
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -60,7 +60,7 @@ fn serve(options: Options) -> Result<(), String> {
     let running = server
         .spawn()
         .map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(&running.local_addr().to_string());
+    greet(running.local_addr());
     let signal = signals.wait();
     signals.exit_at_the_next();
     eprintln!("tiny-sse: {signal}: closing; once more to end at once");
@@ -69,13 +69,14 @@ fn serve(options: Options) -> Result<(), String> {
 }
 
 /// What a person does next.
-fn greet(address: &str) {
-    let url = format!(
-        "http://{}",
-        address
-            .replace("0.0.0.0:", "127.0.0.1:")
-            .replace("[::]:", "[::1]:")
-    );
+fn greet(address: SocketAddr) {
+    let mut reachable = address;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => reachable.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    let url = format!("http://{reachable}");
     let text = format!(
         "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    curl -d 'hello' {url}/events\n\n",
         env!("CARGO_PKG_VERSION")
