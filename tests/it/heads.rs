@@ -307,7 +307,11 @@ fn limits() -> Vec<MadeRow> {
         let rest = format!("{rest:x}\r\n{}\r\n", ".".repeat(rest));
         format!(
             "{CHUNKED}{chunk}{}0\r\n\r\n",
-            if bytes % 0x8000 == 0 { "" } else { &rest }
+            if bytes.is_multiple_of(0x8000) {
+                ""
+            } else {
+                &rest
+            }
         )
         .into()
     };
