@@ -172,7 +172,7 @@ pub(crate) const WRITE_BYTES: usize = 64 * KIB;
 
 /// What a connection that is to be closed may still send, and for how long. Closing a socket with
 /// bytes unread resets it, and a reset takes our last answer away from the peer.
-pub(crate) const LINGER_BYTES: usize = MIB;
+pub(crate) const LINGER_BYTES: usize = 8 * MIB;
 /// See [`LINGER_BYTES`].
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 

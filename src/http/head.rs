@@ -147,6 +147,10 @@ impl HeadParser {
     /// # Errors
     ///
     /// What has come cannot be the beginning of a request that is served.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is shorter than in the call before.
     pub fn parse(&mut self, bytes: &[u8], limits: &Config) -> Result<Head, Refusal> {
         while let Some(length) = bytes[self.scanned..].iter().position(|&byte| byte == b'\n') {
             let end = self.scanned + length;
@@ -353,9 +357,11 @@ fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusa
             return Err(Refusal::AmbiguousLength);
         }
         if !coding.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            return Err(Refusal::TransferEncoding(
-                String::from_utf8_lossy(coding).into_owned(),
-            ));
+            let found: Vec<_> = head
+                .fields("transfer-encoding")
+                .map(String::from_utf8_lossy)
+                .collect();
+            return Err(Refusal::TransferEncoding(found.join(", ")));
         }
         return Ok(BodyLength::Chunked);
     }

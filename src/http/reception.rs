@@ -97,6 +97,10 @@ impl Reception {
     pub(super) fn enter(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
         let mut table = self.table();
+        // ORDER: asked under the lock under which `close` takes the arrivals; behind it nobody would.
+        if table.closing {
+            return;
+        }
         if table.places.len() >= self.config.max_connections() {
             drop(table);
             return self.turn_away(&socket, "Too many connections");
@@ -258,7 +262,12 @@ impl Reception {
         let _ = socket.set_nonblocking(true);
         let _ = socket.write(&bytes);
         let _ = socket.shutdown(Shutdown::Write);
-        let _ = socket.read(&mut [0; 1024]);
+        // LIMIT: a few reads, which do not wait; more than a head it has no business to send.
+        for _ in 0..16 {
+            if !matches!(socket.read(&mut [0; 1024]), Ok(1..)) {
+                break;
+            }
+        }
     }
 
     /// Begins the shutdown: no new request is waited for, and who waits for one is woken.

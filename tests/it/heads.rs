@@ -302,18 +302,12 @@ fn limits() -> Vec<MadeRow> {
         [head.into_bytes(), vec![b'.'; bytes]].concat()
     };
     let chunks = |bytes: usize| {
-        let chunk = format!("8000\r\n{}\r\n", ".".repeat(0x8000)).repeat(bytes / 0x8000);
-        let rest = bytes % 0x8000;
-        let rest = format!("{rest:x}\r\n{}\r\n", ".".repeat(rest));
-        format!(
-            "{CHUNKED}{chunk}{}0\r\n\r\n",
-            if bytes.is_multiple_of(0x8000) {
-                ""
-            } else {
-                &rest
-            }
-        )
-        .into()
+        let body = vec![b'.'; bytes];
+        let chunks = body.chunks(0x8000).flat_map(|chunk| {
+            [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
+        });
+        let head = CHUNKED.bytes().chain(chunks);
+        head.chain(*b"0\r\n\r\n").collect()
     };
     let size_line =
         |bytes: usize| format!("{CHUNKED}5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(bytes - 2)).into();
