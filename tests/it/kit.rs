@@ -265,10 +265,16 @@ impl Stream {
     /// The next event; `None` when the stream has ended, by a last chunk or without.
     #[track_caller]
     pub fn try_next(&mut self) -> Option<Message> {
+        let start = Instant::now();
         while self.messages.is_empty() {
             if !self.read() {
                 return None;
             }
+            // A heartbeat is something read, and yet not what is waited for.
+            assert!(
+                start.elapsed() < DEADLINE,
+                "no event within {DEADLINE:?}, only comments"
+            );
         }
         self.messages.pop_front()
     }
@@ -382,5 +388,15 @@ impl Drop for Random {
         if std::thread::panicking() {
             eprintln!("seed: TINY_SSE_SEED={}", self.seed);
         }
+    }
+}
+
+/// Does something at the end of the scope, also when the test fails there: what the threads of the
+/// test go by, lest it wait for them for ever.
+pub struct Finally<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }

@@ -5,9 +5,11 @@ mod kit;
 
 mod cli;
 mod connections;
+mod crowd;
 mod endpoints;
 mod heads;
 mod lifecycle;
+mod order;
 mod resume;
 mod slow;
 mod tidy;

@@ -7,7 +7,7 @@ use std::thread;
 
 use tiny_sse::{Config, Cursor, Decoder, Event, Farewell, Hub, Message, Pattern, Subscribe, Topic};
 
-use crate::kit::{Random, Stream, config, get, number_after, post, server};
+use crate::kit::{Finally, Random, Stream, config, get, number_after, post, server};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -352,14 +352,6 @@ fn while_a_publisher_is_flat_out(
             round(count, number, id);
         }
     });
-}
-
-struct Finally<F: Fn()>(F);
-
-impl<F: Fn()> Drop for Finally<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 /// So much that nothing is evicted between the choice of a cursor and its use.
