@@ -110,7 +110,7 @@ fn what_is_for_one_client_alone_keeps_its_place_among_what_its_publisher_said_to
     assert_each_publishers_order(&data, |_| true);
     let public: Vec<_> = mine
         .iter()
-        .filter(|event| number_after(&event.data, "n") % 3 != 0)
+        .filter(|event| !number_after(&event.data, "n").is_multiple_of(3))
         .collect();
     for stream in &mut others {
         for expected in &public {
@@ -120,7 +120,7 @@ fn what_is_for_one_client_alone_keeps_its_place_among_what_its_publisher_said_to
     // What was for it alone is not kept, so it does not move the cursor either.
     let mut cursor = &cursor_before;
     for event in &mine {
-        if number_after(&event.data, "n") % 3 == 0 {
+        if number_after(&event.data, "n").is_multiple_of(3) {
             assert_eq!(&event.last_event_id, cursor);
         }
         cursor = &event.last_event_id;
