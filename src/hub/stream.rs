@@ -6,6 +6,10 @@
 //! `lane.rs`). It wakes for what the socket did not take, to look whether the client is still
 //! there, for a heartbeat, and for the end.
 
+#[cfg(test)]
+#[path = "model.rs"]
+mod model;
+
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -269,15 +273,19 @@ impl<O: Out> Stream<'_, O> {
             return Ok(farewell);
         }
         loop {
-            let farewell = match self.next()? {
-                Some(message) => self.write_queue(message)?,
-                None if self.out.has_hung_up() => Some(Farewell::HungUp),
-                None => self.beat()?,
-            };
-            if let Some(farewell) = farewell {
+            if let Some(farewell) = self.turn()? {
                 self.part(farewell)?;
                 return Ok(farewell);
             }
+        }
+    }
+
+    /// One turn of the main loop: what is in the queue, or a look after the client.
+    fn turn(&mut self) -> io::Result<Option<Farewell>> {
+        match self.next()? {
+            Some(message) => self.write_queue(message),
+            None if self.out.has_hung_up() => Ok(Some(Farewell::HungUp)),
+            None => self.beat(),
         }
     }
 
