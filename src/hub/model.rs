@@ -30,7 +30,11 @@ struct World {
     hung_up: bool,
     /// Both directions were ended by us.
     cut: bool,
+    /// How the client's thread has ended, if it has.
+    ending: Option<Farewell>,
 }
+
+const FAN_OUT: &str = "the fan-out";
 
 impl World {
     /// Xorshift: plain, and the same everywhere.
@@ -105,6 +109,8 @@ thread_local! {
 struct Fake {
     world: Arc<Mutex<World>>,
     lane: Arc<Mutex<Option<Arc<Lane>>>>,
+    /// One whose heartbeats are always due, and one whose never are.
+    hubs: [&'static Hub; 2],
 }
 
 impl Fake {
@@ -126,9 +132,23 @@ impl Fake {
         lane.offer(&bytes.into(), 0);
     }
 
+    /// A turn of the client's thread, at which a heartbeat is due or is not.
+    fn turn(&self, stream: &mut Stream<'static, Fake>) {
+        if self.with(|world| world.ending.is_some()) {
+            return;
+        }
+        stream.hub = self.hubs[self.with(|world| world.below(2))];
+        let ending = match stream.turn(Duration::ZERO) {
+            Ok(ending) => ending,
+            Err(_) => Some(stream.lane.ending().unwrap_or(Farewell::HungUp)),
+        };
+        self.with(|world| world.ending = ending);
+    }
+
     /// Somewhere in the middle of the client's thread: the fan-out may come by.
     fn maybe_fan_out(&self) {
-        if self.with(|world| world.below(3) == 0) {
+        // There is one fan-out: not while it is in the middle of a write itself.
+        if self.with(|world| world.writer != Some(FAN_OUT) && world.below(3) == 0) {
             self.fan_out();
         }
     }
@@ -136,16 +156,12 @@ impl Fake {
 
 impl Socket for Fake {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.with(|world| world.begin("the fan-out", false));
+        self.with(|world| world.begin(FAN_OUT, false));
         if self.with(|world| world.below(2) == 0) {
             // In the middle of the fan-out's write the client's thread wakes.
             STREAM.with(|stream| {
                 if let Ok(mut stream) = stream.try_borrow_mut() {
-                    let ended = stream.as_mut().map(Stream::turn);
-                    assert!(
-                        !matches!(ended, Some(Ok(Some(_)))),
-                        "it ended under the fan-out's hands"
-                    );
+                    stream.as_mut().map(|stream| self.turn(stream));
                 }
             });
         }
@@ -204,7 +220,7 @@ impl Out for Fake {
     }
 
     fn has_hung_up(&mut self) -> bool {
-        // Between two turns the fan-out may find the lane idle. It must not call back here.
+        self.maybe_fan_out();
         self.with(|world| world.hung_up || world.cut)
     }
 
@@ -212,7 +228,7 @@ impl Out for Fake {
 }
 
 /// One client's life. Answers how it ended, if it did.
-fn live(hub: &'static Hub, seed: u64) -> Option<Farewell> {
+fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     let limit = 400;
     let (lane, queue) = Lane::new(
         "model".into(),
@@ -230,10 +246,12 @@ fn live(hub: &'static Hub, seed: u64) -> Option<Farewell> {
         offered: 0,
         hung_up: false,
         cut: false,
+        ending: None,
     };
     let fake = Fake {
         world: Arc::new(Mutex::new(world)),
         lane: Arc::new(Mutex::new(Some(Arc::clone(&lane)))),
+        hubs,
     };
     lane.go_live(0);
     lane.open(Arc::new(fake.clone()));
@@ -241,7 +259,7 @@ fn live(hub: &'static Hub, seed: u64) -> Option<Farewell> {
     let queue: &'static Receiver<Message> = Box::leak(Box::new(queue));
     let lane: &'static Arc<Lane> = Box::leak(Box::new(lane));
     let stream = Stream {
-        hub,
+        hub: hubs[0],
         lane,
         queue,
         out: fake.clone(),
@@ -249,26 +267,22 @@ fn live(hub: &'static Hub, seed: u64) -> Option<Farewell> {
         holds_baton: true,
     };
     STREAM.set(Some(stream));
-    let turn = || STREAM.with(|stream| stream.borrow_mut().as_mut().expect("a stream").turn());
-    let mut ending = None;
+    let turn = || STREAM.with(|stream| fake.turn(stream.borrow_mut().as_mut().expect("a stream")));
     for _ in 0..fake.with(|world| 20 + world.below(60)) {
         match fake.with(|world| world.below(100)) {
             0 => fake.with(|world| world.hung_up = true),
             1 => lane.end(Farewell::Kicked),
             2..50 => fake.fan_out(),
-            _ => match turn() {
-                Ok(None) => {}
-                Ok(Some(farewell)) => ending = Some(farewell),
-                Err(_) => ending = Some(lane.ending().unwrap_or(Farewell::HungUp)),
-            },
+            _ => turn(),
         }
-        if ending.is_some() {
+        if fake.with(|world| world.ending.is_some()) {
             break;
         }
     }
     // Whoever is still there gets all that was said, once nothing more is said.
     fake.lane.lock().unwrap().take();
     STREAM.with(|stream| drop(stream.borrow_mut().take()));
+    let ending = fake.with(|world| world.ending);
     let quiet = !fake.with(|world| world.hung_up || world.cut);
     if ending.is_none() && quiet && lane.ending().is_none() {
         while let Ok(message) = queue.try_recv() {
@@ -288,12 +302,14 @@ const LIVES: u64 = 10_000;
 
 #[test]
 fn whatever_happens_bytes_come_in_order_once_and_from_one_writer() {
-    let config = Config {
-        heartbeat: Duration::from_nanos(1),
-        ..Config::default()
-    };
-    let hub: &'static Hub = Box::leak(Box::new(Hub::new(config).unwrap()));
-    let endings: Vec<_> = (1..=LIVES).map(|seed| live(hub, seed)).collect();
+    let hubs = [Duration::from_nanos(1), Duration::from_secs(3600)].map(|heartbeat| {
+        let config = Config {
+            heartbeat,
+            ..Config::default()
+        };
+        &*Box::leak(Box::new(Hub::new(config).unwrap()))
+    });
+    let endings: Vec<_> = (1..=LIVES).map(|seed| live(hubs, seed)).collect();
     // The model is worth something only if it gets everywhere.
     for ending in [
         None,

@@ -273,16 +273,17 @@ impl<O: Out> Stream<'_, O> {
             return Ok(farewell);
         }
         loop {
-            if let Some(farewell) = self.turn()? {
+            if let Some(farewell) = self.turn(self.until_beat())? {
                 self.part(farewell)?;
                 return Ok(farewell);
             }
         }
     }
 
-    /// One turn of the main loop: what is in the queue, or a look after the client.
-    fn turn(&mut self) -> io::Result<Option<Farewell>> {
-        match self.next()? {
+    /// One turn of the main loop: what comes into the queue within `patience`, or a look after the
+    /// client.
+    fn turn(&mut self, patience: Duration) -> io::Result<Option<Farewell>> {
+        match self.next(patience)? {
             Some(message) => self.write_queue(message),
             None if self.out.has_hung_up() => Ok(Some(Farewell::HungUp)),
             None => self.beat(),
@@ -337,8 +338,8 @@ impl<O: Out> Stream<'_, O> {
         Some(None)
     }
 
-    /// The next message; `None` when it is time to look after the client.
-    fn next(&mut self) -> io::Result<Option<Message>> {
+    /// The next message; `None` if none came within `patience`.
+    fn next(&mut self, patience: Duration) -> io::Result<Option<Message>> {
         if self.holds_baton {
             if let Ok(message) = self.queue.try_recv() {
                 return Ok(Some(message));
@@ -353,11 +354,7 @@ impl<O: Out> Stream<'_, O> {
                 (self.owed, self.holds_baton) = (0, false);
             }
         }
-        let (now, due) = (self.hub.shared.now_ms(), self.beat_due());
-        match self
-            .queue
-            .recv_timeout(Duration::from_millis(due.saturating_sub(now)))
-        {
+        match self.queue.recv_timeout(patience) {
             Ok(message) => {
                 // Whoever raised the backlog from 0 left it to us with this message.
                 self.take_baton()?;
@@ -427,6 +424,10 @@ impl<O: Out> Stream<'_, O> {
     /// When the next heartbeat is due, if nothing is written until then.
     fn beat_due(&self) -> u64 {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
+    }
+
+    fn until_beat(&self) -> Duration {
+        Duration::from_millis(self.beat_due().saturating_sub(self.hub.shared.now_ms()))
     }
 
     /// Writes a heartbeat, if one is due and the fan-out is not just writing something better.
