@@ -160,8 +160,10 @@ impl Socket for Fake {
         if self.with(|world| world.below(2) == 0) {
             // In the middle of the fan-out's write the client's thread wakes.
             STREAM.with(|stream| {
-                if let Ok(mut stream) = stream.try_borrow_mut() {
-                    stream.as_mut().map(|stream| self.turn(stream));
+                if let Ok(mut stream) = stream.try_borrow_mut()
+                    && let Some(stream) = stream.as_mut()
+                {
+                    self.turn(stream);
                 }
             });
         }
