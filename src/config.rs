@@ -213,3 +213,7 @@ pub(crate) const MAPS_PER_THREAD: usize = 4;
 
 /// The stack of a signal handler with its guard, generously.
 pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
+
+/// Address space that must be there beside a new thread's stack, for what other threads may
+/// allocate meanwhile.
+pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::connection::{Connection, Door, Stream};
 use super::response::{Frame, Length};
 use super::{Request, Response};
-use crate::config::{CLERK_PATIENCE, Config, LAST_WAIT};
+use crate::config::{ADDRESSES_SPARE, CLERK_PATIENCE, Config, LAST_WAIT};
 
 /// What the threads of a server share.
 pub(super) struct Reception {
@@ -158,15 +158,25 @@ impl Reception {
 
     fn start_clerk(self: &Arc<Self>) -> io::Result<()> {
         let reception = Arc::clone(self);
-        let clerk = self.thread("clerk").spawn(move || reception.work())?;
+        let clerk = self.thread("clerk")?.spawn(move || reception.work())?;
         self.table().clerks.insert(clerk.thread().id(), clerk);
         Ok(())
     }
 
-    fn thread(&self, name: &str) -> thread::Builder {
-        thread::Builder::new()
+    /// What a thread is made by, if there is memory for one more.
+    ///
+    /// A thread that has begun and cannot map the stack of its signal handler makes std abort the
+    /// process, and so does any small allocation that fails. So room is asked for before, where
+    /// the answer can still be 503; nothing of it is touched.
+    fn thread(&self, name: &str) -> io::Result<thread::Builder> {
+        let mut room: Vec<u8> = Vec::new();
+        room.try_reserve_exact(self.config.stack_bytes + ADDRESSES_SPARE)
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // Or else the compiler sees that nobody uses it, and does not ask.
+        drop(std::hint::black_box(room));
+        Ok(thread::Builder::new()
             .name(name.into())
-            .stack_size(self.config.stack_bytes)
+            .stack_size(self.config.stack_bytes))
     }
 
     /// The clerk that was counted will not come; answers the connection that has none now.
@@ -222,7 +232,7 @@ impl Reception {
     /// Gives a stream its thread.
     fn begin(&self, (take, takeover): Stream, place: Place, socket: &TcpStream, peer: SocketAddr) {
         let key = place.key;
-        let thread = self.thread("stream").spawn(move || {
+        let stream = move || {
             if catch_unwind(AssertUnwindSafe(|| take(takeover))).is_err() {
                 place
                     .reception
@@ -231,7 +241,10 @@ impl Reception {
                     .error(format_args!("the stream to {peer} panicked; closed"));
             }
             drop(place);
-        });
+        };
+        let thread = self
+            .thread("stream")
+            .and_then(|thread| thread.spawn(stream));
         match thread {
             Ok(thread) => {
                 if let Some(entry) = self.table().places.get_mut(&key) {
