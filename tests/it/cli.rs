@@ -701,3 +701,52 @@ fn a_standard_output_that_nobody_reads_does_not_hurt() {
     let mut help = Process::spawn(Command::new(PROGRAM).arg("--help").stdout(closed_pipe()));
     assert_eq!(help.exit_code(), Some(0));
 }
+
+// ---- a machine that gives too little
+
+#[test]
+fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
+    // `ulimit -u` does not bind root; `-v` binds everybody. The fan-out, the clerks and their
+    // arenas have room in it, a thousand streams do not.
+    let script = format!("ulimit -v 700000; exec '{PROGRAM}' --listen 127.0.0.1:0 --log off");
+    let mut command = Command::new("sh");
+    let piped = command
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Process::spawn(piped);
+    let line = up_to(&process.out, "listens on ").pop().unwrap();
+    let address: SocketAddr = line
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .expect("an address");
+    let mut streams = Vec::new();
+    let refusal = loop {
+        let mut raw = Raw::connect(address);
+        raw.send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        let answer = raw.head();
+        if answer.status != 200 {
+            break answer;
+        }
+        streams.push(raw);
+        assert!(streams.len() < 5000, "the address space does not run out");
+    };
+    assert_eq!(
+        (refusal.status, refusal.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert!(!streams.is_empty(), "nobody was let in at all");
+    // Those that are there go on, and there is room again when some have left.
+    let before = streams.len();
+    streams.truncate(before / 2);
+    eventually("room again", || {
+        let mut raw = Raw::connect(address);
+        raw.send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        post(address, "/events", "are you there");
+        raw.head().status == 200
+    });
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
+}
