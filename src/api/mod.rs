@@ -25,7 +25,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// The endpoints of `hub`. Of `config`, `retry` and `heartbeat` show in answers.
+    /// The endpoints of `hub`. Of `config`, `retry` shows in answers, as `Retry-After`.
     pub fn new(hub: Hub, config: Config) -> Api {
         Api { hub, config }
     }
