@@ -155,3 +155,42 @@ fn several_events_published_together_are_not_interrupted() {
         );
     }
 }
+
+#[test]
+fn a_farewell_comes_behind_what_was_published_before_it() {
+    let server = server(config());
+    let (hub, address) = (server.hub(), server.local_addr());
+    for round in 0..100 {
+        let mut stream = Stream::subscribe(address, "/events?client_id=me&topic=a");
+        let publish = |text: String, topic: Option<&str>| {
+            let event = Event::new(text);
+            let event = match topic {
+                Some(topic) => event.with_topic(Topic::new(topic).unwrap()),
+                None => event,
+            };
+            hub.publish(event).unwrap()
+        };
+        assert_eq!(publish("for all".into(), None).recipients, 1);
+        hub.send_to("me", &Event::new("for me")).unwrap();
+        assert_eq!(publish(round.to_string(), Some("a")).recipients, 1);
+        assert_eq!(publish("for others".into(), Some("b")).recipients, 0);
+        // By turns it is asked to leave, and replaced.
+        let _successor = if round % 2 == 0 {
+            assert!(hub.disconnect("me"));
+            None
+        } else {
+            Some(Stream::subscribe(address, "/events?client_id=me&topic=a"))
+        };
+        publish("too late".into(), Some("a"));
+        let seen: Vec<String> = std::iter::from_fn(|| stream.try_next())
+            .map(|event| event.data)
+            .collect();
+        assert_eq!(
+            seen,
+            ["for all", "for me", &round.to_string()],
+            "round {round}"
+        );
+        assert!(stream.has_ended, "round {round}: cut off");
+        hub.disconnect("me");
+    }
+}

@@ -440,6 +440,119 @@ fn who_is_let_in_and_served_later_has_missed_nothing() {
     }
 }
 
+/// Lets a client in, waits for `between`, and writes its stream until it ends or has brought
+/// `enough` messages.
+fn served(
+    hub: &Hub,
+    cursor: Cursor,
+    enough: usize,
+    between: impl FnOnce(),
+) -> (Farewell, Vec<Message>) {
+    let wish = Subscribe {
+        cursor,
+        ..Subscribe::default()
+    };
+    let subscription = hub.subscribe(wish).unwrap();
+    between();
+    let mut reader = Reader::new(enough);
+    let farewell = subscription.write_to(&mut reader);
+    (farewell, reader.messages)
+}
+
+#[test]
+fn who_comes_back_to_the_oldest_event_gets_it_though_new_ones_push_it_out() {
+    // The history is full, as it always is in a server that has run for a while.
+    let hub = Hub::new(Config {
+        history_events: 100,
+        queue_bytes: 64,
+        ..config()
+    })
+    .unwrap();
+    let publish = |number: usize| {
+        let event = Event::new(number.to_string());
+        hub.publish(event).unwrap().id.to_string()
+    };
+    let ids: Vec<_> = (0..200).map(publish).collect();
+    for (round, cursor) in ["earliest", "before the oldest", "evicted"]
+        .iter()
+        .enumerate()
+    {
+        let oldest = 100 + 10 * round;
+        let (from, complete) = match *cursor {
+            "earliest" => (Cursor::Earliest, true),
+            "evicted" => (Cursor::After(ids[3].clone()), false),
+            _ => (Cursor::After(ids[oldest - 1].clone()), true),
+        };
+        // A tenth of it is new before the client's thread has come to read.
+        let new = || (0..10).for_each(|new| drop(publish(200 + 10 * round + new)));
+        let (_, messages) = served(&hub, from, 12, new);
+        let recovery = format!(r#""replayed":100,"complete":{complete}"#);
+        assert!(
+            messages[1].data.contains(&recovery),
+            "{cursor}: {}",
+            messages[1].data
+        );
+        let events = messages[2..].iter().map(|event| event.data.clone());
+        let expected = (oldest..).map(|number| number.to_string());
+        assert!(messages.len() >= 12, "{cursor}: no events");
+        assert!(
+            events
+                .zip(expected)
+                .all(|(seen, expected)| seen == expected),
+            "{cursor}"
+        );
+    }
+}
+
+#[test]
+fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history() {
+    const QUEUE: usize = 64 << 10;
+    for bytes in [1, 30, 200, 1_000, 5_000] {
+        let hub = Hub::new(Config {
+            history_events: 10,
+            queue_bytes: QUEUE,
+            ..config()
+        })
+        .unwrap();
+        let cursor = hub.publish(Event::new("")).unwrap().id.to_string();
+        // Nobody serves it: what comes fills its queue.
+        let slow = hub.subscribe(Subscribe::default()).unwrap();
+        let text = "x".repeat(bytes);
+        let (mut sent, mut count) = (0, 0);
+        while sent < QUEUE * 3 / 2 {
+            hub.publish(Event::new(&*text)).unwrap();
+            // `id: 1763790000123-0`, `data: `, and their line breaks.
+            (sent, count) = (sent + bytes + 28, count + 1);
+        }
+        let farewell = slow.write_to(&mut io::sink());
+        assert_eq!(farewell, Farewell::FellBehind, "{bytes} bytes each");
+        let (_, messages) = served(&hub, Cursor::After(cursor), 2, || ());
+        let recovery = format!(r#""replayed":{count},"complete":true}}"#);
+        assert!(
+            messages[1].data.ends_with(&recovery),
+            "{bytes} bytes each, {count} of them: {}",
+            messages[1].data
+        );
+    }
+}
+
+#[test]
+fn a_hub_that_closes_says_goodbye_behind_the_replay() {
+    let hub = Hub::new(config()).unwrap();
+    // Several pieces.
+    let text = "x".repeat(1_000);
+    for _ in 0..500 {
+        hub.publish(Event::new(&*text)).unwrap();
+    }
+    let witness = hub.subscribe(Subscribe::default()).unwrap();
+    let (farewell, messages) = served(&hub, Cursor::Earliest, usize::MAX, || {
+        hub.close();
+        // When one of them has heard it, the other has too, or is about to.
+        witness.write_to(&mut io::sink());
+    });
+    assert_eq!((farewell, messages.len()), (Farewell::ServerClosing, 502));
+}
+
 #[test]
 fn the_numbers_of_the_history_are_those_of_what_can_be_replayed() {
     let server = server(config());

@@ -1,10 +1,12 @@
 //! Those who read too slowly: what they cost, how they are let go, and that nobody else notices.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tiny_sse::{Config, Event, Running};
+use tiny_sse::{Config, Event, Farewell, Hub, Running, Subscribe};
 
 use crate::kit::{DEADLINE, Stream, config, eventually, get, number_after, post, server};
 
@@ -228,4 +230,100 @@ fn a_write_that_takes_too_long_ends_the_stream() {
         }
         cursor = back.cursor().to_owned();
     }
+}
+
+/// Counts what it is given; the first time that it gets an event it does something.
+struct Writer<'a> {
+    bytes: &'a AtomicUsize,
+    at_first_event: Option<Box<dyn FnOnce() + 'a>>,
+}
+
+impl std::io::Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        if bytes.windows(5).any(|five| five == b"small") {
+            self.at_first_event.take().into_iter().for_each(|act| act());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written() {
+    const LARGE: usize = 100 << 10;
+    let hub = Hub::new(Config {
+        queue_bytes: 16 << 10,
+        ..config()
+    })
+    .unwrap();
+    let [busy, idle] = ["busy", "idle"].map(|name| {
+        let wish = Subscribe {
+            client_id: Some(name.parse().unwrap()),
+            ..Subscribe::default()
+        };
+        hub.subscribe(wish).unwrap()
+    });
+    let (to_busy, to_idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            idle.write_to(&mut Writer {
+                bytes: &to_idle,
+                at_first_event: None,
+            })
+        });
+        let busy = scope.spawn(|| {
+            busy.write_to(&mut Writer {
+                bytes: &to_busy,
+                at_first_event: Some(Box::new(|| {
+                    // The large event passes the fan-out while the small one is in our hands.
+                    eventually("idle again", || to_idle.load(Ordering::Relaxed) > 0);
+                    hub.publish(Event::new("x".repeat(LARGE))).unwrap();
+                    eventually("passed", || to_idle.load(Ordering::Relaxed) > LARGE);
+                })),
+            })
+        });
+        hub.send_to("busy", &Event::new("small")).unwrap();
+        eventually("the large event", || {
+            to_busy.load(Ordering::Relaxed) > LARGE || busy.is_finished()
+        });
+        hub.close();
+        let farewell = busy.join().unwrap();
+        assert_eq!(farewell, Farewell::ServerClosing);
+        assert!(to_busy.load(Ordering::Relaxed) > LARGE);
+    });
+}
+
+#[test]
+fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
+    const LARGE: usize = 32 << 20;
+    let write_timeout = Duration::from_secs(1);
+    let server = server(Config {
+        write_timeout,
+        queue_bytes: 64 << 20,
+        history_bytes: 64 << 20,
+        ..config()
+    });
+    let mut stream = Stream::subscribe(server.local_addr(), "/events");
+    publish(&server, 7, LARGE);
+    // It reads on whenever a tenth of the timeout has passed: slowly, but there is no time as long
+    // as the timeout in which it takes nothing. This pause is what is tested, not a wait.
+    let (start, mut read, mut bytes) = (Instant::now(), 0, vec![0; 2 << 20]);
+    while read < LARGE {
+        let (_sender, pause) = mpsc::channel::<()>();
+        let _ = pause.recv_timeout(write_timeout / 10);
+        let mut count = 0;
+        while count < bytes.len() && read + count < LARGE {
+            match stream.raw.socket.read(&mut bytes[count..]) {
+                Ok(0) | Err(_) => panic!("cut off after {} bytes", read + count),
+                Ok(more) => count += more,
+            }
+        }
+        read += count;
+    }
+    assert!(start.elapsed() > write_timeout, "too fast to test anything");
+    assert_farewells(&server, &[]);
 }
