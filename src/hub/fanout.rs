@@ -6,7 +6,7 @@
 //! by one pass over the sockets.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,6 +36,14 @@ impl Item {
             Item::Farewell(..) => 0,
         }
     }
+
+    /// Who is told to leave by this, and was taken out of the registry when it was left.
+    fn dismissed(&self) -> Option<Arc<Lane>> {
+        match self {
+            Item::Farewell(lane, Farewell::Kicked | Farewell::Replaced) => Some(Arc::clone(lane)),
+            _ => None,
+        }
+    }
 }
 
 /// What can be done without the lock.
@@ -55,7 +63,7 @@ pub(super) fn run(shared: &Shared) {
                     lanes.iter().for_each(|lane| parcel.offer_to(lane, now_ms))
                 }
                 Step::Private(lane, frame) => lane.offer(&frame.shared(lane.framing), now_ms),
-                Step::Farewell(lane, farewell) => lane.end(farewell),
+                Step::Farewell(lane, farewell) => lane.end(farewell, now_ms),
             }
         }
     }
@@ -64,6 +72,9 @@ pub(super) fn run(shared: &Shared) {
 /// Turns a batch into steps, under the lock: who is listening is decided here.
 pub(super) fn plan(items: Vec<Item>, registry: &Registry) -> Vec<Step> {
     let (mut steps, mut events) = (Vec::new(), Vec::new());
+    // Who is told to leave in this batch is out of the registry already, but not yet deaf: what
+    // was published before is for it too.
+    let mut leaving: VecDeque<Arc<Lane>> = items.iter().filter_map(Item::dismissed).collect();
     for item in items {
         let step = match item {
             Item::Event(record) => {
@@ -74,11 +85,34 @@ pub(super) fn plan(items: Vec<Item>, registry: &Registry) -> Vec<Step> {
             Item::Farewell(lane, farewell) => Step::Farewell(lane, farewell),
         };
         // ORDER: what was said before goes out before.
+        plan_leaving(&events, &leaving, &mut steps);
         plan_events(std::mem::take(&mut events), registry, &mut steps);
+        if let Step::Farewell(lane, _) = &step {
+            if leaving
+                .front()
+                .is_some_and(|first| Arc::ptr_eq(first, lane))
+            {
+                leaving.pop_front();
+            }
+        }
         steps.push(step);
     }
     plan_events(events, registry, &mut steps);
     steps
+}
+
+/// A step for each of those who leave, with the events that it asked for.
+fn plan_leaving(events: &[Arc<Record>], leaving: &VecDeque<Arc<Lane>>, steps: &mut Vec<Step>) {
+    for lane in leaving {
+        let own = events
+            .iter()
+            .filter(|event| lane.patterns.matches(event.topic.as_ref()));
+        let parcel = Parcel::new(own.cloned().collect());
+        steps.push(Step::Deliver(
+            Arc::new(vec![Arc::clone(lane)]),
+            Rc::new(parcel),
+        ));
+    }
 }
 
 /// A step for each audience that any of the events reaches, with all the events that reach it.

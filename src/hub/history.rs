@@ -67,6 +67,8 @@ impl Gap {
 pub(super) struct History {
     ring: VecDeque<Arc<Record>>,
     bytes: usize,
+    /// What of `bytes` is on the wire, and so in queues.
+    wire: usize,
     /// The ordinal of the first record in the ring, or of the next one if it is empty.
     first: u64,
     /// The id before the first one that is retained. A cursor there has missed nothing that
@@ -74,9 +76,10 @@ pub(super) struct History {
     evicted: EventId,
     most_events: usize,
     most_bytes: usize,
-    /// The number of events does not count as long as they are smaller than a queue: what waits
-    /// for a client must be found here when the client is let go.
-    least_bytes: usize,
+    /// Neither counts as long as this much is not on the wire, because what waited for a client
+    /// must be found here when the client is let go: a queue, the batch that was too much for it,
+    /// and an inbox, twice a queue at the most.
+    least_wire: usize,
 }
 
 impl History {
@@ -85,14 +88,15 @@ impl History {
         History {
             ring: VecDeque::new(),
             bytes: 0,
+            wire: 0,
             first: 0,
             evicted: born,
             most_events: config.history_events,
             most_bytes: config.history_bytes,
-            least_bytes: if config.history_events == 0 {
+            least_wire: if config.history_events == 0 {
                 0
             } else {
-                config.queue_bytes
+                config.queue_bytes.saturating_mul(2)
             },
         }
     }
@@ -110,6 +114,7 @@ impl History {
     pub(super) fn push(&mut self, record: Arc<Record>) {
         debug_assert_eq!(record.ordinal, self.head());
         self.bytes += record.size();
+        self.wire += record.frame.len();
         self.ring.push_back(record);
         while self.is_over() {
             let gone = self
@@ -117,14 +122,15 @@ impl History {
                 .pop_front()
                 .expect("BUG: an empty history is too large");
             self.bytes -= gone.size();
+            self.wire -= gone.frame.len();
             self.first = gone.ordinal + 1;
             self.evicted = gone.id;
         }
     }
 
     fn is_over(&self) -> bool {
-        let many = self.ring.len() > self.most_events && self.bytes > self.least_bytes;
-        (many || self.bytes > self.most_bytes) && !self.ring.is_empty()
+        let over = self.ring.len() > self.most_events || self.bytes > self.most_bytes;
+        over && self.wire > self.least_wire && !self.ring.is_empty()
     }
 
     /// Where a replay after `cursor` begins, and what is missing before it.
@@ -180,6 +186,28 @@ impl History {
     pub(super) fn since(&self, ordinal: u64) -> Option<impl Iterator<Item = &Arc<Record>>> {
         let index = ordinal.checked_sub(self.first)?;
         Some(self.ring.range(index as usize..))
+    }
+
+    /// The first events from `ordinal` on for a client with these patterns, some `limit` bytes of
+    /// them, and where to read on; `None` if there are no more.
+    pub(super) fn first_piece(
+        &self,
+        ordinal: u64,
+        patterns: &Patterns,
+        limit: usize,
+    ) -> (Vec<Arc<Record>>, Option<u64>) {
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for record in self.since(ordinal).into_iter().flatten() {
+            if !patterns.matches(record.topic.as_ref()) {
+                continue;
+            }
+            if bytes >= limit {
+                return (piece, Some(record.ordinal));
+            }
+            bytes += record.frame.len();
+            piece.push(Arc::clone(record));
+        }
+        (piece, None)
     }
 
     /// How many events from `ordinal` on are for a client with these patterns.
@@ -348,7 +376,9 @@ mod tests {
             ..Config::default()
         };
         let mut history = History::new(&config, EventId::default());
-        (1..=100).for_each(|ms| push(&mut history, ms, None));
-        assert!((1800..=2200).contains(&history.bytes), "{}", history.bytes);
+        (1..=1000).for_each(|ms| push(&mut history, ms, None));
+        assert!((4000..4100).contains(&history.wire), "{}", history.wire);
+        let wire = history.ring.iter().map(|record| record.frame.len());
+        assert_eq!(history.wire, wire.sum::<usize>());
     }
 }

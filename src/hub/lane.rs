@@ -32,6 +32,10 @@ use crate::wire::{Framing, Patterns};
 /// What the client's thread owes while nothing is owed: it keeps the baton by it.
 pub(super) const OPENING: usize = 1;
 
+/// How long a client that is told to leave may have taken nothing of what it is owed, and still
+/// be thought to read, in milliseconds. (Belongs into config.rs.)
+const PATIENCE_MS: u64 = 1000;
+
 /// What comes out of a client's queue.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -119,7 +123,7 @@ impl Lane {
             Some(socket) if self.claim(bytes.len()) => {
                 self.write_directly(&**socket, bytes, now_ms)
             }
-            _ => self.enqueue(bytes),
+            _ => self.enqueue(bytes, now_ms),
         }
     }
 
@@ -130,7 +134,7 @@ impl Lane {
                 Ok(count) => break count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
-                Err(_) => return self.end(Farewell::HungUp),
+                Err(_) => return self.end(Farewell::HungUp, now_ms),
             }
         };
         if written > 0 {
@@ -146,12 +150,13 @@ impl Lane {
     }
 
     /// The client's thread has the baton, or gets it by this.
-    fn enqueue(&self, bytes: &Arc<[u8]>) {
+    fn enqueue(&self, bytes: &Arc<[u8]>, now_ms: u64) {
         // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
         let before = self.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
-        // One batch always goes in, so that an event larger than a queue can be had at all.
-        if before > OPENING && before + bytes.len() > self.limit {
-            return self.end(Farewell::FellBehind);
+        // LIMIT: what waits already counts, and not what comes, so that an event larger than a
+        // queue can be had at all: the limit and one batch.
+        if before > self.limit {
+            return self.end(Farewell::FellBehind, now_ms);
         }
         self.send(Message::Bytes {
             bytes: Arc::clone(bytes),
@@ -160,16 +165,18 @@ impl Lane {
     }
 
     /// Says the last word to the client's thread. The first reason stands.
-    pub(super) fn end(&self, farewell: Farewell) {
+    pub(super) fn end(&self, farewell: Farewell, now_ms: u64) {
         if self.ending.set(farewell).is_err() {
             return;
         }
         self.send(Message::Farewell(farewell));
-        // ORDER: Relaxed: a guess at whether the thread is in a write that may last. If it is not,
-        // it reads the farewell; if it is and we are wrong, the write has its timeout.
-        let waits =
-            self.backlog.load(Ordering::Relaxed) > OPENING && farewell != Farewell::ServerClosing;
-        if let (true, Some(socket)) = (waits || !farewell.is_polite(), self.socket.get()) {
+        // Who still reads hears the farewell behind what is owed to it. Who has taken nothing for
+        // a while is not waited for, but when the server closes: then the grace is for that.
+        // ORDER: Relaxed: a guess. If it is wrong, the write that lasts has its timeout.
+        let owed = self.backlog.load(Ordering::Relaxed) > OPENING;
+        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > PATIENCE_MS;
+        let hopeless = !farewell.is_polite() || stuck && farewell != Farewell::ServerClosing;
+        if let (true, Some(socket)) = (hopeless, self.socket.get()) {
             socket.cut();
         }
     }

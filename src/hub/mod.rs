@@ -29,7 +29,7 @@ pub use history::{Cursor, Extent, Gap};
 pub use stats::Stats;
 pub use stream::Subscription;
 
-use crate::config::{CLIENT_ID_BYTES, Config};
+use crate::config::{CLIENT_ID_BYTES, Config, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, date, encode_id};
 use fanout::{Item, Step};
 use history::{History, Record};
@@ -337,9 +337,15 @@ impl Hub {
             self.shared.config.queue_bytes,
             wish.peer,
         );
+        // Its patience begins here.
+        lane.touch(self.shared.now_ms());
         let (start, gap) = state.history.resolve(&wish.cursor);
         let missed = state.history.count_since(start, &lane.patterns);
-        let position = if missed == 0 { None } else { Some(start) };
+        // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
+        // to be evicted, and the client's thread may come too late for it.
+        let (first, position) = state
+            .history
+            .first_piece(start, &lane.patterns, WRITE_BYTES);
         if position.is_none() {
             lane.go_live(state.history.head());
         }
@@ -357,7 +363,10 @@ impl Hub {
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
-        let welcome = stream::welcome(&lane, self.shared.config.retry, cursor, recovery);
+        let mut welcome = stream::welcome(&lane, self.shared.config.retry, cursor, recovery);
+        for record in first {
+            welcome.extend_from_slice(record.frame.bytes(lane.framing));
+        }
         Ok(Subscription::new(
             self.clone(),
             lane,

@@ -273,7 +273,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     for _ in 0..fake.with(|world| 20 + world.below(60)) {
         match fake.with(|world| world.below(100)) {
             0 => fake.with(|world| world.hung_up = true),
-            1 => lane.end(Farewell::Kicked),
+            1 => lane.end(Farewell::Kicked, 0),
             2..50 => fake.fan_out(),
             _ => turn(),
         }

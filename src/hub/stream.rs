@@ -298,17 +298,19 @@ impl<O: Out> Stream<'_, O> {
     ) -> io::Result<Option<Farewell>> {
         let mut piece = opening;
         loop {
-            // Who is kicked or replaced meanwhile has its farewell in the queue.
+            // Who is kicked or replaced meanwhile has its farewell in the queue. A server that
+            // closes says it behind what was published.
+            let ending = self.lane.ending();
             let next = match position {
-                Some(ordinal) if self.lane.ending().is_none() => {
+                Some(ordinal) if ending.is_none_or(|why| why == Farewell::ServerClosing) => {
                     self.read_history(ordinal, &mut piece)
                 }
                 _ => Some(None),
             };
-            if !piece.is_empty() {
-                self.write(&piece)?;
-                piece.clear();
+            for part in piece.chunks(WRITE_BYTES) {
+                self.write(part)?;
             }
+            piece.clear();
             match next {
                 Some(None) => return Ok(None),
                 Some(more) => position = more,
@@ -391,7 +393,11 @@ impl<O: Out> Stream<'_, O> {
                         joined.clear();
                     }
                     if rest.len() > WRITE_BYTES {
-                        self.write_owed(rest)?;
+                        // LIMIT: the write timeout is for each part, so that who reads slowly but
+                        // steadily gets an event of any size; and it is paid for as it goes.
+                        for part in rest.chunks(WRITE_BYTES) {
+                            self.write_owed(part)?;
+                        }
                     } else {
                         joined.extend_from_slice(rest);
                     }
