@@ -217,3 +217,7 @@ pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
 /// Address space that must be there beside a new thread's stack, for what other threads may
 /// allocate meanwhile.
 pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
+
+/// How long a client that is told to leave may have taken nothing of what it is owed, and still be
+/// thought to read, in milliseconds of the hub's life.
+pub(crate) const GIVEN_UP_MS: u64 = 1000;

@@ -87,13 +87,12 @@ pub(super) fn plan(items: Vec<Item>, registry: &Registry) -> Vec<Step> {
         // ORDER: what was said before goes out before.
         plan_leaving(&events, &leaving, &mut steps);
         plan_events(std::mem::take(&mut events), registry, &mut steps);
-        if let Step::Farewell(lane, _) = &step {
-            if leaving
+        if let Step::Farewell(lane, _) = &step
+            && leaving
                 .front()
                 .is_some_and(|first| Arc::ptr_eq(first, lane))
-            {
-                leaving.pop_front();
-            }
+        {
+            leaving.pop_front();
         }
         steps.push(step);
     }

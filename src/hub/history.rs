@@ -76,9 +76,9 @@ pub(super) struct History {
     evicted: EventId,
     most_events: usize,
     most_bytes: usize,
-    /// Neither counts as long as this much is not on the wire, because what waited for a client
-    /// must be found here when the client is let go: a queue, the batch that was too much for it,
-    /// and an inbox, twice a queue at the most.
+    /// The number does not count as long as this much is not on the wire, because what waited for
+    /// a client must be found here when the client is let go: a queue, the batch that was too much
+    /// for it, and an inbox, twice a queue at the most.
     least_wire: usize,
 }
 
@@ -129,8 +129,12 @@ impl History {
     }
 
     fn is_over(&self) -> bool {
-        let over = self.ring.len() > self.most_events || self.bytes > self.most_bytes;
-        over && self.wire > self.least_wire && !self.ring.is_empty()
+        let Some(oldest) = self.ring.front() else {
+            return false;
+        };
+        let many = self.ring.len() > self.most_events;
+        let spare = self.wire - oldest.frame.len() >= self.least_wire;
+        many && spare || self.bytes > self.most_bytes
     }
 
     /// Where a replay after `cursor` begins, and what is missing before it.
@@ -372,7 +376,7 @@ mod tests {
         let config = Config {
             history_events: 2,
             queue_bytes: 2000,
-            history_bytes: 4000,
+            history_bytes: 1_000_000,
             ..Config::default()
         };
         let mut history = History::new(&config, EventId::default());

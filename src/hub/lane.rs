@@ -27,14 +27,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use super::Farewell;
+use crate::config::GIVEN_UP_MS;
 use crate::wire::{Framing, Patterns};
 
 /// What the client's thread owes while nothing is owed: it keeps the baton by it.
 pub(super) const OPENING: usize = 1;
-
-/// How long a client that is told to leave may have taken nothing of what it is owed, and still
-/// be thought to read, in milliseconds. (Belongs into config.rs.)
-const PATIENCE_MS: u64 = 1000;
 
 /// What comes out of a client's queue.
 #[derive(Debug)]
@@ -174,7 +171,7 @@ impl Lane {
         // a while is not waited for, but when the server closes: then the grace is for that.
         // ORDER: Relaxed: a guess. If it is wrong, the write that lasts has its timeout.
         let owed = self.backlog.load(Ordering::Relaxed) > OPENING;
-        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > PATIENCE_MS;
+        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > GIVEN_UP_MS;
         let hopeless = !farewell.is_polite() || stuck && farewell != Farewell::ServerClosing;
         if let (true, Some(socket)) = (hopeless, self.socket.get()) {
             socket.cut();

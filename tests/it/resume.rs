@@ -105,7 +105,7 @@ fn every_cursor_is_told_the_truth_about_itself() {
     // A queue so small that the history holds three events.
     let server = server(Config {
         history_events: 3,
-        queue_bytes: 64,
+        queue_bytes: 16,
         ..config()
     });
     let address = server.local_addr();

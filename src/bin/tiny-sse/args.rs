@@ -179,9 +179,9 @@ impl Knob {
             Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
             Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
             Target::Count(field) => {
-                *field(&mut options.config) = value
-                    .parse()
-                    .map_err(|_| wrong("a whole number, such as 1000"))?;
+                *field(&mut options.config) = whole(value)
+                    .and_then(|n| n.try_into().ok())
+                    .ok_or_else(|| wrong("a whole number, such as 1000"))?;
             }
             Target::Size(field) => {
                 *field(&mut options.config) = parse_size(value)

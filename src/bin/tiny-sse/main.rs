@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("tiny-sse: {message}");
+    say(format_args!("tiny-sse: {message}"));
     ExitCode::from(code)
 }
 
@@ -63,9 +63,16 @@ fn serve(options: Options) -> Result<(), String> {
     greet(running.local_addr());
     let signal = signals.wait();
     signals.exit_at_the_next();
-    eprintln!("tiny-sse: {signal}: closing; once more to end at once");
+    say(format_args!(
+        "tiny-sse: {signal}: closing; once more to end at once"
+    ));
     running.shutdown();
     Ok(())
+}
+
+/// Best effort: `eprintln!` would panic where nobody reads standard error any more.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// What a person does next.
