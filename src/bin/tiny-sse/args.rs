@@ -66,22 +66,22 @@ const KNOBS: [Knob; 19] = [
     knob(
         "extra-connections",
         Target::Count(|c| &mut c.extra_connections),
-        "connections beyond those, to publish and ask",
+        "connections beyond those",
     ),
     knob(
         "heartbeat",
         Target::Time(|c| &mut c.heartbeat),
-        "a silent stream says \": heartbeat\" this often",
+        "a silent stream beats this often",
     ),
     knob(
         "retry",
         Target::Time(|c| &mut c.retry),
-        "what clients wait before they reconnect",
+        "clients wait this long to reconnect",
     ),
     knob(
         "history",
         Target::Count(|c| &mut c.history_events),
-        "events kept for those who come back; 0: none",
+        "events kept for who comes back, or 0",
     ),
     knob(
         "history-bytes",
@@ -96,7 +96,7 @@ const KNOBS: [Knob; 19] = [
     knob(
         "write-timeout",
         Target::Time(|c| &mut c.write_timeout),
-        "how long one write to a client may take",
+        "for one write to a client",
     ),
     knob(
         "max-body",
@@ -136,18 +136,14 @@ const KNOBS: [Knob; 19] = [
     knob(
         "grace",
         Target::Time(|c| &mut c.grace),
-        "for streams and requests to end at shutdown",
+        "for streams to end at shutdown",
     ),
     knob(
         "stack-bytes",
         Target::Size(|c| &mut c.stack_bytes),
         "stack of a connection's thread",
     ),
-    knob(
-        "log",
-        Target::Log,
-        "off, error, warn, info (clients) or debug",
-    ),
+    knob("log", Target::Log, "off, error, warn, info or debug"),
 ];
 
 impl Knob {
@@ -284,7 +280,7 @@ fn help() -> String {
     for knob in &KNOBS {
         let left = format!("--{} {}", knob.name, knob.placeholder());
         text += &format!(
-            "  {left:<23} {:<48} [{}]\n",
+            "  {left:<23} {:<37} [{}]\n",
             knob.help,
             knob.show(&mut defaults)
         );
