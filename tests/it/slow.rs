@@ -52,6 +52,8 @@ fn who_stops_reading_is_let_go_and_nobody_else_notices() {
     const EVENTS: usize = 3_200;
     const BYTES: usize = 16_000;
     let server = server(Config {
+        // If anybody waited for a write to the one who has stopped, it would be too long.
+        write_timeout: 3 * DEADLINE,
         queue_bytes: 512 << 10,
         history_bytes: 128 << 20,
         ..config()
@@ -194,6 +196,23 @@ fn an_event_larger_than_a_queue_arrives() {
     assert!(recovery.ends_with(r#""complete":true}"#), "{recovery}");
     (0..5).for_each(|number| expect(&mut back, number));
     assert_farewells(&server, &[]);
+}
+
+#[test]
+fn an_event_larger_than_a_queue_waits_for_who_is_just_coming_in() {
+    let hub = Hub::new(Config {
+        queue_bytes: 1 << 10,
+        ..config()
+    })
+    .unwrap();
+    let subscription = hub.subscribe(Subscribe::default()).unwrap();
+    let text = "x".repeat(100 << 10);
+    hub.publish(Event::new(&*text)).unwrap();
+    hub.close();
+    let mut seen = Vec::new();
+    assert_eq!(subscription.write_to(&mut seen), Farewell::ServerClosing);
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.contains(&text), "{} bytes came", seen.len());
 }
 
 #[test]
