@@ -504,6 +504,54 @@ fn who_comes_back_to_the_oldest_event_gets_it_though_new_ones_push_it_out() {
     }
 }
 
+/// Waits until the fan-out has passed on all that was published: what is for one client alone
+/// comes behind it.
+fn until_all_is_passed_on(hub: &Hub) {
+    let wish = Subscribe {
+        client_id: Some("witness".parse().unwrap()),
+        ..Subscribe::default()
+    };
+    let witness = hub.subscribe(wish).unwrap();
+    hub.send_to("witness", &Event::new("all")).unwrap();
+    let mut reader = Reader::new(2);
+    witness.write_to(&mut reader);
+    assert_eq!(reader.messages[1].data, "all");
+}
+
+#[test]
+fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history() {
+    const QUEUE: usize = 64 << 10;
+    for bytes in [1, 30, 200, 1_000, 5_000] {
+        let hub = Hub::new(Config {
+            history_events: 10,
+            queue_bytes: QUEUE,
+            ..config()
+        })
+        .unwrap();
+        let cursor = hub.publish(Event::new("")).unwrap().id.to_string();
+        // Nobody serves it: what comes fills its queue.
+        let slow = hub.subscribe(Subscribe::default()).unwrap();
+        let text = "x".repeat(bytes);
+        let (mut sent, mut count) = (0, 0);
+        while sent < QUEUE * 3 / 2 {
+            hub.publish(Event::new(&*text)).unwrap();
+            // `id: 1763790000123-0`, `data: `, and their line breaks.
+            (sent, count) = (sent + bytes + 28, count + 1);
+        }
+        // Served before that, it could empty its queue as fast as it is filled, and stay.
+        until_all_is_passed_on(&hub);
+        let farewell = slow.write_to(&mut io::sink());
+        assert_eq!(farewell, Farewell::FellBehind, "{bytes} bytes each");
+        let (_, messages) = served(&hub, Cursor::After(cursor), 2, || ());
+        let recovery = format!(r#""replayed":{count},"complete":true}}"#);
+        assert!(
+            messages[1].data.ends_with(&recovery),
+            "{bytes} bytes each, {count} of them: {}",
+            messages[1].data
+        );
+    }
+}
+
 #[test]
 fn a_hub_that_closes_says_goodbye_behind_the_replay() {
     let hub = Hub::new(config()).unwrap();
