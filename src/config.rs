@@ -41,7 +41,7 @@ pub struct Config {
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
-    /// unless nothing was said meanwhile. More are kept as long as they are smaller than a queue.
+    /// unless nothing was said meanwhile. More are kept as long as they are smaller than two queues.
     pub history_events: usize,
     /// Bytes of those events, never less than a queue: who fell behind can then catch up.
     pub history_bytes: usize,
@@ -88,6 +88,12 @@ impl Config {
     /// Connections of any kind at the same time; one more is answered 503 without a thread.
     pub fn max_connections(&self) -> usize {
         self.max_clients.saturating_add(self.extra_connections)
+    }
+
+    /// What an answer that says "later" says of when: the wait of a client that reconnects, in
+    /// seconds, as `Retry-After` has it.
+    pub(crate) fn retry_after(&self) -> String {
+        self.retry.as_secs().max(1).to_string()
     }
 
     /// Whether the limits make sense together.

@@ -69,10 +69,7 @@ impl Api {
         let later = problem.status == 503;
         let response = Response::from(problem);
         if later {
-            response.with(
-                "Retry-After",
-                self.config.retry.as_secs().max(1).to_string(),
-            )
+            response.with("Retry-After", self.config.retry_after())
         } else {
             response
         }

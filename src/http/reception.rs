@@ -263,8 +263,7 @@ impl Reception {
     /// Answers 503 without reading the request, and without waiting for anybody: others are
     /// waiting behind it.
     fn turn_away(&self, mut socket: &TcpStream, why: &str) {
-        let retry_after = self.config.retry.as_secs().max(1).to_string();
-        let answer = Response::error(503, why).with("Retry-After", retry_after);
+        let answer = Response::error(503, why).with("Retry-After", self.config.retry_after());
         let mut bytes = answer.head(&Frame {
             keep_alive: false,
             length: Length::Known(answer.body().len()),

@@ -102,6 +102,10 @@ pub(super) fn plan(items: Vec<Item>, registry: &Registry) -> Vec<Step> {
 
 /// A step for each of those who leave, with the events that it asked for.
 fn plan_leaving(events: &[Arc<Record>], leaving: &VecDeque<Arc<Lane>>, steps: &mut Vec<Step>) {
+    // Many may leave in one batch with nothing said between them.
+    if events.is_empty() {
+        return;
+    }
     for lane in leaving {
         let own = events
             .iter()

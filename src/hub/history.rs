@@ -192,26 +192,22 @@ impl History {
         Some(self.ring.range(index as usize..))
     }
 
-    /// The first events from `ordinal` on for a client with these patterns, some `limit` bytes of
-    /// them, and where to read on; `None` if there are no more.
-    pub(super) fn first_piece(
-        &self,
-        ordinal: u64,
-        patterns: &Patterns,
-        limit: usize,
-    ) -> (Vec<Arc<Record>>, Option<u64>) {
-        let (mut piece, mut bytes) = (Vec::new(), 0);
-        for record in self.since(ordinal).into_iter().flatten() {
-            if !patterns.matches(record.topic.as_ref()) {
-                continue;
-            }
+    /// The next events from `ordinal` on for a client with these patterns, some `limit` bytes of
+    /// them, and where to read on, which is nowhere behind the last; `None` if some are gone.
+    pub(super) fn piece(&self, ordinal: u64, patterns: &Patterns, limit: usize) -> Option<Piece> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let all = self.since(ordinal)?;
+        for record in all.filter(|record| patterns.matches(record.topic.as_ref())) {
             if bytes >= limit {
-                return (piece, Some(record.ordinal));
+                return Some(Piece {
+                    events,
+                    next: Some(record.ordinal),
+                });
             }
             bytes += record.frame.len();
-            piece.push(Arc::clone(record));
+            events.push(Arc::clone(record));
         }
-        (piece, None)
+        Some(Piece { events, next: None })
     }
 
     /// How many events from `ordinal` on are for a client with these patterns.
@@ -230,6 +226,13 @@ impl History {
             last_id: self.ring.back().map(|record| record.id),
         }
     }
+}
+
+/// A part of the history, for one client.
+pub(super) struct Piece {
+    pub(super) events: Vec<Arc<Record>>,
+    /// The ordinal of the event behind them.
+    pub(super) next: Option<u64>,
 }
 
 /// Why a cursor has no event in the ring.

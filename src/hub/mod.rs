@@ -32,7 +32,7 @@ pub use stream::Subscription;
 use crate::config::{CLIENT_ID_BYTES, Config, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, date, encode_id};
 use fanout::{Item, Step};
-use history::{History, Record};
+use history::{History, Piece, Record};
 use lane::Lane;
 use registry::Registry;
 use stream::Recovery;
@@ -272,8 +272,7 @@ impl Hub {
             .iter()
             .map(|(event, behind_id)| state.accept(event, behind_id))
             .collect();
-        drop(state);
-        self.shared.work.notify_one();
+        self.shared.wake_fan_out(state);
         Ok(published)
     }
 
@@ -301,8 +300,7 @@ impl Hub {
         let id = state.next_id();
         state.totals.events += 1;
         state.leave(Item::Private(lane, frame));
-        drop(state);
-        self.shared.work.notify_one();
+        self.shared.wake_fan_out(state);
         Ok(Published { id, recipients: 1 })
     }
 
@@ -343,9 +341,11 @@ impl Hub {
         let missed = state.history.count_since(start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
-        let (first, position) = state
-            .history
-            .first_piece(start, &lane.patterns, WRITE_BYTES);
+        let first = state.history.piece(start, &lane.patterns, WRITE_BYTES);
+        let Piece {
+            events,
+            next: position,
+        } = first.expect("BUG: a replay from what is gone");
         if position.is_none() {
             lane.go_live(state.history.head());
         }
@@ -364,8 +364,8 @@ impl Hub {
             Cursor::After(id) => Some(recovery(id)),
         };
         let mut welcome = stream::welcome(&lane, self.shared.config.retry, cursor, recovery);
-        for record in first {
-            welcome.extend_from_slice(record.frame.bytes(lane.framing));
+        for event in events {
+            welcome.extend_from_slice(event.frame.bytes(lane.framing));
         }
         Ok(Subscription::new(
             self.clone(),
@@ -385,8 +385,7 @@ impl Hub {
         state.registry.remove(&lane);
         state.totals.count(Farewell::Kicked);
         state.leave(Item::Farewell(lane, Farewell::Kicked));
-        drop(state);
-        self.shared.work.notify_one();
+        self.shared.wake_fan_out(state);
         true
     }
 
@@ -401,8 +400,7 @@ impl Hub {
                 state.leave(Item::Farewell(lane, Farewell::ServerClosing));
             }
         }
-        drop(state);
-        self.shared.work.notify_one();
+        self.shared.wake_fan_out(state);
         self.shared.room.notify_all();
     }
 
@@ -511,6 +509,13 @@ impl Shared {
         } else {
             Err(Closed)
         }
+    }
+
+    /// Lets go of the state, and then tells the fan-out thread that there is work: the other way
+    /// round it would wake to wait for the lock.
+    fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
+        drop(state);
+        self.work.notify_one();
     }
 
     /// Waits for work and takes all of it. `None`: there will be no more.

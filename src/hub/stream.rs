@@ -286,7 +286,7 @@ impl<O: Out> Stream<'_, O> {
         match self.next(patience)? {
             Some(message) => self.write_queue(message),
             None if self.out.has_hung_up() => Ok(Some(Farewell::HungUp)),
-            None => self.beat(),
+            None => self.beat().map(|()| None),
         }
     }
 
@@ -323,21 +323,20 @@ impl<O: Out> Stream<'_, O> {
     /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
     ///
     /// LIMIT: a piece, and not all that was missed, so that a slow client holds no more of it.
-    fn read_history(&self, from: u64, piece: &mut Vec<u8>) -> Option<Option<u64>> {
+    fn read_history(&self, from: u64, bytes: &mut Vec<u8>) -> Option<Option<u64>> {
         let state = self.hub.shared.state();
-        let mut next = from;
-        for record in state.history.since(from)? {
-            if piece.len() >= WRITE_BYTES {
-                return Some(Some(next));
-            }
-            next = record.ordinal + 1;
-            if self.lane.patterns.matches(record.topic.as_ref()) {
-                piece.extend_from_slice(record.frame.bytes(self.lane.framing));
-            }
+        let piece = state
+            .history
+            .piece(from, &self.lane.patterns, WRITE_BYTES)?;
+        if piece.next.is_none() {
+            // ORDER: under the same lock as the reading, so that nothing comes between the two.
+            self.lane.go_live(state.history.head());
         }
-        // ORDER: under the same lock as the reading, so that nothing comes between the two.
-        self.lane.go_live(next);
-        Some(None)
+        drop(state);
+        for event in piece.events {
+            bytes.extend_from_slice(event.frame.bytes(self.lane.framing));
+        }
+        Some(piece.next)
     }
 
     /// The next message; `None` if none came within `patience`.
@@ -437,20 +436,19 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// Writes a heartbeat, if one is due and the fan-out is not just writing something better.
-    fn beat(&mut self) -> io::Result<Option<Farewell>> {
+    fn beat(&mut self) -> io::Result<()> {
         if self.hub.shared.now_ms() < self.beat_due() {
-            return Ok(None);
+            return Ok(());
         }
         let heartbeat = self.hub.shared.heartbeat.bytes(self.lane.framing);
         if !self.holds_baton {
             if !self.lane.claim(heartbeat.len()) {
-                return Ok(None);
+                return Ok(());
             }
             self.take_baton()?;
             self.owed = heartbeat.len();
         }
-        self.write(heartbeat)?;
-        Ok(None)
+        self.write(heartbeat)
     }
 
     /// The last words, to a client that still listens.

@@ -306,15 +306,17 @@ fn broadcast_sends_the_object_and_names_it_by_its_event() {
         ),
         (r#"{"_event":"kept"}"#, "data: {\"_event\":\"kept\"}\n\n"),
     ] {
-        let answer = post(address(&server), "/broadcast", body);
-        assert_eq!(answer.status, 200, "{body}: {answer:?}");
-        let id = id_in(&answer);
-        assert_eq!(
-            next_bytes(&mut stream),
-            format!("id: {id}\n{bytes}"),
-            "{body}"
-        );
+        assert_arrives(&server, "/broadcast", body, &mut stream, bytes);
     }
+}
+
+/// Publishes `body` and sees `bytes` arrive, under the id of the answer.
+#[track_caller]
+fn assert_arrives(server: &Running, target: &str, body: &str, stream: &mut Stream, bytes: &str) {
+    let answer = post(address(server), target, body);
+    assert_eq!(answer.status, 200, "{body}: {answer:?}");
+    let id = id_in(&answer);
+    assert_eq!(next_bytes(stream), format!("id: {id}\n{bytes}"), "{body}");
 }
 
 #[test]
@@ -359,14 +361,7 @@ fn send_takes_its_event_out_of_the_object() {
         (r#"{"_event ":"kept"}"#, "data: {\"_event \":\"kept\"}\n\n"),
         (r#"{"":0,"_event":"a"}"#, "event: a\ndata: {\"\":0}\n\n"),
     ] {
-        let answer = post(address(&server), "/send", body);
-        assert_eq!(answer.status, 200, "{body}: {answer:?}");
-        let id = id_in(&answer);
-        assert_eq!(
-            next_bytes(&mut stream),
-            format!("id: {id}\n{bytes}"),
-            "{body}"
-        );
+        assert_arrives(&server, "/send", body, &mut stream, bytes);
     }
 }
 
