@@ -7,8 +7,12 @@
 
 use std::fs::read_to_string;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
-use crate::config::{Config, DESCRIPTORS_KEPT, MAPS_KEPT, MAPS_PER_THREAD, THREADS_KEPT};
+use crate::config::{
+    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, MAPS_KEPT, MAPS_PER_THREAD,
+    SIGNAL_STACK_BYTES, THREADS_KEPT,
+};
 
 /// A limit of the machine, in connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,17 +106,81 @@ fn memory_maps() -> Option<Bound> {
 
 fn address_space(config: &Config) -> Option<Bound> {
     let limit = own_limit("Max address space")?;
-    let used = number::<usize>("/proc/self/statm").unwrap_or(0) * 4096;
-    let each = config.stack_bytes + crate::config::SIGNAL_STACK_BYTES;
+    let each = config.stack_bytes + SIGNAL_STACK_BYTES;
     Some(Bound {
         connections: limit
-            .saturating_sub(used)
-            .saturating_sub(crate::config::ADDRESSES_KEPT)
+            .saturating_sub(addresses_taken()?)
+            .saturating_sub(ADDRESSES_KEPT)
             / each,
         what: format!(
             "{limit} bytes of address space are allowed, {each} are needed for each thread (ulimit -v, LimitAS=)"
         ),
     })
+}
+
+/// Address space of this process, in bytes.
+fn addresses_taken() -> Option<usize> {
+    let status = read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kib: usize = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Starts threads only while there is room for them.
+///
+/// A thread that has begun and cannot map the stack of its signal handler makes std abort the
+/// process, and so does any small allocation that fails. So under a limit of the address space
+/// the room is looked at before, where the answer can still be 503.
+#[derive(Debug)]
+pub(crate) struct ThreadRoom {
+    /// Whether there was such a limit at the start. Usually there is none, and then nothing is
+    /// looked at; if there is one, it may have changed since.
+    is_limited: bool,
+    /// LOCK: guards nothing but the order: one looks and starts at a time, so that the same room
+    /// is not given away twice. Held while a thread is started, never while anybody waits.
+    turn: Mutex<()>,
+}
+
+impl ThreadRoom {
+    pub(crate) fn new() -> ThreadRoom {
+        ThreadRoom {
+            is_limited: own_limit("Max address space").is_some(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Calls `start`, which starts a thread with this much stack.
+    ///
+    /// # Errors
+    ///
+    /// There is no room, or `start` fails.
+    pub(crate) fn start<T>(
+        &self,
+        stack_bytes: usize,
+        start: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        if !self.is_limited {
+            return start();
+        }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = stack_bytes + SIGNAL_STACK_BYTES + ADDRESSES_SPARE;
+        let known = own_limit("Max address space").zip(addresses_taken());
+        if let Some((limit, taken)) = known
+            && taken.saturating_add(needed) > limit
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!(
+                    "{taken} of {limit} bytes of address space are taken, {needed} are needed (ulimit -v, LimitAS=)"
+                ),
+            ));
+        }
+        let started = start();
+        drop(turn);
+        started
+    }
 }
 
 /// The soft limit of this process; `None` if there is none, or it is not known.

@@ -17,12 +17,14 @@ use std::time::Duration;
 use super::connection::{Connection, Door, Stream};
 use super::response::{Frame, Length};
 use super::{Request, Response};
-use crate::config::{ADDRESSES_SPARE, CLERK_PATIENCE, Config, LAST_WAIT};
+use crate::config::{CLERK_PATIENCE, Config, LAST_WAIT};
+use crate::machine::ThreadRoom;
 
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
     handler: Box<dyn Fn(Request) -> Response + Send + Sync>,
+    room: ThreadRoom,
     /// LOCK: guards who is connected and who serves. Held to look up, insert and remove; no I/O
     /// waits under it (`shutdown` on a socket returns at once).
     table: Mutex<Table>,
@@ -72,6 +74,7 @@ impl Reception {
         Reception {
             config,
             handler,
+            room: ThreadRoom::new(),
             table: Mutex::default(),
             arrival: Condvar::new(),
             shortage: Condvar::new(),
@@ -158,25 +161,22 @@ impl Reception {
 
     fn start_clerk(self: &Arc<Self>) -> io::Result<()> {
         let reception = Arc::clone(self);
-        let clerk = self.thread("clerk")?.spawn(move || reception.work())?;
+        let clerk = self.start_thread("clerk", move || reception.work())?;
         self.table().clerks.insert(clerk.thread().id(), clerk);
         Ok(())
     }
 
-    /// What a thread is made by, if there is memory for one more.
-    ///
-    /// A thread that has begun and cannot map the stack of its signal handler makes std abort the
-    /// process, and so does any small allocation that fails. So room is asked for before, where
-    /// the answer can still be 503; nothing of it is touched.
-    fn thread(&self, name: &str) -> io::Result<thread::Builder> {
-        let mut room: Vec<u8> = Vec::new();
-        room.try_reserve_exact(self.config.stack_bytes + ADDRESSES_SPARE)
-            .map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // Or else the compiler sees that nobody uses it, and does not ask.
-        drop(std::hint::black_box(room));
-        Ok(thread::Builder::new()
+    /// Starts a thread for a connection, if the machine has room for one more.
+    fn start_thread(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let stack_bytes = self.config.stack_bytes;
+        let thread = thread::Builder::new()
             .name(name.into())
-            .stack_size(self.config.stack_bytes))
+            .stack_size(stack_bytes);
+        self.room.start(stack_bytes, || thread.spawn(body))
     }
 
     /// The clerk that was counted will not come; answers the connection that has none now.
@@ -242,10 +242,7 @@ impl Reception {
             }
             drop(place);
         };
-        let thread = self
-            .thread("stream")
-            .and_then(|thread| thread.spawn(stream));
-        match thread {
+        match self.start_thread("stream", stream) {
             Ok(thread) => {
                 if let Some(entry) = self.table().places.get_mut(&key) {
                     entry.thread = Some(thread);

@@ -1,11 +1,11 @@
 //! The program, as a shell and a terminal see it: what it prints, how it ends, what it logs.
 
-use std::io::{BufRead, BufReader, PipeWriter, Read};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
-use crate::kit::{DEADLINE, Raw, Stream, eventually, get, number_after, post, request};
+use crate::kit::{Answer, DEADLINE, Raw, Stream, eventually, get, number_after, post, request};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tiny-sse");
 
@@ -700,4 +700,70 @@ fn a_standard_output_that_nobody_reads_does_not_hurt() {
     }
     let mut help = Process::spawn(Command::new(PROGRAM).arg("--help").stdout(closed_pipe()));
     assert_eq!(help.exit_code(), Some(0));
+}
+
+// ---- a machine that gives too little
+
+/// Asks for a stream. Who is turned away may be so before it has said what it wants.
+fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
+    let mut raw = Raw::connect(address);
+    // Refused if the answer is there already: then that is what is read.
+    let _ = raw
+        .socket
+        .write_all(b"GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+    let head = raw.head();
+    (raw, head)
+}
+
+#[test]
+fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
+    // `ulimit -u` does not bind root; `-v` binds everybody. At the start it is roomy, or the limit
+    // of clients would be lowered to what fits; then it is drawn tight.
+    let script = format!(
+        "ulimit -v 4000000; exec '{PROGRAM}' --listen 127.0.0.1:0 --log off --heartbeat 50ms"
+    );
+    let mut command = Command::new("sh");
+    let piped = command
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Process::spawn(piped);
+    let line = up_to(&process.out, "listens on ").pop().unwrap();
+    let address: SocketAddr = line
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .expect("an address");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let taken = number_after(&status.replace([' ', '\t'], ""), "VmSize:") << 10;
+    let drawn_tight = Command::new("prlimit")
+        .args(["--pid", &process.child.id().to_string()])
+        .arg(format!("--as={}", taken + (64 << 20)))
+        .status()
+        .expect("prlimit, of util-linux");
+    assert!(drawn_tight.success());
+    let mut streams = Vec::new();
+    let refusal = loop {
+        let (raw, head) = ask_for_a_stream(address);
+        if head.status != 200 {
+            break head;
+        }
+        streams.push(raw);
+        assert!(streams.len() < 1000, "the address space does not run out");
+    };
+    assert_eq!(
+        (refusal.status, refusal.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert!(!streams.is_empty(), "nobody was let in at all");
+    // Those that are there go on, and there is room again when some have left.
+    streams.truncate(streams.len() / 2);
+    eventually("room again", || ask_for_a_stream(address).1.status == 200);
+    let beat = b"d\r\n: heartbeat\n\n\r\n".len();
+    let mut bytes = vec![0; 20 * beat];
+    let first = &mut streams[0].socket;
+    first.read_exact(&mut bytes).expect("it goes on");
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }

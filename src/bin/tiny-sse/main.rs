@@ -42,6 +42,7 @@ fn serve(options: Options) -> Result<(), String> {
     } = options;
     // ORDER: before the first thread, because threads inherit what is blocked.
     let signals = system::Signals::block();
+    system::spare_addresses();
     let config = Config {
         report: report(log),
         ..config
