@@ -24,7 +24,7 @@ const fn tables() -> [[u32; 256]; STEP] {
         let mut bit = 0;
         while bit < 8 {
             let carry = register & 1;
-            register = register >> 1 ^ POLYNOMIAL * carry;
+            register = (register >> 1) ^ (POLYNOMIAL * carry);
             bit += 1;
         }
         tables[0][byte] = register;
@@ -75,7 +75,7 @@ mod tests {
         for byte in bytes {
             register ^= u32::from(*byte);
             for _ in 0..8 {
-                register = register >> 1 ^ POLYNOMIAL * (register & 1);
+                register = (register >> 1) ^ (POLYNOMIAL * (register & 1));
             }
         }
         !register

@@ -85,21 +85,21 @@ impl Recovery<'_> {
         };
         let path = segment_path(dir, number);
         let contents = self.contents(&path, &bytes)?;
-        let disk = Disk::open(path)?;
         let len = match (contents.damage, contents.last_id()) {
             (None, _) => {
                 self.take(&contents);
-                bytes.len() as u64
+                bytes.len()
             }
             (Some(damage), Some(last)) if damage.beyond.is_none() => {
                 self.take(&contents);
-                self.cut_tail(&disk, damage.offset, bytes.len(), last)?
+                self.cut_tail(&path, damage.offset, bytes.len(), last)?
             }
             (Some(damage), last) => {
                 let upto = end_of_hole(&damage, last, self.born);
-                self.repair(&disk, &bytes, &damage, upto)?
+                self.repair(&path, &bytes, &damage, upto)?
             }
         };
+        let disk = Disk::open(path)?;
         // What a process that was killed has written may not be on the disk yet, and it is about
         // to be shown to clients.
         if self.options.sync != SyncMode::Off {
@@ -109,7 +109,7 @@ impl Recovery<'_> {
         Ok(Present {
             number,
             disk: Arc::new(disk),
-            len,
+            len: len as u64,
         })
     }
 
@@ -141,15 +141,14 @@ impl Recovery<'_> {
         let path = segment_path(&self.options.dir, number);
         let next = self.after;
         if self.numbers.binary_search(&number).is_err() {
-            return self.bridge(number, &path);
+            return self.bridge(&path);
         }
         let bytes = disk::read(&path)?;
         let contents = self.contents(&path, &bytes)?;
         match contents.damage_before(next) {
             None => self.take(&contents),
             Some(damage) => {
-                // Opened only now: what is not damaged is only read.
-                self.repair(&Disk::open(path)?, &bytes, &damage, next)?;
+                self.repair(&path, &bytes, &damage, next)?;
             }
         }
         Ok(())
@@ -192,65 +191,57 @@ impl Recovery<'_> {
     }
 
     /// Cuts off what a crash has left behind the last record. Returns the segment's length.
-    fn cut_tail(&self, disk: &Disk, good: usize, len: usize, last: EventId) -> io::Result<u64> {
+    fn cut_tail(&self, path: &Path, good: usize, len: usize, last: EventId) -> io::Result<usize> {
+        let disk = Disk::open(path.to_owned())?;
         disk.set_len(good as u64)?;
         disk.sync()?;
         self.options.report.warn(format_args!(
             "{} ended in {} bytes that are no whole record; they were cut off, and the journal goes on after {last}",
-            disk.path().display(),
+            path.display(),
             len - good
         ));
-        Ok(good as u64)
+        Ok(good)
     }
 
     /// Puts a gap up to `upto` in the place of what a segment has from the damage on, and that into
     /// a file next to it. Nothing from before is retained. Returns the segment's length.
     fn repair(
         &mut self,
-        disk: &Disk,
+        path: &Path,
         bytes: &[u8],
         damage: &Damage,
         upto: EventId,
-    ) -> io::Result<u64> {
-        let (name, fault) = (disk.path().display(), damage.fault.explain());
+    ) -> io::Result<usize> {
+        let (name, fault) = (path.display(), damage.fault.explain());
         let place = format!("{name} is damaged at byte {}: {fault}", damage.offset);
         self.refuse_unless_wanted(&place)?;
-        let rest = &bytes[damage.offset..];
-        let aside = set_aside(disk.path(), rest)?;
-        let mut gap = Vec::new();
-        if damage.offset == 0 {
-            segment::encode_header(upto, &mut gap);
+        let (good, rest) = bytes.split_at(damage.offset);
+        // ORDER: the file aside before the segment loses what is in it.
+        let aside = set_aside(path, rest)?;
+        let mut text = good.to_vec();
+        if text.is_empty() {
+            segment::encode_header(upto, &mut text);
         }
-        segment::encode_gap(upto, aside.as_deref(), &mut gap);
-        let len = (damage.offset + gap.len()) as u64;
-        // ORDER: the gap before the cut. A crash between them leaves a gap with something behind
-        // it, which is found; the other way round, a segment that ends before the hole as if there
-        // were none.
-        disk.write_at(damage.offset as u64, &gap)?;
-        disk.sync()?;
-        disk.set_len(len)?;
-        disk.sync()?;
+        segment::encode_gap(upto, aside.as_deref(), &mut text);
+        replace(path, &text)?;
         let moved = match aside {
             Some(file) => format!("{} bytes from there on were moved to {file}", rest.len()),
             None => "there was nothing to be moved aside".into(),
         };
         self.go_on_behind(&format!("{place}; {moved}"), upto);
-        Ok(len)
+        Ok(text.len())
     }
 
     /// Puts a segment that has only a gap in the place of one that is missing.
-    fn bridge(&mut self, number: u64, path: &Path) -> io::Result<()> {
+    fn bridge(&mut self, path: &Path) -> io::Result<()> {
         let upto = self.after;
-        let place = format!(
-            "{} is missing, and older segments are there",
-            path.display()
-        );
+        let name = path.display();
+        let place = format!("{name} is missing, and older segments are there");
         self.refuse_unless_wanted(&place)?;
-        let present = Present::begin(&self.options.dir, number, upto, SyncMode::Always)?;
-        let mut gap = Vec::new();
-        segment::encode_gap(upto, None, &mut gap);
-        present.disk.write_at(present.len, &gap)?;
-        present.disk.sync()?;
+        let mut text = Vec::new();
+        segment::encode_header(upto, &mut text);
+        segment::encode_gap(upto, None, &mut text);
+        replace(path, &text)?;
         self.go_on_behind(&place, upto);
         Ok(())
     }
@@ -287,6 +278,19 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
     }
     // Any event may have been the last: an id behind all of them, which none of them had.
     last.max(found).next(born.ms).max(born)
+}
+
+/// Gives a segment another text, at once or not at all: a crash halfway through must not leave one
+/// that ends before the hole as if there were none.
+fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
+    let path = segment.with_extension("sse.new");
+    let disk = Disk::create(path.clone())?;
+    disk.write_at(0, text)?;
+    disk.sync()?;
+    // Some systems rename no file that is open.
+    drop(disk);
+    fs::rename(&path, segment).map_err(|cause| failed("replace", segment, &cause))?;
+    disk::sync_dir(segment.parent().unwrap_or(segment))
 }
 
 /// Writes bytes into a new file next to the segment, durably, and returns its name. `None`: there
