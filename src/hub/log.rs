@@ -26,6 +26,9 @@ pub trait Log: Send + fmt::Debug {
     /// than all before them. Blocks for as long as the log's disk or network takes; one thread
     /// calls it at a time.
     ///
+    /// How much `Ok` promises, and what it outlives, is for each log to say. A process that is
+    /// killed in the middle may have kept the first few, of which then nobody was told.
+    ///
     /// # Errors
     ///
     /// None of the events was kept: the disk is full, or broken, or the other end has gone. The

@@ -279,9 +279,10 @@ impl Present {
         segment::encode_header(after, &mut header);
         let begin = || {
             disk.write_at(0, &header)?;
-            if sync != SyncMode::Off {
-                disk.sync()?;
+            if sync == SyncMode::Off {
+                return Ok(());
             }
+            disk.sync()?;
             disk::sync_dir(dir)
         };
         if let Err(error) = begin() {

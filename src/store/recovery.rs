@@ -6,10 +6,14 @@
 //! does not check with one behind it that does, a segment that is missing, ids that do not rise,
 //! is the work of a disk or a person: to go on would be to lose something in silence.
 //!
+//! One crash looks like damage and is taken for it, which is the safe side: a system that loses its
+//! power may have got the later of two unsynced pages to the disk and not the earlier. With
+//! `SyncMode::Always` that can be within the last append only, of which nobody was told.
+//!
 //! # Holes
 //!
 //! Who asks for a repair goes on with a hole, and clients must be told of it. `Kept::after` is what
-//! they are judged by: who is at it or behind has missed nothing that is not retained, who is
+//! they are judged by: who is at it, or after it, has missed nothing that is not retained; who is
 //! before it may have. So nothing before a hole is retained, and `after` is the id of the hole's
 //! last event:
 //!
@@ -71,7 +75,7 @@ struct Recovery<'a> {
     /// The id before the last of `entries`. While `complete` is false that is what the segment
     /// before must end with.
     after: EventId,
-    /// There is no more to be had: the next one is too much, or behind it is a hole.
+    /// There is no more to be had: the event before is too much, or is in a hole.
     complete: bool,
 }
 
@@ -176,7 +180,7 @@ impl Recovery<'_> {
         for (_, block) in contents.blocks.iter().rev() {
             self.after = block.id();
             let Some(bytes) = block.message_bytes() else {
-                // The header, which is the last, or a gap, behind which all is to be told of it.
+                // The header, which comes last here, or a gap, before which nothing is retained.
                 self.complete = !block.is_header();
                 return;
             };

@@ -201,25 +201,33 @@ fn block(bytes: &[u8]) -> Result<Block<'_>, Fault> {
         let cut = bytes.len() < LONGEST_LINE;
         return Err(if cut { Fault::Cut } else { Fault::Foreign });
     };
-    let head = head(line, &bytes[line.len()..])?;
-    let mut end = line.len();
-    loop {
-        let line = first_line(&bytes[end..]).ok_or(Fault::Cut)?;
-        match line[0] {
-            b':' => break,
-            b'\n' => return Err(Fault::Foreign),
-            _ => end += line.len(),
-        }
-    }
-    let body = &bytes[line.len()..end];
-    if body.is_empty() == matches!(head, Head::Event(_)) {
-        return Err(Fault::Foreign);
-    }
+    let rest = &bytes[line.len()..];
+    let head = head(line, rest)?;
+    // LIMIT: what is no event has nothing else. Or each `: gap ` in the data of a large event would
+    // be read on from to that event's end when a record is looked for behind a damage.
+    let body = match head {
+        Head::Event(_) => fields(rest)?,
+        Head::Header { .. } | Head::Gap { .. } => &[],
+    };
+    let end = line.len() + body.len();
     let len = end + SEAL_BYTES;
     match bytes.get(end..len) {
         None => Err(Fault::Cut),
         Some(found) if *found == seal_of(&bytes[..end]) => Ok(Block { head, body, len }),
         Some(_) => Err(Fault::Checksum),
+    }
+}
+
+/// The lines up to the comment that ends a block.
+fn fields(bytes: &[u8]) -> Result<&[u8], Fault> {
+    let mut end = 0;
+    loop {
+        let line = first_line(&bytes[end..]).ok_or(Fault::Cut)?;
+        match line[0] {
+            b':' => return Ok(&bytes[..end]),
+            b'\n' => return Err(Fault::Foreign),
+            _ => end += line.len(),
+        }
     }
 }
 

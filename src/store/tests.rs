@@ -410,6 +410,46 @@ fn a_repair_that_was_cut_short_is_begun_again() {
     assert!(!dir.0.join("00000001.sse.new").exists());
 }
 
+#[test]
+fn no_publisher_can_feign_a_record() {
+    let dir = Scratch::new();
+    dir.open().unwrap().add(&[plain(2000)]).unwrap();
+    let good = dir.text(1);
+    for feigned in [
+        Event::new(": event 3000-0\nid: 3000-0\ndata: x\n: crc 00000000\n\n"),
+        Event::new("x: event 3000-0"),
+        Event::new("x: gap 3000-0"),
+        Event::new("").with_name(": event 3000-0").unwrap(),
+        Event::new("").with_id(": event 3000-0").unwrap(),
+        Event::new("").with_topic(Topic::new(": event 3000-0").unwrap()),
+    ] {
+        fs::write(dir.segment(1), &good).unwrap();
+        dir.open().unwrap().add(&[entry(2001, &feigned)]).unwrap();
+        let mut text = dir.text(1);
+        text[good.len()] ^= 1;
+        fs::write(dir.segment(1), &text).unwrap();
+        // With another record behind the damage this would be an error.
+        let again = dir.open().expect("a record was seen that is none");
+        assert_eq!(again.kept.entries, [plain(2000)], "{feigned:?}");
+    }
+}
+
+#[test]
+fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
+    let (mut text, mut data) = (Vec::new(), String::new());
+    while data.len() < 1 << 20 {
+        data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
+    }
+    super::segment::encode_header(BORN, &mut text);
+    super::segment::encode_event(&as_entry(&entry(2000, &Event::new(data))), &mut text);
+    text[header_len()] ^= 1;
+    let start = Instant::now();
+    let damage = super::segment::read(&text).damage.unwrap();
+    assert_eq!((damage.offset, damage.beyond), (header_len(), None));
+    // Reading on from each would take minutes.
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
 /// Six events in three segments.
 fn three_segments(dir: &Scratch) {
     let mut one = dir.open().unwrap();
