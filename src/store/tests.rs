@@ -602,15 +602,16 @@ fn ids_that_do_not_rise_are_damage() {
     let end = one.journal.present.len as usize;
     one.add(&[plain(2001)]).unwrap();
     drop(one);
-    let mut text = dir.text(1);
-    let first = text[header_len()..end].to_vec();
-    text.extend_from_slice(&first);
-    fs::write(dir.segment(1), &text).unwrap();
-    let error = dir.refuses();
-    assert!(error.contains("does not rise"), "{error}");
-    let again = dir.repaired();
-    // The last event was seen by whoever has seen it, but nobody knows what the record means.
-    assert_eq!(again.kept.after, EventId { ms: 2001, seq: 1 });
+    let text = dir.text(1);
+    for repeated in [&text[header_len()..end], &text[end..]] {
+        fs::write(dir.segment(1), [&text, repeated].concat()).unwrap();
+        let error = dir.refuses();
+        let expected = format!("byte {}: a record has an id that does not rise", text.len());
+        assert!(error.contains(&expected), "{error}");
+        // Whoever has seen the last event may have seen all, but nobody knows what that was.
+        let again = dir.repaired();
+        assert_eq!(again.kept.after, EventId { ms: 2001, seq: 1 });
+    }
 }
 
 #[test]
@@ -996,6 +997,8 @@ fn a_new_segment_in_the_background_is_synced_too() {
     one.add(&[plain(2001)]).unwrap();
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
     one.journal.segment_bytes = 1 << 20;
+    let holders = Arc::strong_count(&one.journal.present.disk);
+    assert_eq!(holders, 2, "the journal and the thread have it");
     let faults = undermine(&mut one.journal);
     let present = &one.journal.present;
     let syncer = one.journal.syncer.as_ref().unwrap();
