@@ -227,3 +227,11 @@ pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
 /// How long a client that is told to leave may have taken nothing of what it is owed, and still be
 /// thought to read, in milliseconds of the hub's life.
 pub(crate) const GIVEN_UP_MS: u64 = 1000;
+
+/// A segment of the journal that has grown past this is followed by a new one. A start reads whole
+/// segments, so it is what a start with a small history reads and checks, in well under a second.
+pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
+
+/// How long the journal waits with `--sync interval` before it syncs what was written: what a
+/// power cut can take. A process that dies takes nothing, for the system has the bytes.
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -77,7 +77,9 @@
 //!    crate**: one client's life, from the welcome to the farewell.
 //! 3. `http/`: HTTP/1.1 on blocking sockets, which knows nothing of events: `head.rs` and `body.rs`
 //!    for the bytes, `connection.rs` for a connection, `server.rs` for all of them.
-//! 4. `api/`: where the two meet, an endpoint at a time. `server.rs` puts it all together.
+//! 4. `store/`: how events outlive the process. `segment.rs` is the journal's format, `journal.rs`
+//!    writes it and says what happens when the disk does not take it, `recovery.rs` reads it back.
+//! 5. `api/`: where they all meet, an endpoint at a time. `server.rs` puts it all together.
 //!
 //! `config.rs` has every number, with its reason.
 
@@ -91,6 +93,7 @@ mod machine;
 mod report;
 mod server;
 mod socket;
+pub mod store;
 pub mod wire;
 
 pub use api::Api;

@@ -11,6 +11,7 @@ mod fanout;
 mod farewell;
 mod history;
 mod lane;
+mod log;
 mod registry;
 mod stats;
 mod stream;
@@ -26,6 +27,7 @@ use std::time::{Instant, SystemTime};
 
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
+pub use log::{Entry, Kept, KeptEntry, Log};
 pub use stats::Stats;
 pub use stream::Subscription;
 

@@ -1,0 +1,68 @@
+//! Where events become durable before anybody hears of them: what the hub asks of a log, and what
+//! a log hands back when it is opened.
+//!
+//! An event is kept as the message that clients read, its id line included, so that a replay after
+//! a restart is the same bytes as one before it.
+
+use std::fmt;
+use std::io;
+
+use crate::wire::{EventId, Topic};
+
+/// One event that is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its place in the order of the hub, whatever id stands on the wire.
+    pub id: EventId,
+    /// Who it is for; `None` is everybody.
+    pub topic: Option<&'a Topic>,
+    /// The message as it is on the wire, without chunks: its id line first, its empty line last.
+    pub message: &'a [u8],
+}
+
+/// Keeps events.
+pub trait Log: Send + fmt::Debug {
+    /// Makes these events durable, in this order, all or none. Their ids rise, and are greater
+    /// than all before them. Blocks for as long as the log's disk or network takes; one thread
+    /// calls it at a time.
+    ///
+    /// How much `Ok` promises, and what it outlives, is for each log to say. A process that is
+    /// killed in the middle may have kept the first few, of which then nobody was told.
+    ///
+    /// # Errors
+    ///
+    /// None of the events was kept: the disk is full, or broken, or the other end has gone. The
+    /// log is as it was before, or will be before it takes anything else, so the caller may go on
+    /// and call it again with these events or with others.
+    fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()>;
+}
+
+/// What a log has when it is opened: what a history is to be filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The id before the first of `entries`. Whoever is there has missed nothing that `entries`
+    /// does not have; whoever is before it may have.
+    pub after: EventId,
+    /// The latest events, in their order.
+    pub entries: Vec<KeptEntry>,
+}
+
+impl Kept {
+    /// The latest id that the log knows of. Ids to come must be greater.
+    pub fn last_id(&self) -> EventId {
+        self.entries.last().map_or(self.after, |entry| entry.id)
+    }
+}
+
+/// One event that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptEntry {
+    /// Its place in the order of the hub.
+    pub id: EventId,
+    /// The publisher's own id, if that is what stands on the wire.
+    pub own_id: Option<Box<str>>,
+    /// Who it is for; `None` is everybody.
+    pub topic: Option<Topic>,
+    /// The message, as it was given in [`Entry::message`].
+    pub message: Vec<u8>,
+}

@@ -1,0 +1,13 @@
+//! How events outlive the process: what stands behind the hub's [`Log`](crate::hub::Log).
+
+mod crc32;
+mod disk;
+mod journal;
+mod recovery;
+mod segment;
+mod syncer;
+
+#[cfg(test)]
+mod tests;
+
+pub use journal::{Journal, JournalOptions, SyncMode};

@@ -1,0 +1,432 @@
+//! The format of the journal: turns events into text that outlives a crash, and says of such text
+//! which part of it was written whole.
+//!
+//! A segment is an event stream. A browser or this crate's own `Decoder` reads it as it is, because
+//! what the journal adds stands in comments, and `less` shows it to a person. It is made of blocks,
+//! each ended by a checksum and the empty line that also ends its message:
+//!
+//! ```text
+//! : tiny-sse journal 1, after 1795326000123-0     the header: the id before the first event
+//! : crc 5c1e8b02
+//!
+//! : event 1795326004711-0 chat/1                  an event's place in the order, and its topic
+//! id: 1795326004711-0                             its message: this id, or the publisher's own
+//! event: greeting
+//! data: hello
+//! : crc 1a2b3c4d                                  of all that the block has before this line
+//!
+//! : gap 1795326009999-0 00000002.sse.damaged      the events up to this id are lost
+//! : crc 90abcdef
+//!
+//! ```
+//!
+//! Nothing needs to be escaped. No line of a message begins with `:` or is empty before its end,
+//! and a topic has no control characters, so a line that begins with `:` is always ours, and no
+//! publisher can write one. A topic is the rest of its line, behind one space.
+
+use std::io::BufRead;
+
+use super::crc32::crc32;
+use crate::hub::{Entry, KeptEntry};
+use crate::wire::{EventId, Topic};
+
+/// Where every journal begins, of whatever version.
+const JOURNAL: &[u8] = b": tiny-sse journal ";
+/// How the first line of a block begins, up to its id.
+const HEADER: &str = ": tiny-sse journal 1, after ";
+const EVENT: &str = ": event ";
+const GAP: &str = ": gap ";
+
+/// LIMIT: no first line of a block is longer. An id has 41 bytes at the most, a topic 255.
+const LONGEST_LINE: usize = 512;
+/// Nor is a whole header.
+const LONGEST_HEADER: usize = 128;
+
+/// `: crc 1a2b3c4d` and the empty line.
+const SEAL_BYTES: usize = 16;
+
+/// Appends the header of a segment whose events come after `after`.
+pub(super) fn encode_header(after: EventId, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(format!("{HEADER}{after}\n").as_bytes());
+    seal(start, out);
+}
+
+/// Appends the block of an event whose message [`is_message`].
+pub(super) fn encode_event(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    encode_line(EVENT, entry.id, entry.topic.map(Topic::as_str), out);
+    // Its empty line comes behind the checksum: an empty line would part the two for a reader.
+    out.extend_from_slice(&entry.message[..entry.message.len() - 1]);
+    seal(start, out);
+}
+
+/// Appends the block that says that events up to `upto` are lost, and in which file is what was
+/// found in their place, if anything was.
+pub(super) fn encode_gap(upto: EventId, aside: Option<&str>, out: &mut Vec<u8>) {
+    let start = out.len();
+    encode_line(GAP, upto, aside, out);
+    seal(start, out);
+}
+
+/// The first line of an event or a gap.
+fn encode_line(beginning: &str, id: EventId, rest: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{beginning}{id}").as_bytes());
+    if let Some(rest) = rest {
+        out.push(b' ');
+        out.extend_from_slice(rest.as_bytes());
+    }
+    out.push(b'\n');
+}
+
+fn seal(start: usize, out: &mut Vec<u8>) {
+    let seal = seal_of(&out[start..]);
+    out.extend_from_slice(&seal);
+}
+
+fn seal_of(block: &[u8]) -> [u8; SEAL_BYTES] {
+    let mut seal = *b": crc 00000000\n\n";
+    let crc = crc32(block);
+    for (place, digit) in seal[6..14].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(crc >> (28 - 4 * place) & 0xF) as usize];
+    }
+    seal
+}
+
+/// Whether this is one message as clients read it: an id line, other lines, an empty line, and no
+/// comment. Anything else could be written but not be read back.
+pub(super) fn is_message(message: &[u8]) -> bool {
+    let Some(mut fields) = message.strip_suffix(b"\n") else {
+        return false;
+    };
+    if !fields.starts_with(b"id: ") || fields.contains(&b'\r') {
+        return false;
+    }
+    while let Some(line) = first_line(fields) {
+        if line == b"\n" || line[0] == b':' {
+            return false;
+        }
+        fields = &fields[line.len()..];
+    }
+    fields.is_empty()
+}
+
+/// A block that checks.
+#[derive(Debug)]
+pub(super) struct Block<'a> {
+    head: Head<'a>,
+    /// What stands between its first line and its checksum: the message, but for its empty line.
+    body: &'a [u8],
+    /// Its length with everything.
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Head<'a> {
+    Header { after: EventId },
+    Event(Event<'a>),
+    Gap { upto: EventId },
+}
+
+#[derive(Debug)]
+struct Event<'a> {
+    id: EventId,
+    own_id: Option<&'a str>,
+    topic: Option<Topic>,
+}
+
+impl Block<'_> {
+    /// The latest id of which the journal knows behind this block.
+    pub(super) fn id(&self) -> EventId {
+        match &self.head {
+            Head::Header { after: id } | Head::Gap { upto: id } => *id,
+            Head::Event(event) => event.id,
+        }
+    }
+
+    pub(super) fn is_header(&self) -> bool {
+        matches!(self.head, Head::Header { .. })
+    }
+
+    /// The bytes of the message, if this is an event.
+    pub(super) fn message_bytes(&self) -> Option<usize> {
+        matches!(self.head, Head::Event(_)).then_some(self.body.len() + 1)
+    }
+
+    /// The event, if this is one.
+    pub(super) fn entry(&self) -> Option<KeptEntry> {
+        let Head::Event(event) = &self.head else {
+            return None;
+        };
+        Some(KeptEntry {
+            id: event.id,
+            own_id: event.own_id.map(Into::into),
+            topic: event.topic.clone(),
+            message: [self.body, b"\n"].concat(),
+        })
+    }
+}
+
+/// Why there is no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The text ends within it.
+    Cut,
+    /// It is something else.
+    Foreign,
+    /// It is not what was written.
+    Checksum,
+    /// Its id is not greater than those before it.
+    Order,
+    /// It is whole, and the events that should follow it are not there.
+    Missing,
+}
+
+impl Fault {
+    pub(super) fn explain(self) -> &'static str {
+        match self {
+            Fault::Cut => "a record is cut off",
+            Fault::Foreign => "there is no record",
+            Fault::Checksum => "a record has a wrong checksum",
+            Fault::Order => "a record has an id that does not rise",
+            Fault::Missing => "records are missing that the next segment goes on from",
+        }
+    }
+}
+
+/// Reads the block that `bytes` begin with.
+fn block(bytes: &[u8]) -> Result<Block<'_>, Fault> {
+    let start = &bytes[..bytes.len().min(LONGEST_LINE)];
+    let Some(line) = first_line(start) else {
+        let cut = bytes.len() < LONGEST_LINE;
+        return Err(if cut { Fault::Cut } else { Fault::Foreign });
+    };
+    let rest = &bytes[line.len()..];
+    let head = head(line, rest)?;
+    // LIMIT: what is no event has nothing else. Or each `: gap ` in the data of a large event would
+    // be read on from to that event's end when a record is looked for behind a damage.
+    let body = match head {
+        Head::Event(_) => fields(rest)?,
+        Head::Header { .. } | Head::Gap { .. } => &[],
+    };
+    let end = line.len() + body.len();
+    let len = end + SEAL_BYTES;
+    match bytes.get(end..len) {
+        None => Err(Fault::Cut),
+        Some(found) if *found == seal_of(&bytes[..end]) => Ok(Block { head, body, len }),
+        Some(_) => Err(Fault::Checksum),
+    }
+}
+
+/// The lines up to the comment that ends a block.
+fn fields(bytes: &[u8]) -> Result<&[u8], Fault> {
+    let mut end = 0;
+    loop {
+        let line = first_line(&bytes[end..]).ok_or(Fault::Cut)?;
+        match line[0] {
+            b':' => return Ok(&bytes[..end]),
+            b'\n' => return Err(Fault::Foreign),
+            _ => end += line.len(),
+        }
+    }
+}
+
+/// Reads the first line of a block, whose body has the publisher's id.
+fn head<'a>(line: &'a [u8], body: &'a [u8]) -> Result<Head<'a>, Fault> {
+    let line = std::str::from_utf8(line).map_err(|_| Fault::Foreign)?;
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    let id = |text: &str| text.parse::<EventId>().map_err(|_| Fault::Foreign);
+    if let Some(after) = line.strip_prefix(HEADER) {
+        return Ok(Head::Header { after: id(after)? });
+    }
+    let id_and_rest = |line: &'a str| match line.split_once(' ') {
+        Some((id, rest)) => (id, Some(rest)),
+        None => (line, None),
+    };
+    if let Some(line) = line.strip_prefix(GAP) {
+        let (upto, _aside) = id_and_rest(line);
+        return Ok(Head::Gap { upto: id(upto)? });
+    }
+    let (text, topic) = id_and_rest(line.strip_prefix(EVENT).ok_or(Fault::Foreign)?);
+    let topic = topic.map(Topic::new).transpose();
+    Ok(Head::Event(Event {
+        id: id(text)?,
+        own_id: own_id(body)?.filter(|own| *own != text),
+        topic: topic.map_err(|_| Fault::Foreign)?,
+    }))
+}
+
+/// The id that stands on the wire. `None`: the text ends before it does.
+///
+/// That it must be there is also what keeps publishers from feigning a block: the data or name of
+/// an event may have `: event 1-0` in it, but no `id:` line behind that.
+fn own_id(body: &[u8]) -> Result<Option<&str>, Fault> {
+    let Some(line) = first_line(body) else {
+        return Ok(None);
+    };
+    let id = line.strip_prefix(b"id: ").ok_or(Fault::Foreign)?;
+    let id = std::str::from_utf8(id).map_err(|_| Fault::Foreign)?;
+    Ok(Some(id.trim_end_matches('\n')))
+}
+
+/// The first line with its line break; `None` if there is no line break.
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+    // Not `position`, which compares a byte at a time: this is the system's `memchr`.
+    let len = (&mut &*bytes)
+        .skip_until(b'\n')
+        .expect("BUG: reading from memory failed");
+    let line = &bytes[..len];
+    line.ends_with(b"\n").then_some(line)
+}
+
+/// A segment that was read.
+#[derive(Debug)]
+pub(super) struct Contents<'a> {
+    /// What checks from the beginning on: the header first, then events and gaps, their ids rising.
+    pub(super) blocks: Vec<(usize, Block<'a>)>,
+    /// Where that ends, if it is not at the end of the file.
+    pub(super) damage: Option<Damage>,
+    len: usize,
+}
+
+/// A place where no block is, or not the one that should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// In bytes, from the beginning of the file.
+    pub(super) offset: usize,
+    pub(super) fault: Fault,
+    /// What checks behind it: that makes it a hole. Without, it is the end.
+    pub(super) beyond: Option<Beyond>,
+}
+
+/// Blocks that check behind a damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beyond {
+    /// The greatest of their ids.
+    pub(super) greatest: EventId,
+    /// Whether it is the very last thing of the file: no event can have come after it.
+    pub(super) is_last: bool,
+}
+
+/// Reads a segment.
+pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
+    let mut contents = Contents {
+        blocks: Vec::new(),
+        damage: None,
+        len: bytes.len(),
+    };
+    let mut offset = 0;
+    while offset < bytes.len() || offset == 0 {
+        match block(&bytes[offset..]).and_then(|block| contents.fits(block)) {
+            Ok(block) => {
+                let len = block.len;
+                contents.blocks.push((offset, block));
+                offset += len;
+            }
+            Err(fault) => {
+                contents.damage = Some(Damage::at(offset, fault, bytes));
+                break;
+            }
+        }
+    }
+    contents
+}
+
+impl<'a> Contents<'a> {
+    fn fits(&self, block: Block<'a>) -> Result<Block<'a>, Fault> {
+        let last = self.last_id();
+        match (last, &block.head) {
+            (None, Head::Header { .. }) => Ok(block),
+            (None, _) | (_, Head::Header { .. }) => Err(Fault::Foreign),
+            (Some(last), Head::Event(event)) if event.id <= last => Err(Fault::Order),
+            // A gap may be empty: its last event may be the one before it.
+            (Some(last), Head::Gap { upto }) if *upto < last => Err(Fault::Order),
+            _ => Ok(block),
+        }
+    }
+
+    /// The latest id that checks. `None`: not even the header does.
+    pub(super) fn last_id(&self) -> Option<EventId> {
+        self.blocks.last().map(|(_, block)| block.id())
+    }
+
+    /// What is wrong with this segment, given that the next one's first event comes after `next`.
+    pub(super) fn damage_before(&self, next: EventId) -> Option<Damage> {
+        let ends = self.last_id() == Some(next);
+        if self.damage.is_some() || ends {
+            return self.damage;
+        }
+        let excess = self.blocks.iter().find(|(_, block)| block.id() > next);
+        Some(Damage {
+            offset: excess.map_or(self.len, |(offset, _)| *offset),
+            fault: excess.map_or(Fault::Missing, |_| Fault::Order),
+            beyond: None,
+        })
+    }
+}
+
+impl Damage {
+    fn at(offset: usize, fault: Fault, bytes: &[u8]) -> Damage {
+        let (mut beyond, mut at) = (None::<Beyond>, offset);
+        while let Some(start) = next_start(bytes, at) {
+            let Ok(block) = block(&bytes[start..]) else {
+                at = start + 1;
+                continue;
+            };
+            at = start + block.len;
+            let before = beyond.map_or(EventId::default(), |beyond| beyond.greatest);
+            beyond = Some(Beyond {
+                greatest: before.max(block.id()),
+                is_last: at == bytes.len() && block.id() > before,
+            });
+        }
+        Damage {
+            offset,
+            fault,
+            beyond,
+        }
+    }
+}
+
+/// Where the next event or gap may begin. That need not be a line's beginning: the line break
+/// before it may be what is damaged.
+fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(colon) = bytes[at..].iter().position(|&byte| byte == b':') {
+        at += colon;
+        if [EVENT, GAP]
+            .iter()
+            .any(|head| bytes[at..].starts_with(head.as_bytes()))
+        {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Whether these are whole blocks and nothing else.
+pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
+    while let Ok(block) = block(bytes) {
+        bytes = &bytes[block.len..];
+        if bytes.is_empty() {
+            return true;
+        }
+    }
+    bytes.is_empty()
+}
+
+/// Whether this is all that a crash left of a header, or the zeros that some file systems put in
+/// the place of what was not written yet. There was never an event behind it.
+pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
+    let common = bytes.len().min(HEADER.len());
+    let began = bytes[..common] == HEADER.as_bytes()[..common];
+    let zeros = bytes.iter().all(|&byte| byte == 0);
+    bytes.len() < LONGEST_HEADER && (began || zeros) && block(bytes).is_err()
+}
+
+/// Whether this is a journal, but not of the version that is read here.
+pub(super) fn is_of_another_version(bytes: &[u8]) -> bool {
+    let version = first_line(bytes).and_then(|line| line.strip_prefix(JOURNAL));
+    version.is_some_and(|version| !version.starts_with(b"1,"))
+}

@@ -1,0 +1,1010 @@
+//! The journal under all that a crash, a disk and an admin can do to it: cut and changed at every
+//! byte, with a medium that fails when told to.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::disk::{Disk, Medium};
+use super::syncer::Syncer;
+use super::{Journal, JournalOptions, SyncMode};
+use crate::hub::{Entry, Kept, KeptEntry, Log};
+use crate::report::Report;
+use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
+
+// ORDER: the counters of these tests are read by whoever waits for them to change, or on the same
+// thread; each stands alone, so Relaxed suffices.
+
+const BORN: EventId = EventId { ms: 1000, seq: 0 };
+
+/// The first record of a segment is behind this many bytes.
+fn header_len() -> usize {
+    let mut header = Vec::new();
+    super::segment::encode_header(BORN, &mut header);
+    header.len()
+}
+
+/// A directory of its own, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tiny-sse-journal-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // Best effort: it is there only if a process of the same number was killed.
+        let _ = fs::remove_dir_all(&path);
+        Scratch(path)
+    }
+
+    fn segment(&self, number: u64) -> PathBuf {
+        self.0.join(format!("{number:08}.sse"))
+    }
+
+    fn text(&self, number: u64) -> Vec<u8> {
+        fs::read(self.segment(number)).unwrap()
+    }
+
+    /// What [`with`](Self::with) opens without further wishes.
+    fn open(&self) -> io::Result<Opened> {
+        self.with(|_| ())
+    }
+
+    fn with(&self, wish: impl FnOnce(&mut JournalOptions)) -> io::Result<Opened> {
+        let (lines, reports) = mpsc::channel();
+        let mut options = JournalOptions {
+            dir: self.0.clone(),
+            sync: SyncMode::Off,
+            repair: false,
+            events: usize::MAX,
+            bytes: usize::MAX,
+            report: Report::new(move |level, line| {
+                let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+            }),
+        };
+        wish(&mut options);
+        let (journal, kept) = Journal::open(options, BORN)?;
+        Ok(Opened {
+            journal,
+            kept,
+            reports,
+        })
+    }
+
+    fn repaired(&self) -> Opened {
+        self.with(|options| options.repair = true).unwrap()
+    }
+
+    #[track_caller]
+    fn refuses(&self) -> String {
+        let error = self.open().err().expect("it was opened");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        error.to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // Best effort: it may never have been there.
+    }
+}
+
+struct Opened {
+    journal: Journal,
+    kept: Kept,
+    reports: Receiver<String>,
+}
+
+impl Opened {
+    fn reports(&self) -> Vec<String> {
+        self.reports.try_iter().collect()
+    }
+
+    fn add(&mut self, entries: &[KeptEntry]) -> io::Result<()> {
+        let entries: Vec<_> = entries.iter().map(as_entry).collect();
+        self.journal.append(&entries)
+    }
+}
+
+fn as_entry(kept: &KeptEntry) -> Entry<'_> {
+    Entry {
+        id: kept.id,
+        topic: kept.topic.as_ref(),
+        message: &kept.message,
+    }
+}
+
+fn id(ms: u64) -> EventId {
+    EventId { ms, seq: 0 }
+}
+
+/// What the hub makes of an event.
+fn entry(ms: u64, event: &Event) -> KeptEntry {
+    let (id, mut message) = (id(ms), Vec::new());
+    encode_id(event.id().unwrap_or(&id.to_string()), &mut message);
+    event.encode_behind_id(&mut message);
+    KeptEntry {
+        id,
+        own_id: event.id().map(Into::into),
+        topic: event.topic().cloned(),
+        message,
+    }
+}
+
+fn plain(ms: u64) -> KeptEntry {
+    entry(ms, &Event::new(format!("event at {ms}")))
+}
+
+fn plains(times: impl IntoIterator<Item = u64>) -> Vec<KeptEntry> {
+    times.into_iter().map(plain).collect()
+}
+
+fn times(kept: &Kept) -> Vec<u64> {
+    kept.entries.iter().map(|entry| entry.id.ms).collect()
+}
+
+fn of_every_kind() -> Vec<KeptEntry> {
+    let event = |data: &str| Event::new(data);
+    let topic = |name: &str| Topic::new(name).unwrap();
+    let events = [
+        event("hello").with_name("greeting").unwrap(),
+        event("привет, мир").with_topic(topic("чат/1")),
+        event("🦀\n🦀\r\n\r🦀\n").with_name("краб 🦀").unwrap(),
+        event("").with_topic(topic(" a b ")),
+        event("own").with_id("свой: event 1-0").unwrap(),
+        event("looks like an id").with_id("7-7").unwrap(),
+        event(": event 1-0\nid: 1-0\n: crc 00000000\n\n: gap 9-9\n\0\u{feff}\u{85}\u{2028}"),
+        event("r").with_retry(Duration::from_millis(1500)),
+        event(&"long ".repeat(50_000)),
+    ];
+    let numbered = (2000..).zip(&events);
+    numbered.map(|(ms, event)| entry(ms, event)).collect()
+}
+
+#[test]
+fn what_was_appended_is_read_back_as_it_was() {
+    let (dir, entries) = (Scratch::new(), of_every_kind());
+    let mut one = dir.open().unwrap();
+    let empty = Kept {
+        after: BORN,
+        entries: Vec::new(),
+    };
+    assert_eq!(one.kept, empty);
+    one.add(&entries[..1]).unwrap();
+    one.add(&[]).unwrap();
+    one.add(&entries[1..]).unwrap();
+    drop(one);
+    for _ in 0..2 {
+        let again = dir.open().unwrap();
+        assert_eq!(again.kept.after, BORN);
+        assert_eq!(again.kept.entries, entries);
+        assert_eq!(again.kept.last_id(), entries.last().unwrap().id);
+        assert_eq!(again.reports(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_segment_is_this_text() {
+    let dir = Scratch::new();
+    let event = Event::new("a\nb").with_name("greeting").unwrap();
+    let event = event.with_topic(Topic::new("chat/1").unwrap());
+    let own = Event::new("").with_id("mine").unwrap();
+    let mut one = dir.open().unwrap();
+    one.add(&[entry(2000, &event), entry(2001, &own)]).unwrap();
+    let expected = "\
+: tiny-sse journal 1, after 1000-0
+: crc 3541f303
+
+: event 2000-0 chat/1
+id: 2000-0
+event: greeting
+data: a
+data: b
+: crc ea841710
+
+: event 2001-0
+id: mine
+data: 
+: crc 3c1ba78d
+
+";
+    assert_eq!(String::from_utf8(dir.text(1)).unwrap(), expected);
+}
+
+#[test]
+fn a_reader_of_event_streams_reads_it() {
+    let (dir, entries) = (Scratch::new(), of_every_kind());
+    dir.open().unwrap().add(&entries).unwrap();
+    let decode = |bytes: &[u8]| {
+        let (mut decoder, mut seen) = (Decoder::new(1 << 20), Vec::new());
+        decoder.feed(bytes, |message| seen.push(message)).unwrap();
+        seen
+    };
+    let wire: Vec<u8> = entries.iter().flat_map(|e| e.message.clone()).collect();
+    assert_eq!(decode(&wire).len(), entries.len());
+    assert_eq!(decode(&dir.text(1)), decode(&wire));
+    // A hole does not disturb it.
+    let mut text = dir.text(1);
+    super::segment::encode_gap(id(9000), Some("x.damaged"), &mut text);
+    assert_eq!(decode(&text), decode(&wire));
+}
+
+#[test]
+fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
+    let dir = Scratch::new();
+    let mut ends = vec![header_len()];
+    let mut one = dir.open().unwrap();
+    for ms in 2000..2004 {
+        one.add(&[plain(ms)]).unwrap();
+        ends.push(one.journal.present.len as usize);
+    }
+    drop(one);
+    let text = dir.text(1);
+    for cut in ends[2]..=ends[4] {
+        fs::write(dir.segment(1), &text[..cut]).unwrap();
+        let mut again = dir.open().unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
+        assert_eq!(
+            times(&again.kept),
+            Vec::from_iter(2000..2000 + whole),
+            "{cut}"
+        );
+        let reports = again.reports();
+        if ends.contains(&cut) {
+            assert_eq!(reports, [""; 0], "cut at {cut}");
+        } else {
+            let torn = cut - ends[whole as usize];
+            let expected = format!("00000001.sse ended in {torn} bytes");
+            assert!(reports[0].starts_with("warn: "), "{reports:?}");
+            assert!(reports[0].contains(&expected), "{reports:?}");
+            assert!(
+                reports[0].ends_with(&format!("after {}-0", 1999 + whole)),
+                "{reports:?}"
+            );
+        }
+        again.add(&[plain(3000)]).unwrap();
+        drop(again);
+        let last = dir.open().unwrap();
+        assert_eq!(last.kept.entries.last(), Some(&plain(3000)), "cut at {cut}");
+        assert_eq!(last.kept.entries.len() as u64, whole + 1, "cut at {cut}");
+        assert_eq!(last.reports(), [""; 0], "cut at {cut}");
+    }
+}
+
+#[test]
+fn zeros_at_the_end_are_cut_off() {
+    let dir = Scratch::new();
+    dir.open().unwrap().add(&plains(2000..2002)).unwrap();
+    let text = dir.text(1);
+    fs::write(dir.segment(1), [&text[..], &[0; 5000]].concat()).unwrap();
+    let again = dir.open().unwrap();
+    assert_eq!(times(&again.kept), [2000, 2001]);
+    assert!(again.reports()[0].contains("5000 bytes"));
+    assert_eq!(dir.text(1), text);
+}
+
+/// Where the middle one of three records is.
+fn three_records(dir: &Scratch) -> (Vec<u8>, std::ops::Range<usize>) {
+    let mut one = dir.open().unwrap();
+    one.add(&[plain(2000)]).unwrap();
+    let start = one.journal.present.len as usize;
+    let topic = Topic::new("чат/1").unwrap();
+    one.add(&[entry(2001, &Event::new("b").with_topic(topic))])
+        .unwrap();
+    let end = one.journal.present.len as usize;
+    one.add(&[plain(2002)]).unwrap();
+    drop(one);
+    (dir.text(1), start..end)
+}
+
+#[test]
+fn a_last_record_with_a_bit_changed_is_cut_off() {
+    let dir = Scratch::new();
+    let (text, middle) = three_records(&dir);
+    for place in middle.clone() {
+        for bit in 0..8 {
+            let mut changed = text[..middle.end].to_vec();
+            changed[place] ^= 1 << bit;
+            fs::write(dir.segment(1), &changed).unwrap();
+            let again = dir.open().unwrap();
+            assert_eq!(
+                again.kept.entries,
+                [plain(2000)],
+                "bit {bit} of byte {place}"
+            );
+            let expected = format!("ended in {} bytes", middle.len());
+            assert!(
+                again.reports()[0].contains(&expected),
+                "bit {bit} of byte {place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() {
+    let dir = Scratch::new();
+    let (text, middle) = three_records(&dir);
+    for place in middle.clone() {
+        for bit in [0, 3, 5, 7] {
+            let mut changed = text.clone();
+            changed[place] ^= 1 << bit;
+            fs::write(dir.segment(1), &changed).unwrap();
+            let error = dir.refuses();
+            let expected = format!("00000001.sse is damaged at byte {}: ", middle.start);
+            assert!(error.contains(&expected), "{error}");
+            assert!(error.contains("--repair"), "{error}");
+            assert_eq!(dir.text(1), changed, "it was not asked to repair");
+        }
+        let mut again = dir.repaired();
+        assert_eq!(again.kept.entries, [], "byte {place}");
+        assert_eq!(again.kept.after, id(2002), "byte {place}");
+        let aside = dir.0.join("00000001.sse.damaged");
+        let mut lost = fs::read(&aside).unwrap();
+        lost[place - middle.start] ^= 1 << 7;
+        assert_eq!(lost, text[middle.start..], "byte {place}");
+        let report = &again.reports()[0];
+        assert!(
+            report.contains("bytes from there on were moved to 00000001.sse.damaged"),
+            "{report}"
+        );
+        assert!(report.contains("2002-0"), "{report}");
+        again.add(&[plain(3000)]).unwrap();
+        drop(again);
+        // The hole is remembered: who has seen 2000-0 has not seen all.
+        let last = dir.open().unwrap();
+        assert_eq!((last.kept.after, times(&last.kept)), (id(2002), vec![3000]));
+        assert_eq!(last.reports(), [""; 0]);
+        fs::remove_file(aside).unwrap();
+    }
+}
+
+#[test]
+fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
+    let dir = Scratch::new();
+    let (text, middle) = three_records(&dir);
+    let mut changed = text.clone();
+    changed[middle.start + 20] ^= 1;
+    changed.extend_from_slice(b": event 2003-0\nid: 20");
+    fs::write(dir.segment(1), &changed).unwrap();
+    dir.refuses();
+    let again = dir.repaired();
+    assert_eq!(again.kept.after, EventId { ms: 2002, seq: 1 });
+    drop(again);
+    // Of two clocks the later one counts.
+    fs::write(dir.segment(1), &changed).unwrap();
+    let options = JournalOptions {
+        dir: dir.0.clone(),
+        sync: SyncMode::Always,
+        repair: true,
+        events: 10,
+        bytes: 1000,
+        report: Report::default(),
+    };
+    let (_journal, kept) = Journal::open(options, id(5000)).unwrap();
+    assert_eq!((kept.after, kept.entries.len()), (id(5000), 0));
+    assert!(dir.0.join("00000001.sse.damaged.2").exists());
+}
+
+#[test]
+fn a_repair_that_was_cut_short_is_begun_again() {
+    let dir = Scratch::new();
+    let (text, middle) = three_records(&dir);
+    let mut changed = text.clone();
+    changed[middle.start] ^= 1;
+    fs::write(dir.segment(1), &changed).unwrap();
+    // As far as it came before the segment was replaced.
+    fs::write(dir.0.join("00000001.sse.damaged"), "half").unwrap();
+    fs::write(dir.0.join("00000001.sse.new"), "half").unwrap();
+    dir.refuses();
+    let again = dir.repaired();
+    assert_eq!((again.kept.after, again.kept.entries.len()), (id(2002), 0));
+    let aside = fs::read(dir.0.join("00000001.sse.damaged.2")).unwrap();
+    assert_eq!(aside, changed[middle.start..]);
+    assert!(!dir.0.join("00000001.sse.new").exists());
+}
+
+#[test]
+fn no_publisher_can_feign_a_record() {
+    let dir = Scratch::new();
+    dir.open().unwrap().add(&[plain(2000)]).unwrap();
+    let good = dir.text(1);
+    for feigned in [
+        Event::new(": event 3000-0\nid: 3000-0\ndata: x\n: crc 00000000\n\n"),
+        Event::new("x: event 3000-0"),
+        Event::new("x: gap 3000-0"),
+        Event::new("").with_name(": event 3000-0").unwrap(),
+        Event::new("").with_id(": event 3000-0").unwrap(),
+        Event::new("").with_topic(Topic::new(": event 3000-0").unwrap()),
+    ] {
+        fs::write(dir.segment(1), &good).unwrap();
+        dir.open().unwrap().add(&[entry(2001, &feigned)]).unwrap();
+        let mut text = dir.text(1);
+        text[good.len()] ^= 1;
+        fs::write(dir.segment(1), &text).unwrap();
+        // With another record behind the damage this would be an error.
+        let again = dir.open().expect("a record was seen that is none");
+        assert_eq!(again.kept.entries, [plain(2000)], "{feigned:?}");
+    }
+}
+
+#[test]
+fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
+    let (mut text, mut data) = (Vec::new(), String::new());
+    while data.len() < 1 << 20 {
+        data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
+    }
+    super::segment::encode_header(BORN, &mut text);
+    super::segment::encode_event(&as_entry(&entry(2000, &Event::new(data))), &mut text);
+    text[header_len()] ^= 1;
+    let start = Instant::now();
+    let damage = super::segment::read(&text).damage.unwrap();
+    assert_eq!((damage.offset, damage.beyond), (header_len(), None));
+    // Reading on from each would take minutes.
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+/// Six events in three segments.
+fn three_segments(dir: &Scratch) {
+    let mut one = dir.open().unwrap();
+    one.journal.segment_bytes = header_len() as u64 + 100;
+    for ms in 2000..2006 {
+        one.add(&[plain(ms)]).unwrap();
+    }
+    assert_eq!(one.journal.present.number, 3);
+}
+
+#[test]
+fn a_full_segment_is_followed_by_another() {
+    let dir = Scratch::new();
+    three_segments(&dir);
+    let again = dir.open().unwrap();
+    assert_eq!(again.kept.after, BORN);
+    assert_eq!(again.kept.entries, plains(2000..2006));
+    assert!(
+        dir.text(3)
+            .starts_with(b": tiny-sse journal 1, after 2003-0\n")
+    );
+    drop(again);
+    // An admin has deleted the oldest.
+    fs::remove_file(dir.segment(1)).unwrap();
+    let again = dir.open().unwrap();
+    assert_eq!(
+        (again.kept.after, times(&again.kept)),
+        (id(2001), vec![2002, 2003, 2004, 2005])
+    );
+    assert_eq!(again.reports(), [""; 0]);
+}
+
+#[test]
+fn no_more_is_read_than_is_wanted() {
+    let dir = Scratch::new();
+    three_segments(&dir);
+    let size = plain(2000).message.len();
+    // What is not wanted is not read: its damage is not found.
+    fs::write(dir.segment(1), "damaged").unwrap();
+    for (events, bytes, expected) in [
+        (0, usize::MAX, 0),
+        (usize::MAX, 0, 0),
+        (1, usize::MAX, 1),
+        (2, usize::MAX, 2),
+        (3, usize::MAX, 3),
+        (4, usize::MAX, 4),
+        (10, size, 1),
+        (10, 2 * size - 1, 1),
+        (10, 4 * size, 4),
+        (3, 2 * size, 2),
+    ] {
+        let again = dir.with(|options| (options.events, options.bytes) = (events, bytes));
+        let kept = again.unwrap().kept;
+        let first = 2006 - expected;
+        assert_eq!(
+            kept.entries,
+            plains(first..2006),
+            "{events} events, {bytes} bytes"
+        );
+        assert_eq!(kept.after, id(first - 1), "{events} events, {bytes} bytes");
+        assert_eq!(kept.last_id(), id(2005));
+    }
+    let error = dir.refuses();
+    assert!(
+        error.contains("00000001.sse is damaged at byte 0"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_older_segment_may_have_no_damage_at_all() {
+    let dir = Scratch::new();
+    three_segments(&dir);
+    let text = dir.text(2);
+    for cut in 0..text.len() {
+        fs::write(dir.segment(2), &text[..cut]).unwrap();
+        let error = dir.refuses();
+        assert!(
+            error.contains("00000002.sse is damaged at byte "),
+            "{error}"
+        );
+    }
+    for cut in [0, 10, header_len(), header_len() + 10, text.len() - 1] {
+        fs::write(dir.segment(2), &text[..cut]).unwrap();
+        let mut again = dir.repaired();
+        assert_eq!(
+            (again.kept.after, times(&again.kept)),
+            (id(2003), vec![2004, 2005]),
+            "{cut}"
+        );
+        again.add(&[plain(3000 + cut as u64)]).unwrap();
+        drop(again);
+        let last = dir.open().unwrap();
+        assert_eq!(last.kept.after, id(2003), "cut at {cut}");
+        assert_eq!(last.reports(), [""; 0], "cut at {cut}");
+        drop(last);
+        let third = dir.text(3);
+        let added = third
+            .windows(9)
+            .position(|bytes| bytes == b": event 3")
+            .unwrap();
+        fs::write(dir.segment(3), &third[..added]).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
+    let dir = Scratch::new();
+    three_segments(&dir);
+    let second = dir.text(2);
+    fs::remove_file(dir.segment(2)).unwrap();
+    let error = dir.refuses();
+    assert!(error.contains("00000002.sse is missing"), "{error}");
+    let again = dir.repaired();
+    assert_eq!(
+        (again.kept.after, times(&again.kept)),
+        (id(2003), vec![2004, 2005])
+    );
+    drop(again);
+    assert_eq!(dir.open().unwrap().kept.after, id(2003));
+
+    // The third in the place of the second: its events come after what the third goes on from.
+    fs::copy(dir.segment(3), dir.segment(2)).unwrap();
+    let error = dir.refuses();
+    let expected = format!("00000002.sse is damaged at byte {}: ", header_len());
+    assert!(
+        error.contains(&expected) && error.contains("does not rise"),
+        "{error}"
+    );
+    let again = dir.repaired();
+    assert_eq!(
+        (again.kept.after, times(&again.kept)),
+        (id(2003), vec![2004, 2005])
+    );
+    drop(again);
+    assert_eq!(dir.open().unwrap().kept.after, id(2003));
+
+    // One that goes on too late.
+    fs::write(dir.segment(2), &second).unwrap();
+    fs::copy(dir.segment(1), dir.segment(2)).unwrap();
+    let error = dir.refuses();
+    assert!(error.contains("records are missing"), "{error}");
+}
+
+#[test]
+fn ids_that_do_not_rise_are_damage() {
+    let dir = Scratch::new();
+    let mut one = dir.open().unwrap();
+    one.add(&[plain(2000)]).unwrap();
+    let end = one.journal.present.len as usize;
+    one.add(&[plain(2001)]).unwrap();
+    drop(one);
+    let text = dir.text(1);
+    for repeated in [&text[header_len()..end], &text[end..]] {
+        fs::write(dir.segment(1), [&text, repeated].concat()).unwrap();
+        let error = dir.refuses();
+        let expected = format!("byte {}: a record has an id that does not rise", text.len());
+        assert!(error.contains(&expected), "{error}");
+        // Whoever has seen the last event may have seen all, but nobody knows what that was.
+        let again = dir.repaired();
+        assert_eq!(again.kept.after, EventId { ms: 2001, seq: 1 });
+    }
+}
+
+#[test]
+fn a_header_that_a_crash_has_cut_is_begun_anew() {
+    let dir = Scratch::new();
+    three_segments(&dir);
+    let header = dir.text(3)[..header_len()].to_vec();
+    let torn = (0..header.len()).map(|cut| header[..cut].to_vec());
+    for torn in torn.chain([vec![0; 60]]) {
+        fs::write(dir.segment(3), &torn).unwrap();
+        let mut again = dir.open().unwrap();
+        assert_eq!(times(&again.kept), [2000, 2001, 2002, 2003], "{torn:?}");
+        assert!(again.reports()[0].contains("00000003.sse was begun"));
+        again.journal.segment_bytes = 1;
+        again.add(&[plain(3000)]).unwrap();
+        assert_eq!(again.journal.present.number, 3);
+        drop(again);
+        assert_eq!(
+            times(&dir.open().unwrap().kept),
+            [2000, 2001, 2002, 2003, 3000]
+        );
+    }
+    // The very first.
+    for torn in (0..header.len()).map(|cut| &header[..cut]) {
+        let dir = Scratch::new();
+        fs::create_dir(&dir.0).unwrap();
+        fs::write(dir.segment(1), torn).unwrap();
+        let mut again = dir.open().unwrap();
+        assert_eq!((again.kept.after, again.kept.entries.len()), (BORN, 0));
+        again.add(&[plain(2000)]).unwrap();
+        drop(again);
+        assert_eq!(times(&dir.open().unwrap().kept), [2000]);
+    }
+}
+
+#[test]
+fn what_is_no_journal_of_ours_is_not_touched() {
+    let dir = Scratch::new();
+    fs::create_dir(&dir.0).unwrap();
+    for (text, kind) in [
+        (
+            ": tiny-sse journal 2, after 1-0\n\n",
+            io::ErrorKind::Unsupported,
+        ),
+        ("my notes", io::ErrorKind::InvalidData),
+        (&"x".repeat(1000), io::ErrorKind::InvalidData),
+    ] {
+        fs::write(dir.segment(1), text).unwrap();
+        assert_eq!(dir.open().err().unwrap().kind(), kind, "{text}");
+        assert_eq!(dir.text(1), text.as_bytes());
+    }
+    // Nor is what only looks like a segment.
+    fs::remove_file(dir.segment(1)).unwrap();
+    for name in [
+        "1.sse",
+        "+0000001.sse",
+        "0000001.sse",
+        "a.sse",
+        "00000009.sse.damaged",
+    ] {
+        fs::write(dir.0.join(name), "x").unwrap();
+    }
+    assert_eq!(dir.open().unwrap().journal.present.number, 1);
+}
+
+#[test]
+fn one_server_has_a_journal_at_a_time() {
+    let dir = Scratch::new();
+    let one = dir.open().unwrap();
+    let error = dir.open().err().expect("it was opened twice");
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    let expected = format!("{} is in use by another tiny-sse", dir.0.display());
+    assert_eq!(error.to_string(), expected);
+    drop(one);
+    dir.open().unwrap();
+}
+
+#[test]
+fn only_the_last_directory_is_created() {
+    let dir = Scratch::new();
+    let deep = dir.0.join("a");
+    let error = dir
+        .with(|options| options.dir = deep.clone())
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let expected = format!("cannot create {}: ", deep.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
+fn what_could_not_be_read_back_is_not_written() {
+    let dir = Scratch::new();
+    let mut one = dir.open().unwrap();
+    one.add(&[plain(2000)]).unwrap();
+    let (before, next) = (dir.text(1), plain(3000));
+    for message in [
+        "",
+        "\n",
+        "data: x\n\n",
+        "id: 1\n",
+        "id: 1\ndata: x\n",
+        "id: 1\n\ndata: x\n\n",
+        "id: 1\n: comment\n\n",
+        "id: 1\ndata: a\rb\n\n",
+        "id: 1\ndata: a\n\n\n",
+    ] {
+        let entry = Entry {
+            message: message.as_bytes(),
+            ..as_entry(&next)
+        };
+        let error = one.journal.append(&[entry]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{message:?}");
+    }
+    for bad in [[2000, 2001], [1999, 2001], [2001, 2001], [2002, 2001]] {
+        let error = one.add(&plains(bad)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
+    }
+    assert_eq!(dir.text(1), before);
+}
+
+/// A file that fails as often as it is told to.
+#[derive(Debug)]
+struct Faulty {
+    file: File,
+    faults: Arc<Faults>,
+}
+
+/// How many calls are still to fail, and how many have succeeded.
+#[derive(Debug, Default)]
+struct Faults {
+    writes: AtomicUsize,
+    syncs: AtomicUsize,
+    cuts: AtomicUsize,
+    written: AtomicUsize,
+    synced: AtomicUsize,
+}
+
+fn fails(left: &AtomicUsize) -> io::Result<()> {
+    let one_less = |left: usize| left.checked_sub(1);
+    match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
+        Ok(_) => Err(io::ErrorKind::StorageFull.into()),
+        Err(_) => Ok(()),
+    }
+}
+
+impl Medium for Faulty {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, bytes)
+    }
+
+    /// A write that fails has written a half.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = fails(&self.faults.writes) {
+            self.file.write_at(offset, &bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.faults.written.fetch_add(1, Ordering::Relaxed);
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        fails(&self.faults.cuts)?;
+        Medium::set_len(&self.file, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fails(&self.faults.syncs)?;
+        self.faults.synced.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Puts a medium that can fail under an open journal.
+fn undermine(journal: &mut Journal) -> Arc<Faults> {
+    let faults = Arc::new(Faults::default());
+    let path = journal.present.disk.path().to_owned();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let medium = Faulty {
+        file,
+        faults: Arc::clone(&faults),
+    };
+    journal.present.disk = Arc::new(Disk::new(path, Box::new(medium)));
+    faults
+}
+
+#[track_caller]
+fn fails_to(what: &str, result: io::Result<()>, path: &Path) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+    let expected = format!("cannot {what} {}: ", path.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
+fn an_append_that_fails_leaves_nothing_behind() {
+    for (mode, write) in [
+        (SyncMode::Off, true),
+        (SyncMode::Interval, true),
+        (SyncMode::Always, true),
+        (SyncMode::Always, false),
+    ] {
+        let dir = Scratch::new();
+        let mut one = dir.with(|options| options.sync = mode).unwrap();
+        one.add(&[plain(2000)]).unwrap();
+        let before = dir.text(1);
+        let faults = undermine(&mut one.journal);
+        let (left, what) = if write {
+            (&faults.writes, "write to")
+        } else {
+            (&faults.syncs, "sync")
+        };
+        left.store(1, Ordering::Relaxed);
+        // Of a batch not even the records that were written whole.
+        let result = one.add(&plains(2001..2005));
+        fails_to(what, result, &dir.segment(1));
+        assert_eq!(dir.text(1), before, "{mode:?}");
+        // The same ids may come again: nobody has them.
+        one.add(&plains(2001..2003)).unwrap();
+        drop(one);
+        assert_eq!(
+            times(&dir.open().unwrap().kept),
+            [2000, 2001, 2002],
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_back_lets_nothing_in_until_it_can() {
+    // Three cuts, or two syncs of cuts, fail; the last one of each by an append that is then let in.
+    for (cuts, syncs) in [(3, 0), (0, 3)] {
+        let dir = Scratch::new();
+        let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
+        one.add(&[plain(2000)]).unwrap();
+        let before = dir.text(1);
+        let faults = undermine(&mut one.journal);
+        faults.writes.store(1, Ordering::Relaxed);
+        faults.cuts.store(cuts, Ordering::Relaxed);
+        faults.syncs.store(syncs, Ordering::Relaxed);
+        fails_to("write to", one.add(&plains(2001..2005)), &dir.segment(1));
+        let what = if cuts > 0 { "cut" } else { "sync" };
+        for _ in 0..2 {
+            fails_to(what, one.add(&[plain(2001)]), &dir.segment(1));
+            assert_eq!(faults.written.load(Ordering::Relaxed), 0);
+            assert_eq!(dir.text(1) == before, cuts == 0);
+        }
+        one.add(&[plain(2001)]).unwrap();
+        drop(one);
+        assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001]);
+    }
+}
+
+#[test]
+fn a_new_segment_that_cannot_be_begun_changes_nothing() {
+    let dir = Scratch::new();
+    let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
+    one.add(&[plain(2000)]).unwrap();
+    one.journal.segment_bytes = 1;
+    // The old segment cannot be synced.
+    let faults = undermine(&mut one.journal);
+    faults.syncs.store(1, Ordering::Relaxed);
+    fails_to("sync", one.add(&[plain(2001)]), &dir.segment(1));
+    assert!(!dir.segment(2).exists());
+    // The new one cannot be created.
+    fs::create_dir(dir.segment(2)).unwrap();
+    let error = one.add(&[plain(2001)]).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("cannot create {}", dir.segment(2).display())),
+        "{error}"
+    );
+    fs::remove_dir(dir.segment(2)).unwrap();
+    one.add(&[plain(2001)]).unwrap();
+    drop(one);
+    assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001]);
+    assert!(
+        dir.text(2)
+            .starts_with(b": tiny-sse journal 1, after 2000-0\n")
+    );
+}
+
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed().as_secs() < 20, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A journal that syncs in the background, often, on a medium that can fail.
+fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>) {
+    let (lines, reports) = mpsc::channel();
+    let mut one = dir
+        .with(|options| options.sync = SyncMode::Interval)
+        .unwrap();
+    let faults = undermine(&mut one.journal);
+    let report = Report::new(move |level, line| {
+        let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+    });
+    let present = &one.journal.present;
+    let syncer = Syncer::start(Arc::clone(&present.disk), present.len, interval, report);
+    one.journal.syncer = Some(syncer.unwrap());
+    (Opened { reports, ..one }, faults)
+}
+
+#[test]
+fn what_was_written_is_synced_in_the_background_once() {
+    let dir = Scratch::new();
+    let (mut one, faults) = in_the_background(&dir, Duration::from_millis(20));
+    for round in 1..4 {
+        one.add(&[plain(2000 + round)]).unwrap();
+        let synced = || faults.synced.load(Ordering::Relaxed) >= round as usize;
+        eventually("a sync", synced);
+    }
+    // At rest there is nothing to sync, and at the end neither.
+    thread::sleep(Duration::from_millis(60));
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 3);
+    drop(one);
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn dropping_the_journal_syncs_it_and_does_not_wait_for_the_interval() {
+    let dir = Scratch::new();
+    let (mut one, faults) = in_the_background(&dir, Duration::from_millis(3_600_000));
+    one.add(&plains(2000..2010)).unwrap();
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 0);
+    drop(one);
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anything_else() {
+    let dir = Scratch::new();
+    let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
+    one.add(&[plain(2000)]).unwrap();
+    eventually("a sync", || faults.synced.load(Ordering::Relaxed) == 1);
+    faults.syncs.store(3, Ordering::Relaxed);
+    one.add(&plains(2001..2003)).unwrap();
+    let report = one.reports.recv().unwrap();
+    assert!(report.starts_with("error: cannot sync "), "{report}");
+    let written = faults.written.load(Ordering::Relaxed);
+    for round in 1..3 {
+        fails_to("sync", one.add(&[plain(2003)]), &dir.segment(1));
+        let anew = faults.written.load(Ordering::Relaxed);
+        assert_eq!(anew, written + round, "written anew, and nothing else");
+    }
+    faults.writes.store(1, Ordering::Relaxed);
+    fails_to("write to", one.add(&[plain(2003)]), &dir.segment(1));
+    one.add(&[plain(2003)]).unwrap();
+    drop(one);
+    assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001, 2002, 2003]);
+}
+
+#[test]
+fn what_the_system_has_dropped_with_a_failed_sync_is_not_taken_for_good() {
+    let dir = Scratch::new();
+    let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
+    faults.syncs.store(1, Ordering::Relaxed);
+    one.add(&[plain(2000)]).unwrap();
+    one.reports.recv().unwrap();
+    let text = dir.text(1);
+    let dropped = [&text[..header_len()], &vec![0; text.len() - header_len()]].concat();
+    fs::write(dir.segment(1), dropped).unwrap();
+    for _ in 0..2 {
+        let error = one.add(&[plain(2001)]).unwrap_err().to_string();
+        assert!(
+            error.contains("has lost what could not be synced"),
+            "{error}"
+        );
+    }
+    drop(one);
+    assert_eq!(times(&dir.open().unwrap().kept), [0; 0]);
+}
+
+#[test]
+fn a_new_segment_in_the_background_is_synced_too() {
+    let dir = Scratch::new();
+    let (mut one, faults) = in_the_background(&dir, Duration::from_millis(3_600_000));
+    one.add(&[plain(2000)]).unwrap();
+    one.journal.segment_bytes = 1;
+    one.add(&[plain(2001)]).unwrap();
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
+    one.journal.segment_bytes = 1 << 20;
+    let holders = Arc::strong_count(&one.journal.present.disk);
+    assert_eq!(holders, 2, "the journal and the thread have it");
+    let faults = undermine(&mut one.journal);
+    let present = &one.journal.present;
+    let syncer = one.journal.syncer.as_ref().unwrap();
+    syncer.turn_to(Arc::clone(&present.disk), present.len);
+    one.add(&[plain(2002)]).unwrap();
+    drop(one);
+    assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
+    assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001, 2002]);
+}
