@@ -124,7 +124,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
     const BEHIND: usize = 400;
     let server = server(Config {
         queue_bytes: 16 << 20,
-        history_bytes: 16 << 20,
+        history_bytes: 32 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -160,6 +160,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
 fn a_slow_reader_gets_what_is_for_it_alone_in_its_place_and_the_farewell_behind_it_all() {
     let server = server(Config {
         queue_bytes: 16 << 20,
+        history_bytes: 32 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
@@ -220,7 +221,7 @@ fn a_write_that_takes_too_long_ends_the_stream() {
     let server = server(Config {
         write_timeout: Duration::from_millis(100),
         queue_bytes: 64 << 20,
-        history_bytes: 64 << 20,
+        history_bytes: 128 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -323,7 +324,7 @@ fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
     let server = server(Config {
         write_timeout,
         queue_bytes: 64 << 20,
-        history_bytes: 64 << 20,
+        history_bytes: 128 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
