@@ -18,9 +18,9 @@ use crate::kit::{Finally, Random, Stream, config, eventually, number_after, serv
 
 /// Threads that come in again and again.
 const CLIENTS: usize = 2;
-/// How far the publisher may be ahead of any cursor, so that neither is the event behind it
-/// evicted nor a queue full, should a client not get its turn for a while.
-const AHEAD: usize = 2_000;
+/// How far the publisher may be ahead of any client, so that neither what it needs is evicted nor
+/// its queue full, should it not get its turn for a while.
+const AHEAD: usize = 500;
 /// How far back a cursor lies: seldom more than a few events; and beyond one piece of a replay,
 /// which is 64 KiB.
 const NEAR: usize = 30;
@@ -32,9 +32,9 @@ const FILLING: usize = 20;
 
 fn roomy() -> Config {
     Config {
-        history_events: 2 * AHEAD,
+        history_events: FAR + NEAR + 2 * AHEAD,
         // Holds what the publisher is ahead. No more, because the history holds two of them.
-        queue_bytes: 192 << 10,
+        queue_bytes: 96 << 10,
         ..config()
     }
 }
@@ -44,8 +44,8 @@ struct Press<'a> {
     hub: &'a Hub,
     /// The ids of the latest events, and the number of the last.
     latest: Mutex<(VecDeque<String>, usize)>,
-    /// The numbers from which on each of the clients needs the events.
-    needed: [AtomicUsize; CLIENTS],
+    /// How far the clients are.
+    at: [AtomicUsize; CLIENTS],
     is_over: AtomicBool,
 }
 
@@ -69,9 +69,8 @@ impl Press<'_> {
         let _closed = Finally(|| self.hub.close());
         for number in 2 * FAR.. {
             eventually("the clients go on", || {
-                let needed = self.needed.iter();
-                let first = needed.map(|needed| needed.load(Ordering::Acquire)).min();
-                first.is_none_or(|first| number < first + AHEAD) || self.is_over()
+                let slowest = self.at.iter().map(|at| at.load(Ordering::Acquire)).min();
+                slowest.is_none_or(|slowest| number < slowest + AHEAD) || self.is_over()
             });
             if self.is_over() {
                 return;
@@ -84,11 +83,11 @@ impl Press<'_> {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The number and the id of an event of just now, and all behind it is kept for `client`.
+    /// The number and the id of the event that is so far back. What is behind it is kept.
     fn cursor(&self, client: usize, back: usize) -> (usize, String) {
         let latest = self.latest.lock().unwrap();
         let (ids, last) = &*latest;
-        self.needed[client].store(last - back, Ordering::Release);
+        self.at[client].store(*last, Ordering::Release);
         (last - back, ids[ids.len() - 1 - back].clone())
     }
 }
@@ -104,7 +103,7 @@ fn while_a_publisher_is_flat_out(
     let press = Press {
         hub,
         latest: Mutex::default(),
-        needed: [const { AtomicUsize::new(0) }; CLIENTS],
+        at: [const { AtomicUsize::new(2 * FAR) }; CLIENTS],
         is_over: AtomicBool::new(false),
     };
     (0..2 * FAR).for_each(|number| press.publish(number));
@@ -113,16 +112,16 @@ fn while_a_publisher_is_flat_out(
         // Also when a round fails: a scope waits for its threads.
         let _over = Finally(|| press.is_over.store(true, Ordering::Release));
         let clients = [0, 1].map(|client| {
-            let (press, round, needed) = (&press, &round, &press.needed[client]);
+            let (press, round, at) = (&press, &round, &press.at[client]);
             scope.spawn(move || {
-                let _done = Finally(|| needed.store(usize::MAX / 2, Ordering::Release));
+                let _done = Finally(|| at.store(usize::MAX / 2, Ordering::Release));
                 let mut random = Random::new();
                 for count in 0..rounds {
                     let back = random.below(NEAR) + (FAR * usize::from(count % FAR_ROUNDS == 0));
                     let (number, id) = press.cursor(client, back);
                     let what = Round {
                         client,
-                        needed,
+                        at,
                         count,
                         back,
                     };
@@ -140,8 +139,8 @@ fn while_a_publisher_is_flat_out(
 #[derive(Clone, Copy)]
 struct Round<'a> {
     client: usize,
-    /// The number from which on it needs the events.
-    needed: &'a AtomicUsize,
+    /// How far the client is.
+    at: &'a AtomicUsize,
     count: usize,
     /// How far back its cursor lies.
     back: usize,
@@ -212,7 +211,7 @@ impl<'a> Check<'a> {
                 );
                 self.next += self.step;
                 self.seen += 1;
-                round.needed.store(number, Ordering::Release);
+                round.at.fetch_max(number, Ordering::Release);
             }
         }
     }
