@@ -53,10 +53,18 @@ pub(super) fn welcome(
 ) -> Vec<u8> {
     let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
     let data = format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
-    let mut bytes = Vec::new();
-    encode_id(&cursor.to_string(), &mut bytes);
+    let (mut bytes, cursor) = (Vec::new(), cursor.to_string());
+    let has_gap = recovery.as_ref().is_some_and(|told| told.gap.is_some());
+    if !has_gap {
+        encode_id(&cursor, &mut bytes);
+    }
     named("system", data).with_retry(retry).encode(&mut bytes);
     if let Some(Recovery { from, missed, gap }) = recovery {
+        // ORDER: a cursor behind a gap comes with the word of the gap and not before it. Who is cut
+        // off between the two events would come back as one who has missed nothing.
+        if has_gap {
+            encode_id(&cursor, &mut bytes);
+        }
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();

@@ -4,8 +4,9 @@
 //! [`DEADLINE`], which no healthy run comes near.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Decoder, Message, Running, Server};
@@ -17,6 +18,39 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub fn server(config: Config) -> Running {
     let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
     bound.spawn().expect("threads")
+}
+
+/// The program, a process of its own on a free port. Dropped, it is ended.
+pub struct Program {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Program {
+    #[track_caller]
+    pub fn start(options: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut greeting)
+            .expect("a greeting");
+        let address = greeting.trim_end().rsplit(' ').next().unwrap();
+        let address = address.parse().expect("an address in the greeting");
+        Program { child, address }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Best effort: it may have ended by itself, and then the test has failed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The defaults, with a grace that does not make failing tests slow.
@@ -121,15 +155,22 @@ impl Raw {
     /// Reads one answer to HEAD, or the head of a stream.
     #[track_caller]
     pub fn head(&mut self) -> Answer {
+        self.try_head().unwrap_or_else(|| {
+            let so_far = String::from_utf8_lossy(&self.buffer);
+            panic!("the server hung up in a head, after {so_far:?}")
+        })
+    }
+
+    /// `None`: the server hung up before or in the head.
+    #[track_caller]
+    fn try_head(&mut self) -> Option<Answer> {
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end;
             }
-            let so_far = String::from_utf8_lossy(&self.buffer).into_owned();
-            assert!(
-                self.fill(),
-                "the server hung up in a head, after {so_far:?}"
-            );
+            if !self.fill() {
+                return None;
+            }
         };
         let head =
             String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("a head of text");
@@ -138,11 +179,11 @@ impl Raw {
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
-        Answer {
+        Some(Answer {
             status: status.expect("a status"),
             head,
             body: Vec::new(),
-        }
+        })
     }
 
     /// Reads to the end of the connection and answers what came.
@@ -222,20 +263,27 @@ impl Stream {
     /// Subscribes, and reads nothing but the head.
     #[track_caller]
     pub fn open(address: SocketAddr, target: &str, fields: &str) -> Stream {
+        Stream::try_open(address, target, fields).expect("the server hung up before it answered")
+    }
+
+    /// Subscribes; `None` if the server hung up without an answer, as it may on one who has fallen
+    /// behind before its stream began.
+    #[track_caller]
+    pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
         let mut raw = Raw::connect(address);
         raw.send(format!(
             "GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"
         ));
-        let head = raw.head();
+        let head = raw.try_head()?;
         assert_eq!(head.status, 200, "{target} was refused: {head:?}");
-        Stream {
+        Some(Stream {
             raw,
             head,
             decoder: Decoder::new(64 << 20),
             messages: VecDeque::new(),
             bytes: Vec::new(),
             has_ended: false,
-        }
+        })
     }
 
     /// Subscribes, and reads the welcome.

@@ -3,10 +3,12 @@
 
 mod kit;
 
+mod churn;
 mod cli;
 mod connections;
 mod crowd;
 mod endpoints;
+mod handoff;
 mod heads;
 mod lifecycle;
 mod order;
