@@ -169,7 +169,9 @@ impl Config {
             )));
         }
         if self.repair && self.journal.is_none() {
-            return Err(ConfigError("repair is for a journal, and there is none".into()));
+            return Err(ConfigError(
+                "repair is for a journal, and there is none".into(),
+            ));
         }
         if self.retry_jitter > MOST_JITTER {
             return Err(ConfigError(format!(
