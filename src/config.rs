@@ -4,6 +4,7 @@
 //! to set stands below as a constant.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub retry_jitter: u32,
     /// What is said to a client that comes when there are `max_clients` already.
     pub overload: Overload,
+    /// Whether `GET /` is the console page, to a browser.
+    pub console: Console,
     /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them.
     pub journal: Option<PathBuf>,
     /// When the journal is forced to the disk.
@@ -85,6 +88,32 @@ pub enum Overload {
     Retry,
 }
 
+/// Whether there is a console: a page to watch, publish and try everything with. It may do what
+/// anybody may who reaches the port, and no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Console {
+    /// There is.
+    On,
+    /// There is not.
+    Off,
+    /// On an address of this machine's own, such as 127.0.0.1, and nowhere else.
+    #[default]
+    Auto,
+}
+
+impl Console {
+    /// What it is for a server that listens there: on or off.
+    pub(crate) fn at(self, address: SocketAddr) -> Console {
+        let is_loopback = || address.ip().to_canonical().is_loopback();
+        match self {
+            // Without the feature there is nothing to be shown.
+            Console::Auto if cfg!(feature = "console") && is_loopback() => Console::On,
+            Console::Auto => Console::Off,
+            told => told,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -105,6 +134,7 @@ impl Default for Config {
             retry: Duration::from_secs(5),
             retry_jitter: 0,
             overload: Overload::Refuse,
+            console: Console::Auto,
             journal: None,
             sync: SyncMode::Always,
             repair: false,
@@ -173,6 +203,11 @@ impl Config {
                 "repair is for a journal, and there is none".into(),
             ));
         }
+        if self.console == Console::On && !cfg!(feature = "console") {
+            return Err(ConfigError(
+                "console is on, and this build was made without it".into(),
+            ));
+        }
         if self.retry_jitter > MOST_JITTER {
             return Err(ConfigError(format!(
                 "retry-jitter is {}%, more than {MOST_JITTER}%",
@@ -214,6 +249,14 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.
 pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
+
+/// The longest wait of a long poll, in seconds. Proxies give up on an answer after as much (nginx:
+/// `proxy_read_timeout 60s`), and a client that has gone is not missed before the wait is over.
+pub(crate) const POLL_SECONDS: u64 = 60;
+
+/// What an answer to a poll holds of the history. It is put together in memory, and as many may be
+/// on their way as there are connections.
+pub(crate) const POLL_BYTES: usize = 256 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);

@@ -74,12 +74,14 @@
 //!    browser makes of it; then ids, topics, frames; JSON and dates when you need them.
 //! 2. `hub/`: who is listening, and what was said. `mod.rs` has the one lock; `lane.rs` is how an
 //!    event gets to a socket without waking anybody; **`stream.rs` is the main loop of the whole
-//!    crate**: one client's life, from the welcome to the farewell.
+//!    crate**: one client's life, from the welcome to the farewell. `poll.rs` is one answer instead.
 //! 3. `http/`: HTTP/1.1 on blocking sockets, which knows nothing of events: `head.rs` and `body.rs`
 //!    for the bytes, `connection.rs` for a connection, `server.rs` for all of them.
 //! 4. `store/`: how events outlive the process. `segment.rs` is the journal's format, `journal.rs`
 //!    writes it and says what happens when the disk does not take it, `recovery.rs` reads it back.
 //! 5. `api/`: where they all meet, an endpoint at a time. `server.rs` puts it all together.
+//! 6. `console/`: the browser's side. `sse-client.js` and `use-sse.js` are to be copied; the page is
+//!    what `GET /` shows. The feature `console`, on by default, makes them part of the library.
 //!
 //! `config.rs` has every number, with its reason.
 
@@ -97,8 +99,8 @@ pub mod store;
 pub mod wire;
 
 pub use api::Api;
-pub use config::{Config, ConfigError, Overload};
-pub use hub::{Cursor, Farewell, Hub, Published, Subscribe, Subscription};
+pub use config::{Config, ConfigError, Console, Overload};
+pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subscription};
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{Decoder, Event, EventId, Framing, Message, Pattern, Patterns, TooLarge, Topic};

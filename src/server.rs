@@ -50,6 +50,7 @@ impl Server {
     /// As [`bind`](Self::bind), but for the address.
     pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
         machine::fit(&mut config)?;
+        config.console = config.console.at(listener.local_addr()?);
         let hub = hub(&config)?;
         let api = Api::new(hub.clone(), config.clone());
         Ok(Server {

@@ -3,7 +3,9 @@
 //! Each endpoint is a method in the file of its subject. What they have in common is here: which
 //! path is which, which methods it has, and how something wrong is answered.
 
+mod console;
 mod metrics;
+mod poll;
 mod publish;
 mod routes;
 mod stats;
@@ -15,7 +17,7 @@ use crate::config::Config;
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::wire::json::JsonError;
-use crate::wire::{FieldError, TopicError};
+use crate::wire::{FieldError, Patterns, TopicError};
 use routes::Route;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
@@ -26,15 +28,19 @@ pub struct Api {
 }
 
 impl Api {
-    /// The endpoints of `hub`. Of `config`, `retry` shows in answers, as `Retry-After`.
+    /// The endpoints of `hub`. Of `config`, `retry` shows in answers, as `Retry-After`, and
+    /// [`overload`](Config::overload) and [`console`](Config::console) are for them. With
+    /// [`Console::Auto`](crate::Console::Auto) there is no console: only a [`Server`](crate::Server)
+    /// knows where it listens.
     pub fn new(hub: Hub, config: Config) -> Api {
         Api { hub, config }
     }
 
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
-    /// Waits for no client; see [`Hub::publish`] for what publishing may wait for.
+    /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
+    /// as long as it asked for, up to a minute.
     pub fn answer(&self, request: Request) -> Response {
-        let response = match Route::of(request.path()) {
+        let response = match self.route(request.path()) {
             None => Problem::new(
                 404,
                 format!("{} is not here; GET / lists what is", request.path()),
@@ -48,7 +54,35 @@ impl Api {
                 .dispatch(&route, &request)
                 .unwrap_or_else(|problem| self.explain(problem)),
         };
-        response.with("Access-Control-Allow-Origin", "*")
+        open_to_all(response)
+    }
+
+    /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
+    /// the cursor, `client_id` and `heartbeat` come from the request, and one client too many, or
+    /// a request that is wrong, is answered so.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tiny_sse::{Config, Pattern, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let running = server.spawn_with(|request, api| match (request.method(), request.path()) {
+    ///     ("GET", "/weather") => {
+    ///         let pattern = Pattern::new("weather/*").expect("a pattern");
+    ///         api.stream_of(&request, [pattern].into_iter().collect())
+    ///     }
+    ///     _ => api.answer(request),
+    /// })?;
+    /// # running.shutdown();
+    /// # Ok(()) }
+    /// ```
+    pub fn stream_of(&self, request: &Request, patterns: Patterns) -> Response {
+        let response = self.stream(request, patterns);
+        open_to_all(response.unwrap_or_else(|problem| self.explain(problem)))
+    }
+
+    fn route<'a>(&self, path: &'a str) -> Option<Route<'a>> {
+        Route::of(path).or_else(|| self.asset(path).map(Route::Asset))
     }
 
     fn dispatch(&self, route: &Route, request: &Request) -> Result<Response, Problem> {
@@ -58,11 +92,15 @@ impl Api {
             ("POST", Route::Send) => self.send(request),
             ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
             ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
-            (_, Route::Events(topic)) => self.stream(request, *topic),
+            (_, Route::Events(topic)) => {
+                self.stream(request, stream::patterns(request, *topic)?)
+            }
+            (_, Route::Poll) => self.poll(request),
             (_, Route::Stats) => self.stats(request),
             (_, Route::Metrics) => Ok(self.metrics()),
             (_, Route::Health) => Ok(Response::json(200, r#"{"status":"ok"}"#)),
-            (_, _) => Ok(routes::index(request)),
+            (_, Route::Asset(asset)) => Ok(asset.answer(request)),
+            (_, _) => Ok(self.front(request)),
         }
     }
 
@@ -71,11 +109,18 @@ impl Api {
         let later = problem.status == 503;
         let response = Response::from(problem);
         if later {
-            response.with("Retry-After", self.config.retry_after())
+            response
+                .with("Retry-After", self.config.retry_after())
+                .with("Access-Control-Expose-Headers", "Retry-After")
         } else {
             response
         }
     }
+}
+
+/// A page of any origin may read it.
+fn open_to_all(response: Response) -> Response {
+    response.with("Access-Control-Allow-Origin", "*")
 }
 
 /// What was wrong with a request, and the code for it.

@@ -1,5 +1,6 @@
 //! Which path is which endpoint, and which methods it has.
 
+use super::console::Asset;
 use crate::config::PREFLIGHT_SECONDS;
 use crate::http::{Request, Response};
 
@@ -12,9 +13,12 @@ pub(super) enum Route<'a> {
     Metrics,
     /// `/events`, or `/events/` and a topic.
     Events(Option<&'a str>),
+    Poll,
     Broadcast,
     Send,
     Client(&'a str),
+    /// A file that is part of the program.
+    Asset(&'static Asset),
     /// `*`, of which one may only ask `OPTIONS`.
     Server,
 }
@@ -25,6 +29,7 @@ const KNOWN_METHODS: [&str; 9] = [
 ];
 
 impl<'a> Route<'a> {
+    /// The endpoint at `path`, if one is there.
     pub(super) fn of(path: &'a str) -> Option<Route<'a>> {
         Some(match path {
             "/" => Route::Index,
@@ -32,6 +37,7 @@ impl<'a> Route<'a> {
             "/stats" => Route::Stats,
             "/metrics" => Route::Metrics,
             "/events" => Route::Events(None),
+            "/poll" => Route::Poll,
             "/broadcast" => Route::Broadcast,
             "/send" => Route::Send,
             "*" => Route::Server,
@@ -49,7 +55,12 @@ impl<'a> Route<'a> {
     /// The methods, as `Allow` lists them.
     fn methods(self) -> &'static str {
         match self {
-            Route::Index | Route::Health | Route::Stats | Route::Metrics => "GET, HEAD, OPTIONS",
+            Route::Index
+            | Route::Health
+            | Route::Stats
+            | Route::Metrics
+            | Route::Poll
+            | Route::Asset(_) => "GET, HEAD, OPTIONS",
             Route::Events(_) => "GET, HEAD, POST, OPTIONS",
             Route::Broadcast | Route::Send => "POST, OPTIONS",
             Route::Client(_) => "POST, DELETE, OPTIONS",
@@ -102,6 +113,7 @@ subscribe
   curl -N 'http://{host}/events/chat'                      and those of one topic
   curl -N 'http://{host}/events?topic=chat&topic=news/*'   and of several, by pattern
   curl -N 'http://{host}/events?last_event_id=earliest'    from the beginning of the history
+  curl 'http://{host}/poll?wait=30'                        what comes first, as JSON; see Last-Event-ID
 
 publish
   curl -d 'hello' 'http://{host}/events'                   to everybody

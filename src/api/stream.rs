@@ -1,20 +1,20 @@
-//! `GET /events`: from a request to a stream.
+//! `GET /events`, and routes of others' that are like it: from a request to a stream.
 
 use std::hash::{BuildHasher, RandomState};
 
 use super::{Api, Problem};
 use crate::config::Overload;
 use crate::http::{Request, Response};
-use crate::hub::{Cursor, Subscribe, SubscribeError};
+use crate::hub::{Cursor, Heartbeat, Subscribe, SubscribeError};
 use crate::wire::{Pattern, Patterns, TopicError};
 
 impl Api {
     pub(super) fn stream(
         &self,
         request: &Request,
-        topic: Option<&str>,
+        patterns: Patterns,
     ) -> Result<Response, Problem> {
-        let wish = wish(request, topic)?;
+        let wish = wish(request, patterns)?;
         if request.method() == "HEAD" {
             return Ok(stream_head(Response::takeover(
                 CONTENT_TYPE,
@@ -60,19 +60,33 @@ fn stream_head(response: Response) -> Response {
         .with("X-Accel-Buffering", "no")
 }
 
-fn wish(request: &Request, topic: Option<&str>) -> Result<Subscribe, Problem> {
-    let patterns = topic
-        .into_iter()
-        .chain(request.queries("topic"))
-        .map(Pattern::new);
-    let client_id = request.query("client_id").map(str::parse).transpose()?;
+/// The topic in the path, and those in the query.
+pub(super) fn patterns(request: &Request, topic: Option<&str>) -> Result<Patterns, TopicError> {
+    let topics = topic.into_iter().chain(request.queries("topic"));
+    topics.map(Pattern::new).collect()
+}
+
+/// What a client asks for with a request, besides topics.
+pub(super) fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
     Ok(Subscribe {
-        client_id,
-        patterns: patterns.collect::<Result<Patterns, TopicError>>()?,
+        client_id: request.query("client_id").map(str::parse).transpose()?,
+        patterns,
         cursor: cursor(request)?,
         framing: request.stream_framing(),
+        heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
     })
+}
+
+fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {
+    match request.query("heartbeat") {
+        None | Some("comment") => Ok(Heartbeat::Comment),
+        Some("event") => Ok(Heartbeat::Event),
+        Some(other) => {
+            let what = format!("heartbeat is {other:?}, it must be event or comment");
+            Err(Problem::new(400, what))
+        }
+    }
 }
 
 /// The header is the browser's own, and newer than what the page wrote into the URL.

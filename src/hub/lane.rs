@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use super::Farewell;
 use super::counters::Sent;
+use super::{Farewell, Heartbeat, Subscribe};
 use crate::config::GIVEN_UP_MS;
 use crate::wire::{Framing, Patterns};
 
@@ -74,11 +74,22 @@ pub(super) struct Lag {
     pub(super) replaying: u64,
 }
 
+/// What a client is here for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// To stay.
+    Stream,
+    /// To take the first that comes. Its leaving is no farewell: nobody's stream has ended.
+    Poll,
+}
+
 /// What the hub and the fan-out thread know of a client.
 pub(super) struct Lane {
     pub(super) client_id: Arc<str>,
     pub(super) patterns: Patterns,
     pub(super) framing: Framing,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) kind: Kind,
     pub(super) peer: Option<SocketAddr>,
     /// Sent to by the fan-out thread alone.
     queue: Sender<Message>,
@@ -109,18 +120,19 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(
         client_id: Arc<str>,
-        patterns: Patterns,
-        framing: Framing,
+        wish: &Subscribe,
+        kind: Kind,
         limit: usize,
-        peer: Option<SocketAddr>,
         now_ms: u64,
     ) -> (Arc<Lane>, Receiver<Message>) {
         let (queue, receiver) = channel();
         let lane = Lane {
             client_id,
-            patterns,
-            framing,
-            peer,
+            patterns: wish.patterns.clone(),
+            framing: wish.framing,
+            heartbeat: wish.heartbeat,
+            kind,
+            peer: wish.peer,
             queue,
             backlog: AtomicUsize::new(OPENING),
             limit,

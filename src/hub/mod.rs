@@ -16,6 +16,7 @@ mod lane;
 mod ledger;
 mod log;
 mod name;
+mod poll;
 mod registry;
 mod stats;
 mod stream;
@@ -25,6 +26,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +37,7 @@ pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 pub use log::{Entry, Kept, KeptEntry, Log};
 pub use name::{ClientId, InvalidClientId};
+pub use poll::Poll;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
@@ -43,7 +46,7 @@ use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date, encode_
 use counters::Counters;
 use fanout::{Item, Step};
 use history::{History, Piece, Record};
-use lane::Lane;
+use lane::{Kind, Lane, Message};
 use ledger::{Ledger, Outcome};
 use registry::Registry;
 use stream::Recovery;
@@ -78,6 +81,8 @@ pub struct Subscribe {
     pub cursor: Cursor,
     /// How the bytes are to be delimited.
     pub framing: Framing,
+    /// What a silent stream says.
+    pub heartbeat: Heartbeat,
     /// Where the client is, for the log.
     pub peer: Option<SocketAddr>,
 }
@@ -90,8 +95,30 @@ impl Default for Subscribe {
             patterns: Patterns::default(),
             cursor: Cursor::Now,
             framing: Framing::Bare,
+            heartbeat: Heartbeat::Comment,
             peer: None,
         }
+    }
+}
+
+/// What a stream with nothing to say says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// `: heartbeat`, which an EventSource reads over.
+    #[default]
+    Comment,
+    /// An event named `heartbeat` with the data `{}` and no id, which a page can listen to, to notice
+    /// that nothing comes any more.
+    Event,
+}
+
+impl Heartbeat {
+    /// Both, framed, in the order of their declaration.
+    fn frames() -> [Frame; 2] {
+        [
+            Frame::new(b": heartbeat\n\n"),
+            Frame::new(b"event: heartbeat\ndata: {}\n\n"),
+        ]
     }
 }
 
@@ -156,7 +183,7 @@ impl Hub {
         let shared = Arc::new(Shared {
             // A batch is no larger than the inbox. It has to fit into queues that it finds half full.
             inbox_limit: config.queue_bytes / 4,
-            heartbeat: Frame::new(b": heartbeat\n\n"),
+            heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random: RandomState::new(),
             counters: Counters::default(),
@@ -252,27 +279,7 @@ impl Hub {
         if state.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
-        let replaces = wish
-            .client_id
-            .as_ref()
-            .is_some_and(|id| state.registry.get(&id.0).is_some());
-        let limit = self.shared.config.max_clients;
-        if state.registry.len() >= limit && !replaces {
-            state.totals.refused += 1;
-            return Err(SubscribeError::Full { limit });
-        }
-        let ClientId(client_id) = wish.client_id.unwrap_or_else(|| {
-            state.names += 1;
-            ClientId::make(&self.shared.random, state.names)
-        });
-        let (lane, queue) = Lane::new(
-            client_id,
-            wish.patterns,
-            wish.framing,
-            self.shared.config.queue_bytes,
-            wish.peer,
-            self.shared.now_ms(),
-        );
+        let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
         let (start, gap) = state.history.resolve(&wish.cursor);
         let missed = state.history.count_since(start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
@@ -287,12 +294,6 @@ impl Hub {
             Some(next) => lane.read_from(next),
         }
         let cursor = state.history.id_before(start);
-        state.totals.clients += 1;
-        if let Some(replaced) = state.registry.insert(&lane) {
-            state.totals.count(Farewell::Replaced);
-            state.leave(Item::Farewell(replaced, Farewell::Replaced));
-            self.shared.work.notify_one();
-        }
         drop(state);
         let recovery = |from| Recovery { from, missed, gap };
         let recovery = match wish.cursor {
@@ -320,8 +321,7 @@ impl Hub {
             return false;
         };
         state.registry.remove(&lane);
-        state.totals.count(Farewell::Kicked);
-        state.leave(Item::Farewell(lane, Farewell::Kicked));
+        state.dismiss(lane, Farewell::Kicked);
         self.shared.wake_fan_out(state);
         true
     }
@@ -407,8 +407,8 @@ struct Shared {
     config: Config,
     /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
     inbox_limit: usize,
-    /// The one heartbeat, for everybody.
-    heartbeat: Frame,
+    /// The heartbeats, each for all who want it.
+    heartbeats: [Frame; 2],
     /// The beginning of the hub's life, from which lanes count their milliseconds.
     epoch: Instant,
     /// Makes the names of clients hard to guess, and spreads their returns.
@@ -485,6 +485,36 @@ impl Shared {
         } else {
             Err(Closed)
         }
+    }
+
+    /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
+    fn admit(
+        &self,
+        state: &mut State,
+        wish: &Subscribe,
+        kind: Kind,
+    ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
+        let own_id = wish.client_id.as_ref();
+        let replaces = own_id.is_some_and(|id| state.registry.get(&id.0).is_some());
+        let limit = self.config.max_clients;
+        if state.registry.len() >= limit && !replaces {
+            state.totals.refused += 1;
+            return Err(SubscribeError::Full { limit });
+        }
+        let ClientId(client_id) = own_id.cloned().unwrap_or_else(|| {
+            state.names += 1;
+            ClientId::make(&self.random, state.names)
+        });
+        let queue_bytes = self.config.queue_bytes;
+        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, self.now_ms());
+        if kind == Kind::Stream {
+            state.totals.clients += 1;
+        }
+        if let Some(replaced) = state.registry.insert(&lane) {
+            state.dismiss(replaced, Farewell::Replaced);
+            self.work.notify_one();
+        }
+        Ok((lane, queue))
     }
 
     /// Lets go of the state, and then tells the fan-out thread that there is work: the other way
@@ -610,6 +640,14 @@ impl State {
             topic: entry.topic,
             frame: Frame::new(&entry.message),
         }));
+    }
+
+    /// Tells a client that is out of the registry why.
+    fn dismiss(&mut self, lane: Arc<Lane>, why: Farewell) {
+        if lane.kind == Kind::Stream {
+            self.totals.count(why);
+        }
+        self.leave(Item::Farewell(lane, why));
     }
 
     fn leave(&mut self, item: Item) {

@@ -11,11 +11,10 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::lane::{Lane, Message, OPENING, Socket};
+use super::super::lane::{Kind, Lane, Message, OPENING, Socket};
 use super::{Farewell, Out, Stream};
 use crate::config::Config;
-use crate::hub::Hub;
-use crate::wire::{Framing, Patterns};
+use crate::hub::{Hub, Subscribe};
 
 /// What the kernel and the two sides have done so far.
 struct World {
@@ -234,10 +233,9 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     let limit = 400;
     let (lane, queue) = Lane::new(
         "model".into(),
-        Patterns::default(),
-        Framing::Bare,
+        &Subscribe::default(),
+        Kind::Stream,
         limit,
-        None,
         0,
     );
     let world = World {

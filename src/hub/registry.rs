@@ -190,15 +190,20 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Subscribe;
+    use super::super::lane::Kind;
     use super::*;
-    use crate::wire::Framing;
 
     fn lane(client_id: &str, patterns: &[&str]) -> Arc<Lane> {
         let patterns = patterns
             .iter()
             .map(|text| Pattern::new(text).unwrap())
             .collect();
-        Lane::new(client_id.into(), patterns, Framing::Bare, 1000, None, 0).0
+        let wish = Subscribe {
+            patterns,
+            ..Subscribe::default()
+        };
+        Lane::new(client_id.into(), &wish, Kind::Stream, 1000, 0).0
     }
 
     fn reached(registry: &Registry, topic: Option<&str>) -> Vec<String> {

@@ -59,20 +59,13 @@ pub(super) fn welcome(
         encode_id(&cursor, &mut bytes);
     }
     named("system", data).with_retry(retry).encode(&mut bytes);
-    if let Some(Recovery { from, missed, gap }) = recovery {
+    if let Some(recovery) = recovery {
         // ORDER: a cursor behind a gap comes with the word of the gap and not before it. Who is cut
         // off between the two events would come back as one who has missed nothing.
         if has_gap {
             encode_id(&cursor, &mut bytes);
         }
-        let reason = gap
-            .map(|gap| format!(r#","reason":"{}""#, gap.name()))
-            .unwrap_or_default();
-        let (from, complete) = (json::quoted(&from), gap.is_none());
-        let data = format!(
-            r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
-        );
-        named("recovery", data).encode(&mut bytes);
+        named(RECOVERY, recovery.data()).encode(&mut bytes);
     }
     Frame::new(&bytes).bytes(lane.framing).to_vec()
 }
@@ -84,6 +77,23 @@ pub(super) struct Recovery {
     pub(super) missed: usize,
     /// What cannot be.
     pub(super) gap: Option<Gap>,
+}
+
+/// The name of the event that tells of it.
+pub(super) const RECOVERY: &str = "recovery";
+
+impl Recovery {
+    /// The data of that event.
+    pub(super) fn data(&self) -> String {
+        let Recovery { from, missed, gap } = self;
+        let reason = gap
+            .map(|gap| format!(r#","reason":"{}""#, gap.name()))
+            .unwrap_or_default();
+        let (from, complete) = (json::quoted(from), gap.is_none());
+        format!(
+            r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
+        )
+    }
 }
 
 impl Subscription {
@@ -499,7 +509,8 @@ impl<O: Out> Stream<'_, O> {
         if self.hub.shared.now_ms() < self.beat_due() {
             return Ok(());
         }
-        let heartbeat = self.hub.shared.heartbeat.bytes(self.lane.framing);
+        let heartbeats = &self.hub.shared.heartbeats;
+        let heartbeat = heartbeats[self.lane.heartbeat as usize].bytes(self.lane.framing);
         if !self.holds_baton {
             if !self.lane.claim(heartbeat.len()) {
                 return Ok(());

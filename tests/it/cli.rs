@@ -214,7 +214,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 22] = [
+const DEFAULTS: [(&str, &str); 23] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -236,6 +236,7 @@ const DEFAULTS: [(&str, &str); 22] = [
     ("idle-timeout", "15s"),
     ("grace", "5s"),
     ("stack-bytes", "256KiB"),
+    ("console", "auto"),
     ("log", "warn"),
 ];
 
@@ -410,6 +411,10 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
             &["--log", "\"loud\"", "off, error, warn, info"],
         ),
         (&["--log=INFO"], &["--log", "\"INFO\""]),
+        (
+            &["--console=yes"],
+            &["--console", "\"yes\"", "on, off or auto"],
+        ),
         // Values that make no sense, alone or together.
         (&["--max-clients=0"], &["--max-clients is 0"]),
         (&["--extra-connections=0"], &["--extra-connections is 0"]),

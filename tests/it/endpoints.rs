@@ -714,6 +714,7 @@ fn every_path_says_which_methods_it_has() {
         ("/health", reading),
         ("/stats", reading),
         ("/metrics", reading),
+        ("/poll", reading),
         ("/events", streams),
         ("/events/чат", streams),
         ("/events/a/b", streams),

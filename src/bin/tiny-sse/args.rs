@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tiny_sse::store::SyncMode;
-use tiny_sse::{Config, Level, Overload};
+use tiny_sse::{Config, Console, Level, Overload};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ enum Target {
     Journal,
     Sync,
     Overload,
+    Console,
     Jitter,
     /// Set by being there.
     Flag(fn(&mut Config) -> &mut bool),
@@ -63,7 +64,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 24] = [
+const KNOBS: [Knob; 25] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -167,6 +168,11 @@ const KNOBS: [Knob; 24] = [
         Target::Size(|c| &mut c.stack_bytes),
         "stack of a connection's thread",
     ),
+    knob(
+        "console",
+        Target::Console,
+        "the page at /: on, off or auto",
+    ),
     knob("log", Target::Log, "off, error, warn, info or debug"),
 ];
 
@@ -178,6 +184,7 @@ impl Knob {
             Target::Journal => "DIR",
             Target::Sync => "WHEN",
             Target::Overload => "HOW",
+            Target::Console => "WHEN",
             Target::Jitter => "PERCENT",
             Target::Flag(_) => "",
             Target::Count(_) => "N",
@@ -194,6 +201,7 @@ impl Knob {
             Target::Journal | Target::Flag(_) => return None,
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
+            Target::Console => name_of(&CONSOLES, options.config.console).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
             Target::Count(field) => field(&mut options.config).to_string(),
             Target::Size(field) => show_size(*field(&mut options.config)),
@@ -215,6 +223,10 @@ impl Knob {
             Target::Overload => {
                 options.config.overload =
                     named(&OVERLOADS, value).ok_or_else(|| wrong("refuse or retry"))?;
+            }
+            Target::Console => {
+                options.config.console =
+                    named(&CONSOLES, value).ok_or_else(|| wrong("on, off or auto"))?;
             }
             Target::Jitter => {
                 let percent = value.strip_suffix('%').and_then(whole);
@@ -345,6 +357,13 @@ const SYNC_MODES: [(&str, SyncMode); 3] = [
     ("always", SyncMode::Always),
     ("interval", SyncMode::Interval),
     ("off", SyncMode::Off),
+];
+
+/// By itself it is there on loopback only.
+const CONSOLES: [(&str, Console); 3] = [
+    ("auto", Console::Auto),
+    ("on", Console::On),
+    ("off", Console::Off),
 ];
 
 const OVERLOADS: [(&str, Overload); 2] = [("refuse", Overload::Refuse), ("retry", Overload::Retry)];

@@ -1,0 +1,63 @@
+//! `GET /poll`: the same events for what cannot read a stream, as JSON, one answer at a time.
+
+use std::time::Duration;
+
+use super::{Api, Problem, stream};
+use crate::config::POLL_SECONDS;
+use crate::http::{Request, Response};
+use crate::hub::Poll;
+use crate::wire::{Message, json};
+
+impl Api {
+    /// Answers what was missed, or waits for what comes. The cursor of the next poll is in the head,
+    /// in every answer: an empty one has been further than the one before it, too.
+    pub(super) fn poll(&self, request: &Request) -> Result<Response, Problem> {
+        let wish = stream::wish(request, stream::patterns(request, None)?)?;
+        let wait = match wait(request)? {
+            // Of an answer without a body there is nothing to wait for.
+            _ if request.method() == "HEAD" => Duration::ZERO,
+            wait => wait,
+        };
+        let Poll { messages, cursor } = self.hub.poll(wish, wait)?;
+        Ok(Response::json(200, render(&messages))
+            .with("Cache-Control", "no-store")
+            .with("Last-Event-ID", cursor)
+            .with("Access-Control-Expose-Headers", "Last-Event-ID"))
+    }
+}
+
+fn wait(request: &Request) -> Result<Duration, Problem> {
+    let Some(text) = request.query("wait") else {
+        return Ok(Duration::ZERO);
+    };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse::<u64>().ok().filter(|_| digits);
+    // LIMIT: a thread and a place among the clients, for so long.
+    let seconds = seconds.filter(|seconds| *seconds <= POLL_SECONDS);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let what = format!("wait is {text:?}, it must be whole seconds from 0 to {POLL_SECONDS}");
+        Problem::new(400, what)
+    })
+}
+
+fn render(messages: &[Message]) -> String {
+    let mut text = String::from("[");
+    for message in messages {
+        text.push_str(if text.len() > 1 { ",{" } else { "{" });
+        if !message.last_event_id.is_empty() {
+            member("id", &message.last_event_id, &mut text);
+            text.push(',');
+        }
+        member("event", &message.name, &mut text);
+        text.push(',');
+        member("data", &message.data, &mut text);
+        text.push('}');
+    }
+    text + "]"
+}
+
+fn member(name: &str, value: &str, out: &mut String) {
+    json::quote(name, out);
+    out.push(':');
+    json::quote(value, out);
+}

@@ -1,0 +1,2 @@
+// The client is being built.
+export class SSEClient {}

@@ -1,0 +1,2 @@
+// The hook is being built.
+export function useSSE() {}
