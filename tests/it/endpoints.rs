@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tiny_sse::{Config, Running};
+use tiny_sse::{Config, Event, Pattern, Running, Server, Topic};
 
 use crate::kit::{
     Answer, Raw, Stream, config, eventually, get, number_after, post, request, server,
@@ -908,6 +908,9 @@ fn a_bad_subscription_is_told_why_and_registers_nobody() {
         ("/events?client_id=%D1%8F", "", 400, r#"client_id is \"я\""#),
         ("/events?client_id=a%0Ab", "", 400, r#"client_id is \"a\\nb\""#),
         (&long_name, "", 400, "it must be 1 to 64 of"),
+        ("/events?heartbeat=", "", 400, r#"heartbeat is \"\", it must be event or comment"#),
+        ("/events/a?heartbeat=Event", "", 400, r#"heartbeat is \"Event\""#),
+        ("/events?heartbeat=1", "", 400, r#"heartbeat is \"1\""#),
         ("/events", "Last-Event-ID: 1-0\r\nLast-Event-ID: 2-0\r\n", 400, "last-event-id is there more than once"),
     ];
     for (target, fields, status, part) in rows {
@@ -1013,6 +1016,53 @@ fn retry_after_is_never_zero() {
 }
 
 #[test]
+fn a_route_of_ones_own_is_a_stream_like_the_built_in_ones() {
+    let bound = Server::bind("127.0.0.1:0", still()).unwrap();
+    let running = bound
+        .spawn_with(|request, api| match request.path() {
+            "/weather" => {
+                let pattern = Pattern::new("weather/*").unwrap();
+                api.stream_of(&request, [pattern].into_iter().collect())
+            }
+            _ => api.answer(request),
+        })
+        .unwrap();
+    let address = running.local_addr();
+    let say = |topic: &str| {
+        let event = Event::new(topic).with_topic(Topic::new(topic).unwrap());
+        running.hub().publish(event).unwrap().id.to_string()
+    };
+    let first = say("weather/a");
+    say("weather/b");
+    say("chat");
+    // Of these topics and no others, whatever the query says.
+    let target = "/weather?topic=chat&client_id=me&heartbeat=event";
+    let (mut stream, recovery) = Stream::resume(address, target, &first);
+    assert!(recovery.contains("\"replayed\":1"), "{recovery}");
+    assert_eq!(stream.next().data, "weather/b");
+    say("chat");
+    say("weather/c");
+    assert_eq!(stream.next().data, "weather/c");
+    let built_in = Stream::open(address, "/events", "").head.timeless();
+    assert_eq!(stream.head.clone().timeless().head, built_in.head);
+    assert_eq!(request(address, "DELETE", "/clients/me", "", "").status, 200);
+    assert_eq!(stream.try_next(), None);
+    let head = request(address, "HEAD", "/weather", "", "");
+    assert_eq!(head.field("content-type"), Some("text/event-stream"));
+    for (query, part) in [
+        ("client_id=", "client_id is"),
+        ("heartbeat=x", "heartbeat is"),
+    ] {
+        let answer = get(address, &format!("/weather?{query}"));
+        assert_error(&answer, 400, part, query);
+    }
+    running.hub().close();
+    let answer = get(address, "/weather");
+    assert_error(&answer, 503, "the server is closing", "closed");
+    assert_eq!(answer.field("retry-after"), Some("5"));
+}
+
+#[test]
 fn head_answers_as_get_would_and_registers_nobody() {
     let server = server(still());
     for target in [
@@ -1094,7 +1144,7 @@ fn the_header_comes_before_the_query_as_the_cursor() {
     ] {
         let mut stream = Stream::open(address(&server), target, fields);
         stream.next();
-        server.hub().publish(tiny_sse::Event::new("live")).unwrap();
+        server.hub().publish(Event::new("live")).unwrap();
         assert_eq!(stream.next().data, "live", "{target}");
     }
 }

@@ -114,6 +114,41 @@ fn a_silent_stream_beats() {
 }
 
 #[test]
+fn a_stream_beats_with_events_if_it_is_asked_to() {
+    let server = server(quick());
+    for (query, fields) in [
+        ("?heartbeat=event", ""),
+        ("/a?topic=b&heartbeat=event&client_id=me", ""),
+    ] {
+        let target = format!("/events{query}");
+        let mut stream = Stream::open(server.local_addr(), &target, fields);
+        let cursor = stream.next().last_event_id;
+        for _ in 0..3 {
+            let beat = stream.next();
+            assert_eq!(
+                (&*beat.name, &*beat.data, &*beat.last_event_id),
+                ("heartbeat", "{}", &*cursor),
+                "{target}"
+            );
+        }
+        assert!(
+            stream
+                .bytes
+                .ends_with(b"\n\nevent: heartbeat\ndata: {}\n\n"),
+            "{target}"
+        );
+        // Another one beats as ever.
+        let mut other = Stream::subscribe(server.local_addr(), "/events?heartbeat=comment");
+        other.read_to(": heartbeat\n\n: heartbeat\n\n");
+        let before = stream.bytes.len();
+        post(server.local_addr(), "/events", "still there");
+        while stream.next().data != "still there" {}
+        let since = String::from_utf8_lossy(&stream.bytes[before..]).into_owned();
+        assert!(!since.contains(": heartbeat\n\n:"), "{since}");
+    }
+}
+
+#[test]
 fn a_client_of_the_same_name_replaces_the_first() {
     let server = server(config());
     let mut first = Stream::subscribe(server.local_addr(), "/events?client_id=me");

@@ -1,0 +1,321 @@
+//! The files that are part of the program: the console page, for a browser and where it is wanted,
+//! and the scripts, for everybody.
+
+use std::net::SocketAddr;
+
+use tiny_sse::{Config, Console, Running, Server};
+
+use crate::kit::{Answer, config, get, request, server};
+
+/// What a browser sends when its user goes to a page.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+
+fn with(console: Console) -> Running {
+    server(Config {
+        console,
+        ..config()
+    })
+}
+
+#[track_caller]
+fn visit(address: SocketAddr, fields: &str) -> Answer {
+    request(address, "GET", "/", fields, "")
+}
+
+#[track_caller]
+fn assert_is_index(answer: &Answer, row: &str) {
+    assert_eq!(
+        (answer.status, answer.field("content-type")),
+        (200, Some("text/plain; charset=utf-8")),
+        "{row}"
+    );
+    assert!(answer.text().starts_with("tiny-sse "), "{row}");
+    assert_eq!(answer.field("content-security-policy"), None, "{row}");
+}
+
+#[test]
+fn without_a_console_the_front_is_a_text_to_browsers_too() {
+    let server = with(Console::Off);
+    let address = server.local_addr();
+    let answer = visit(address, BROWSER);
+    assert_is_index(&answer, "off");
+    assert_eq!(answer.field("vary"), None);
+    for path in ["/console.js", "/console.css", "/index.html", "/console/"] {
+        for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+            let answer = request(address, method, path, "", "");
+            assert_eq!(answer.status, 404, "{method} {path}");
+        }
+    }
+}
+
+/// What is there only with the feature.
+#[cfg(feature = "console")]
+mod compiled_in {
+    use super::*;
+    use crate::kit::{Program, Raw};
+
+    /// Path, type, and file.
+    const FILES: [(&str, &str, &str); 5] = [
+        ("/", "text/html; charset=utf-8", "index.html"),
+        (
+            "/console.js",
+            "text/javascript; charset=utf-8",
+            "console.js",
+        ),
+        ("/console.css", "text/css; charset=utf-8", "console.css"),
+        (
+            "/sse-client.js",
+            "text/javascript; charset=utf-8",
+            "sse-client.js",
+        ),
+        (
+            "/use-sse.js",
+            "text/javascript; charset=utf-8",
+            "use-sse.js",
+        ),
+    ];
+
+    fn on_disk(file: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/console/");
+        std::fs::read(folder.to_owned() + file).expect("an asset")
+    }
+
+    #[test]
+    fn each_file_is_served_as_it_is_with_its_type_and_a_tag() {
+        let server = with(Console::On);
+        let address = server.local_addr();
+        let mut tags = Vec::new();
+        for (path, kind, file) in FILES {
+            let answer = request(address, "GET", path, BROWSER, "");
+            let field = |name| answer.field(name);
+            assert_eq!(
+                (answer.status, field("content-type")),
+                (200, Some(kind)),
+                "{path}"
+            );
+            assert_eq!(answer.body, on_disk(file), "{path}");
+            assert_eq!(
+                (
+                    field("cache-control"),
+                    field("x-content-type-options"),
+                    field("access-control-allow-origin")
+                ),
+                (Some("no-cache"), Some("nosniff"), Some("*")),
+                "{path}"
+            );
+            let tag = field("etag").expect("a tag").to_owned();
+            assert!(
+                tag.len() == 18 && tag.starts_with('"') && tag.ends_with('"'),
+                "{tag}"
+            );
+            tags.push(tag);
+            let head = request(address, "HEAD", path, BROWSER, "").timeless();
+            assert_eq!(head.head, answer.clone().timeless().head, "{path}");
+        }
+        // The tag is of the content: the same in another life, and another one for another file.
+        let again = with(Console::On);
+        for (tag, (path, ..)) in tags.iter().zip(FILES) {
+            let answer = request(again.local_addr(), "GET", path, BROWSER, "");
+            assert_eq!(answer.field("etag"), Some(&**tag), "{path}");
+        }
+        tags.sort();
+        tags.dedup();
+        assert_eq!(tags.len(), FILES.len());
+    }
+
+    #[test]
+    fn who_has_a_file_already_is_told_so_and_the_connection_goes_on() {
+        let server = with(Console::On);
+        let address = server.local_addr();
+        for (path, ..) in FILES {
+            let tag = request(address, "GET", path, BROWSER, "");
+            let tag = tag.field("etag").unwrap();
+            for (condition, status) in [
+                (tag.to_owned(), 304),
+                (format!("W/{tag}"), 304),
+                (format!("\"other\", {tag}"), 304),
+                (format!("\"other\",{tag} , W/\"x\""), 304),
+                ("*".into(), 304),
+                ("\"other\"".into(), 200),
+                (tag.trim_matches('"').into(), 200),
+                (format!("w/{tag}"), 200),
+                (String::new(), 200),
+                // Twice: not understood, and so no condition.
+                (format!("{tag}\r\nIf-None-Match: {tag}"), 200),
+            ] {
+                for method in ["GET", "HEAD"] {
+                    let row = format!("{method} {path} {condition:?}");
+                    let mut raw = Raw::connect(address);
+                    raw.send(format!(
+                        "{method} {path} HTTP/1.1\r\nHost: t\r\n{BROWSER}If-None-Match: {condition}\r\n\r\n"
+                    ));
+                    let head = raw.head();
+                    assert_eq!(head.status, status, "{row}");
+                    assert_eq!(head.field("etag"), Some(tag), "{row}");
+                    assert_eq!(head.field("cache-control"), Some("no-cache"), "{row}");
+                    if status == 304 {
+                        // SPEC: RFC 9110, 8.6: that of the 200, or none; and no body (15.4.5).
+                        assert_eq!(head.field("content-length"), None, "{row}");
+                        assert_eq!(head.field("content-type"), None, "{row}");
+                        raw.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+                        assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n", "{row}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_for_browsers_and_may_load_nothing_from_elsewhere() {
+        let server = with(Console::On);
+        let address = server.local_addr();
+        for fields in [
+            BROWSER,
+            "Accept: text/html\r\n",
+            "Accept: image/png , TEXT/HTML;level=1\r\n",
+        ] {
+            let answer = visit(address, fields);
+            let field = |name| answer.field(name);
+            assert_eq!(
+                field("content-type"),
+                Some("text/html; charset=utf-8"),
+                "{fields}"
+            );
+            assert_eq!(
+                field("content-security-policy"),
+                Some(
+                    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                ),
+                "{fields}"
+            );
+            assert_eq!(
+                (field("referrer-policy"), field("vary")),
+                (Some("no-referrer"), Some("Accept")),
+                "{fields}"
+            );
+        }
+        for fields in [
+            "",
+            "Accept:\r\n",
+            "Accept: */*\r\n",
+            "Accept: text/*\r\n",
+            "Accept: application/json, text/plain\r\n",
+            "Accept: text/htmlx, xtext/html\r\n",
+        ] {
+            let answer = visit(address, fields);
+            assert_is_index(&answer, fields);
+            assert_eq!(answer.field("vary"), Some("Accept"), "{fields}");
+        }
+    }
+
+    #[test]
+    fn the_scripts_for_other_pages_are_there_without_a_console() {
+        let server = with(Console::Off);
+        for (path, kind, file) in &FILES[3..] {
+            let answer = get(server.local_addr(), path);
+            assert_eq!(
+                (answer.status, answer.field("content-type")),
+                (200, Some(*kind)),
+                "{path}"
+            );
+            assert_eq!(answer.body, on_disk(file), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_file_says_which_methods_it_has() {
+        let server = with(Console::On);
+        for (path, ..) in FILES {
+            for (method, status) in [("OPTIONS", 204), ("POST", 405), ("DELETE", 405)] {
+                let answer = request(server.local_addr(), method, path, "", "");
+                assert_eq!(
+                    (answer.status, answer.field("allow")),
+                    (status, Some("GET, HEAD, OPTIONS")),
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn by_itself_the_console_is_there_on_addresses_of_this_machine_alone() {
+        for (listen, console, is_there) in [
+            ("127.0.0.1:0", Console::Auto, true),
+            ("127.0.0.2:0", Console::Auto, true),
+            ("[::1]:0", Console::Auto, true),
+            ("[::ffff:127.0.0.1]:0", Console::Auto, true),
+            ("0.0.0.0:0", Console::Auto, false),
+            ("[::]:0", Console::Auto, false),
+            ("0.0.0.0:0", Console::On, true),
+            ("127.0.0.1:0", Console::Off, false),
+        ] {
+            let row = format!("{console:?} on {listen}");
+            let config = Config {
+                console,
+                ..config()
+            };
+            let bound = match Server::bind(listen, config) {
+                // A machine without IPv6, or with one address.
+                Err(error) if !listen.starts_with("127.0.0.1") => {
+                    eprintln!("{row} cannot be tried here: {error}");
+                    continue;
+                }
+                bound => bound.unwrap(),
+            };
+            let running = bound.spawn().unwrap();
+            let mut address = running.local_addr();
+            if address.ip().is_unspecified() {
+                address.set_ip(if address.is_ipv4() {
+                    [127, 0, 0, 1].into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                });
+            }
+            let kind = visit(address, BROWSER);
+            let kind = kind.field("content-type").unwrap();
+            assert_eq!(kind.starts_with("text/html"), is_there, "{row}");
+            let status = get(address, "/console.js").status;
+            assert_eq!(status, if is_there { 200 } else { 404 }, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_program_has_it_as_it_is_told() {
+        for (options, kind) in [
+            (&[][..], "text/html; charset=utf-8"),
+            (&["--console=auto"], "text/html; charset=utf-8"),
+            (&["--console", "on"], "text/html; charset=utf-8"),
+            (&["--console=off"], "text/plain; charset=utf-8"),
+        ] {
+            let program = Program::start(options);
+            let answer = visit(program.address, BROWSER);
+            assert_eq!(answer.field("content-type"), Some(kind), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn the_files_are_small() {
+        let total: usize = FILES.iter().map(|(_, _, file)| on_disk(file).len()).sum();
+        assert!(
+            total <= 150 << 10,
+            "{total} bytes of assets in every binary"
+        );
+    }
+}
+
+#[cfg(not(feature = "console"))]
+#[test]
+fn left_out_it_cannot_be_had_and_cannot_be_asked_for() {
+    let server = with(Console::Auto);
+    assert_is_index(&visit(server.local_addr(), BROWSER), "auto");
+    for path in ["/console.js", "/sse-client.js", "/use-sse.js"] {
+        assert_eq!(get(server.local_addr(), path).status, 404, "{path}");
+    }
+    let config = Config {
+        console: Console::On,
+        ..config()
+    };
+    let error = Server::bind("127.0.0.1:0", config).unwrap_err();
+    assert!(error.to_string().contains("console is on"), "{error}");
+}
