@@ -21,7 +21,11 @@ impl Api {
 
 fn render(stats: &Stats) -> String {
     let mut page = Page(String::new());
-    page.gauge("clients", "Streams that are open.", stats.active);
+    page.gauge(
+        "clients",
+        "Streams that are open, and polls that wait.",
+        stats.active,
+    );
     page.gauge(
         "clients_limit",
         "Streams that may be open at the same time.",

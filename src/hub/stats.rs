@@ -12,17 +12,18 @@ use super::{Extent, Farewell};
 pub struct Stats {
     /// How long the hub has been there.
     pub uptime: Duration,
-    /// Clients now.
+    /// Clients now, polls that wait among them.
     pub active: usize,
     /// Clients at the most.
     pub limit: usize,
-    /// Clients ever.
+    /// Streams ever. Polls are none.
     pub clients: u64,
     /// How often one was turned away because there were as many as are allowed.
     pub refused: u64,
     /// Events ever, those for one client among them. Not those of another life, out of a log.
     pub events: u64,
-    /// Events that were written to a client, once for each client, replays among them.
+    /// Events that were written to a client, once for each client, replays and what
+    /// polls were answered among them.
     pub deliveries: u64,
     /// Bytes that were written to clients, the heads of their streams and heartbeats among them.
     pub bytes: u64,

@@ -90,9 +90,7 @@ impl Recovery {
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
         let (from, complete) = (json::quoted(from), gap.is_none());
-        format!(
-            r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#
-        )
+        format!(r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#)
     }
 }
 

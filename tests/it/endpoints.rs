@@ -1045,7 +1045,10 @@ fn a_route_of_ones_own_is_a_stream_like_the_built_in_ones() {
     assert_eq!(stream.next().data, "weather/c");
     let built_in = Stream::open(address, "/events", "").head.timeless();
     assert_eq!(stream.head.clone().timeless().head, built_in.head);
-    assert_eq!(request(address, "DELETE", "/clients/me", "", "").status, 200);
+    assert_eq!(
+        request(address, "DELETE", "/clients/me", "", "").status,
+        200
+    );
     assert_eq!(stream.try_next(), None);
     let head = request(address, "HEAD", "/weather", "", "");
     assert_eq!(head.field("content-type"), Some("text/event-stream"));

@@ -168,11 +168,7 @@ const KNOBS: [Knob; 25] = [
         Target::Size(|c| &mut c.stack_bytes),
         "stack of a connection's thread",
     ),
-    knob(
-        "console",
-        Target::Console,
-        "the page at /: on, off or auto",
-    ),
+    knob("console", Target::Console, "the page at /: on, off or auto"),
     knob("log", Target::Log, "off, error, warn, info or debug"),
 ];
 
