@@ -1,21 +1,21 @@
 //! One answer instead of a stream, for what cannot read a stream: what a client has missed, or the
 //! first that is said while it waits.
 //!
-//! A poll that finds something never becomes a client: it is answered under the lock that judges
-//! its cursor. Only one that has to wait gets a lane, like a stream, but one without a socket, so
-//! that everything comes through its queue.
+//! A poll that finds something never becomes a client: it is answered from the history, under the
+//! lock that judges its cursor. Only one that has to wait gets a lane, like a stream, but one
+//! without a socket, so that everything comes through its queue. It leaves by a farewell of its
+//! own: what was published before is before that in the queue, and so it knows how far it has been.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::counters::Sent;
-use super::history::{History, Record};
-use super::lane::{Kind, Lane};
+use super::lane::{self, Kind, Lane};
 use super::stream::{RECOVERY, Recovery};
-use super::{Cursor, Hub, Phase, Shared, Subscribe, SubscribeError, lane};
+use super::{Cursor, Farewell, Hub, Phase, Shared, Subscribe, SubscribeError};
 use crate::config::POLL_BYTES;
-use crate::wire::{Decoder, EventId, Framing, Message, Patterns};
+use crate::wire::{Decoder, EventId, Framing, Message};
 
 /// What a poll has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Poll {
 impl Hub {
     /// What `wish` has missed, or else the first that is said within `wait`; nothing, if nothing is.
     /// If each poll goes on from the cursor of the one before, none of the events is lost between
-    /// two of them; those [for one client](Hub::send_to) are, unless it is waiting just then. Of
-    /// what was missed it answers some 256 KiB at a time.
+    /// two of them. Those [for one client](Hub::send_to) find it only while it waits. Of what was
+    /// missed it answers some 256 KiB at a time.
     ///
     /// Blocks for up to `wait`, and counts as a client while it does. [`close`](Hub::close),
     /// [`disconnect`](Hub::disconnect) or another who comes under its name end the wait at once, and
@@ -66,32 +66,39 @@ impl Hub {
         if state.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
-        let (start, gap) = state.history.resolve(&wish.cursor);
-        let mut basket = Basket::new(state.history.id_before(start));
-        let found = Find::from(&state.history, start, &wish.patterns, POLL_BYTES)
-            .expect("BUG: a replay from what is gone");
-        if gap.is_some() || !found.records.is_empty() || wait.is_zero() {
-            let missed = state.history.count_since(start, &wish.patterns);
+        let history = &state.history;
+        let (start, gap) = history.resolve(&wish.cursor);
+        let mut basket = Basket::new(history.id_before(start));
+        // LIMIT: an answer is put together in memory. The next poll has the rest.
+        let piece = history.piece(start, &wish.patterns, POLL_BYTES);
+        let piece = piece.expect("BUG: a replay from what is gone");
+        if gap.is_none() && piece.events.is_empty() && !wait.is_zero() {
+            let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Poll)?;
+            lane.go_live(state.history.head());
             drop(state);
-            let mut poll = self.answered(basket.with(&found));
-            if let (Some(_), Cursor::After(from)) = (gap, wish.cursor) {
-                poll.tell(&Recovery { from, missed, gap });
-            }
-            return Ok(poll);
+            let shared = &self.shared;
+            let poller = Poller {
+                shared,
+                lane,
+                queue,
+            };
+            return Ok(self.counted(poller.wait(basket, wait)));
         }
-        let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Poll)?;
-        lane.go_live(state.history.head());
+        let cursor = history.id_before(piece.next.unwrap_or(history.head()));
+        let missed = history.count_since(start, &wish.patterns);
         drop(state);
-        let place = Place {
-            shared: &self.shared,
-            lane,
-        };
-        basket.fill(&queue, wait);
-        Ok(self.answered(place.leave(basket)))
+        for record in &piece.events {
+            basket.take(record.frame.bytes(Framing::Bare));
+        }
+        let mut poll = self.counted(basket.at(Some(cursor)));
+        if let (Some(_), Cursor::After(from)) = (gap, wish.cursor) {
+            poll.tell(&Recovery { from, missed, gap });
+        }
+        Ok(poll)
     }
 
-    /// Counts what is found as delivered.
-    fn answered(&self, poll: Poll) -> Poll {
+    /// What is found counts as delivered.
+    fn counted(&self, poll: Poll) -> Poll {
         self.shared.counters.add(Sent {
             events: poll.messages.len() as u64,
             bytes: 0,
@@ -111,30 +118,10 @@ impl Poll {
     }
 }
 
-/// A part of the history, and where the next poll goes on behind it.
-struct Find {
-    records: Vec<Arc<Record>>,
-    cursor: EventId,
-}
-
-impl Find {
-    /// What is in the history from `start` on, some `limit` bytes of it. `None`: it is gone.
-    ///
-    /// LIMIT: an answer is put together in memory; the next poll has the rest.
-    fn from(history: &History, start: u64, patterns: &Patterns, limit: usize) -> Option<Find> {
-        let piece = history.piece(start, patterns, limit)?;
-        Some(Find {
-            records: piece.events,
-            cursor: history.id_before(piece.next.unwrap_or(history.head())),
-        })
-    }
-}
-
-/// Where a poll gathers what it finds: events as bytes, decoded as the client would.
+/// Where a poll gathers what it finds, decoded as the client of a stream would.
 struct Basket {
     decoder: Decoder,
     messages: Vec<Message>,
-    bytes: usize,
 }
 
 impl Basket {
@@ -144,76 +131,74 @@ impl Basket {
             // These are bytes of our own, and not without end.
             decoder: Decoder::new(usize::MAX),
             messages: Vec::new(),
-            bytes: 0,
         };
         basket.take(format!("id: {cursor}\n\n").as_bytes());
         basket
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
         let messages = &mut self.messages;
         self.decoder
             .feed(bytes, |message| messages.push(message))
             .expect("BUG: more bytes than there can be");
     }
 
-    /// Waits for the first that comes, and takes with it what has come by then.
-    ///
-    /// LIMIT: the queue's. A farewell has nothing behind it.
-    fn fill(&mut self, queue: &Receiver<lane::Message>, wait: Duration) {
-        let mut next = match queue.recv_timeout(wait) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
-        while let Some(lane::Message::Bytes { bytes, .. }) = next {
-            self.take(&bytes);
-            next = queue.try_recv().ok();
-        }
-    }
-
-    fn with(mut self, found: &Find) -> Poll {
-        for record in &found.records {
-            self.take(record.frame.bytes(Framing::Bare));
-        }
+    /// What was gathered, by one who has been as far as `cursor`, or at least to the last event.
+    fn at(self, cursor: Option<EventId>) -> Poll {
+        let reached = self.decoder.last_event_id();
         Poll {
-            cursor: found.cursor.to_string(),
+            cursor: cursor.map_or_else(|| reached.to_owned(), |cursor| cursor.to_string()),
             messages: self.messages,
         }
     }
 }
 
-/// The place of a poll that waits among the clients. Dropped, it is free.
-struct Place<'a> {
+/// A poll that waits, and so has a place among the clients. Dropped, that is free.
+struct Poller<'a> {
     shared: &'a Shared,
     lane: Arc<Lane>,
+    queue: Receiver<lane::Message>,
 }
 
-impl Place<'_> {
-    /// Gives the place up, with what was said and had not come yet: what comes into the queue now
-    /// has no reader any more. If nothing came at all, the cursor moves on over what others were
-    /// told meanwhile, or it would be evicted while there was nothing for its client.
-    fn leave(self, basket: Basket) -> Poll {
-        let state = self.shared.state();
-        let reached = basket.decoder.last_event_id().to_owned();
-        let room = POLL_BYTES.saturating_sub(basket.bytes);
-        let rest = match state.history.resolve(&Cursor::After(reached.clone())) {
-            (start, None) => Find::from(&state.history, start, &self.lane.patterns, room),
-            // It is gone from the history, or was never there. Then the next poll is told.
-            (_, Some(_)) => None,
-        };
-        drop(state);
-        match rest {
-            Some(rest) => basket.with(&rest),
-            None => Poll {
-                messages: basket.messages,
-                cursor: reached,
-            },
+impl Poller<'_> {
+    /// Waits for the first that comes, and takes with it all that was said by then.
+    ///
+    /// LIMIT: it takes no more than its queue holds; with more it has fallen behind, as a stream.
+    fn wait(self, mut basket: Basket, wait: Duration) -> Poll {
+        match self.queue.recv_timeout(wait) {
+            Ok(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
+            Ok(lane::Message::Farewell(_)) => return basket.at(None),
+            // In vain, but not for nothing: the cursor moves on over what others were told, lest it
+            // be evicted while there is nothing for this client.
+            Err(_) => {}
         }
+        let left_at = self.leave();
+        loop {
+            match self.queue.recv() {
+                Ok(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
+                Ok(lane::Message::Farewell(Farewell::Kicked)) => return basket.at(left_at),
+                // It was ended before it left: there may be more that it did not get.
+                Ok(lane::Message::Farewell(_)) => return basket.at(None),
+                Err(_) => unreachable!("BUG: the lane that holds the sender is ours too"),
+            }
+        }
+    }
+
+    /// Leaves as if it were kicked: deaf only to what is said from now on. Answers the last that
+    /// was said. `None`: somebody else was faster, and the farewell is on its way.
+    fn leave(&self) -> Option<EventId> {
+        let mut state = self.shared.state();
+        if !state.registry.remove(&self.lane) {
+            return None;
+        }
+        let last = state.history.last_id();
+        state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
+        self.shared.wake_fan_out(state);
+        Some(last)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Poller<'_> {
     fn drop(&mut self) {
         self.shared.state().registry.remove(&self.lane);
     }
