@@ -203,3 +203,49 @@ impl Drop for Poller<'_> {
         self.shared.state().registry.remove(&self.lane);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::wire::Event;
+
+    #[test]
+    fn a_poll_that_falls_behind_while_it_waits_goes_on_from_the_last_that_it_got() {
+        let config = Config {
+            queue_bytes: 10,
+            ..Config::default()
+        };
+        let hub = Hub::new(config).unwrap();
+        let (wish, shared) = (Subscribe::default(), &hub.shared);
+        let mut state = shared.state();
+        let start = state.history.last_id();
+        let (lane, queue) = shared.admit(&mut state, &wish, Kind::Poll).unwrap();
+        lane.go_live(state.history.head());
+        drop(state);
+        let publish = |number: u32| hub.publish(Event::new(number.to_string())).unwrap();
+        let published: Vec<_> = (0..10).map(publish).collect();
+        while lane.ending() != Some(Farewell::FellBehind) {
+            std::thread::yield_now();
+        }
+        let poller = Poller {
+            shared,
+            lane,
+            queue,
+        };
+        let Poll { messages, cursor } = poller.wait(Basket::new(start), Duration::MAX);
+        // How many the fan-out had joined by then is its own affair.
+        let count = messages.len();
+        assert!((1..10).contains(&count), "{messages:?}");
+        assert_eq!(cursor, published[count - 1].id.to_string());
+        let wish = Subscribe {
+            cursor: Cursor::After(cursor),
+            ..wish
+        };
+        let rest = hub.poll(wish, Duration::ZERO).unwrap().messages;
+        let data: Vec<_> = rest.iter().map(|message| &*message.data).collect();
+        let expected: Vec<_> = (count..10).map(|number| number.to_string()).collect();
+        assert_eq!(data, expected);
+        assert_eq!(hub.clients(), 0);
+    }
+}
