@@ -251,7 +251,7 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 
 /// The longest wait of a long poll, in seconds. Proxies give up on an answer after as much (nginx:
-/// `proxy_read_timeout 60s`), and a client that has gone is not missed before the wait is over.
+/// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
 /// What an answer to a poll holds of the history. It is put together in memory, and as many may be

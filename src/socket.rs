@@ -61,6 +61,21 @@ pub(crate) fn has_hung_up(mut socket: &TcpStream) -> bool {
     true
 }
 
+/// Whether the peer has closed its side, or the connection is broken, with nothing taken of what it
+/// may have sent ahead: that is a request, and hides an end behind it. The socket blocks, and
+/// nobody else is using it.
+pub(crate) fn seems_gone(socket: &TcpStream) -> bool {
+    if socket.set_nonblocking(true).is_err() {
+        return true;
+    }
+    let seen = socket.peek(&mut [0]);
+    let is_gone = match seen {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+    };
+    is_gone || socket.set_nonblocking(false).is_err()
+}
+
 /// Ends a connection whose peer may still be sending: says that we are done, and reads on for a
 /// moment. To close with bytes unread would reset it and take our last answer from the peer
 /// (RFC 9112, 9.6).

@@ -18,7 +18,9 @@ impl Api {
             _ if request.method() == "HEAD" => Duration::ZERO,
             wait => wait,
         };
-        let Poll { messages, cursor } = self.hub.poll(wish, wait)?;
+        let Poll { messages, cursor } = self
+            .hub
+            .poll_while(wish, wait, || !request.is_abandoned())?;
         Ok(Response::json(200, render(&messages))
             .with("Cache-Control", "no-store")
             .with("Last-Event-ID", cursor)

@@ -154,6 +154,7 @@ impl<'a, D: Door> Connection<'a, D> {
             head,
             body,
             peer: self.peer,
+            socket: Arc::downgrade(self.socket),
         })
     }
 

@@ -1,9 +1,11 @@
 //! A whole request, as a handler gets it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Weak;
 
 use super::head::RequestHead;
 use super::{Refusal, Version};
+use crate::socket::seems_gone;
 use crate::wire::Framing;
 
 /// A request: its head, its body, and who sent it.
@@ -12,6 +14,8 @@ pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
     pub(super) peer: SocketAddr,
+    /// To look whether the client is still there. Who keeps the request keeps no connection by it.
+    pub(super) socket: Weak<TcpStream>,
 }
 
 impl Request {
@@ -71,6 +75,13 @@ impl Request {
     /// The other end of the connection: the client, or a proxy in front of it.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whether the client has gone while its answer is still being made: as far as can be seen, and
+    /// only by the handler, whose the socket is until it returns.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let socket = self.socket.upgrade();
+        socket.is_none_or(|socket| seems_gone(&socket))
     }
 
     /// The version of HTTP that the client speaks.

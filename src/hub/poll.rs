@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::Sent;
 use super::lane::{self, Kind, Lane};
@@ -36,7 +36,7 @@ impl Hub {
     ///
     /// Blocks for up to `wait`, and counts as a client while it does. [`close`](Hub::close),
     /// [`disconnect`](Hub::disconnect) or another who comes under its name end the wait at once, and
-    /// then it answers what there is. Nobody is noticed who does not wait for the answer any more.
+    /// then it answers what there is.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,6 +58,21 @@ impl Hub {
     ///
     /// The hub is closed; or it would have to wait, and there are as many clients as are allowed.
     pub fn poll(&self, wish: Subscribe, wait: Duration) -> Result<Poll, SubscribeError> {
+        self.poll_while(wish, wait, || true)
+    }
+
+    /// [`poll`](Self::poll), for somebody who may go away before the answer is there: whether
+    /// `is_wanted` is asked every `Config::heartbeat`, so that nobody keeps a place for longer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll).
+    pub fn poll_while(
+        &self,
+        wish: Subscribe,
+        wait: Duration,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Result<Poll, SubscribeError> {
         let wish = Subscribe {
             framing: Framing::Bare,
             ..wish
@@ -82,7 +97,7 @@ impl Hub {
                 lane,
                 queue,
             };
-            return Ok(self.counted(poller.wait(basket, wait)));
+            return Ok(self.counted(poller.wait(basket, wait, is_wanted)));
         }
         let cursor = history.id_before(piece.next.unwrap_or(history.head()));
         let missed = history.count_since(start, &wish.patterns);
@@ -164,13 +179,13 @@ impl Poller<'_> {
     /// Waits for the first that comes, and takes with it all that was said by then.
     ///
     /// LIMIT: it takes no more than its queue holds; with more it has fallen behind, as a stream.
-    fn wait(self, mut basket: Basket, wait: Duration) -> Poll {
-        match self.queue.recv_timeout(wait) {
-            Ok(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
-            Ok(lane::Message::Farewell(_)) => return basket.at(None),
+    fn wait(self, mut basket: Basket, wait: Duration, is_wanted: impl FnMut() -> bool) -> Poll {
+        match self.first(wait, is_wanted) {
+            Some(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
+            Some(lane::Message::Farewell(_)) => return basket.at(None),
             // In vain, but not for nothing: the cursor moves on over what others were told, lest it
             // be evicted while there is nothing for this client.
-            Err(_) => {}
+            None => {}
         }
         let left_at = self.leave();
         loop {
@@ -180,6 +195,19 @@ impl Poller<'_> {
                 // It was ended before it left: there may be more that it did not get.
                 Ok(lane::Message::Farewell(_)) => return basket.at(None),
                 Err(_) => unreachable!("BUG: the lane that holds the sender is ours too"),
+            }
+        }
+    }
+
+    /// The first that comes; `None` if nothing does, or nobody is there for it any more.
+    fn first(&self, wait: Duration, mut is_wanted: impl FnMut() -> bool) -> Option<lane::Message> {
+        let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
+        loop {
+            let left = wait.saturating_sub(start.elapsed());
+            match self.queue.recv_timeout(left.min(heartbeat)) {
+                Ok(message) => return Some(message),
+                Err(_) if left <= heartbeat || !is_wanted() => return None,
+                Err(_) => {}
             }
         }
     }
@@ -233,7 +261,7 @@ mod tests {
             lane,
             queue,
         };
-        let Poll { messages, cursor } = poller.wait(Basket::new(start), Duration::MAX);
+        let Poll { messages, cursor } = poller.wait(Basket::new(start), Duration::MAX, || true);
         // How many the fan-out had joined by then is its own affair.
         let count = messages.len();
         assert!((1..10).contains(&count), "{messages:?}");

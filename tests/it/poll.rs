@@ -478,6 +478,37 @@ fn a_wait_that_somebody_ends_is_answered_at_once() {
 }
 
 #[test]
+fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
+    let server = server(Config {
+        heartbeat: Duration::from_millis(20),
+        ..config()
+    });
+    let address = server.local_addr();
+    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\n\r\n");
+    let mut pollers = [(); 3].map(|()| Raw::connect(address));
+    for poller in &mut pollers {
+        poller.send(&waiting);
+    }
+    let [gone, mut there, mut ahead] = pollers;
+    // Its next request is on its way already.
+    ahead.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    eventually("all wait", || server.hub().clients() == 3);
+    drop(gone);
+    eventually("one is missed", || server.hub().clients() == 2);
+    // Some heartbeats later.
+    let mut stream = Stream::subscribe(address, "/events");
+    stream.read_to(": heartbeat\n\n: heartbeat\n\n: heartbeat\n\n");
+    assert_eq!(server.hub().clients(), 3);
+    publish(address, "/events", "still there");
+    for poller in [&mut there, &mut ahead] {
+        assert_eq!(data(&checked(poller.answer())), ["still there"]);
+    }
+    assert_eq!(ahead.answer().text(), "{\"status\":\"ok\"}\n");
+    there.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(there.answer().text(), "{\"status\":\"ok\"}\n");
+}
+
+#[test]
 fn a_hub_that_closes_ends_the_wait_and_refuses_the_next() {
     let server = server(config());
     let address = server.local_addr();
