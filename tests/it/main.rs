@@ -2,9 +2,11 @@
 //! bytes out, so that the tests are a primer of the protocol as well.
 
 mod kit;
+mod program;
 
 mod cli;
 mod connections;
+mod crash;
 mod crowd;
 mod endpoints;
 mod heads;
