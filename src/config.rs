@@ -4,9 +4,11 @@
 //! to set stands below as a constant.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::report::Report;
+use crate::store::SyncMode;
 
 /// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
 ///
@@ -43,13 +45,26 @@ pub struct Config {
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
     /// unless nothing was said meanwhile. More are kept as long as they are smaller than two queues.
     pub history_events: usize,
-    /// Bytes of those events, never less than a queue: who fell behind can then catch up.
+    /// Bytes of those events on the wire, never less than two queues: who fell behind can then catch
+    /// up, unless a single event is about as large as a queue. In memory an event costs some 200
+    /// bytes more.
     pub history_bytes: usize,
     /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
     /// and the two ends learn of each other's death.
     pub heartbeat: Duration,
     /// What clients are told in `retry:` as they connect: the wait before they reconnect.
     pub retry: Duration,
+    /// How much longer than `retry` a client may be told to wait, in percent: each its own share of
+    /// it, so that those who were cut off together do not come back together.
+    pub retry_jitter: u32,
+    /// What is said to a client that comes when there are `max_clients` already.
+    pub overload: Overload,
+    /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them.
+    pub journal: Option<PathBuf>,
+    /// When the journal is forced to the disk.
+    pub sync: SyncMode,
+    /// Whether to go on with a damaged journal, without what is behind the damage in its file.
+    pub repair: bool,
     /// How long a shutdown waits for requests in flight and for streams to say goodbye.
     pub grace: Duration,
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
@@ -57,6 +72,17 @@ pub struct Config {
     pub stack_bytes: usize,
     /// Who is told what happens. Nobody, by default.
     pub report: Report,
+}
+
+/// What is said to a client that is one too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overload {
+    /// 503, with `Retry-After`. Programs understand it; a browser's EventSource gives up for good.
+    #[default]
+    Refuse,
+    /// 200, and a stream that ends behind a `retry:` of up to twice the configured one, so that an
+    /// EventSource comes back.
+    Retry,
 }
 
 impl Default for Config {
@@ -77,6 +103,11 @@ impl Default for Config {
             history_bytes: 16 * MIB,
             heartbeat: Duration::from_secs(15),
             retry: Duration::from_secs(5),
+            retry_jitter: 0,
+            overload: Overload::Refuse,
+            journal: None,
+            sync: SyncMode::Always,
+            repair: false,
             grace: Duration::from_secs(5),
             stack_bytes: 256 * KIB,
             report: Report::default(),
@@ -119,6 +150,7 @@ impl Config {
             ("write-timeout", self.write_timeout),
             ("heartbeat", self.heartbeat),
         ];
+        let waits = [("retry", self.retry), ("grace", self.grace)];
         let zeros = sizes
             .iter()
             .filter(|(_, size)| *size == 0)
@@ -130,15 +162,26 @@ impl Config {
         if let Some(name) = zeros.chain(moments).next() {
             return Err(ConfigError(format!("{name} is 0, it must be more")));
         }
-        if let Some((name, _)) = times.iter().find(|(_, time)| *time > LONGEST) {
+        if let Some((name, _)) = times.iter().chain(&waits).find(|(_, time)| *time > LONGEST) {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
             )));
         }
-        if self.history_events > 0 && self.history_bytes < self.queue_bytes {
+        if self.repair && self.journal.is_none() {
+            return Err(ConfigError(
+                "repair is for a journal, and there is none".into(),
+            ));
+        }
+        if self.retry_jitter > MOST_JITTER {
             return Err(ConfigError(format!(
-                "history-bytes is {}, less than queue-bytes, {}: a client that fell behind could not catch up",
+                "retry-jitter is {}%, more than {MOST_JITTER}%",
+                self.retry_jitter
+            )));
+        }
+        if self.history_events > 0 && self.history_bytes < self.queue_bytes.saturating_mul(2) {
+            return Err(ConfigError(format!(
+                "history-bytes is {}, less than two of queue-bytes, {}: a client that fell behind could not catch up",
                 self.history_bytes, self.queue_bytes
             )));
         }
@@ -160,6 +203,17 @@ impl std::error::Error for ConfigError {}
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// Ten times the wait is jitter enough for anybody.
+const MOST_JITTER: u32 = 1000;
+
+/// How many clients come back in a second when a server that has closed returns: what one does
+/// with ease while it starts.
+pub(crate) const RECONNECTS_PER_SECOND: u32 = 500;
+
+/// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
+/// bytes that it may be.
+pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -193,9 +247,6 @@ pub(crate) const CLERK_PATIENCE: Duration = Duration::from_millis(200);
 /// How long after the grace threads whose sockets were closed under them are waited for.
 pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 
-/// What an event costs in memory beside its bytes, roughly: its record and its place in the ring.
-pub(crate) const EVENT_OVERHEAD: usize = 160;
-
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
 
@@ -223,6 +274,24 @@ pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
 /// Address space that must be there beside a new thread's stack, for what other threads may
 /// allocate meanwhile.
 pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
+
+/// The bounds of the histogram of how long a publisher waits: from a hub in memory to a disk that
+/// is overloaded.
+pub(crate) const LATENCY_BOUNDS: [Duration; 13] = [
+    Duration::from_micros(10),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
 
 /// How long a client that is told to leave may have taken nothing of what it is owed, and still be
 /// thought to read, in milliseconds of the hub's life.

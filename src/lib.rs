@@ -97,7 +97,7 @@ pub mod store;
 pub mod wire;
 
 pub use api::Api;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Overload};
 pub use hub::{Cursor, Farewell, Hub, Published, Subscribe, Subscription};
 pub use report::{Level, Report};
 pub use server::{Running, Server};

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::http::{self, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
+use crate::store::{Journal, JournalOptions};
 
 /// A server that listens and is about to serve.
 ///
@@ -28,13 +29,16 @@ pub struct Server {
 impl Server {
     /// Listens on `address`. Port 0 is any free one: see [`local_addr`](Self::local_addr).
     ///
+    /// With `config.journal` the journal is opened, and what it has fills the history.
+    ///
     /// If the machine cannot give what `config.max_clients` clients need, fewer are let in, and
     /// `config.report` is told which limit it is and how to raise it.
     ///
     /// # Errors
     ///
     /// The address is in use or not this machine's, the port is not permitted, the configuration
-    /// contradicts itself, or there is no thread for the hub.
+    /// contradicts itself, there is no thread for the hub, or the journal cannot be opened
+    /// ([`Journal::open`]).
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::from_listener(TcpListener::bind(address)?, config)
     }
@@ -46,7 +50,7 @@ impl Server {
     /// As [`bind`](Self::bind), but for the address.
     pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
         machine::fit(&mut config)?;
-        let hub = Hub::new(config.clone())?;
+        let hub = hub(&config)?;
         let api = Api::new(hub.clone(), config.clone());
         Ok(Server {
             http: http::Server::from_listener(listener, config)?,
@@ -108,6 +112,31 @@ impl Server {
     }
 }
 
+/// The hub, with its journal if it is to have one.
+fn hub(config: &Config) -> io::Result<Hub> {
+    let Some(dir) = &config.journal else {
+        return Hub::new(config.clone());
+    };
+    config
+        .check()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let options = JournalOptions {
+        dir: dir.clone(),
+        sync: config.sync,
+        repair: config.repair,
+        // By bytes alone: the history keeps more events than its number while they are small.
+        events: if config.history_events == 0 {
+            0
+        } else {
+            usize::MAX
+        },
+        bytes: config.history_bytes,
+        report: config.report.clone(),
+    };
+    let (journal, kept) = Journal::open(options, Hub::birth())?;
+    Hub::with_log(config.clone(), Box::new(journal), kept)
+}
+
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
@@ -143,6 +172,7 @@ impl Running {
         http.stop();
         self.hub.close();
         http.shutdown();
+        self.hub.put_log_away();
     }
 }
 

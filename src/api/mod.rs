@@ -12,7 +12,7 @@ use std::fmt;
 
 use crate::config::Config;
 use crate::http::{Refusal, Request, Response};
-use crate::hub::{Closed, Hub, InvalidClientId, SendError, SubscribeError};
+use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::wire::json::JsonError;
 use crate::wire::{FieldError, TopicError};
 use routes::Route;
@@ -114,7 +114,7 @@ problems! {
     FieldError => |_| 400,
     JsonError => |_| 400,
     InvalidClientId => |_| 400,
-    Closed => |_| 503,
+    PublishError => |error| if matches!(error, PublishError::IdTaken(_)) { 409 } else { 503 },
     SubscribeError => |_| 503,
     SendError => |error| if *error == SendError::NoSuchClient { 404 } else { 503 },
     Refusal => Refusal::status,

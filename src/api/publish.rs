@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Api, Problem};
+use crate::config::EVENTS_PER_REQUEST;
 use crate::http::{Request, Response};
 use crate::hub::{ClientId, Published};
 use crate::wire::json::{self, Document};
@@ -46,6 +47,15 @@ impl Api {
             .enumerate()
             .filter(|(_, line)| !line.trim_ascii().is_empty());
         let events = lines.map(|(number, line)| {
+            // LIMIT: lines, and so events, of one request.
+            if number >= EVENTS_PER_REQUEST {
+                return Err(Problem::new(
+                    413,
+                    format!(
+                        "the body has more than {EVENTS_PER_REQUEST} lines; nothing was published"
+                    ),
+                ));
+            }
             let document = Document::parse(line).map_err(|error| {
                 Problem::new(
                     400,

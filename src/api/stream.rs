@@ -1,8 +1,11 @@
 //! `GET /events`: from a request to a stream.
 
+use std::hash::{BuildHasher, RandomState};
+
 use super::{Api, Problem};
+use crate::config::Overload;
 use crate::http::{Request, Response};
-use crate::hub::{Cursor, Subscribe};
+use crate::hub::{Cursor, Subscribe, SubscribeError};
 use crate::wire::{Pattern, Patterns, TopicError};
 
 impl Api {
@@ -19,7 +22,12 @@ impl Api {
                 drop,
             )));
         }
-        let mut subscription = self.hub.subscribe(wish)?;
+        let mut subscription = match self.hub.subscribe(wish) {
+            Err(full @ SubscribeError::Full { .. }) if self.config.overload == Overload::Retry => {
+                return Ok(stream_head(self.come_back_later(full)));
+            }
+            subscription => subscription?,
+        };
         let welcome = subscription.take_welcome();
         Ok(stream_head(Response::takeover(
             CONTENT_TYPE,
@@ -28,6 +36,17 @@ impl Api {
                 subscription.serve(takeover.socket, takeover.opening);
             },
         )))
+    }
+}
+
+impl Api {
+    /// A stream that ends at once, and leaves an EventSource with a wait between one and two times
+    /// the usual one: its browser would never come back after a 503.
+    fn come_back_later(&self, full: SubscribeError) -> Response {
+        let retry = self.config.retry.as_millis() as u64;
+        let wait = retry + RandomState::new().hash_one(0) % retry.max(1);
+        let body = format!("retry: {wait}\n: {full}\n\n");
+        Response::new(200).with_body(CONTENT_TYPE, body)
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::counters::Sent;
 use super::history::Record;
 use super::lane::Lane;
 use super::registry::{Lanes, Registry};
@@ -60,9 +61,16 @@ pub(super) fn run(shared: &Shared) {
         for step in steps {
             match step {
                 Step::Deliver(lanes, parcel) => {
-                    lanes.iter().for_each(|lane| parcel.offer_to(lane, now_ms))
+                    let mut sent = Sent::default();
+                    for lane in lanes.iter() {
+                        sent += parcel.offer_to(lane, now_ms);
+                    }
+                    shared.counters.add(sent);
                 }
-                Step::Private(lane, frame) => lane.offer(&frame.shared(lane.framing), now_ms),
+                Step::Private(lane, frame) => {
+                    let sent = lane.offer(&frame.shared(lane.framing), 1, now_ms);
+                    shared.counters.add(sent);
+                }
                 Step::Farewell(lane, farewell) => lane.end(farewell, now_ms),
             }
         }
@@ -161,23 +169,22 @@ impl Parcel {
         }
     }
 
-    fn offer_to(&self, lane: &Lane, now_ms: u64) {
-        // Ordinals rise: if the first is due, all are.
-        if self
-            .events
-            .first()
-            .is_some_and(|event| lane.is_due(event.ordinal))
-        {
-            return lane.offer(self.joined(lane.framing), now_ms);
-        }
-        // The lane went live in the middle of this batch, or behind it: the part before it has
-        // been read from the history.
-        let behind = self
+    fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
+        // Ordinals rise: if the first is due, all are. Otherwise the lane went live in the middle
+        // of this batch, or behind it: the part before it has been read from the history.
+        let due = match self
             .events
             .iter()
-            .position(|event| lane.is_due(event.ordinal));
-        if let Some(behind) = behind {
-            lane.offer(&join(&self.events[behind..], lane.framing), now_ms);
+            .position(|event| lane.is_due(event.ordinal))
+        {
+            Some(behind) => &self.events[behind..],
+            None => return Sent::default(),
+        };
+        let count = due.len() as u32;
+        if due.len() == self.events.len() {
+            lane.offer(self.joined(lane.framing), count, now_ms)
+        } else {
+            lane.offer(&join(due, lane.framing), count, now_ms)
         }
     }
 

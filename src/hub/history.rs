@@ -5,11 +5,12 @@
 //! this hub's life, counted from 0, so that "everything behind this one" is an index and not a
 //! search. Ordinals never leave the hub.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::config::{Config, EVENT_OVERHEAD};
-use crate::wire::{EventId, Frame, Patterns, Topic};
+use super::log::Entry;
+use crate::config::Config;
+use crate::wire::{EventId, Frame, Framing, Patterns, Topic};
 
 /// One event that was said to all who asked for its topic.
 #[derive(Debug)]
@@ -23,8 +24,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    fn size(&self) -> usize {
-        self.frame.len() + EVENT_OVERHEAD
+    /// The event, as a log keeps it.
+    pub(super) fn entry(&self) -> Entry<'_> {
+        Entry {
+            id: self.id,
+            topic: self.topic.as_ref(),
+            message: self.frame.bytes(Framing::Bare),
+        }
     }
 }
 
@@ -66,34 +72,37 @@ impl Gap {
 #[derive(Debug)]
 pub(super) struct History {
     ring: VecDeque<Arc<Record>>,
+    /// What the ring's events are on the wire, and so in queues.
     bytes: usize,
-    /// What of `bytes` is on the wire, and so in queues.
-    wire: usize,
     /// The ordinal of the first record in the ring, or of the next one if it is empty.
     first: u64,
     /// The id before the first one that is retained. A cursor there has missed nothing that
     /// is gone; one before it may have.
     evicted: EventId,
+    /// Where publishers' own ids are in the ring. Each is there once: `has_id` is asked before.
+    own_ids: HashMap<Box<str>, u64>,
     most_events: usize,
     most_bytes: usize,
-    /// The number does not count as long as this much is not on the wire, because what waited for
-    /// a client must be found here when the client is let go: a queue, the batch that was too much
-    /// for it, and an inbox, twice a queue at the most.
-    least_wire: usize,
+    /// The number does not count as long as there are no more bytes than this, because what waited
+    /// for a client must be found here when the client is let go: a queue, the batch that was too
+    /// much for it, and an inbox, twice a queue at the most. `Config::check` sees to it that
+    /// `most_bytes` is no less.
+    least_bytes: usize,
 }
 
 impl History {
-    /// An empty history of a hub that was born at `born`: older cursors are of another life.
-    pub(super) fn new(config: &Config, born: EventId) -> History {
+    /// An empty history behind the event `evicted`. Older cursors are of another life, or of what
+    /// is gone.
+    pub(super) fn new(config: &Config, evicted: EventId) -> History {
         History {
             ring: VecDeque::new(),
             bytes: 0,
-            wire: 0,
             first: 0,
-            evicted: born,
+            evicted,
+            own_ids: HashMap::new(),
             most_events: config.history_events,
             most_bytes: config.history_bytes,
-            least_wire: if config.history_events == 0 {
+            least_bytes: if config.history_events == 0 {
                 0
             } else {
                 config.queue_bytes.saturating_mul(2)
@@ -113,16 +122,20 @@ impl History {
 
     pub(super) fn push(&mut self, record: Arc<Record>) {
         debug_assert_eq!(record.ordinal, self.head());
-        self.bytes += record.size();
-        self.wire += record.frame.len();
+        self.bytes += record.frame.len();
+        if let Some(own_id) = &record.own_id {
+            self.own_ids.insert(own_id.clone(), record.ordinal);
+        }
         self.ring.push_back(record);
         while self.is_over() {
             let gone = self
                 .ring
                 .pop_front()
                 .expect("BUG: an empty history is too large");
-            self.bytes -= gone.size();
-            self.wire -= gone.frame.len();
+            self.bytes -= gone.frame.len();
+            if let Some(own_id) = &gone.own_id {
+                self.own_ids.remove(own_id);
+            }
             self.first = gone.ordinal + 1;
             self.evicted = gone.id;
         }
@@ -133,8 +146,13 @@ impl History {
             return false;
         };
         let many = self.ring.len() > self.most_events;
-        let spare = self.wire - oldest.frame.len() >= self.least_wire;
+        let spare = self.bytes - oldest.frame.len() >= self.least_bytes;
         many && spare || self.bytes > self.most_bytes
+    }
+
+    /// Whether an event in the ring went out under this id of its publisher's.
+    pub(super) fn has_own_id(&self, own_id: &str) -> bool {
+        self.own_ids.contains_key(own_id)
     }
 
     /// Where a replay after `cursor` begins, and what is missing before it.
@@ -152,13 +170,8 @@ impl History {
 
     /// The ordinal of the event that went out under `id`.
     fn place_of(&self, id: &str) -> Result<u64, Gone> {
-        let own = self
-            .ring
-            .iter()
-            .rev()
-            .find(|record| record.own_id.as_deref() == Some(id));
-        if let Some(record) = own {
-            return Ok(record.ordinal);
+        if let Some(&ordinal) = self.own_ids.get(id) {
+            return Ok(ordinal);
         }
         let id: EventId = id.parse().map_err(|_| Gone::Gap(Gap::Unknown))?;
         if id == self.evicted {
@@ -247,7 +260,7 @@ enum Gone {
 pub struct Extent {
     /// Events that are retained.
     pub events: usize,
-    /// What they take in memory, in bytes.
+    /// What they are on the wire, in bytes.
     pub bytes: usize,
     /// The oldest of them.
     pub first_id: Option<EventId>,
@@ -303,7 +316,7 @@ mod tests {
             (101, None),
             (102, None),
             (105, Some("mine")),
-            (107, Some("7-7")),
+            (107, Some("other mine")),
             (109, None),
         ] {
             push(&mut history, ms, own_id);
@@ -313,7 +326,7 @@ mod tests {
             ("107-0", (4, None)),
             ("105-0", (3, None)),
             ("mine", (3, None)),
-            ("7-7", (4, None)),
+            ("other mine", (4, None)),
             ("102-0", (2, None)),
             ("101-0", (2, Some(Gap::Evicted))),
             ("100-0", (2, Some(Gap::Evicted))),
@@ -326,6 +339,19 @@ mod tests {
         }
         assert_eq!(history.resolve(&Cursor::Now), (5, None));
         assert_eq!(history.resolve(&Cursor::Earliest), (2, None));
+    }
+
+    #[test]
+    fn an_own_id_may_be_used_again_once_its_event_is_gone() {
+        let mut history = history(2, 10_000);
+        push(&mut history, 101, Some("mine"));
+        push(&mut history, 102, None);
+        assert!(history.has_own_id("mine"));
+        push(&mut history, 103, None);
+        assert!(!history.has_own_id("mine"));
+        assert_eq!(after(&history, "mine"), (1, Some(Gap::Unknown)));
+        push(&mut history, 104, Some("mine"));
+        assert_eq!(after(&history, "mine"), (4, None));
     }
 
     #[test]
@@ -347,7 +373,7 @@ mod tests {
     #[test]
     fn the_ring_is_bounded_by_number_and_by_bytes() {
         let mut by_number = history(3, 10_000);
-        let mut by_bytes = history(1000, 1000);
+        let mut by_bytes = history(1000, 100);
         let mut none = history(0, 0);
         for ms in 101..200 {
             for history in [&mut by_number, &mut by_bytes, &mut none] {
@@ -357,12 +383,12 @@ mod tests {
                     history
                         .ring
                         .iter()
-                        .map(|record| record.size())
+                        .map(|record| record.frame.len())
                         .sum::<usize>()
                 );
                 assert_eq!(history.last_id().ms, ms);
             }
-            assert!(by_number.ring.len() <= 3 && by_bytes.bytes <= 1000 && none.ring.is_empty());
+            assert!(by_number.ring.len() <= 3 && by_bytes.bytes <= 100 && none.ring.is_empty());
         }
         assert!(by_number.since(95).is_none());
         assert_eq!(by_number.since(97).unwrap().count(), 2);
@@ -384,8 +410,6 @@ mod tests {
         };
         let mut history = History::new(&config, EventId::default());
         (1..=1000).for_each(|ms| push(&mut history, ms, None));
-        assert!((4000..4100).contains(&history.wire), "{}", history.wire);
-        let wire = history.ring.iter().map(|record| record.frame.len());
-        assert_eq!(history.wire, wire.sum::<usize>());
+        assert!((4000..4100).contains(&history.bytes), "{}", history.bytes);
     }
 }

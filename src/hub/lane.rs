@@ -27,6 +27,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use super::Farewell;
+use super::counters::Sent;
 use crate::config::GIVEN_UP_MS;
 use crate::wire::{Framing, Patterns};
 
@@ -36,8 +37,12 @@ pub(super) const OPENING: usize = 1;
 /// What comes out of a client's queue.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Bytes for the socket. Those before `from` are written.
-    Bytes { bytes: Arc<[u8]>, from: usize },
+    /// Bytes for the socket, which end that many events. Those before `from` are written.
+    Bytes {
+        bytes: Arc<[u8]>,
+        from: usize,
+        events: u32,
+    },
     /// The last message.
     Farewell(Farewell),
 }
@@ -62,6 +67,13 @@ impl Socket for TcpStream {
     }
 }
 
+/// How far behind a client is.
+pub(super) struct Lag {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    pub(super) replaying: u64,
+}
+
 /// What the hub and the fan-out thread know of a client.
 pub(super) struct Lane {
     pub(super) client_id: Arc<str>,
@@ -78,6 +90,16 @@ pub(super) struct Lane {
     /// Events with a smaller ordinal are not for the fan-out to deliver: the client's thread reads
     /// them from the history. `u64::MAX` until it has read them all.
     live_from: AtomicU64,
+    /// Which event the client's thread reads next from the history, until it is live. Changed and
+    /// read under the hub's lock.
+    reading_from: AtomicU64,
+    /// Events in the queue. Only for those who ask how far behind the client is.
+    queued: AtomicU64,
+    /// What was written, by whoever had the baton.
+    sent_events: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// When the client was let in, in milliseconds of the hub's life.
+    pub(super) joined_at: u64,
     /// When something was last written, in milliseconds of the hub's life; heartbeats go by it.
     wrote_at: AtomicU64,
     /// Set once, by the fan-out thread.
@@ -91,6 +113,7 @@ impl Lane {
         framing: Framing,
         limit: usize,
         peer: Option<SocketAddr>,
+        now_ms: u64,
     ) -> (Arc<Lane>, Receiver<Message>) {
         let (queue, receiver) = channel();
         let lane = Lane {
@@ -103,7 +126,13 @@ impl Lane {
             limit,
             socket: OnceLock::new(),
             live_from: AtomicU64::new(u64::MAX),
-            wrote_at: AtomicU64::new(0),
+            reading_from: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            sent_events: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            joined_at: now_ms,
+            // Its patience begins here.
+            wrote_at: AtomicU64::new(now_ms),
             ending: OnceLock::new(),
         };
         (Arc::new(lane), receiver)
@@ -112,42 +141,66 @@ impl Lane {
     // The fan-out thread's side.
 
     /// Gets `bytes` to the client: now, if its socket takes them, or by its thread. Never waits.
-    pub(super) fn offer(&self, bytes: &Arc<[u8]>, now_ms: u64) {
+    /// Answers what was written.
+    pub(super) fn offer(&self, bytes: &Arc<[u8]>, events: u32, now_ms: u64) -> Sent {
         if self.ending.get().is_some() {
-            return;
+            return Sent::default();
         }
         match self.socket.get() {
             Some(socket) if self.claim(bytes.len()) => {
-                self.write_directly(&**socket, bytes, now_ms)
+                self.write_directly(&**socket, bytes, events, now_ms)
             }
-            _ => self.enqueue(bytes, now_ms),
+            _ => {
+                self.enqueue(bytes, events, now_ms);
+                Sent::default()
+            }
         }
     }
 
     /// The baton is ours.
-    fn write_directly(&self, socket: &dyn Socket, bytes: &Arc<[u8]>, now_ms: u64) {
+    fn write_directly(
+        &self,
+        socket: &dyn Socket,
+        bytes: &Arc<[u8]>,
+        events: u32,
+        now_ms: u64,
+    ) -> Sent {
         let written = loop {
             match socket.try_write(bytes) {
                 Ok(count) => break count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
-                Err(_) => return self.end(Farewell::HungUp, now_ms),
+                Err(_) => {
+                    self.end(Farewell::HungUp, now_ms);
+                    return Sent::default();
+                }
             }
+        };
+        let is_whole = written == bytes.len();
+        let sent = Sent {
+            events: if is_whole { events.into() } else { 0 },
+            bytes: written as u64,
         };
         if written > 0 {
             self.touch(now_ms);
+            // ORDER: while the baton is ours.
+            self.count(sent);
         }
-        let rest = self.pay(written);
-        if rest > 0 {
+        if !is_whole {
+            self.queued.fetch_add(events.into(), Ordering::Relaxed);
+        }
+        if self.pay(written) > 0 {
             self.send(Message::Bytes {
                 bytes: Arc::clone(bytes),
                 from: written,
+                events,
             });
         }
+        sent
     }
 
     /// The client's thread has the baton, or gets it by this.
-    fn enqueue(&self, bytes: &Arc<[u8]>, now_ms: u64) {
+    fn enqueue(&self, bytes: &Arc<[u8]>, events: u32, now_ms: u64) {
         // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
         let before = self.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
         // LIMIT: what waits already counts, and not what comes, so that an event larger than a
@@ -155,9 +208,11 @@ impl Lane {
         if before > self.limit {
             return self.end(Farewell::FellBehind, now_ms);
         }
+        self.queued.fetch_add(events.into(), Ordering::Relaxed);
         self.send(Message::Bytes {
             bytes: Arc::clone(bytes),
             from: 0,
+            events,
         });
     }
 
@@ -198,6 +253,16 @@ impl Lane {
         self.live_from.store(ordinal, Ordering::Relaxed);
     }
 
+    /// Notes where the thread reads on in the history. The hub's lock is held.
+    pub(super) fn read_from(&self, ordinal: u64) {
+        self.reading_from.store(ordinal, Ordering::Relaxed);
+    }
+
+    /// Notes that events which waited in the queue are written.
+    pub(super) fn dequeued(&self, events: u32) {
+        self.queued.fetch_sub(events.into(), Ordering::Relaxed);
+    }
+
     /// Lets the fan-out write to `socket` whenever the lane is idle.
     pub(super) fn open(&self, socket: Arc<dyn Socket>) {
         assert!(
@@ -229,6 +294,47 @@ impl Lane {
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before >= bytes, "paid {bytes} of {before} bytes");
         before - bytes
+    }
+
+    /// Counts what was written, by whoever has the baton.
+    pub(super) fn count(&self, sent: Sent) {
+        // ORDER: Relaxed, and no addition in one step: who has the baton is alone, and sees what
+        // the one before it did by the baton's own Acquire and Release.
+        for (counter, more) in [
+            (&self.sent_events, sent.events),
+            (&self.sent_bytes, sent.bytes),
+        ] {
+            counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+
+    /// What was written so far, for those who only look.
+    pub(super) fn sent(&self) -> Sent {
+        // ORDER: Relaxed: two numbers of about now.
+        Sent {
+            events: self.sent_events.load(Ordering::Relaxed),
+            bytes: self.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How far behind `head`, the next ordinal, the client is, for those who only look: events and
+    /// bytes that wait in the queue, and events in the history that it has not been through yet,
+    /// whether they are for it or not.
+    pub(super) fn lag(&self, head: u64) -> Lag {
+        // ORDER: Relaxed: numbers of about now. Those of the replay change under the hub's lock,
+        // which is held.
+        let is_live = self.live_from.load(Ordering::Relaxed) != u64::MAX;
+        let bytes = self.backlog.load(Ordering::Relaxed);
+        Lag {
+            events: self.queued.load(Ordering::Relaxed),
+            // What the thread keeps the baton by is owed to nobody.
+            bytes: if bytes <= OPENING { 0 } else { bytes as u64 },
+            replaying: if is_live {
+                0
+            } else {
+                head - self.reading_from.load(Ordering::Relaxed)
+            },
+        }
     }
 
     /// Notes a write.

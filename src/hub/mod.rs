@@ -7,35 +7,43 @@
 //!
 //! Read `lane.rs` for how an event gets to a socket, and `stream.rs` for a client's life.
 
+mod counters;
+mod error;
 mod fanout;
 mod farewell;
 mod history;
 mod lane;
+mod ledger;
 mod log;
+mod name;
 mod registry;
 mod stats;
 mod stream;
 
-use std::fmt;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+pub use counters::Histogram;
+pub use error::{Closed, PublishError, SendError, SubscribeError};
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 pub use log::{Entry, Kept, KeptEntry, Log};
-pub use stats::Stats;
+pub use name::{ClientId, InvalidClientId};
+pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{CLIENT_ID_BYTES, Config, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, date, encode_id};
+use crate::config::{Config, RECONNECTS_PER_SECOND, WRITE_BYTES};
+use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date, encode_id};
+use counters::Counters;
 use fanout::{Item, Step};
 use history::{History, Piece, Record};
 use lane::Lane;
+use ledger::{Ledger, Outcome};
 use registry::Registry;
 use stream::Recovery;
 
@@ -86,47 +94,6 @@ impl Default for Subscribe {
     }
 }
 
-/// A name that a client chose for itself: 1 to 64 of `A-Za-z0-9._-`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientId(Arc<str>);
-
-impl ClientId {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ClientId {
-    type Err = InvalidClientId;
-
-    fn from_str(text: &str) -> Result<ClientId, InvalidClientId> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let length = (1..=CLIENT_ID_BYTES).contains(&text.len());
-        if length && text.bytes().all(allowed) {
-            Ok(ClientId(text.into()))
-        } else {
-            Err(InvalidClientId(text.into()))
-        }
-    }
-}
-
-/// The text is no [`ClientId`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidClientId(String);
-
-impl fmt::Display for InvalidClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "client_id is {:?}, it must be 1 to {CLIENT_ID_BYTES} of A-Z a-z 0-9 . _ -",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for InvalidClientId {}
-
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
@@ -136,80 +103,45 @@ pub struct Published {
     pub recipients: usize,
 }
 
-/// The hub is closed: nothing is published and nobody is let in any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closed;
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server is closing")
-    }
-}
-
-impl std::error::Error for Closed {}
-
-/// Why a client was not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// There are as many clients as are allowed.
-    Full {
-        /// `Config::max_clients`.
-        limit: usize,
-    },
-    /// The hub is closed.
-    Closed,
-}
-
-impl fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SubscribeError::Full { limit } => {
-                write!(f, "Too many connections: {limit} clients are the limit")
-            }
-            SubscribeError::Closed => Closed.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SubscribeError {}
-
-/// Why an event for one client was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// No client has that name.
-    NoSuchClient,
-    /// The hub is closed.
-    Closed,
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SendError::NoSuchClient => f.write_str("no client has this id"),
-            SendError::Closed => Closed.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SendError {}
-
 impl Hub {
-    /// A hub without clients or history.
+    /// A hub without clients or history, whose events live in memory.
     ///
     /// # Errors
     ///
     /// The configuration contradicts itself, or the fan-out thread cannot be had.
     pub fn new(config: Config) -> io::Result<Hub> {
+        let kept = Kept {
+            after: Hub::birth(),
+            entries: Vec::new(),
+        };
+        Hub::start(config, None, kept)
+    }
+
+    /// A hub that goes on where `log` ended: `kept` is what the log had when it was opened. Each
+    /// event is in the log before anybody gets it.
+    ///
+    /// # Errors
+    ///
+    /// The configuration contradicts itself, or the fan-out thread cannot be had.
+    pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
+        Hub::start(config, Some(log), kept)
+    }
+
+    /// The id that a hub begins behind if it is born now.
+    pub fn birth() -> EventId {
+        EventId {
+            ms: date::unix_ms(SystemTime::now()),
+            seq: 0,
+        }
+    }
+
+    fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
         config
             .check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let born = EventId {
-            ms: date::unix_ms(SystemTime::now()),
-            seq: 0,
-        };
-        let state = State {
-            last_id: born,
-            history: History::new(&config, born),
+        let mut state = State {
+            last_id: kept.last_id(),
+            history: History::new(&config, kept.after),
             registry: Registry::default(),
             inbox: Vec::new(),
             inbox_bytes: 0,
@@ -217,12 +149,17 @@ impl Hub {
             names: 0,
             totals: Totals::default(),
         };
+        kept.entries
+            .into_iter()
+            .for_each(|entry| state.remember(entry));
         let shared = Arc::new(Shared {
             // A batch is no larger than the inbox. It has to fit into queues that it finds half full.
             inbox_limit: config.queue_bytes / 4,
             heartbeat: Frame::new(b": heartbeat\n\n"),
             epoch: Instant::now(),
             random: RandomState::new(),
+            counters: Counters::default(),
+            ledger: log.map(Ledger::new),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -240,14 +177,17 @@ impl Hub {
     }
 
     /// Gives the event its id, keeps it in the history, and sends it to all who asked for its
-    /// topic. `Ok` means that it is on its way, not that anybody has read it.
+    /// topic. `Ok` means that it is on its way, not that anybody has read it; of a hub with a log,
+    /// that the log has it.
     ///
-    /// Waits for no client; for the fan-out thread only if a quarter of a queue's bytes are before it.
+    /// Waits for no client; for the log, if there is one; for the fan-out thread only if a quarter
+    /// of a queue's bytes are before it.
     ///
     /// # Errors
     ///
-    /// The hub is closed.
-    pub fn publish(&self, event: Event) -> Result<Published, Closed> {
+    /// The hub is closed, an event that is retained has the same id of its publisher's, or the log
+    /// did not keep it.
+    pub fn publish(&self, event: Event) -> Result<Published, PublishError> {
         let published = self.publish_all(vec![event])?;
         Ok(published
             .into_iter()
@@ -259,23 +199,18 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed; then none of them was published.
-    pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, Closed> {
-        let encoded: Vec<(Event, Vec<u8>)> = events
-            .into_iter()
-            .map(|event| {
-                let mut bytes = Vec::new();
-                event.encode_behind_id(&mut bytes);
-                (event, bytes)
-            })
-            .collect();
-        let mut state = self.shared.state_with_room()?;
-        let published = encoded
-            .iter()
-            .map(|(event, behind_id)| state.accept(event, behind_id))
-            .collect();
-        self.shared.wake_fan_out(state);
-        Ok(published)
+    /// Those of [`publish`](Self::publish); then none of them was published.
+    pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, PublishError> {
+        let start = Instant::now();
+        let drafts = events.into_iter().map(Draft::new).collect();
+        let outcome = match &self.shared.ledger {
+            Some(ledger) => ledger.publish(drafts, |log, batch| self.shared.keep(log, batch)),
+            None => self.shared.publish(drafts),
+        };
+        if outcome.is_ok() {
+            self.shared.counters.publishing.note(start.elapsed());
+        }
+        outcome
     }
 
     /// Sends an event to one client. It is not kept: who is cut off before it arrives has lost it.
@@ -289,10 +224,7 @@ impl Hub {
         let mut bytes = Vec::new();
         event.encode(&mut bytes);
         let frame = Frame::new(&bytes);
-        let mut state = self
-            .shared
-            .state_with_room()
-            .map_err(|Closed| SendError::Closed)?;
+        let mut state = self.shared.state_with_room()?;
         let lane = Arc::clone(
             state
                 .registry
@@ -324,21 +256,21 @@ impl Hub {
             .is_some_and(|id| state.registry.get(&id.0).is_some());
         let limit = self.shared.config.max_clients;
         if state.registry.len() >= limit && !replaces {
+            state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
-        let client_id = match wish.client_id {
-            Some(ClientId(name)) => name,
-            None => state.new_name(&self.shared.random),
-        };
+        let ClientId(client_id) = wish.client_id.unwrap_or_else(|| {
+            state.names += 1;
+            ClientId::make(&self.shared.random, state.names)
+        });
         let (lane, queue) = Lane::new(
             client_id,
             wish.patterns,
             wish.framing,
             self.shared.config.queue_bytes,
             wish.peer,
+            self.shared.now_ms(),
         );
-        // Its patience begins here.
-        lane.touch(self.shared.now_ms());
         let (start, gap) = state.history.resolve(&wish.cursor);
         let missed = state.history.count_since(start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
@@ -348,8 +280,9 @@ impl Hub {
             events,
             next: position,
         } = first.expect("BUG: a replay from what is gone");
-        if position.is_none() {
-            lane.go_live(state.history.head());
+        match position {
+            None => lane.go_live(state.history.head()),
+            Some(next) => lane.read_from(next),
         }
         let cursor = state.history.id_before(start);
         state.totals.clients += 1;
@@ -365,15 +298,15 @@ impl Hub {
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
-        let mut welcome = stream::welcome(&lane, self.shared.config.retry, cursor, recovery);
-        for event in events {
+        let mut welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
+        for event in &events {
             welcome.extend_from_slice(event.frame.bytes(lane.framing));
         }
         Ok(Subscription::new(
             self.clone(),
             lane,
             queue,
-            welcome,
+            (welcome, events.len() as u32),
             position,
         ))
     }
@@ -393,12 +326,22 @@ impl Hub {
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was
     /// published before. Does not wait for them.
+    ///
+    /// Each client is told a `retry:` of its own, so that they do not all come back at once: the
+    /// configured one, and its place in a window of a second for every 500 of them.
     pub fn close(&self) {
         let mut state = self.shared.state();
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
-            for lane in lanes {
+            for (place, lane) in (0..).zip(lanes) {
+                let retry =
+                    self.shared.config.retry + Duration::from_secs(place) / RECONNECTS_PER_SECOND;
+                let field = format!("retry: {}\n\n", retry.as_millis());
+                state.leave(Item::Private(
+                    Arc::clone(&lane),
+                    Frame::new(field.as_bytes()),
+                ));
                 state.leave(Item::Farewell(lane, Farewell::ServerClosing));
             }
         }
@@ -416,15 +359,45 @@ impl Hub {
         self.shared.state().registry.len()
     }
 
+    /// Lets go of the log, once the last event is in it, and so brings it to its end. Call
+    /// [`close`](Self::close) before, and wait for who still publishes. Blocks on the log.
+    pub fn put_log_away(&self) {
+        if let Some(ledger) = &self.shared.ledger {
+            ledger.put_away();
+        }
+    }
+
+    /// How the clients are: each of them at about this moment, in no order.
+    pub fn client_stats(&self) -> Vec<Client> {
+        let state = self.shared.state();
+        let (now_ms, head) = (self.shared.now_ms(), state.history.head());
+        state
+            .registry
+            .lanes()
+            .map(|lane| Client::of(lane, now_ms, head))
+            .collect()
+    }
+
     /// What the hub counts, all at one moment.
     pub fn stats(&self) -> Stats {
         let state = self.shared.state();
+        let head = state.history.head();
+        let sent = self.shared.counters.sent();
         Stats {
             uptime: self.shared.epoch.elapsed(),
             active: state.registry.len(),
             limit: self.shared.config.max_clients,
             clients: state.totals.clients,
+            refused: state.totals.refused,
             events: state.totals.events,
+            deliveries: sent.events,
+            bytes: sent.bytes,
+            lag: state
+                .registry
+                .lanes()
+                .map(|lane| lane.lag(head).bytes)
+                .sum(),
+            publishing: self.shared.counters.publishing.snapshot(),
             history: state.history.extent(),
             topics: state.registry.patterns(),
             farewells: Farewell::ALL
@@ -443,8 +416,11 @@ struct Shared {
     heartbeat: Frame,
     /// The beginning of the hub's life, from which lanes count their milliseconds.
     epoch: Instant,
-    /// Makes the names of clients hard to guess.
+    /// Makes the names of clients hard to guess, and spreads their returns.
     random: RandomState,
+    counters: Counters,
+    /// Where events are kept before they are published, if they are.
+    ledger: Option<Ledger>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
     /// or not at all. Nobody waits for a socket, a disk or a client under it.
     state: Mutex<State>,
@@ -481,6 +457,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Totals {
     clients: u64,
+    refused: u64,
     events: u64,
     farewells: [u64; Farewell::ALL.len()],
 }
@@ -538,6 +515,62 @@ impl Shared {
         Some(steps)
     }
 
+    /// Publishes without a log.
+    fn publish(&self, drafts: Vec<Draft>) -> Outcome {
+        let mut state = self.state_with_room()?;
+        let records = Drawing::new(&mut state).draw(drafts)?;
+        let published = state.accept(records);
+        self.wake_fan_out(state);
+        Ok(published)
+    }
+
+    /// Writes down what several publishers have brought, and publishes it: durable, history,
+    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
+    fn keep(&self, log: &mut dyn Log, batch: Vec<Vec<Draft>>) -> Vec<Outcome> {
+        let mut state = match self.state_with_room() {
+            Ok(state) => state,
+            Err(Closed) => return vec![Err(PublishError::Closed); batch.len()],
+        };
+        let mut drawing = Drawing::new(&mut state);
+        let mut drawn: Vec<_> = batch
+            .into_iter()
+            .map(|drafts| drawing.draw(drafts))
+            .collect();
+        drop(state);
+        let entries: Vec<_> = drawn
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|record| record.entry())
+            .collect();
+        if let Err(error) = log.append(&entries) {
+            self.config
+                .report
+                .error(format_args!("the log failed: {error}"));
+            for records in drawn.iter_mut().filter(|records| records.is_ok()) {
+                *records = Err(PublishError::NotKept(error.to_string()));
+            }
+        }
+        let mut state = self.state();
+        let outcomes = drawn
+            .into_iter()
+            .map(|records| Ok(state.accept(records?)))
+            .collect();
+        self.wake_fan_out(state);
+        outcomes
+    }
+
+    /// What a client is told to wait before it reconnects, with its share of the jitter.
+    fn retry(&self) -> Duration {
+        let Config {
+            retry,
+            retry_jitter,
+            ..
+        } = self.config;
+        let share = self.random.hash_one(Instant::now()) % 1000;
+        retry + retry * retry_jitter / 100 * share as u32 / 1000
+    }
+
     fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
     }
@@ -549,48 +582,105 @@ impl State {
         self.last_id
     }
 
-    /// An event becomes part of what was said.
-    fn accept(&mut self, event: &Event, behind_id: &[u8]) -> Published {
-        let id = self.next_id();
-        let mut id_line = Vec::with_capacity(32);
-        match event.id() {
-            Some(own) => encode_id(own, &mut id_line),
-            None => encode_id(&id.to_string(), &mut id_line),
-        }
-        let record = Arc::new(Record {
+    /// Events become part of what was said.
+    fn accept(&mut self, records: Vec<Arc<Record>>) -> Vec<Published> {
+        let publish = |record: Arc<Record>| {
+            let (id, recipients) = (record.id, self.registry.count(record.topic.as_ref()));
+            self.history.push(Arc::clone(&record));
+            self.totals.events += 1;
+            if recipients > 0 {
+                self.leave(Item::Event(record));
+            }
+            Published { id, recipients }
+        };
+        records.into_iter().map(publish).collect()
+    }
+
+    /// An event that was said in another life of this hub.
+    fn remember(&mut self, entry: KeptEntry) {
+        self.history.push(Arc::new(Record {
             ordinal: self.history.head(),
-            id,
-            own_id: event.id().map(Into::into),
-            topic: event.topic().cloned(),
-            frame: Frame::of(&[&id_line, behind_id]),
-        });
-        self.history.push(Arc::clone(&record));
-        self.totals.events += 1;
-        let recipients = self.registry.count(event.topic());
-        if recipients > 0 {
-            self.leave(Item::Event(record));
-        }
-        Published { id, recipients }
+            id: entry.id,
+            own_id: entry.own_id,
+            topic: entry.topic,
+            frame: Frame::new(&entry.message),
+        }));
     }
 
     fn leave(&mut self, item: Item) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
+}
 
-    /// A UUID of version 4 (RFC 9562, 5.4). Its 122 bits are a keyed hash of a counter, and the
-    /// key is the operating system's randomness, which is all of it that std hands out.
-    fn new_name(&mut self, random: &RandomState) -> Arc<str> {
-        self.names += 1;
-        let high = random.hash_one((self.names, 0)) & !0xF000 | 0x4000;
-        let low = random.hash_one((self.names, 1)) & !(0b11 << 62) | 0b10 << 62;
-        let (a, b, c) = (high >> 32, high >> 16 & 0xFFFF, high & 0xFFFF);
-        format!(
-            "{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}",
-            low >> 48,
-            low & 0xFFFF_FFFF_FFFF
-        )
-        .into()
+/// An event made into bytes, but for the id that it will have.
+#[derive(Debug)]
+struct Draft {
+    own_id: Option<Box<str>>,
+    topic: Option<Topic>,
+    behind_id: Vec<u8>,
+}
+
+impl Draft {
+    fn new(event: Event) -> Draft {
+        let mut behind_id = Vec::new();
+        event.encode_behind_id(&mut behind_id);
+        Draft {
+            own_id: event.id().map(Into::into),
+            topic: event.topic().cloned(),
+            behind_id,
+        }
+    }
+}
+
+/// Makes drafts into records that are not published yet: gives them their ids and their places.
+struct Drawing<'a> {
+    state: &'a mut State,
+    /// Where the next one will be in the history.
+    ordinal: u64,
+    /// Publishers' ids among what was drawn so far.
+    own_ids: HashSet<Box<str>>,
+}
+
+impl Drawing<'_> {
+    fn new(state: &mut State) -> Drawing<'_> {
+        Drawing {
+            ordinal: state.history.head(),
+            state,
+            own_ids: HashSet::new(),
+        }
+    }
+
+    /// All of these, or none if the id of one is taken.
+    fn draw(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Record>>, PublishError> {
+        let own_ids = || drafts.iter().filter_map(|draft| draft.own_id.as_ref());
+        let mut fresh = HashSet::new();
+        for own_id in own_ids() {
+            let is_taken = self.own_ids.contains(own_id) || self.state.history.has_own_id(own_id);
+            if is_taken || !fresh.insert(own_id.clone()) {
+                return Err(PublishError::IdTaken(own_id.to_string()));
+            }
+        }
+        self.own_ids.extend(fresh);
+        Ok(drafts.into_iter().map(|draft| self.record(draft)).collect())
+    }
+
+    fn record(&mut self, draft: Draft) -> Arc<Record> {
+        let id = self.state.next_id();
+        let ordinal = self.ordinal;
+        self.ordinal += 1;
+        let mut id_line = Vec::with_capacity(32);
+        match &draft.own_id {
+            Some(own_id) => encode_id(own_id, &mut id_line),
+            None => encode_id(&id.to_string(), &mut id_line),
+        }
+        Arc::new(Record {
+            ordinal,
+            id,
+            frame: Frame::of(&[&id_line, &draft.behind_id]),
+            own_id: draft.own_id,
+            topic: draft.topic,
+        })
     }
 }
 

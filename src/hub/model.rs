@@ -129,7 +129,7 @@ impl Fake {
             world.offered += 1 + world.below(3);
             (first..world.offered).flat_map(event).collect::<Vec<u8>>()
         });
-        lane.offer(&bytes.into(), 0);
+        lane.offer(&bytes.into(), 1, 0);
     }
 
     /// A turn of the client's thread, at which a heartbeat is due or is not.
@@ -238,6 +238,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
         Framing::Bare,
         limit,
         None,
+        0,
     );
     let world = World {
         seed,
@@ -288,7 +289,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     let quiet = !fake.with(|world| world.hung_up || world.cut);
     if ending.is_none() && quiet && lane.ending().is_none() {
         while let Ok(message) = queue.try_recv() {
-            let Message::Bytes { bytes, from } = message else {
+            let Message::Bytes { bytes, from, .. } = message else {
                 panic!("a farewell without an ending")
             };
             fake.with(|world| world.take(&bytes[from..]));

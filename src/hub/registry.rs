@@ -198,7 +198,7 @@ mod tests {
             .iter()
             .map(|text| Pattern::new(text).unwrap())
             .collect();
-        Lane::new(client_id.into(), patterns, Framing::Bare, 1000, None).0
+        Lane::new(client_id.into(), patterns, Framing::Bare, 1000, None, 0).0
     }
 
     fn reached(registry: &Registry, topic: Option<&str>) -> Vec<String> {

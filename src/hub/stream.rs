@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
+use super::counters::Sent;
 use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
 use crate::config::WRITE_BYTES;
@@ -29,8 +30,10 @@ pub struct Subscription {
     hub: Hub,
     lane: Arc<Lane>,
     queue: Receiver<Message>,
-    /// The welcome, framed, unless it was taken.
+    /// The welcome and the first of what was missed, framed, unless it was taken.
     welcome: Vec<u8>,
+    /// How many events are in the welcome, beside those that belong to it.
+    replayed: u32,
     /// The first ordinal to be read from the history; `None` if there is nothing to read.
     position: Option<u64>,
     /// Whether the hub has been told of the end.
@@ -50,10 +53,18 @@ pub(super) fn welcome(
 ) -> Vec<u8> {
     let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
     let data = format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
-    let mut bytes = Vec::new();
-    encode_id(&cursor.to_string(), &mut bytes);
+    let (mut bytes, cursor) = (Vec::new(), cursor.to_string());
+    let has_gap = recovery.as_ref().is_some_and(|told| told.gap.is_some());
+    if !has_gap {
+        encode_id(&cursor, &mut bytes);
+    }
     named("system", data).with_retry(retry).encode(&mut bytes);
     if let Some(Recovery { from, missed, gap }) = recovery {
+        // ORDER: a cursor behind a gap comes with the word of the gap and not before it. Who is cut
+        // off between the two events would come back as one who has missed nothing.
+        if has_gap {
+            encode_id(&cursor, &mut bytes);
+        }
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
@@ -80,7 +91,7 @@ impl Subscription {
         hub: Hub,
         lane: Arc<Lane>,
         queue: Receiver<Message>,
-        welcome: Vec<u8>,
+        (welcome, replayed): (Vec<u8>, u32),
         position: Option<u64>,
     ) -> Subscription {
         let report = &hub.shared.config.report;
@@ -94,6 +105,7 @@ impl Subscription {
             lane,
             queue,
             welcome,
+            replayed,
             position,
             has_left: false,
         }
@@ -140,6 +152,10 @@ impl Subscription {
             out,
             owed: OPENING,
             holds_baton: true,
+        };
+        let opening = Joined {
+            bytes: opening,
+            events: self.replayed,
         };
         let farewell = match stream.live(opening, self.position) {
             Ok(farewell) => farewell,
@@ -255,6 +271,20 @@ impl<W: Write> Out for WriterOut<'_, W> {
     fn close(&mut self) {}
 }
 
+/// Bytes that are written together, and the events that end in them.
+#[derive(Default)]
+struct Joined {
+    bytes: Vec<u8>,
+    events: u32,
+}
+
+impl Joined {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.events = 0;
+    }
+}
+
 /// A subscription that is being written.
 struct Stream<'a, O> {
     hub: &'a Hub,
@@ -268,7 +298,7 @@ struct Stream<'a, O> {
 }
 
 impl<O: Out> Stream<'_, O> {
-    fn live(&mut self, opening: Vec<u8>, position: Option<u64>) -> io::Result<Farewell> {
+    fn live(&mut self, opening: Joined, position: Option<u64>) -> io::Result<Farewell> {
         if let Some(farewell) = self.open(opening, position)? {
             return Ok(farewell);
         }
@@ -293,24 +323,24 @@ impl<O: Out> Stream<'_, O> {
     /// Writes the opening and what the client missed.
     fn open(
         &mut self,
-        opening: Vec<u8>,
+        mut joined: Joined,
         mut position: Option<u64>,
     ) -> io::Result<Option<Farewell>> {
-        let mut piece = opening;
         loop {
             // Who is kicked or replaced meanwhile has its farewell in the queue. A server that
             // closes says it behind what was published.
             let ending = self.lane.ending();
             let next = match position {
                 Some(ordinal) if ending.is_none_or(|why| why == Farewell::ServerClosing) => {
-                    self.read_history(ordinal, &mut piece)
+                    self.read_history(ordinal, &mut joined)
                 }
                 _ => Some(None),
             };
-            for part in piece.chunks(WRITE_BYTES) {
+            for part in joined.bytes.chunks(WRITE_BYTES) {
                 self.write(part)?;
             }
-            piece.clear();
+            self.count_events(joined.events);
+            joined.clear();
             match next {
                 Some(None) => return Ok(None),
                 Some(more) => position = more,
@@ -323,19 +353,22 @@ impl<O: Out> Stream<'_, O> {
     /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
     ///
     /// LIMIT: a piece, and not all that was missed, so that a slow client holds no more of it.
-    fn read_history(&self, from: u64, bytes: &mut Vec<u8>) -> Option<Option<u64>> {
+    fn read_history(&self, from: u64, joined: &mut Joined) -> Option<Option<u64>> {
         let state = self.hub.shared.state();
         let piece = state
             .history
             .piece(from, &self.lane.patterns, WRITE_BYTES)?;
-        if piece.next.is_none() {
+        match piece.next {
             // ORDER: under the same lock as the reading, so that nothing comes between the two.
-            self.lane.go_live(state.history.head());
+            None => self.lane.go_live(state.history.head()),
+            Some(next) => self.lane.read_from(next),
         }
         drop(state);
-        for event in piece.events {
-            bytes.extend_from_slice(event.frame.bytes(self.lane.framing));
+        for event in &piece.events {
+            let bytes = event.frame.bytes(self.lane.framing);
+            joined.bytes.extend_from_slice(bytes);
         }
+        joined.events += piece.events.len() as u32;
         Some(piece.next)
     }
 
@@ -378,41 +411,51 @@ impl<O: Out> Stream<'_, O> {
 
     /// Writes what is in the queue, joined, up to a farewell.
     fn write_queue(&mut self, first: Message) -> io::Result<Option<Farewell>> {
-        let (mut next, mut joined) = (Some(first), Vec::new());
+        let (mut next, mut joined) = (Some(first), Joined::default());
         while let Some(message) = next {
             match message {
                 Message::Farewell(farewell) => {
-                    self.write_owed(&joined)?;
+                    self.write_joined(&mut joined)?;
                     return Ok(Some(farewell));
                 }
-                Message::Bytes { bytes, from } => {
+                Message::Bytes {
+                    bytes,
+                    from,
+                    events,
+                } => {
                     let rest = &bytes[from..];
-                    if joined.len() + rest.len() > WRITE_BYTES {
-                        self.write_owed(&joined)?;
-                        joined.clear();
+                    if joined.bytes.len() + rest.len() > WRITE_BYTES {
+                        self.write_joined(&mut joined)?;
                     }
-                    if rest.len() > WRITE_BYTES {
-                        // LIMIT: the write timeout is for each part, so that who reads slowly but
-                        // steadily gets an event of any size; and it is paid for as it goes.
-                        for part in rest.chunks(WRITE_BYTES) {
-                            self.write_owed(part)?;
-                        }
-                    } else {
-                        joined.extend_from_slice(rest);
+                    // LIMIT: the write timeout is for each part, so that who reads slowly but
+                    // steadily gets an event of any size; and it is paid for as it goes.
+                    let (parts, last) = rest.split_at((rest.len() - 1) / WRITE_BYTES * WRITE_BYTES);
+                    for part in parts.chunks(WRITE_BYTES) {
+                        self.write_owed(part)?;
                     }
+                    joined.bytes.extend_from_slice(last);
+                    joined.events += events;
                 }
             }
             next = self.queue.try_recv().ok();
         }
-        self.write_owed(&joined)?;
+        self.write_joined(&mut joined)?;
         Ok(None)
+    }
+
+    /// Writes what was joined from the queue, and empties it.
+    fn write_joined(&mut self, joined: &mut Joined) -> io::Result<()> {
+        if !joined.bytes.is_empty() {
+            self.write_owed(&joined.bytes)?;
+            self.lane.dequeued(joined.events);
+            self.count_events(joined.events);
+            joined.clear();
+        }
+        Ok(())
     }
 
     /// Writes bytes that are in the backlog, and pays for them but for what keeps us the baton.
     fn write_owed(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
         self.write(bytes)?;
         self.owed += bytes.len();
         self.lane.pay(self.owed - OPENING);
@@ -423,7 +466,23 @@ impl<O: Out> Stream<'_, O> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write(bytes)?;
         self.lane.touch(self.hub.shared.now_ms());
+        self.count(Sent {
+            events: 0,
+            bytes: bytes.len() as u64,
+        });
         Ok(())
+    }
+
+    fn count_events(&self, events: u32) {
+        self.count(Sent {
+            events: events.into(),
+            bytes: 0,
+        });
+    }
+
+    fn count(&self, sent: Sent) {
+        self.lane.count(sent);
+        self.hub.shared.counters.add(sent);
     }
 
     /// When the next heartbeat is due, if nothing is written until then.

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Topic;
+use super::{EventId, Topic};
 
 /// One event, before the hub has given it an id.
 ///
@@ -65,16 +65,11 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// The id is empty (which would erase the browser's cursor), or has a line break or a NUL.
+    /// The id is empty (which would erase the browser's cursor), has a control character or begins
+    /// or ends with a space (it would not come back as it was), or has the form of the hub's own
+    /// ids, [`EventId`] (nobody could tell whose it is).
     pub fn with_id(mut self, id: impl Into<String>) -> Result<Event, FieldError> {
-        let id = FieldError::check("id", id.into())?;
-        if id.is_empty() {
-            return Err(FieldError {
-                field: "id",
-                fault: Fault::Empty,
-            });
-        }
-        self.id = Some(id);
+        self.id = Some(FieldError::check_id(id.into())?);
         Ok(self)
     }
 
@@ -187,7 +182,13 @@ pub struct FieldError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     Empty,
-    Forbidden { found: char, at: usize },
+    Forbidden {
+        found: char,
+        at: usize,
+    },
+    OuterSpace,
+    /// It has the form of an [`EventId`].
+    Reserved(String),
 }
 
 impl FieldError {
@@ -204,19 +205,40 @@ impl FieldError {
             None => Ok(value),
         }
     }
+
+    /// SPEC: an id comes back in the field `Last-Event-ID`, whose value has no control characters,
+    /// and loses the spaces around it (RFC 9110, 5.5).
+    fn check_id(id: String) -> Result<String, FieldError> {
+        let id = FieldError::check("id", id)?;
+        let control = id
+            .char_indices()
+            .find(|(_, found)| found.is_ascii_control());
+        let fault = match control {
+            _ if id.is_empty() => Fault::Empty,
+            Some((at, found)) => Fault::Forbidden { found, at },
+            None if id.starts_with(' ') || id.ends_with(' ') => Fault::OuterSpace,
+            None if id.parse::<EventId>().is_ok() => Fault::Reserved(id),
+            None => return Ok(id),
+        };
+        Err(FieldError { field: "id", fault })
+    }
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.fault {
             Fault::Empty => write!(f, "{} is empty", self.field),
-            Fault::Forbidden { found, at } => {
-                write!(
-                    f,
-                    "{} has {found:?} at byte {at}: line breaks and NUL are not allowed in it",
-                    self.field
-                )
-            }
+            Fault::Forbidden { found, at } => write!(
+                f,
+                "{} has {found:?} at byte {at}: line breaks and NUL are not allowed in it, nor control characters in an id",
+                self.field
+            ),
+            Fault::OuterSpace => write!(f, "{} begins or ends with a space", self.field),
+            Fault::Reserved(id) => write!(
+                f,
+                "{} is {id:?}, which has the form of the server's own ids",
+                self.field
+            ),
         }
     }
 }
@@ -265,11 +287,17 @@ mod tests {
         let error = Event::new("").with_id("ab\ndata: x").unwrap_err();
         assert_eq!(
             error.to_string(),
-            r"id has '\n' at byte 2: line breaks and NUL are not allowed in it"
+            r"id has '\n' at byte 2: line breaks and NUL are not allowed in it, nor control characters in an id"
         );
         assert_eq!(
             Event::new("").with_id("").unwrap_err().to_string(),
             "id is empty"
         );
+        for bad in [" a", "a ", "a\tb", "a\x7f", "7-7"] {
+            assert!(Event::new("").with_id(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a b", "заказ-1", "7-07", "7", "-"] {
+            assert!(Event::new("").with_id(good).is_ok(), "{good:?}");
+        }
     }
 }

@@ -1,12 +1,10 @@
 //! Many at once, on the real program: everybody gets everything, whoever comes and goes.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::kit::{Finally, Random, Raw, Stream, eventually, get, number_after};
+use crate::kit::{Finally, Program, Random, Raw, Stream, eventually, get, number_after};
 
 // Both ends in one process would need two descriptors for each client, and 1,024 is what many
 // systems give. So the server is a process of its own, and all fit in either.
@@ -15,38 +13,6 @@ const VISITORS: usize = 100;
 const EVENTS: usize = 1_000;
 /// Threads that read, each for its share of the clients.
 const READERS: usize = 4;
-
-/// The program, on a free port. Dropped, it is ended.
-struct Program {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Program {
-    fn start(options: &[&str]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut greeting = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut greeting)
-            .expect("a greeting");
-        let address = greeting.trim_end().rsplit(' ').next().unwrap();
-        let address = address.parse().expect("an address in the greeting");
-        Program { child, address }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Best effort: it may have ended by itself, and then the test has failed already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn count(address: SocketAddr, what: &str) -> u64 {
     let key = format!("\"{what}\":");

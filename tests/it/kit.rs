@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,39 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub fn server(config: Config) -> Running {
     let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
     bound.spawn().expect("threads")
+}
+
+/// The program, a process of its own on a free port. Dropped, it is ended.
+pub struct Program {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Program {
+    #[track_caller]
+    pub fn start(options: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut greeting)
+            .expect("a greeting");
+        let address = greeting.trim_end().rsplit(' ').next().unwrap();
+        let address = address.parse().expect("an address in the greeting");
+        Program { child, address }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Best effort: it may have ended by itself, and then the test has failed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The defaults, with a grace that does not make failing tests slow.
@@ -109,8 +143,10 @@ impl Raw {
     /// Reads one answer, by its Content-Length; an answer without one has no body here.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
-        let answer = self.try_answer();
-        answer.unwrap_or_else(|| panic!("the server hung up, after {}", self.unread()))
+        self.try_answer().unwrap_or_else(|| {
+            let so_far = String::from_utf8_lossy(&self.buffer);
+            panic!("the server hung up in an answer, after {so_far:?}")
+        })
     }
 
     /// Reads one answer. `None`: the server hung up before its end.
@@ -134,10 +170,13 @@ impl Raw {
     /// Reads one answer to HEAD, or the head of a stream.
     #[track_caller]
     pub fn head(&mut self) -> Answer {
-        let head = self.try_head();
-        head.unwrap_or_else(|| panic!("the server hung up in a head, after {}", self.unread()))
+        self.try_head().unwrap_or_else(|| {
+            let so_far = String::from_utf8_lossy(&self.buffer);
+            panic!("the server hung up in a head, after {so_far:?}")
+        })
     }
 
+    /// `None`: the server hung up before or in the head.
     #[track_caller]
     fn try_head(&mut self) -> Option<Answer> {
         let end = loop {
@@ -160,11 +199,6 @@ impl Raw {
             head,
             body: Vec::new(),
         })
-    }
-
-    /// What has been read and not used, for messages.
-    fn unread(&self) -> String {
-        format!("{:?}", String::from_utf8_lossy(&self.buffer))
     }
 
     /// Reads to the end of the connection and answers what came.
@@ -253,10 +287,11 @@ impl Stream {
     /// Subscribes, and reads nothing but the head.
     #[track_caller]
     pub fn open(address: SocketAddr, target: &str, fields: &str) -> Stream {
-        Stream::try_open(address, target, fields).expect("the server hung up in a head")
+        Stream::try_open(address, target, fields).expect("the server hung up before it answered")
     }
 
-    /// Subscribes, and reads nothing but the head. `None`: the server is not there, or hung up.
+    /// Subscribes; `None` if the server is not there, or hung up without an answer, as it may on one
+    /// who has fallen behind before its stream began.
     #[track_caller]
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
         let mut raw = Raw::try_connect(address).ok()?;

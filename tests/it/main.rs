@@ -4,11 +4,13 @@
 mod kit;
 mod program;
 
+mod churn;
 mod cli;
 mod connections;
 mod crash;
 mod crowd;
 mod endpoints;
+mod handoff;
 mod heads;
 mod lifecycle;
 mod order;

@@ -579,6 +579,45 @@ fn the_numbers_of_the_history_are_those_of_what_can_be_replayed() {
     assert!(stats.text().contains(r#""history":{"events":50,"#));
 }
 
+#[test]
+fn who_is_cut_off_anywhere_in_a_welcome_does_not_come_back_behind_a_gap_that_it_was_not_told_of() {
+    let hub = Hub::new(Config {
+        history_events: 3,
+        queue_bytes: 16,
+        ..config()
+    })
+    .unwrap();
+    let ids: Vec<_> = (0..10)
+        .map(|number| hub.publish(Event::new(number.to_string())).unwrap().id)
+        .map(|id| id.to_string())
+        .collect();
+    for cursor in [&ids[1], &ids[6], &ids[8]] {
+        let wish = Subscribe {
+            cursor: Cursor::After(cursor.clone()),
+            ..Subscribe::default()
+        };
+        let welcome = hub.subscribe(wish).unwrap().take_welcome();
+        for cut in 0..=welcome.len() {
+            // A browser, which has its cursor from before.
+            let (mut decoder, mut is_told) = (Decoder::new(1 << 10), false);
+            for bytes in [
+                format!("id: {cursor}\ndata\n\n").as_bytes(),
+                &welcome[..cut],
+            ] {
+                decoder
+                    .feed(bytes, |message| is_told |= message.name == "recovery")
+                    .unwrap();
+            }
+            let back = decoder.last_event_id();
+            assert!(
+                is_told || back == cursor,
+                "cut after {cut} bytes it comes back from {back}: {}",
+                String::from_utf8_lossy(&welcome[..cut])
+            );
+        }
+    }
+}
+
 impl Stream {
     /// The id of the next event.
     fn next_id(mut self) -> String {

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+#[cfg(target_os = "linux")]
+use std::{net::SocketAddr, ops::Range};
 
 use tiny_sse::{Config, Event, Farewell, Hub, Running, Subscribe};
 
 use crate::kit::{DEADLINE, Stream, config, eventually, get, number_after, post, server};
+#[cfg(target_os = "linux")]
+use crate::kit::{Program, Raw};
 
 /// What two sockets hold between them at the most, with a client's queue: nothing here reads, so
 /// the kernel has no reason to let its buffers grow to the limit.
@@ -124,7 +128,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
     const BEHIND: usize = 400;
     let server = server(Config {
         queue_bytes: 16 << 20,
-        history_bytes: 16 << 20,
+        history_bytes: 32 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -160,6 +164,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
 fn a_slow_reader_gets_what_is_for_it_alone_in_its_place_and_the_farewell_behind_it_all() {
     let server = server(Config {
         queue_bytes: 16 << 20,
+        history_bytes: 32 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
@@ -220,7 +225,7 @@ fn a_write_that_takes_too_long_ends_the_stream() {
     let server = server(Config {
         write_timeout: Duration::from_millis(100),
         queue_bytes: 64 << 20,
-        history_bytes: 64 << 20,
+        history_bytes: 128 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -248,6 +253,85 @@ fn a_write_that_takes_too_long_ends_the_stream() {
             seen += 1;
         }
         cursor = back.cursor().to_owned();
+    }
+}
+
+/// A number out of `/proc/PID/status`, in bytes.
+#[cfg(target_os = "linux")]
+fn memory(program: &Program, what: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.child.id()));
+    let status = status.expect("a process of ours");
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<usize>().ok())
+        .unwrap_or_else(|| panic!("no {what} in {status}"))
+        << 10
+}
+
+/// Publishes events of `bytes` with these numbers over one connection.
+#[cfg(target_os = "linux")]
+fn post_all(address: SocketAddr, numbers: Range<usize>, bytes: usize) {
+    let mut publisher = Raw::connect(address);
+    for number in numbers {
+        let body = format!("{number} {}", "x".repeat(bytes));
+        let length = body.len();
+        publisher.send(format!(
+            "POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        assert_eq!(publisher.answer().status, 200, "{number}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_kept() {
+    const QUEUE: usize = 1 << 20;
+    // What the allocator may need beside it, of blocks of this size. Without a limit it were 50 MB.
+    const SLACK: usize = 4 << 20;
+    const BYTES: usize = 50_000;
+    const EVENTS: usize = 1_000;
+    // A history that keeps all that is missed; and one that keeps little, so that nothing but a
+    // queue could keep the rest: what both hold is in memory once.
+    for (history, is_complete) in [(64 << 20, true), (2 << 20, false)] {
+        let history_bytes = history.to_string();
+        let program = Program::start(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
+        let address = program.address;
+        let stats = || get(address, "/stats").text().to_owned();
+        // The history is full before anything is measured, and stays as large as it is.
+        let mut number = history / BYTES + 1;
+        post_all(address, 0..number, BYTES);
+        let mut post_more = || {
+            let before = memory(&program, "VmHWM:");
+            post_all(address, number..number + EVENTS, BYTES);
+            number += EVENTS;
+            memory(&program, "VmHWM:") - before
+        };
+        let without = post_more();
+        let mut stopped = Stream::subscribe(address, "/events");
+        let with = post_more();
+        assert!(
+            with <= without + QUEUE + SLACK,
+            "history {history}: {with} bytes more for one who does not read, {without} without"
+        );
+        eventually("let go", || stats().contains(r#""active_connections":0"#));
+        assert!(stats().contains(r#""fell_behind":1"#), "{}", stats());
+
+        let mut next = number - EVENTS;
+        while let Some(event) = stopped.try_next() {
+            assert_eq!(number_after(&event.data, ""), next as u64);
+            stopped.bytes.clear();
+            next += 1;
+        }
+        let (mut back, recovery) = Stream::resume(address, "/events", stopped.cursor());
+        let replayed = number_after(&recovery, "\"replayed\":") as usize;
+        let verdict = if is_complete {
+            format!(r#""replayed":{},"complete":true}}"#, number - next)
+        } else {
+            format!(r#""replayed":{replayed},"complete":false,"reason":"evicted"}}"#)
+        };
+        assert!(recovery.ends_with(&verdict), "{recovery}, not {verdict}");
+        post_all(address, number..number + 1, BYTES);
+        (number - replayed..=number).for_each(|number| expect(&mut back, number));
     }
 }
 
@@ -323,7 +407,7 @@ fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
     let server = server(Config {
         write_timeout,
         queue_bytes: 64 << 20,
-        history_bytes: 64 << 20,
+        history_bytes: 128 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");

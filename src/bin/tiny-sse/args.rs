@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use tiny_sse::{Config, Level};
+use tiny_sse::store::SyncMode;
+use tiny_sse::{Config, Level, Overload};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -47,6 +48,12 @@ struct Knob {
 enum Target {
     Listen,
     Log,
+    Journal,
+    Sync,
+    Overload,
+    Jitter,
+    /// Set by being there.
+    Flag(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut usize),
     Size(fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
@@ -56,7 +63,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 19] = [
+const KNOBS: [Knob; 24] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -79,6 +86,16 @@ const KNOBS: [Knob; 19] = [
         "clients wait this long to reconnect",
     ),
     knob(
+        "retry-jitter",
+        Target::Jitter,
+        "up to so much longer, each its own",
+    ),
+    knob(
+        "overload",
+        Target::Overload,
+        "one client too many: refuse or retry",
+    ),
+    knob(
         "history",
         Target::Count(|c| &mut c.history_events),
         "events kept for who comes back, or 0",
@@ -87,6 +104,13 @@ const KNOBS: [Knob; 19] = [
         "history-bytes",
         Target::Size(|c| &mut c.history_bytes),
         "bytes of them, at the most",
+    ),
+    knob("journal", Target::Journal, "keep events in files there"),
+    knob("sync", Target::Sync, "always, interval or off"),
+    knob(
+        "repair",
+        Target::Flag(|c| &mut c.repair),
+        "go on without what is damaged in it",
     ),
     knob(
         "queue-bytes",
@@ -151,6 +175,11 @@ impl Knob {
         match self.target {
             Target::Listen => "ADDR",
             Target::Log => "LEVEL",
+            Target::Journal => "DIR",
+            Target::Sync => "WHEN",
+            Target::Overload => "HOW",
+            Target::Jitter => "PERCENT",
+            Target::Flag(_) => "",
             Target::Count(_) => "N",
             Target::Size(_) => "SIZE",
             Target::Time(_) => "TIME",
@@ -162,6 +191,11 @@ impl Knob {
         match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
+            Target::Journal => "none".into(),
+            Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
+            Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
+            Target::Jitter => format!("{}%", options.config.retry_jitter),
+            Target::Flag(_) => "no".into(),
             Target::Count(field) => field(&mut options.config).to_string(),
             Target::Size(field) => show_size(*field(&mut options.config)),
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
@@ -174,6 +208,22 @@ impl Knob {
             Target::Listen if value.contains(':') => options.listen = value.into(),
             Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
             Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
+            Target::Journal if value.is_empty() => return Err(wrong("a directory")),
+            Target::Journal => options.config.journal = Some(value.into()),
+            Target::Sync => {
+                options.config.sync = named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
+            }
+            Target::Overload => {
+                options.config.overload =
+                    named(&OVERLOADS, value).ok_or_else(|| wrong("refuse or retry"))?;
+            }
+            Target::Jitter => {
+                let percent = value.strip_suffix('%').and_then(whole);
+                options.config.retry_jitter = percent
+                    .and_then(|percent| percent.try_into().ok())
+                    .ok_or_else(|| wrong("a percentage, such as 50%"))?;
+            }
+            Target::Flag(field) => *field(&mut options.config) = true,
             Target::Count(field) => {
                 *field(&mut options.config) = whole(value)
                     .and_then(|n| n.try_into().ok())
@@ -225,7 +275,10 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, St
                         KNOBS.iter().map(|knob| knob.name),
                     ));
                 };
+                let is_flag = matches!(knob.target, Target::Flag(_));
                 let value = match value {
+                    Some(_) if is_flag => return Err(format!("--{name} takes no value")),
+                    None if is_flag => String::new(),
                     Some(value) => value,
                     None => words
                         .next()
@@ -286,6 +339,24 @@ fn help() -> String {
         );
     }
     text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n"
+}
+
+const SYNC_MODES: [(&str, SyncMode); 3] = [
+    ("always", SyncMode::Always),
+    ("interval", SyncMode::Interval),
+    ("off", SyncMode::Off),
+];
+
+const OVERLOADS: [(&str, Overload); 2] = [("refuse", Overload::Refuse), ("retry", Overload::Retry)];
+
+fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
+    let found = table.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value)
+}
+
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    let found = table.iter().find(|(_, known)| *known == value);
+    found.expect("BUG: a value without a name").0
 }
 
 fn parse_level(value: &str) -> Option<Option<Level>> {

@@ -1,0 +1,109 @@
+//! What is counted without the lock, by whoever does it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::config::LATENCY_BOUNDS;
+
+/// What was written to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Events that were written to their end.
+    pub(super) events: u64,
+    /// Bytes of all kinds.
+    pub(super) bytes: u64,
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, other: Sent) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Sums over all clients, those who have left among them.
+///
+/// ORDER: Relaxed, all of it: each is a number of its own, and nothing is concluded from one
+/// about another.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    events: AtomicU64,
+    bytes: AtomicU64,
+    /// How long publishers waited.
+    pub(super) publishing: Latency,
+}
+
+impl Counters {
+    /// Adds what was written. The fan-out calls it once for many clients.
+    pub(super) fn add(&self, sent: Sent) {
+        self.events.fetch_add(sent.events, Ordering::Relaxed);
+        self.bytes.fetch_add(sent.bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self) -> Sent {
+        Sent {
+            events: self.events.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A histogram of times, one count for each bound and one for what is longer than all of them.
+#[derive(Debug, Default)]
+pub(super) struct Latency {
+    counts: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+impl Latency {
+    pub(super) fn note(&self, time: Duration) {
+        let place = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
+        self.counts[place].fetch_add(1, Ordering::Relaxed);
+        self.sum_ns
+            .fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> Histogram {
+        let counts = self
+            .counts
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed));
+        Histogram {
+            counts: LATENCY_BOUNDS.into_iter().zip(counts).collect(),
+            count: counts.iter().sum(),
+            sum: Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// How often something took how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// Bounds, rising, each with the number of times that were no longer than it but longer than
+    /// the one before.
+    pub counts: Vec<(Duration, u64)>,
+    /// All, those longer than the last bound among them.
+    pub count: u64,
+    /// All of the times together.
+    pub sum: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_in_the_first_bound_that_it_does_not_exceed() {
+        let latency = Latency::default();
+        let (first, last) = (LATENCY_BOUNDS[0], *LATENCY_BOUNDS.last().unwrap());
+        for time in [Duration::ZERO, first, first * 2, last, last * 2] {
+            latency.note(time);
+        }
+        let Histogram { counts, count, sum } = latency.snapshot();
+        assert_eq!((count, sum), (5, first * 3 + last * 3));
+        assert_eq!(counts[0], (first, 2));
+        assert_eq!(counts.last(), Some(&(last, 1)));
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 4);
+        assert!(LATENCY_BOUNDS.is_sorted());
+    }
+}

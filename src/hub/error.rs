@@ -1,0 +1,98 @@
+//! Why a hub says no.
+
+use std::fmt;
+
+/// The hub is closed: nothing is published and nobody is let in any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server is closing")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why an event was not published. Then nobody got it, and it is not in the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The hub is closed.
+    Closed,
+    /// An event that is retained has this id already. If it is the same event, whose answer was
+    /// lost on the way, all is well: it was published.
+    IdTaken(String),
+    /// The log did not keep it, for this reason.
+    NotKept(String),
+}
+
+impl From<Closed> for PublishError {
+    fn from(Closed: Closed) -> PublishError {
+        PublishError::Closed
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishError::Closed => Closed.fmt(f),
+            PublishError::IdTaken(id) => {
+                write!(f, "an event with the id {id:?} was published already")
+            }
+            PublishError::NotKept(why) => write!(f, "the event could not be kept: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// Why a client was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// There are as many clients as are allowed.
+    Full {
+        /// `Config::max_clients`.
+        limit: usize,
+    },
+    /// The hub is closed.
+    Closed,
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubscribeError::Full { limit } => {
+                write!(f, "Too many connections: {limit} clients are the limit")
+            }
+            SubscribeError::Closed => Closed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SubscribeError {}
+
+/// Why an event for one client was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// No client has that name.
+    NoSuchClient,
+    /// The hub is closed.
+    Closed,
+}
+
+impl From<Closed> for SendError {
+    fn from(Closed: Closed) -> SendError {
+        SendError::Closed
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::NoSuchClient => f.write_str("no client has this id"),
+            SendError::Closed => Closed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
