@@ -9,6 +9,7 @@ mod cli;
 mod connections;
 mod crash;
 mod crowd;
+mod disk;
 mod endpoints;
 mod handoff;
 mod heads;
