@@ -207,9 +207,9 @@ const MIB: usize = 1024 * KIB;
 /// Ten times the wait is jitter enough for anybody.
 const MOST_JITTER: u32 = 1000;
 
-/// How many clients come back in a second when a server that has closed returns: what one does
-/// with ease while it starts.
-pub(crate) const RECONNECTS_PER_SECOND: u32 = 500;
+/// What is between two clients that come back when a server that has closed returns: 500 come in
+/// a second, which is little for a server and not long for 10,000 clients.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.

@@ -24,6 +24,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,7 +38,7 @@ pub use name::{ClientId, InvalidClientId};
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, RECONNECTS_PER_SECOND, WRITE_BYTES};
+use crate::config::{Config, RECONNECT_PAUSE, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date, encode_id};
 use counters::Counters;
 use fanout::{Item, Step};
@@ -159,6 +160,7 @@ impl Hub {
             epoch: Instant::now(),
             random: RandomState::new(),
             counters: Counters::default(),
+            farewells_said: AtomicU32::new(0),
             ledger: log.map(Ledger::new),
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -328,20 +330,13 @@ impl Hub {
     /// published before. Does not wait for them.
     ///
     /// Each client is told a `retry:` of its own, so that they do not all come back at once: the
-    /// configured one, and its place in a window of a second for every 500 of them.
+    /// configured one, and 2 ms for each who was told before it.
     pub fn close(&self) {
         let mut state = self.shared.state();
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
-            for (place, lane) in (0..).zip(lanes) {
-                let retry =
-                    self.shared.config.retry + Duration::from_secs(place) / RECONNECTS_PER_SECOND;
-                let field = format!("retry: {}\n\n", retry.as_millis());
-                state.leave(Item::Private(
-                    Arc::clone(&lane),
-                    Frame::new(field.as_bytes()),
-                ));
+            for lane in lanes {
                 state.leave(Item::Farewell(lane, Farewell::ServerClosing));
             }
         }
@@ -419,6 +414,8 @@ struct Shared {
     /// Makes the names of clients hard to guess, and spreads their returns.
     random: RandomState,
     counters: Counters,
+    /// How many clients were told that the server closes.
+    farewells_said: AtomicU32,
     /// Where events are kept before they are published, if they are.
     ledger: Option<Ledger>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
@@ -558,6 +555,14 @@ impl Shared {
             .collect();
         self.wake_fan_out(state);
         outcomes
+    }
+
+    /// What a client is told to wait by a server that closes: the usual, and its place in the
+    /// order of leaving, so that the next server is not met by all at once.
+    fn retry_after_closing(&self) -> Duration {
+        // ORDER: Relaxed: each gets a place of its own, whichever.
+        let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
+        self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
     }
 
     /// What a client is told to wait before it reconnects, with its share of the jitter.

@@ -514,9 +514,13 @@ impl<O: Out> Stream<'_, O> {
     fn part(&mut self, farewell: Farewell) -> io::Result<()> {
         if farewell.is_polite() {
             self.take_baton()?;
-            let comment = Frame::new(format!(": {}\n\n", farewell.explain()).as_bytes());
-            let framing = self.lane.framing;
-            self.write(&[comment.bytes(framing), framing.end()].concat())?;
+            let mut words = format!(": {}\n\n", farewell.explain());
+            if farewell == Farewell::ServerClosing {
+                let retry = self.hub.shared.retry_after_closing();
+                words.insert_str(0, &format!("retry: {}\n", retry.as_millis()));
+            }
+            let (words, framing) = (Frame::new(words.as_bytes()), self.lane.framing);
+            self.write(&[words.bytes(framing), framing.end()].concat())?;
         }
         Ok(())
     }

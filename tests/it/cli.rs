@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 19] = [
+const DEFAULTS: [(&str, &str); 22] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -83,6 +83,9 @@ const DEFAULTS: [(&str, &str); 19] = [
     ("retry", "5s"),
     ("history", "10000"),
     ("history-bytes", "16MiB"),
+    ("retry-jitter", "0%"),
+    ("overload", "refuse"),
+    ("sync", "always"),
     ("queue-bytes", "1MiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
@@ -112,8 +115,8 @@ fn help_names_every_option_with_its_default() {
     let options = help
         .iter()
         .filter(|line| line.trim_start().starts_with("--"));
-    // And the one line of --help and --version.
-    assert_eq!(options.count(), DEFAULTS.len() + 1, "{help:#?}");
+    // And --journal and --repair, which have no default, and the one line of --help and --version.
+    assert_eq!(options.count(), DEFAULTS.len() + 3, "{help:#?}");
     for alike in [
         &["-h"][..],
         &["help"],

@@ -166,8 +166,24 @@ fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
         let arrived = next_bytes(&mut stream);
         assert_eq!(arrived, bytes.replace("ID", id_in(&answer)), "{target}");
     }
-    let answer = post(address(&server), "/events?id=%22%5C", "x");
-    assert!(answer.text().contains(r#""id":"\"\\","#), "{answer:?}");
+    let answer = post(address(&server), "/events?id=%5C%22", "x");
+    assert!(answer.text().contains(r#""id":"\\\"","#), "{answer:?}");
+}
+
+#[test]
+fn an_id_that_is_retained_cannot_be_published_again() {
+    let server = server(still());
+    let mut stream = Stream::subscribe(address(&server), "/events");
+    assert_eq!(post(address(&server), "/events?id=1", "one").status, 200);
+    let again = post(address(&server), "/events/topic?id=1", "two");
+    assert_eq!(again.status, 409, "{again:?}");
+    assert!(
+        again
+            .text()
+            .contains(r#"an event with the id \"1\" was published already"#)
+    );
+    assert_eq!(post(address(&server), "/events?id=2", "three").status, 200);
+    assert_eq!([stream.next().data, stream.next().data], ["one", "three"]);
 }
 
 #[test]
@@ -513,6 +529,9 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/events?id=%0A", "", b"x", 400, r"id has '\\n' at byte 0"),
         ("POST", "/events?id=1%0D%0Aevent:x", "", b"x", 400, r"id has '\\r' at byte 1"),
         ("POST", "/events?id=", "", b"x", 400, "id is empty"),
+        ("POST", "/events?id=%20a", "", b"x", 400, "id begins or ends with a space"),
+        ("POST", "/events?id=a%09b", "", b"x", 400, r"id has '\\t' at byte 1"),
+        ("POST", "/events?id=1795326000123-0", "", b"x", 400, "the form of the server's own ids"),
         ("POST", "/clients/me?event=a%0Ab", "", b"x", 400, "event has"),
         ("POST", "/broadcast", "", br#"{"event":"a\nb"}"#, 400, r"event has '\\n' at byte 1"),
         ("POST", "/broadcast", "", br#"{"event":"a\u000d"}"#, 400, r"event has '\\r' at byte 1"),

@@ -109,6 +109,7 @@ fn locks_are_where_they_are_said_to_be() {
         // The model of the lane is a test.
         let expected = [
             "src/hub/mod.rs",
+            "src/hub/ledger.rs",
             "src/http/reception.rs",
             "src/machine.rs",
             "src/store/syncer.rs",

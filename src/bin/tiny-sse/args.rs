@@ -186,20 +186,19 @@ impl Knob {
         }
     }
 
-    /// The value that `options` has now, as it would be written.
-    fn show(&self, options: &mut Options) -> String {
-        match self.target {
+    /// The value that `options` has now, as it would be written; `None` if it has none.
+    fn show(&self, options: &mut Options) -> Option<String> {
+        Some(match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
-            Target::Journal => "none".into(),
+            Target::Journal | Target::Flag(_) => return None,
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
-            Target::Flag(_) => "no".into(),
             Target::Count(field) => field(&mut options.config).to_string(),
             Target::Size(field) => show_size(*field(&mut options.config)),
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
-        }
+        })
     }
 
     fn set(&self, options: &mut Options, value: &str) -> Result<(), String> {
@@ -332,11 +331,12 @@ fn help() -> String {
     let mut defaults = Options::default();
     for knob in &KNOBS {
         let left = format!("--{} {}", knob.name, knob.placeholder());
-        text += &format!(
-            "  {left:<23} {:<37} [{}]\n",
-            knob.help,
-            knob.show(&mut defaults)
-        );
+        let line = match knob.show(&mut defaults) {
+            Some(default) => format!("  {left:<23} {:<37} [{default}]", knob.help),
+            None => format!("  {left:<23} {}", knob.help),
+        };
+        text += &line;
+        text.push('\n');
     }
     text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n"
 }
