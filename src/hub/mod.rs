@@ -544,7 +544,8 @@ impl Shared {
             self.config
                 .report
                 .error(format_args!("the log failed: {error}"));
-            for records in drawn.iter_mut().filter(|records| records.is_ok()) {
+            // Also of who was refused an id that another of them has: nobody has it now.
+            for records in &mut drawn {
                 *records = Err(PublishError::NotKept(error.to_string()));
             }
         }
@@ -697,5 +698,35 @@ impl Drop for Life {
     fn drop(&mut self) {
         self.0.state().phase = Phase::Over;
         self.0.work.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log on a disk that is full.
+    #[derive(Debug)]
+    struct Full;
+
+    impl Log for Full {
+        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
+            Err(io::Error::other("no room"))
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+        let kept = Kept {
+            after: Hub::birth(),
+            entries: Vec::new(),
+        };
+        let hub = Hub::with_log(Config::default(), Box::new(Full), kept).unwrap();
+        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
+        // A publisher whose connection broke comes back while its first attempt still waits, and
+        // both are written down together. Told that the id is taken, it would think all was well.
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
+            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
+        }
     }
 }
