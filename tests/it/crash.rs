@@ -25,7 +25,7 @@ use crate::program::{Process, greeted, serve};
 /// How often the server is killed; `TINY_SSE_CRASH_ROUNDS` has it otherwise.
 const ROUNDS: usize = 100;
 /// So many acknowledged events may be before the slowest client. More than the history has would
-/// be a gap, and no fault.
+/// be a gap, and no fault; it has some ten times as many.
 const LEAD: usize = 2_000;
 /// The event behind which there is no other.
 const THE_END: &str = "the end";
@@ -68,7 +68,7 @@ impl Whereabouts {
     }
 }
 
-/// What all threads of the test share.
+/// What all threads of the test share. Its numbers stand alone, so Relaxed suffices.
 struct Scene {
     server: Whereabouts,
     /// Publishers are to go on.
@@ -97,9 +97,11 @@ impl Scene {
 /// How a publisher publishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// A body is an event. Of so many, one is large: it is written in several steps, and can be
+    /// A body is an event.
+    Plain,
+    /// The same, and now and then a large one, which is written in several steps and so can be
     /// caught halfway.
-    Plain { large_one_in: usize },
+    Large,
     /// A body is some lines.
     Lines,
     /// Each event with an id, and again until it is known to be kept.
@@ -107,13 +109,8 @@ enum Manner {
 }
 
 const PUBLISHERS: [(&str, Manner); 5] = [
-    (
-        "plain",
-        Manner::Plain {
-            large_one_in: usize::MAX,
-        },
-    ),
-    ("large", Manner::Plain { large_one_in: 40 }),
+    ("plain", Manner::Plain),
+    ("large", Manner::Large),
     ("lines", Manner::Lines),
     ("other-lines", Manner::Lines),
     ("own", Manner::OwnIds),
@@ -164,7 +161,8 @@ impl Publisher<'_> {
     fn run(mut self, manner: Manner) -> Vec<Sent> {
         while self.scene.goes_on() {
             match manner {
-                Manner::Plain { large_one_in } => self.publish_one(large_one_in),
+                Manner::Plain => self.publish_one(usize::MAX),
+                Manner::Large => self.publish_one(40),
                 Manner::Lines => self.publish_lines(),
                 Manner::OwnIds => self.publish_until_kept(),
             }
@@ -172,9 +170,10 @@ impl Publisher<'_> {
         self.sent
     }
 
-    fn publish_one(&mut self, large_one_in: usize) {
+    /// One event; of so many, one is large.
+    fn publish_one(&mut self, one_in: usize) {
         let (topic, target) = self.topic();
-        let text = match self.random.below(large_one_in) {
+        let text = match self.random.below(one_in) {
             0 => "длинно ".repeat(20_000),
             _ => TEXTS[self.random.below(TEXTS.len())].to_owned(),
         };
@@ -303,8 +302,13 @@ fn follow(scene: &Scene, index: usize, mut random: Random) -> Vec<Message> {
 
 /// A server on this journal that may not be ready yet.
 fn start(journal: &Scratch) -> Process {
-    let arguments = ["--listen", "127.0.0.1:0", "--sync", "always", "--journal"];
-    Process::run(&[&arguments[..], &[journal.name()]].concat())
+    Process::run(&[
+        "--listen=127.0.0.1:0",
+        "--sync=always",
+        "--history=100000",
+        "--journal",
+        journal.name(),
+    ])
 }
 
 /// One life of the server, to its violent end. Answers what it said on standard error.

@@ -116,7 +116,7 @@ fn a_file_is_plain_text_with_checksums_that_anybody_can_compute() {
 }
 
 #[test]
-fn whatever_is_synced_when_a_killed_process_loses_nothing() {
+fn whenever_it_is_synced_a_process_that_ends_or_is_killed_loses_nothing() {
     for sync in ["always", "interval", "off"] {
         let journal = Scratch::new();
         let options = ["--journal", journal.name(), "--sync", sync];
@@ -128,6 +128,10 @@ fn whatever_is_synced_when_a_killed_process_loses_nothing() {
                 let data = format!("{life}, {number}");
                 publish(&serving, "/events/news", &data);
                 expected.push(data);
+            }
+            if life == 1 {
+                serving.process.signal("TERM");
+                assert_eq!(serving.process.exit_code(), Some(0), "--sync {sync}");
             }
             let lines = about(&journal, serving.process.kill());
             assert!(lines.is_empty(), "--sync {sync}: {lines:?}");
