@@ -3,6 +3,7 @@
 //! Each endpoint is a method in the file of its subject. What they have in common is here: which
 //! path is which, which methods it has, and how something wrong is answered.
 
+mod metrics;
 mod publish;
 mod routes;
 mod stats;
@@ -58,7 +59,8 @@ impl Api {
             ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
             ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
             (_, Route::Events(topic)) => self.stream(request, *topic),
-            (_, Route::Stats) => Ok(self.stats()),
+            (_, Route::Stats) => self.stats(request),
+            (_, Route::Metrics) => Ok(self.metrics()),
             (_, Route::Health) => Ok(Response::json(200, r#"{"status":"ok"}"#)),
             (_, _) => Ok(routes::index(request)),
         }

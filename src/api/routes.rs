@@ -9,6 +9,7 @@ pub(super) enum Route<'a> {
     Index,
     Health,
     Stats,
+    Metrics,
     /// `/events`, or `/events/` and a topic.
     Events(Option<&'a str>),
     Broadcast,
@@ -29,6 +30,7 @@ impl<'a> Route<'a> {
             "/" => Route::Index,
             "/health" => Route::Health,
             "/stats" => Route::Stats,
+            "/metrics" => Route::Metrics,
             "/events" => Route::Events(None),
             "/broadcast" => Route::Broadcast,
             "/send" => Route::Send,
@@ -47,7 +49,7 @@ impl<'a> Route<'a> {
     /// The methods, as `Allow` lists them.
     fn methods(self) -> &'static str {
         match self {
-            Route::Index | Route::Health | Route::Stats => "GET, HEAD, OPTIONS",
+            Route::Index | Route::Health | Route::Stats | Route::Metrics => "GET, HEAD, OPTIONS",
             Route::Events(_) => "GET, HEAD, POST, OPTIONS",
             Route::Broadcast | Route::Send => "POST, OPTIONS",
             Route::Client(_) => "POST, DELETE, OPTIONS",
@@ -110,7 +112,8 @@ publish
   curl -X DELETE 'http://{host}/clients/CLIENT_ID'         the end of its stream
 
 look
-  curl 'http://{host}/stats'
+  curl 'http://{host}/stats?clients=1'
+  curl 'http://{host}/metrics'
   curl 'http://{host}/health'
 ",
             version = env!("CARGO_PKG_VERSION"),

@@ -1,56 +1,94 @@
-//! `GET /stats`: what the hub counts, as JSON.
+//! `GET /stats`: what the hub counts, as JSON; with `?clients=1` each of the clients too.
 
-use super::Api;
-use crate::http::Response;
-use crate::hub::Stats;
+use super::{Api, Problem};
+use crate::http::{Request, Response};
+use crate::hub::{Client, Stats};
 use crate::wire::{EventId, json};
 
 impl Api {
-    pub(super) fn stats(&self) -> Response {
-        Response::json(200, render(&self.hub.stats())).with("Cache-Control", "no-store")
+    pub(super) fn stats(&self, request: &Request) -> Result<Response, Problem> {
+        let clients = match request.query("clients") {
+            None | Some("0") => None,
+            Some("1") => Some(self.hub.client_stats()),
+            Some(other) => {
+                let what = format!("clients is {other:?}, it must be 0 or 1");
+                return Err(Problem::new(400, what));
+            }
+        };
+        let text = render(&self.hub.stats(), clients.as_deref());
+        Ok(Response::json(200, text).with("Cache-Control", "no-store"))
     }
 }
 
-fn render(stats: &Stats) -> String {
-    let Stats {
-        active,
-        limit,
-        clients,
-        events,
-        history,
-        ..
-    } = stats;
+fn render(stats: &Stats, clients: Option<&[Client]>) -> String {
+    let history = stats.history;
+    let history = [
+        ("events", history.events.to_string()),
+        ("bytes", history.bytes.to_string()),
+        ("first_id", id(history.first_id)),
+        ("last_id", id(history.last_id)),
+    ];
     let topics = stats
         .topics
         .iter()
-        .map(|(topic, clients)| (json::quoted(topic), *clients as u64));
+        .map(|(topic, count)| (topic.as_str(), count.to_string()));
     let farewells = stats
         .farewells
         .iter()
-        .map(|(farewell, count)| (json::quoted(farewell.name()), *count));
-    format!(
-        r#"{{"active_connections":{active},"max_connections":{limit},"total_connections":{clients},"total_events":{events},"#
-    ) + &format!(
-        r#""history":{{"events":{},"bytes":{},"first_id":{},"last_id":{}}},"#,
-        history.events,
-        history.bytes,
-        id(history.first_id),
-        id(history.last_id)
-    ) + &format!(
-        r#""topics":{},"farewells":{},"uptime_seconds":{}}}"#,
-        object(topics),
-        object(farewells),
-        stats.uptime.as_secs()
-    )
+        .map(|(farewell, count)| (farewell.name(), count.to_string()));
+    let mut members = vec![
+        ("active_connections", stats.active.to_string()),
+        ("max_connections", stats.limit.to_string()),
+        ("total_connections", stats.clients.to_string()),
+        ("refused_connections", stats.refused.to_string()),
+        ("total_events", stats.events.to_string()),
+        ("total_deliveries", stats.deliveries.to_string()),
+        ("total_bytes", stats.bytes.to_string()),
+        ("lag_bytes", stats.lag.to_string()),
+        ("history", object(history)),
+        ("topics", object(topics)),
+        ("farewells", object(farewells)),
+        ("uptime_seconds", stats.uptime.as_secs().to_string()),
+    ];
+    if let Some(clients) = clients {
+        members.push(("clients", array(clients.iter().map(client))));
+    }
+    object(members)
+}
+
+fn client(client: &Client) -> String {
+    let peer = client
+        .peer
+        .map_or("null".into(), |peer| json::quoted(&peer.to_string()));
+    object([
+        ("client_id", json::quoted(&client.id)),
+        ("peer", peer),
+        (
+            "topics",
+            array(client.patterns.iter().map(|pattern| json::quoted(pattern))),
+        ),
+        ("age_seconds", client.age.as_secs().to_string()),
+        ("sent_events", client.sent_events.to_string()),
+        ("sent_bytes", client.sent_bytes.to_string()),
+        ("lag_events", client.lag_events.to_string()),
+        ("lag_bytes", client.lag_bytes.to_string()),
+        ("replaying", client.replaying.to_string()),
+    ])
 }
 
 fn id(id: Option<EventId>) -> String {
     id.map_or("null".into(), |id| format!("\"{id}\""))
 }
 
-fn object(members: impl Iterator<Item = (String, u64)>) -> String {
+/// A JSON object of names and values that are JSON already.
+fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let members: Vec<String> = members
-        .map(|(name, value)| format!("{name}:{value}"))
+        .into_iter()
+        .map(|(name, value)| format!("{}:{value}", json::quoted(name)))
         .collect();
     format!("{{{}}}", members.join(","))
+}
+
+fn array(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(","))
 }

@@ -713,6 +713,7 @@ fn every_path_says_which_methods_it_has() {
         ("/", reading),
         ("/health", reading),
         ("/stats", reading),
+        ("/metrics", reading),
         ("/events", streams),
         ("/events/чат", streams),
         ("/events/a/b", streams),
@@ -855,7 +856,8 @@ fn stats_count_clients_events_topics_and_farewells() {
     });
     assert_eq!(
         get(address(&server), "/stats").text(),
-        "{\"active_connections\":0,\"max_connections\":7,\"total_connections\":0,\"total_events\":0,\
+        "{\"active_connections\":0,\"max_connections\":7,\"total_connections\":0,\
+         \"refused_connections\":0,\"total_events\":0,\"total_deliveries\":0,\"total_bytes\":0,\"lag_bytes\":0,\
          \"history\":{\"events\":0,\"bytes\":0,\"first_id\":null,\"last_id\":null},\"topics\":{},\
          \"farewells\":{\"hung_up\":0,\"fell_behind\":0,\"timed_out\":0,\"replaced\":0,\"kicked\":0,\"server_closing\":0},\
          \"uptime_seconds\":0}\n"
@@ -868,7 +870,8 @@ fn stats_count_clients_events_topics_and_farewells() {
     let last = post(address(&server), "/events/a", "x");
     let stats = get(address(&server), "/stats");
     for part in [
-        "{\"active_connections\":2,\"max_connections\":7,\"total_connections\":3,\"total_events\":3,\"history\":{\"events\":2,",
+        "{\"active_connections\":2,\"max_connections\":7,\"total_connections\":3,\"refused_connections\":0,\"total_events\":3,",
+        "\"history\":{\"events\":2,",
         &format!(
             "\"first_id\":\"{}\",\"last_id\":\"{}\"}},",
             id_in(&first),

@@ -1,0 +1,192 @@
+//! What a server tells of itself: `/stats?clients=1` and `/metrics`.
+
+use std::collections::HashMap;
+
+use tiny_sse::{Config, Event};
+
+use crate::kit::{Stream, config, eventually, get, number_after, post, server};
+
+/// Reads a page in Prometheus' text format as strictly as its own parser does, and answers the
+/// samples by name and labels.
+fn samples(page: &str) -> HashMap<String, f64> {
+    assert!(page.ends_with('\n'), "the last line has no end");
+    let (mut samples, mut kinds) = (HashMap::new(), HashMap::new());
+    let (mut family, mut helped) = (String::new(), Vec::new());
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').expect("a name and a text");
+            assert!(!text.is_empty() && !helped.contains(&name), "{line}");
+            helped.push(name);
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("a name and a type");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert_eq!(helped.last(), Some(&name), "HELP comes right before TYPE");
+            assert_eq!(kinds.insert(name, kind), None, "{name} twice");
+            family = name.to_owned();
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a name and a value");
+            let name = series.split('{').next().unwrap();
+            let own = name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            assert!(own && name.starts_with("tiny_sse_"), "{line}");
+            let suffix = name.strip_prefix(&*family).expect("behind its own TYPE");
+            match kinds[&*family] {
+                "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
+                "counter" => assert!(name.ends_with("_total") && suffix.is_empty(), "{line}"),
+                _ => assert!(!name.ends_with("_total") && suffix.is_empty(), "{line}"),
+            }
+            if let Some(labels) = series
+                .strip_prefix(name)
+                .filter(|labels| !labels.is_empty())
+            {
+                let label = labels.strip_prefix('{').and_then(|l| l.strip_suffix("\"}"));
+                let (key, value) = label.and_then(|l| l.split_once("=\"")).expect(line);
+                assert!(
+                    !key.is_empty() && !value.contains(['"', '\\', '\n']),
+                    "{line}"
+                );
+            }
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert_eq!(
+                samples.insert(series.to_owned(), value),
+                None,
+                "{line} twice"
+            );
+        }
+    }
+    samples
+}
+
+#[test]
+fn the_metrics_are_valid_and_true() {
+    let server = server(Config {
+        max_clients: 2,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut streams = [0; 2].map(|_| Stream::subscribe(address, "/events/a"));
+    assert_eq!(get(address, "/events").status, 503);
+    for topic in ["a", "a", "nobody's"] {
+        assert_eq!(post(address, &format!("/events/{topic}"), "x").status, 200);
+    }
+    for stream in &mut streams {
+        assert_eq!([stream.next().data, stream.next().data], ["x", "x"]);
+    }
+    assert!(server.hub().disconnect(&id_of(&streams[0])));
+    eventually("gone", || {
+        get(address, "/stats").text().contains("\"kicked\":1")
+    });
+    // The fan-out counts behind its last write.
+    eventually("counted", || {
+        get(address, "/metrics")
+            .text()
+            .contains("tiny_sse_deliveries_total 4\n")
+    });
+    let answer = get(address, "/metrics");
+    assert_eq!(
+        answer.field("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let samples = samples(answer.text());
+    for (series, value) in [
+        ("clients", 1.0),
+        ("clients_limit", 2.0),
+        ("connections_total", 2.0),
+        ("connections_refused_total", 1.0),
+        ("events_total", 3.0),
+        ("deliveries_total", 4.0),
+        ("lag_bytes", 0.0),
+        ("farewells_total{reason=\"kicked\"}", 1.0),
+        ("farewells_total{reason=\"fell_behind\"}", 0.0),
+        ("history_events", 3.0),
+        ("publish_seconds_count", 3.0),
+        ("publish_seconds_bucket{le=\"+Inf\"}", 3.0),
+    ] {
+        assert_eq!(samples[&format!("tiny_sse_{series}")], value, "{series}");
+    }
+    let mut buckets: Vec<_> = samples
+        .iter()
+        .filter_map(|(series, count)| {
+            let bound = series.strip_prefix("tiny_sse_publish_seconds_bucket{le=\"")?;
+            let bound = bound.strip_suffix("\"}")?.replace("+Inf", "inf");
+            Some((bound.parse::<f64>().unwrap(), *count))
+        })
+        .collect();
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!(buckets.len() > 2 && buckets.is_sorted_by_key(|bucket| bucket.1));
+    assert!(samples["tiny_sse_bytes_total"] > 2.0 * 100.0);
+    assert!(samples["tiny_sse_history_oldest_timestamp_seconds"] > 1.7e9);
+}
+
+/// The id in a stream's welcome.
+fn id_of(stream: &Stream) -> String {
+    let seen = String::from_utf8_lossy(&stream.bytes);
+    let (_, id) = seen.split_once("\"client_id\":\"").expect("a welcome");
+    id.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
+    let server = server(Config {
+        queue_bytes: 32 << 20,
+        history_bytes: 64 << 20,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut quick = Stream::subscribe(address, "/events?client_id=quick&topic=b&topic=a/*");
+    let stopped = Stream::subscribe(address, "/events?client_id=stopped");
+    // More than the sockets hold.
+    let text = "x".repeat(64_000);
+    for _ in 0..200 {
+        server.hub().publish(Event::new(&*text)).unwrap();
+        quick.next();
+        quick.bytes.clear();
+    }
+    let clients = || {
+        let stats = get(address, "/stats?clients=1").text().to_owned();
+        let (_, clients) = stats.split_once("\"clients\":[").expect("clients");
+        let mut clients: Vec<_> = clients.split("},{").map(str::to_owned).collect();
+        clients.sort_by_key(|client| !client.contains("\"quick\""));
+        clients
+    };
+    eventually("the quick one has it all", || {
+        number_after(&clients()[0], "\"sent_events\":") == 200
+    });
+    let shown = clients();
+    let peer = quick.raw.socket.local_addr().unwrap();
+    let start = format!("\"client_id\":\"quick\",\"peer\":\"{peer}\",\"topics\":[\"b\",\"a/*\"],");
+    assert!(shown[0].contains(&start), "{shown:?}");
+    assert!(
+        shown[0].contains("\"lag_events\":0,\"lag_bytes\":0,\"replaying\":0"),
+        "{shown:?}"
+    );
+    assert!(number_after(&shown[0], "\"sent_bytes\":") > 200 * 64_000);
+    let number = |name: &str| number_after(&shown[1], &format!("\"{name}\":"));
+    assert_eq!(number("sent_events") + number("lag_events"), 200);
+    assert!(
+        number("lag_events") > 0 && number("lag_bytes") > 64_000,
+        "{shown:?}"
+    );
+    // It reads on, and catches up.
+    let mut stopped = stopped;
+    for _ in 0..200 {
+        stopped.next();
+        stopped.bytes.clear();
+    }
+    eventually("nothing waits", || {
+        clients()[1].contains("\"sent_events\":200,")
+            && clients()[1].contains("\"lag_events\":0,\"lag_bytes\":0")
+    });
+    // Who comes back and does not read is in its replay.
+    let _slow = Stream::open(address, "/events?client_id=slow&last_event_id=earliest", "");
+    eventually("a replay", || {
+        let stats = get(address, "/stats?clients=1").text().to_owned();
+        let slow = stats
+            .split("},{")
+            .find(|client| client.contains("\"slow\""));
+        let slow = slow.expect("it was let in");
+        number_after(slow, "\"replaying\":") > 0 && number_after(slow, "\"sent_events\":") > 0
+    });
+    assert_eq!(get(address, "/stats?clients=yes").status, 400);
+}
