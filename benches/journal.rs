@@ -6,7 +6,7 @@
 //! TINY_SSE_BENCH_DIR=/mnt/disk cargo bench --bench journal      not in the temporary directory
 //! ```
 //!
-//! It takes about 45 seconds and 1 GiB of the disk, which it gives back.
+//! It takes about 35 seconds and 1 GiB of the disk, which it gives back.
 //!
 //! # Who is who
 //!
