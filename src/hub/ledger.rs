@@ -4,9 +4,9 @@
 //! There is no thread for it and nothing to tune: a publisher alone writes at once, and while one
 //! writes the others gather.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 
 use super::log::Log;
 use super::{Draft, PublishError, Published};
@@ -19,17 +19,26 @@ pub(super) struct Ledger {
     /// LOCK: guards who waits and what became of it, and hands out the log. Whoever writes has
     /// taken the log and let go of the lock: nobody waits for a disk under it.
     desk: Mutex<Desk>,
-    /// A batch has been written, or the log is put away. Publishers wait for it.
-    turn: Condvar,
 }
 
 #[derive(Debug)]
 struct Desk {
     log: Place,
-    next_ticket: u64,
-    /// LIMIT: one for each thread that publishes.
-    waiting: Vec<(u64, Vec<Draft>)>,
-    outcomes: HashMap<u64, Outcome>,
+    /// Who is not written down yet. LIMIT: one for each thread that publishes. While the log is on
+    /// the desk one of them has been woken, and will take it.
+    waiting: Vec<Waiter>,
+    /// Who waits to put the log away.
+    closer: Option<Thread>,
+}
+
+/// A publisher that waits, parked: each is woken for itself, because ten that are woken to see that
+/// it is not their turn cost more than the disk.
+#[derive(Debug)]
+struct Waiter {
+    drafts: Vec<Draft>,
+    thread: Thread,
+    /// Filled by whoever writes it down.
+    outcome: Arc<OnceLock<Outcome>>,
 }
 
 /// Where the log is. There is one, so there cannot be two who write.
@@ -47,11 +56,9 @@ impl Ledger {
         Ledger {
             desk: Mutex::new(Desk {
                 log: Place::Here(log),
-                next_ticket: 0,
                 waiting: Vec::new(),
-                outcomes: HashMap::new(),
+                closer: None,
             }),
-            turn: Condvar::new(),
         }
     }
 
@@ -67,59 +74,133 @@ impl Ledger {
         drafts: Vec<Draft>,
         write: impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Vec<Outcome>,
     ) -> Outcome {
-        let mut desk = self.desk();
-        let ticket = desk.next_ticket;
-        desk.next_ticket += 1;
-        desk.waiting.push((ticket, drafts));
+        let outcome = Arc::new(OnceLock::new());
+        self.desk().waiting.push(Waiter {
+            drafts,
+            thread: thread::current(),
+            outcome: Arc::clone(&outcome),
+        });
         loop {
-            if let Some(outcome) = desk.outcomes.remove(&ticket) {
-                return outcome;
+            if let Some(outcome) = outcome.get() {
+                return outcome.clone();
             }
-            desk = match std::mem::replace(&mut desk.log, Place::Out) {
+            let mut desk = self.desk();
+            match std::mem::replace(&mut desk.log, Place::Out) {
                 Place::Here(log) => self.write_down(desk, log, &write),
-                Place::Out => self.turn.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                Place::Out => {
+                    drop(desk);
+                    thread::park();
+                }
                 Place::PutAway => {
                     desk.log = Place::PutAway;
                     return Err(PublishError::Closed);
                 }
-            };
+            }
         }
     }
 
     /// Writes with the log that was taken from the desk, without the lock.
-    fn write_down<'a>(
-        &'a self,
-        mut desk: MutexGuard<'a, Desk>,
+    fn write_down(
+        &self,
+        mut desk: MutexGuard<'_, Desk>,
         mut log: Box<dyn Log>,
         write: &impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Vec<Outcome>,
-    ) -> MutexGuard<'a, Desk> {
-        let (tickets, drafts): (Vec<u64>, Vec<_>) =
-            std::mem::take(&mut desk.waiting).into_iter().unzip();
+    ) {
+        let mut waiters = std::mem::take(&mut desk.waiting);
         drop(desk);
+        let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
+        let drafts = waiters.iter_mut().map(take_drafts).collect();
         // A log may be anybody's. One that panics must not leave the others waiting for ever.
         let written = catch_unwind(AssertUnwindSafe(|| write(&mut *log, drafts)));
         let outcomes = written.unwrap_or_else(|_| {
             let panicked = PublishError::NotKept("the log panicked".into());
-            vec![Err(panicked); tickets.len()]
+            vec![Err(panicked); waiters.len()]
         });
         let mut desk = self.desk();
         desk.log = Place::Here(log);
-        desk.outcomes.extend(tickets.into_iter().zip(outcomes));
-        self.turn.notify_all();
-        desk
+        let next = desk.waiting.first().map(|waiter| waiter.thread.clone());
+        let next = next.or_else(|| desk.closer.clone());
+        drop(desk);
+        // ORDER: the next to write first, so that the disk does not wait for the answers.
+        next.inspect(Thread::unpark);
+        for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
+            waiter
+                .outcome
+                .set(outcome)
+                .expect("BUG: written down twice");
+            waiter.thread.unpark();
+        }
     }
 
     /// Lets go of the log, once nobody writes with it. Nothing is published any more.
     pub(super) fn put_away(&self) {
-        let is_out = |desk: &mut Desk| matches!(desk.log, Place::Out);
-        let mut desk = self
-            .turn
-            .wait_while(self.desk(), is_out)
-            .unwrap_or_else(PoisonError::into_inner);
-        let log = std::mem::replace(&mut desk.log, Place::PutAway);
-        self.turn.notify_all();
-        // ORDER: behind the lock: to drop a log may wait for its disk.
-        drop(desk);
-        drop(log);
+        loop {
+            let mut desk = self.desk();
+            if matches!(desk.log, Place::Out) || !desk.waiting.is_empty() {
+                desk.closer = Some(thread::current());
+                drop(desk);
+                thread::park();
+                continue;
+            }
+            let log = std::mem::replace(&mut desk.log, Place::PutAway);
+            // ORDER: behind the lock: to drop a log may wait for its disk.
+            drop(desk);
+            drop(log);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+    use std::thread;
+
+    use crate::config::Config;
+    use crate::hub::{Entry, Hub, Kept, Log};
+    use crate::wire::Event;
+
+    /// A log that says how many events it was given, and waits to be told that they are kept.
+    #[derive(Debug)]
+    struct Slow(Sender<usize>, Receiver<()>);
+
+    impl Log for Slow {
+        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
+            self.0.send(entries.len()).unwrap();
+            self.1.recv().unwrap();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn ten_publishers_who_wait_share_one_write() {
+        let (asked, writes) = channel();
+        let (done, kept) = channel();
+        let nothing = Kept {
+            after: Hub::birth(),
+            entries: Vec::new(),
+        };
+        let log = Box::new(Slow(asked, kept));
+        let hub = Hub::with_log(Config::default(), log, nothing).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| hub.publish(Event::new("first")).unwrap());
+            assert_eq!(writes.recv(), Ok(1));
+            for _ in 0..10 {
+                scope.spawn(|| hub.publish(Event::new("")).unwrap());
+            }
+            let ledger = hub.shared.ledger.as_ref().unwrap();
+            while ledger.desk().waiting.len() < 10 {
+                thread::yield_now();
+            }
+            done.send(()).unwrap();
+            assert_eq!(writes.recv(), Ok(10));
+            done.send(()).unwrap();
+        });
+        assert_eq!(hub.stats().history.events, 11);
+        hub.close();
+        hub.put_log_away();
+        // The log wrote no more, and is gone.
+        assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
+        assert!(hub.publish(Event::new("late")).is_err());
     }
 }

@@ -8,6 +8,7 @@
 //! Read `lane.rs` for how an event gets to a socket, and `stream.rs` for a client's life.
 
 mod counters;
+mod draft;
 mod error;
 mod fanout;
 mod farewell;
@@ -21,7 +22,6 @@ mod registry;
 mod stats;
 mod stream;
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
@@ -42,8 +42,9 @@ pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, RECONNECT_PAUSE, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date, encode_id};
+use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
 use counters::Counters;
+use draft::{Draft, Drawing};
 use fanout::{Item, Step};
 use history::{History, Piece, Record};
 use lane::{Kind, Lane, Message};
@@ -517,11 +518,14 @@ impl Shared {
         Ok((lane, queue))
     }
 
-    /// Lets go of the state, and then tells the fan-out thread that there is work: the other way
-    /// round it would wake to wait for the lock.
+    /// Lets go of the state, and then tells the fan-out thread of its work, if there is any: the
+    /// other way round it would wake to wait for the lock.
     fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
+        let has_work = !state.inbox.is_empty();
         drop(state);
-        self.work.notify_one();
+        if has_work {
+            self.work.notify_one();
+        }
     }
 
     /// Waits for work and takes all of it. `None`: there will be no more.
@@ -574,7 +578,8 @@ impl Shared {
             self.config
                 .report
                 .error(format_args!("the log failed: {error}"));
-            for records in drawn.iter_mut().filter(|records| records.is_ok()) {
+            // Also of who was refused an id that another of them has: nobody has it now.
+            for records in &mut drawn {
                 *records = Err(PublishError::NotKept(error.to_string()));
             }
         }
@@ -656,77 +661,6 @@ impl State {
     }
 }
 
-/// An event made into bytes, but for the id that it will have.
-#[derive(Debug)]
-struct Draft {
-    own_id: Option<Box<str>>,
-    topic: Option<Topic>,
-    behind_id: Vec<u8>,
-}
-
-impl Draft {
-    fn new(event: Event) -> Draft {
-        let mut behind_id = Vec::new();
-        event.encode_behind_id(&mut behind_id);
-        Draft {
-            own_id: event.id().map(Into::into),
-            topic: event.topic().cloned(),
-            behind_id,
-        }
-    }
-}
-
-/// Makes drafts into records that are not published yet: gives them their ids and their places.
-struct Drawing<'a> {
-    state: &'a mut State,
-    /// Where the next one will be in the history.
-    ordinal: u64,
-    /// Publishers' ids among what was drawn so far.
-    own_ids: HashSet<Box<str>>,
-}
-
-impl Drawing<'_> {
-    fn new(state: &mut State) -> Drawing<'_> {
-        Drawing {
-            ordinal: state.history.head(),
-            state,
-            own_ids: HashSet::new(),
-        }
-    }
-
-    /// All of these, or none if the id of one is taken.
-    fn draw(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Record>>, PublishError> {
-        let own_ids = || drafts.iter().filter_map(|draft| draft.own_id.as_ref());
-        let mut fresh = HashSet::new();
-        for own_id in own_ids() {
-            let is_taken = self.own_ids.contains(own_id) || self.state.history.has_own_id(own_id);
-            if is_taken || !fresh.insert(own_id.clone()) {
-                return Err(PublishError::IdTaken(own_id.to_string()));
-            }
-        }
-        self.own_ids.extend(fresh);
-        Ok(drafts.into_iter().map(|draft| self.record(draft)).collect())
-    }
-
-    fn record(&mut self, draft: Draft) -> Arc<Record> {
-        let id = self.state.next_id();
-        let ordinal = self.ordinal;
-        self.ordinal += 1;
-        let mut id_line = Vec::with_capacity(32);
-        match &draft.own_id {
-            Some(own_id) => encode_id(own_id, &mut id_line),
-            None => encode_id(&id.to_string(), &mut id_line),
-        }
-        Arc::new(Record {
-            ordinal,
-            id,
-            frame: Frame::of(&[&id_line, &draft.behind_id]),
-            own_id: draft.own_id,
-            topic: draft.topic,
-        })
-    }
-}
-
 /// Ends the fan-out thread when it is dropped.
 #[derive(Debug)]
 struct Life(Arc<Shared>);
@@ -735,5 +669,35 @@ impl Drop for Life {
     fn drop(&mut self) {
         self.0.state().phase = Phase::Over;
         self.0.work.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log on a disk that is full.
+    #[derive(Debug)]
+    struct Full;
+
+    impl Log for Full {
+        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
+            Err(io::Error::other("no room"))
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+        let kept = Kept {
+            after: Hub::birth(),
+            entries: Vec::new(),
+        };
+        let hub = Hub::with_log(Config::default(), Box::new(Full), kept).unwrap();
+        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
+        // A publisher whose connection broke comes back while its first attempt still waits, and
+        // both are written down together. Told that the id is taken, it would think all was well.
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
+            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// What can go wrong, so that a test can make it go wrong.
@@ -23,10 +23,16 @@ impl Medium for File {
         file.read_exact(bytes)
     }
 
+    #[cfg(unix)]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    #[cfg(not(unix))]
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut file = self;
         file.seek(SeekFrom::Start(offset))?;
-        file.write_all(bytes)
+        io::Write::write_all(&mut file, bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

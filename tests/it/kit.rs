@@ -4,9 +4,12 @@
 //! [`DEADLINE`], which no healthy run comes near.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Decoder, Message, Running, Server};
@@ -114,14 +117,19 @@ impl Answer {
 impl Raw {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Raw {
-        let socket = TcpStream::connect(address).expect("a connection");
+        Raw::try_connect(address).expect("a connection")
+    }
+
+    /// For those who know that the server may be gone.
+    pub fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
+        let socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        Raw {
+        Ok(Raw {
             socket,
             buffer: Vec::new(),
-        }
+        })
     }
 
     #[track_caller]
@@ -135,21 +143,28 @@ impl Raw {
     /// Reads one answer, by its Content-Length; an answer without one has no body here.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
-        let head = self.head();
+        self.try_answer().unwrap_or_else(|| {
+            let so_far = String::from_utf8_lossy(&self.buffer);
+            panic!("the server hung up in an answer, after {so_far:?}")
+        })
+    }
+
+    /// Reads one answer. `None`: the server hung up before its end.
+    #[track_caller]
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        let head = self.try_head()?;
         let body_length = head
             .field("content-length")
             .map_or(0, |length| length.parse().unwrap());
         while self.buffer.len() < body_length {
-            assert!(
-                self.fill(),
-                "the server hung up in a body, after {:?}",
-                self.buffer
-            );
+            if !self.fill() {
+                return None;
+            }
         }
-        Answer {
+        Some(Answer {
             body: self.buffer.drain(..body_length).collect(),
             ..head
-        }
+        })
     }
 
     /// Reads one answer to HEAD, or the head of a stream.
@@ -247,6 +262,15 @@ pub fn post(address: SocketAddr, target: &str, body: impl AsRef<[u8]>) -> Answer
     request(address, "POST", target, "", body)
 }
 
+/// The id in the answer to a publisher.
+#[track_caller]
+pub fn id_of(answer: &Answer) -> String {
+    let id = answer.text().split(r#""id":""#).nth(1);
+    let id = id.and_then(|rest| rest.split('"').next());
+    id.unwrap_or_else(|| panic!("no id in {answer:?}"))
+        .to_owned()
+}
+
 /// An event stream, as a browser would read it, over the chunks of HTTP/1.1.
 pub struct Stream {
     pub raw: Raw,
@@ -266,14 +290,13 @@ impl Stream {
         Stream::try_open(address, target, fields).expect("the server hung up before it answered")
     }
 
-    /// Subscribes; `None` if the server hung up without an answer, as it may on one who has fallen
-    /// behind before its stream began.
+    /// Subscribes; `None` if the server is not there, or hung up without an answer, as it may on one
+    /// who has fallen behind before its stream began.
     #[track_caller]
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
-        let mut raw = Raw::connect(address);
-        raw.send(format!(
-            "GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"
-        ));
+        let mut raw = Raw::try_connect(address).ok()?;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        raw.socket.write_all(head.as_bytes()).ok()?;
         let head = raw.try_head()?;
         assert_eq!(head.status, 200, "{target} was refused: {head:?}");
         Some(Stream {
@@ -421,6 +444,14 @@ impl Random {
         Random { seed, state: seed }
     }
 
+    /// Another generator, for another thread, of the same seed.
+    pub fn fork(&mut self) -> Random {
+        Random {
+            seed: self.seed,
+            state: self.below(usize::MAX) as u64,
+        }
+    }
+
     /// A number from 0 to `end`, without `end`.
     pub fn below(&mut self, end: usize) -> usize {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -436,6 +467,38 @@ impl Drop for Random {
         if std::thread::panicking() {
             eprintln!("seed: TINY_SSE_SEED={}", self.seed);
         }
+    }
+}
+
+/// A name for a directory of a test's own, which is gone at the end with all that is in it.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Nothing is there yet.
+    pub fn new() -> Scratch {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tiny-sse-it-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // Best effort: it is there only if a process of the same number was killed.
+        let _ = fs::remove_dir_all(&path);
+        Scratch(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// As a command line has it.
+    pub fn name(&self) -> &str {
+        self.0.to_str().expect("a temporary directory in UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Best effort: it may never have been there.
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -2,12 +2,15 @@
 //! bytes out, so that the tests are a primer of the protocol as well.
 
 mod kit;
+mod program;
 
 mod churn;
 mod cli;
 mod connections;
 mod console;
+mod crash;
 mod crowd;
+mod disk;
 mod endpoints;
 mod handoff;
 mod heads;

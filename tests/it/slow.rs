@@ -1,12 +1,12 @@
 //! Those who read too slowly: what they cost, how they are let go, and that nobody else notices.
 
 use std::io::Read;
+#[cfg(target_os = "linux")]
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-#[cfg(target_os = "linux")]
-use std::{net::SocketAddr, ops::Range};
 
 use tiny_sse::{Config, Event, Farewell, Hub, Running, Subscribe};
 
@@ -268,10 +268,9 @@ fn memory(program: &Program, what: &str) -> usize {
         << 10
 }
 
-/// Publishes events of `bytes` with these numbers over one connection.
+/// Publishes events of `bytes` with these numbers.
 #[cfg(target_os = "linux")]
-fn post_all(address: SocketAddr, numbers: Range<usize>, bytes: usize) {
-    let mut publisher = Raw::connect(address);
+fn post_all(publisher: &mut Raw, numbers: Range<usize>, bytes: usize) {
     for number in numbers {
         let body = format!("{number} {}", "x".repeat(bytes));
         let length = body.len();
@@ -297,12 +296,15 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
         let program = Program::start(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
         let address = program.address;
         let stats = || get(address, "/stats").text().to_owned();
-        // The history is full before anything is measured, and stays as large as it is.
+        // The history is full before anything is measured, and stays as large as it is. All of it is
+        // published over one connection, and so by one thread of the server: another would allocate
+        // from another arena, and the history would move there while the first one keeps its pages.
+        let mut publisher = Raw::connect(address);
         let mut number = history / BYTES + 1;
-        post_all(address, 0..number, BYTES);
+        post_all(&mut publisher, 0..number, BYTES);
         let mut post_more = || {
             let before = memory(&program, "VmHWM:");
-            post_all(address, number..number + EVENTS, BYTES);
+            post_all(&mut publisher, number..number + EVENTS, BYTES);
             number += EVENTS;
             // The kernel counts loosely: what is a maximum may be a few pages less a moment later.
             memory(&program, "VmHWM:").saturating_sub(before)
@@ -331,7 +333,7 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
             format!(r#""replayed":{replayed},"complete":false,"reason":"evicted"}}"#)
         };
         assert!(recovery.ends_with(&verdict), "{recovery}, not {verdict}");
-        post_all(address, number..number + 1, BYTES);
+        post_all(&mut Raw::connect(address), number..number + 1, BYTES);
         (number - replayed..=number).for_each(|number| expect(&mut back, number));
     }
 }

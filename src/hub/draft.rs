@@ -1,0 +1,80 @@
+//! From an event to a record of the history, in the two steps that the lock asks for: what can be
+//! made without it is a *draft*; the id and the place need it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::history::Record;
+use super::{PublishError, State};
+use crate::wire::{Event, Frame, Topic, encode_id};
+
+/// An event made into bytes, but for the id that it will have.
+#[derive(Debug)]
+pub(super) struct Draft {
+    own_id: Option<Box<str>>,
+    topic: Option<Topic>,
+    behind_id: Vec<u8>,
+}
+
+impl Draft {
+    pub(super) fn new(event: Event) -> Draft {
+        let mut behind_id = Vec::new();
+        event.encode_behind_id(&mut behind_id);
+        Draft {
+            own_id: event.id().map(Into::into),
+            topic: event.topic().cloned(),
+            behind_id,
+        }
+    }
+}
+
+/// Makes drafts into records that are not published yet: gives them their ids and their places.
+pub(super) struct Drawing<'a> {
+    state: &'a mut State,
+    /// Where the next one will be in the history.
+    ordinal: u64,
+    /// Publishers' ids among what was drawn so far.
+    own_ids: HashSet<Box<str>>,
+}
+
+impl Drawing<'_> {
+    pub(super) fn new(state: &mut State) -> Drawing<'_> {
+        Drawing {
+            ordinal: state.history.head(),
+            state,
+            own_ids: HashSet::new(),
+        }
+    }
+
+    /// All of these, or none if the id of one is taken.
+    pub(super) fn draw(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Record>>, PublishError> {
+        let own_ids = || drafts.iter().filter_map(|draft| draft.own_id.as_ref());
+        let mut fresh = HashSet::new();
+        for own_id in own_ids() {
+            let is_taken = self.own_ids.contains(own_id) || self.state.history.has_own_id(own_id);
+            if is_taken || !fresh.insert(own_id.clone()) {
+                return Err(PublishError::IdTaken(own_id.to_string()));
+            }
+        }
+        self.own_ids.extend(fresh);
+        Ok(drafts.into_iter().map(|draft| self.record(draft)).collect())
+    }
+
+    fn record(&mut self, draft: Draft) -> Arc<Record> {
+        let id = self.state.next_id();
+        let ordinal = self.ordinal;
+        self.ordinal += 1;
+        let mut id_line = Vec::with_capacity(32);
+        match &draft.own_id {
+            Some(own_id) => encode_id(own_id, &mut id_line),
+            None => encode_id(&id.to_string(), &mut id_line),
+        }
+        Arc::new(Record {
+            ordinal,
+            id,
+            frame: Frame::of(&[&id_line, &draft.behind_id]),
+            own_id: draft.own_id,
+            topic: draft.topic,
+        })
+    }
+}
