@@ -224,6 +224,8 @@ impl Raw {
                 count > 0
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            // Somebody stopped the process for a while, and let it go on.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("nothing came: {error}"),
         }
     }
