@@ -4,6 +4,7 @@
 //! to set stands below as a constant.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,11 +45,11 @@ pub struct Config {
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
-    /// unless nothing was said meanwhile. More are kept as long as they are smaller than two queues.
+    /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
     pub history_events: usize,
-    /// Bytes of those events on the wire, never less than two queues: who fell behind can then catch
-    /// up, unless a single event is about as large as a queue. In memory an event costs some 200
-    /// bytes more.
+    /// Bytes of those events on the wire, never less than three queues: who fell behind can then catch
+    /// up, if it comes back before more is said than there is room for, and no event is larger than
+    /// two fifths of a queue. In memory an event costs some 200 bytes more.
     pub history_bytes: usize,
     /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
     /// and the two ends learn of each other's death.
@@ -62,7 +63,8 @@ pub struct Config {
     pub overload: Overload,
     /// Whether `GET /` is the console page, to a browser.
     pub console: Console,
-    /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them.
+    /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them. It is
+    /// [`Server`](crate::Server) that opens it; a hub of your own is given its log.
     pub journal: Option<PathBuf>,
     /// When the journal is forced to the disk.
     pub sync: SyncMode,
@@ -151,6 +153,14 @@ impl Config {
         self.max_clients.saturating_add(self.extra_connections)
     }
 
+    /// What a history holds at the least, in bytes: what may be owed to a client when it is let go.
+    /// That is a queue, the batch that made it too much, the batch that was refused and what waits
+    /// in the inbox, each of these three a quarter of a queue and one event. It leaves room for events
+    /// of two fifths of a queue.
+    pub(crate) fn least_history_bytes(&self) -> usize {
+        self.queue_bytes.saturating_mul(3)
+    }
+
     /// What an answer that says "later" says of when: the wait of a client that reconnects, in
     /// seconds, as `Retry-After` has it.
     pub(crate) fn retry_after(&self) -> String {
@@ -181,6 +191,12 @@ impl Config {
             ("heartbeat", self.heartbeat),
         ];
         let waits = [("retry", self.retry), ("grace", self.grace)];
+        if self.stack_bytes > MOST_STACK {
+            return Err(ConfigError(format!(
+                "stack-bytes is {}, more than {MOST_STACK}",
+                self.stack_bytes
+            )));
+        }
         let zeros = sizes
             .iter()
             .filter(|(_, size)| *size == 0)
@@ -191,6 +207,9 @@ impl Config {
             .map(|(name, _)| *name);
         if let Some(name) = zeros.chain(moments).next() {
             return Err(ConfigError(format!("{name} is 0, it must be more")));
+        }
+        if self.heartbeat < Duration::from_millis(1) {
+            return Err(ConfigError("heartbeat is less than 1ms".into()));
         }
         if let Some((name, _)) = times.iter().chain(&waits).find(|(_, time)| *time > LONGEST) {
             return Err(ConfigError(format!(
@@ -214,9 +233,9 @@ impl Config {
                 self.retry_jitter
             )));
         }
-        if self.history_events > 0 && self.history_bytes < self.queue_bytes.saturating_mul(2) {
+        if self.history_events > 0 && self.history_bytes < self.least_history_bytes() {
             return Err(ConfigError(format!(
-                "history-bytes is {}, less than two of queue-bytes, {}: a client that fell behind could not catch up",
+                "history-bytes is {}, less than three of queue-bytes, {}: a client that fell behind could not catch up",
                 self.history_bytes, self.queue_bytes
             )));
         }
@@ -236,8 +255,17 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl From<ConfigError> for io::Error {
+    fn from(error: ConfigError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// More than any thread's stack has been.
+const MOST_STACK: usize = 1 << 30;
 
 /// Ten times the wait is jitter enough for anybody.
 const MOST_JITTER: u32 = 1000;
@@ -245,6 +273,10 @@ const MOST_JITTER: u32 = 1000;
 /// What is between two clients that come back when a server that has closed returns: 500 come in
 /// a second, which is little for a server and not long for 10,000 clients.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
+
+/// An event without data is about so many bytes on the wire: `id: 1795570197352-0`, `data: `, and its
+/// ends.
+pub(crate) const SMALLEST_EVENT: usize = 30;
 
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.

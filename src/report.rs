@@ -34,7 +34,11 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 ///
 /// ```
 /// use tiny_sse::{Config, Report};
-/// let report = Report::new(|level, line| eprintln!("{}: {line}", level.name()));
+/// use std::io::Write;
+/// let report = Report::new(|level, line| {
+///     // Unlike `eprintln!`, this does not panic where nobody reads standard error.
+///     let _ = writeln!(std::io::stderr(), "{}: {line}", level.name());
+/// });
 /// let config = Config { report, ..Config::default() };
 /// # config.check().unwrap();
 /// ```
@@ -42,7 +46,8 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 pub struct Report(Option<Arc<Sink>>);
 
 impl Report {
-    /// Calls `sink` for each line, from whichever thread it concerns; it should not block for long.
+    /// Calls `sink` for each line, from whichever thread it concerns; it should not block for long,
+    /// nor panic: some of these threads serve everybody.
     pub fn new(sink: impl Fn(Level, fmt::Arguments<'_>) + Send + Sync + 'static) -> Report {
         Report(Some(Arc::new(sink)))
     }

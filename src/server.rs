@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::api::Api;
-use crate::config::Config;
+use crate::config::{Config, SMALLEST_EVENT};
 use crate::http::{self, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
@@ -49,6 +49,7 @@ impl Server {
     ///
     /// As [`bind`](Self::bind), but for the address.
     pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
+        config.check()?;
         machine::fit(&mut config)?;
         config.console = config.console.at(listener.local_addr()?);
         let hub = hub(&config)?;
@@ -118,18 +119,14 @@ fn hub(config: &Config) -> io::Result<Hub> {
     let Some(dir) = &config.journal else {
         return Hub::new(config.clone());
     };
-    config
-        .check()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let options = JournalOptions {
         dir: dir.clone(),
         sync: config.sync,
         repair: config.repair,
-        // By bytes alone: the history keeps more events than its number while they are small.
-        events: if config.history_events == 0 {
-            0
-        } else {
-            usize::MAX
+        // The history keeps more events than its number while they are small.
+        events: match config.history_events {
+            0 => 0,
+            events => events.max(config.least_history_bytes() / SMALLEST_EVENT),
         },
         bytes: config.history_bytes,
         report: config.report.clone(),
@@ -162,7 +159,8 @@ impl Running {
     }
 
     /// Ends all streams with a farewell, lets requests in flight finish, closes the rest when
-    /// `Config::grace` has passed, and joins all threads. Blocks until then.
+    /// `Config::grace` has passed, joins all threads, and brings the journal to its end. Blocks until
+    /// then, and on the disk.
     pub fn shutdown(mut self) {
         self.close();
     }

@@ -46,7 +46,8 @@ impl Api {
         let retry = self.config.retry.as_millis() as u64;
         let wait = retry + RandomState::new().hash_one(0) % retry.max(1);
         let body = format!("retry: {wait}\n: {full}\n\n");
-        Response::new(200).with_body(CONTENT_TYPE, body)
+        // Its place among the connections is for others, who are to be told the same.
+        Response::new(200).with_body(CONTENT_TYPE, body).and_close()
     }
 }
 

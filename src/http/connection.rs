@@ -107,13 +107,10 @@ impl<'a, D: Door> Connection<'a, D> {
                 }
             };
             let asked = Asked::by(&request.head);
-            let (response, keep_alive) = match guarded(handler, request, &self.config.report) {
-                Some(response) => (response, asked.keep_alive && !self.door.is_closing()),
-                None => (
-                    Response::error(500, "the handler of this request failed"),
-                    false,
-                ),
-            };
+            let response = guarded(handler, request, &self.config.report).unwrap_or_else(|| {
+                Response::error(500, "the handler of this request failed").and_close()
+            });
+            let keep_alive = asked.keep_alive && !response.is_last && !self.door.is_closing();
             // An answer that cannot be written has no reader: the connection is over.
             match self
                 .answer(

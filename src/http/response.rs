@@ -19,6 +19,8 @@ pub struct Response {
     pub(super) status: u16,
     pub(super) fields: Vec<(&'static str, Cow<'static, str>)>,
     pub(super) body: Body,
+    /// The connection ends with it, whatever was asked for.
+    pub(super) is_last: bool,
 }
 
 pub(super) enum Body {
@@ -48,6 +50,7 @@ impl Response {
             status,
             fields: Vec::new(),
             body: Body::Bytes(Vec::new()),
+            is_last: false,
         }
     }
 
@@ -94,6 +97,12 @@ impl Response {
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
         self.body = Body::Bytes(body.into());
         self.with("Content-Type", content_type)
+    }
+
+    /// Makes it the last answer of its connection, which is closed behind it.
+    pub fn and_close(mut self) -> Response {
+        self.is_last = true;
+        self
     }
 
     /// Adds a header field.

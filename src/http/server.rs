@@ -37,9 +37,7 @@ impl Server {
     ///
     /// The configuration contradicts itself ([`Config::check`]).
     pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
-        config
-            .check()
-            .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+        config.check()?;
         Ok(Server { listener, config })
     }
 

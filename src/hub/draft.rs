@@ -28,6 +28,13 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// About what it will be on the wire.
+    pub(super) fn len(&self) -> usize {
+        self.behind_id.len()
+    }
+}
+
 /// Makes drafts into records that are not published yet: gives them their ids and their places.
 pub(super) struct Drawing<'a> {
     state: &'a mut State,

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 
+use super::Hub;
 use crate::wire::{EventId, Topic};
 
 /// One event that is to be kept.
@@ -22,7 +23,7 @@ pub struct Entry<'a> {
 
 /// Keeps events.
 pub trait Log: Send + fmt::Debug {
-    /// Makes these events durable, in this order, all or none. Their ids rise, and are greater
+    /// Makes these events, one or more, durable, in this order, all or none. Their ids rise, and are greater
     /// than all before them. Blocks for as long as the log's disk or network takes; one thread
     /// calls it at a time.
     ///
@@ -48,6 +49,14 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Of a log that is new.
+    pub fn nothing() -> Kept {
+        Kept {
+            after: Hub::birth(),
+            entries: Vec::new(),
+        }
+    }
+
     /// The latest id that the log knows of. Ids to come must be greater.
     pub fn last_id(&self) -> EventId {
         self.entries.last().map_or(self.after, |entry| entry.id)

@@ -48,7 +48,7 @@ use draft::{Draft, Drawing};
 use fanout::{Item, Step};
 use history::{History, Piece, Record};
 use lane::{Kind, Lane, Message};
-use ledger::{Ledger, Outcome};
+use ledger::{Ledger, Outcome, Written};
 use registry::Registry;
 use stream::Recovery;
 
@@ -139,11 +139,8 @@ impl Hub {
     ///
     /// The configuration contradicts itself, or the fan-out thread cannot be had.
     pub fn new(config: Config) -> io::Result<Hub> {
-        let kept = Kept {
-            after: Hub::birth(),
-            entries: Vec::new(),
-        };
-        Hub::start(config, None, kept)
+        config.check()?;
+        Hub::start(config, None, Kept::nothing())
     }
 
     /// A hub that goes on where `log` ended: `kept` is what the log had when it was opened. Each
@@ -153,6 +150,7 @@ impl Hub {
     ///
     /// The configuration contradicts itself, or the fan-out thread cannot be had.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
+        config.check()?;
         Hub::start(config, Some(log), kept)
     }
 
@@ -164,10 +162,8 @@ impl Hub {
         }
     }
 
+    /// A hub of a configuration that was checked.
     fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
-        config
-            .check()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let mut state = State {
             last_id: kept.last_id(),
             history: History::new(&config, kept.after),
@@ -181,15 +177,17 @@ impl Hub {
         kept.entries
             .into_iter()
             .for_each(|entry| state.remember(entry));
+        // A batch is no larger than the inbox, but for one event. It has to fit into queues that it
+        // finds half full.
+        let inbox_limit = config.queue_bytes / 4;
         let shared = Arc::new(Shared {
-            // A batch is no larger than the inbox. It has to fit into queues that it finds half full.
-            inbox_limit: config.queue_bytes / 4,
+            inbox_limit,
             heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random: RandomState::new(),
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
-            ledger: log.map(Ledger::new),
+            ledger: log.map(|log| Ledger::new(log, inbox_limit, config.report.clone())),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -366,11 +364,17 @@ impl Hub {
     /// How the clients are: each of them at about this moment, in no order.
     pub fn client_stats(&self) -> Vec<Client> {
         let state = self.shared.state();
-        let (now_ms, head) = (self.shared.now_ms(), state.history.head());
-        state
-            .registry
-            .lanes()
-            .map(|lane| Client::of(lane, now_ms, head))
+        let head = state.history.head();
+        let lanes = state.registry.lanes();
+        let lanes: Vec<_> = lanes
+            .map(|lane| (Arc::clone(lane), lane.lag(head)))
+            .collect();
+        // What is written out of them is written without the lock.
+        drop(state);
+        let now_ms = self.shared.now_ms();
+        let clients = lanes.into_iter();
+        clients
+            .map(|(lane, lag)| Client::of(&lane, lag, now_ms))
             .collect()
     }
 
@@ -557,39 +561,40 @@ impl Shared {
 
     /// Writes down what several publishers have brought, and publishes it: durable, history,
     /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
-    fn keep(&self, log: &mut dyn Log, batch: Vec<Vec<Draft>>) -> Vec<Outcome> {
+    fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Written {
         let mut state = match self.state_with_room() {
             Ok(state) => state,
-            Err(Closed) => return vec![Err(PublishError::Closed); batch.len()],
+            Err(Closed) => {
+                return Written {
+                    outcomes: vec![Err(PublishError::Closed); group.len()],
+                    failure: None,
+                };
+            }
         };
         let mut drawing = Drawing::new(&mut state);
-        let mut drawn: Vec<_> = batch
+        let mut drawn: Vec<_> = group
             .into_iter()
             .map(|drafts| drawing.draw(drafts))
             .collect();
         drop(state);
-        let entries: Vec<_> = drawn
-            .iter()
-            .flatten()
-            .flatten()
-            .map(|record| record.entry())
-            .collect();
-        if let Err(error) = log.append(&entries) {
-            self.config
-                .report
-                .error(format_args!("the log failed: {error}"));
+        let records = drawn.iter().flatten().flatten();
+        let entries: Vec<_> = records.map(|record| record.entry()).collect();
+        // Nothing is left to be kept if all of them have asked for ids that are taken.
+        let failure = match entries[..] {
+            [] => None,
+            _ => log.append(&entries).err().map(|error| error.to_string()),
+        };
+        if let Some(failure) = &failure {
             // Also of who was refused an id that another of them has: nobody has it now.
             for records in &mut drawn {
-                *records = Err(PublishError::NotKept(error.to_string()));
+                *records = Err(PublishError::NotKept(failure.clone()));
             }
         }
         let mut state = self.state();
-        let outcomes = drawn
-            .into_iter()
-            .map(|records| Ok(state.accept(records?)))
-            .collect();
+        let accept = |records: Result<_, _>| Ok(state.accept(records?));
+        let outcomes = drawn.into_iter().map(accept).collect();
         self.wake_fan_out(state);
-        outcomes
+        Written { outcomes, failure }
     }
 
     /// What a client is told to wait by a server that closes: the usual, and its place in the
@@ -669,6 +674,10 @@ impl Drop for Life {
     fn drop(&mut self) {
         self.0.state().phase = Phase::Over;
         self.0.work.notify_one();
+        // Or the log would end whenever the fan-out thread does.
+        if let Some(ledger) = &self.0.ledger {
+            ledger.put_away();
+        }
     }
 }
 
@@ -688,15 +697,11 @@ mod tests {
 
     #[test]
     fn an_id_is_taken_only_by_an_event_that_is_kept() {
-        let kept = Kept {
-            after: Hub::birth(),
-            entries: Vec::new(),
-        };
-        let hub = Hub::with_log(Config::default(), Box::new(Full), kept).unwrap();
+        let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
         let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
         // A publisher whose connection broke comes back while its first attempt still waits, and
         // both are written down together. Told that the id is taken, it would think all was well.
-        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]).outcomes {
             assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
         }
     }

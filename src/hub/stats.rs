@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::counters::Histogram;
-use super::lane::Lane;
+use super::lane::{Lag, Lane};
 use super::{Extent, Farewell};
 
 /// The numbers of one moment.
@@ -64,8 +64,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn of(lane: &Lane, now_ms: u64, head: u64) -> Client {
-        let (sent, lag) = (lane.sent(), lane.lag(head));
+    pub(super) fn of(lane: &Lane, lag: Lag, now_ms: u64) -> Client {
+        let sent = lane.sent();
         Client {
             id: lane.client_id.to_string(),
             peer: lane.peer,

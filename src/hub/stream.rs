@@ -102,13 +102,7 @@ impl Subscription {
         (welcome, replayed): (Vec<u8>, u32),
         position: Option<u64>,
     ) -> Subscription {
-        let report = &hub.shared.config.report;
-        report.info(format_args!(
-            "client {} joined{}",
-            lane.client_id,
-            At(lane.peer)
-        ));
-        Subscription {
+        let subscription = Subscription {
             hub,
             lane,
             queue,
@@ -116,7 +110,15 @@ impl Subscription {
             replayed,
             position,
             has_left: false,
-        }
+        };
+        // ORDER: behind the making of what would take it out again, should the report panic.
+        let Subscription { hub, lane, .. } = &subscription;
+        hub.shared.config.report.info(format_args!(
+            "client {} joined{}",
+            lane.client_id,
+            At(lane.peer)
+        ));
+        subscription
     }
 
     /// The name under which the hub knows the client.

@@ -63,11 +63,14 @@ impl Event {
     /// Sets the `id` field: what a browser sends back as `Last-Event-ID`. Without it the hub's
     /// own id is sent, which is what exact replay is made for.
     ///
+    /// No two events should ever have the same id. The hub refuses a second one while the first is in
+    /// its history; after that it cannot know, and who comes back with the id goes on behind the second.
+    ///
     /// # Errors
     ///
     /// The id is empty (which would erase the browser's cursor), has a control character or begins
-    /// or ends with a space (it would not come back as it was), or has the form of the hub's own
-    /// ids, [`EventId`] (nobody could tell whose it is).
+    /// or ends with a space (it would not come back as it was), is `earliest`, or has the form of the
+    /// hub's own ids, [`EventId`] (nobody could tell whose it is).
     pub fn with_id(mut self, id: impl Into<String>) -> Result<Event, FieldError> {
         self.id = Some(FieldError::check_id(id.into())?);
         Ok(self)
@@ -217,7 +220,8 @@ impl FieldError {
             _ if id.is_empty() => Fault::Empty,
             Some((at, found)) => Fault::Forbidden { found, at },
             None if id.starts_with(' ') || id.ends_with(' ') => Fault::OuterSpace,
-            None if id.parse::<EventId>().is_ok() => Fault::Reserved(id),
+            // A cursor in a query may also be the word for the oldest event.
+            None if id == "earliest" || id.parse::<EventId>().is_ok() => Fault::Reserved(id),
             None => return Ok(id),
         };
         Err(FieldError { field: "id", fault })
@@ -236,7 +240,7 @@ impl fmt::Display for FieldError {
             Fault::OuterSpace => write!(f, "{} begins or ends with a space", self.field),
             Fault::Reserved(id) => write!(
                 f,
-                "{} is {id:?}, which has the form of the server's own ids",
+                "{} is {id:?}, which is a word or has the form of the server's own ids",
                 self.field
             ),
         }
@@ -293,7 +297,7 @@ mod tests {
             Event::new("").with_id("").unwrap_err().to_string(),
             "id is empty"
         );
-        for bad in [" a", "a ", "a\tb", "a\x7f", "7-7"] {
+        for bad in [" a", "a ", "a\tb", "a\x7f", "7-7", "earliest"] {
             assert!(Event::new("").with_id(bad).is_err(), "{bad:?}");
         }
         for good in ["a b", "заказ-1", "7-07", "7", "-"] {

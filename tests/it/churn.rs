@@ -467,7 +467,7 @@ fn a_gap_is_announced_where_one_is_and_nowhere_else_and_ends_at_the_oldest_event
     const TOO_MANY: usize = 20_000;
     let server = server(Config {
         history_events: 50,
-        // The history holds two queues at the least: some 400 events.
+        // The history holds three queues at the least: some 600 events.
         queue_bytes: 8 << 10,
         ..config()
     });

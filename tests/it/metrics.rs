@@ -130,7 +130,7 @@ fn id_of(stream: &Stream) -> String {
 fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
     let server = server(Config {
         queue_bytes: 32 << 20,
-        history_bytes: 64 << 20,
+        history_bytes: 96 << 20,
         ..config()
     });
     let address = server.local_addr();

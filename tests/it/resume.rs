@@ -268,6 +268,7 @@ fn a_replay_of_many_pieces_joins_what_comes_in_meanwhile_without_a_seam() {
     for round in 0..10 {
         let server = server(Config {
             queue_bytes: 8 << 20,
+            history_bytes: 24 << 20,
             ..config()
         });
         let hub = server.hub();

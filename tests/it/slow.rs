@@ -128,7 +128,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
     const BEHIND: usize = 400;
     let server = server(Config {
         queue_bytes: 16 << 20,
-        history_bytes: 32 << 20,
+        history_bytes: 48 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -164,7 +164,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
 fn a_slow_reader_gets_what_is_for_it_alone_in_its_place_and_the_farewell_behind_it_all() {
     let server = server(Config {
         queue_bytes: 16 << 20,
-        history_bytes: 32 << 20,
+        history_bytes: 48 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
@@ -225,7 +225,7 @@ fn a_write_that_takes_too_long_ends_the_stream() {
     let server = server(Config {
         write_timeout: Duration::from_millis(100),
         queue_bytes: 64 << 20,
-        history_bytes: 128 << 20,
+        history_bytes: 192 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
@@ -291,7 +291,7 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
     const EVENTS: usize = 1_000;
     // A history that keeps all that is missed; and one that keeps little, so that nothing but a
     // queue could keep the rest: what both hold is in memory once.
-    for (history, is_complete) in [(64 << 20, true), (2 << 20, false)] {
+    for (history, is_complete) in [(64 << 20, true), (3 << 20, false)] {
         let history_bytes = history.to_string();
         let program = Program::start(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
         let address = program.address;
@@ -410,7 +410,7 @@ fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
     let server = server(Config {
         write_timeout,
         queue_bytes: 64 << 20,
-        history_bytes: 128 << 20,
+        history_bytes: 192 << 20,
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");

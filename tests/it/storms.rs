@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tiny_sse::{Config, Overload};
 
-use crate::kit::{Stream, config, get, request, server};
+use crate::kit::{Raw, Stream, config, request, server};
 
 /// The `retry:` fields of a stream so far, in milliseconds.
 fn retries(bytes: &[u8]) -> Vec<u64> {
@@ -71,7 +71,11 @@ fn one_client_too_many_is_refused_or_on_request_told_to_come_back() {
         });
         let address = server.local_addr();
         let mut first = Stream::subscribe(address, "/events");
-        let answer = get(address, "/events");
+        let mut raw = Raw::connect(address);
+        raw.send("GET /events HTTP/1.1\r\nHost: test\r\n\r\n");
+        let answer = raw.answer();
+        let is_last = answer.field("connection") == Some("close");
+        assert_eq!(is_last, overload == Overload::Retry, "{answer:?}");
         match overload {
             Overload::Refuse => {
                 assert_eq!(
