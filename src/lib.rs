@@ -83,7 +83,8 @@
 //! 6. `console/`: the browser's side. `sse-client.js` and `use-sse.js` are to be copied; the page is
 //!    what `GET /` shows. The feature `console`, on by default, makes them part of the library.
 //!
-//! `config.rs` has every number, with its reason.
+//! `config.rs` has every number, with its reason. The program's `demo/` is six uses of all this, each
+//! a file to copy.
 
 #![forbid(unsafe_code)]
 

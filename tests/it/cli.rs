@@ -212,6 +212,8 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--lgo=info"], &["--lgo", "--log"]),
         (&["--graze", "5s"], &["--graze", "--grace"]),
         (&["serv"], &["serv", "serve"]),
+        (&["dmeo"], &["dmeo", "demo"]),
+        (&["--log=off", "demo"], &["demo must be the first word"]),
         (&["sreve", "--log=off"], &["sreve", "serve"]),
         // Far ones.
         (&["--frobnicate"], &["--frobnicate", "--help"]),

@@ -30,11 +30,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// A command may be the first of the options.
     #[track_caller]
     pub fn start(options: &[&str]) -> Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
-            .args(["--listen", "127.0.0.1:0"])
             .args(options)
+            .args(["--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");

@@ -10,6 +10,7 @@ mod connections;
 mod console;
 mod crash;
 mod crowd;
+mod demo;
 mod disk;
 mod endpoints;
 mod handoff;

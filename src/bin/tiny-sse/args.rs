@@ -24,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) listen: String,
     /// The least important lines that are logged; `None` logs nothing.
     pub(crate) log: Option<Level>,
+    /// Whether the six uses are served too.
+    pub(crate) demo: bool,
     pub(crate) config: Config,
 }
 
@@ -32,6 +34,7 @@ impl Default for Options {
         Options {
             listen: "127.0.0.1:8080".into(),
             log: Some(Level::Warn),
+            demo: false,
             config: Config::default(),
         }
     }
@@ -267,9 +270,12 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, St
                 )));
             }
             "serve" if is_first => {}
+            "demo" if is_first => options.demo = true,
+            "serve" | "demo" => return Err(format!("{word} must be the first word")),
             _ => {
                 let Some(option) = word.strip_prefix("--") else {
-                    return Err(unknown("command", &word, ["serve", "help"].into_iter()));
+                    let commands = ["serve", "demo", "help"];
+                    return Err(unknown("command", &word, commands.into_iter()));
                 };
                 let (name, value) = match option.split_once('=') {
                     Some((name, value)) => (name, Some(value.to_owned())),
@@ -333,7 +339,7 @@ fn distance(from: &str, to: &str) -> usize {
 
 fn help() -> String {
     let mut text = format!(
-        "tiny-sse {}: a Server-Sent Events server\n\nusage: tiny-sse [serve] [--OPTION VALUE | --OPTION=VALUE]...\n\n",
+        "tiny-sse {}: a Server-Sent Events server\n\nusage: tiny-sse [serve | demo] [--OPTION VALUE | --OPTION=VALUE]...\n\n  demo                    serve, with six example uses in front\n\n",
         env!("CARGO_PKG_VERSION")
     );
     let mut defaults = Options::default();

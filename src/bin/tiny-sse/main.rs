@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the machine said no, 2 the command line is wrong.
 
 mod args;
+mod demo;
 mod system;
 
 use std::io::{self, Write};
@@ -11,8 +12,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use args::{Command, Options};
+use demo::{Threads, Uses};
 use tiny_sse::wire::date;
-use tiny_sse::{Config, Level, Report, Server};
+use tiny_sse::{Config, Level, Report, Running, Server};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
@@ -38,6 +40,7 @@ fn serve(options: Options) -> Result<(), String> {
     let Options {
         listen,
         log,
+        demo,
         config,
     } = options;
     // ORDER: before the first thread, because threads inherit what is blocked.
@@ -58,17 +61,36 @@ fn serve(options: Options) -> Result<(), String> {
     let listener = TcpListener::bind(&*listen).map_err(cannot)?;
     system::raise_backlog(&listener).map_err(cannot)?;
     let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
-    let running = server
-        .spawn()
-        .map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(running.local_addr());
+    let (running, threads) =
+        spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
+    greet(running.local_addr(), demo);
     let signal = signals.wait();
     signals.exit_at_the_next();
     say(format_args!(
         "tiny-sse: {signal}: closing; once more to end at once"
     ));
     running.shutdown();
+    for thread in threads {
+        // A panic in it has been reported by std.
+        let _ = thread.join();
+    }
     Ok(())
+}
+
+/// Serves, with the six uses in front or without, and answers the threads to be joined at the end.
+fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
+    let mut threads = Threads::new();
+    let uses = if demo {
+        Some(Uses::start(server.hub(), &mut threads)?)
+    } else {
+        None
+    };
+    // One handler for both: each would be a server of its own, in the binary.
+    let running = server.spawn_with(move |request, api| match &uses {
+        Some(uses) => uses.answer(request, api),
+        None => api.answer(request),
+    })?;
+    Ok((running, threads))
 }
 
 /// Best effort: `eprintln!` would panic where nobody reads standard error any more.
@@ -77,7 +99,7 @@ fn say(line: std::fmt::Arguments<'_>) {
 }
 
 /// What a person does next.
-fn greet(address: SocketAddr) {
+fn greet(address: SocketAddr, demo: bool) {
     let mut reachable = address;
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -85,10 +107,13 @@ fn greet(address: SocketAddr) {
         _ => {}
     }
     let url = format!("http://{reachable}");
-    let text = format!(
+    let mut text = format!(
         "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    curl -d 'hello' {url}/events\n\n",
         env!("CARGO_PKG_VERSION")
     );
+    if demo {
+        text += &demo::list(&url);
+    }
     // Best effort: a server is no worse for a standard output that is closed.
     let _ = io::stdout().write_all(text.as_bytes());
 }

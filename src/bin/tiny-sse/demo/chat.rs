@@ -1,0 +1,56 @@
+//! Chat: a room is a topic, so the history of the hub is the history of the room. Who comes with a
+//! cursor gets what was said meanwhile, and with `?last_event_id=earliest` all that is retained.
+
+use tiny_sse::http::{Request, Response};
+use tiny_sse::wire::json::quoted;
+use tiny_sse::{Hub, Topic};
+
+use super::{answer, body, event, now};
+
+/// LIMIT: characters of a name.
+const USER: usize = 40;
+
+/// LIMIT: characters of what is said at once.
+const TEXT: usize = 2000;
+
+/// The rooms. There is nothing to keep of them: a room is there as soon as somebody names it.
+pub(super) struct Chat {
+    hub: Hub,
+}
+
+/// The name of a room's topic; whether it can be one depends on the room.
+pub(super) fn topic_of(room: &str) -> String {
+    format!("demo/chat/{room}")
+}
+
+impl Chat {
+    pub(super) fn new(hub: &Hub) -> Chat {
+        Chat { hub: hub.clone() }
+    }
+
+    /// Publishes what somebody says in a room.
+    pub(super) fn say(&self, request: &Request, room: &str) -> Response {
+        let topic = match Topic::new(&topic_of(room)) {
+            Ok(topic) => topic,
+            Err(error) => return Response::error(400, error),
+        };
+        match message(request) {
+            Ok(data) => answer(self.hub.publish(event("message", &topic, data))),
+            Err(what) => Response::error(400, what),
+        }
+    }
+}
+
+/// The data of the event, made anew: what else the sender wrote does not get through, and the time
+/// is the server's.
+fn message(request: &Request) -> Result<String, String> {
+    let object = body::object(request)?;
+    let user = body::text(&object, "user", USER)?;
+    let text = body::text(&object, "text", TEXT)?;
+    Ok(format!(
+        r#"{{"user":{},"text":{},"at":"{}"}}"#,
+        quoted(&user),
+        quoted(&text),
+        now()
+    ))
+}

@@ -1,0 +1,46 @@
+//! A live feed: `post`s as they are written. Here a script writes them, and each says so.
+
+use std::io;
+use std::time::Duration;
+
+use tiny_sse::Hub;
+use tiny_sse::wire::json::quoted;
+
+use super::turns::Turns;
+use super::{Threads, event, now, topic};
+
+const EVERY: Duration = Duration::from_secs(3);
+
+const AUTHORS: [&str; 5] = ["Anna", "Борис", "Chidi", "Dörte", "恵美"];
+
+/// As many as make all pairs with the authors before one comes again.
+const TEXTS: [&str; 7] = [
+    "The tram is late again 🚋",
+    "Who has a spare bicycle for Saturday?",
+    "Fresh bread at the corner, go now",
+    "I read the specification of event streams. It fits on a page.",
+    "Снег! ❄️",
+    "The library is open until ten tonight",
+    "Found: one blue glove",
+];
+
+pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
+    let topic = topic("demo/feed");
+    let (to, mut number) = (topic.clone(), 0);
+    let turn = move || {
+        number += 1;
+        vec![event("post", &to, post(number))]
+    };
+    Turns::start("feed", hub, &topic, EVERY, Box::new(turn), threads)
+}
+
+fn post(number: usize) -> String {
+    let author = AUTHORS[number % AUTHORS.len()];
+    let text = TEXTS[number % TEXTS.len()];
+    format!(
+        r#"{{"number":{number},"author":{},"text":{},"at":"{}","simulated":true}}"#,
+        quoted(author),
+        quoted(text),
+        now()
+    )
+}

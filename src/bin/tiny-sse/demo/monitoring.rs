@@ -1,0 +1,183 @@
+//! Monitoring: the `metrics` of this machine, as the kernel has them in `/proc`: load, memory, and
+//! what goes through the network. Nothing is made up: where there is no `/proc`, the event says so.
+
+use std::fs::read_to_string;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tiny_sse::Hub;
+use tiny_sse::wire::json::quoted;
+
+use super::turns::Turns;
+use super::{Threads, event, now, topic};
+
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Between the two readings of a first rate: nobody has listened before, so there is only one.
+const SAMPLE: Duration = Duration::from_millis(200);
+
+pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
+    let topic = topic("demo/metrics");
+    let (to, mut last) = (topic.clone(), None);
+    let turn = move || {
+        let data = measure(&mut last)
+            .unwrap_or_else(|why| format!(r#"{{"at":"{}","error":{}}}"#, now(), quoted(&why)));
+        vec![event("metrics", &to, data)]
+    };
+    Turns::start("monitoring", hub, &topic, EVERY, Box::new(turn), threads)
+}
+
+/// All of it, as JSON; or why not.
+fn measure(last: &mut Option<Reading>) -> Result<String, String> {
+    let load = load(&read("/proc/loadavg")?)?;
+    let memory = memory(&read("/proc/meminfo")?)?;
+    let (cpus, network) = (cpus(&read("/proc/stat")?), rates(last)?);
+    Ok(format!(
+        r#"{{"at":"{}","cpus":{cpus},"load":{load},"memory":{memory},"network":{network}}}"#,
+        now()
+    ))
+}
+
+fn read(path: &str) -> Result<String, String> {
+    read_to_string(path).map_err(|error| format!("{path} cannot be read: {}", error.kind()))
+}
+
+/// `0.52 0.58 0.59 2/345 6789`: the load of 1, 5 and 15 minutes comes first, in the digits of JSON.
+fn load(loadavg: &str) -> Result<String, String> {
+    let numbers: Vec<&str> = loadavg.split(' ').take(3).collect();
+    let is_number = |text: &&str| {
+        text.bytes()
+            .all(|byte| byte == b'.' || byte.is_ascii_digit())
+    };
+    if numbers.len() == 3 && numbers.iter().all(is_number) {
+        Ok(format!("[{}]", numbers.join(",")))
+    } else {
+        Err(format!("/proc/loadavg is {loadavg:?}"))
+    }
+}
+
+/// A line for all of them, `cpu  4705 …`, and then one for each, `cpu0 1393 …`.
+fn cpus(stat: &str) -> usize {
+    let lines = stat.lines().filter(|line| line.starts_with("cpu"));
+    lines.count().saturating_sub(1)
+}
+
+/// `MemTotal:        8010476 kB`, a line each. What is available is not what is free: caches count.
+fn memory(meminfo: &str) -> Result<String, String> {
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024)
+            .ok_or_else(|| format!("/proc/meminfo has no {name}"))
+    };
+    let (total, available) = (bytes("MemTotal:")?, bytes("MemAvailable:")?);
+    Ok(format!(r#"{{"total":{total},"available":{available}}}"#))
+}
+
+/// What had gone through the network at a moment.
+struct Reading {
+    at: Instant,
+    received: u64,
+    sent: u64,
+}
+
+/// The network now, and how fast it went since the last turn.
+fn rates(last: &mut Option<Reading>) -> Result<String, String> {
+    // An old reading would give the mean of a silence.
+    let fresh = last.take().filter(|last| last.at.elapsed() < 2 * EVERY);
+    let before = match fresh {
+        Some(before) => before,
+        None => {
+            let before = Reading::now()?;
+            thread::sleep(SAMPLE);
+            before
+        }
+    };
+    let now = Reading::now()?;
+    let ms = now.at.duration_since(before.at).as_millis().max(1) as u64;
+    // An interface that has gone takes its bytes with it: then nothing is known, and 0 is said.
+    let rate = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
+    let data = format!(
+        r#"{{"received":{},"sent":{},"received_per_second":{},"sent_per_second":{}}}"#,
+        now.received,
+        now.sent,
+        rate(before.received, now.received),
+        rate(before.sent, now.sent)
+    );
+    *last = Some(now);
+    Ok(data)
+}
+
+impl Reading {
+    fn now() -> Result<Reading, String> {
+        let (received, sent) = network(&read("/proc/net/dev")?);
+        Ok(Reading {
+            at: Instant::now(),
+            received,
+            sent,
+        })
+    }
+}
+
+/// `  eth0: 1234 …`: behind the name eight numbers of what came in, and eight of what went out,
+/// bytes first. The sum of all interfaces but the machine's own.
+fn network(dev: &str) -> (u64, u64) {
+    let mut sum = (0u64, 0u64);
+    for (name, numbers) in dev.lines().filter_map(|line| line.split_once(':')) {
+        let numbers: Vec<u64> = numbers
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        if name.trim_ascii() != "lo" && numbers.len() > 8 {
+            sum = (sum.0 + numbers[0], sum.1 + numbers[8]);
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_becomes_json() {
+        assert_eq!(
+            load("0.52 0.58 12.59 2/345 6789\n").unwrap(),
+            "[0.52,0.58,12.59]"
+        );
+        assert_eq!(cpus("cpu  3 4\ncpu0 1 2\ncpu1 2 2\nintr 5\n"), 2);
+        let meminfo = "MemTotal:        8010476 kB\nMemFree:  1 kB\nMemAvailable:    4993324 kB\n";
+        assert_eq!(
+            memory(meminfo).unwrap(),
+            r#"{"total":8202727424,"available":5113163776}"#
+        );
+        let dev = "Inter-|   Receive       |  Transmit\n face |bytes  packets|bytes packets\n    lo: 99 1 0 0 0 0 0 0 99 1 0 0 0 0 0 0\n  eth0: 1000 5 0 0 0 0 0 0 200 3 0 0 0 0 0 0\nwlan0:30 1 0 0 0 0 0 0 4 1 0 0 0 0 0 0\n";
+        assert_eq!(network(dev), (1030, 204));
+    }
+
+    #[test]
+    fn what_is_not_as_expected_is_said() {
+        assert!(load("").unwrap_err().contains("/proc/loadavg is \"\""));
+        assert!(
+            memory("MemTotal: 1 kB\n")
+                .unwrap_err()
+                .contains("MemAvailable:")
+        );
+        assert!(
+            read("/proc/nowhere")
+                .unwrap_err()
+                .starts_with("/proc/nowhere cannot be read: ")
+        );
+    }
+
+    #[test]
+    fn a_first_rate_has_two_readings_too() {
+        let mut last = None;
+        if read("/proc/net/dev").is_ok() {
+            let first = rates(&mut last).unwrap();
+            assert!(first.contains("\"received_per_second\":"), "{first}");
+            assert!(last.is_some());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! SHA-256, so that the work of `process.rs` is real work. By FIPS 180-4, a section a function.
+
+/// SPEC: 4.2.2: the fractions of the cube roots of the first 64 primes.
+const K: [u32; 64] = [
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+];
+
+/// A hash in the making.
+pub(super) struct Sha256 {
+    state: [u32; 8],
+    block: [u8; 64],
+    /// Bytes of the block that have come; fewer than all of them between two calls.
+    filled: usize,
+    /// Bytes that have come at all.
+    length: u64,
+}
+
+impl Sha256 {
+    /// SPEC: 5.3.3: the fractions of the square roots of the first 8 primes.
+    pub(super) fn new() -> Sha256 {
+        Sha256 {
+            state: [
+                0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
+                0x5be0cd19,
+            ],
+            block: [0; 64],
+            filled: 0,
+            length: 0,
+        }
+    }
+
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(64 - self.filled));
+            self.block[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            if self.filled == 64 {
+                self.compress();
+                self.filled = 0;
+            }
+            bytes = later;
+        }
+    }
+
+    /// The hash, in hexadecimal.
+    ///
+    /// SPEC: 5.1.1: a bit, zeros, and the length in bits as the end of the last block.
+    pub(super) fn finish(mut self) -> String {
+        let bits = self.length * 8;
+        self.update(&[0x80]);
+        let zeros = (64 + 56 - self.filled) % 64;
+        self.update(&[0; 64][..zeros]);
+        self.update(&bits.to_be_bytes());
+        self.state.map(|word| format!("{word:08x}")).concat()
+    }
+
+    /// SPEC: 6.2.2, and for the sums 4.1.2.
+    fn compress(&mut self) {
+        let mut w = [0u32; 64];
+        for (word, bytes) in w.iter_mut().zip(self.block.chunks_exact(4)) {
+            *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        for t in 16..64 {
+            let (x, y) = (w[t - 15], w[t - 2]);
+            let s0 = x.rotate_right(7) ^ x.rotate_right(18) ^ x >> 3;
+            let s1 = y.rotate_right(17) ^ y.rotate_right(19) ^ y >> 10;
+            w[t] = s1
+                .wrapping_add(w[t - 7])
+                .wrapping_add(s0)
+                .wrapping_add(w[t - 16]);
+        }
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = self.state;
+        for (k, w) in K.iter().zip(w) {
+            let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+            let ch = e & f ^ !e & g;
+            let t1 = h
+                .wrapping_add(s1)
+                .wrapping_add(ch)
+                .wrapping_add(*k)
+                .wrapping_add(w);
+            let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+            let maj = a & b ^ a & c ^ b & c;
+            (h, g, f, e) = (g, f, e, d.wrapping_add(t1));
+            (d, c, b, a) = (c, b, a, t1.wrapping_add(s0).wrapping_add(maj));
+        }
+        for (word, add) in self.state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+            *word = word.wrapping_add(add);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(parts: &[&[u8]]) -> String {
+        let mut hash = Sha256::new();
+        parts.iter().for_each(|part| hash.update(part));
+        hash.finish()
+    }
+
+    /// The examples of FIPS 180-2, B, and NIST's for the empty message.
+    #[test]
+    fn the_vectors_of_the_standard() {
+        for (message, expected) in [
+            (
+                &b""[..],
+                "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            ),
+            (
+                b"abc",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+            (
+                b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+            (
+                &[b'a'; 1_000_000],
+                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+            ),
+        ] {
+            assert_eq!(hash(&[message]), expected, "{} bytes", message.len());
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_how_the_bytes_come() {
+        let bytes: Vec<u8> = (0..300u32).map(|n| n as u8).collect();
+        let whole = hash(&[&bytes]);
+        for cut in 0..=bytes.len() {
+            let (left, right) = bytes.split_at(cut);
+            assert_eq!(hash(&[left, right]), whole, "cut at {cut}");
+        }
+    }
+}

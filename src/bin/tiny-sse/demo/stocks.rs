@@ -1,0 +1,110 @@
+//! Prices: `price_update`s of a few symbols. They are a random walk, and each says that it is
+//! simulated.
+//!
+//! Prices are whole cents: a sum of floats would drift away from what was shown.
+
+use std::io;
+use std::time::Duration;
+
+use tiny_sse::Hub;
+
+use super::turns::Turns;
+use super::{Threads, event, hundredths, now, topic};
+
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The same walk in every run.
+const SEED: u64 = 2026;
+
+/// Each symbol, and where it begins, in cents.
+const SYMBOLS: [(&str, i64); 4] = [
+    ("TINY", 10_000),
+    ("CRAB", 4_250),
+    ("WIRE", 725),
+    ("HUBS", 31_000),
+];
+
+pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
+    let topic = topic("demo/stocks");
+    let (to, mut random) = (topic.clone(), Random(SEED));
+    let mut prices = SYMBOLS.map(|(symbol, open)| Price::new(symbol, open));
+    let turn = move || {
+        let walk = |price: &mut Price| event("price_update", &to, price.walk(&mut random));
+        prices.iter_mut().map(walk).collect()
+    };
+    Turns::start("stocks", hub, &topic, EVERY, Box::new(turn), threads)
+}
+
+/// What a symbol costs, in cents.
+struct Price {
+    symbol: &'static str,
+    open: i64,
+    now: i64,
+}
+
+impl Price {
+    fn new(symbol: &'static str, open: i64) -> Price {
+        Price {
+            symbol,
+            open,
+            now: open,
+        }
+    }
+
+    /// One step, of up to one in a hundred either way, and what it led to.
+    fn walk(&mut self, random: &mut Random) -> String {
+        let most = (self.now / 100).max(1);
+        let step = random.below(2 * most as u64 + 1) as i64 - most;
+        let price = (self.now + step).max(1);
+        let change = price - self.now;
+        self.now = price;
+        format!(
+            r#"{{"symbol":"{}","price":{},"change":{},"open":{},"at":"{}","simulated":true}}"#,
+            self.symbol,
+            hundredths(price),
+            hundredths(change),
+            hundredths(self.open),
+            now()
+        )
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): small, and random enough for prices.
+struct Random(u64);
+
+impl Random {
+    /// A number from 0 to `end`, without `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ z >> 31) % end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_takes_small_steps_and_never_reaches_zero() {
+        let (mut random, mut price) = (Random(SEED), Price::new("X", 3));
+        for _ in 0..10_000 {
+            let before = price.now;
+            let data = price.walk(&mut random);
+            assert!(price.now >= 1, "{data}");
+            assert!(
+                (price.now - before).abs() <= (before / 100).max(1),
+                "{data}"
+            );
+        }
+    }
+
+    #[test]
+    fn cents_are_written_as_fractions() {
+        for (cents, text) in [(0, "0.00"), (5, "0.05"), (-12, "-0.12"), (10_150, "101.50")] {
+            assert_eq!(hundredths(cents), text);
+        }
+    }
+}
