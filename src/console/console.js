@@ -224,7 +224,7 @@ class Minute {
 }
 
 const minutes = { events: new Minute(), clients: new Minute(), latency: new Minute(), worst: new Minute() };
-const second = { events: 0, latencies: [] };
+const second = { began: now(), events: 0, latencies: [] };
 
 function caption(id, text) {
   $(`${id}-now`).textContent = text;
@@ -233,19 +233,21 @@ function caption(id, text) {
 }
 
 function turnSecond() {
-  minutes.events.push(second.events);
+  // Browsers slow the timers of a hidden page down: what was not measured is a hole.
+  const elapsed = Math.max(1, Math.min(SECONDS, Math.round((now() - second.began) / 1000)));
+  for (let i = 1; i < elapsed; i += 1) Object.values(minutes).forEach((minute) => minute.push(null));
+  minutes.events.push(second.events / elapsed);
   minutes.clients.push(server?.active_connections ?? null);
   minutes.latency.push(second.latencies.length ? median(second.latencies) : null);
   minutes.worst.push(second.latencies.length ? Math.max(...second.latencies) : null);
-  second.events = 0;
-  second.latencies = [];
+  Object.assign(second, { began: now(), events: 0, latencies: [] });
   drawCharts();
 }
 
 function drawCharts() {
   if (shown !== 'events') return;
   const { events, clients, latency, worst } = minutes;
-  caption('chart-events', count(events.values.at(-1) ?? 0));
+  caption('chart-events', count(Math.round(events.values.at(-1) ?? 0)));
   caption('chart-clients', server ? count(server.active_connections) : '–');
   const known = latency.known();
   caption('chart-latency', known.length ? `${millis(known.at(-1))}, worst ${millis(Math.max(...worst.known()))}` : 'none yet');
@@ -295,6 +297,7 @@ function openClient(cursor) {
   line.client = client;
   client
     .on('state', () => line.client === client && showStates())
+    .on('open', () => line.client === client && $('verdict').dataset.kind && say($('verdict'), 'Open again.', 'ok'))
     .on('recovery', (told) => line.client === client && showVerdict(told))
     .on('error', (problem) => line.client === client && showProblem(problem))
     .on('*', (_, event) => line.client === client && arrive(event));
@@ -331,6 +334,16 @@ function resume() {
   showStates();
 }
 
+// A page that nobody sees gives one of its two connections to those that are seen: with three pages
+// of this kind the six would be gone. The EventSource goes on behind the cursor when it is seen again.
+let asleep = 0;
+function sleepUnseen() {
+  clearTimeout(asleep);
+  if (line.cut) return;
+  if (document.hidden) asleep = setTimeout(() => line.native.close(), 10_000);
+  else if (line.native.readyState === EventSource.CLOSED) openNative(line.client.lastEventId);
+}
+
 const GAPS = {
   evicted: 'the cursor is older than the history that the server keeps',
   unknown: 'the server never gave out this cursor',
@@ -340,7 +353,9 @@ const GAPS = {
 function showVerdict(told) {
   if (told === null || typeof told !== 'object') return;
   const missed = `${count(told.replayed)} event${told.replayed === 1 ? '' : 's'}`;
-  if (told.complete) {
+  if (told.recovered_from === 'earliest') {
+    say($('verdict'), `From the beginning of what the server keeps: ${missed}.`, 'ok');
+  } else if (told.complete) {
     say($('verdict'), told.replayed ? `Resumed after ${told.recovered_from}: ${missed} came while the line was cut, and nothing is missing.` : `Resumed after ${told.recovered_from}: nothing was missed.`, 'ok');
   } else {
     say($('verdict'), `Resumed with a gap: ${GAPS[told.reason] ?? told.reason}. All that is kept was sent again: ${missed}.`, 'bad');
@@ -412,10 +427,7 @@ const drawEvents = eachFrame(() => {
   const kept = new Set(table.entries);
   const added = fresh.filter((entry) => kept.has(entry) && matches(entry)).map(eventRow).reverse();
   rows.prepend(...added);
-  for (const row of [...rows.children].reverse()) {
-    if (kept.has(row.entry)) break;
-    row.remove();
-  }
+  while (rows.lastElementChild && !kept.has(rows.lastElementChild.entry)) rows.lastElementChild.remove();
 });
 
 function redrawEvents() {
@@ -519,7 +531,9 @@ function time({ id, hasOwnId, data }, at) {
 
 function timeOwn(id, begun) {
   if (own.arrived.has(id)) second.latencies.push(own.arrived.get(id) - begun);
-  else if (own.begun.size < 1000) own.begun.set(id, begun);
+  else own.begun.set(id, begun);
+  // What the filter of topics keeps from this page never arrives: the oldest is forgotten.
+  if (own.begun.size > 1000) own.begun.delete(own.begun.keys().next().value);
 }
 
 // ---- events: publishing ---------------------------------------------------------------------------
@@ -623,15 +637,19 @@ function headOf(response) {
 // ---- clients: what /stats tells, each second -------------------------------------------------------
 
 let server = null;
+let asking = false;
 
 async function askStats() {
+  if (asking) return;
   // Not while the server is known to be away: each failure would be an error in the browser's log.
   const away = !line.cut && line.client && line.client.state !== 'OPEN';
   if (document.hidden || away) {
     if (away) $('server-line').textContent = 'the server does not answer';
     return;
   }
+  asking = true;
   const got = await ask('GET', shown === 'clients' ? '/stats?clients=1' : '/stats');
+  asking = false;
   if (!got.ok) {
     server = null;
     $('server-line').textContent = reason(got);
@@ -1163,10 +1181,9 @@ function enter(panel) {
   } else if (panel === 'compare') {
     drawMarks();
     drawComparison();
-  } else if (demoMissing) {
-    missing(panel);
   } else {
-    uses[panel].enter();
+    missing(panel, demoMissing);
+    if (!demoMissing) uses[panel].enter();
   }
 }
 
@@ -1186,6 +1203,7 @@ const prevented = (run) => (event) => { event.preventDefault(); run(); };
 
 for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
 on('tabs', 'keydown', onTabKey);
+document.addEventListener('visibilitychange', sleepUnseen);
 on('cut', 'click', cut);
 on('resume', 'click', resume);
 on('subscribe', 'submit', prevented(subscribe));
