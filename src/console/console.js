@@ -167,8 +167,8 @@ function round(value) {
   return power * [1, 2, 5, 10].find((step) => step * power >= value * 0.9999);
 }
 
-/** Lines over the last minute. A series is `{ values, colour, fill }`; a hole in it is null. */
-function plot(canvas, series, { least = 1, label = String, bare = false } = {}) {
+/** Lines of the newest points. A series is `{ values, colour, fill, faint }`; a hole in it is null. */
+function plot(canvas, series, { least = 1, label = String, bare = false, points = SECONDS } = {}) {
   const on = sheet(canvas);
   if (!on) return;
   const { pen, width, height } = on;
@@ -186,8 +186,9 @@ function plot(canvas, series, { least = 1, label = String, bare = false } = {}) 
     pen.fillStyle = colour('quiet');
     pen.fillText(label(top), 0, 9);
   }
-  for (const { values, colour: name, fill } of series) {
-    const step = width / (SECONDS - 1);
+  for (const { values: all, colour: name, fill, faint } of series) {
+    const values = all.slice(-points);
+    const step = width / (points - 1);
     const x = (i) => width - (values.length - 1 - i) * step;
     pen.strokeStyle = pen.fillStyle = colour(name);
     pen.lineWidth = 1.5;
@@ -201,7 +202,9 @@ function plot(canvas, series, { least = 1, label = String, bare = false } = {}) 
       pen.beginPath();
       part.forEach(([px, py], i) => (i ? pen.lineTo(px, py) : pen.moveTo(px, py)));
       if (part.length === 1) pen.arc(Math.min(part[0][0], width - 2), part[0][1], 1, 0, 7);
+      pen.globalAlpha = faint ? 0.4 : 1;
       pen.stroke();
+      pen.globalAlpha = 1;
       if (fill && part.length > 1) {
         pen.lineTo(part.at(-1)[0], floor);
         pen.lineTo(part[0][0], floor);
@@ -253,7 +256,7 @@ function drawCharts() {
   caption('chart-latency', known.length ? `${millis(known.at(-1))}, worst ${millis(Math.max(...worst.known()))}` : 'none yet');
   plot($('chart-events'), [{ values: events.values, colour: 'a', fill: true }], { least: 5 });
   plot($('chart-clients'), [{ values: clients.values, colour: 'c', fill: true }], { least: 5 });
-  plot($('chart-latency'), [{ values: worst.values, colour: 'grid', fill: true }, { values: latency.values, colour: 'b' }], { least: 2, label: millis });
+  plot($('chart-latency'), [{ values: worst.values, colour: 'b', fill: true, faint: true }, { values: latency.values, colour: 'b' }], { least: 2, label: millis });
 }
 
 // ---- the line: an EventSource and an SSEClient on the same address --------------------------------
@@ -381,6 +384,7 @@ function showStates() {
   $('native-count').textContent = `${count(line.heard.native)} event${line.heard.native === 1 ? '' : 's'}, of ${line.names.size} names it listens to`;
   $('client-count').textContent = `${count(line.heard.client)} event${line.heard.client === 1 ? '' : 's'}, of every name`;
   $('cursor').textContent = visible(line.client?.lastEventId || line.cursor || 'none yet');
+  $('line').toggleAttribute('data-cut', line.cut);
   $('cut').disabled = line.cut;
   $('resume').disabled = !line.cut;
 }
@@ -550,8 +554,8 @@ async function publish(event) {
       const begun = now();
       const got = await ask('POST', address('/events', { topic, event: name, id }), data.replaceAll('{n}', n));
       if (!got.ok) return say(answer, reason(got), 'bad');
-      timeOwn(got.body.id, begun);
       if (line.cut) line.published += 1;
+      else timeOwn(got.body.id, begun);
       const whole = `${got.status} · id ${got.body.id} · ${count(got.body.recipients)} recipient${got.body.recipients === 1 ? '' : 's'} · ${millis(now() - begun)}`;
       say(answer, times > 1 ? `${n} of ${times}: ${whole}` : whole, 'ok');
     }
@@ -987,7 +991,7 @@ function putFirst(list, item, most = 50) {
 const shortTime = (at) => (Number.isNaN(Date.parse(at)) ? '' : new Date(at).toTimeString().slice(0, 8));
 
 function byline(...parts) {
-  return el('p', { class: 'quiet' }, ...parts.filter(Boolean).map((part) => (part instanceof Node ? part : el('span', { text: visible(part) }))));
+  return el('p', { class: 'quiet by' }, ...parts.filter(Boolean).map((part) => (part instanceof Node ? part : el('span', { text: visible(part) }))));
 }
 
 /** Sends JSON, and shows what went wrong, if it did. */
@@ -1017,7 +1021,7 @@ const uses = {
     async send(event) {
       event.preventDefault();
       const got = await sendJson('/api/notifications', { text: $('notifications-text').value, level: $('notifications-level').value }, $('notifications-answer'));
-      if (got.ok) $('notifications-text').value = '';
+      if (got.ok) $('notifications-form').reset();
     },
   },
 
@@ -1054,9 +1058,9 @@ const uses = {
     },
     draw() {
       const { load, memory, received, sent } = this.series;
-      plot($('monitoring-load'), [{ values: load.values, colour: 'a', fill: true }], { least: 1 });
-      plot($('monitoring-memory'), [{ values: memory.values, colour: 'c', fill: true }], { least: 1, label: (part) => `${Math.round(part * 100)} %` });
-      plot($('monitoring-network'), [{ values: received.values, colour: 'a' }, { values: sent.values, colour: 'b' }], { least: 1000, label: (n) => `${bytes(n)}/s` });
+      plot($('monitoring-load'), [{ values: load.values, colour: 'a', fill: true }], { least: 1, points: 24 });
+      plot($('monitoring-memory'), [{ values: memory.values, colour: 'c', fill: true }], { least: 1, points: 24, label: (part) => `${Math.round(part * 100)} %` });
+      plot($('monitoring-network'), [{ values: received.values, colour: 'a' }, { values: sent.values, colour: 'b' }], { least: 1000, points: 24, label: (n) => `${bytes(n)}/s` });
     },
   },
 
@@ -1108,14 +1112,15 @@ const uses = {
     draw: eachFrame(() => {
       const items = [...uses.prices.known.values()];
       update($('prices-rows'), items, 'symbol', ({ symbol }) => el('tr', {}, el('th', { scope: 'row', text: visible(symbol) }),
-        el('td', { class: 'num' }), el('td', { class: 'num' }), el('td', {}, el('canvas', { class: 'spark', ariaHidden: 'true' }))),
+        ...[1, 2, 3].map(() => el('td', { class: 'num' })), el('td', {}, el('canvas', { class: 'spark', ariaHidden: 'true' }))),
       (row, { price, change, open, minute }) => {
         const sign = change > 0 ? 'up' : change < 0 ? 'down' : '';
         row.cells[1].textContent = price.toFixed(2);
-        row.cells[2].textContent = `${{ up: '▲ +', down: '▼ ' }[sign] ?? ''}${change.toFixed(2)} (${((price / open - 1) * 100).toFixed(1)} % since the start)`;
+        row.cells[2].textContent = `${{ up: '▲ +', down: '▼ −' }[sign] ?? ''}${Math.abs(change).toFixed(2)}`;
+        row.cells[3].textContent = `${((price / open - 1) * 100).toFixed(1)} %`.replace('-', '−');
         row.cells[2].className = `num ${sign}`;
         const [low, high] = [Math.min(...minute.values), Math.max(...minute.values)];
-        plot(row.querySelector('canvas'), [{ values: minute.values.map((value) => (value - low) / (high - low || 1)), colour: 'a' }], { least: 1, bare: true });
+        plot(row.querySelector('canvas'), [{ values: minute.values.map((value) => (value - low) / (high - low || 1)), colour: 'a' }], { least: 1, points: 30, bare: true });
       });
     }),
   },
@@ -1140,7 +1145,7 @@ const uses = {
     async send(event) {
       event.preventDefault();
       const got = await sendJson(`/api/chat/room/${encodeURIComponent(this.room)}/messages`, { user: $('chat-name').value, text: $('chat-text').value }, $('chat-answer'));
-      if (got.ok) $('chat-text').value = '';
+      if (got.ok) $('chat').reset();
     },
   },
 };
