@@ -724,7 +724,7 @@ function tiles(list, items) {
 
 const COMPARED = 'console/compare';
 const WAYS = [
-  { key: 'sse', name: 'Server-Sent Events', colour: 'a', mark: 'circle' },
+  { key: 'sse', name: 'SSE stream', colour: 'a', mark: 'circle' },
   { key: 'long', name: 'Long polling', colour: 'c', mark: 'triangle' },
   { key: 'poll', name: 'Polling', colour: 'b', mark: 'square' },
 ];
@@ -1228,6 +1228,8 @@ on('chat', 'submit', (event) => uses.chat.send(event));
 const name = Math.random().toString(36).slice(2, 6);
 $('subscribe-client').value = `console-${name}`;
 $('chat-name').value = `guest-${name}`;
+// On a small screen the events come first.
+$('subscribe-fold').open = matchMedia('(min-width: 40rem)').matches;
 $('events-curl').textContent = `curl -d hello ${location.origin}/events`;
 $('compare-rows').append(...WAYS.map(comparisonRow));
 
