@@ -16,6 +16,7 @@ import { SSEClient } from './sse-client.js';
 const ROWS = 500;               // events that are kept, and rows at the most
 const WEIGHT = 8 << 20;         // characters of data that are kept in them
 const CLIP = 280;               // characters of an event that show before "show all"
+const PIECE = 2048;             // characters of a long text that are laid out at once
 const RAW = 64 << 10;           // characters of the raw stream that are kept
 const CLIENT_ROWS = 200;        // clients that are listed, those with the most lag
 const SECONDS = 60;             // width of the charts
@@ -58,6 +59,20 @@ function clip(text, length = CLIP) {
   }
   const last = text.charCodeAt(end - 1);
   return end < text.length && last >= 0xd800 && last < 0xdc00 ? text.slice(0, end - 1) : text.slice(0, end);
+}
+
+/** A long text as blocks, each a paragraph that the browser may leave undone until it is seen. */
+function pieces(text) {
+  const parts = [];
+  for (let at = 0, end; at < text.length; at = end) {
+    end = Math.min(at + PIECE, text.length);
+    const lineEnd = end < text.length ? text.slice(at, end).lastIndexOf('\n') : -1;
+    if (lineEnd >= 0) end = at + lineEnd + 1;
+    // Not inside a pair of surrogates, nor in front of what joins the character before it.
+    else for (let i = 0; i < 16 && /[\udc00-\udfff\u200d\ufe0f\u0300-\u036f]/.test(text[end] ?? ''); i += 1) end += 1;
+    parts.push(el('span', { class: 'piece', text: text.slice(at, end) }));
+  }
+  return parts;
 }
 
 const utf8 = new TextEncoder();
@@ -486,7 +501,7 @@ function wholeButton(entry, text) {
     button.previousSibling.textContent = open ? '… ' : ' ';
     text.classList.toggle('all', !open);
     text.tabIndex = open ? -1 : 0;
-    text.textContent = visible(open ? clip(entry.data) : entry.data);
+    text.replaceChildren(...(open ? [visible(clip(entry.data))] : pieces(visible(entry.data))));
   });
   return button;
 }
@@ -621,13 +636,12 @@ const drawRaw = eachFrame(() => {
   const follow = page.scrollHeight - page.scrollTop - page.clientHeight < 60;
   const text = raw.pending.length > RAW ? `(…)\n${raw.pending.slice(-RAW)}` : raw.pending;
   raw.pending = '';
-  page.append(visible(text));
+  page.append(...pieces(visible(text)));
   raw.kept += text.length;
   while (raw.kept > RAW && page.childNodes.length > 1) {
-    raw.kept -= page.firstChild.length;
+    raw.kept -= page.firstChild.textContent.length;
     page.firstChild.remove();
   }
-  if (page.childNodes.length > 400) page.normalize();
   if (follow) page.scrollTop = page.scrollHeight;
   $('raw-count').textContent = `a stream of its own, read with fetch: ${count(raw.bytes)} bytes`;
 });
