@@ -277,7 +277,7 @@ function drawCharts() {
 // ---- the line: an EventSource and an SSEClient on the same address --------------------------------
 
 const STATES = ['CONNECTING', 'OPEN', 'CLOSED'];
-const line = { native: null, client: null, cursor: '', cut: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
+const line = { native: null, client: null, cursor: '', cut: false, away: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
 
 const wish = () => ({
   topic: $('subscribe-topics').value.split(/\s+/).filter(Boolean),
@@ -316,7 +316,7 @@ function openClient(cursor) {
   line.client = client;
   client
     .on('state', () => line.client === client && showStates())
-    .on('open', () => line.client === client && $('verdict').dataset.kind && say($('verdict'), 'Open again.', 'ok'))
+    .on('open', () => line.client === client && showOpen())
     .on('recovery', (told) => line.client === client && showVerdict(told))
     .on('error', (problem) => line.client === client && showProblem(problem))
     .on('*', (_, event) => line.client === client && arrive(event));
@@ -326,7 +326,7 @@ function openClient(cursor) {
 
 function subscribe() {
   const cursor = $('subscribe-cursor').value.trim();
-  Object.assign(line, { cut: false, cursor: '', heard: { native: 0, client: 0 } });
+  Object.assign(line, { cut: false, away: false, cursor: '', heard: { native: 0, client: 0 } });
   say($('verdict'), cursor ? 'Asking for what came after the cursor …' : 'Listening from now on. Cut the line, publish something, and resume: the server tells what was missed.');
   openNative(cursor);
   openClient(cursor);
@@ -377,11 +377,19 @@ function showVerdict(told) {
   } else if (told.complete) {
     say($('verdict'), told.replayed ? `Resumed after ${told.recovered_from}: ${missed} came while the line was cut, and nothing is missing.` : `Resumed after ${told.recovered_from}: nothing was missed.`, 'ok');
   } else {
-    say($('verdict'), `Resumed with a gap: ${GAPS[told.reason] ?? told.reason}. All that is kept was sent again: ${missed}.`, 'bad');
+    say($('verdict'), `Resumed with a gap: ${GAPS[told.reason] ?? told.reason}. ${told.replayed ? `All that is kept was sent again: ${missed}` : 'There is nothing that could be sent again'}.`, 'bad');
   }
 }
 
-function showProblem({ message, retryIn, final }) {
+function showOpen() {
+  line.away = false;
+  if ($('verdict').dataset.kind) say($('verdict'), 'Open again.', 'ok');
+}
+
+function showProblem({ kind, message: told, retryIn, final }) {
+  // Other answers, a 503 say, are those of a server that is there.
+  line.away = kind === 'network';
+  const message = line.away ? 'There is no connection to the server' : told;
   say($('verdict'), final ? `${message}. It would be no use to try again.` : `${message}; the next attempt is in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
 }
 
@@ -661,9 +669,8 @@ let asking = false;
 async function askStats() {
   if (asking) return;
   // Not while the server is known to be away: each failure would be an error in the browser's log.
-  const away = !line.cut && line.client && line.client.state !== 'OPEN';
-  if (document.hidden || away) {
-    if (away) $('server-line').textContent = 'the server does not answer';
+  if (document.hidden || line.away) {
+    if (line.away) $('server-line').textContent = 'the server does not answer';
     return;
   }
   asking = true;
@@ -1149,12 +1156,12 @@ const uses = {
       useStream('chat', `/api/chat/room/${encodeURIComponent(this.room)}?last_event_id=earliest`, {
         message({ user, text, at }) {
           if (typeof user !== 'string' || typeof text !== 'string') return;
-          const list = $('chat-list');
-          const follow = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+          const [list, log] = [$('chat-list'), $('chat-log')];
+          const follow = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
           const mine = user === $('chat-name').value;
           list.append(el('li', { class: mine ? 'mine' : '' }, byline(mine ? 'you' : clip(user, 40), shortTime(at)), el('p', { class: 'text', text: visible(clip(text, 2000)), dir: 'auto' })));
           if (list.children.length > 200) list.firstElementChild.remove();
-          if (follow) list.scrollTop = list.scrollHeight;
+          if (follow) log.scrollTop = log.scrollHeight;
         },
       });
     },
