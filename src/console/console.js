@@ -509,7 +509,10 @@ function wholeButton(entry, text) {
     button.textContent = open ? all : 'show less';
     button.previousSibling.textContent = open ? '… ' : ' ';
     text.classList.toggle('all', !open);
-    text.tabIndex = open ? -1 : 0;
+    // A box that scrolls must be reachable without a mouse, and say what it is.
+    if (open) text.removeAttribute('tabindex');
+    else text.tabIndex = 0;
+    Object.assign(text, open ? { role: null, ariaLabel: null } : { role: 'region', ariaLabel: 'The whole data' });
     text.replaceChildren(...(open ? [visible(clip(entry.data))] : pieces(visible(entry.data))));
   });
   return button;
@@ -664,18 +667,22 @@ function headOf(response) {
 // ---- clients: what /stats tells, each second -------------------------------------------------------
 
 let server = null;
-let asking = false;
+let asking = 0;
 
 async function askStats() {
-  if (asking) return;
+  if (asking) {
+    const stuck = now() - asking > 3000 && !document.hidden;
+    if (stuck) $('server-line').textContent = 'waiting for a connection: a browser opens six to a server, and other tabs have them; let them share one';
+    return;
+  }
   // Not while the server is known to be away: each failure would be an error in the browser's log.
   if (document.hidden || line.away) {
     if (line.away) $('server-line').textContent = 'the server does not answer';
     return;
   }
-  asking = true;
+  asking = now();
   const got = await ask('GET', shown === 'clients' ? '/stats?clients=1' : '/stats');
-  asking = false;
+  asking = 0;
   if (!got.ok) {
     server = null;
     $('server-line').textContent = reason(got);
