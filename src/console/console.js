@@ -139,6 +139,15 @@ function say(node, text, kind = '') {
   node.dataset.kind = kind;
 }
 
+/** What the next tab of this page should know; without a word where the browser keeps nothing. */
+function remember(name, value) {
+  try {
+    if (value === undefined) return localStorage.getItem(`tiny-sse ${name}`);
+    localStorage.setItem(`tiny-sse ${name}`, value);
+  } catch { /* Storage is switched off: then each tab begins anew. */ }
+  return null;
+}
+
 /** Runs `draw` once before the next frame, however often it is asked. */
 function eachFrame(draw) {
   let asked = false;
@@ -277,7 +286,7 @@ function drawCharts() {
 // ---- the line: an EventSource and an SSEClient on the same address --------------------------------
 
 const STATES = ['CONNECTING', 'OPEN', 'CLOSED'];
-const line = { native: null, client: null, cursor: '', cut: false, away: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
+const line = { native: null, client: null, cursor: '', cut: false, lent: false, away: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
 
 const wish = () => ({
   topic: $('subscribe-topics').value.split(/\s+/).filter(Boolean),
@@ -297,6 +306,8 @@ function openNative(cursor) {
   const source = new EventSource(streamUrl('native', cursor));
   const names = ['message', 'system', 'recovery', ...line.names];
   line.native = source;
+  line.lent = false;
+  otherTabs.postMessage('the EventSource is here');
   line.names.clear();
   source.onopen = source.onerror = showStates;
   names.forEach(hear);
@@ -326,6 +337,7 @@ function openClient(cursor) {
 
 function subscribe() {
   const cursor = $('subscribe-cursor').value.trim();
+  remember('shared', wish().shared ? 'yes' : '');
   Object.assign(line, { cut: false, away: false, cursor: '', heard: { native: 0, client: 0 } });
   say($('verdict'), cursor ? 'Asking for what came after the cursor …' : 'Listening from now on. Cut the line, publish something, and resume: the server tells what was missed.');
   openNative(cursor);
@@ -353,14 +365,19 @@ function resume() {
   showStates();
 }
 
-// A page that nobody sees gives one of its two connections to those that are seen: with three pages
-// of this kind the six would be gone. The EventSource goes on behind the cursor when it is seen again.
-let asleep = 0;
-function sleepUnseen() {
-  clearTimeout(asleep);
-  if (line.cut) return;
-  if (document.hidden) asleep = setTimeout(() => line.native.close(), 10_000);
-  else if (line.native.readyState === EventSource.CLOSED) openNative(line.client.lastEventId);
+// Of all tabs that show this page, one has an EventSource: the one that was looked at last. With two
+// connections each, three tabs would use up the six. It goes on behind the cursor when it comes back.
+const otherTabs = new BroadcastChannel('tiny-sse console');
+
+function lendNative() {
+  if (line.cut || line.lent) return;
+  line.lent = true;
+  line.native.close();
+  showStates();
+}
+
+function takeNative() {
+  if (line.lent && !line.cut && !document.hidden) openNative(line.client.lastEventId);
 }
 
 const GAPS = {
@@ -393,8 +410,9 @@ function showProblem({ kind, message: told, retryIn, final }) {
   say($('verdict'), final ? `${message}. It would be no use to try again.` : `${message}; the next attempt is in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
 }
 
-function showState(who, state) {
+function showState(who, state, isMeant) {
   $(`${who}-lamp`).dataset.state = state;
+  $(`${who}-lamp`).closest('.peer').toggleAttribute('data-meant', isMeant);
   if ($(`${who}-state`).textContent !== state) $(`${who}-state`).textContent = state;
   for (const step of $(`${who}-track`).children) {
     if (step.dataset.state === state) step.ariaCurrent = 'step';
@@ -403,12 +421,11 @@ function showState(who, state) {
 }
 
 function showStates() {
-  showState('native', line.native ? STATES[line.native.readyState] : 'CLOSED');
-  showState('client', line.client?.state ?? 'DISCONNECTED');
-  $('native-count').textContent = `${count(line.heard.native)} event${line.heard.native === 1 ? '' : 's'}, of ${line.names.size} names it listens to`;
+  showState('native', line.native ? STATES[line.native.readyState] : 'CLOSED', line.cut || line.lent);
+  showState('client', line.client?.state ?? 'DISCONNECTED', line.cut);
+  $('native-count').textContent = line.lent ? 'another tab of this page has it' : `${count(line.heard.native)} event${line.heard.native === 1 ? '' : 's'}, of ${line.names.size} names it listens to`;
   $('client-count').textContent = `${count(line.heard.client)} event${line.heard.client === 1 ? '' : 's'}, of every name`;
   $('cursor').textContent = visible(line.client?.lastEventId || line.cursor || 'none yet');
-  $('line').toggleAttribute('data-cut', line.cut);
   $('cut').disabled = line.cut;
   $('resume').disabled = !line.cut;
 }
@@ -1238,7 +1255,9 @@ const prevented = (run) => (event) => { event.preventDefault(); run(); };
 
 for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
 on('tabs', 'keydown', onTabKey);
-document.addEventListener('visibilitychange', sleepUnseen);
+document.addEventListener('visibilitychange', takeNative);
+addEventListener('focus', takeNative);
+otherTabs.onmessage = lendNative;
 on('cut', 'click', cut);
 on('resume', 'click', resume);
 on('subscribe', 'submit', prevented(subscribe));
@@ -1261,6 +1280,7 @@ $('chat-name').value = `guest-${name}`;
 // On a small screen the events come first.
 $('subscribe-fold').open = matchMedia('(min-width: 40rem)').matches;
 $('events-curl').textContent = `curl -d hello ${location.origin}/events`;
+$('subscribe-shared').checked = remember('shared') === 'yes';
 $('compare-rows').append(...WAYS.map(comparisonRow));
 
 subscribe();
