@@ -720,7 +720,7 @@ function showClients() {
     ['Events', count(server.total_events), `${count(server.total_deliveries)} deliveries`],
     ['Bytes sent', bytes(server.total_bytes), `${bytes(server.lag_bytes)} waiting`],
     ['History', count(history.events), bytes(history.bytes)],
-    ['Up', age(server.uptime_seconds), `since ${new Date(Date.now() - server.uptime_seconds * 1000).toLocaleString()}`],
+    ['Up', age(server.uptime_seconds), `since ${new Date(Date.now() - server.uptime_seconds * 1000).toLocaleString('sv').slice(0, 16)}`],
     ['Streams ended', count(Object.values(farewells).reduce((sum, n) => sum + n, 0)), ends.join(', ') || 'none'],
   ]);
   const listed = [...clients].sort((a, b) => b.lag_bytes - a.lag_bytes || a.age_seconds - b.age_seconds).slice(0, CLIENT_ROWS);
