@@ -953,10 +953,10 @@ function drawComparison() {
   }
 }
 
-function comparisonRow({ name, mark: shape, colour: ink }) {
+function comparisonRow({ key: way, name, mark: shape, colour: ink }) {
   const key = el('canvas', { ariaHidden: 'true', data: { mark: shape, ink } });
   const head = el('th', { scope: 'row' }, el('span', { class: 'way' }, key, name));
-  return el('tr', {}, head, ...Array.from({ length: 7 }, () => el('td', { class: 'num', text: '–' })));
+  return el('tr', { id: `compare-${way}` }, head, ...Array.from({ length: 7 }, () => el('td', { class: 'num', text: '–' })));
 }
 
 function drawMarks() {
