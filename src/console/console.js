@@ -1,1 +1,1290 @@
-// The console is being built.
+// The console: one page on which everything this server does can be touched.
+//
+// The line at the top is held twice, by the browser's own EventSource and by the SSEClient, so that
+// one sees how they differ; the table shows what the SSEClient hears, for it hears every name. Below
+// are nine panels, each a section of this file: those that have a stream of their own open it when
+// they are shown and close it when they are left, because a browser opens six connections to a
+// server over HTTP/1.1, and this page wants to leave some for others.
+//
+// Whatever comes out of an event is shown with textContent, never as HTML, with its control
+// characters made visible, and clipped: nobody who publishes can do more to this page than be read.
+
+import { SSEClient } from './sse-client.js';
+
+// ---- bounds: what stops growth, and how often things are drawn ----------------------------------
+
+const ROWS = 500;               // events that are kept, and rows at the most
+const WEIGHT = 8 << 20;         // characters of data that are kept in them
+const CLIP = 280;               // characters of an event that show before "show all"
+const PIECE = 2048;             // characters of a long text that are laid out at once
+const RAW = 64 << 10;           // characters of the raw stream that are kept
+const CLIENT_ROWS = 200;        // clients that are listed, those with the most lag
+const SECONDS = 60;             // width of the charts
+const NAMES = 100;              // event names that the EventSource is told to listen to
+
+// ---- small tools --------------------------------------------------------------------------------
+
+const $ = (id) => document.getElementById(id);
+const now = () => performance.timeOrigin + performance.now();
+const count = (n) => n.toLocaleString('en');
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+
+/** An element with properties (`class`, `text`, `data` and what it has itself) and children. */
+function el(tag, { class: name, text, data, ...rest } = {}, ...children) {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  if (text !== undefined) node.textContent = text;
+  Object.assign(node.dataset, data);
+  Object.assign(node, rest);
+  node.append(...children);
+  return node;
+}
+
+/** Control characters as the pictures of them, and what turns text around as its number. */
+function visible(text) {
+  return String(text)
+    .replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/\u007f/g, '\u2421')
+    .replace(/[\u0080-\u009f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g,
+      (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
+}
+
+/** The beginning of a text, not cut inside a pair of surrogates nor after the fourth line. */
+function clip(text, length = CLIP) {
+  let end = Math.min(text.length, length);
+  for (let line = 0, at = -1; line < 4; line += 1) {
+    at = text.indexOf('\n', at + 1);
+    if (at < 0 || at >= end) break;
+    if (line === 3) end = at;
+  }
+  const last = text.charCodeAt(end - 1);
+  return end < text.length && last >= 0xd800 && last < 0xdc00 ? text.slice(0, end - 1) : text.slice(0, end);
+}
+
+/** A long text as blocks, each a paragraph that the browser may leave undone until it is seen. */
+function pieces(text) {
+  const parts = [];
+  for (let at = 0, end; at < text.length; at = end) {
+    end = Math.min(at + PIECE, text.length);
+    const lineEnd = end < text.length ? text.slice(at, end).lastIndexOf('\n') : -1;
+    if (lineEnd >= 0) end = at + lineEnd + 1;
+    // Not inside a pair of surrogates, nor in front of what joins the character before it.
+    else for (let i = 0; i < 16 && /[\udc00-\udfff\u200d\ufe0f\u0300-\u036f]/.test(text[end] ?? ''); i += 1) end += 1;
+    parts.push(el('span', { class: 'piece', text: text.slice(at, end) }));
+  }
+  return parts;
+}
+
+const utf8 = new TextEncoder();
+const weigh = (text) => utf8.encode(text).length;
+
+function bytes(n) {
+  if (n < 1024) return `${n} B`;
+  const k = Math.min(3, Math.floor(Math.log2(n) / 10));
+  const value = n / 1024 ** k;
+  return `${value >= 100 ? Math.round(value) : value.toFixed(1)} ${['', 'KiB', 'MiB', 'GiB'][k]}`;
+}
+
+function millis(ms) {
+  if (ms >= 9950) return `${(ms / 1000).toFixed(0)} s`;
+  if (ms >= 995) return `${(ms / 1000).toFixed(1)} s`;
+  return ms >= 9.95 ? `${Math.round(ms)} ms` : `${Math.max(ms, 0).toFixed(1)} ms`;
+}
+
+function age(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  const hours = Math.floor(seconds / 3600);
+  return hours < 48 ? `${hours} h ${Math.floor((seconds % 3600) / 60)} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+const clockTime = (at) => {
+  const date = new Date(at);
+  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+};
+
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted.length ? sorted[sorted.length >> 1] : NaN;
+};
+
+/** A path with a query; members that are empty are left out. */
+function address(path, query) {
+  const pairs = Object.entries(query).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
+  const text = pairs.filter(([, value]) => value !== undefined && value !== '')
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
+  return text ? `${path}?${text}` : path;
+}
+
+const token = () => $('subscribe-token').value;
+
+/** A request; its answer as `{ ok, status, body, headers }`, where a server that is gone is status 0. */
+async function ask(method, url, body, options = {}) {
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  try {
+    const response = await fetch(url, { method, body, cache: 'no-store', ...options, headers: { ...headers, ...options.headers } });
+    const text = await response.text();
+    let parsed = text;
+    try { parsed = JSON.parse(text); } catch { /* it is not JSON, then it is text */ }
+    return { ok: response.ok, status: response.status, body: parsed, text, response };
+  } catch (error) {
+    return { ok: false, status: 0, body: { error: error.name === 'AbortError' ? 'stopped' : 'the server does not answer' }, text: '' };
+  }
+}
+
+const reason = ({ status, body, text }) => `${status || ''} ${body?.error ?? text.slice(0, 200)}`.trim();
+
+function say(node, text, kind = '') {
+  node.textContent = visible(text);
+  node.dataset.kind = kind;
+}
+
+/** What the next tab of this page should know; without a word where the browser keeps nothing. */
+function remember(name, value) {
+  try {
+    if (value === undefined) return localStorage.getItem(`tiny-sse ${name}`);
+    localStorage.setItem(`tiny-sse ${name}`, value);
+  } catch { /* Storage is switched off: then each tab begins anew. */ }
+  return null;
+}
+
+/** Runs `draw` once before the next frame, however often it is asked. */
+function eachFrame(draw) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; draw(); });
+  };
+}
+
+// ---- charts -------------------------------------------------------------------------------------
+
+const palette = new Map();
+const colour = (name) => {
+  if (!palette.has(name)) palette.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return palette.get(name);
+};
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+  palette.clear();
+  drawCharts();
+  drawMarks();
+  drawComparison();
+});
+
+/** A canvas as sharp as the screen: its context and its size in CSS pixels, or nothing if it is hidden. */
+function sheet(canvas) {
+  const [width, height, ratio] = [canvas.clientWidth, canvas.clientHeight, devicePixelRatio || 1];
+  if (!width || !height) return null;
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  const pen = canvas.getContext('2d');
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  pen.font = '10px system-ui, sans-serif';
+  return { pen, width, height };
+}
+
+/** The next of 1, 2, 5, 10, … that is not smaller. */
+function round(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return power * [1, 2, 5, 10].find((step) => step * power >= value * 0.9999);
+}
+
+/** Lines of the newest points. A series is `{ values, colour, fill, faint }`; a hole in it is null. */
+function plot(canvas, series, { least = 1, label = String, bare = false, points = SECONDS } = {}) {
+  const on = sheet(canvas);
+  if (!on) return;
+  const { pen, width, height } = on;
+  const top = round(Math.max(least, ...series.flatMap(({ values }) => values.filter((v) => v !== null))));
+  const [ceiling, floor] = bare ? [2, height - 2] : [13, height - 3];
+  const y = (value) => floor - (value / top) * (floor - ceiling);
+  if (!bare) {
+    pen.strokeStyle = colour('grid');
+    pen.beginPath();
+    for (const value of [0, top / 2, top]) {
+      pen.moveTo(0, Math.round(y(value)) + 0.5);
+      pen.lineTo(width, Math.round(y(value)) + 0.5);
+    }
+    pen.stroke();
+    pen.fillStyle = colour('quiet');
+    pen.fillText(label(top), 0, 9);
+  }
+  for (const { values: all, colour: name, fill, faint } of series) {
+    const values = all.slice(-points);
+    const step = width / (points - 1);
+    const x = (i) => width - (values.length - 1 - i) * step;
+    pen.strokeStyle = pen.fillStyle = colour(name);
+    pen.lineWidth = 1.5;
+    pen.lineJoin = 'round';
+    const parts = values.reduce((all, value, i) => {
+      if (value === null) all.push([]);
+      else all.at(-1).push([x(i), y(value)]);
+      return all;
+    }, [[]]).filter((part) => part.length);
+    for (const part of parts) {
+      pen.beginPath();
+      part.forEach(([px, py], i) => (i ? pen.lineTo(px, py) : pen.moveTo(px, py)));
+      if (part.length === 1) pen.arc(Math.min(part[0][0], width - 2), part[0][1], 1, 0, 7);
+      pen.globalAlpha = faint ? 0.4 : 1;
+      pen.stroke();
+      pen.globalAlpha = 1;
+      if (fill && part.length > 1) {
+        pen.lineTo(part.at(-1)[0], floor);
+        pen.lineTo(part[0][0], floor);
+        pen.globalAlpha = 0.14;
+        pen.fill();
+        pen.globalAlpha = 1;
+      }
+    }
+  }
+}
+
+/** The last minute of a number. */
+class Minute {
+  values = [];
+  push(value) {
+    this.values.push(value);
+    if (this.values.length > SECONDS) this.values.shift();
+  }
+  known() { return this.values.filter((value) => value !== null); }
+}
+
+const minutes = { events: new Minute(), clients: new Minute(), latency: new Minute(), worst: new Minute() };
+const second = { began: now(), events: 0, latencies: [] };
+
+function caption(id, text) {
+  $(`${id}-now`).textContent = text;
+  const name = $(id).parentElement.querySelector('figcaption').firstChild.textContent.trim();
+  $(id).ariaLabel = `${name}: ${text}`;
+}
+
+function turnSecond() {
+  // Browsers slow the timers of a hidden page down: what was not measured is a hole.
+  const elapsed = Math.max(1, Math.min(SECONDS, Math.round((now() - second.began) / 1000)));
+  for (let i = 1; i < elapsed; i += 1) Object.values(minutes).forEach((minute) => minute.push(null));
+  minutes.events.push(second.events / elapsed);
+  minutes.clients.push(server?.active_connections ?? null);
+  minutes.latency.push(second.latencies.length ? median(second.latencies) : null);
+  minutes.worst.push(second.latencies.length ? Math.max(...second.latencies) : null);
+  Object.assign(second, { began: now(), events: 0, latencies: [] });
+  drawCharts();
+}
+
+function drawCharts() {
+  if (shown !== 'events') return;
+  const { events, clients, latency, worst } = minutes;
+  caption('chart-events', count(Math.round(events.values.at(-1) ?? 0)));
+  caption('chart-clients', server ? count(server.active_connections) : '–');
+  const known = latency.known();
+  caption('chart-latency', known.length ? `${millis(known.at(-1))}, worst ${millis(Math.max(...worst.known()))}` : 'none yet');
+  plot($('chart-events'), [{ values: events.values, colour: 'a', fill: true }], { least: 5 });
+  plot($('chart-clients'), [{ values: clients.values, colour: 'c', fill: true }], { least: 5 });
+  plot($('chart-latency'), [{ values: worst.values, colour: 'b', fill: true, faint: true }, { values: latency.values, colour: 'b' }], { least: 2, label: millis });
+}
+
+// ---- the line: an EventSource and an SSEClient on the same address --------------------------------
+
+const STATES = ['CONNECTING', 'OPEN', 'CLOSED'];
+const line = { native: null, client: null, cursor: '', cut: false, lent: false, away: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
+
+const wish = () => ({
+  topic: $('subscribe-topics').value.split(/\s+/).filter(Boolean),
+  client: $('subscribe-client').value,
+  shared: $('subscribe-shared').checked,
+});
+
+/** Where to listen. Each listener has a name of its own: a second stream under the same name replaces the first. */
+function streamUrl(who, cursor) {
+  const { topic, client, shared } = wish();
+  const name = client && !(shared && who === 'client') ? `${client}.${who}` : '';
+  return address('/events', { topic, client_id: name, last_event_id: cursor, token: token() });
+}
+
+function openNative(cursor) {
+  line.native?.close();
+  const source = new EventSource(streamUrl('native', cursor));
+  const names = ['message', 'system', 'recovery', ...line.names];
+  line.native = source;
+  line.lent = false;
+  otherTabs.postMessage('the EventSource is here');
+  line.names.clear();
+  source.onopen = source.onerror = showStates;
+  names.forEach(hear);
+  showStates();
+}
+
+/** An EventSource hears no event of whose name it was not told; of new names it learns from the other. */
+function hear(name) {
+  if (!line.native || line.names.has(name) || line.names.size >= NAMES || name === 'error' || name === 'open') return;
+  line.names.add(name);
+  line.native.addEventListener(name, () => { line.heard.native += 1; showSoon(); });
+}
+
+function openClient(cursor) {
+  line.client?.disconnect();
+  const client = new SSEClient(streamUrl('client', cursor), { shared: wish().shared });
+  line.client = client;
+  client
+    .on('state', () => line.client === client && showStates())
+    .on('open', () => line.client === client && showOpen())
+    .on('recovery', (told) => line.client === client && showVerdict(told))
+    .on('error', (problem) => line.client === client && showProblem(problem))
+    .on('*', (_, event) => line.client === client && arrive(event));
+  client.connect();
+  showStates();
+}
+
+function subscribe() {
+  const cursor = $('subscribe-cursor').value.trim();
+  remember('shared', wish().shared ? 'yes' : '');
+  Object.assign(line, { cut: false, away: false, cursor: '', heard: { native: 0, client: 0 } });
+  say($('verdict'), cursor ? 'Asking for what came after the cursor …' : 'Listening from now on. Cut the line, publish something, and resume: the server tells what was missed.');
+  openNative(cursor);
+  openClient(cursor);
+  if (rawWanted()) openRaw();
+}
+
+function cut() {
+  line.cut = true;
+  line.published = 0;
+  line.cursor = line.client.lastEventId || line.cursor;
+  line.native.close();
+  line.client.disconnect();
+  closeRaw('cut');
+  say($('verdict'), line.cursor ? `Cut. The cursor is ${line.cursor}; what is published now is missed, until you resume.` : 'Cut, before the server gave a cursor.', 'wait');
+  showStates();
+}
+
+function resume() {
+  line.cut = false;
+  say($('verdict'), 'Resuming …', 'wait');
+  openNative(line.cursor);
+  line.client.connect();
+  if (rawWanted()) openRaw();
+  showStates();
+}
+
+// Of all tabs that show this page, one has an EventSource: the one that was looked at last. With two
+// connections each, three tabs would use up the six. It goes on behind the cursor when it comes back.
+const otherTabs = new BroadcastChannel('tiny-sse console');
+
+function lendNative() {
+  if (line.cut || line.lent) return;
+  line.lent = true;
+  line.native.close();
+  showStates();
+}
+
+function takeNative() {
+  if (line.lent && !line.cut && !document.hidden) openNative(line.client.lastEventId);
+}
+
+const GAPS = {
+  evicted: 'the cursor is older than the history that the server keeps',
+  unknown: 'the server never gave out this cursor',
+  future: 'the cursor is newer than anything the server has said: it is of another life of it',
+};
+
+function showVerdict(told) {
+  if (told === null || typeof told !== 'object') return;
+  const missed = `${count(told.replayed)} event${told.replayed === 1 ? '' : 's'}`;
+  if (told.recovered_from === 'earliest') {
+    say($('verdict'), `From the beginning of what the server keeps: ${missed}.`, 'ok');
+  } else if (told.complete) {
+    say($('verdict'), told.replayed ? `Resumed after ${told.recovered_from}: ${missed} came while the line was cut, and nothing is missing.` : `Resumed after ${told.recovered_from}: nothing was missed.`, 'ok');
+  } else {
+    say($('verdict'), `Resumed with a gap: ${GAPS[told.reason] ?? told.reason}. ${told.replayed ? `All that is kept was sent again: ${missed}` : 'There is nothing that could be sent again'}.`, 'bad');
+  }
+}
+
+function showOpen() {
+  line.away = false;
+  if ($('verdict').dataset.kind) say($('verdict'), 'Open again.', 'ok');
+}
+
+function showProblem({ kind, message: told, retryIn, final }) {
+  // Other answers, a 503 say, are those of a server that is there.
+  line.away = kind === 'network';
+  const message = line.away ? 'There is no connection to the server' : told;
+  say($('verdict'), final ? `${message}. It would be no use to try again.` : `${message}; the next attempt is in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
+}
+
+function showState(who, state, isMeant) {
+  $(`${who}-lamp`).dataset.state = state;
+  $(`${who}-lamp`).closest('.peer').toggleAttribute('data-meant', isMeant);
+  if ($(`${who}-state`).textContent !== state) $(`${who}-state`).textContent = state;
+  for (const step of $(`${who}-track`).children) {
+    if (step.dataset.state === state) step.ariaCurrent = 'step';
+    else step.ariaCurrent = null;
+  }
+}
+
+function showStates() {
+  showState('native', line.native ? STATES[line.native.readyState] : 'CLOSED', line.cut || line.lent);
+  showState('client', line.client?.state ?? 'DISCONNECTED', line.cut);
+  $('native-count').textContent = line.lent ? 'another tab of this page has it' : `${count(line.heard.native)} event${line.heard.native === 1 ? '' : 's'}, of ${line.names.size} names it listens to`;
+  $('client-count').textContent = `${count(line.heard.client)} event${line.heard.client === 1 ? '' : 's'}, of every name`;
+  $('cursor').textContent = visible(line.client?.lastEventId || line.cursor || 'none yet');
+  $('cut').disabled = line.cut;
+  $('resume').disabled = !line.cut;
+}
+const showSoon = eachFrame(showStates);
+
+// ---- events: the table ----------------------------------------------------------------------------
+
+const table = { entries: [], weight: 0, total: 0, fresh: [], frozen: null, filter: [] };
+
+/** An event of the SSEClient: counted, timed, kept, and shown with the next frame. */
+function arrive(event) {
+  if (typeof event?.data !== 'string') return;
+  if (event.type === 'heartbeat') return pulse();
+  const at = now();
+  line.heard.client += 1;
+  second.events += 1;
+  hear(event.type);
+  time(event, at);
+  const entry = { at, type: event.type, id: event.hasOwnId ? event.id : '', data: event.data };
+  table.total += 1;
+  table.entries.push(entry);
+  table.fresh.push(entry);
+  table.weight += entry.data.length;
+  while (table.entries.length > ROWS || (table.weight > WEIGHT && table.entries.length > 1)) {
+    table.weight -= table.entries.shift().data.length;
+  }
+  if (table.fresh.length > 2 * ROWS) table.fresh.splice(0, ROWS);
+  showSoon();
+  drawEvents();
+}
+
+function pulse() {
+  if (calm.matches) return;
+  $('client-lamp').classList.add('beat');
+  setTimeout(() => $('client-lamp').classList.remove('beat'), 300);
+}
+
+const drawEvents = eachFrame(() => {
+  const fresh = table.fresh;
+  table.fresh = [];
+  countEvents();
+  if (table.frozen) return;
+  const rows = $('events-rows');
+  const kept = new Set(table.entries);
+  const added = fresh.filter((entry) => kept.has(entry) && matches(entry)).map(eventRow).reverse();
+  rows.prepend(...added);
+  while (rows.lastElementChild && !kept.has(rows.lastElementChild.entry)) rows.lastElementChild.remove();
+});
+
+function redrawEvents() {
+  table.fresh = [];
+  const entries = table.frozen ?? table.entries;
+  $('events-rows').replaceChildren(...entries.filter(matches).map(eventRow).reverse());
+  countEvents();
+}
+
+function countEvents() {
+  const [rows, kept] = [$('events-rows').children.length, table.entries.length];
+  $('events-empty').hidden = table.total > 0;
+  const waiting = table.frozen ? `paused, ${count(table.total - table.frozenAt)} new` : '';
+  const part = table.filter.length ? `${count(rows)} match` : '';
+  const dropped = table.total > kept ? `the last ${count(kept)} of ${count(table.total)}` : `${count(table.total)} event${table.total === 1 ? '' : 's'}`;
+  $('events-count').textContent = table.total ? [part, dropped, waiting].filter(Boolean).join(' · ') : 'no event yet';
+}
+
+/** Every word must be in the event's name, id or data; a word with a hyphen in front must not. */
+function matches({ type, id, data }) {
+  if (!table.filter.length) return true;
+  const text = `${type}\n${id}\n${data}`.toLowerCase();
+  return table.filter.every(({ word, not }) => text.includes(word) !== not);
+}
+
+function cell(name, ...children) {
+  const node = el('td', { class: name }, ...children);
+  node.role = 'cell';
+  return node;
+}
+
+function eventRow(entry) {
+  const own = entry.type === 'system' || entry.type === 'recovery';
+  const text = el('span', { class: 'text', dir: 'auto', text: visible(clip(entry.data)) });
+  const what = cell('what', text);
+  if (text.textContent === '') text.append(el('span', { class: 'quiet', text: 'empty' }));
+  if (clip(entry.data).length < entry.data.length) what.append('… ', wholeButton(entry, text));
+  const row = el('tr', { class: own ? 'own' : '' },
+    cell('when', clockTime(entry.at)), cell('name', visible(clip(entry.type, 80))), cell('id', visible(clip(entry.id, 80))), what);
+  row.role = 'row';
+  row.entry = entry;
+  return row;
+}
+
+function wholeButton(entry, text) {
+  const all = `show all, ${bytes(weigh(entry.data))}`;
+  const button = el('button', { class: 'small', type: 'button', text: all, ariaExpanded: 'false' });
+  button.addEventListener('click', () => {
+    const open = button.ariaExpanded === 'true';
+    button.ariaExpanded = String(!open);
+    button.textContent = open ? all : 'show less';
+    button.previousSibling.textContent = open ? '… ' : ' ';
+    text.classList.toggle('all', !open);
+    // A box that scrolls must be reachable without a mouse, and say what it is.
+    if (open) text.removeAttribute('tabindex');
+    else text.tabIndex = 0;
+    Object.assign(text, open ? { role: null, ariaLabel: null } : { role: 'region', ariaLabel: 'The whole data' });
+    text.replaceChildren(...(open ? [visible(clip(entry.data))] : pieces(visible(entry.data))));
+  });
+  return button;
+}
+
+function pause() {
+  table.frozen = table.frozen ? null : [...table.entries];
+  table.frozenAt = table.total;
+  $('events-pause').ariaPressed = String(Boolean(table.frozen));
+  redrawEvents();
+}
+
+function clear() {
+  Object.assign(table, { entries: [], weight: 0, total: 0, fresh: [], frozen: table.frozen && [], frozenAt: 0 });
+  redrawEvents();
+}
+
+let filterDelay;
+function filter() {
+  clearTimeout(filterDelay);
+  filterDelay = setTimeout(() => {
+    const words = $('events-filter').value.toLowerCase().split(/\s+/).filter((word) => word && word !== '-');
+    table.filter = words.map((word) => (word[0] === '-' ? { word: word.slice(1), not: true } : { word, not: false }));
+    redrawEvents();
+  }, 120);
+}
+
+// ---- events: latency ------------------------------------------------------------------------------
+
+// Of this page's own publishes, when the POST began and when the event came: the answer, with the
+// id that tells which it was, may be the later of the two.
+const own = { begun: new Map(), arrived: new Map(), underWay: 0 };
+
+function time({ id, hasOwnId, data }, at) {
+  const begun = hasOwnId ? own.begun.get(id) : undefined;
+  if (begun !== undefined) {
+    own.begun.delete(id);
+    second.latencies.push(at - begun);
+  } else if (own.underWay && hasOwnId) {
+    own.arrived.set(id, at);
+  } else if (data.length < 4096) {
+    const stamp = /"t":\s*(\d{13}(?:\.\d+)?)\s*[,}]/.exec(data);
+    // Older than a minute it is a replay, or another clock.
+    if (stamp && Math.abs(at - stamp[1]) < 60_000) second.latencies.push(Math.max(0, at - stamp[1]));
+  }
+}
+
+function timeOwn(id, begun) {
+  if (own.arrived.has(id)) second.latencies.push(own.arrived.get(id) - begun);
+  else own.begun.set(id, begun);
+  // What the filter of topics keeps from this page never arrives: the oldest is forgotten.
+  if (own.begun.size > 1000) own.begun.delete(own.begun.keys().next().value);
+}
+
+// ---- events: publishing ---------------------------------------------------------------------------
+
+async function publish(event) {
+  event.preventDefault();
+  const [topic, name, id] = ['topic', 'event', 'id'].map((field) => $(`publish-${field}`).value);
+  const [times, data, answer] = [$('publish-times').valueAsNumber, $('publish-data').value, $('publish-answer')];
+  if (name) hear(name);
+  $('publish-send').disabled = true;
+  own.underWay += 1;
+  try {
+    for (let n = 1; n <= times; n += 1) {
+      const begun = now();
+      const got = await ask('POST', address('/events', { topic, event: name, id }), data.replaceAll('{n}', n));
+      if (!got.ok) return say(answer, reason(got), 'bad');
+      if (line.cut) line.published += 1;
+      else timeOwn(got.body.id, begun);
+      const whole = `${got.status} · id ${got.body.id} · ${count(got.body.recipients)} recipient${got.body.recipients === 1 ? '' : 's'} · ${millis(now() - begun)}`;
+      say(answer, times > 1 ? `${n} of ${times}: ${whole}` : whole, 'ok');
+    }
+    if (line.cut) say($('verdict'), `Cut. Published meanwhile, and missed so far: ${count(line.published)}. Resume to get ${line.published === 1 ? 'it' : 'them'}.`, 'wait');
+  } finally {
+    own.underWay -= 1;
+    if (!own.underWay) own.arrived.clear();
+    $('publish-send').disabled = false;
+  }
+}
+
+// ---- events: the raw bytes ------------------------------------------------------------------------
+
+const raw = { abort: null, pending: '', kept: 0, bytes: 0 };
+const rawWanted = () => shown === 'events' && $('events-raw').ariaPressed === 'true';
+
+function showRaw() {
+  const on = $('events-raw').ariaPressed !== 'true';
+  $('events-raw').ariaPressed = String(on);
+  $('events-table').hidden = on;
+  $('raw').hidden = !on;
+  if (on && !line.cut) openRaw();
+  else closeRaw();
+}
+
+function closeRaw(why) {
+  raw.abort?.abort();
+  raw.abort = null;
+  if (why) writeRaw(`\n(${why})\n`);
+}
+
+async function openRaw() {
+  closeRaw();
+  Object.assign(raw, { abort: new AbortController(), pending: '', kept: 0, bytes: 0 });
+  $('raw-bytes').replaceChildren();
+  const { signal } = raw.abort;
+  const url = streamUrl('raw', line.client?.lastEventId);
+  writeRaw(`GET ${url} HTTP/1.1\n\n`);
+  try {
+    const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream' } });
+    writeRaw(`${headOf(response).replaceAll('\r', '')}`);
+    const decoder = new TextDecoder();
+    for (let reader = response.body.getReader(); ;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      raw.bytes += value.byteLength;
+      writeRaw(decoder.decode(value, { stream: true }));
+    }
+    if (!signal.aborted) writeRaw('\n(the server ended the stream)\n');
+  } catch {
+    if (!signal.aborted) writeRaw('\n(the line broke)\n');
+  }
+}
+
+function writeRaw(text) {
+  raw.pending += text;
+  if (raw.pending.length > 4 * RAW) raw.pending = raw.pending.slice(-2 * RAW);
+  drawRaw();
+}
+
+const drawRaw = eachFrame(() => {
+  const page = $('raw-bytes');
+  const follow = page.scrollHeight - page.scrollTop - page.clientHeight < 60;
+  const text = raw.pending.length > RAW ? `(…)\n${raw.pending.slice(-RAW)}` : raw.pending;
+  raw.pending = '';
+  page.append(...pieces(visible(text)));
+  raw.kept += text.length;
+  while (raw.kept > RAW && page.childNodes.length > 1) {
+    raw.kept -= page.firstChild.textContent.length;
+    page.firstChild.remove();
+  }
+  if (follow) page.scrollTop = page.scrollHeight;
+  $('raw-count').textContent = `a stream of its own, read with fetch: ${count(raw.bytes)} bytes`;
+});
+
+/** The head of an answer, as it was on the wire but for the case of its names and their order. */
+function headOf(response) {
+  const fields = [...response.headers].map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  return `HTTP/1.1 ${response.status} ${response.statusText}\r\n${fields}\r\n`;
+}
+
+// ---- clients: what /stats tells, each second -------------------------------------------------------
+
+let server = null;
+let asking = 0;
+
+async function askStats() {
+  if (asking) {
+    const stuck = now() - asking > 3000 && !document.hidden;
+    if (stuck) $('server-line').textContent = 'waiting for a connection: a browser opens six to a server, and other tabs have them; let them share one';
+    return;
+  }
+  // Not while the server is known to be away: each failure would be an error in the browser's log.
+  if (document.hidden || line.away) {
+    if (line.away) $('server-line').textContent = 'the server does not answer';
+    return;
+  }
+  asking = now();
+  const got = await ask('GET', shown === 'clients' ? '/stats?clients=1' : '/stats');
+  asking = 0;
+  if (!got.ok) {
+    server = null;
+    $('server-line').textContent = reason(got);
+    return;
+  }
+  server = got.body;
+  $('server-line').textContent = `${location.host} · up ${age(server.uptime_seconds)} · ${count(server.active_connections)} of ${count(server.max_connections)} clients · ${count(server.total_events)} events`;
+  if (shown === 'clients' && server.clients) showClients();
+}
+
+const FAREWELLS = { hung_up: 'hung up', fell_behind: 'fell behind', timed_out: 'timed out', replaced: 'replaced', kicked: 'kicked', server_closing: 'server closing' };
+
+function showClients() {
+  const { history, farewells, clients } = server;
+  const ends = Object.entries(farewells).filter(([, n]) => n).map(([name, n]) => `${count(n)} ${FAREWELLS[name] ?? name}`);
+  tiles($('stats-tiles'), [
+    ['Clients', count(server.active_connections), `${count(server.total_connections)} ever, ${count(server.refused_connections)} refused`],
+    ['Events', count(server.total_events), `${count(server.total_deliveries)} deliveries`],
+    ['Bytes sent', bytes(server.total_bytes), `${bytes(server.lag_bytes)} waiting`],
+    ['History', count(history.events), bytes(history.bytes)],
+    ['Up', age(server.uptime_seconds), `since ${new Date(Date.now() - server.uptime_seconds * 1000).toLocaleString('sv').slice(0, 16)}`],
+    ['Streams ended', count(Object.values(farewells).reduce((sum, n) => sum + n, 0)), ends.join(', ') || 'none'],
+  ]);
+  const listed = [...clients].sort((a, b) => b.lag_bytes - a.lag_bytes || a.age_seconds - b.age_seconds).slice(0, CLIENT_ROWS);
+  $('clients-count').textContent = listed.length < clients.length ? `${listed.length} of ${count(clients.length)}, the most behind` : count(clients.length);
+  update($('clients-rows'), listed, 'client_id', clientRow, (row, client) => {
+    const waiting = client.replaying ? `replay, ${count(client.replaying)} to go` : bytes(client.lag_bytes);
+    const values = [age(client.age_seconds), count(client.sent_events), bytes(client.sent_bytes), count(client.lag_events), waiting];
+    values.forEach((value, i) => { row.cells[i + 3].textContent = value; });
+    row.cells[6].classList.toggle('hot', client.lag_events > 0);
+    row.cells[7].classList.toggle('hot', client.lag_bytes > 0);
+  });
+}
+
+function clientRow({ client_id: id, topics, peer }) {
+  const name = el('td', { class: 'wrap', text: visible(id) });
+  const base = wish().client;
+  if (base && id.startsWith(`${base}.`)) name.append(el('span', { class: 'you', text: 'this page' }));
+  const kick = el('button', { class: 'small', type: 'button', text: 'Kick', ariaLabel: `Kick ${id}` });
+  kick.addEventListener('click', async () => {
+    const got = await ask('DELETE', `/clients/${encodeURIComponent(id)}`);
+    say($('clients-answer'), got.ok ? `${id} was kicked` : reason(got), got.ok ? 'ok' : 'bad');
+    askStats();
+  });
+  const told = topics.length ? topics.map((topic) => visible(clip(topic, 60))).join('  ') : 'no topic';
+  return el('tr', {}, name, el('td', { class: 'wrap', text: told }), el('td', { text: peer ?? '–' }),
+    ...Array.from({ length: 5 }, () => el('td', { class: 'num' })), el('td', {}, kick));
+}
+
+/** Makes the rows of `body` those of `items`, in their order, keeping the rows (and the focus) that were there. */
+function update(body, items, key, make, change) {
+  const rows = new Map([...body.rows].map((row) => [row.key, row]));
+  items.forEach((item, i) => {
+    const row = rows.get(item[key]) ?? Object.assign(make(item), { key: item[key] });
+    rows.delete(item[key]);
+    change(row, item);
+    // A row that is moved loses its focus: it is moved only if it is in the wrong place.
+    if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
+  });
+  for (const row of rows.values()) row.remove();
+}
+
+function tiles(list, items) {
+  list.replaceChildren(...items.map(([name, value, small]) =>
+    el('div', {}, el('dt', { text: name }), el('dd', { text: value }, el('small', { text: small })))));
+}
+
+// ---- compare: polling, long polling and a stream, on the same events -------------------------------
+
+const COMPARED = 'console/compare';
+const WAYS = [
+  { key: 'sse', name: 'SSE stream', colour: 'a', mark: 'circle' },
+  { key: 'long', name: 'Long polling', colour: 'c', mark: 'triangle' },
+  { key: 'poll', name: 'Polling', colour: 'b', mark: 'square' },
+];
+const comparison = { run: 0, abort: null, timer: 0, published: 0, ways: {} };
+
+function startComparison(event) {
+  event?.preventDefault();
+  stopComparison();
+  const [rate, interval] = [$('compare-rate').valueAsNumber, Number($('compare-interval').value)];
+  comparison.abort = new AbortController();
+  comparison.run = Math.floor(now());
+  comparison.published = 0;
+  for (const { key } of WAYS) comparison.ways[key] = { events: 0, latencies: [], points: [], requests: 0, down: 0, up: 0 };
+  setComparing(true);
+  compare(rate, interval, comparison.abort.signal).catch((error) => {
+    if (error.name === 'AbortError') return;
+    stopComparison();
+    say($('compare-said'), error.message, 'bad');
+  });
+}
+
+function stopComparison() {
+  comparison.abort?.abort();
+  comparison.abort = null;
+  clearInterval(comparison.timer);
+  setComparing(false);
+}
+
+function setComparing(on) {
+  $('compare-start').disabled = on;
+  $('compare-stop').disabled = !on;
+  if (!on && comparison.published) say($('compare-said'), `Stopped after ${count(comparison.published)} events.`);
+}
+
+async function compare(rate, interval, signal) {
+  const start = await pollOnce(null, 0, undefined, signal);
+  const failed = (error) => { if (!signal.aborted) throw error; };
+  const ways = [compareStream(signal), comparePolls('long', start, 0, signal), comparePolls('poll', start, interval, signal)];
+  comparison.timer = setInterval(drawComparison, calm.matches ? 1000 : 200);
+  await Promise.all([...ways, publishProbes(rate, signal)].map((way) => way.catch(failed)));
+}
+
+async function publishProbes(rate, signal) {
+  const begun = now();
+  const url = address('/events', { topic: COMPARED, event: 'probe' });
+  for (let n = 1; !signal.aborted; n += 1) {
+    await sleep(begun + 500 + (n * 1000) / rate - now(), signal);
+    const body = JSON.stringify({ run: comparison.run, n, t: now() });
+    // Not awaited: the next is due when it is due, whatever the answer takes.
+    ask('POST', url, body).then((got) => {
+      if (signal.aborted) return;
+      comparison.published += 1;
+      say($('compare-said'), got.ok ? `${count(comparison.published)} published to ${COMPARED}.` : reason(got), got.ok ? '' : 'bad');
+    });
+  }
+}
+
+const sleep = (ms, signal) => new Promise((wake) => {
+  const timer = setTimeout(wake, Math.max(0, ms));
+  signal.addEventListener('abort', () => { clearTimeout(timer); wake(); }, { once: true });
+});
+
+/** Asks once for what came after the cursor; counts what it cost into the way. */
+async function pollOnce(way, wait, cursor, signal) {
+  const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait, token: token() });
+  const response = await fetch(url, { signal, cache: 'no-store' });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`GET /poll: ${response.status} ${clip(text, 200)}`);
+  if (way) {
+    way.requests += 1;
+    way.down += headOf(response).length + weigh(text);
+    way.up += requestHead(url);
+  }
+  return { events: JSON.parse(text), cursor: response.headers.get('Last-Event-ID') };
+}
+
+/** Polls without end: each `interval` if there is one, else with as long a wait as the server gives. */
+async function comparePolls(key, { cursor }, interval, signal) {
+  for (let next = now(), at = cursor; !signal.aborted;) {
+    if (interval) {
+      next += interval;
+      await sleep(next - now(), signal);
+      if (signal.aborted) return;
+    }
+    const got = await pollOnce(comparison.ways[key], interval ? 0 : 30, at, signal);
+    at = got.cursor ?? got.events.at(-1)?.id ?? at;
+    for (const event of got.events) took(key, event.data);
+  }
+}
+
+async function compareStream(signal) {
+  const way = comparison.ways.sse;
+  const url = address('/events', { topic: COMPARED, token: token() });
+  const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream' } });
+  if (!response.ok) throw new Error(`GET /events: ${response.status}`);
+  way.requests += 1;
+  way.down += headOf(response).length;
+  way.up += requestHead(url);
+  const decoder = new TextDecoder();
+  let text = '';
+  for (const reader = response.body.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error('the server ended the stream');
+    text += decoder.decode(value, { stream: true });
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const message = text.slice(0, end + 2);
+      text = text.slice(end + 2);
+      const length = weigh(message);
+      // Each message is a chunk: its length in hexadecimal and two line ends on top.
+      way.down += length + length.toString(16).length + 4;
+      const data = /^data: (.*)$/m.exec(message);
+      if (data) took('sse', data[1]);
+    }
+  }
+}
+
+function took(key, data) {
+  const at = now();
+  let probe;
+  try { probe = JSON.parse(data); } catch { return; }
+  if (probe?.run !== comparison.run) return;
+  const way = comparison.ways[key];
+  way.events += 1;
+  way.latencies.push(at - probe.t);
+  if (way.latencies.length > 1000) way.latencies.shift();
+  way.points.push({ at, ms: at - probe.t });
+}
+
+/** About what a browser sends in front of a GET: it does not tell a page. */
+function requestHead(url) {
+  const brands = navigator.userAgentData?.brands.map(({ brand, version }) => `"${brand}";v="${version}"`).join(', ');
+  const client = brands ? `sec-ch-ua-platform: "${navigator.userAgentData.platform}"\r\nsec-ch-ua: ${brands}\r\nsec-ch-ua-mobile: ?0\r\n` : '';
+  return `GET ${url} HTTP/1.1\r\nHost: ${location.host}\r\nConnection: keep-alive\r\nPragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: ${navigator.userAgent}\r\n${client}Accept: */*\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: ${navigator.languages.join(',')};q=0.9\r\n\r\n`.length;
+}
+
+function mark(pen, shape, x, y, r) {
+  pen.beginPath();
+  if (shape === 'circle') pen.arc(x, y, r, 0, 7);
+  if (shape === 'square') pen.rect(x - r * 0.85, y - r * 0.85, r * 1.7, r * 1.7);
+  if (shape === 'triangle') {
+    pen.moveTo(x, y - r * 1.15);
+    pen.lineTo(x + r * 1.1, y + r * 0.8);
+    pen.lineTo(x - r * 1.1, y + r * 0.8);
+  }
+  pen.fill();
+}
+
+const DECADES = [1, 10, 100, 1000, 10_000];
+
+function drawComparison() {
+  if (shown !== 'compare') return;
+  showComparison();
+  const on = sheet($('compare-chart'));
+  if (!on) return;
+  const { pen, width, height } = on;
+  const [left, top, floor] = [44, 8, height - 18];
+  const y = (ms) => floor - (Math.log10(Math.min(Math.max(ms, 0.5), 20_000) / 0.5) / Math.log10(40_000)) * (floor - top);
+  const end = now();
+  const x = (at) => width - 6 - ((end - at) / (SECONDS * 1000)) * (width - 6 - left);
+  pen.strokeStyle = colour('grid');
+  pen.fillStyle = colour('quiet');
+  pen.textBaseline = 'middle';
+  pen.textAlign = 'right';
+  pen.beginPath();
+  for (const ms of DECADES) {
+    pen.moveTo(left, Math.round(y(ms)) + 0.5);
+    pen.lineTo(width, Math.round(y(ms)) + 0.5);
+    pen.fillText(ms < 1000 ? `${ms} ms` : `${ms / 1000} s`, left - 6, y(ms));
+  }
+  pen.stroke();
+  pen.textAlign = 'center';
+  for (const ago of [45, 30, 15]) pen.fillText(`${ago} s ago`, x(end - ago * 1000), height - 6);
+  for (const { key, colour: name, mark: shape } of [...WAYS].reverse()) {
+    const way = comparison.ways[key];
+    if (!way) continue;
+    while (way.points.length && end - way.points[0].at > SECONDS * 1000) way.points.shift();
+    pen.fillStyle = colour(name);
+    for (const point of way.points) mark(pen, shape, x(point.at), y(point.ms), 3.25);
+  }
+}
+
+function comparisonRow({ key: way, name, mark: shape, colour: ink }) {
+  const key = el('canvas', { ariaHidden: 'true', data: { mark: shape, ink } });
+  const head = el('th', { scope: 'row' }, el('span', { class: 'way' }, key, name));
+  return el('tr', { id: `compare-${way}` }, head, ...Array.from({ length: 7 }, () => el('td', { class: 'num', text: '–' })));
+}
+
+function drawMarks() {
+  for (const canvas of document.querySelectorAll('canvas[data-mark]')) {
+    const on = sheet(canvas);
+    if (!on) continue;
+    on.pen.fillStyle = colour(canvas.dataset.ink);
+    mark(on.pen, canvas.dataset.mark, 8, 8, 5);
+  }
+}
+
+function showComparison() {
+  const rows = WAYS.map(({ key, colour: ink }) => {
+    const { events = 0, latencies = [], requests = 0, down = 0, up = 0 } = comparison.ways[key] ?? {};
+    const each = (n) => (events ? n / events : NaN);
+    return { ink, median: median(latencies), values: [events, median(latencies), Math.max(...latencies), requests, each(requests), each(down), each(up)] };
+  });
+  const most = (i) => Math.max(...rows.map(({ values }) => values[i]).filter(Number.isFinite), 0);
+  rows.forEach(({ ink, values }, r) => {
+    const row = $('compare-rows').rows[r];
+    const texts = [count(values[0]), millis(values[1]), millis(values[2]), count(values[3]), values[4].toFixed(2), count(Math.round(values[5])), count(Math.round(values[6]))];
+    texts.forEach((text, i) => {
+      const td = row.cells[i + 1];
+      if (!Number.isFinite(values[i])) return void (td.textContent = '–');
+      if (!td.firstElementChild) td.replaceChildren('', ...(i === 0 || i === 3 ? [] : [el('i', { class: `bar ${ink}`, ariaHidden: 'true' })]));
+      if (td.firstChild.nodeType === Node.TEXT_NODE) td.firstChild.data = text;
+      else td.prepend(text);
+      if (td.firstElementChild) td.firstElementChild.style.width = `${Math.max(1, (100 * values[i]) / most(i))}%`;
+    });
+  });
+  const told = WAYS.map(({ name }, r) => `${name} ${Number.isFinite(rows[r].median) ? millis(rows[r].median) : 'none yet'}`);
+  $('compare-chart').ariaLabel = `Median latency: ${told.join(', ')}`;
+}
+
+// ---- the six uses: what `tiny-sse demo` adds ---------------------------------------------------------
+
+let demoMissing = false;
+let useClient = null;
+
+/** Opens the stream of a panel, and shows above it how it is. It is closed when the panel is left. */
+function useStream(panel, url, handlers) {
+  useClient?.disconnect();
+  const state = $(`panel-${panel}`).querySelector('.use-state');
+  const client = useClient = new SSEClient(address(url, { token: token() }));
+  const show = () => {
+    if (useClient !== client) return;
+    const lamp = el('i', { class: 'lamp', ariaHidden: 'true', data: { state: client.state } });
+    state.replaceChildren(lamp, el('span', { text: client.state }), el('code', { text: `GET ${visible(url)}` }));
+  };
+  client.on('state', show).on('error', (problem) => {
+    if (problem.status === 404) missing(panel);
+    else if (useClient === client) state.append(el('span', { text: visible(problem.message) }));
+  });
+  for (const [type, handler] of Object.entries(handlers)) {
+    client.on(type, (data) => { if (useClient === client && data !== null && typeof data === 'object') handler(data); });
+  }
+  client.connect();
+  show();
+}
+
+function missing(panel, is = true) {
+  demoMissing = is;
+  const use = $(`panel-${panel}`).querySelector('.use');
+  const state = use.querySelector('.use-state');
+  state.classList.toggle('missing', is);
+  for (const other of use.children) if (other !== state) other.hidden = is;
+  if (!is) return state.replaceChildren();
+  const again = el('button', { type: 'button', text: 'Look again' });
+  again.addEventListener('click', () => { missing(panel, false); uses[panel].enter(); });
+  state.replaceChildren(el('span', {}, 'This use is not here: start with ', el('code', { text: 'tiny-sse demo' })), again);
+}
+
+/** Puts a row in front of a list, and takes the oldest away. */
+function putFirst(list, item, most = 50) {
+  list.prepend(item);
+  while (list.children.length > most) list.lastElementChild.remove();
+}
+
+const shortTime = (at) => (Number.isNaN(Date.parse(at)) ? '' : new Date(at).toTimeString().slice(0, 8));
+
+function byline(...parts) {
+  return el('p', { class: 'quiet by' }, ...parts.filter(Boolean).map((part) => (part instanceof Node ? part : el('span', { text: visible(part) }))));
+}
+
+/** Sends JSON, and shows what went wrong, if it did. */
+async function sendJson(url, value, answer) {
+  const got = await ask('POST', url, JSON.stringify(value), { headers: { 'Content-Type': 'application/json' } });
+  say(answer, got.ok ? '' : reason(got), got.ok ? '' : 'bad');
+  return got;
+}
+
+const uses = {
+  notifications: {
+    enter() {
+      useStream('notifications', '/api/notifications', {
+        alert({ level, text, at, simulated }) {
+          const item = el('li', { data: { level } }, byline(el('b', { text: visible(level) }), shortTime(at), simulated && 'simulated'), el('p', { text: visible(clip(String(text), 1000)), dir: 'auto' }));
+          putFirst($('notifications-list'), item);
+        },
+        badge({ count: n }) {
+          if (!Number.isFinite(n)) return;
+          // Two may come the other way round: the greater is the newer.
+          const before = Number($('notifications-badge').dataset.count ?? 0);
+          $('notifications-badge').dataset.count = Math.max(n, before);
+          $('notifications-badge').textContent = count(Math.max(n, before));
+        },
+      });
+    },
+    async send(event) {
+      event.preventDefault();
+      const got = await sendJson('/api/notifications', { text: $('notifications-text').value, level: $('notifications-level').value }, $('notifications-answer'));
+      if (got.ok) $('notifications-form').reset();
+    },
+  },
+
+  feed: {
+    enter() {
+      useStream('feed', '/api/feed/live', {
+        post({ number, author, text, at, simulated }) {
+          const item = el('li', {}, byline(el('b', { text: visible(author) }), `#${number}`, shortTime(at), simulated && 'simulated'), el('p', { text: visible(clip(String(text), 1000)), dir: 'auto' }));
+          putFirst($('feed-list'), item);
+        },
+      });
+    },
+  },
+
+  monitoring: {
+    series: { load: new Minute(), memory: new Minute(), received: new Minute(), sent: new Minute() },
+    enter() {
+      this.draw();
+      useStream('monitoring', '/api/metrics', {
+        metrics: ({ error, cpus, load, memory, network }) => {
+          if (error) return say($('monitoring-said'), error, 'bad');
+          const { series } = this;
+          const used = memory.total - memory.available;
+          series.load.push(load[0]);
+          series.memory.push(used / memory.total);
+          series.received.push(network.received_per_second);
+          series.sent.push(network.sent_per_second);
+          caption('monitoring-load', `${load.map((n) => n.toFixed(2)).join(' · ')}, ${cpus} cpus`);
+          caption('monitoring-memory', `${bytes(used)} of ${bytes(memory.total)}`);
+          caption('monitoring-network', `↓ ${bytes(network.received_per_second)}/s · ↑ ${bytes(network.sent_per_second)}/s`);
+          this.draw();
+        },
+      });
+    },
+    draw() {
+      const { load, memory, received, sent } = this.series;
+      plot($('monitoring-load'), [{ values: load.values, colour: 'a', fill: true }], { least: 1, points: 24 });
+      plot($('monitoring-memory'), [{ values: memory.values, colour: 'c', fill: true }], { least: 1, points: 24, label: (part) => `${Math.round(part * 100)} %` });
+      plot($('monitoring-network'), [{ values: received.values, colour: 'a' }, { values: sent.values, colour: 'b' }], { least: 1000, points: 24, label: (n) => `${bytes(n)}/s` });
+    },
+  },
+
+  process: {
+    async enter() {
+      // This panel has no stream before there is a job: whether the demo is here, another route tells.
+      const got = await ask('HEAD', '/api/metrics');
+      if (got.status === 404) missing('process');
+    },
+    async send(file) {
+      if (!file) return say($('process-label'), 'Choose a file first.', 'bad');
+      $('process-progress').value = 0;
+      $('process-result').replaceChildren();
+      say($('process-label'), `Sending ${file.name}, ${bytes(file.size)} …`);
+      const got = await ask('POST', '/api/process', file, { headers: { 'Content-Type': 'application/octet-stream' } });
+      if (!got.ok) return say($('process-label'), reason(got), 'bad');
+      // From the earliest: what was done between the answer and this stream is not missed.
+      useStream('process', `/api/process/${encodeURIComponent(got.body.job)}?last_event_id=earliest`, {
+        progress({ bytes: done, total, percent }) {
+          $('process-progress').value = percent;
+          say($('process-label'), `Hashing ${file.name}: ${bytes(done)} of ${bytes(total)}, ${percent} %`);
+        },
+        complete({ sha256, bytes: size, ms, job }) {
+          $('process-progress').value = 100;
+          say($('process-label'), `${file.name} is done.`, 'ok');
+          const facts = { 'SHA-256': sha256, size: `${count(size)} bytes`, took: `${ms} ms`, job };
+          $('process-result').replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [el('dt', { text: name }), el('dd', { text: visible(value) })]));
+          useClient.disconnect();
+        },
+      });
+    },
+  },
+
+  prices: {
+    known: new Map(),
+    enter() {
+      useStream('prices', '/api/stocks/stream', {
+        price_update: (update_) => {
+          const { symbol, price, change, open } = update_;
+          if (!this.known.has(symbol) && this.known.size >= 50) return;
+          const known = this.known.get(symbol) ?? { symbol, minute: new Minute() };
+          known.minute.push(price);
+          this.known.set(symbol, Object.assign(known, { price, change, open }));
+          this.draw();
+        },
+      });
+      this.draw();
+    },
+    draw: eachFrame(() => {
+      const items = [...uses.prices.known.values()];
+      update($('prices-rows'), items, 'symbol', ({ symbol }) => el('tr', {}, el('th', { scope: 'row', text: visible(symbol) }),
+        ...[1, 2, 3].map(() => el('td', { class: 'num' })), el('td', {}, el('canvas', { class: 'spark', ariaHidden: 'true' }))),
+      (row, { price, change, open, minute }) => {
+        const sign = change > 0 ? 'up' : change < 0 ? 'down' : '';
+        row.cells[1].textContent = price.toFixed(2);
+        row.cells[2].textContent = `${{ up: '▲ +', down: '▼ −' }[sign] ?? ''}${Math.abs(change).toFixed(2)}`;
+        row.cells[3].textContent = `${((price / open - 1) * 100).toFixed(1)} %`.replace('-', '−');
+        row.cells[2].className = `num ${sign}`;
+        const [low, high] = [Math.min(...minute.values), Math.max(...minute.values)];
+        plot(row.querySelector('canvas'), [{ values: minute.values.map((value) => (value - low) / (high - low || 1)), colour: 'a' }], { least: 1, points: 30, bare: true });
+      });
+    }),
+  },
+
+  chat: {
+    room: 'lobby',
+    enter() {
+      this.room = $('chat-room').value.trim() || 'lobby';
+      $('chat-list').replaceChildren(el('li', { class: 'note', text: `Room “${visible(this.room)}”, from the beginning of what the server keeps` }));
+      useStream('chat', `/api/chat/room/${encodeURIComponent(this.room)}?last_event_id=earliest`, {
+        message({ user, text, at }) {
+          if (typeof user !== 'string' || typeof text !== 'string') return;
+          const [list, log] = [$('chat-list'), $('chat-log')];
+          const follow = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+          const mine = user === $('chat-name').value;
+          list.append(el('li', { class: mine ? 'mine' : '' }, byline(mine ? 'you' : clip(user, 40), shortTime(at)), el('p', { class: 'text', text: visible(clip(text, 2000)), dir: 'auto' })));
+          if (list.children.length > 200) list.firstElementChild.remove();
+          if (follow) log.scrollTop = log.scrollHeight;
+        },
+      });
+    },
+    async send(event) {
+      event.preventDefault();
+      const got = await sendJson(`/api/chat/room/${encodeURIComponent(this.room)}/messages`, { user: $('chat-name').value, text: $('chat-text').value }, $('chat-answer'));
+      if (got.ok) $('chat').reset();
+    },
+  },
+};
+
+// ---- the panels: one is shown, and only it has streams of its own --------------------------------------
+
+const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
+let shown = 'events';
+
+function show(panel) {
+  if (panel === shown) return;
+  leave(shown);
+  shown = panel;
+  for (const name of TABS) {
+    const on = name === panel;
+    $(`tab-${name}`).ariaSelected = String(on);
+    $(`tab-${name}`).tabIndex = on ? 0 : -1;
+    $(`panel-${name}`).hidden = !on;
+  }
+  $(`tab-${panel}`).scrollIntoView({ block: 'nearest', inline: 'nearest' });
+  history.replaceState(null, '', panel === 'events' ? location.pathname : `#${panel}`);
+  enter(panel);
+}
+
+function leave(panel) {
+  if (panel === 'events') closeRaw();
+  if (panel === 'compare') stopComparison();
+  useClient?.disconnect();
+  useClient = null;
+}
+
+function enter(panel) {
+  if (panel === 'events') {
+    drawCharts();
+    if (rawWanted() && !line.cut) openRaw();
+  } else if (panel === 'clients') {
+    askStats();
+  } else if (panel === 'compare') {
+    drawMarks();
+    drawComparison();
+  } else {
+    missing(panel, demoMissing);
+    if (!demoMissing) uses[panel].enter();
+  }
+}
+
+/** Tabs as WAI-ARIA has them: arrows move the focus, Enter or a click shows. */
+function onTabKey(event) {
+  const at = TABS.findIndex((name) => `tab-${name}` === event.target.id);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1 + TABS.length, Home: 0, End: TABS.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  $(`tab-${TABS[to % TABS.length]}`).focus();
+}
+
+// ---- the start ------------------------------------------------------------------------------------------
+
+const on = (id, type, handler) => $(id).addEventListener(type, handler);
+const prevented = (run) => (event) => { event.preventDefault(); run(); };
+
+for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
+on('tabs', 'keydown', onTabKey);
+document.addEventListener('visibilitychange', takeNative);
+addEventListener('focus', takeNative);
+otherTabs.onmessage = lendNative;
+on('cut', 'click', cut);
+on('resume', 'click', resume);
+on('subscribe', 'submit', prevented(subscribe));
+on('publish', 'submit', publish);
+on('events-filter', 'input', filter);
+on('events-pause', 'click', pause);
+on('events-clear', 'click', clear);
+on('events-raw', 'click', showRaw);
+on('compare', 'submit', startComparison);
+on('compare-stop', 'click', stopComparison);
+on('notifications-form', 'submit', uses.notifications.send);
+on('process', 'submit', prevented(() => uses.process.send($('process-file').files[0])));
+on('process-sample', 'click', () => uses.process.send(new File([new Uint8Array(512 << 10).map((_, i) => i * 31 + (i >> 8))], 'sample.bin')));
+on('chat-join', 'submit', prevented(() => uses.chat.enter()));
+on('chat', 'submit', (event) => uses.chat.send(event));
+
+const name = Math.random().toString(36).slice(2, 6);
+$('subscribe-client').value = `console-${name}`;
+$('chat-name').value = `guest-${name}`;
+// On a small screen the events come first.
+$('subscribe-fold').open = matchMedia('(min-width: 40rem)').matches;
+$('events-curl').textContent = `curl -d hello ${location.origin}/events`;
+$('subscribe-shared').checked = remember('shared') === 'yes';
+$('compare-rows').append(...WAYS.map(comparisonRow));
+
+subscribe();
+askStats();
+setInterval(() => { turnSecond(); askStats(); }, 1000);
+addEventListener('resize', eachFrame(() => { drawCharts(); drawComparison(); if (shown === 'monitoring') uses.monitoring.draw(); }));
+if (TABS.includes(location.hash.slice(1))) show(location.hash.slice(1));
