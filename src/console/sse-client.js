@@ -869,7 +869,11 @@ function absolute(url) {
   return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
 }
 
-/** Appended as text: to set a parameter would write the others anew. @param {URL} url @param {boolean} wanted */
+/**
+ * Appended as text: to set a parameter would write the others anew.
+ * @param {URL} url
+ * @param {boolean} wanted
+ */
 function withHeartbeat(url, wanted) {
   if (wanted && !url.searchParams.has('heartbeat')) {
     url.search += `${url.search ? '&' : '?'}heartbeat=event`;

@@ -60,7 +60,10 @@ export function useSSE(url, options = {}) {
 
   useEffect(() => {
     // Back to an earlier stream, its old view must not come up again.
-    setShown((before) => (before.key === key && before.view === NOTHING ? before : { key, view: NOTHING }));
+    setShown((before) => {
+      const isBlank = before.key === key && before.view === NOTHING;
+      return isBlank ? before : { key, view: NOTHING };
+    });
     if (url === null) return undefined;
     const own = new SSEClient(url, rest);
     client.current = own;
@@ -98,7 +101,8 @@ function watch(client, type, tell) {
   /** @type {[string, Handler][]} */
   const handlers = [
     [type, (data) => tell({ data })],
-    ['state', (state) => tell(state === 'OPEN' ? { isConnected: true, error: null } : { isConnected: false })],
+    ['state', (state) => tell({ isConnected: state === 'OPEN' })],
+    ['open', () => tell({ error: null })],
     ['error', (error) => tell({ error })],
   ];
   for (const [name, handler] of handlers) client.on(name, handler);

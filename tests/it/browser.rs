@@ -67,6 +67,13 @@ fn the_client_in_a_page_resumes_returns_and_leaves() {
 }
 
 #[test]
+#[cfg(feature = "console")]
+#[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
+fn the_client_comes_from_the_program_for_any_origin() {
+    passes("served");
+}
+
+#[test]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
 fn eight_tabs_share_one_connection_whoever_leads() {
     passes("shared");
