@@ -4,6 +4,7 @@
 mod kit;
 mod program;
 
+mod browser;
 mod churn;
 mod cli;
 mod connections;

@@ -1,0 +1,293 @@
+// The client against a server that answers what a test tells it to: codes, types, cuts, silence.
+// No browser: the client is the same file in Node, which has fetch too.
+
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { test } from 'node:test';
+import { SSEClient } from '../../src/console/sse-client.js';
+import { numbers, until } from './kit.mjs';
+
+const STREAM = { 'Content-Type': 'text/event-stream' };
+
+/**
+ * A server that answers the first request with the first of these functions, and so on; the last
+ * answers all others. Answers its URL and the requests that came.
+ */
+async function script(t, ...answers) {
+  const requests = [];
+  const server = createServer((request, response) => {
+    const answer = answers[Math.min(requests.length, answers.length - 1)];
+    requests.push({ url: request.url, headers: request.headers, at: performance.now() });
+    answer(response, request);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { url: `http://127.0.0.1:${server.address().port}/events`, requests };
+}
+
+const status = (code, body = '', headers = {}) => (response) => response.writeHead(code, headers).end(body);
+const ends = (text) => (response) => response.writeHead(200, STREAM).end(text);
+const stays = (text) => (response) => response.writeHead(200, STREAM).write(text);
+const cut = (text) => (response) => {
+  response.writeHead(200, STREAM);
+  response.write(text, () => response.destroy());
+};
+
+/** A client that does not wait long. Its events by type, and it, which ends with the test. */
+function client(t, url, options = {}) {
+  const client = new SSEClient(url, { retry: 100, jitter: 0, ...options });
+  const heard = { all: [], state: [], error: [], open: [], gap: [] };
+  client.on('*', (data, event) => heard.all.push([event.type, data, event.id]));
+  for (const type of ['state', 'error', 'open', 'gap']) client.on(type, (data) => heard[type].push(data));
+  t.after(() => client.disconnect());
+  return { client, heard };
+}
+
+test('it has its four states, and says each change once', async (t) => {
+  const { url } = await script(t, stays('data:1\n\n'));
+  const { client: own, heard } = client(t, url);
+  assert.equal(own.state, 'DISCONNECTED');
+  assert.equal(own.connect(), own);
+  assert.equal(own.connect().state, 'CONNECTING');
+  await until('an event', () => heard.all.length);
+  assert.equal(own.state, 'OPEN');
+  assert.equal(own.disconnect().disconnect().state, 'DISCONNECTED');
+  assert.deepEqual(heard.state, ['CONNECTING', 'OPEN', 'DISCONNECTED']);
+  assert.deepEqual([heard.open.length, heard.error.length], [1, 0]);
+});
+
+test('data is JSON, or else itself', async (t) => {
+  const rows = ['{"a":[1,"ж"]}', '1', 'null', '"x"', 'x', '', '{', '01', 'a\ndata:b'];
+  const { url } = await script(t, stays(rows.map((row) => `data:${row}\n\n`).join('')));
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('all rows', () => heard.all.length === rows.length);
+  const data = heard.all.map(([, data]) => data);
+  assert.deepEqual(data, [{ a: [1, 'ж'] }, 1, null, 'x', 'x', '', '{', '01', 'a\nb']);
+});
+
+test('handlers: chained, before and after connect, once, off, each on its own', async (t) => {
+  let stream;
+  const { url } = await script(t, (response) => {
+    stream = response;
+    stays('event:ready\ndata:\n\n')(response);
+  });
+  const { client: own, heard } = client(t, url);
+  const calls = [];
+  const note = (name) => (data) => calls.push(`${name}${data}`);
+  const [twice, gone, all, onceGone] = [note('twice'), note('gone'), note('all'), note('onceGone')];
+  own.on('message', twice).on('message', twice).once('message', note('once')).on('message', gone);
+  own.once('message', onceGone).off('message', onceGone).off('nobody', gone).off('nothing').connect();
+  await until('the stream', () => heard.all.length === 1);
+  own.off('message', gone).on('message', note('late')).on('other', all).on('other', note('x')).off('other');
+  stream.write('data:1\n\ndata:2\n\nevent:other\ndata:3\n\n');
+  await until('all', () => heard.all.length === 4);
+  assert.deepEqual(calls, ['twice1', 'once1', 'late1', 'twice2', 'late2']);
+});
+
+test('who is taken off by a handler before its turn is not called, who is added is from the next event on', async (t) => {
+  const { url } = await script(t, stays('data:1\n\ndata:2\n\n'));
+  const { client: own, heard } = client(t, url);
+  const calls = [];
+  const [gone, added] = [() => calls.push('gone'), (data) => calls.push(`added${data}`)];
+  own.once('message', () => own.off('message', gone).on('message', added)).on('message', gone).connect();
+  await until('both', () => heard.all.length === 2);
+  assert.deepEqual(calls, ['added2']);
+});
+
+test("a handler's exception stops neither the others nor the stream, and is reported", async (t) => {
+  const { url } = await script(t, stays('data:1\n\ndata:2\n\n'));
+  const { client: own, heard } = client(t, url);
+  const reported = t.mock.method(console, 'error', () => {});
+  const calls = [];
+  own.on('message', () => {
+    throw new Error('a bug of the page');
+  });
+  own.on('message', (data) => calls.push(data)).connect();
+  await until('both', () => heard.all.length === 2);
+  assert.deepEqual([calls, heard.error, own.state], [[1, 2], [], 'OPEN']);
+  assert.deepEqual(
+    reported.mock.calls.map(({ arguments: [error] }) => error.message),
+    ['a bug of the page', 'a bug of the page'],
+  );
+});
+
+test('disconnect in a handler: not one more event, and the cursor is there', async (t) => {
+  const { url, requests } = await script(t, stays('id:1\ndata:1\n\nid:2\ndata:2\n\n'), stays('id:2\ndata:2\n\n'));
+  const { client: own, heard } = client(t, url);
+  own.once('message', () => own.disconnect()).connect();
+  await until('one', () => own.state === 'DISCONNECTED');
+  assert.equal(own.lastEventId, '1');
+  own.connect();
+  await until('the other', () => heard.all.length === 2);
+  assert.deepEqual(heard.all, [['message', 1, '1'], ['message', 2, '2']]);
+  assert.equal(requests[1].headers['last-event-id'], '1');
+});
+
+test('what ends it for good, by its code', async (t) => {
+  for (const code of [204, 401, 403, 404, 410]) {
+    const { url, requests } = await script(t, status(code, code === 204 ? '' : '{"error":"the reason"}', { 'Content-Type': 'application/json' }));
+    const { client: own, heard } = client(t, url);
+    own.connect();
+    await until(`${code}: the end`, () => own.state === 'CLOSED');
+    const [error] = heard.error;
+    assert.deepEqual([error.kind, error.status, error.final, error.retryIn], ['status', code, true, undefined]);
+    if (code !== 204) assert.match(error.message, /the reason$/);
+    assert.deepEqual(heard.state, ['CONNECTING', 'CLOSED']);
+    own.connect();
+    await until(`${code}: connect() tries again`, () => requests.length === 2);
+  }
+});
+
+test('what EventSource gives up on, and this does not', async (t) => {
+  const rows = [
+    ...[400, 408, 409, 429, 431, 500, 501, 502, 503, 504].map((code) => [status(code), 'status']),
+    [status(200, '<!doctype html>', { 'Content-Type': 'text/html' }), 'type'],
+    [status(200, 'data:0\n\n', {}), 'type'],
+    [status(200, 'data:0\n\n', { 'Content-Type': 'text/event-streams' }), 'type'],
+    [(response) => response.destroy(), 'network'],
+    [ends(''), 'end'],
+    [cut(':\n'), 'network'],
+  ];
+  await Promise.all(
+    rows.map(async ([answer, kind], number) => {
+      const { url } = await script(t, answer, stays('data:1\n\n'));
+      const { client: own, heard } = client(t, url);
+      own.connect();
+      await until(`row ${number}`, () => heard.all.length === 1);
+      assert.deepEqual(heard.all, [['message', 1, '']], `row ${number}`);
+      const [error] = heard.error;
+      assert.deepEqual([error.kind, error.final, error.retryIn], [kind, false, 100], `row ${number}`);
+    }),
+  );
+});
+
+test('a type with parameters is a stream', async (t) => {
+  const { url } = await script(t, status(200, 'data:1\n\n', { 'Content-Type': 'Text/Event-Stream ; charset=utf-8' }));
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('an event', () => heard.all.length);
+});
+
+test('after each cut it comes back behind the last event, which is not the last id it saw', async (t) => {
+  const { url, requests } = await script(
+    t,
+    cut('id:a\ndata:1\n\nid:b\ndata:lost'),
+    ends('id:b\ndata:2\n\ndata:3\n\nid:c\n\n'),
+    ends('data:4\n\nid:ключ\ndata:5\n\n'),
+    stays('id\ndata:6\n\n'),
+  );
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('all', () => heard.all.length === 6);
+  assert.deepEqual(heard.all.map(([, data, id]) => [data, id]), [[1, 'a'], [2, 'b'], [3, 'b'], [4, 'c'], [5, 'ключ'], [6, '']]);
+  const cursors = requests.map(({ headers }) => headers['last-event-id']);
+  const asUtf8 = Buffer.from('ключ').toString('latin1');
+  assert.deepEqual(cursors, [undefined, 'a', 'c', asUtf8]);
+  assert.equal(own.lastEventId, '');
+});
+
+test('the first cursor, the headers and the word for heartbeats are in the request', async (t) => {
+  const { url, requests } = await script(t, stays(''));
+  const headers = { Authorization: 'Bearer x' };
+  const rows = [
+    [url, { lastEventId: '7', headers }, '/events?heartbeat=event', '7', 'Bearer x'],
+    [`${url}?topic=a/*&topic=b+c`, {}, '/events?topic=a/*&topic=b+c&heartbeat=event', undefined, undefined],
+    [`${url}?heartbeat=comment`, { headers: undefined }, '/events?heartbeat=comment', undefined, undefined],
+    [url, { heartbeat: false }, '/events', undefined, undefined],
+  ];
+  for (const [number, [target, options, path, cursor, authorization]] of rows.entries()) {
+    client(t, target, options).client.connect();
+    await until('the request', () => requests.length === number + 1);
+    const { url: got, headers } = requests[number];
+    assert.deepEqual([got, headers['last-event-id'], headers.authorization], [path, cursor, authorization]);
+    assert.equal(headers.accept, 'text/event-stream');
+  }
+});
+
+test('waits grow twofold from what the server says, up to a limit, and begin anew after an event', async (t) => {
+  const no = status(500);
+  const { url } = await script(t, ends('retry:150\ndata:1\n\n'), no, no, no, ends('data:2\n\n'), stays('data:3\n\n'));
+  const { client: own, heard } = client(t, url, { maxDelay: 500 });
+  own.connect();
+  await until('all', () => heard.all.length === 3);
+  assert.deepEqual(heard.error.map(({ retryIn }) => retryIn), [150, 300, 500, 500, 150]);
+});
+
+test('a wait is as long as it says, chance only adds, and Retry-After and the server go before the limit', async (t) => {
+  const rows = [
+    [ends('retry:700\n\n'), { maxDelay: 200, jitter: 0 }, 700, 700],
+    [status(503, '', { 'Retry-After': '1' }), { maxDelay: 200, jitter: 0 }, 1000, 1000],
+    [ends('retry:400\n\n'), { jitter: 0.5 }, 400, 600],
+    [ends('retry:0\n\n'), { jitter: 0 }, 100, 100],
+    [ends('retry:99999999999999999999\n\n'), { jitter: 0 }, 2 ** 31 - 1, 2 ** 31 - 1],
+  ];
+  await Promise.all(
+    rows.map(async ([answer, options, least, most]) => {
+      const { url, requests } = await script(t, answer, stays('data:1\n\n'));
+      const { client: own, heard } = client(t, url, options);
+      own.connect();
+      await until('an error', () => heard.error.length);
+      const { retryIn } = heard.error[0];
+      assert.ok(retryIn >= least && retryIn <= most, `${retryIn} is not of ${least} to ${most}`);
+      if (most > 2000) return;
+      await until('the return', () => requests.length === 2);
+      // A timer may be a millisecond early.
+      assert.ok(requests[1].at - requests[0].at > retryIn - 2);
+    }),
+  );
+});
+
+test('the watchdog: silence in a stream, in a head and in a body is noticed; any byte calms it', async (t) => {
+  const silent = () => {};
+  const chatty = (response) => {
+    response.writeHead(200, STREAM);
+    const beat = setInterval(() => response.write(':\n'), 50);
+    response.on('close', () => clearInterval(beat));
+    setTimeout(() => response.write('data:1\n\n'), 1500);
+  };
+  const { url, requests } = await script(t, stays('data:0\n\n'), silent, chatty);
+  const { client: own, heard } = client(t, url, { silence: 500 });
+  own.connect();
+  await until('the last event', () => heard.all.length === 2);
+  assert.deepEqual(heard.error.map(({ kind }) => kind), ['silence', 'silence']);
+  assert.equal(requests.length, 3);
+});
+
+test('silence: 0 is patience for ever', async (t) => {
+  const late = (response) => setTimeout(() => stays('data:1\n\n')(response), 700);
+  const { url } = await script(t, late);
+  const { client: own, heard } = client(t, url, { silence: 0 });
+  own.connect();
+  await until('an event', () => heard.all.length);
+  assert.deepEqual(heard.error, []);
+});
+
+test('a gap is told; what is complete is none; a feigned word of the client goes to * alone', async (t) => {
+  const { url } = await script(
+    t,
+    stays(
+      'event:recovery\ndata:{"replayed":2,"complete":true}\n\n' +
+        'event:recovery\ndata:{"complete":false,"reason":"evicted"}\n\n' +
+        'event:recovery\ndata:null\n\n' +
+        ['gap', 'error', 'state', 'open'].map((type) => `event:${type}\ndata:feigned\n\n`).join(''),
+    ),
+  );
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('all', () => heard.all.length === 7);
+  assert.deepEqual(heard.gap, [{ complete: false, reason: 'evicted' }]);
+  assert.deepEqual([heard.error, heard.open, heard.state], [[], [undefined], ['CONNECTING', 'OPEN']]);
+});
+
+test('many events in one piece, and one of a mebibyte', async (t) => {
+  const big = '😀'.repeat(1 << 18);
+  const { url } = await script(t, stays(numbers(1, 5000).map((n) => `data:${n}\n\n`).join('') + `data:${big}\n\n`));
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('all', () => heard.all.length === 5001);
+  assert.deepEqual(heard.all.map(([, data]) => data), [...numbers(1, 5000), big]);
+});

@@ -1,0 +1,254 @@
+// What the tests share: the real program, a page on another origin, a headless Chromium.
+//
+//     npm ci --prefix tests/browser
+//     TINY_SSE=target/debug/tiny-sse node --test tests/browser/*.test.mjs
+//
+// `cargo test -- --include-ignored browser` does the second. CHROMIUM names another browser than
+// /usr/bin/chromium.
+//
+// Nothing here waits for time. Everything waits for a condition, and gives up after DEADLINE, which
+// no healthy run comes near. No port is chosen by a test: the machine gives one that is free.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createServer, get } from 'node:http';
+import { createInterface } from 'node:readline';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export const DEADLINE = 30_000;
+
+const CONSOLE = new URL('../../src/console/', import.meta.url);
+
+/** Waits until `condition` answers something true, and answers that. */
+export async function until(what, condition) {
+  const end = Date.now() + DEADLINE;
+  let last;
+  while (Date.now() < end) {
+    last = await condition();
+    if (last) return last;
+    await sleep(20);
+  }
+  assert.fail(`${what}: not within ${DEADLINE} ms; at last ${JSON.stringify(last)}`);
+}
+
+/** The program, on a port that it keeps when it is killed and started again. */
+export class Server {
+  #options;
+  #child;
+  #ended;
+  #address = '127.0.0.1:0';
+
+  static async start(t, ...options) {
+    const server = new Server();
+    server.#options = options;
+    t.after(() => server.signal('SIGKILL'));
+    await server.restart();
+    return server;
+  }
+
+  get origin() {
+    return `http://${this.#address}`;
+  }
+
+  async restart() {
+    assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
+    const child = spawn(process.env.TINY_SSE, ['--listen', this.#address, ...this.#options], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    this.#child = child;
+    this.#ended = new Promise((resolve) => child.once('exit', resolve));
+    for await (const line of createInterface({ input: child.stdout })) {
+      const told = / listens on (\S+)$/.exec(line);
+      if (told) {
+        this.#address = told[1];
+        child.stdout.resume();
+        return;
+      }
+    }
+    assert.fail(`the program did not start with ${this.#options.join(' ')}`);
+  }
+
+  /** No farewell, no flush, no time to think. */
+  async kill() {
+    this.signal('SIGKILL');
+    await this.#ended;
+  }
+
+  /** Asks it to end, and waits for that. */
+  async close() {
+    this.signal('SIGTERM');
+    await this.#ended;
+  }
+
+  signal(name) {
+    this.#child?.kill(name);
+  }
+
+  async publish(data, path = '/events') {
+    const response = await fetch(this.origin + path, { method: 'POST', body: String(data) });
+    const answer = await response.json();
+    assert.equal(response.status, 200, JSON.stringify(answer));
+    return answer;
+  }
+
+  async publishAll(...data) {
+    for (const each of data) await this.publish(each);
+  }
+
+  async stats() {
+    return (await fetch(`${this.origin}/stats?clients=1`)).json();
+  }
+
+  async active() {
+    return (await this.stats()).active_connections;
+  }
+
+  /** A client of another kind, that takes a place. Answers how it leaves. */
+  async occupy() {
+    // Not by `fetch`, which hangs up on answers that it believes nobody will read.
+    const request = get(`${this.origin}/events`, { agent: false });
+    const response = await new Promise((resolve) => request.once('response', resolve));
+    assert.equal(response.statusCode, 200);
+    response.resume();
+    response.on('error', () => {}); // that of leaving
+    return () => request.destroy();
+  }
+}
+
+/** A folder for a journal, gone after the test. */
+export async function folder(t) {
+  const path = await mkdtemp(join(tmpdir(), 'tiny-sse-browser-'));
+  t.after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+/**
+ * A site that is not the server's: the same host with another port is another origin, so that all
+ * is really asked by the rules of CORS. `pages` are paths with what is there.
+ */
+export async function site(t, pages = {}) {
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, 'http://site');
+    const content = pages[pathname] ?? (await asset(pathname));
+    const type = pathname.endsWith('.js') ? 'text/javascript' : 'text/html; charset=utf-8';
+    response.writeHead(content === null ? 404 : 200, { 'Content-Type': type });
+    response.end(content);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
+/** The client and the hook as they lie in the tree, and an empty page. */
+async function asset(path) {
+  if (path === '/') return '<!doctype html><title>a page</title><link rel="icon" href="data:,">';
+  if (!['/sse-client.js', '/use-sse.js'].includes(path)) return null;
+  return readFile(new URL(`.${path}`, CONSOLE));
+}
+
+/** Chromium; its pages share cookies, locks and channels, as the tabs of one window do. */
+export async function browser(t) {
+  const { chromium } = await import('playwright-core');
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    // Playwright would have none. Users do, and a page must be fit for it.
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
+    // As root, which CI is, Chromium has no sandbox. The others keep it from asking the world.
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+  t.after(() => browser.close());
+  const context = await browser.newContext();
+  return { browser, context, tab: (url) => tab(t, context, url) };
+}
+
+/** A tab. What its log holds beside failures of the network fails the test. */
+async function tab(t, context, url) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE);
+  const unexpected = [];
+  page.on('pageerror', (error) => unexpected.push(String(error)));
+  page.on('console', (message) => {
+    const isOfTheNetwork = /net::ERR_|Failed to load resource|status of 503/.test(message.text());
+    if (['error', 'warning'].includes(message.type()) && !isOfTheNetwork) unexpected.push(message.text());
+  });
+  t.after(() => assert.deepEqual(unexpected, [], "the browser's log"));
+  await page.goto(url);
+  return page;
+}
+
+/**
+ * Starts an SSEClient in a tab. It keeps what it hears in `window.heard`, by kind, and itself in
+ * `window.client`.
+ */
+export async function listen(page, url, options = {}) {
+  await page.evaluate(
+    async ([url, options]) => {
+      const { SSEClient } = await import('/sse-client.js');
+      const heard = { message: [], ids: [], state: [], error: [], recovery: [], gap: [], open: [] };
+      const client = new SSEClient(url, options);
+      client.on('message', (data, event) => {
+        heard.message.push(data);
+        heard.ids.push(event.id);
+      });
+      for (const type of ['state', 'error', 'recovery', 'gap', 'open']) {
+        client.on(type, (data) => heard[type].push(data));
+      }
+      Object.assign(window, { heard, client: client.connect() });
+    },
+    [url, options],
+  );
+}
+
+/** Starts the browser's own EventSource, and keeps what it hears the same way. */
+export async function listenNatively(page, url) {
+  await page.evaluate((url) => {
+    const source = new EventSource(url);
+    const heard = { message: [], ids: [], open: 0, error: 0 };
+    source.onmessage = (event) => {
+      heard.message.push(JSON.parse(event.data));
+      heard.ids.push(event.lastEventId);
+    };
+    source.onopen = () => (heard.open += 1);
+    source.onerror = () => (heard.error += 1);
+    Object.assign(window, { heard, source });
+  }, url);
+}
+
+/** Goes elsewhere in a tab. The page before may rest in the back-forward cache. */
+export const goElsewhere = (page) => page.goto(`${new URL(page.url()).origin}/?elsewhere`);
+
+/** Goes back, and makes sure that it is the page that was left and not a new one. */
+export async function goBack(page) {
+  await page.goBack({ waitUntil: 'commit' });
+  await until('the page is as it was left', () => page.evaluate(() => Boolean(window.heard)));
+}
+
+export const heard = (page) => page.evaluate(() => window.heard);
+export const state = (page) => page.evaluate(() => window.client?.state ?? window.source.readyState);
+export const opened = (page) => until('the stream opens', async () => ['OPEN', 1].includes(await state(page)));
+
+/** Waits for so many messages, and for the last to be the right one. Answers them. */
+export async function messages(page, count) {
+  let list;
+  await until(`${count} messages`, async () => {
+    list = (await heard(page)).message;
+    return list.length >= count && { so_far: list.length };
+  }).catch((error) => assert.fail(`${error.message}; there are ${JSON.stringify(list)}`));
+  return list;
+}
+
+export const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);

@@ -1,0 +1,54 @@
+// The browser's own EventSource against the server, from another origin: the promises hold for
+// pages that use nothing of ours.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Server, browser, folder, heard, listenNatively, messages, numbers, opened, site, state, until } from './kit.mjs';
+
+const CLOSED = 2;
+
+test('it receives, and resumes exactly after the server was killed and started again', async (t) => {
+  const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
+  const { tab } = await browser(t);
+  const page = await tab(await site(t));
+  await listenNatively(page, `${server.origin}/events`);
+  await opened(page);
+  await server.publishAll(1, 2, 3);
+  await messages(page, 3);
+  await server.kill();
+  await until('the cut is noticed', async () => (await state(page)) === 0);
+  await server.restart();
+  await server.publishAll(4, 5, 6);
+  await messages(page, 6);
+  await server.publish(7);
+  assert.deepEqual(await messages(page, 7), numbers(1, 7));
+});
+
+test('a 503 is its end, but not with --overload retry', async (t) => {
+  for (const [overload, comesBack] of [['refuse', false], ['retry', true]]) {
+    const server = await Server.start(t, '--max-clients', '1', '--overload', overload, '--retry', '200ms', '--heartbeat', '500ms');
+    const leave = await server.occupy();
+    const { tab } = await browser(t);
+    const page = await tab(await site(t));
+    await listenNatively(page, `${server.origin}/events`);
+    await until(`${overload}: it was not let in`, async () => (await heard(page)).error > 0);
+    leave();
+    await until(`${overload}: the place is free, or taken`, async () => (await server.active()) === Number(comesBack) && (comesBack || (await state(page)) === CLOSED));
+    await server.publish(1);
+    if (comesBack) {
+      // The place may still have been the other's.
+      await until('it is in', async () => (await server.publish(2)).recipients === 1 && (await heard(page)).message.length);
+    }
+    assert.equal(await state(page), comesBack ? 1 : CLOSED, overload);
+  }
+});
+
+test('a closed tab leaves nothing registered', async (t) => {
+  const server = await Server.start(t, '--heartbeat', '500ms');
+  const { tab } = await browser(t);
+  const page = await tab(await site(t));
+  await listenNatively(page, `${server.origin}/events`);
+  await until('it is registered', async () => (await server.active()) === 1);
+  await page.close();
+  await until('nobody is', async () => (await server.active()) === 0);
+});

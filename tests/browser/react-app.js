@@ -1,0 +1,35 @@
+// A page with real React, under StrictMode, that shows one stream. The tests speak with it through
+// `window`: `show(props)` renders, `show(null)` unmounts, the rest is what they look at.
+
+import React, { StrictMode, createElement, useState } from 'react';
+import { createRoot } from 'react-dom/client';
+import { useSSE } from '../../src/console/use-sse.js';
+
+const seen = { renders: [], events: [], settings: 0 };
+
+// How often anybody sets a state: React itself no longer says when that comes too late.
+const original = React.useState;
+React.useState = (initial) => {
+  const [value, set] = original(initial);
+  const counted = React.useCallback((next) => {
+    seen.settings += 1;
+    set(next);
+  }, [set]);
+  return [value, counted];
+};
+
+function Stream({ url, options }) {
+  const { connect, disconnect, ...view } = useSSE(url, { ...options, onEvent: (data) => seen.events.push(data) });
+  seen.renders.push({ url, ...view });
+  Object.assign(window, { connect, disconnect, view });
+  return createElement('output', null, JSON.stringify(view));
+}
+
+function App() {
+  const [props, setProps] = useState(null);
+  window.show = setProps;
+  return props && createElement(Stream, props);
+}
+
+window.seen = seen;
+createRoot(document.getElementById('root')).render(createElement(StrictMode, null, createElement(App)));

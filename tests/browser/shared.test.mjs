@@ -1,0 +1,217 @@
+// One connection for many tabs: who leads, what the others get, and what happens when the leader goes.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Server, browser, folder, goBack, goElsewhere, heard, listen, messages, numbers, opened, site, state, until } from './kit.mjs';
+
+const TABS = 8;
+const shared = { shared: true, maxDelay: 500 };
+
+/** Tabs on one stream, all of them open. */
+async function tabs(t, server, count, { path = '/events', options = shared } = {}) {
+  const { tab } = await browser(t);
+  const origin = await site(t);
+  const open = async () => {
+    const page = await tab(origin);
+    await listen(page, server.origin + path, options);
+    return page;
+  };
+  const pages = await Promise.all(Array.from({ length: count }, open));
+  await Promise.all(pages.map(opened));
+  return { pages, open };
+}
+
+const leads = (page) => page.evaluate(() => window.client.isLeader);
+
+/** Takes the leader out of the list, once there is one. */
+function takeLeader(pages) {
+  return until('a leader', async () => {
+    const leading = await Promise.all(pages.map(leads));
+    return leading.filter(Boolean).length === 1 && pages.splice(leading.indexOf(true), 1)[0];
+  });
+}
+
+/** Lets a page do nothing else for half a second, so that what comes for it piles up. */
+const hang = (page) =>
+  page.evaluate(() => {
+    for (const end = performance.now() + 500; performance.now() < end; );
+  });
+
+/** Publishes 1, 2, 3, … without a pause to speak of, until it is stopped. That answers the last. */
+function publishWithoutEnd(server) {
+  let isOver = false;
+  const last = (async () => {
+    for (let n = 1; ; n += 1) {
+      await server.publish(n);
+      if (isOver) return n;
+      await sleep(2);
+    }
+  })();
+  return () => {
+    isOver = true;
+    return last;
+  };
+}
+
+test('eight tabs have one connection, and each sees every event once', async (t) => {
+  const server = await Server.start(t);
+  const { pages } = await tabs(t, server, TABS);
+  assert.equal(await server.active(), 1);
+  await server.publishAll(...numbers(1, 50));
+  for (const page of pages) assert.deepEqual(await messages(page, 50), numbers(1, 50));
+  const leading = await Promise.all(pages.map(leads));
+  assert.equal(leading.filter(Boolean).length, 1);
+  const { total_connections: total } = await server.stats();
+  assert.equal(total, 1);
+  const cursors = await Promise.all(pages.map((page) => page.evaluate(() => window.client.lastEventId)));
+  assert.equal(new Set(cursors).size, 1);
+});
+
+test('the leader closes, leaves, disconnects, crashes, while events come: still every event once', async (t) => {
+  const server = await Server.start(t, '--heartbeat', '500ms', '--retry', '200ms');
+  const { pages } = await tabs(t, server, TABS);
+  const stop = publishWithoutEnd(server);
+  const leaving = [
+    (page) => page.close(),
+    goElsewhere,
+    (page) => page.evaluate(() => void window.client.disconnect()),
+    (page) => page.goto('chrome://crash').catch(() => {}),
+  ];
+  for (const leave of leaving) {
+    const seen = (await heard(pages[0])).message.length;
+    await until('events flow', async () => (await heard(pages[0])).message.length > seen + 20);
+    const leader = await takeLeader(pages);
+    // The lock comes to tabs that have not heard the last words yet.
+    const hanging = pages.map(hang);
+    await leave(leader);
+    await Promise.all(hanging);
+  }
+  pages.push(await takeLeader(pages));
+  const last = await stop();
+  assert.equal(pages.length, TABS - leaving.length);
+  for (const page of pages) {
+    assert.deepEqual(await messages(page, last), numbers(1, last));
+    assert.deepEqual((await heard(page)).gap, []);
+  }
+  await until('one is registered', async () => (await server.active()) === 1);
+});
+
+test('what two leaders bring is one event; what one brings twice is two', async (t) => {
+  const server = await Server.start(t);
+  const { pages } = await tabs(t, server, 2);
+  const { id } = await server.publish(1);
+  for (const page of pages) await messages(page, 1);
+  // The last words of a leader before, which were long on their way: one known, one new, one again.
+  await pages[0].evaluate(
+    ([name, known]) => {
+      const channel = new BroadcastChannel(name);
+      for (const [data, id] of [['1', known], ['2', 'new'], ['3', 'new']]) {
+        const event = { type: 'message', data, id, hasOwnId: true };
+        channel.postMessage({ kind: 'event', event, from: 'a ghost', cursor: known });
+      }
+    },
+    [`tiny-sse ${server.origin}/events?heartbeat=event`, id],
+  );
+  for (const page of pages) await messages(page, 3);
+  await server.publish(4);
+  for (const page of pages) assert.deepEqual(await messages(page, 4), numbers(1, 4));
+});
+
+test('the server is killed and started again: every tab resumes exactly', async (t) => {
+  const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
+  const { pages } = await tabs(t, server, 3);
+  await server.publishAll(1, 2, 3);
+  for (const page of pages) await messages(page, 3);
+  await server.kill();
+  for (const page of pages) await until('the cut is noticed', async () => (await state(page)) === 'CONNECTING');
+  await server.restart();
+  await server.publishAll(4, 5, 6);
+  for (const page of pages) {
+    assert.deepEqual(await messages(page, 6), numbers(1, 6));
+    await opened(page);
+    const { recovery, error } = await heard(page);
+    assert.deepEqual(recovery.map(({ complete }) => complete), [true]);
+    assert.ok(error.length > 0);
+  }
+  assert.equal(await server.active(), 1);
+});
+
+test('who joins gets what comes from then on', async (t) => {
+  const server = await Server.start(t);
+  const { pages, open } = await tabs(t, server, 1);
+  await server.publishAll(1, 2);
+  await messages(pages[0], 2);
+  const late = await open();
+  await opened(late);
+  await server.publish(3);
+  assert.deepEqual(await messages(late, 1), [3]);
+  assert.deepEqual((await heard(late)).gap, []);
+  await messages(pages[0], 3);
+  // It goes on from where it came in, also as the leader.
+  await pages[0].close();
+  await until('it leads', () => leads(late));
+  await server.publish(4);
+  assert.deepEqual(await messages(late, 2), [3, 4]);
+});
+
+test('who comes back to a leader that went on is told of the gap, and only then', async (t) => {
+  const server = await Server.start(t);
+  const { pages } = await tabs(t, server, 2);
+  await server.publish(1);
+  for (const page of pages) await messages(page, 1);
+  const leader = await takeLeader(pages);
+  const [page] = pages;
+  await goElsewhere(page);
+  await goBack(page);
+  await opened(page);
+  assert.deepEqual((await heard(page)).gap, []);
+  await goElsewhere(page);
+  await server.publish(2);
+  await messages(leader, 2);
+  await goBack(page);
+  await opened(page);
+  await server.publish(3);
+  assert.deepEqual(await messages(page, 2), [1, 3]);
+  const { gap, ids } = await heard(page);
+  assert.deepEqual(gap.map(({ reason, recovered_from: from }) => [reason, from]), [['shared', ids[0]]]);
+});
+
+test('the end for good is the end for all', async (t) => {
+  const server = await Server.start(t);
+  const { tab } = await browser(t);
+  const origin = await site(t);
+  const pages = await Promise.all([tab(origin), tab(origin), tab(origin)]);
+  await Promise.all(pages.map((page) => listen(page, `${server.origin}/nothing`, shared)));
+  for (const page of pages) {
+    await until('it is closed', async () => (await state(page)) === 'CLOSED');
+    assert.equal((await heard(page)).error.at(-1).status, 404);
+  }
+});
+
+test('where there are no locks, each tab has a connection of its own', async (t) => {
+  const server = await Server.start(t);
+  const { tab } = await browser(t);
+  const origin = await site(t);
+  const pages = await Promise.all([tab(origin), tab(origin)]);
+  for (const page of pages) {
+    await page.evaluate(() => void Object.defineProperty(navigator, 'locks', { value: undefined }));
+    await listen(page, `${server.origin}/events`, shared);
+    await opened(page);
+  }
+  assert.equal(await server.active(), 2);
+  await server.publishAll(1, 2);
+  for (const page of pages) assert.deepEqual(await messages(page, 2), [1, 2]);
+});
+
+test('other streams have other connections, and the last tab leaves nothing', async (t) => {
+  const server = await Server.start(t, '--heartbeat', '500ms');
+  const { pages } = await tabs(t, server, 2);
+  await pages[0].evaluate(async (url) => {
+    const { SSEClient } = await import('/sse-client.js');
+    window.other = new SSEClient(url, { shared: true }).connect();
+  }, `${server.origin}/events/chat`);
+  await until('two connections', async () => (await server.active()) === 2);
+  for (const page of pages) await page.close();
+  await until('none', async () => (await server.active()) === 0);
+});
