@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::report::Report;
-use crate::store::SyncMode;
 
 /// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
 ///
@@ -77,6 +76,19 @@ pub struct Config {
     pub stack_bytes: usize,
     /// Who is told what happens. Nobody, by default.
     pub report: Report,
+}
+
+/// When what was appended is forced to the disk. In every mode it survives `kill -9`, because the
+/// system has it; the modes differ in what a power cut or a crash of the system takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Before it is acknowledged: nothing is lost that was.
+    #[default]
+    Always,
+    /// Once a second: what was acknowledged in the last one may be lost.
+    Interval,
+    /// When the system likes, which is often after half a minute.
+    Off,
 }
 
 /// What is said to a client that is one too many.

@@ -17,23 +17,10 @@ use std::sync::Arc;
 use super::disk::{self, Disk, failed};
 use super::syncer::Syncer;
 use super::{recovery, segment};
-use crate::config::{SEGMENT_BYTES, SYNC_INTERVAL};
+use crate::config::{SEGMENT_BYTES, SYNC_INTERVAL, SyncMode};
 use crate::hub::{Entry, Kept, Log};
 use crate::report::Report;
 use crate::wire::EventId;
-
-/// When what was appended is forced to the disk. In every mode it survives `kill -9`, because the
-/// system has it; the modes differ in what a power cut or a crash of the system takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SyncMode {
-    /// Before it is acknowledged: nothing is lost that was.
-    #[default]
-    Always,
-    /// Once a second: what was acknowledged in the last one may be lost.
-    Interval,
-    /// When the system likes, which is often after half a minute.
-    Off,
-}
 
 /// What a [`Journal`] is to be.
 #[derive(Clone, Debug)]

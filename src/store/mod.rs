@@ -10,4 +10,5 @@ mod syncer;
 #[cfg(test)]
 mod tests;
 
-pub use journal::{Journal, JournalOptions, SyncMode};
+pub use crate::config::SyncMode;
+pub use journal::{Journal, JournalOptions};

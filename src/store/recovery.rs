@@ -33,8 +33,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{self, Disk, failed};
-use super::journal::{JournalOptions, Present, SyncMode, segment_path};
+use super::journal::{JournalOptions, Present, segment_path};
 use super::segment::{self, Contents, Damage};
+use crate::config::SyncMode;
 use crate::hub::{Kept, KeptEntry};
 use crate::wire::EventId;
 
