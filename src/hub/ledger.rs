@@ -210,7 +210,12 @@ impl Desk {
         matches!(self.log, Place::OutForTheLastTime | Place::PutAway)
     }
 
+    /// The log, if it is there and somebody waits to be written down. Who asks may be of a group
+    /// that was written, and not told yet.
     fn take_log(&mut self) -> Option<Box<dyn Log>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         match std::mem::replace(&mut self.log, Place::Out) {
             Place::Here(log) => Some(log),
             elsewhere => {
@@ -238,6 +243,8 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
     use std::thread;
 
@@ -257,7 +264,7 @@ mod tests {
         }
     }
 
-    fn hub(log: Slow) -> Hub {
+    fn hub(log: impl Log + 'static) -> Hub {
         Hub::with_log(Config::default(), Box::new(log), Kept::nothing()).unwrap()
     }
 
@@ -315,6 +322,36 @@ mod tests {
                 .for_each(|closer| closer.join().unwrap());
         });
         assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
+    }
+
+    /// A log that keeps everything at once, and counts it.
+    #[derive(Debug)]
+    struct Quick(Arc<AtomicUsize>);
+
+    impl Log for Quick {
+        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
+            self.0.fetch_add(entries.len(), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_wakes_without_a_reason_finds_its_way() {
+        let kept = Arc::new(AtomicUsize::new(0));
+        let hub = hub(Quick(Arc::clone(&kept)));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..3_000 {
+                        // So that a park in the middle of it returns at once.
+                        thread::current().unpark();
+                        hub.publish(Event::new("")).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(kept.load(Ordering::Relaxed), 24_000);
+        assert_eq!(hub.stats().events, 24_000);
     }
 
     #[test]
