@@ -170,6 +170,7 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   drawCharts();
   drawMarks();
   drawComparison();
+  if (shown === 'monitoring' || shown === 'prices') uses[shown].draw();
 });
 
 /** A canvas as sharp as the screen: its context and its size in CSS pixels, or nothing if it is hidden. */
@@ -755,9 +756,9 @@ function update(body, items, key, make, change) {
   items.forEach((item, i) => {
     const row = rows.get(item[key]) ?? Object.assign(make(item), { key: item[key] });
     rows.delete(item[key]);
-    change(row, item);
     // A row that is moved loses its focus: it is moved only if it is in the wrong place.
     if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
+    change(row, item);
   });
   for (const row of rows.values()) row.remove();
 }
@@ -798,6 +799,8 @@ function stopComparison() {
   comparison.abort = null;
   clearInterval(comparison.timer);
   setComparing(false);
+  // The last turn of the timer was before the last event.
+  drawComparison();
 }
 
 function setComparing(on) {
@@ -1257,6 +1260,13 @@ for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
 on('tabs', 'keydown', onTabKey);
 document.addEventListener('visibilitychange', takeNative);
 addEventListener('focus', takeNative);
+// What rests in the back-forward cache would keep its streams, and their places at the server.
+addEventListener('pagehide', () => { lendNative(); closeRaw(); stopComparison(); });
+addEventListener('pageshow', ({ persisted }) => {
+  if (!persisted) return;
+  takeNative();
+  if (rawWanted() && !line.cut) openRaw();
+});
 otherTabs.onmessage = lendNative;
 on('cut', 'click', cut);
 on('resume', 'click', resume);

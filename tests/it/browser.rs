@@ -84,3 +84,10 @@ fn eight_tabs_share_one_connection_whoever_leads() {
 fn the_hook_shows_one_stream_in_react_and_leaves_nothing() {
     passes("hook");
 }
+
+#[test]
+#[cfg(feature = "console")]
+#[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
+fn the_console_shows_all_of_it_to_everybody() {
+    passes("console");
+}

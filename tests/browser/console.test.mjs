@@ -1,0 +1,699 @@
+// The console as `tiny-sse demo` serves it: every tab clicked through, the line cut and resumed, the
+// server killed, hostile events, the comparison beside what a relay counts, and whether the page can
+// be read and used at 360 pixels, by day, by night and by keyboard.
+//
+// It leaves a picture of each tab in $TINY_SSE_SHOTS, or else in target/screenshots, to be looked at.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { totalmem } from 'node:os';
+import { createInterface } from 'node:readline';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Server, browser, folder, numbers, until } from './kit.mjs';
+
+const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
+const SHOTS = process.env.TINY_SSE_SHOTS ?? fileURLToPath(new URL('../../target/screenshots', import.meta.url));
+/** A click is answered within it, whatever the page has to draw; healthy is a tenth of it. */
+const PROMPT = 3000;
+
+/** `tiny-sse demo`, on a port that it keeps. */
+class Demo extends Server {
+  #options;
+  #child;
+  #address = '127.0.0.1:0';
+
+  static async start(t, ...options) {
+    const demo = new Demo();
+    demo.#options = options;
+    t.after(() => demo.signal('SIGKILL'));
+    await demo.restart();
+    return demo;
+  }
+
+  get origin() {
+    return `http://${this.#address}`;
+  }
+
+  async restart() {
+    assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
+    this.#child = spawn(process.env.TINY_SSE, ['demo', '--listen', this.#address, ...this.#options], { stdio: ['ignore', 'pipe', 'inherit'] });
+    for await (const line of createInterface({ input: this.#child.stdout })) {
+      const told = / listens on (\S+)$/.exec(line);
+      if (!told) continue;
+      this.#address = told[1];
+      this.#child.stdout.resume();
+      return;
+    }
+    assert.fail('the demo did not start');
+  }
+
+  async kill() {
+    const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.signal('SIGKILL');
+    await ended;
+  }
+
+  signal(name) {
+    this.#child?.kill(name);
+  }
+}
+
+/**
+ * The console in a tab, with both of its streams open. By `*` it hears what the demo simulates, too.
+ * Anything in the browser's log fails the test; but for the network's complaints, in a test that
+ * takes the server away.
+ */
+async function open(t, context, origin, { width = 1280, height = 900, scheme = 'light', motion = 'no-preference', topics = '*', away = false } = {}) {
+  const page = await context.newPage();
+  const log = [];
+  const isExpected = (text) => away && /net::ERR_|Failed to load resource/.test(text);
+  page.on('pageerror', (error) => log.push(String(error.stack)));
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type()) && !isExpected(message.text())) log.push(message.text());
+  });
+  await page.addInitScript(() => addEventListener('securitypolicyviolation', (event) => {
+    console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
+  }));
+  // The browser is closed by then, for it was started first; the server is killed later.
+  t.after(() => assert.deepEqual(log, [], "the browser's log"));
+  await page.setViewportSize({ width, height });
+  await page.emulateMedia({ colorScheme: scheme, reducedMotion: motion });
+  await page.goto(`${origin}/`);
+  await isOpen(page);
+  if (topics !== '*') {
+    await page.fill('#subscribe-topics', topics);
+    await page.click('#subscribe-send');
+    await isOpen(page);
+    await page.click('#events-clear');
+  }
+  return page;
+}
+
+const text = (page, selector) => page.evaluate((selector) => document.querySelector(selector)?.textContent ?? '', selector);
+async function says(page, selector, what) {
+  let said;
+  const found = until(`${selector} says ${what}`, async () => {
+    said = await text(page, selector);
+    return what instanceof RegExp ? what.exec(said) : said === what && [said];
+  });
+  return found.catch((error) => assert.fail(`${error.message}; it says ${JSON.stringify(said)}`));
+}
+const amount = (page, selector) => page.evaluate((selector) => document.querySelectorAll(selector).length, selector);
+const isOpen = async (page) => {
+  await says(page, '#native-state', 'OPEN');
+  await says(page, '#client-state', 'OPEN');
+};
+
+async function go(page, tab) {
+  await page.click(`#tab-${tab}`);
+  const shown = await page.$$eval('[role=tabpanel]', (panels) => panels.filter((panel) => panel.checkVisibility()).map(({ id }) => id));
+  assert.deepEqual(shown, [`panel-${tab}`]);
+  assert.equal(await page.getAttribute(`#tab-${tab}`, 'aria-selected'), 'true');
+}
+
+/** The events in the table, the oldest first, of this name. */
+const events = (page, name) => page.$$eval('#events-rows tr', (rows, name) => rows.reverse()
+  .map((row) => ({ name: row.querySelector('.name').textContent, id: row.querySelector('.id').textContent, data: row.querySelector('.text').textContent }))
+  .filter((event) => event.name === name), name);
+const eventsAre = (page, name, data) => until(`${data.length} events ${name}`, async () => {
+  const there = (await events(page, name)).map((event) => event.data);
+  assert.ok(there.length <= data.length, `too many of ${name}: ${JSON.stringify(there)}`);
+  return there.length === data.length && there;
+}).then((there) => assert.deepEqual(there, data));
+
+async function publishByForm(page, { data, event = '', topic = '', times = 1 }) {
+  for (const [field, value] of Object.entries({ data, event, topic, times })) await page.fill(`#publish-${field}`, String(value));
+  await page.click('#publish-send');
+}
+
+// ---- what each tab is for, by hand ------------------------------------------------------------------
+
+test('each of the nine tabs shows what it is for', async (t) => {
+  const { context } = await browser(t);
+  // By its heartbeats the server notices who has gone.
+  const demo = await Demo.start(t, '--heartbeat', '300ms');
+  const page = await open(t, context, demo.origin);
+
+  await t.test('events: what the form publishes is in the table', async () => {
+    await publishByForm(page, { data: '{"n":{n},"text":"hello"}', event: 'greeting', topic: 'test/events', times: 3 });
+    await eventsAre(page, 'greeting', [1, 2, 3].map((n) => `{"n":${n},"text":"hello"}`));
+    const [, id] = await says(page, '#publish-answer', /^3 of 3: 200 · id (\S+) · 2 recipients/);
+    assert.equal((await events(page, 'greeting')).at(-1).id, id);
+    await says(page, '#cursor', id);
+    await page.fill('#events-filter', '"n":2');
+    await says(page, '#events-count', /^1 match/);
+    await eventsAre(page, 'greeting', ['{"n":2,"text":"hello"}']);
+    await page.fill('#events-filter', '');
+    await eventsAre(page, 'greeting', [1, 2, 3].map((n) => `{"n":${n},"text":"hello"}`));
+    await page.click('#events-pause');
+    await demo.publish('meanwhile', '/events?event=paused');
+    await says(page, '#events-count', /paused, [1-9]\d* new/);
+    assert.deepEqual(await events(page, 'paused'), []);
+    await page.click('#events-pause');
+    await eventsAre(page, 'paused', ['meanwhile']);
+    await page.click('#events-raw');
+    await says(page, '#raw-bytes', /HTTP\/1\.1 200 .*event: system/s);
+    const { id: rawId } = await demo.publish('one\ntwo', '/events?event=bytes');
+    await until('the bytes', async () => (await text(page, '#raw-bytes')).includes(`id: ${rawId}\nevent: bytes\ndata: one\ndata: two\n\n`));
+    await page.click('#events-raw');
+    await until('the chart counts clients', async () => /^[2-9]/.test(await text(page, '#chart-clients-now')));
+    await until('the chart has a latency', async () => /ms/.test(await text(page, '#chart-latency-now')));
+  });
+
+  await t.test('clients: they are listed, and one is kicked', async () => {
+    const visitor = await fetch(`${demo.origin}/events?client_id=visitor&topic=a/b`);
+    await go(page, 'clients');
+    const base = await page.inputValue('#subscribe-client');
+    const ids = () => page.$$eval('#clients-rows tr td:first-child', (cells) => cells.map((cell) => cell.firstChild.data).sort());
+    await until('three clients', async () => (await ids()).length === 3);
+    assert.deepEqual(await ids(), [`${base}.client`, `${base}.native`, 'visitor']);
+    assert.match(await text(page, '#stats-tiles'), /^Clients3/);
+    await page.click('[aria-label="Kick visitor"]');
+    await visitor.text(); // to its end
+    await says(page, '#clients-answer', 'visitor was kicked');
+    await until('it is gone from the list', async () => !(await ids()).includes('visitor'));
+    await says(page, '#stats-tiles', /1 kicked/);
+  });
+
+  await t.test('compare: all three ways get events', async () => {
+    await go(page, 'compare');
+    await page.fill('#compare-rate', '10');
+    await page.selectOption('#compare-interval', '500');
+    await page.click('#compare-start');
+    for (const way of ['sse', 'long', 'poll']) {
+      await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
+    }
+    await page.click('#compare-stop');
+    await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+  });
+
+  await t.test('notifications: an alert of one\'s own, and the badge', async () => {
+    await go(page, 'notifications');
+    await page.fill('#notifications-text', 'Чернила кончаются 🖨️');
+    await page.selectOption('#notifications-level', 'warning');
+    await page.click('#notifications-send');
+    await until('it is in the inbox', () => page.$$eval('#notifications-list li[data-level=warning]', (items) => items.some((item) => item.querySelector('p:last-child').textContent === 'Чернила кончаются 🖨️')));
+    await until('the simulated come too', async () => /simulated/.test(await text(page, '#notifications-list')));
+    await until('the badge counts', async () => Number(await text(page, '#notifications-badge')) >= 2);
+  });
+
+  await t.test('feed: posts', async () => {
+    await go(page, 'feed');
+    await says(page, '#feed-list', /#\d+.*simulated/);
+  });
+
+  await t.test('monitoring: this machine', async () => {
+    await go(page, 'monitoring');
+    await says(page, '#monitoring-load-now', /^\d+\.\d\d · \d+\.\d\d · \d+\.\d\d, \d+ cpus$/);
+    const gib = totalmem() / 2 ** 30;
+    await says(page, '#monitoring-memory-now', new RegExp(` of ${gib < 1 ? '' : gib.toFixed(1)}`));
+    await says(page, '#monitoring-network-now', /^↓ .*B\/s · ↑ .*B\/s$/);
+    assert.equal(await text(page, '#monitoring-said'), '');
+  });
+
+  await t.test('process: the SHA-256 of an uploaded file', async () => {
+    await go(page, 'process');
+    const buffer = randomBytes(700_001);
+    await page.setInputFiles('#process-file', { name: '<b>файл.bin', mimeType: 'application/octet-stream', buffer });
+    await page.click('#process-send');
+    await says(page, '#process-label', '<b>файл.bin is done.');
+    assert.equal(await text(page, '#process-result dd'), createHash('sha256').update(buffer).digest('hex'));
+    assert.match(await text(page, '#process-result'), /700,001 bytes/);
+    assert.equal(await page.$eval('#process-progress', ({ value }) => value), 100);
+    await page.click('#process-sample');
+    await says(page, '#process-label', 'sample.bin is done.');
+  });
+
+  await t.test('prices: a row a symbol, and they move', async () => {
+    await go(page, 'prices');
+    await until('prices', async () => (await amount(page, '#prices-rows tr')) >= 3);
+    assert.notEqual(await page.$eval('#prices-rows canvas', (spark) => spark.height), 150, 'the first price is drawn, too');
+    const before = await text(page, '#prices-rows');
+    assert.match(before, /TINY\d+\.\d\d/);
+    await until('they move', async () => (await text(page, '#prices-rows')) !== before);
+  });
+
+  await t.test('chat: what I say and what others say', async () => {
+    await go(page, 'chat');
+    await page.fill('#chat-room', 'тест 1');
+    await page.click('#chat-enter');
+    await page.fill('#chat-text', 'Всем привет 👋');
+    await page.click('#chat-send');
+    await says(page, '#chat-list li.mine .text', 'Всем привет 👋');
+    const answer = await fetch(`${demo.origin}/api/chat/room/${encodeURIComponent('тест 1')}/messages`, { method: 'POST', body: '{"user":"<i>eve</i>","text":"<b>hi</b>"}' });
+    assert.equal(answer.status, 200);
+    await says(page, '#chat-list li:not(.mine, .note) .text', '<b>hi</b>');
+    assert.match(await text(page, '#chat-list'), /<i>eve<\/i>/);
+  });
+
+  await t.test('the tab is in the address, and who goes elsewhere leaves nothing open', async () => {
+    const are = (count) => until(`${count} streams`, async () => (await demo.active()) === count);
+    assert.equal(new URL(page.url()).hash, '#chat');
+    await page.reload();
+    await isOpen(page);
+    assert.ok(await page.isVisible('#panel-chat'));
+    await are(3);
+    await go(page, 'events');
+    await are(2);
+    await page.click('#events-raw');
+    await are(3);
+    await page.evaluate(() => (window.isOld = true));
+    await page.goto('about:blank');
+    await are(0);
+    await page.goBack({ waitUntil: 'commit' });
+    await until('the page is as it was left', () => page.evaluate(() => window.isOld));
+    await isOpen(page);
+    await are(3);
+    await demo.publish('again', '/events?event=back');
+    await page.click('#events-raw');
+    await eventsAre(page, 'back', ['again']);
+    await page.close();
+    await are(0);
+  });
+});
+
+// ---- the line ---------------------------------------------------------------------------------------
+
+test('the line is cut and resumed, and the verdict tells what happened', async (t) => {
+  const { context } = await browser(t);
+  const demo = await Demo.start(t, '--history', '5', '--queue-bytes', '32KiB', '--heartbeat', '300ms');
+  const page = await open(t, context, demo.origin, { topics: '' });
+  await publishByForm(page, { data: '1', event: 'counted' });
+  await eventsAre(page, 'counted', ['1']);
+  const cursor = await text(page, '#cursor');
+
+  await page.click('#cut');
+  await says(page, '#native-state', 'CLOSED');
+  await says(page, '#client-state', 'DISCONNECTED');
+  await until('the server has no client', async () => (await demo.active()) === 0);
+  await publishByForm(page, { data: '2', event: 'counted', times: 1 });
+  await says(page, '#verdict', 'Cut. Published meanwhile, and missed so far: 1. Resume to get it.');
+  await demo.publish('3', '/events?event=counted');
+  assert.equal((await events(page, 'counted')).length, 1);
+  await page.click('#resume');
+  await says(page, '#verdict', `Resumed after ${cursor}: 2 events came while the line was cut, and nothing is missing.`);
+  await isOpen(page);
+  await eventsAre(page, 'counted', ['1', '2', '3']);
+
+  await page.click('#cut');
+  // The history keeps what a queue could hold: so much that four of these are gone.
+  for (const n of numbers(4, 7)) await demo.publish(n, '/events?event=counted');
+  for (let n = 0; n < 8; n += 1) await demo.publish('x'.repeat(16 << 10), '/events?event=filler');
+  for (const n of numbers(8, 12)) await demo.publish(n, '/events?event=counted');
+  await page.click('#resume');
+  await says(page, '#verdict', /^Resumed with a gap: the cursor is older than the history that the server keeps\. All that is kept was sent again: \d+ events\.$/);
+  assert.equal(await page.getAttribute('#verdict', 'data-kind'), 'bad');
+  await eventsAre(page, 'counted', ['1', '2', '3', ...numbers(8, 12).map(String)]);
+
+  await page.fill('#subscribe-cursor', '1-0');
+  await page.click('#subscribe-send');
+  await says(page, '#verdict', /^Resumed with a gap: /);
+});
+
+test('the server is killed and started again: the page is open again, and has both lives once', async (t) => {
+  const { context } = await browser(t);
+  const demo = await Demo.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
+  const page = await open(t, context, demo.origin, { away: true, topics: 'lives' });
+  for (const n of numbers(1, 3)) await demo.publish(n, '/events/lives?event=life');
+  await eventsAre(page, 'life', ['1', '2', '3']);
+
+  await demo.kill();
+  await says(page, '#client-state', 'CONNECTING');
+  await says(page, '#native-state', 'CONNECTING');
+  await says(page, '#verdict', /^There is no connection to the server; the next attempt is in /);
+  const moving = () => page.evaluate(() => document.getAnimations().length);
+  await until('the light turns', moving);
+  await page.emulateMedia({ reducedMotion: 'reduce' });
+  await until('or does not, if the user wants calm', async () => !(await moving()));
+  await says(page, '#server-line', 'the server does not answer');
+
+  await demo.restart();
+  for (const n of numbers(4, 6)) await demo.publish(n, '/events/lives?event=life');
+  await isOpen(page);
+  await eventsAre(page, 'life', numbers(1, 6).map(String));
+  await says(page, '#verdict', /^Resumed after \S+: [1-3] events? came while the line was cut, and nothing is missing\.$|^Resumed after \S+: nothing was missed\.$/);
+  await says(page, '#server-line', /· up \d+ s · 2 of 1,000 clients/);
+  const ids = (await events(page, 'life')).map(({ id }) => id);
+  assert.equal(new Set(ids).size, 6);
+});
+
+// ---- what is hard to show ------------------------------------------------------------------------------
+
+const HOSTILE = '<script>window.owned = 1</script><img src="x" onerror="window.owned = 2"><a href="javascript:owned()">&lt;\t\u0000\u0007\u001b[31mred\u007f\u0085\u202egnirts\u202c\u2066\ufeff';
+const HARMLESS = '<script>window.owned = 1</script><img src="x" onerror="window.owned = 2"><a href="javascript:owned()">&lt;␉␀␇␛[31mred␡⟨U+0085⟩⟨U+202E⟩gnirts⟨U+202C⟩⟨U+2066⟩⟨U+FEFF⟩';
+
+test('Russian, emoji and a mebibyte look right, and what is hostile is text', async (t) => {
+  const { context } = await browser(t);
+  const demo = await Demo.start(t);
+  const page = await open(t, context, demo.origin);
+  const foreign = () => page.evaluate(() => [
+    window.owned ?? 'mine',
+    document.querySelectorAll('script, img, iframe, object, embed, style, a, base, meta').length,
+    [...new Set([...document.querySelectorAll('#events-rows *')].map(({ tagName }) => tagName))].sort().join(),
+  ]);
+  const prompt = async (what, act) => {
+    const begun = Date.now();
+    await act();
+    const ms = Date.now() - begun;
+    t.diagnostic(`${what}: answered in ${ms} ms`);
+    assert.ok(ms < PROMPT, `${what} was answered in ${ms} ms`);
+  };
+  const [, elements] = await foreign();
+
+  await demo.publish('Съешь ещё этих мягких французских булок, да выпей чаю. Ёлки!', '/events?event=русский');
+  await eventsAre(page, 'русский', ['Съешь ещё этих мягких французских булок, да выпей чаю. Ёлки!']);
+  // Joined by U+200D, with a tone of skin, two letters that are a flag; and two lines.
+  await demo.publish('👩‍👩‍👧‍👦 👍🏽 🇫🇮 é\nשלום', '/events?event=👋');
+  await eventsAre(page, '👋', ['👩‍👩‍👧‍👦 👍🏽 🇫🇮 é\nשלום']);
+
+  await demo.publish(HOSTILE, `/events?event=${encodeURIComponent('<img src=x onerror=owned=3>')}`);
+  await eventsAre(page, '<img src=x onerror=owned=3>', [HARMLESS]);
+  await demo.publish('', '/events?event=nothing');
+  await eventsAre(page, 'nothing', ['empty']);
+  await demo.publish('x'.repeat(5000), '/events?event=long');
+  await eventsAre(page, 'long', ['x'.repeat(280)]);
+  await page.click('#events-rows tr button');
+  await eventsAre(page, 'long', ['x'.repeat(5000)]);
+  const wider = await page.$eval('#events-table', (box) => box.scrollWidth - box.clientWidth);
+  assert.equal(wider, 0, 'a long line does not widen the table');
+  await page.click('#events-raw');
+  await says(page, '#raw-bytes', /event: system/);
+  await demo.publish(HOSTILE, '/events?event=raw');
+  await until('raw too', async () => (await text(page, '#raw-bytes')).includes(`data: ${HARMLESS}\n`));
+  await page.click('#events-raw');
+  assert.deepEqual(await foreign(), ['mine', elements, 'BUTTON,SPAN,TD,TR']);
+
+  // 1 MiB, the most that the server takes, of letters of two bytes and emoji of four.
+  const whole = `${'Ж😀'.repeat(174_762)}конец!!`.slice(0, -5);
+  const big = whole + 'x'.repeat((1 << 20) - Buffer.byteLength(whole));
+  assert.equal(Buffer.byteLength(big), 1 << 20);
+  await demo.publish(big, '/events?event=big');
+  await until('it is there', async () => (await events(page, 'big')).length === 1);
+  assert.equal((await events(page, 'big'))[0].data, 'Ж😀'.repeat(94).slice(0, -3) + 'Ж');
+  await isOpen(page);
+  await prompt('Pause, with it', () => page.click('#events-pause'));
+  await page.click('#events-pause');
+  assert.equal(await text(page, '#events-rows tr button'), 'show all, 1.0 MiB');
+  await prompt('Show all', async () => {
+    await page.click('#events-rows tr button');
+    assert.equal(await text(page, '#events-rows tr button'), 'show less');
+  });
+  assert.ok((await events(page, 'big'))[0].data === big, 'all of it is there, and right');
+  await prompt('Pause, with all of it', () => page.click('#events-pause'));
+  await page.click('#events-pause');
+  await prompt('another tab', () => go(page, 'clients'));
+});
+
+// ---- the comparison, beside what is counted on the way ---------------------------------------------------
+
+/** A relay in front of the server, which counts the requests of each kind and the bytes that come back. */
+async function relay(t, origin) {
+  const kinds = Object.fromEntries(['sse', 'long', 'poll', 'publish', 'other'].map((kind) => [kind, { requests: 0, answers: 0, down: 0, open: 0 }]));
+  const kindOf = (method, target) => {
+    const { pathname, searchParams } = new URL(target, origin);
+    const topic = searchParams.get('topic') === 'console/compare';
+    if (topic && method === 'POST') return kinds.publish;
+    const compared = topic && method === 'GET';
+    if (compared && pathname === '/events') return kinds.sse;
+    // The first poll has no cursor and only asks for one: it is of no way.
+    if (!compared || pathname !== '/poll' || !searchParams.has('last_event_id')) return kinds.other;
+    return searchParams.get('wait') === '0' ? kinds.poll : kinds.long;
+  };
+  const { hostname, port } = new URL(origin);
+  const sockets = new Set();
+  const server = createServer((page) => {
+    const upstream = connect(Number(port), hostname);
+    let [kind, answered] = [kinds.other, true];
+    kind.open += 1;
+    for (const socket of [page, upstream]) {
+      sockets.add(socket);
+      socket.setNoDelay(true).on('error', () => {});
+    }
+    page.on('data', (bytes) => {
+      const head = /^([A-Z]+) (\S+) HTTP\/1\.1\r\n/.exec(bytes.toString('latin1'));
+      if (head) {
+        kind.open -= 1;
+        [kind, answered] = [kindOf(head[1], head[2]), false];
+        kind.requests += 1;
+        kind.open += 1;
+      }
+      upstream.write(bytes);
+    });
+    upstream.on('data', (bytes) => {
+      if (!answered) kind.answers += 1;
+      answered = true;
+      kind.down += bytes.length;
+      page.write(bytes);
+    });
+    upstream.on('close', () => page.end());
+    page.on('close', () => {
+      kind.open -= 1;
+      upstream.destroy();
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return { kinds, origin: `http://127.0.0.1:${server.address().port}` };
+}
+
+test('the comparison agrees with what was counted between the page and the server', async (t) => {
+  const { context } = await browser(t);
+  const demo = await Demo.start(t);
+  const { kinds, origin } = await relay(t, demo.origin);
+  const page = await open(t, context, origin);
+  await go(page, 'compare');
+  const [rate, interval] = [4.7, 1000]; // no multiple of one another: the events fall anywhere between two polls
+  await page.fill('#compare-rate', String(rate));
+  await page.selectOption('#compare-interval', String(interval));
+  await page.click('#compare-start');
+
+  const milliseconds = (said) => parseFloat(said) * (/ m?s$/.exec(said)[0] === ' s' ? 1000 : 1);
+  const read = async () => Object.fromEntries(await page.$$eval('#compare-rows tr', (rows) => rows.map(({ id, cells }) => [id.slice(8), [...cells].slice(1).map((cell) => cell.textContent)])));
+  const row = ([events, median, worst, requests, perEvent, down]) => {
+    const number = (said) => Number(said.replaceAll(',', ''));
+    return { events: number(events), median: milliseconds(median), worst: milliseconds(worst), requests: number(requests), perEvent: number(perEvent), down: number(down) };
+  };
+  const polls = async () => Number((await read()).poll[3]);
+  await until('eight polls', async () => (await polls()) >= 8);
+  const relayed = kinds.poll.answers;
+  await until('one more, so that the next is far', () => kinds.poll.answers > relayed);
+  await until('the page has it', async () => (await polls()) >= kinds.poll.answers);
+  await page.click('#compare-stop');
+  const published = Number((await says(page, '#compare-said', /^Stopped after (\d+) events\.$/))[1]);
+  const counted = structuredClone(kinds);
+  const shown = Object.fromEntries(Object.entries(await read()).map(([way, cells]) => [way, row(cells)]));
+
+  for (const [way, { events, median, worst, requests, perEvent, down }] of Object.entries(shown)) {
+    const { answers, down: bytes } = counted[way];
+    const what = `${way}: the page says ${events} of ${published} events, median ${median} ms, worst ${worst} ms, ${requests} requests, ${down} bytes an event; the relay ${answers} answers, ${bytes} bytes, ${(bytes / events).toFixed(1)} an event`;
+    t.diagnostic(what);
+    // The long poll may have been answered with what was published while it was stopped.
+    const late = way === 'long' ? counted.publish.requests - published : 0;
+    assert.ok(answers >= requests && answers - requests <= Math.min(late, 1), what);
+    assert.ok(Math.abs(down / (bytes / events) - 1) < 0.05, what);
+    assert.ok(Math.abs(perEvent - requests / events) < 0.006, what);
+    assert.ok(worst >= median && events <= published + 3, what);
+    assert.ok(published - events <= (way === 'poll' ? Math.ceil(rate) + 1 : 3), what);
+  }
+  assert.equal(shown.sse.requests, 1);
+  assert.ok(Math.abs(shown.long.requests - shown.long.events) <= 3, 'about one long poll an event');
+  assert.ok(shown.poll.median > 0.25 * interval && shown.poll.median < 1.0 * interval + 200, 'polling: about half its interval');
+  assert.ok(shown.sse.median < shown.poll.median / 4, 'the stream: a small part of it');
+  assert.ok(shown.long.median < shown.poll.median / 2, 'long polling: between the two');
+  assert.ok(shown.sse.down < shown.long.down && shown.sse.down < shown.poll.down, 'the stream is the cheapest');
+  const after = kinds.poll.requests + kinds.long.requests;
+  await go(page, 'events');
+  await until('the stream and the long poll are closed', () => kinds.sse.open === 0 && kinds.long.open === 0);
+  assert.equal(kinds.poll.requests + kinds.long.requests, after, 'nothing is asked any more');
+});
+
+// ---- for everybody ----------------------------------------------------------------------------------------
+
+/** Puts something into a tab, so that there is something to see. */
+const fill = {
+  async events(page, demo) {
+    await publishByForm(page, { data: '{"text":"Привет 👋","n":{n}}', times: 3 });
+    await demo.publish(HOSTILE, '/events/a?event=hostile');
+    await demo.publish('длинная строка без конца '.repeat(60), `/events?event=${'long-name-'.repeat(9)}`);
+    await demo.publish('y'.repeat(3000), '/events?event=word');
+    await until('the last is there', async () => (await events(page, 'word')).length);
+    await until('a latency', async () => /ms/.test(await text(page, '#chart-latency-now')));
+  },
+  clients: (page) => until('clients', async () => (await amount(page, '#clients-rows tr')) >= 2),
+  async compare(page) {
+    await page.fill('#compare-rate', '12');
+    await page.selectOption('#compare-interval', '500');
+    await page.click('#compare-start');
+    for (const way of ['sse', 'long', 'poll']) await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
+  },
+  async notifications(page) {
+    for (const level of ['info', 'success', 'warning', 'error']) {
+      await page.fill('#notifications-text', `${level}: ${'a long text, without an end, '.repeat(4)}${'z'.repeat(80)}`);
+      await page.selectOption('#notifications-level', level);
+      await page.click('#notifications-send');
+      await until('it is there', () => amount(page, `#notifications-list li[data-level=${level}]`));
+    }
+  },
+  feed: (page) => says(page, '#feed-list', /#\d+/),
+  monitoring: (page) => says(page, '#monitoring-load-now', /cpus$/),
+  async process(page) {
+    await page.click('#process-sample');
+    await says(page, '#process-label', 'sample.bin is done.');
+  },
+  prices: (page) => until('prices', async () => (await amount(page, '#prices-rows tr')) >= 3),
+  async chat(page, demo) {
+    await fetch(`${demo.origin}/api/chat/room/lobby/messages`, { method: 'POST', body: JSON.stringify({ user: 'Анна', text: `Привет! ${'w'.repeat(300)}` }) });
+    await page.fill('#chat-text', 'Hello <b>everybody</b> 👋');
+    await page.click('#chat-send');
+    await until('both are there', async () => (await amount(page, '#chat-list li')) >= 3 && amount(page, '#chat-list li.mine'));
+  },
+};
+
+/** Texts whose contrast to what is behind them is less than WCAG 2.2 wants (1.4.3), with it. */
+const faint = (page) => page.evaluate(() => {
+  const pen = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+  const known = new Map();
+  // Whatever the syntax of a colour is, a canvas knows it.
+  const rgba = (colour) => {
+    if (!known.has(colour)) {
+      pen.clearRect(0, 0, 1, 1);
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, 1, 1);
+      const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
+      known.set(colour, [r, g, b, a / 255]);
+    }
+    return known.get(colour);
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
+  const ancestors = (node) => (node ? [node, ...ancestors(node.parentElement)] : []);
+  const behind = (node) => ancestors(node).reverse().reduce((ground, each) => over(rgba(getComputedStyle(each).backgroundColor), ground), rgba('Canvas'));
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const texts = [];
+  for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode();) {
+    if (walk.currentNode.data.trim()) texts.push([walk.currentNode.parentElement, getComputedStyle(walk.currentNode.parentElement), walk.currentNode.data]);
+  }
+  for (const field of document.querySelectorAll('input, textarea, select')) {
+    texts.push([field, getComputedStyle(field), field.value || field.type]);
+    if (field.placeholder) texts.push([field, getComputedStyle(field, '::placeholder'), field.placeholder]);
+  }
+  let seen = 0;
+  const found = [];
+  for (const [node, style, said] of texts) {
+    const { width, height } = node.getBoundingClientRect();
+    if (!node.checkVisibility({ opacityProperty: true, visibilityProperty: true }) || width <= 1 || height <= 1) continue;
+    if (ancestors(node).some((each) => getComputedStyle(each).clipPath !== 'none')) continue; // for screen readers
+    seen += 1;
+    const ground = behind(node);
+    const [r, g, b, a] = rgba(style.color);
+    const opacity = ancestors(node).reduce((all, each) => all * Number(getComputedStyle(each).opacity), a);
+    const [dark, light] = [luminance(over([r, g, b, opacity], ground)), luminance(ground)].sort((x, y) => x - y);
+    const contrast = (light + 0.05) / (dark + 0.05);
+    const size = parseFloat(style.fontSize);
+    const least = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
+    if (contrast < least) found.push(`${contrast.toFixed(2)} ${node.tagName}#${node.id}.${node.className} ${said.trim().slice(0, 30)}`);
+  }
+  return { seen, found };
+});
+
+/** Controls that say nothing of what they are. */
+const nameless = (page) => page.evaluate(() => {
+  const nameOf = (node) => [
+    node.ariaLabel,
+    ...(node.getAttribute('aria-labelledby') ?? '').split(' ').map((id) => id && document.getElementById(id)?.textContent),
+    ...[...(node.labels ?? [])].map((label) => label.textContent),
+    ['BUTTON', 'A', 'SUMMARY'].includes(node.tagName) ? node.textContent : '',
+  ].join('').trim();
+  const controls = document.querySelectorAll('input, textarea, select, button, progress, canvas[role=img], a[href], summary, [tabindex="0"], [role=tabpanel], [role=tablist], [role=log]');
+  return [...controls].filter((node) => !nameOf(node)).map((node) => node.outerHTML.slice(0, 120));
+});
+
+const frames = (page) => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+const pictures = (page) => page.$$eval('canvas', (all) => all.filter((canvas) => canvas.checkVisibility() && canvas.width).map((canvas) => canvas.toDataURL()));
+
+for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preference'], ['phone', 360, 740, 'reduce']]) {
+  test(`on a ${size}, by day and by night: nothing too wide, too faint or without a name`, async (t) => {
+    const { context } = await browser(t);
+    const demo = await Demo.start(t);
+    const page = await open(t, context, demo.origin, { width, height, motion });
+    await mkdir(SHOTS, { recursive: true });
+    let texts = 0;
+    for (const tab of TABS) {
+      await page.emulateMedia({ colorScheme: 'light' });
+      await go(page, tab);
+      await fill[tab](page, demo);
+      let byDay = [];
+      for (const scheme of ['light', 'dark']) {
+        await page.emulateMedia({ colorScheme: scheme });
+        await frames(page);
+        const where = `${size}-${scheme}-${tab}`;
+        const drawn = await pictures(page);
+        if (scheme === 'light') byDay = drawn;
+        else assert.deepEqual(drawn.filter((picture) => byDay.includes(picture)).length, 0, `${where}: a chart has the colours of the day`);
+        await page.screenshot({ path: `${SHOTS}/${where}.png`, fullPage: size === 'phone', caret: 'initial' });
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, `${where}: overflows by so many pixels`);
+        const { seen, found } = await faint(page);
+        assert.deepEqual(found, [], `${where}: too faint`);
+        assert.deepEqual(await nameless(page), [], `${where}: without a name`);
+        texts += seen;
+      }
+    }
+    assert.ok(texts > 18 * 40, `${texts} texts were looked at`);
+    t.diagnostic(`${texts} texts were looked at; pictures are in ${SHOTS}`);
+  });
+}
+
+test('the keyboard reaches everything, in the order in which it is seen', async (t) => {
+  const { context } = await browser(t);
+  const demo = await Demo.start(t);
+  const page = await open(t, context, demo.origin);
+  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className || document.activeElement.textContent.trim());
+  const press = async (key) => {
+    await page.keyboard.press(key);
+    return focused();
+  };
+  const tour = ['skip', 'cut', 'tab-events', 'publish-data', 'publish-topic', 'publish-event', 'publish-id', 'publish-times', 'publish-send', 'Subscribe',
+    'subscribe-topics', 'subscribe-cursor', 'subscribe-client', 'subscribe-token', 'subscribe-shared', 'subscribe-send',
+    'events-filter', 'events-pause', 'events-clear', 'events-raw', 'events-table'];
+  for (const stop of tour) {
+    assert.equal(await press('Tab'), stop);
+    const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    assert.notEqual(ring, 'none', `the focus on ${stop} is seen`);
+  }
+  for (const stop of [...tour].reverse().slice(1)) assert.equal(await press('Shift+Tab'), stop);
+  await press('Enter');
+  assert.equal(await focused(), 'panels', 'the link skips to the panel');
+  assert.equal(await press('Tab'), 'publish-data');
+
+  // The tabs are one stop, and arrows go among them, around.
+  await page.focus('#tab-events');
+  for (const tab of [...TABS.slice(1), 'events']) assert.equal(await press('ArrowRight'), `tab-${tab}`);
+  for (const tab of [...TABS].reverse()) assert.equal(await press('ArrowLeft'), `tab-${tab}`);
+  assert.equal(await press('End'), 'tab-chat');
+  assert.equal(await press('Home'), 'tab-events');
+  for (const tab of TABS) {
+    while ((await focused()) !== `tab-${tab}`) await press('ArrowRight');
+    await press('Enter');
+    assert.ok(await page.isVisible(`#panel-${tab}`), tab);
+    assert.deepEqual(await page.$$eval('[role=tab]', (all) => all.filter(({ tabIndex }) => tabIndex === 0).map(({ id }) => id)), [`tab-${tab}`]);
+  }
+  await page.keyboard.press('Tab');
+  assert.equal(await focused(), 'chat-room', 'behind the tab is its panel');
+
+  // By keyboard alone: cut and resume.
+  await page.focus('#cut');
+  await press('Space');
+  await says(page, '#client-state', 'DISCONNECTED');
+  await page.focus('#resume');
+  await press('Space');
+  await isOpen(page);
+});
