@@ -37,9 +37,7 @@ impl Api {
             },
         )))
     }
-}
 
-impl Api {
     /// A stream that ends at once, and leaves an EventSource with a wait between one and two times
     /// the usual one: its browser would never come back after a 503.
     fn come_back_later(&self, full: SubscribeError) -> Response {

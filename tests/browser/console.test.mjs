@@ -5,12 +5,10 @@
 // It leaves a picture of each tab in $TINY_SSE_SHOTS, or else in target/screenshots, to be looked at.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { totalmem } from 'node:os';
-import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Server, browser, folder, numbers, until } from './kit.mjs';
@@ -19,48 +17,6 @@ const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitori
 const SHOTS = process.env.TINY_SSE_SHOTS ?? fileURLToPath(new URL('../../target/screenshots', import.meta.url));
 /** A click is answered within it, whatever the page has to draw; healthy is a tenth of it. */
 const PROMPT = 3000;
-
-/** `tiny-sse demo`, on a port that it keeps. */
-class Demo extends Server {
-  #options;
-  #child;
-  #address = '127.0.0.1:0';
-
-  static async start(t, ...options) {
-    const demo = new Demo();
-    demo.#options = options;
-    t.after(() => demo.signal('SIGKILL'));
-    await demo.restart();
-    return demo;
-  }
-
-  get origin() {
-    return `http://${this.#address}`;
-  }
-
-  async restart() {
-    assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
-    this.#child = spawn(process.env.TINY_SSE, ['demo', '--listen', this.#address, ...this.#options], { stdio: ['ignore', 'pipe', 'inherit'] });
-    for await (const line of createInterface({ input: this.#child.stdout })) {
-      const told = / listens on (\S+)$/.exec(line);
-      if (!told) continue;
-      this.#address = told[1];
-      this.#child.stdout.resume();
-      return;
-    }
-    assert.fail('the demo did not start');
-  }
-
-  async kill() {
-    const ended = new Promise((resolve) => this.#child.once('exit', resolve));
-    this.signal('SIGKILL');
-    await ended;
-  }
-
-  signal(name) {
-    this.#child?.kill(name);
-  }
-}
 
 /**
  * The console in a tab, with both of its streams open. By `*` it hears what the demo simulates, too.
@@ -135,7 +91,7 @@ async function publishByForm(page, { data, event = '', topic = '', times = 1 }) 
 test('each of the nine tabs shows what it is for', async (t) => {
   const { context } = await browser(t);
   // By its heartbeats the server notices who has gone.
-  const demo = await Demo.start(t, '--heartbeat', '300ms');
+  const demo = await Server.start(t, 'demo', '--heartbeat', '300ms');
   const page = await open(t, context, demo.origin);
 
   await t.test('events: what the form publishes is in the table', async () => {
@@ -280,7 +236,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
 
 test('the line is cut and resumed, and the verdict tells what happened', async (t) => {
   const { context } = await browser(t);
-  const demo = await Demo.start(t, '--history', '5', '--queue-bytes', '32KiB', '--heartbeat', '300ms');
+  const demo = await Server.start(t, 'demo', '--history', '5', '--queue-bytes', '32KiB', '--heartbeat', '300ms');
   const page = await open(t, context, demo.origin, { topics: '' });
   await publishByForm(page, { data: '1', event: 'counted' });
   await eventsAre(page, 'counted', ['1']);
@@ -316,7 +272,7 @@ test('the line is cut and resumed, and the verdict tells what happened', async (
 
 test('the server is killed and started again: the page is open again, and has both lives once', async (t) => {
   const { context } = await browser(t);
-  const demo = await Demo.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
+  const demo = await Server.start(t, 'demo', '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const page = await open(t, context, demo.origin, { away: true, topics: 'lives' });
   for (const n of numbers(1, 3)) await demo.publish(n, '/events/lives?event=life');
   await eventsAre(page, 'life', ['1', '2', '3']);
@@ -348,7 +304,7 @@ const HARMLESS = '<script>window.owned = 1</script><img src="x" onerror="window.
 
 test('Russian, emoji and a mebibyte look right, and what is hostile is text', async (t) => {
   const { context } = await browser(t);
-  const demo = await Demo.start(t);
+  const demo = await Server.start(t, 'demo');
   const page = await open(t, context, demo.origin);
   const foreign = () => page.evaluate(() => [
     window.owned ?? 'mine',
@@ -465,7 +421,7 @@ async function relay(t, origin) {
 
 test('the comparison agrees with what was counted between the page and the server', async (t) => {
   const { context } = await browser(t);
-  const demo = await Demo.start(t);
+  const demo = await Server.start(t, 'demo');
   const { kinds, origin } = await relay(t, demo.origin);
   const page = await open(t, context, origin);
   await go(page, 'compare');
@@ -623,7 +579,7 @@ const pictures = (page) => page.$$eval('canvas', (all) => all.filter((canvas) =>
 for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preference'], ['phone', 360, 740, 'reduce']]) {
   test(`on a ${size}, by day and by night: nothing too wide, too faint or without a name`, async (t) => {
     const { context } = await browser(t);
-    const demo = await Demo.start(t);
+    const demo = await Server.start(t, 'demo');
     const page = await open(t, context, demo.origin, { width, height, motion });
     await mkdir(SHOTS, { recursive: true });
     let texts = 0;
@@ -654,7 +610,7 @@ for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preferen
 
 test('the keyboard reaches everything, in the order in which it is seen', async (t) => {
   const { context } = await browser(t);
-  const demo = await Demo.start(t);
+  const demo = await Server.start(t, 'demo');
   const page = await open(t, context, demo.origin);
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className || document.activeElement.textContent.trim());
   const press = async (key) => {

@@ -34,7 +34,7 @@ export async function until(what, condition) {
   assert.fail(`${what}: not within ${DEADLINE} ms; at last ${JSON.stringify(last)}`);
 }
 
-/** The program, on a port that it keeps when it is killed and started again. */
+/** The program, on a port that it keeps when it is killed and started again. A command may be the first option. */
 export class Server {
   #options;
   #child;
@@ -55,7 +55,7 @@ export class Server {
 
   async restart() {
     assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
-    const child = spawn(process.env.TINY_SSE, ['--listen', this.#address, ...this.#options], {
+    const child = spawn(process.env.TINY_SSE, [...this.#options, '--listen', this.#address], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     this.#child = child;

@@ -13,9 +13,8 @@ use std::thread;
 
 use tiny_sse::Config;
 
-use crate::kit::{
-    Finally, Program, Random, Raw, Stream, config, eventually, get, number_after, server,
-};
+use crate::kit::{Finally, Random, Raw, Stream, config, eventually, get, number_after, server};
+use crate::program::serve;
 
 /// Threads that are the guests, each for its share of them.
 const WORKERS: usize = 2;
@@ -414,7 +413,7 @@ fn all_get_all(press: &Press, mut guests: Vec<Guest>) {
 #[test]
 fn who_leaves_at_random_and_comes_back_each_time_has_everything_in_the_end() {
     // The server is a process of its own: see `crowd`.
-    let program = Program::start(&["--history", "20000", "--queue-bytes", "64KiB"]);
+    let program = serve(&["--history", "20000", "--queue-bytes", "64KiB"]);
     let press = Press::new(program.address, vec![""]);
     let habits = Habits {
         stay: 600,

@@ -52,7 +52,8 @@ fn without_a_console_the_front_is_a_text_to_browsers_too() {
 #[cfg(feature = "console")]
 mod compiled_in {
     use super::*;
-    use crate::kit::{Program, Raw};
+    use crate::kit::Raw;
+    use crate::program::serve;
 
     /// Path, type, and file.
     const FILES: [(&str, &str, &str); 5] = [
@@ -288,7 +289,7 @@ mod compiled_in {
             (&["--console", "on"], "text/html; charset=utf-8"),
             (&["--console=off"], "text/plain; charset=utf-8"),
         ] {
-            let program = Program::start(options);
+            let program = serve(options);
             let answer = visit(program.address, BROWSER);
             assert_eq!(answer.field("content-type"), Some(kind), "{options:?}");
         }

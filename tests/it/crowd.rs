@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::kit::{Finally, Program, Random, Raw, Stream, eventually, get, number_after};
+use crate::kit::{Finally, Random, Raw, Stream, eventually, get, number_after};
+use crate::program::serve;
 
 // Both ends in one process would need two descriptors for each client, and 1,024 is what many
 // systems give. So the server is a process of its own, and all fit in either.
@@ -56,7 +57,7 @@ fn visit(address: SocketAddr, share: usize, pace: &Pace) {
 
 #[test]
 fn everybody_in_a_crowd_gets_everything_in_order_whoever_comes_and_goes() {
-    let program = Program::start(&["--max-clients", "700", "--extra-connections", "200"]);
+    let program = serve(&["--max-clients", "700", "--extra-connections", "200"]);
     let address = program.address;
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| Stream::subscribe(address, "/events"))

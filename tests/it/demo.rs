@@ -1,15 +1,11 @@
 //! The six uses of `tiny-sse demo`, each over sockets as a page would have it.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tiny_sse::Message;
 
-use crate::kit::{
-    Answer, Program, Raw, Stream, eventually, get, number_after, post, request, server,
-};
+use crate::kit::{Answer, Raw, Stream, eventually, get, number_after, post, request, server};
+use crate::program::{serve, up_to};
 
 /// A million times `a`, of which FIPS 180-2, B.3, knows the hash.
 fn million() -> (Vec<u8>, &'static str) {
@@ -38,7 +34,7 @@ fn assert_parts(message: &Message, name: &str, parts: &[&str]) {
 
 #[test]
 fn each_speaks_as_soon_as_somebody_listens() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     for (path, name, parts) in [
         ("/api/metrics", "metrics", &["\"at\":\"2"][..]),
         (
@@ -85,7 +81,7 @@ fn each_speaks_as_soon_as_somebody_listens() {
 
 #[test]
 fn every_symbol_has_a_price_in_each_turn() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/stocks/stream");
     for symbol in ["TINY", "CRAB", "WIRE", "HUBS"] {
         let price = stream.next();
@@ -98,7 +94,7 @@ fn every_symbol_has_a_price_in_each_turn() {
 
 #[test]
 fn nothing_is_published_that_nobody_listens_to() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     // A built-in endpoint brings no turn forward. When the feed has its own, the prices have had
     // theirs.
     let mut stream = Stream::subscribe(program.address, "/events?topic=demo/f*");
@@ -109,7 +105,7 @@ fn nothing_is_published_that_nobody_listens_to() {
 
 #[test]
 fn the_metrics_are_those_of_this_machine() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/metrics");
     let metrics = stream.next();
     let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else {
@@ -135,7 +131,7 @@ fn the_metrics_are_those_of_this_machine() {
 
 #[test]
 fn a_notification_of_ones_own_is_an_alert_and_its_badge() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/notifications");
     // Not at the same moment as the first of the script: their badges could change places.
     assert_eq!([stream.next().name, stream.next().name], ["alert", "badge"]);
@@ -200,7 +196,7 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 
 #[test]
 fn a_file_is_hashed_and_only_who_uploaded_it_is_told() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let mut me = Stream::subscribe(program.address, "/events?client_id=me");
     let others = "/events?client_id=other&topic=demo/process/*";
     let mut other = Stream::subscribe(program.address, others);
@@ -221,7 +217,7 @@ fn a_file_is_hashed_and_only_who_uploaded_it_is_told() {
 
 #[test]
 fn without_a_client_the_job_has_a_topic_that_misses_nothing() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let (file, _) = million();
     for file in [&b""[..], &file] {
         let answer = post(program.address, "/api/process", file);
@@ -236,7 +232,7 @@ fn without_a_client_the_job_has_a_topic_that_misses_nothing() {
 
 #[test]
 fn more_files_than_may_wait_are_refused_by_their_number() {
-    let program = Program::start(&["demo", "--max-body=4MiB"]);
+    let program = serve(&["demo", "--max-body=4MiB"]);
     let file = vec![0; 4 << 20];
     let mut refusal = None;
     eventually("one is refused", || {
@@ -260,7 +256,7 @@ fn more_files_than_may_wait_are_refused_by_their_number() {
 
 #[test]
 fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     let room = "/api/chat/room/Кухня";
     let (mut anna, mut boris) = (
         Stream::subscribe(program.address, room),
@@ -332,7 +328,7 @@ fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
 
 #[test]
 fn bad_input_is_told_what_is_wrong_with_it() {
-    let program = Program::start(&["demo", "--max-body=8KiB"]);
+    let program = serve(&["demo", "--max-body=8KiB"]);
     let messages = "/api/chat/room/1/messages";
     let long_name = format!(r#"{{"user":"{}","text":"x"}}"#, "ж".repeat(41));
     let long_text = format!(r#"{{"user":"x","text":"{}"}}"#, "x".repeat(2001));
@@ -451,7 +447,7 @@ fn bad_input_is_told_what_is_wrong_with_it() {
 
 #[test]
 fn a_method_that_is_not_there_is_405_with_those_that_are() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     for (target, methods) in [
         ("/api/notifications", "GET, HEAD, POST, OPTIONS"),
         ("/api/feed/live", "GET, HEAD, OPTIONS"),
@@ -488,7 +484,7 @@ fn a_method_that_is_not_there_is_405_with_those_that_are() {
 
 #[test]
 fn the_paths_beside_them_are_404_and_without_demo_so_are_they() {
-    let program = Program::start(&["demo"]);
+    let program = serve(&["demo"]);
     for path in [
         "/api",
         "/api/",
@@ -512,29 +508,14 @@ fn the_paths_beside_them_are_404_and_without_demo_so_are_they() {
 
 #[test]
 fn the_streams_that_it_prints_are_there() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
-        .args(["demo", "--listen=127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = out.next().unwrap().unwrap();
-    let address: SocketAddr = first
-        .rsplit(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .expect("an address");
-    let program = Program { child, address };
-    let lines: Vec<String> = out
-        .map_while(Result::ok)
-        .take_while(|line| !line.ends_with("/messages"))
-        .collect();
+    let program = serve(&["demo"]);
+    let mut lines = program.greeting.clone();
+    lines.extend(up_to(&program.process.out, "/messages"));
     let mut streams = 0;
     for line in lines.iter().filter(|line| line.contains("curl -N")) {
         let (_, url) = line.split_once("http://").unwrap();
         let (host, path) = url.trim_end_matches('\'').split_once('/').unwrap();
-        assert_eq!(host, address.to_string(), "{line}");
+        assert_eq!(host, program.address.to_string(), "{line}");
         Stream::subscribe(program.address, &format!("/{path}"));
         streams += 1;
     }
@@ -544,7 +525,7 @@ fn the_streams_that_it_prints_are_there() {
 #[test]
 fn a_signal_ends_it_in_the_midst_of_everything() {
     // The test gives up long before the grace: what ends, ends by itself.
-    let mut program = Program::start(&["demo", "--grace=1h", "--max-body=8MiB"]);
+    let mut program = serve(&["demo", "--grace=1h", "--max-body=8MiB"]);
     let paths = ["/api/notifications", "/api/metrics", "/api/chat/room/1"];
     let mut streams: Vec<Stream> = paths
         .iter()
@@ -558,16 +539,9 @@ fn a_signal_ends_it_in_the_midst_of_everything() {
     }
     assert_eq!(me.next().name, "progress");
     let _idle = Raw::connect(program.address);
-    let pid = program.child.id().to_string();
     let signalled = Instant::now();
-    let kill = Command::new("kill").args(["-s", "TERM", &pid]).status();
-    assert!(kill.expect("kill").success());
-    let mut status = None;
-    eventually("its end", || {
-        status = program.child.try_wait().expect("a child of ours");
-        status.is_some()
-    });
-    assert_eq!(status.unwrap().code(), Some(0));
+    program.process.signal("TERM");
+    assert_eq!(program.process.exit_code(), Some(0));
     // Ten times what it takes, and less than a thread sleeps that nobody wakes.
     let took = signalled.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");

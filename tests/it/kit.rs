@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,40 +20,6 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub fn server(config: Config) -> Running {
     let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
     bound.spawn().expect("threads")
-}
-
-/// The program, a process of its own on a free port. Dropped, it is ended.
-pub struct Program {
-    pub child: Child,
-    pub address: SocketAddr,
-}
-
-impl Program {
-    /// A command may be the first of the options.
-    #[track_caller]
-    pub fn start(options: &[&str]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
-            .args(options)
-            .args(["--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut greeting = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut greeting)
-            .expect("a greeting");
-        let address = greeting.trim_end().rsplit(' ').next().unwrap();
-        let address = address.parse().expect("an address in the greeting");
-        Program { child, address }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Best effort: it may have ended by itself, and then the test has failed already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The defaults, with a grace that does not make failing tests slow.

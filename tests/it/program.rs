@@ -124,9 +124,10 @@ pub struct Serving {
     pub greeting: Vec<String>,
 }
 
+/// A command may be the first of the arguments.
 #[track_caller]
 pub fn serve(arguments: &[&str]) -> Serving {
-    serve_as(&[&["--listen", "127.0.0.1:0"], arguments].concat())
+    serve_as(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
 }
 
 /// A server that is told where to listen.

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Event, Farewell, Hub, Running, Subscribe};
 
+#[cfg(target_os = "linux")]
+use crate::kit::Raw;
 use crate::kit::{DEADLINE, Stream, config, eventually, get, number_after, post, server};
 #[cfg(target_os = "linux")]
-use crate::kit::{Program, Raw};
+use crate::program::{Serving, serve};
 
 /// What two sockets hold between them at the most, with a client's queue: nothing here reads, so
 /// the kernel has no reason to let its buffers grow to the limit.
@@ -258,8 +260,8 @@ fn a_write_that_takes_too_long_ends_the_stream() {
 
 /// A number out of `/proc/PID/status`, in bytes.
 #[cfg(target_os = "linux")]
-fn memory(program: &Program, what: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.child.id()));
+fn memory(program: &Serving, what: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.process.child.id()));
     let status = status.expect("a process of ours");
     let line = status.lines().find_map(|line| line.strip_prefix(what));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -293,7 +295,7 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
     // queue could keep the rest: what both hold is in memory once.
     for (history, is_complete) in [(64 << 20, true), (3 << 20, false)] {
         let history_bytes = history.to_string();
-        let program = Program::start(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
+        let program = serve(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
         let address = program.address;
         let stats = || get(address, "/stats").text().to_owned();
         // The history is full before anything is measured, and stays as large as it is. All of it is
