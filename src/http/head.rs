@@ -5,6 +5,7 @@
 //! so that a head that dribbles in costs no more than one that comes whole, and a limit is
 //! checked before the line that breaks it is looked at, so that both get the same answer.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::Refusal;
@@ -168,7 +169,11 @@ impl HeadParser {
                 (Some(_), false) if self.fields.len() == limits.max_fields => {
                     return Err(Refusal::TooManyFields(limits.max_fields));
                 }
-                (Some(_), false) => self.fields.push(field(bytes, line)?),
+                (Some(_), false) => {
+                    let which = format_args!("number {}", self.fields.len() + 1);
+                    let field = field(bytes, line, which)?;
+                    self.fields.push(field);
+                }
                 (Some(start), true) => {
                     let (start, fields) = (start.clone(), std::mem::take(&mut self.fields));
                     let request = head(&bytes[..self.line], start, fields, limits)?;
@@ -252,23 +257,24 @@ fn version(text: &[u8]) -> Result<Version, Refusal> {
 
 /// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space before the
 /// colon, and a line that continues the one before it (obs-fold), fail as names.
-fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Refusal> {
+///
+/// A refusal says `which` line it was, or the field's name, and repeats nothing else: what stands in
+/// the wrong place may be a secret all the same, and refusals are logged.
+fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<Field, Refusal> {
     let text = &bytes[line.clone()];
-    let shown = || String::from_utf8_lossy(&text[..text.len().min(64)]).into_owned();
     let Some(colon) = text.iter().position(|&byte| byte == b':') else {
-        return Err(Refusal::Field(format!("no colon in {:?}", shown())));
+        return Err(Refusal::Field(format!("{which} has no colon")));
     };
     if colon == 0 || !text[..colon].iter().all(|&byte| is_tchar(byte)) {
         return Err(Refusal::Field(format!(
-            "{:?} does not begin with a name and a colon",
-            shown()
+            "{which} does not begin with a name and a colon"
         )));
     }
     let value = trim_ows(&text[colon + 1..]);
     if !value.iter().all(|&byte| is_field_byte(byte)) {
         return Err(Refusal::Field(format!(
-            "a control character in the value of {:?}",
-            String::from_utf8_lossy(&text[..colon])
+            "a control character in the value of {}",
+            shown([&text[..colon]])
         )));
     }
     let offset = value.as_ptr() as usize - bytes.as_ptr() as usize;
@@ -276,6 +282,12 @@ fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Refusal> {
         name: line.start..line.start + colon,
         value: offset..offset + value.len(),
     })
+}
+
+/// What of a peer's bytes stands in a refusal. LIMIT: a line of a log, not the whole head.
+fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let values: Vec<_> = values.into_iter().map(String::from_utf8_lossy).collect();
+    values.join(", ").chars().take(64).collect()
 }
 
 /// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also take a bare CR away,
@@ -289,7 +301,7 @@ pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
 
 /// Checks a field line of a chunked body's trailer, which is thrown away.
 pub(super) fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
-    field(line, 0..line.len()).map(|_| ())
+    field(line, 0..line.len(), format_args!("one behind the chunks")).map(|_| ())
 }
 
 /// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+"
@@ -323,14 +335,14 @@ fn head(
         keep_alive: false,
     };
     let hosts = head.fields("host").count();
-    if let Some(host) = head
+    if !head
         .fields("host")
-        .find(|host| !target::is_authority(host, Host::MayBeEmpty))
+        .all(|host| target::is_authority(host, Host::MayBeEmpty))
     {
-        return Err(Refusal::Field(format!(
-            "Host is {:?}, it must be a name and may have a port",
-            String::from_utf8_lossy(host)
-        )));
+        // Not shown: what makes it wrong may be a password before an @.
+        return Err(Refusal::Field(
+            "Host must be a name and may have a port".into(),
+        ));
     }
     // SPEC: RFC 9112, 3.2: a 1.1 request without Host, and any with two, is a 400.
     if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
@@ -357,11 +369,8 @@ fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusa
             return Err(Refusal::AmbiguousLength);
         }
         if !coding.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            let found: Vec<_> = head
-                .fields("transfer-encoding")
-                .map(String::from_utf8_lossy)
-                .collect();
-            return Err(Refusal::TransferEncoding(found.join(", ")));
+            let found = shown(head.fields("transfer-encoding"));
+            return Err(Refusal::TransferEncoding(found));
         }
         return Ok(BodyLength::Chunked);
     }
@@ -375,11 +384,8 @@ fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusa
     };
     let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
     if !digits || lengths.any(|other| other != first) {
-        let found: Vec<_> = head
-            .fields("content-length")
-            .map(String::from_utf8_lossy)
-            .collect();
-        return Err(Refusal::ContentLength(found.join(", ")));
+        let found = shown(head.fields("content-length"));
+        return Err(Refusal::ContentLength(found));
     }
     let length = first.iter().try_fold(0usize, |sum, digit| {
         sum.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
@@ -398,9 +404,7 @@ fn expects_continue(head: &RequestHead) -> Result<bool, Refusal> {
         .peekable();
     let expected = expectations.peek().is_some();
     match expectations.find(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {
-        Some(other) => Err(Refusal::Expectation(
-            String::from_utf8_lossy(other).into_owned(),
-        )),
+        Some(other) => Err(Refusal::Expectation(shown([other]))),
         None => Ok(expected),
     }
 }

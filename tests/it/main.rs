@@ -20,6 +20,7 @@ mod lifecycle;
 mod metrics;
 mod order;
 mod poll;
+mod refusals;
 mod resume;
 mod slow;
 mod storms;
