@@ -363,16 +363,11 @@ fn head(
 /// one request is hidden in another, so every doubt is a refusal.
 fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusal> {
     let mut lengths = head.list("content-length");
-    let mut codings = head.fields("transfer-encoding");
-    if let Some(coding) = codings.next() {
+    if head.fields("transfer-encoding").next().is_some() {
         if lengths.next().is_some() || head.version == Version::Http10 {
             return Err(Refusal::AmbiguousLength);
         }
-        if !coding.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            let found = shown(head.fields("transfer-encoding"));
-            return Err(Refusal::TransferEncoding(found));
-        }
-        return Ok(BodyLength::Chunked);
+        return chunked(head);
     }
     let Some(first) = lengths.next() else {
         let brings_body = matches!(head.method(), "POST" | "PUT" | "PATCH");
@@ -393,6 +388,24 @@ fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusa
     match length {
         Some(length) if length <= limits.max_body => Ok(BodyLength::Known(length)),
         _ => Err(Refusal::BodyTooLarge(limits.max_body)),
+    }
+}
+
+/// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding nobody knows where the body ends, which
+/// is a 400; 6.1: nor is it applied twice, and a coding before it that is not understood is a 501.
+/// Empty members of the list are doubts, too: some readers skip them, others know no such coding.
+fn chunked(head: &RequestHead) -> Result<BodyLength, Refusal> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let codings: Vec<_> = head.list("transfer-encoding").collect();
+    let found = || shown(head.fields("transfer-encoding"));
+    match codings.split_last() {
+        Some((last, [])) if is_chunked(last) => Ok(BodyLength::Chunked),
+        Some((last, before))
+            if is_chunked(last) && !before.iter().any(|one| one.is_empty() || is_chunked(one)) =>
+        {
+            Err(Refusal::TransferEncoding(found()))
+        }
+        _ => Err(Refusal::ChunkedNotLast(found())),
     }
 }
 

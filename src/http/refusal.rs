@@ -30,7 +30,9 @@ pub enum Refusal {
     ContentLength(String),
     /// 400: Content-Length and Transfer-Encoding together, or the latter in HTTP/1.0.
     AmbiguousLength,
-    /// 501: a Transfer-Encoding other than `chunked`.
+    /// 400: a Transfer-Encoding that does not end in `chunked`, once: the body has no end.
+    ChunkedNotLast(String),
+    /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),
     /// 411: a method that brings a body, without its length.
     LengthRequired,
@@ -52,7 +54,7 @@ impl Refusal {
         use Refusal::*;
         match self {
             NotHttp | LineBreak | RequestLine | Target(_) | Field(_) | Host(_) => 400,
-            ContentLength(_) | AmbiguousLength | Chunk(_) => 400,
+            ContentLength(_) | AmbiguousLength | ChunkedNotLast(_) | Chunk(_) => 400,
             HeadTimeout | BodyTimeout => 408,
             LengthRequired => 411,
             BodyTooLarge(_) => 413,
@@ -95,6 +97,10 @@ impl fmt::Display for Refusal {
             AmbiguousLength => {
                 f.write_str("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
             }
+            ChunkedNotLast(found) => write!(
+                f,
+                "Transfer-Encoding is {found:?}, it must end in \"chunked\", once"
+            ),
             TransferEncoding(found) => write!(
                 f,
                 "Transfer-Encoding is {found:?}, only \"chunked\" is understood"

@@ -77,7 +77,7 @@ fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
         ("POST /events HTTP/1.1\r\nHost: a\r\n\r\n", 411),
         ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n", 413),
         ("GET /health HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
-        ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("GET /health HTTP/3.0\r\nHost: a\r\n\r\n", 505),
     ];
     for (request, status) in rows {
@@ -121,8 +121,8 @@ fn a_request_hidden_in_another_is_not_executed() {
         ("CL.0 by a sign", 400, with("Content-Length: +0\r\n", HIDDEN)),
         ("CL.0 by overflow", 413, with("Content-Length: 18446744073709551616\r\n", HIDDEN)),
         ("CL with a space before its colon", 400, with(&format!("Content-Length : {size}\r\nContent-Length: 0\r\n"), HIDDEN)),
-        ("TE.TE, two fields", 501, with(&format!("{chunked}Transfer-Encoding: identity\r\n"), &cl_te)),
-        ("TE.TE, another coding", 501, with("Transfer-Encoding: xchunked\r\n", &cl_te)),
+        ("TE.TE, two fields", 400, with(&format!("{chunked}Transfer-Encoding: identity\r\n"), &cl_te)),
+        ("TE.TE, another coding", 400, with("Transfer-Encoding: xchunked\r\n", &cl_te)),
         ("TE.TE, a vertical tab", 400, with("Transfer-Encoding: \x0bchunked\r\n", &cl_te)),
         ("TE.TE, a fold", 400, with("X: y\r\n Transfer-Encoding: chunked\r\n", &cl_te)),
         ("TE.TE, a bare LF", 400, with("X: y\nTransfer-Encoding: chunked\r\n", &cl_te)),
