@@ -36,6 +36,8 @@ pub(super) struct Connection<'a, D> {
     buffer: Vec<u8>,
     /// A request has ended, and the empty line that may be behind it has not come.
     may_skip_line: bool,
+    /// The request that is read, or was the last, is a HEAD, as far as is known.
+    is_head: bool,
     /// The read timeout that the socket has, so that it is set only when it changes.
     timeout: Option<Duration>,
 }
@@ -84,6 +86,7 @@ impl<'a, D: Door> Connection<'a, D> {
             door,
             buffer: Vec::new(),
             may_skip_line: false,
+            is_head: false,
             timeout: None,
         }
     }
@@ -101,7 +104,8 @@ impl<'a, D: Door> Connection<'a, D> {
                         self.peer,
                         refusal.status()
                     ));
-                    self.answer((&refusal).into(), Asked::nothing()).ok()?;
+                    let asked = Asked::in_vain(self.is_head);
+                    self.answer((&refusal).into(), asked).ok()?;
                     close_gently(self.socket);
                     return None;
                 }
@@ -145,7 +149,13 @@ impl<'a, D: Door> Connection<'a, D> {
             }
         }
         self.door.is_busy();
-        let head = self.head()?;
+        let head = self.head();
+        // SPEC: RFC 9110, 9.3.2: no answer to HEAD has a body, and a refusal is one.
+        self.is_head = match &head {
+            Ok(head) => head.method() == "HEAD",
+            Err(_) => self.buffer.trim_ascii_start().starts_with(b"HEAD "),
+        };
+        let head = head?;
         let body = self.body(&head)?;
         Ok(Request {
             head,
@@ -282,11 +292,11 @@ impl Asked {
         }
     }
 
-    /// Of bytes that were no request.
-    fn nothing() -> Asked {
+    /// By what was refused.
+    fn in_vain(head_only: bool) -> Asked {
         Asked {
             keep_alive: false,
-            head_only: false,
+            head_only,
             version: Version::Http11,
         }
     }
