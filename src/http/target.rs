@@ -29,6 +29,8 @@ pub(super) fn parse(target: &[u8]) -> Result<(String, Query), Refusal> {
         behind_authority(target)?
     };
     let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
+    // SPEC: RFC 9110, 4.2.3: an empty path is `/`. Only the absolute form can have one.
+    let path = if path.is_empty() { b"/" } else { path };
     let path = decode(path, Space::Percent)?;
     if let Some(segment) = path
         .split('/')
@@ -49,7 +51,8 @@ pub(super) fn parse(target: &[u8]) -> Result<(String, Query), Refusal> {
     Ok((path, pairs.collect::<Result<Query, Refusal>>()?))
 }
 
-/// `/path?query` of an absolute form. Without a path it is `/`.
+/// `/path?query` of an absolute form, of which either may be missing. `https` is there too: what
+/// ends TLS in front of this server may send it on.
 fn behind_authority(target: &[u8]) -> Result<&[u8], Refusal> {
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         target
@@ -61,15 +64,13 @@ fn behind_authority(target: &[u8]) -> Result<&[u8], Refusal> {
     };
     let rest = &target[scheme.len()..];
     let end = rest.iter().position(|&byte| byte == b'/' || byte == b'?');
-    if !is_authority(&rest[..end.unwrap_or(rest.len())], Host::Needed) {
-        return Err(Refusal::Target(
+    let (authority, behind) = rest.split_at(end.unwrap_or(rest.len()));
+    if is_authority(authority, Host::Needed) {
+        Ok(behind)
+    } else {
+        Err(Refusal::Target(
             "its host must be a name and may have a port".into(),
-        ));
-    }
-    match end {
-        Some(at) if rest[at] == b'/' => Ok(&rest[at..]),
-        Some(_) => Err(Refusal::Target("it has a query but no path".into())),
-        None => Ok(b"/"),
+        ))
     }
 }
 
