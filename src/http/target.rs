@@ -1,5 +1,7 @@
 //! Turns a request target into a path and a query, both decoded.
 
+use std::net::Ipv6Addr;
+
 use super::Refusal;
 
 /// The pairs of a query, decoded, in order.
@@ -84,23 +86,43 @@ pub(super) enum Host {
 }
 
 /// SPEC: RFC 9110, 7.2: `Host = uri-host [ ":" port ]`; RFC 3986, 3.2.2: `host = IP-literal /
-/// IPv4address / reg-name`, `reg-name = *( unreserved / pct-encoded / sub-delims )`. User
-/// information is refused with the rest (RFC 9110, 4.2.4).
+/// IPv4address / reg-name`, and 3.2.3: `port = *DIGIT`. User information is refused with the rest
+/// (RFC 9110, 4.2.4).
 pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     let (name, port) = match text.iter().rposition(|&byte| byte == b':') {
         Some(colon) if !text.ends_with(b"]") => (&text[..colon], &text[colon + 1..]),
         _ => (text, &b""[..]),
     };
-    let is_reg_name =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
-    let is_name = match name {
-        [b'[', literal @ .., b']'] => literal
-            .iter()
-            .all(|byte| is_reg_name(byte) || *byte == b':'),
+    let is_host = match name {
+        [b'[', literal @ .., b']'] => is_ip_literal(literal),
         [] => host == Host::MayBeEmpty && text.is_empty(),
-        _ => name.iter().all(is_reg_name),
+        _ => is_reg_name(name),
     };
-    is_name && port.iter().all(u8::is_ascii_digit)
+    is_host && port.iter().all(u8::is_ascii_digit)
+}
+
+/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`; no IPvFuture has come.
+/// A zone behind the address (`%25eth0`, RFC 6874) is for the client alone, but some send it.
+fn is_ip_literal(literal: &[u8]) -> bool {
+    let (address, zone) = split_once(literal, b'%').unwrap_or((literal, b"-"));
+    let address = std::str::from_utf8(address).map(str::parse::<Ipv6Addr>);
+    matches!(address, Ok(Ok(_))) && !zone.is_empty() && is_reg_name(zone)
+}
+
+/// SPEC: RFC 3986, 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`
+fn is_reg_name(mut name: &[u8]) -> bool {
+    while let Some((&byte, behind)) = name.split_first() {
+        name = match (byte, behind) {
+            (b'%', [high, low, behind @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                behind
+            }
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => behind,
+            _ => return false,
+        };
+    }
+    true
 }
 
 fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
