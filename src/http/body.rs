@@ -3,7 +3,7 @@
 //! Nothing is allocated for what a peer has only announced: the body grows as it arrives, and
 //! never over the limit.
 
-use super::head::{check_trailer, trim_ows};
+use super::head::{check_trailer, is_field_byte, is_tchar};
 use super::{BodyLength, Refusal};
 use crate::config::Config;
 
@@ -76,24 +76,35 @@ impl BodyDecoder {
                         return Ok(used);
                     }
                 }
-                State::Size | State::ChunkEnd | State::Trailer(_) => match line(rest)? {
-                    Some(line) => {
-                        used += line.len() + 2;
-                        self.end_line(line, limits)?;
+                State::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        used += 2;
+                        self.state = State::Size;
                     }
-                    None => {
-                        // A CR at the end may be half of the line break.
-                        let length = rest.len() - usize::from(rest.ends_with(b"\r"));
-                        self.check_line_limit(length, limits)?;
-                        return Ok(used);
-                    }
+                    [] | [b'\r'] => return Ok(used),
+                    _ => return Err(Refusal::Chunk("a chunk is longer than its size")),
                 },
+                State::Size | State::Trailer(_) => {
+                    let end = rest.iter().position(|&byte| byte == b'\n');
+                    let text = &rest[..end.unwrap_or(rest.len())];
+                    // A CR at the end is half of the line break, or may come to be.
+                    let line = text.strip_suffix(b"\r");
+                    // ORDER: first, so that a line that dribbles in gets the same answer.
+                    self.check_line_limit(line.unwrap_or(text).len(), limits)?;
+                    match (end, line) {
+                        (None, _) => return Ok(used),
+                        (Some(_), None) => return Err(Refusal::Chunk("a line ends without CR")),
+                        (Some(end), Some(line)) => {
+                            used += end + 1;
+                            self.end_line(line, limits)?;
+                        }
+                    }
+                }
             }
         }
     }
 
     fn end_line(&mut self, line: &[u8], limits: &Config) -> Result<(), Refusal> {
-        self.check_line_limit(line.len(), limits)?;
         self.state = match self.state {
             State::Size => match chunk_size(line)? {
                 0 => State::Trailer(0),
@@ -102,14 +113,12 @@ impl BodyDecoder {
                 }
                 size => State::Chunk(size),
             },
-            State::ChunkEnd if line.is_empty() => State::Size,
-            State::ChunkEnd => return Err(Refusal::Chunk("a chunk is longer than its size")),
             State::Trailer(_) if line.is_empty() => State::Done,
             State::Trailer(before) => {
                 check_trailer(line)?;
                 State::Trailer(before + line.len() + 2)
             }
-            State::Known(_) | State::Chunk(_) | State::Done => unreachable!("BUG: no line is due"),
+            _ => unreachable!("BUG: no line is due"),
         };
         Ok(())
     }
@@ -119,7 +128,6 @@ impl BodyDecoder {
             State::Size if length > SIZE_LINE => {
                 Err(Refusal::Chunk("the line of a chunk's size is too long"))
             }
-            State::ChunkEnd if length > 0 => Err(Refusal::Chunk("a chunk is longer than its size")),
             State::Trailer(before) if before + length > limits.max_head => {
                 Err(Refusal::HeadTooLarge(limits.max_head))
             }
@@ -128,34 +136,76 @@ impl BodyDecoder {
     }
 }
 
-/// The first line, if it has ended.
-fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Refusal> {
-    match bytes.iter().position(|&byte| byte == b'\n') {
-        None => Ok(None),
-        Some(end) if end > 0 && bytes[end - 1] == b'\r' => Ok(Some(&bytes[..end - 1])),
-        Some(_) => Err(Refusal::Chunk("a line ends without CR")),
-    }
-}
-
 /// SPEC: RFC 9112, 7.1: `chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF`,
-/// `chunk-size = 1*HEXDIG`, `chunk-ext = *( BWS ";" BWS chunk-ext-name [ … ] )`
+/// `chunk-size = 1*HEXDIG`
 fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
-    let digits = line
-        .iter()
-        .position(|byte| !byte.is_ascii_hexdigit())
-        .unwrap_or(line.len());
-    let extension = trim_ows(&line[digits..]);
-    let printable = extension
-        .iter()
-        .all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
-    if digits == 0 || !(line.len() == digits || extension.starts_with(b";")) || !printable {
+    let (size, extensions) = line.split_at(prefix(line, |byte| byte.is_ascii_hexdigit()));
+    if size.is_empty() {
         return Err(Refusal::Chunk("a chunk's size must be hexadecimal digits"));
     }
-    line[..digits]
-        .iter()
+    if !are_extensions(extensions) {
+        return Err(Refusal::Chunk(
+            "behind a chunk's size is something that is no extension",
+        ));
+    }
+    size.iter()
         .try_fold(0usize, |sum, &digit| {
             sum.checked_mul(16)?
                 .checked_add(char::from(digit).to_digit(16)? as usize)
         })
         .ok_or(Refusal::Chunk("a chunk's size is too large to be one"))
+}
+
+/// SPEC: RFC 9112, 7.1.1: `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`,
+/// a token and `token / quoted-string`. They mean nothing here. They are read all the same, because
+/// a quote that does not end hides the end of the line from some readers, and not from others.
+fn are_extensions(mut text: &[u8]) -> bool {
+    while !text.is_empty() {
+        let [b';', behind @ ..] = skip_ows(text) else {
+            return false;
+        };
+        let name = skip_ows(behind);
+        let length = prefix(name, is_tchar);
+        if length == 0 {
+            return false;
+        }
+        text = &name[length..];
+        if let [b'=', behind @ ..] = skip_ows(text) {
+            let value = skip_ows(behind);
+            let length = match value {
+                [b'"', ..] => quoted_string(value),
+                _ => prefix(value, is_tchar),
+            };
+            if length == 0 {
+                return false;
+            }
+            text = &value[length..];
+        }
+    }
+    true
+}
+
+/// How many bytes are a quoted string, whose first quote is there; 0 if its last is not.
+///
+/// SPEC: RFC 9110, 5.6.4: `quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE`
+fn quoted_string(text: &[u8]) -> usize {
+    let mut at = 1;
+    loop {
+        at += match text[at..] {
+            [b'"', ..] => return at + 1,
+            [b'\\', byte, ..] if is_field_byte(byte) => 2,
+            [byte, ..] if byte != b'\\' && is_field_byte(byte) => 1,
+            _ => return 0,
+        };
+    }
+}
+
+/// How many of the first bytes are of a kind.
+fn prefix(text: &[u8], kind: impl Fn(u8) -> bool) -> usize {
+    let end = text.iter().position(|&byte| !kind(byte));
+    end.unwrap_or(text.len())
+}
+
+fn skip_ows(text: &[u8]) -> &[u8] {
+    &text[prefix(text, |byte| matches!(byte, b' ' | b'\t'))..]
 }

@@ -292,7 +292,7 @@ fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also take a bare CR away,
 /// and with it the evidence.
-pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
+fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
     }
@@ -306,12 +306,12 @@ pub(super) fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
 
 /// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+"
 /// / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA`
-fn is_tchar(byte: u8) -> bool {
+pub(super) fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// SPEC: RFC 9110, 5.5: `field-vchar = VCHAR / obs-text`, and SP and HTAB between them
-fn is_field_byte(byte: u8) -> bool {
+pub(super) fn is_field_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
