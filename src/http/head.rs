@@ -409,11 +409,12 @@ fn chunked(head: &RequestHead) -> Result<BodyLength, Refusal> {
     }
 }
 
-/// SPEC: RFC 9110, 10.1.1: any other expectation is a 417, and in HTTP/1.0 it is not looked at.
+/// SPEC: RFC 9110, 10.1.1: any other expectation is a 417, and in HTTP/1.0 it is not looked at;
+/// 5.6.1: empty members of a list are none.
 fn expects_continue(head: &RequestHead) -> Result<bool, Refusal> {
     let mut expectations = head
         .list("expect")
-        .filter(|_| head.version == Version::Http11)
+        .filter(|member| head.version == Version::Http11 && !member.is_empty())
         .peekable();
     let expected = expectations.peek().is_some();
     match expectations.find(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {

@@ -277,6 +277,15 @@ const REQUESTS: &[Row] = &[
     // Expectations.
     (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", 200, Open, "RFC 9110, 10.1.1: no body, no interim answer"),
     (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-Continue\r\n\r\n", 200, Open, "RFC 9110, 10.1.1: no body, no interim answer"),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello", 200, Open, "RFC 9110, 10.1.1: with its body, which may not wait"),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 200, Open, "RFC 9110, 10.1.1: with its body, which may not wait"),
+    (b"POST /echo HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello", 200, Closed, "RFC 9110, 10.1.1: HTTP/1.0 has no interim answers"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 200, Open, "RFC 9110, 10.1.1: twice"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect:\r\n\r\n", 200, Open, "RFC 9110, 5.6.1: a list of nothing"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: ,100-continue,\r\n\r\n", 200, Open, "RFC 9110, 5.6.1: empty members are none"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: x\r\n\r\n", 417, Closed, "RFC 9110, 10.1.1: one of two"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: x 100-continue\r\n\r\n", 417, Closed, "PortSwigger: CL-expect-obfs"),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue;q=1\r\n\r\n", 417, Closed, "RFC 9110, 10.1.1: with a parameter"),
     (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417, Closed, "RFC 9110, 10.1.1"),
     (b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, more\r\n\r\n", 417, Closed, "RFC 9110, 10.1.1"),
     (b"GET /echo HTTP/1.0\r\nExpect: anything\r\n\r\n", 200, Closed, "RFC 9110, 10.1.1: ignored in HTTP/1.0"),
@@ -494,6 +503,10 @@ fn is_head(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"HEAD ")
 }
 
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|some| some == part)
+}
+
 /// A row as it stands in a message.
 fn shown(bytes: &[u8], source: &str) -> String {
     let (start, more) = (
@@ -518,11 +531,19 @@ fn exchange<'a>(server: &Running, pieces: impl IntoIterator<Item = &'a [u8]>) ->
             break;
         }
     }
-    let answer = if is_head(&sent) {
-        raw.head()
-    } else {
-        raw.answer()
+    let mut next = || {
+        if is_head(&sent) {
+            raw.head()
+        } else {
+            raw.answer()
+        }
     };
+    let mut answer = next();
+    if answer.status == 100 {
+        // Whoever sends the body late is told to go on, and only who asked for it.
+        assert!(find(&sent, b"HTTP/1.1\r\n").is_some() && find(&sent, b"Expect: ").is_some());
+        answer = next();
+    }
     match answer.field("connection") {
         Some("close") => {
             assert!(raw.is_closed(), "more than one answer, after {answer:?}");
