@@ -322,6 +322,11 @@ fn head(
     fields: Vec<Field>,
     limits: &Config,
 ) -> Result<RequestHead, Refusal> {
+    // SPEC: RFC 9112, 3.2.3: CONNECT has the authority form, and that is for proxies. A handler that
+    // looks at no method would answer 200, which ends HTTP for a proxy that is there (RFC 9110, 9.3.6).
+    if &bytes[start.method.clone()] == b"CONNECT" {
+        return Err(Refusal::Target("CONNECT is for proxies".into()));
+    }
     let (path, query) = target::parse(&bytes[start.target.clone()])?;
     let mut head = RequestHead {
         bytes: bytes.into(),
