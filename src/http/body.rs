@@ -209,3 +209,47 @@ fn prefix(text: &[u8], kind: impl Fn(u8) -> bool) -> usize {
 fn skip_ows(text: &[u8]) -> &[u8] {
     &text[prefix(text, |byte| matches!(byte, b' ' | b'\t'))..]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a body that arrives up to each of `ends`, as a connection would read it.
+    fn decoded(bytes: &[u8], ends: impl Iterator<Item = usize>, limits: &Config) -> String {
+        let (mut decoder, mut used) = (BodyDecoder::new(BodyLength::Chunked), 0);
+        for end in ends {
+            match decoder.decode(&bytes[used..end], limits) {
+                Err(refusal) => return format!("{refusal:?}"),
+                Ok(count) => used += count,
+            }
+            if decoder.is_done() {
+                return format!("{:?} of {used} bytes", decoder.into_body());
+            }
+        }
+        format!("{:?} is not all", decoder.state)
+    }
+
+    /// Every string of these bytes up to a length, behind beginnings that lead to each state.
+    #[test]
+    fn chunks_are_the_same_however_they_are_cut() {
+        let limits = Config {
+            max_body: 4,
+            max_head: 5,
+            ..Config::default()
+        };
+        for beginning in ["", "2\r\nxx", "0\r\n", "1;a=\"", "0\r\nX:\r\n"] {
+            for number in 0..8usize.pow(5) {
+                let letters = (0..5).map(|place| b"\r\n;0 1\":"[number >> (3 * place) & 7]);
+                let bytes: Vec<u8> = beginning.bytes().chain(letters).collect();
+                let length = bytes.len();
+                let whole = decoded(&bytes, [length].into_iter(), &limits);
+                let dribbled = decoded(&bytes, 1..=length, &limits);
+                assert_eq!(dribbled, whole, "{}", bytes.escape_ascii());
+                for at in 1..length {
+                    let cut = decoded(&bytes, [at, length].into_iter(), &limits);
+                    assert_eq!(cut, whole, "at {at}: {}", bytes.escape_ascii());
+                }
+            }
+        }
+    }
+}

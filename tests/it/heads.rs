@@ -51,17 +51,22 @@ fn shown(bytes: &[u8], source: &str) -> String {
 /// The request that comes behind a row.
 const NEXT: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// When it comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Behind {
-    /// In the same write as the end of the row.
+/// How a row is sent, and when the request behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In one write; the next when the row has been answered, which is therefore not for want of a byte.
+    Whole,
+    /// In one write with the next.
     Along,
-    /// When the row has been answered, which is therefore not for want of a byte.
-    Later,
+    /// In pieces of so many bytes, which may or may not be read together; the next as with `Whole`.
+    Dribbled(usize),
+    /// In two; the second in one write with the next. The first comes behind a request that is
+    /// answered before the second is sent: the server has read it then, and nothing else.
+    Cut(usize),
 }
-use Behind::{Along, Later};
+use Way::{Along, Cut, Dribbled, Whole};
 
-/// A row that is tried in one way after the other. What it leaves open is open for the next try.
+/// A row that is sent in one way after the other. What it leaves open is open for the next.
 struct Trial<'a> {
     server: &'a Running,
     row: &'a MadeRow,
@@ -77,25 +82,20 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Sends the row in pieces, and sees to it that it gets the answer and the end of its row, and
-    /// the request behind it an answer or none. `how` is for the message.
+    /// Sees to it that the row gets its answer and the connection its end, and the request behind it
+    /// an answer or none.
     #[track_caller]
-    fn check(
-        &mut self,
-        how: &str,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-        next: Behind,
-    ) -> Answer {
+    fn check(&mut self, way: Way) -> Answer {
         let (bytes, status, after, source) = self.row;
         let connect = || Raw::connect(self.server.local_addr());
         let mut raw = self.open.take().unwrap_or_else(connect);
-        send(&mut raw, pieces, next);
-        let answer = answer_to(bytes, &mut raw);
-        let then = end_of(&answer, &mut raw, next);
+        send(&mut raw, bytes, way);
+        let answer = answer_to(&mut raw, bytes);
+        let then = end_of(&mut raw, &answer, way);
         assert_eq!(
             (answer.status, then),
             (*status, *after),
-            "{how}: {}\n{answer:?}",
+            "{way:?}: {}\n{answer:?}",
             shown(bytes, source)
         );
         if answer.status >= 400 && !is_head(bytes) {
@@ -105,23 +105,44 @@ impl<'a> Trial<'a> {
         self.open = (then == Open).then_some(raw);
         answer.timeless()
     }
-}
 
-/// A refusal may come before the last piece is sent, and the end with it, so what cannot be sent any
-/// more is no failure.
-fn send<'a>(raw: &mut Raw, pieces: impl IntoIterator<Item = &'a [u8]>, next: Behind) {
-    let mut pieces = pieces.into_iter().peekable();
-    while let Some(piece) = pieces.next() {
-        let along = next == Along && pieces.peek().is_none();
-        let behind = if along { NEXT } else { b"" };
-        if raw.socket.write_all(&[piece, behind].concat()).is_err() {
-            break;
-        }
+    /// And that the answer is the one that the whole row got.
+    #[track_caller]
+    fn compare(&mut self, whole: &Answer, way: Way) {
+        let answer = self.check(way);
+        let (bytes, source) = (&self.row.0, &self.row.3);
+        assert_eq!(&answer, whole, "{way:?}: {}", shown(bytes, source));
     }
 }
 
 #[track_caller]
-fn answer_to(bytes: &[u8], raw: &mut Raw) -> Answer {
+fn send(raw: &mut Raw, bytes: &[u8], way: Way) {
+    match way {
+        Whole => drop(raw.send(bytes)),
+        Along => drop(raw.send([bytes, NEXT].concat())),
+        Cut(at) => {
+            let (one, two) = bytes.split_at(at);
+            raw.send([NEXT, one].concat());
+            assert_eq!(raw.answer().text(), HEALTHY);
+            // What cannot be sent any more is no failure: the first part may have been refused.
+            let _ = raw.socket.write_all(&[two, NEXT].concat());
+        }
+        Dribbled(size) => {
+            for piece in bytes.chunks(size) {
+                if raw.socket.write_all(piece).is_err() {
+                    break;
+                }
+                // An invitation to read it before the next comes, and no more.
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+const HEALTHY: &str = "{\"status\":\"ok\"}\n";
+
+#[track_caller]
+fn answer_to(raw: &mut Raw, bytes: &[u8]) -> Answer {
     let mut next = || {
         if is_head(bytes) {
             raw.head()
@@ -140,18 +161,18 @@ fn answer_to(bytes: &[u8], raw: &mut Raw) -> Answer {
 
 /// What becomes of the connection: what the answer says, and what is seen.
 #[track_caller]
-fn end_of(answer: &Answer, raw: &mut Raw, next: Behind) -> After {
+fn end_of(raw: &mut Raw, answer: &Answer, way: Way) -> After {
     match answer.field("connection") {
         Some("close") => {
             assert!(raw.is_closed(), "more than one answer, after {answer:?}");
             Closed
         }
         Some("keep-alive") => {
-            if next == Later {
+            if matches!(way, Whole | Dribbled(_)) {
                 raw.send(NEXT);
             }
             let next = raw.answer();
-            assert_eq!(next.text(), "{\"status\":\"ok\"}\n", "behind {answer:?}");
+            assert_eq!(next.text(), HEALTHY, "behind {answer:?}");
             Open
         }
         other => panic!("Connection: {other:?} in {answer:?}"),
@@ -163,9 +184,8 @@ fn every_request_of_the_table_gets_its_answer() {
     let (server, rows) = (server(), rows());
     for row in &rows {
         let mut trial = Trial::of(row, &server);
-        let whole = trial.check("whole", [&*row.0], Later);
-        let along = trial.check("whole, with another behind it", [&*row.0], Along);
-        assert_eq!(along, whole, "{}", shown(&row.0, &row.3));
+        let whole = trial.check(Whole);
+        trial.compare(&whole, Along);
         // Nothing is left over.
         if let Some(mut raw) = trial.open {
             raw.socket.shutdown(Shutdown::Write).unwrap();
@@ -175,45 +195,53 @@ fn every_request_of_the_table_gets_its_answer() {
     assert!(rows.len() > 500, "rows were lost: {}", rows.len());
 }
 
-/// The largest bodies come in pieces of some bytes: a million writes say no more than ten thousand.
+/// Rows that are as large as a limit are too many bytes for that: they are cut in their heads, at
+/// their ends and in a few places between, and come in pieces that are no divisor of anything.
+const LARGE: usize = 1000;
+
 #[test]
 fn a_request_that_comes_byte_by_byte_gets_the_same_answer() {
     let server = server();
     for row in &rows() {
-        let size = if row.0.len() > 40_000 { 97 } else { 1 };
         let mut trial = Trial::of(row, &server);
-        let whole = trial.check("whole", [&*row.0], Later);
-        let dribbled = trial.check("byte by byte", row.0.chunks(size), Later);
-        assert_eq!(dribbled, whole, "{}", shown(&row.0, &row.3));
+        let whole = trial.check(Whole);
+        let size = if row.0.len() < LARGE { 1 } else { 97 };
+        trial.compare(&whole, Dribbled(size));
     }
 }
 
-/// Tries rows cut in two at each of their `cuts`.
-fn check_cuts(rows: &[MadeRow], cuts: impl Fn(&[u8]) -> Vec<usize>) {
+/// Sends every row cut at each byte for which `is_cut` holds, of those that could be.
+fn cut_rows(is_cut: impl Fn(&[u8], usize) -> bool) {
     let server = server();
-    for row in rows {
+    for row in &rows() {
         let mut trial = Trial::of(row, &server);
-        let whole = trial.check("whole", [&*row.0], Along);
-        for at in cuts(&row.0) {
-            let (one, two) = row.0.split_at(at);
-            let cut = trial.check(&format!("cut at byte {at}"), [one, two], Along);
-            assert_eq!(cut, whole, "cut at byte {at}: {}", shown(&row.0, &row.3));
+        let whole = trial.check(Whole);
+        let length = row.0.len();
+        let cuts: Vec<_> = if length < LARGE {
+            (1..length).filter(|&at| is_cut(&row.0, at)).collect()
+        } else {
+            let between = (0..length).step_by(length / 20);
+            (1..80).chain(between).chain(length - 20..length).collect()
+        };
+        for at in cuts {
+            trial.compare(&whole, Cut(at));
         }
     }
 }
 
 #[test]
-fn a_request_cut_in_two_at_any_byte_gets_the_same_answer() {
-    check_cuts(&rows(), |bytes| match bytes.len() {
-        ..1000 => (1..bytes.len()).collect(),
-        // There are some that are as large as a limit: they are cut in their heads, at their ends
-        // and in a few places between, because at every byte it would be a million connections.
-        length => {
-            let between = (0..length).step_by(length / 20);
-            let (start, end) = (1..80, length - 20..length);
-            start.chain(between).chain(end).collect()
-        }
+fn a_request_cut_in_two_gets_the_same_answer() {
+    // In line breaks and beside them, and here and there.
+    cut_rows(|bytes, at| {
+        let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        bytes[at - 1..=at].iter().any(is_break) || at % 8 == 0
     });
+}
+
+#[test]
+#[ignore = "30,000 tries on 21,000 connections: ten seconds, half a minute where others are at work"]
+fn a_request_cut_in_two_at_any_byte_gets_the_same_answer() {
+    cut_rows(|_, _| true);
 }
 
 /// What the parser makes of bytes that come up to each of `cuts`, and then all.
