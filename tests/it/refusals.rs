@@ -1,6 +1,10 @@
 //! What comes of a request that is refused: an answer that arrives whatever else the client sends,
 //! and a line in the log that gives nothing away.
 
+use std::io::{Read, Write};
+use std::iter;
+use std::net::SocketAddr;
+
 use crate::kit::{Raw, config};
 use crate::program::{all, serve};
 
@@ -54,7 +58,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         let all = format!("{}{}", answer.head, answer.text());
         assert!(!all.contains(SECRET), "{place}: {all}");
     }
-    // Each is logged, so that what the log does not have it was not spared.
+    // Each has its line in the log, so that silence about the secret means something.
     serving.process.signal("TERM");
     let log = all(&serving.process.err);
     assert_eq!(serving.process.exit_code(), Some(0));
@@ -81,5 +85,79 @@ fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
         raw.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
         let answer = raw.answer();
         assert!(answer.text().contains(expected), "{fields:?}: {answer:?}");
+    }
+}
+
+/// Sends all of it, reads only then, and answers what came, which must end in an end and not in a
+/// reset: that may take what has arrived away from who has not read it.
+#[track_caller]
+fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], behind: usize) -> String {
+    let mut raw = Raw::connect(address);
+    let behind = vec![b'x'; behind];
+    for piece in iter::once(head).chain(behind.chunks(64 * 1024)) {
+        let sent = raw.socket.write_all(piece);
+        assert!(sent.is_ok(), "{what}: {sent:?} while it was sent");
+    }
+    let mut bytes = Vec::new();
+    let end = raw.socket.read_to_end(&mut bytes);
+    assert!(end.is_ok(), "{what}: {end:?} after {} bytes", bytes.len());
+    String::from_utf8(bytes).expect("an answer of text")
+}
+
+#[test]
+fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
+    let server = crate::kit::server(config());
+    let limits = config();
+    let post = |fields: &str| format!("POST /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+    let chunks = |body: &str| format!("{}{body}", post("Transfer-Encoding: chunked"));
+    #[rustfmt::skip]
+    let rows = [
+        ("no request line", 400, "GET /events\r\n".into()),
+        ("not HTTP", 400, "\x16\x03\x01".into()),
+        ("a field without a colon", 400, "GET / HTTP/1.1\r\nHost: a\r\nX\r\n".into()),
+        ("a space before a colon", 400, "GET / HTTP/1.1\r\nHost : a\r\n\r\n".into()),
+        ("no Host", 400, "GET / HTTP/1.1\r\n\r\n".into()),
+        ("a bare LF", 400, "GET / HTTP/1.1\nHost: a\r\n\r\n".into()),
+        ("a bad target", 400, "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        ("two lengths", 400, post("Content-Length: 5, 6")),
+        ("a length and chunks", 400, post("Content-Length: 5\r\nTransfer-Encoding: chunked")),
+        ("chunked twice", 400, post("Transfer-Encoding: chunked, chunked")),
+        ("no chunk", 400, chunks("x\r\n")),
+        ("too long a chunk", 400, chunks("1\r\n")),
+        ("a bare LF behind a size", 400, chunks("1\n")),
+        ("a bad trailer", 400, chunks("0\r\nX : y\r\n")),
+        ("no length", 411, "POST /events HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        ("too long a body", 413, post("Content-Length: 2097152")),
+        ("too long a chunk for any body", 413, chunks("200000\r\n")),
+        ("too long a body in chunks", 413, chunks(&format!("80000\r\n{}\r\n80001\r\n", "x".repeat(0x80000)))),
+        ("too long a target", 414, format!("GET /{} HTTP/1.1\r\n", "x".repeat(limits.max_target))),
+        ("a miracle", 417, post("Content-Length: 1048576\r\nExpect: miracles")),
+        ("too large a head", 431, format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(limits.max_head))),
+        ("too many fields", 431, format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(limits.max_fields + 1))),
+        ("too large a trailer", 431, chunks(&format!("0\r\nX: {}", "x".repeat(limits.max_head)))),
+        ("a coding", 501, post("Transfer-Encoding: gzip, chunked")),
+        ("another version", 505, "GET / HTTP/2.0\r\n\r\n".into()),
+        ("an answer that is the last", 404, "GET /nowhere HTTP/1.0\r\n\r\n".into()),
+    ];
+    for (what, status, head) in &rows {
+        let head: &str = head;
+        for behind in [1 << 20, 2 << 20] {
+            let text = sent_and_then_read(server.local_addr(), what, head.as_bytes(), behind);
+            let (answer, body) = text
+                .split_once("\r\n\r\n")
+                .unwrap_or_else(|| panic!("{what}"));
+            let start = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&start), "{what}: {text}");
+            assert!(
+                answer.contains("\r\nConnection: close\r\n"),
+                "{what}: {text}"
+            );
+            let length = format!("\r\nContent-Length: {}", body.len());
+            assert!(answer.contains(&length), "{what}: {text}");
+            assert!(
+                body.starts_with(r#"{"status":"error","error":""#),
+                "{what}: {text}"
+            );
+        }
     }
 }
