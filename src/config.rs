@@ -317,11 +317,14 @@ pub(crate) const HEAD_BYTES: usize = 1040;
 /// and little enough that ten thousand clients can do it at once.
 pub(crate) const WRITE_BYTES: usize = 64 * KIB;
 
-/// What a connection that is to be closed may still send, and for how long. Closing a socket with
-/// bytes unread resets it, and a reset takes our last answer away from the peer.
+/// What a connection that is to be closed may still send. Closing a socket with bytes unread resets
+/// it, and a reset takes our last answer away from the peer.
 pub(crate) const LINGER_BYTES: usize = 8 * MIB;
-/// See [`LINGER_BYTES`].
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// How long it may be silent meanwhile. See [`LINGER_BYTES`].
+pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
+/// How long it may go on for: a body of two megabytes, refused by its length, over a line of two
+/// megabits. It could as well have dribbled in a body that is not refused. See [`LINGER_BYTES`].
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =

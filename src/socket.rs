@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::config::{LINGER, LINGER_BYTES};
+use crate::config::{LINGER, LINGER_BYTES, LINGER_SILENCE};
 
 /// Whether an error is what a socket's own timeout looks like; which of the two depends on the system.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
@@ -76,21 +76,21 @@ pub(crate) fn seems_gone(socket: &TcpStream) -> bool {
     is_gone || socket.set_nonblocking(false).is_err()
 }
 
-/// Ends a connection whose peer may still be sending: says that we are done, and reads on for a
-/// moment. To close with bytes unread would reset it and take our last answer from the peer
-/// (RFC 9112, 9.6).
+/// Ends a connection whose peer may still be sending: says that we are done, and reads on until the
+/// peer has done, too, or is silent for a moment. To close with bytes unread would reset it and take
+/// our last answer from the peer (RFC 9112, 9.6).
 ///
 /// Never inlined, for its buffer: a stream's thread would carry it on its stack for life.
 #[inline(never)]
 pub(crate) fn close_gently(mut socket: &TcpStream) {
     // Best effort, all of it: the connection is over, and the peer may be gone.
     let _ = socket.shutdown(Shutdown::Write);
+    if socket.set_read_timeout(Some(LINGER_SILENCE)).is_err() {
+        return;
+    }
     let (start, mut waste, mut total) = (Instant::now(), [0; 4096], 0);
-    while total < LINGER_BYTES {
-        let left = LINGER.saturating_sub(start.elapsed());
-        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-            break;
-        }
+    // LIMIT: of bytes and of time, for who goes on and on.
+    while total < LINGER_BYTES && start.elapsed() < LINGER {
         match socket.read(&mut waste) {
             Ok(0) | Err(_) => break,
             Ok(count) => total += count,

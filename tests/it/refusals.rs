@@ -4,8 +4,9 @@
 use std::io::{Read, Write};
 use std::iter;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::kit::{Raw, config};
+use crate::kit::{Raw, config, get};
 use crate::program::{all, serve};
 
 /// What must never be seen again.
@@ -160,4 +161,22 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
             );
         }
     }
+}
+
+/// Who uploads over a slow line, and reads when it has uploaded.
+#[test]
+#[ignore = "goes on for three seconds"]
+fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
+    let server = crate::kit::server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        // As fast as another request goes there and back.
+        get(server.local_addr(), "/health");
+        let sent = raw.socket.write_all(&[b'x'; 8]);
+        assert!(sent.is_ok(), "{sent:?} after {:?}", start.elapsed());
+    }
+    assert_eq!(raw.answer().status, 413);
+    assert!(raw.is_closed());
 }
