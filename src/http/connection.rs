@@ -256,7 +256,8 @@ impl<'a, D: Door> Connection<'a, D> {
         };
         let mut bytes = response.head(&Frame { keep_alive, length });
         match response.body {
-            _ if asked.head_only => {}
+            // SPEC: RFC 9112, 6.3: these end with their heads, whatever a handler gave them.
+            _ if asked.head_only || matches!(response.status, 100..=199 | 204 | 304) => {}
             Body::Bytes(body) => bytes.extend_from_slice(&body),
             Body::Takeover { first, take } => {
                 bytes.extend_from_slice(&first);

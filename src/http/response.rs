@@ -162,8 +162,8 @@ impl Response {
             }
         ));
         match framing.length {
-            // SPEC: RFC 9110, 8.6: no Content-Length in a 204; in a 304 that of the 200, or none.
-            Length::Known(_) if matches!(self.status, 204 | 304) => {}
+            // SPEC: RFC 9110, 8.6: no Content-Length in a 1xx or 204; in a 304 that of the 200, or none.
+            Length::Known(_) if matches!(self.status, 100..=199 | 204 | 304) => {}
             Length::Known(length) => line(format_args!("Content-Length: {length}")),
             Length::Chunks => line(format_args!("Transfer-Encoding: chunked")),
             Length::UntilClose => {}

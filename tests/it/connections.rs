@@ -192,6 +192,29 @@ fn head_is_answered_as_get_is_but_without_the_body() {
 }
 
 #[test]
+fn an_answer_that_has_no_body_has_none_though_its_handler_gave_it_one() {
+    let server = handled_by(config(), |request| match request.path() {
+        "/204" => Response::text(204, "hidden"),
+        "/304" => Response::text(304, "hidden"),
+        _ => path(request),
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    for status in [204, 304] {
+        raw.send(format!(
+            "GET /{status} HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+        ));
+        let answer = raw.answer();
+        assert_eq!(
+            (answer.status, answer.field("content-length")),
+            (status, None)
+        );
+        let next = raw.answer();
+        assert!(next.head.starts_with("HTTP/1.1 200 OK\n"), "{next:?}");
+        assert_eq!(next.text(), "/next", "behind a {status}");
+    }
+}
+
+#[test]
 fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
