@@ -185,6 +185,9 @@ fn every_request_of_the_table_gets_its_answer() {
     for row in &rows {
         let mut trial = Trial::of(row, &server);
         let whole = trial.check(Whole);
+        if let Some(echo) = echo_of(row) {
+            assert_eq!(whole.text(), echo, "{}", shown(&row.0, &row.3));
+        }
         trial.compare(&whole, Along);
         // Nothing is left over.
         if let Some(mut raw) = trial.open {
@@ -193,6 +196,20 @@ fn every_request_of_the_table_gets_its_answer() {
         }
     }
     assert!(rows.len() > 500, "rows were lost: {}", rows.len());
+}
+
+/// What `/echo` says to a row whose body is all that is behind its head.
+fn echo_of((bytes, status, ..): &MadeRow) -> Option<String> {
+    let request = bytes.trim_ascii_start();
+    let head = &request[..find(request, b"\r\n\r\n")?];
+    let start = String::from_utf8_lossy(head);
+    let (method, target) = start.split_once(' ')?;
+    let is_chunked = start.to_ascii_lowercase().contains("transfer-encoding:");
+    if *status != 200 || method == "HEAD" || is_chunked || !target.starts_with("/echo") {
+        return None;
+    }
+    let body = String::from_utf8_lossy(&request[head.len() + 4..]);
+    Some(format!("{method} {body}"))
 }
 
 /// Rows that are as large as a limit are too many bytes for that: they are cut in their heads, at
