@@ -214,6 +214,8 @@ impl HeadParser {
             (None, Some(_)) if self.line >= limits.max_head => {
                 self.check_limits(self.line + 1, limits)
             }
+            (None, Some(b'\n')) => Err(Refusal::LineBreak),
+            (None, Some(b' ')) => Err(Refusal::RequestLine),
             (None, Some(&first)) if first != b'\r' && !is_tchar(first) => Err(Refusal::NotHttp),
             _ => Ok(()),
         }

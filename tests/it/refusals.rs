@@ -71,6 +71,20 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
 }
 
 #[test]
+fn what_is_nearly_a_request_is_not_taken_for_another_protocol() {
+    let server = crate::kit::server(config());
+    for (bytes, expected) in [
+        ("\nGET / HTTP/1.1\r\n", "CRLF"),
+        (" GET / HTTP/1.1\r\n", "request line"),
+        ("\x16\x03\x01", "TLS"),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        let answer = raw.send(bytes).answer();
+        assert!(answer.text().contains(expected), "{bytes:?}: {answer:?}");
+    }
+}
+
+#[test]
 fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
     let server = crate::kit::server(config());
     #[rustfmt::skip]
