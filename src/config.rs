@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::report::Report;
+use crate::wire::{Origin, Token};
 
 /// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
 ///
@@ -62,6 +63,20 @@ pub struct Config {
     pub overload: Overload,
     /// Whether `GET /` is the console page, to a browser.
     pub console: Console,
+    /// A token with which one may publish, to every topic. With it nobody may without.
+    pub publish_token: Option<Token>,
+    /// A token with which one may subscribe, to every topic. With it nobody may without.
+    pub subscribe_token: Option<Token>,
+    /// A file of tokens, each with what it grants: `TOKEN publish,subscribe chat/* news` in a line.
+    /// With it nobody may publish or subscribe without a token, unless a line begins with `*`
+    /// instead of one.
+    pub tokens: Option<PathBuf>,
+    /// Whether anybody may publish who reaches the server. Otherwise, without a token, only who is on
+    /// this machine may, and only if the server listens nowhere else.
+    pub open: bool,
+    /// Origins whose pages may publish, too, and use cookies. With none, pages of every origin may
+    /// read, and only the server's own may do more; with some, only these may read.
+    pub cors_origins: Vec<Origin>,
     /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them. It is
     /// [`Server`](crate::Server) that opens it; a hub of your own is given its log.
     pub journal: Option<PathBuf>,
@@ -149,6 +164,11 @@ impl Default for Config {
             retry_jitter: 0,
             overload: Overload::Refuse,
             console: Console::Auto,
+            publish_token: None,
+            subscribe_token: None,
+            tokens: None,
+            open: false,
+            cors_origins: Vec::new(),
             journal: None,
             sync: SyncMode::Always,
             repair: false,
@@ -232,6 +252,13 @@ impl Config {
         if self.repair && self.journal.is_none() {
             return Err(ConfigError(
                 "repair is for a journal, and there is none".into(),
+            ));
+        }
+        if self.open && (self.publish_token.is_some() || self.tokens.is_some()) {
+            return Err(ConfigError(
+                "open lets everybody publish, so no token is needed for it; a line such as \"* publish *\" \
+                 in the file of tokens says the same"
+                    .into(),
             ));
         }
         if self.console == Console::On && !cfg!(feature = "console") {
@@ -336,6 +363,10 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
+
+/// The largest file of tokens, in bytes: some ten thousand lines, all of which are looked through for
+/// each request.
+pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 
 /// The longest name that a client may choose for itself, in bytes.
 pub(crate) const CLIENT_ID_BYTES: usize = 64;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use super::body::BodyDecoder;
 use super::head::{Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
-use super::{Refusal, Request, Response, Takeover, Version};
+use super::{BodyLength, Handler, Refusal, Request, Response, Takeover, Version};
 use crate::config::{Config, READ_BYTES};
-use crate::report::Report;
 use crate::socket::{close_gently, is_timeout, write_within};
 use crate::wire::Framing;
 
@@ -54,19 +53,27 @@ enum Next {
 enum NoRequest {
     /// The peer has closed, gone silent, or is unreachable: nothing to say to it.
     Over,
-    /// What it sent is answered and ends the connection.
+    /// What it sent has this answer, which ends the connection.
+    Answered(Response, Asked),
+}
+
+/// Why a head or a body did not come.
+enum Unread {
+    /// The peer has closed, gone silent, or is unreachable.
+    Over,
+    /// It is wrong.
     Refused(Refusal),
 }
 
-impl From<Refusal> for NoRequest {
-    fn from(refusal: Refusal) -> NoRequest {
-        NoRequest::Refused(refusal)
+impl From<Refusal> for Unread {
+    fn from(refusal: Refusal) -> Unread {
+        Unread::Refused(refusal)
     }
 }
 
-impl From<io::Error> for NoRequest {
-    fn from(_: io::Error) -> NoRequest {
-        NoRequest::Over
+impl From<io::Error> for Unread {
+    fn from(_: io::Error) -> Unread {
+        Unread::Over
     }
 }
 
@@ -89,27 +96,23 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     /// Answers requests with `handler` until the connection ends, or a stream takes its place.
-    pub(super) fn serve(mut self, handler: &dyn Fn(Request) -> Response) -> Option<Stream> {
+    pub(super) fn serve(mut self, handler: &dyn Handler) -> Option<Stream> {
         let mut silence = self.config.head_timeout;
         while self.door.may_wait() {
-            let request = match self.next_request(silence) {
+            let request = match self.next_request(silence, handler) {
                 Ok(request) => request,
                 Err(NoRequest::Over) => return None,
-                Err(NoRequest::Refused(refusal)) => {
-                    self.config.report.debug(format_args!(
-                        "{}: {} {refusal}",
-                        self.peer,
-                        refusal.status()
-                    ));
-                    self.answer((&refusal).into(), Asked::nothing()).ok()?;
+                Err(NoRequest::Answered(response, asked)) => {
+                    self.answer(response, asked).ok()?;
                     close_gently(self.socket);
                     return None;
                 }
             };
             let asked = Asked::by(&request.head);
-            let response = guarded(handler, request, &self.config.report).unwrap_or_else(|| {
-                Response::error(500, "the handler of this request failed").and_close()
-            });
+            let what = what(&request);
+            let response = self
+                .guarded(&what, || handler.answer(request))
+                .unwrap_or_else(Response::and_close);
             let keep_alive = asked.keep_alive && !response.is_last && !self.door.is_closing();
             // An answer that cannot be written has no reader: the connection is over.
             match self
@@ -136,22 +139,75 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     /// Reads a whole request. `silence` is how long its first byte may take.
-    fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
+    fn next_request(
+        &mut self,
+        silence: Duration,
+        handler: &dyn Handler,
+    ) -> Result<Request, NoRequest> {
         let start = Instant::now();
         while !self.has_begun() {
             let left = silence.saturating_sub(start.elapsed());
-            if left.is_zero() || self.read(left)? == 0 {
+            if left.is_zero() || !matches!(self.read(left), Ok(1..)) {
                 return Err(NoRequest::Over);
             }
         }
         self.door.is_busy();
-        let head = self.head()?;
-        let body = self.body(&head)?;
-        Ok(Request {
+        let head = self
+            .head()
+            .map_err(|unread| self.refuse(unread, handler, None))?;
+        let mut request = Request {
             head,
-            body,
+            body: Vec::new(),
             peer: self.peer,
             socket: Arc::downgrade(self.socket),
+        };
+        if !matches!(request.head.body, BodyLength::None | BodyLength::Known(0)) {
+            self.admit(&request, handler)?;
+            request.body = self
+                .body(&request.head)
+                .map_err(|unread| self.refuse(unread, handler, Some(&request)))?;
+        }
+        Ok(request)
+    }
+
+    /// Asks the handler whether the body is wanted.
+    fn admit(&self, request: &Request, handler: &dyn Handler) -> Result<(), NoRequest> {
+        let admitted = self.guarded(&what(request), || handler.admit(request));
+        admitted
+            .and_then(|admitted| admitted)
+            .map_err(|response| NoRequest::Answered(response, Asked::last(Some(request))))
+    }
+
+    /// The answer of the handler to what was no request.
+    fn refuse(
+        &self,
+        unread: Unread,
+        handler: &dyn Handler,
+        request: Option<&Request>,
+    ) -> NoRequest {
+        let refusal = match unread {
+            Unread::Over => return NoRequest::Over,
+            Unread::Refused(refusal) => refusal,
+        };
+        let (peer, status) = (self.peer, refusal.status());
+        self.config
+            .report
+            .debug(format_args!("{peer}: {status} {refusal}"));
+        let response = self
+            .guarded("a refusal", || handler.refuse(&refusal, request))
+            .unwrap_or_else(|failed| failed);
+        NoRequest::Answered(response, Asked::last(request))
+    }
+
+    /// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
+    /// have left half done is its own, the connection's state is not among it.
+    fn guarded<T>(&self, what: &str, call: impl FnOnce() -> T) -> Result<T, Response> {
+        catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
+            let report = &self.config.report;
+            report.error(format_args!(
+                "the handler of {what:?} panicked; answered 500"
+            ));
+            Response::error(500, "the handler of this request failed")
         })
     }
 
@@ -169,7 +225,7 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    fn head(&mut self) -> Result<RequestHead, NoRequest> {
+    fn head(&mut self) -> Result<RequestHead, Unread> {
         let (mut parser, start) = (HeadParser::default(), Instant::now());
         loop {
             if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
@@ -180,7 +236,7 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
+    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, Unread> {
         let (mut decoder, start) = (BodyDecoder::new(head.body), Instant::now());
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
         if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {
@@ -202,13 +258,13 @@ impl<'a, D: Door> Connection<'a, D> {
 
     /// Reads more of what began at `start` and must end within `limit`. LIMIT: of the whole, so
     /// that a byte now and then does not extend it.
-    fn read_by(&mut self, start: Instant, limit: Duration, late: Refusal) -> Result<(), NoRequest> {
+    fn read_by(&mut self, start: Instant, limit: Duration, late: Refusal) -> Result<(), Unread> {
         let left = limit.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Err(late.into());
         }
         match self.read(left) {
-            Ok(0) => Err(NoRequest::Over),
+            Ok(0) => Err(Unread::Over),
             Ok(_) => Ok(()),
             Err(error) if is_timeout(&error) => Err(late.into()),
             Err(error) => Err(error.into()),
@@ -282,29 +338,21 @@ impl Asked {
         }
     }
 
-    /// Of bytes that were no request.
-    fn nothing() -> Asked {
+    /// Of the last request, as far as there was one.
+    fn last(request: Option<&Request>) -> Asked {
+        let asked = request.map(|request| Asked::by(&request.head));
         Asked {
             keep_alive: false,
-            head_only: false,
-            version: Version::Http11,
+            ..asked.unwrap_or(Asked {
+                keep_alive: false,
+                head_only: false,
+                version: Version::Http11,
+            })
         }
     }
 }
 
-/// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
-/// have left half done is its own, the connection's state is not among it.
-fn guarded(
-    handler: &dyn Fn(Request) -> Response,
-    request: Request,
-    report: &Report,
-) -> Option<Response> {
-    let what = format!("{} {}", request.method(), request.path());
-    let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
-    if outcome.is_err() {
-        report.error(format_args!(
-            "the handler of {what:?} panicked; answered 500"
-        ));
-    }
-    outcome.ok()
+/// A request, as a report names it: without its query, which may have a secret.
+fn what(request: &Request) -> String {
+    format!("{} {}", request.method(), request.path())
 }

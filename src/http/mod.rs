@@ -6,6 +6,7 @@
 
 mod body;
 mod connection;
+mod handler;
 mod head;
 mod reception;
 mod refusal;
@@ -14,6 +15,7 @@ mod response;
 mod server;
 mod target;
 
+pub use handler::Handler;
 pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;

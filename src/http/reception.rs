@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use super::connection::{Connection, Door, Stream};
 use super::response::{Frame, Length};
-use super::{Request, Response};
+use super::{Handler, Response};
 use crate::config::{CLERK_PATIENCE, Config, LAST_WAIT};
 use crate::machine::ThreadRoom;
 
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
-    handler: Box<dyn Fn(Request) -> Response + Send + Sync>,
+    handler: Box<dyn Handler>,
     room: ThreadRoom,
     /// LOCK: guards who is connected and who serves. Held to look up, insert and remove; no I/O
     /// waits under it (`shutdown` on a socket returns at once).
@@ -67,10 +67,7 @@ struct Arrival {
 }
 
 impl Reception {
-    pub(super) fn new(
-        config: Config,
-        handler: Box<dyn Fn(Request) -> Response + Send + Sync>,
-    ) -> Reception {
+    pub(super) fn new(config: Config, handler: Box<dyn Handler>) -> Reception {
         Reception {
             config,
             handler,

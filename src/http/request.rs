@@ -62,6 +62,11 @@ impl Request {
         }
     }
 
+    /// The values of all header fields of that name, in order, as they came.
+    pub fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.head.fields(name)
+    }
+
     /// The body, decoded from its chunks if it had any. At most `Config::max_body` bytes.
     pub fn body(&self) -> &[u8] {
         &self.body

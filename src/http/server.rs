@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::reception::Reception;
-use super::{Request, Response};
+use super::{Handler, Request, Response};
 use crate::config::{ACCEPT_PAUSE, Config, LAST_WAIT};
 
 /// A listening socket, not served yet.
@@ -59,6 +59,15 @@ impl Server {
         self,
         handler: impl Fn(Request) -> Response + Send + Sync + 'static,
     ) -> io::Result<Handle> {
+        self.spawn_handler(handler)
+    }
+
+    /// [`spawn`](Self::spawn) for a [`Handler`] that does more than answer.
+    ///
+    /// # Errors
+    ///
+    /// The two threads that let connections in cannot be had.
+    pub fn spawn_handler(self, handler: impl Handler + 'static) -> io::Result<Handle> {
         let Server { listener, config } = self;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener)?;

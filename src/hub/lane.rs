@@ -91,6 +91,7 @@ pub(super) struct Lane {
     pub(super) heartbeat: Heartbeat,
     pub(super) kind: Kind,
     pub(super) peer: Option<SocketAddr>,
+    pub(super) pass: Option<u64>,
     /// Sent to by the fan-out thread alone.
     queue: Sender<Message>,
     /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
@@ -133,6 +134,7 @@ impl Lane {
             heartbeat: wish.heartbeat,
             kind,
             peer: wish.peer,
+            pass: wish.pass,
             queue,
             backlog: AtomicUsize::new(OPENING),
             limit,

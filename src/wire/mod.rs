@@ -6,6 +6,8 @@ mod event;
 mod frame;
 mod id;
 pub mod json;
+mod origin;
+mod token;
 mod topic;
 
 pub use decoder::{Decoder, Message, TooLarge};
@@ -13,4 +15,6 @@ pub(crate) use event::encode_id;
 pub use event::{Event, FieldError};
 pub use frame::{Frame, Framing};
 pub use id::{EventId, InvalidId};
+pub use origin::{InvalidOrigin, Origin};
+pub use token::{InvalidToken, Token};
 pub use topic::{Pattern, Patterns, Topic, TopicError};

@@ -4,10 +4,11 @@
 //! none of them can forget one.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tiny_sse::store::SyncMode;
-use tiny_sse::{Config, Console, Level, Overload};
+use tiny_sse::{Config, Console, Level, Overload, Token};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -51,11 +52,14 @@ struct Knob {
 enum Target {
     Listen,
     Log,
-    Journal,
     Sync,
     Overload,
     Console,
     Jitter,
+    Origins,
+    /// What never stands in a message.
+    Token(fn(&mut Config) -> &mut Option<Token>),
+    Path(&'static str, fn(&mut Config) -> &mut Option<PathBuf>),
     /// Set by being there.
     Flag(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut usize),
@@ -67,7 +71,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 25] = [
+const KNOBS: [Knob; 30] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -109,7 +113,11 @@ const KNOBS: [Knob; 25] = [
         Target::Size(|c| &mut c.history_bytes),
         "bytes of them, at the most",
     ),
-    knob("journal", Target::Journal, "keep events in files there"),
+    knob(
+        "journal",
+        Target::Path("DIR", |c| &mut c.journal),
+        "keep events in files there",
+    ),
     knob("sync", Target::Sync, "always, interval or off"),
     knob(
         "repair",
@@ -171,6 +179,31 @@ const KNOBS: [Knob; 25] = [
         Target::Size(|c| &mut c.stack_bytes),
         "stack of a connection's thread",
     ),
+    knob(
+        "publish-token",
+        Target::Token(|c| &mut c.publish_token),
+        "needed to publish",
+    ),
+    knob(
+        "subscribe-token",
+        Target::Token(|c| &mut c.subscribe_token),
+        "needed to subscribe",
+    ),
+    knob(
+        "tokens",
+        Target::Path("FILE", |c| &mut c.tokens),
+        "tokens for some topics; SIGHUP reads it again",
+    ),
+    knob(
+        "open",
+        Target::Flag(|c| &mut c.open),
+        "let anybody publish who reaches it",
+    ),
+    knob(
+        "cors-origin",
+        Target::Origins,
+        "whose pages may publish, too; repeatable",
+    ),
     knob("console", Target::Console, "the page at /: on, off or auto"),
     knob("log", Target::Log, "off, error, warn, info or debug"),
 ];
@@ -180,11 +213,13 @@ impl Knob {
         match self.target {
             Target::Listen => "ADDR",
             Target::Log => "LEVEL",
-            Target::Journal => "DIR",
             Target::Sync => "WHEN",
             Target::Overload => "HOW",
             Target::Console => "WHEN",
             Target::Jitter => "PERCENT",
+            Target::Origins => "ORIGIN",
+            Target::Token(_) => "TOKEN",
+            Target::Path(placeholder, _) => placeholder,
             Target::Flag(_) => "",
             Target::Count(_) => "N",
             Target::Size(_) => "SIZE",
@@ -197,7 +232,9 @@ impl Knob {
         Some(match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
-            Target::Journal | Target::Flag(_) => return None,
+            Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::Origins => {
+                return None;
+            }
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
             Target::Console => name_of(&CONSOLES, options.config.console).into(),
@@ -214,8 +251,20 @@ impl Knob {
             Target::Listen if value.contains(':') => options.listen = value.into(),
             Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
             Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
-            Target::Journal if value.is_empty() => return Err(wrong("a directory")),
-            Target::Journal => options.config.journal = Some(value.into()),
+            Target::Path(..) if value.is_empty() => return Err(wrong("a path")),
+            Target::Path(_, field) => *field(&mut options.config) = Some(value.into()),
+            Target::Token(field) => {
+                let token = value
+                    .parse()
+                    .map_err(|error| format!("--{} is wrong: {error}", self.name))?;
+                *field(&mut options.config) = Some(token);
+            }
+            Target::Origins => {
+                let origin = value
+                    .parse()
+                    .map_err(|error| format!("--{}: {error}", self.name))?;
+                options.config.cors_origins.push(origin);
+            }
             Target::Sync => {
                 options.config.sync = named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
             }
@@ -252,9 +301,32 @@ impl Knob {
     }
 }
 
-/// Reads the words behind the program's name.
-pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, String> {
+/// Which options the environment may set, so that secrets need not stand where every user of the
+/// machine may read them. The command line comes first.
+const VARIABLES: [(&str, &str); 3] = [
+    ("TINY_SSE_PUBLISH_TOKEN", "publish-token"),
+    ("TINY_SSE_SUBSCRIBE_TOKEN", "subscribe-token"),
+    ("TINY_SSE_TOKENS", "tokens"),
+];
+
+/// Reads the words behind the program's name, and what the environment says.
+pub(crate) fn parse(
+    words: impl Iterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, String> {
     let mut options = Options::default();
+    for (variable, name) in VARIABLES {
+        let Some(value) = environment(variable) else {
+            continue;
+        };
+        let value = value
+            .into_string()
+            .map_err(|_| format!("{variable} is not UTF-8"))?;
+        let knob = KNOBS.iter().find(|knob| knob.name == name);
+        knob.expect("BUG: a variable for no option")
+            .set(&mut options, &value)
+            .map_err(|error| format!("{variable}, for {error}"))?;
+    }
     let mut words = words.map(|word| {
         word.into_string()
             .map_err(|word| format!("{word:?} is not UTF-8"))

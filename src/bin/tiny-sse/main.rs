@@ -13,11 +13,12 @@ use std::time::SystemTime;
 
 use args::{Command, Options};
 use demo::{Threads, Uses};
+use system::Signal;
 use tiny_sse::wire::date;
 use tiny_sse::{Config, Level, Report, Running, Server};
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)) {
+    match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => match serve(*options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => fail(1, &message),
@@ -44,10 +45,11 @@ fn serve(options: Options) -> Result<(), String> {
         config,
     } = options;
     // ORDER: before the first thread, because threads inherit what is blocked.
-    let signals = system::Signals::block();
+    let signals = system::Signals::block(config.tokens.is_some());
     system::spare_addresses();
+    let report = report(log);
     let config = Config {
-        report: report(log),
+        report: report.clone(),
         ..config
     };
     if let Err(error) = system::raise_open_files() {
@@ -64,7 +66,12 @@ fn serve(options: Options) -> Result<(), String> {
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
     greet(running.local_addr(), demo);
-    let signal = signals.wait();
+    let signal = loop {
+        match signals.wait() {
+            Signal::Hangup => reload(&running, &report),
+            Signal::End(name) => break name,
+        }
+    };
     signals.exit_at_the_next();
     say(format_args!(
         "tiny-sse: {signal}: closing; once more to end at once"
@@ -91,6 +98,20 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
         None => api.answer(request),
     })?;
     Ok((running, threads))
+}
+
+/// Reads the tokens again. If they are wrong, those from before go on being right.
+fn reload(running: &Running, report: &Report) {
+    match running.reload_tokens() {
+        Ok(()) => report.tell(
+            Level::Info,
+            format_args!("SIGHUP: the tokens were read again"),
+        ),
+        Err(error) => report.tell(
+            Level::Error,
+            format_args!("SIGHUP: {error}; the tokens from before stay"),
+        ),
+    }
 }
 
 /// Best effort: `eprintln!` would panic where nobody reads standard error any more.
