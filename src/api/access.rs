@@ -217,7 +217,7 @@ impl Access {
             }
             (Some(Verdict::Narrow(_)), _) => Err(Problem::new(
                 403,
-                format!("you are not allowed to {}", Described(action)),
+                format!("you may not {}", Described(action)),
             )),
         }
     }
@@ -256,7 +256,7 @@ impl Access {
             None if known.is_empty() => Err(unknown(action, carrier, candidates.is_empty())),
             None => Err(Problem::new(
                 403,
-                format!("this token does not grant to {}", Described(action)),
+                format!("this token does not let you {}", Described(action)),
             )),
         }
     }
@@ -268,16 +268,6 @@ impl Access {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&holders)
-    }
-
-    /// The methods of `all` that the page behind a request may use.
-    pub(super) fn methods_for<'a>(&self, request: &Request, all: &'a str) -> String {
-        let sender = Sender::of(request, &self.rules.origins);
-        let may_write = sender.is_ok_and(Sender::may_write);
-        let methods = all
-            .split(", ")
-            .filter(|method| may_write || ["GET", "HEAD", "OPTIONS"].contains(method));
-        methods.collect::<Vec<&'a str>>().join(", ")
     }
 
     /// Tells the page behind a request that it may read the answer, if it may.
@@ -363,7 +353,7 @@ fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
     let client = request.peer().ip().to_canonical();
     if !client.is_loopback() {
         let what = format!(
-            "to {} from {client} a token is needed, and this server has none ({HOW_TO_OPEN})",
+            "a token is needed to {} from {client}, and this server has none ({HOW_TO_OPEN})",
             Described(action)
         );
         return Err(Problem::new(403, what));
@@ -371,8 +361,8 @@ fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
     let host = request.field("host")?.unwrap_or_default();
     if request.field("origin")?.is_some() && !origin::is_this_machine(host) {
         let what = format!(
-            "to {} from a page of {host:?} a token is needed, and this server has none: without one \
-             it is for pages of localhost ({HOW_TO_OPEN})",
+            "a token is needed to {} from a page of {host:?}, and this server has none: without, it \
+             is for pages of localhost ({HOW_TO_OPEN})",
             Described(action)
         );
         return Err(Problem::new(403, what));
@@ -415,13 +405,13 @@ pub(super) fn unknown(action: &Action<'_>, carrier: Carrier, is_missing: bool) -
     let (what, challenge) = if is_missing {
         (
             format!(
-                "to {action} a token is needed: Authorization: Bearer TOKEN, the cookie {COOKIE}{query}"
+                "a token is needed to {action}: Authorization: Bearer TOKEN, the cookie {COOKIE}{query}"
             ),
             "Bearer realm=\"tiny-sse\"",
         )
     } else {
         (
-            format!("to {action} a token is needed, and this one is not known"),
+            format!("a token is needed to {action}, and this one is not known"),
             "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
         )
     };
@@ -435,7 +425,7 @@ impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Action::Publish(Some(topic)) => write!(f, "publish to {:?}", topic.as_str()),
-            Action::Publish(None) => f.write_str("publish to everybody, without a topic"),
+            Action::Publish(None) => f.write_str("publish to everybody"),
             Action::Subscribe(patterns) => {
                 f.write_str("subscribe")?;
                 for (place, pattern) in patterns.iter().enumerate() {
@@ -444,9 +434,9 @@ impl fmt::Display for Described<'_> {
                 }
                 Ok(())
             }
-            Action::Client(name) => write!(f, "publish to the client {name:?}, or end its stream"),
-            Action::Stats => f.write_str("subscribe to all topics, and so to see the statistics"),
-            Action::Clients => f.write_str("publish to everybody, and so to see the clients"),
+            Action::Client(name) => write!(f, "publish to the client {name:?} or end its stream"),
+            Action::Stats => f.write_str("see the statistics, as who may subscribe to * may"),
+            Action::Clients => f.write_str("see the clients, as who may publish to * may"),
         }
     }
 }

@@ -81,9 +81,7 @@ impl Api {
                 format!("{} is not here; GET / lists what is", request.path()),
             )
             .into(),
-            Some(route) if request.method() == "OPTIONS" => {
-                self.preflight(&request, route.methods())
-            }
+            Some(route) if request.method() == "OPTIONS" => routes::preflight(route.methods()),
             Some(route) if !route.has_method(request.method()) => {
                 route.refuse_method(request.method())
             }
@@ -152,10 +150,10 @@ impl Api {
 
     /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
-    /// may do more than a form could.
+    /// may do more than a form could. All pages are told the same, so that one that is refused then
+    /// can read why.
     pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
-        let allowed = self.access.methods_for(request, methods);
-        routes::preflight(methods, allowed)
+        self.share(request, routes::preflight(methods))
     }
 
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
@@ -173,7 +171,7 @@ impl Api {
             .hub
             .recheck(|pass, patterns| self.access.is_valid(pass, patterns));
         self.config.report.info(format_args!(
-            "{tokens} tokens are known; {ended} streams ended"
+            "tokens known: {tokens}; streams ended: {ended}"
         ));
         Ok(())
     }

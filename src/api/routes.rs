@@ -83,11 +83,11 @@ impl<'a> Route<'a> {
 }
 
 /// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin:
-/// the methods that are here, and those of them that the page may use.
-pub(super) fn preflight(methods: &'static str, allowed: String) -> Response {
+/// the methods that are here.
+pub(super) fn preflight(methods: &'static str) -> Response {
     Response::new(204)
         .with("Allow", methods)
-        .with("Access-Control-Allow-Methods", allowed)
+        .with("Access-Control-Allow-Methods", methods)
         .with(
             "Access-Control-Allow-Headers",
             "Authorization, Cache-Control, Content-Type, Last-Event-ID",

@@ -116,8 +116,21 @@ fn help_names_every_option_with_its_default() {
     let options = help
         .iter()
         .filter(|line| line.trim_start().starts_with("--"));
-    // And --journal and --repair, which have no default, and the one line of --help and --version.
-    assert_eq!(options.count(), DEFAULTS.len() + 3, "{help:#?}");
+    // And those without a default, and the one line of --help and --version.
+    let others = [
+        "journal",
+        "repair",
+        "publish-token",
+        "subscribe-token",
+        "tokens",
+        "open",
+        "cors-origin",
+    ];
+    assert_eq!(
+        options.count(),
+        DEFAULTS.len() + others.len() + 1,
+        "{help:#?}"
+    );
     for alike in [
         &["-h"][..],
         &["help"],

@@ -424,7 +424,7 @@ fn help() -> String {
         text += &line;
         text.push('\n');
     }
-    text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n"
+    text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB. Tokens may come from the environment:\nTINY_SSE_PUBLISH_TOKEN, TINY_SSE_SUBSCRIBE_TOKEN; and TINY_SSE_TOKENS is a FILE of them.\n"
 }
 
 const SYNC_MODES: [(&str, SyncMode); 3] = [

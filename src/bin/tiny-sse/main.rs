@@ -47,6 +47,7 @@ fn serve(options: Options) -> Result<(), String> {
     // ORDER: before the first thread, because threads inherit what is blocked.
     let signals = system::Signals::block(config.tokens.is_some());
     system::spare_addresses();
+    let publishers = Publishers::of(&config);
     let report = report(log);
     let config = Config {
         report: report.clone(),
@@ -65,7 +66,7 @@ fn serve(options: Options) -> Result<(), String> {
     let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(running.local_addr(), demo);
+    greet(running.local_addr(), demo, publishers);
     let signal = loop {
         match signals.wait() {
             Signal::Hangup => reload(&running, &report),
@@ -102,15 +103,9 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
 
 /// Reads the tokens again. If they are wrong, those from before go on being right.
 fn reload(running: &Running, report: &Report) {
-    match running.reload_tokens() {
-        Ok(()) => report.tell(
-            Level::Info,
-            format_args!("SIGHUP: the tokens were read again"),
-        ),
-        Err(error) => report.tell(
-            Level::Error,
-            format_args!("SIGHUP: {error}; the tokens from before stay"),
-        ),
+    if let Err(error) = running.reload_tokens() {
+        let line = format_args!("SIGHUP: {error}; the tokens from before stay");
+        report.tell(Level::Error, line);
     }
 }
 
@@ -119,8 +114,41 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Who may publish, for a person to know.
+enum Publishers {
+    WithToken,
+    Anybody,
+    /// Whoever is on this machine, if that is where the server listens.
+    Local,
+}
+
+impl Publishers {
+    fn of(config: &Config) -> Publishers {
+        if config.open {
+            Publishers::Anybody
+        } else if config.publish_token.is_some() || config.tokens.is_some() {
+            Publishers::WithToken
+        } else {
+            Publishers::Local
+        }
+    }
+
+    /// What one of them types.
+    fn try_it(&self, address: SocketAddr, url: &str) -> String {
+        match self {
+            Publishers::WithToken => {
+                format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
+            }
+            Publishers::Local if !address.ip().to_canonical().is_loopback() => {
+                "nobody may: others reach this address (--publish-token, --tokens or --open)".into()
+            }
+            Publishers::Local | Publishers::Anybody => format!("curl -d 'hello' {url}/events"),
+        }
+    }
+}
+
 /// What a person does next.
-fn greet(address: SocketAddr, demo: bool) {
+fn greet(address: SocketAddr, demo: bool, publishers: Publishers) {
     let mut reachable = address;
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -129,8 +157,9 @@ fn greet(address: SocketAddr, demo: bool) {
     }
     let url = format!("http://{reachable}");
     let mut text = format!(
-        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    curl -d 'hello' {url}/events\n\n",
-        env!("CARGO_PKG_VERSION")
+        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    {}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        publishers.try_it(address, &url)
     );
     if demo {
         text += &demo::list(&url);

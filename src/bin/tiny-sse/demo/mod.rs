@@ -140,10 +140,7 @@ impl Uses {
             return api.answer(request);
         };
         match request.method() {
-            "OPTIONS" => {
-                let response = api.preflight(&request, route.methods());
-                api.share(&request, response)
-            }
+            "OPTIONS" => api.preflight(&request, route.methods()),
             method if !route.has_method(method) => {
                 let refusal = refuse_method(method, route.methods());
                 api.share(&request, refusal)
