@@ -11,6 +11,7 @@
 //! granted only by a pattern that ends before it. The lines of one token add up. `*` in the place of a
 //! token is anybody, with a token or without. `#` begins a comment.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
@@ -39,8 +40,7 @@ pub(super) struct Grant {
 #[derive(Debug)]
 pub(super) struct Holder {
     token: Option<Token>,
-    /// The token, where it must be remembered without being kept: what made it cannot be found
-    /// out without the key of the process.
+    /// The key of its token.
     pub(super) pass: u64,
     publish: Vec<Pattern>,
     subscribe: Vec<Pattern>,
@@ -49,36 +49,42 @@ pub(super) struct Holder {
 /// Who holds what, at one time: a reload makes another.
 #[derive(Debug)]
 pub(super) struct Holders {
+    /// Makes a number of a token, by which it is found, and remembered without being kept. Nobody
+    /// outside this process can say which tokens have similar ones, so the time of a look-up is no
+    /// help in guessing.
+    key: RandomState,
     /// Those without a token.
     anybody: Holder,
-    known: Vec<Holder>,
+    /// By the number of the token.
+    known: HashMap<u64, Holder>,
 }
 
 impl Holders {
     /// `key` makes the passes, so it must be the same for those that follow each other.
     pub(super) fn new(grants: impl IntoIterator<Item = Grant>, key: &RandomState) -> Holders {
-        let mut anybody = Holder::new(None, key);
-        let mut known: Vec<Holder> = Vec::new();
+        // No token is empty, so nobody's pass is that of those without one.
+        let mut anybody = Holder::new(None, key.hash_one(&b""[..]));
+        let mut known: HashMap<u64, Holder> = HashMap::new();
         for grant in grants {
-            let Some(token) = grant.token else {
-                anybody.add(&grant.verbs, &grant.patterns);
-                continue;
-            };
-            let same = |holder: &&mut Holder| holder.is(token.as_bytes());
-            match known.iter_mut().find(same) {
-                Some(holder) => holder.add(&grant.verbs, &grant.patterns),
-                None => {
-                    let mut holder = Holder::new(Some(token), key);
-                    holder.add(&grant.verbs, &grant.patterns);
-                    known.push(holder);
+            let holder = match grant.token {
+                None => &mut anybody,
+                Some(token) => {
+                    let pass = key.hash_one(token.as_bytes());
+                    let new = || Holder::new(Some(token), pass);
+                    known.entry(pass).or_insert_with(new)
                 }
-            }
+            };
+            holder.add(&grant.verbs, &grant.patterns);
         }
-        for holder in &mut known {
+        for holder in known.values_mut() {
             holder.publish.extend_from_slice(&anybody.publish);
             holder.subscribe.extend_from_slice(&anybody.subscribe);
         }
-        Holders { anybody, known }
+        Holders {
+            key: key.clone(),
+            anybody,
+            known,
+        }
     }
 
     /// Those without a token.
@@ -86,21 +92,15 @@ impl Holders {
         &self.anybody
     }
 
-    /// The holder of a token. It takes as long for one that is known as for one that is not.
+    /// The holder of a token.
     pub(super) fn of_token(&self, candidate: &[u8]) -> Option<&Holder> {
-        let mut found = None;
-        for holder in &self.known {
-            if holder.is(candidate) {
-                found = Some(holder);
-            }
-        }
-        found
+        let found = self.known.get(&self.key.hash_one(candidate))?;
+        found.token.as_ref()?.is(candidate).then_some(found)
     }
 
     /// The holder of that pass; one whose token is gone has what anybody has.
     pub(super) fn of_pass(&self, pass: u64) -> &Holder {
-        let found = self.known.iter().find(|holder| holder.pass == pass);
-        found.unwrap_or(&self.anybody)
+        self.known.get(&pass).unwrap_or(&self.anybody)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,9 +109,7 @@ impl Holders {
 }
 
 impl Holder {
-    fn new(token: Option<Token>, key: &RandomState) -> Holder {
-        // No token is empty, so nobody's pass is that of those without one.
-        let pass = key.hash_one(token.as_ref().map_or(&b""[..], Token::as_bytes));
+    fn new(token: Option<Token>, pass: u64) -> Holder {
         Holder {
             token,
             pass,
@@ -128,10 +126,6 @@ impl Holder {
             };
             granted.extend(patterns.iter().cloned());
         }
-    }
-
-    fn is(&self, candidate: &[u8]) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is(candidate))
     }
 
     /// The topics on which this may be done.
