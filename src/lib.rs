@@ -105,7 +105,8 @@ pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subs
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{
-    Decoder, Event, EventId, Framing, Message, Origin, Pattern, Patterns, Token, TooLarge, Topic,
+    Decoder, Event, EventId, Framing, Message, Network, Origin, Pattern, Patterns, Token, TooLarge,
+    Topic,
 };
 
 #[cfg(doctest)]

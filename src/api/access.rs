@@ -350,7 +350,7 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
 }
 
 fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
-    let client = request.peer().ip().to_canonical();
+    let client = request.client();
     if !client.is_loopback() {
         let what = format!(
             "a token is needed to {} from {client}, and this server has none ({HOW_TO_OPEN})",

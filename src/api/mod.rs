@@ -255,9 +255,9 @@ impl Api {
         let outcome = self.access.admit(request, action, carrier);
         if let Err(problem) = &outcome {
             // The path, and not the query: a token may be in it.
-            let (status, peer) = (problem.status(), request.peer());
+            let (status, sender) = (problem.status(), request.whereabouts());
             self.config.report.info(format_args!(
-                "{peer}: {status} to {} {:?}",
+                "{sender}: {status} to {} {:?}",
                 request.method(),
                 request.path()
             ));

@@ -98,6 +98,7 @@ fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
         heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
         pass: None,
+        address: Some(request.client()),
     })
 }
 

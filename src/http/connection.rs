@@ -2,25 +2,32 @@
 //! enough or an answer takes the socket over.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
-use super::head::{Head, HeadParser, RequestHead};
+use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
-use super::{BodyLength, Handler, Refusal, Request, Response, Takeover, Version};
+use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{Config, READ_BYTES};
-use crate::socket::{close_gently, is_timeout, write_within};
-use crate::wire::Framing;
+use crate::socket::{close_gently, is_timeout, write_at_once, write_within};
+use crate::wire::{Framing, Whereabouts};
 
 /// What the server tells a connection about its place among the others.
 pub(super) trait Door {
     /// The connection is about to wait for a request. False: don't, the server is closing.
     fn may_wait(&self) -> bool;
-    /// A request has begun to arrive: let it finish.
-    fn is_busy(&self);
+    /// A head has begun to arrive, and the connection is about to wait for the rest.
+    fn is_arriving(&self);
+    /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
+    /// the place is another's.
+    fn is_busy(&self) -> bool;
+    /// All is said. The connection is about to wait until the peer has it.
+    fn is_lingering(&self);
+    /// A request of `client` is about to be answered. `Err` is the answer to one too many.
+    fn admit(&self, client: IpAddr) -> Result<(), Response>;
     /// Whether the server is closing, so that no answer promises another.
     fn is_closing(&self) -> bool;
 }
@@ -31,6 +38,10 @@ pub(super) struct Connection<'a, D> {
     pub(super) peer: SocketAddr,
     pub(super) config: &'a Config,
     pub(super) door: &'a D,
+    /// Who sent the request that is looked at: until its head says otherwise, the peer.
+    client: IpAddr,
+    /// It asks for a head alone, as far as it has been read.
+    head_only: bool,
     /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
     buffer: Vec<u8>,
     /// A request has ended, and the empty line that may be behind it has not come.
@@ -40,7 +51,11 @@ pub(super) struct Connection<'a, D> {
 }
 
 /// A stream that is to begin where the connection ended.
-pub(super) type Stream = (Box<dyn FnOnce(Takeover) + Send>, Takeover);
+pub(super) struct Stream {
+    pub(super) take: Box<dyn FnOnce(Takeover) + Send>,
+    pub(super) takeover: Takeover,
+    pub(super) whereabouts: Whereabouts,
+}
 
 /// What follows an answer.
 enum Next {
@@ -53,27 +68,34 @@ enum Next {
 enum NoRequest {
     /// The peer has closed, gone silent, or is unreachable: nothing to say to it.
     Over,
-    /// What it sent has this answer, which ends the connection.
-    Answered(Response, Asked),
-}
-
-/// Why a head or a body did not come.
-enum Unread {
-    /// The peer has closed, gone silent, or is unreachable.
-    Over,
-    /// It is wrong.
+    /// What it sent is answered and ends the connection.
     Refused(Refusal),
+    /// It is one, and answered without being looked at further.
+    Declined(Asked, Response),
 }
 
-impl From<Refusal> for Unread {
-    fn from(refusal: Refusal) -> Unread {
-        Unread::Refused(refusal)
+impl NoRequest {
+    /// Answers a request by its head alone. A body that may be on its way is not worth waiting for,
+    /// and nothing can be read behind it: then the answer is the last.
+    fn declined(head: &RequestHead, response: Response) -> NoRequest {
+        let response = if has_body(head) {
+            response.and_close()
+        } else {
+            response
+        };
+        NoRequest::Declined(Asked::by(head), response)
     }
 }
 
-impl From<io::Error> for Unread {
-    fn from(_: io::Error) -> Unread {
-        Unread::Over
+impl From<Refusal> for NoRequest {
+    fn from(refusal: Refusal) -> NoRequest {
+        NoRequest::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for NoRequest {
+    fn from(_: io::Error) -> NoRequest {
+        NoRequest::Over
     }
 }
 
@@ -89,6 +111,8 @@ impl<'a, D: Door> Connection<'a, D> {
             peer,
             config,
             door,
+            client: peer.ip().to_canonical(),
+            head_only: false,
             buffer: Vec::new(),
             may_skip_line: false,
             timeout: None,
@@ -98,21 +122,18 @@ impl<'a, D: Door> Connection<'a, D> {
     /// Answers requests with `handler` until the connection ends, or a stream takes its place.
     pub(super) fn serve(mut self, handler: &dyn Handler) -> Option<Stream> {
         let mut silence = self.config.head_timeout;
-        while self.door.may_wait() {
-            let request = match self.next_request(silence, handler) {
-                Ok(request) => request,
-                Err(NoRequest::Over) => return None,
-                Err(NoRequest::Answered(response, asked)) => {
-                    self.answer(response, asked).ok()?;
-                    close_gently(self.socket);
-                    return None;
+        // Who has sent its next request ahead of time does not wait for one.
+        while self.has_begun() || self.door.may_wait() {
+            let (asked, response) = match self.next_request(silence, handler) {
+                Ok(request) => {
+                    let (asked, what) = (Asked::by(&request.head), what(&request));
+                    let response = self.guarded(&what, || handler.answer(request));
+                    (asked, response.unwrap_or_else(|failed| failed))
                 }
+                Err(NoRequest::Declined(asked, response)) => (asked, response),
+                Err(NoRequest::Refused(refusal)) => return self.end(Some(refusal), handler),
+                Err(NoRequest::Over) => return self.end(None, handler),
             };
-            let asked = Asked::by(&request.head);
-            let what = what(&request);
-            let response = self
-                .guarded(&what, || handler.answer(request))
-                .unwrap_or_else(Response::and_close);
             let keep_alive = asked.keep_alive && !response.is_last && !self.door.is_closing();
             // An answer that cannot be written has no reader: the connection is over.
             match self
@@ -127,7 +148,7 @@ impl<'a, D: Door> Connection<'a, D> {
             {
                 Next::Request => {}
                 Next::End => {
-                    close_gently(self.socket);
+                    self.close();
                     return None;
                 }
                 Next::Stream(stream) => return Some(stream),
@@ -138,65 +159,95 @@ impl<'a, D: Door> Connection<'a, D> {
         None
     }
 
+    /// The end of a connection whose next request has not come to be one.
+    fn end(mut self, refusal: Option<Refusal>, handler: &dyn Handler) -> Option<Stream> {
+        // ORDER: before the answer, which is not to be cut short.
+        if !self.door.is_busy() {
+            self.make_room();
+        } else if let Some(refusal) = refusal {
+            let asked = Asked::nothing(self.head_only);
+            let response = self.refuse(&refusal, handler, None);
+            self.answer(response, asked).ok()?;
+            self.close();
+        }
+        None
+    }
+
+    /// The place is another's. Who has begun to speak is told so, if it can be done at once: the other
+    /// is waiting. Who has not may take it for the end of an idle connection.
+    fn make_room(&mut self) {
+        if self.has_begun() {
+            let why = "Too many connections: this one has waited for its request the longest";
+            let answer = Response::later(self.config, why);
+            write_at_once(self.socket, &answer.last_bytes(self.head_only));
+        }
+    }
+
+    fn close(&self) {
+        self.door.is_lingering();
+        close_gently(self.socket);
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        Whereabouts {
+            peer: self.peer,
+            client: self.client,
+        }
+    }
+
     /// Reads a whole request. `silence` is how long its first byte may take.
     fn next_request(
         &mut self,
         silence: Duration,
         handler: &dyn Handler,
     ) -> Result<Request, NoRequest> {
+        (self.client, self.head_only) = (self.peer.ip().to_canonical(), false);
         let start = Instant::now();
         while !self.has_begun() {
             let left = silence.saturating_sub(start.elapsed());
-            if left.is_zero() || !matches!(self.read(left), Ok(1..)) {
+            if left.is_zero() || self.read(left)? == 0 {
                 return Err(NoRequest::Over);
             }
         }
-        self.door.is_busy();
-        let head = self
-            .head()
-            .map_err(|unread| self.refuse(unread, handler, None))?;
+        let head = self.head()?;
+        self.client = forwarded::client(self.peer.ip(), &head, &self.config.trust_proxy);
+        self.door
+            .admit(self.client)
+            .map_err(|full| NoRequest::declined(&head, full))?;
         let mut request = Request {
             head,
             body: Vec::new(),
             peer: self.peer,
+            client: self.client,
             socket: Arc::downgrade(self.socket),
         };
-        if !matches!(request.head.body, BodyLength::None | BodyLength::Known(0)) {
-            self.admit(&request, handler)?;
-            request.body = self
-                .body(&request.head)
-                .map_err(|unread| self.refuse(unread, handler, Some(&request)))?;
+        if has_body(&request.head) {
+            self.guarded(&what(&request), || handler.admit(&request))
+                .and_then(|admitted| admitted)
+                .map_err(|unwanted| NoRequest::declined(&request.head, unwanted))?;
+            request.body = match self.body(&request.head) {
+                Err(NoRequest::Refused(refusal)) => {
+                    let response = self.refuse(&refusal, handler, Some(&request));
+                    return Err(NoRequest::declined(&request.head, response));
+                }
+                outcome => outcome?,
+            };
         }
         Ok(request)
     }
 
-    /// Asks the handler whether the body is wanted.
-    fn admit(&self, request: &Request, handler: &dyn Handler) -> Result<(), NoRequest> {
-        let admitted = self.guarded(&what(request), || handler.admit(request));
-        admitted
-            .and_then(|admitted| admitted)
-            .map_err(|response| NoRequest::Answered(response, Asked::last(Some(request))))
-    }
-
-    /// The answer of the handler to what was no request.
+    /// The handler's answer to what was no request, or whose body is wrong.
     fn refuse(
         &self,
-        unread: Unread,
+        refusal: &Refusal,
         handler: &dyn Handler,
         request: Option<&Request>,
-    ) -> NoRequest {
-        let refusal = match unread {
-            Unread::Over => return NoRequest::Over,
-            Unread::Refused(refusal) => refusal,
-        };
-        let (peer, status) = (self.peer, refusal.status());
-        self.config
-            .report
-            .debug(format_args!("{peer}: {status} {refusal}"));
-        let response = self
-            .guarded("a refusal", || handler.refuse(&refusal, request))
-            .unwrap_or_else(|failed| failed);
-        NoRequest::Answered(response, Asked::last(request))
+    ) -> Response {
+        let status = refusal.status();
+        let report = &self.config.report;
+        report.debug(format_args!("{}: {status} {refusal}", self.whereabouts()));
+        self.guarded("a refusal", || handler.refuse(refusal, request))
+            .unwrap_or_else(|failed| failed)
     }
 
     /// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
@@ -207,7 +258,7 @@ impl<'a, D: Door> Connection<'a, D> {
             report.error(format_args!(
                 "the handler of {what:?} panicked; answered 500"
             ));
-            Response::error(500, "the handler of this request failed")
+            Response::error(500, "the handler of this request failed").and_close()
         })
     }
 
@@ -225,18 +276,40 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    fn head(&mut self) -> Result<RequestHead, Unread> {
+    fn head(&mut self) -> Result<RequestHead, NoRequest> {
+        let outcome = self.read_head();
+        // SPEC: RFC 9110, 9.3.2: whatever is wrong with a HEAD, its answer has no content.
+        self.head_only = match &outcome {
+            Ok(head) => head.method() == "HEAD",
+            Err(_) => {
+                let start = self.buffer.iter().position(|byte| !b"\r\n".contains(byte));
+                self.buffer[start.unwrap_or(0)..].starts_with(b"HEAD ")
+            }
+        };
+        outcome
+    }
+
+    fn read_head(&mut self) -> Result<RequestHead, NoRequest> {
         let (mut parser, start) = (HeadParser::default(), Instant::now());
+        let mut is_known = false;
         loop {
             if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
+                // ORDER: with the head still there to be answered, if it is too late.
+                if !self.door.is_busy() {
+                    return Err(NoRequest::Over);
+                }
                 self.buffer.drain(..len);
                 return Ok(request);
+            }
+            if !is_known {
+                self.door.is_arriving();
+                is_known = true;
             }
             self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;
         }
     }
 
-    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, Unread> {
+    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
         let (mut decoder, start) = (BodyDecoder::new(head.body), Instant::now());
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
         if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {
@@ -258,13 +331,13 @@ impl<'a, D: Door> Connection<'a, D> {
 
     /// Reads more of what began at `start` and must end within `limit`. LIMIT: of the whole, so
     /// that a byte now and then does not extend it.
-    fn read_by(&mut self, start: Instant, limit: Duration, late: Refusal) -> Result<(), Unread> {
+    fn read_by(&mut self, start: Instant, limit: Duration, late: Refusal) -> Result<(), NoRequest> {
         let left = limit.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Err(late.into());
         }
         match self.read(left) {
-            Ok(0) => Err(Unread::Over),
+            Ok(0) => Err(NoRequest::Over),
             Ok(_) => Ok(()),
             Err(error) if is_timeout(&error) => Err(late.into()),
             Err(error) => Err(error.into()),
@@ -307,14 +380,15 @@ impl<'a, D: Door> Connection<'a, D> {
             Body::Takeover { first, take } => {
                 bytes.extend_from_slice(&first);
                 let socket = Arc::clone(self.socket);
-                return Ok(Next::Stream((
+                return Ok(Next::Stream(Stream {
                     take,
-                    Takeover {
+                    takeover: Takeover {
                         socket,
                         framing,
                         opening: bytes,
                     },
-                )));
+                    whereabouts: self.whereabouts(),
+                }));
             }
         }
         write_within(self.socket, &bytes, self.config.write_timeout)?;
@@ -338,18 +412,18 @@ impl Asked {
         }
     }
 
-    /// Of the last request, as far as there was one.
-    fn last(request: Option<&Request>) -> Asked {
-        let asked = request.map(|request| Asked::by(&request.head));
+    /// By bytes that were no request.
+    fn nothing(head_only: bool) -> Asked {
         Asked {
             keep_alive: false,
-            ..asked.unwrap_or(Asked {
-                keep_alive: false,
-                head_only: false,
-                version: Version::Http11,
-            })
+            head_only,
+            version: Version::Http11,
         }
     }
+}
+
+fn has_body(head: &RequestHead) -> bool {
+    !matches!(head.body, BodyLength::None | BodyLength::Known(0))
 }
 
 /// A request, as a report names it: without its query, which may have a secret.

@@ -24,7 +24,7 @@ mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -84,11 +84,13 @@ pub struct Subscribe {
     pub framing: Framing,
     /// What a silent stream says.
     pub heartbeat: Heartbeat,
-    /// Where the client is, for the log.
+    /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
     /// A number by which whoever lets clients in knows how this one came to be let in; see
     /// [`Hub::recheck`]. `None` is never asked about. The hub makes nothing of it.
     pub pass: Option<u64>,
+    /// The client's own address, if that end is a proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Default for Subscribe {
@@ -102,6 +104,7 @@ impl Default for Subscribe {
             heartbeat: Heartbeat::Comment,
             peer: None,
             pass: None,
+            address: None,
         }
     }
 }

@@ -4,11 +4,13 @@
 //! none of them can forget one.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use tiny_sse::store::SyncMode;
-use tiny_sse::{Config, Console, Level, Overload, Token};
+use tiny_sse::{Config, Console, Level, Network, Origin, Overload, Token};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -56,13 +58,17 @@ enum Target {
     Overload,
     Console,
     Jitter,
-    Origins,
     /// What never stands in a message.
     Token(fn(&mut Config) -> &mut Option<Token>),
     Path(&'static str, fn(&mut Config) -> &mut Option<PathBuf>),
     /// Set by being there.
     Flag(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut usize),
+    /// A number, or no limit.
+    Limit(fn(&mut Config) -> &mut Option<usize>),
+    /// Values that are added to those before them, between commas or each with the option's name: how
+    /// to add one, or what it must be.
+    List(&'static str, fn(&mut Options, &str) -> Result<(), String>),
     Size(fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
 }
@@ -71,7 +77,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 30] = [
+const KNOBS: [Knob; 32] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -82,6 +88,16 @@ const KNOBS: [Knob; 30] = [
         "extra-connections",
         Target::Count(|c| &mut c.extra_connections),
         "connections beyond those",
+    ),
+    knob(
+        "max-per-ip",
+        Target::Limit(|c| &mut c.max_per_ip),
+        "connections of one address, or off",
+    ),
+    knob(
+        "trust-proxy",
+        Target::List("ADDR", add_proxy),
+        "a proxy or network to believe, repeatable",
     ),
     knob(
         "heartbeat",
@@ -201,8 +217,8 @@ const KNOBS: [Knob; 30] = [
     ),
     knob(
         "cors-origin",
-        Target::Origins,
-        "whose pages may publish, too; repeatable",
+        Target::List("ORIGIN", add_origin),
+        "whose pages may publish, repeatable",
     ),
     knob("console", Target::Console, "the page at /: on, off or auto"),
     knob("log", Target::Log, "off, error, warn, info or debug"),
@@ -217,11 +233,11 @@ impl Knob {
             Target::Overload => "HOW",
             Target::Console => "WHEN",
             Target::Jitter => "PERCENT",
-            Target::Origins => "ORIGIN",
             Target::Token(_) => "TOKEN",
             Target::Path(placeholder, _) => placeholder,
             Target::Flag(_) => "",
-            Target::Count(_) => "N",
+            Target::Count(_) | Target::Limit(_) => "N",
+            Target::List(placeholder, _) => placeholder,
             Target::Size(_) => "SIZE",
             Target::Time(_) => "TIME",
         }
@@ -232,7 +248,7 @@ impl Knob {
         Some(match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
-            Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::Origins => {
+            Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::List(..) => {
                 return None;
             }
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
@@ -240,6 +256,10 @@ impl Knob {
             Target::Console => name_of(&CONSOLES, options.config.console).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
             Target::Count(field) => field(&mut options.config).to_string(),
+            Target::Limit(field) => {
+                let limit = *field(&mut options.config);
+                limit.map_or("off".into(), |limit| limit.to_string())
+            }
             Target::Size(field) => show_size(*field(&mut options.config)),
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
         })
@@ -258,12 +278,6 @@ impl Knob {
                     .parse()
                     .map_err(|error| format!("--{} is wrong: {error}", self.name))?;
                 *field(&mut options.config) = Some(token);
-            }
-            Target::Origins => {
-                let origin = value
-                    .parse()
-                    .map_err(|error| format!("--{}: {error}", self.name))?;
-                options.config.cors_origins.push(origin);
             }
             Target::Sync => {
                 options.config.sync = named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
@@ -284,9 +298,21 @@ impl Knob {
             }
             Target::Flag(field) => *field(&mut options.config) = true,
             Target::Count(field) => {
-                *field(&mut options.config) = whole(value)
-                    .and_then(|n| n.try_into().ok())
-                    .ok_or_else(|| wrong("a whole number, such as 1000"))?;
+                *field(&mut options.config) =
+                    count(value).ok_or_else(|| wrong("a whole number, such as 1000"))?;
+            }
+            Target::Limit(field) => {
+                *field(&mut options.config) = match value {
+                    "off" => None,
+                    _ => Some(count(value).ok_or_else(|| wrong("a whole number, or off"))?),
+                };
+            }
+            Target::List(_, add) => {
+                for value in value.split(',').map(str::trim) {
+                    add(options, value).map_err(|what| {
+                        format!("--{} is {value:?}, it must be {what}", self.name)
+                    })?;
+                }
             }
             Target::Size(field) => {
                 *field(&mut options.config) = parse_size(value)
@@ -299,6 +325,22 @@ impl Knob {
         }
         Ok(())
     }
+}
+
+fn add_proxy(options: &mut Options, value: &str) -> Result<(), String> {
+    let proxy: Network = parsed(value)?;
+    options.config.trust_proxy.push(proxy);
+    Ok(())
+}
+
+fn add_origin(options: &mut Options, value: &str) -> Result<(), String> {
+    let origin: Origin = parsed(value)?;
+    options.config.cors_origins.push(origin);
+    Ok(())
+}
+
+fn parsed<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// Which options the environment may set, so that secrets need not stand where every user of the
@@ -462,6 +504,10 @@ fn parse_level(value: &str) -> Option<Option<Level>> {
             .find(|level| level.name() == value)
             .map(Some)
     }
+}
+
+fn count(value: &str) -> Option<usize> {
+    whole(value)?.try_into().ok()
 }
 
 const SIZES: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
