@@ -210,6 +210,8 @@ fn behind_a_proxy(max_per_ip: Option<usize>) -> Config {
     Config {
         trust_proxy: networks(&["127.0.0.0/8", "10.0.0.0/8"]),
         max_per_ip,
+        // Clients from elsewhere publish here, too.
+        open: true,
         ..config()
     }
 }
