@@ -350,8 +350,8 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
 }
 
 fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
-    let client = request.client();
-    if !client.is_loopback() {
+    if !request.is_local() {
+        let client = request.client();
         let what = format!(
             "a token is needed to {} from {client}, and this server has none ({HOW_TO_OPEN})",
             Described(action)

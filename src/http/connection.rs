@@ -210,7 +210,8 @@ impl<'a, D: Door> Connection<'a, D> {
             }
         }
         let head = self.head()?;
-        self.client = forwarded::client(self.peer.ip(), &head, &self.config.trust_proxy);
+        let client = forwarded::client(self.peer.ip(), &head, &self.config.trust_proxy);
+        self.client = client.address;
         self.door
             .admit(self.client)
             .map_err(|full| NoRequest::declined(&head, full))?;
@@ -218,7 +219,7 @@ impl<'a, D: Door> Connection<'a, D> {
             head,
             body: Vec::new(),
             peer: self.peer,
-            client: self.client,
+            client,
             socket: Arc::downgrade(self.socket),
         };
         if has_body(&request.head) {

@@ -12,17 +12,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::head::{RequestHead, is_tchar, trim_ows};
 use crate::wire::Network;
 
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) address: IpAddr,
+    /// No: it is that of the last proxy that is known, and who spoke to that one is not.
+    pub(super) is_known: bool,
+}
+
 /// Who sent a request that came from `peer`.
 ///
 /// There are two fields for it. A proxy adds to one and passes the other on as the client sent it,
 /// and nothing says which one that is: nginx, told to write `X-Forwarded-For`, passes on any
 /// `Forwarded`. So if both are there, they must agree; if they do not, one of them is a lie, and the
 /// request counts as the proxy's own. A client that lies about its address wins nothing by it.
-pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> IpAddr {
+pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> Client {
     let peer = peer.to_canonical();
+    let itself = |is_known| Client {
+        address: peer,
+        is_known,
+    };
     // Looked at before the fields are, of which a peer without trust may send as many as it likes.
     if !trusts(trusted, peer) {
-        return peer;
+        return itself(true);
     }
     let told = |name: &str, address: fn(&[u8]) -> Option<IpAddr>| {
         let fields: Vec<&[u8]> = head.fields(name).collect();
@@ -32,9 +44,9 @@ pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> I
         told("forwarded", forwarded_for),
         told("x-forwarded-for", x_forwarded_for),
     ) {
-        (Some(one), Some(other)) if one != other => peer,
+        (Some(one), Some(other)) if one != other => itself(false),
         (Some(told), _) | (None, Some(told)) => told,
-        (None, None) => peer,
+        (None, None) => itself(true),
     }
 }
 
@@ -50,19 +62,22 @@ fn walk(
     fields: &[&[u8]],
     address: fn(&[u8]) -> Option<IpAddr>,
     trusted: &[Network],
-) -> IpAddr {
+) -> Client {
     let members = fields
         .iter()
         .rev()
         .flat_map(|field| FromTheRight(field, b','));
     // SPEC: RFC 9110, 5.6.1.2: empty members are passed over.
     let mut members = members.map(trim_ows).filter(|member| !member.is_empty());
-    let mut client = peer;
-    while trusts(trusted, client) {
+    let mut client = Client {
+        address: peer,
+        is_known: true,
+    };
+    while client.is_known && trusts(trusted, client.address) {
         match members.next().map(address) {
-            Some(Some(before)) => client = before.to_canonical(),
-            // The end of the list, or of what can be read.
-            None | Some(None) => break,
+            Some(Some(before)) => client.address = before.to_canonical(),
+            Some(None) => client.is_known = false,
+            None => break,
         }
     }
     client
@@ -190,7 +205,8 @@ mod tests {
             .split_whitespace()
             .map(|network| network.parse().unwrap())
             .collect();
-        client(peer.parse().unwrap(), &request, &trusted).to_string()
+        let client = client(peer.parse().unwrap(), &request, &trusted);
+        client.address.to_string()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Weak;
 
+use super::forwarded::Client;
 use super::head::RequestHead;
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
@@ -14,7 +15,7 @@ pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
     pub(super) peer: SocketAddr,
-    pub(super) client: IpAddr,
+    pub(super) client: Client,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
 }
@@ -91,14 +92,20 @@ impl Request {
     /// written. Where it cannot be read, or the two fields contradict each other, it is the last
     /// proxy whose address is known. An IPv4 address is one in either family of sockets.
     pub fn client(&self) -> IpAddr {
-        self.client
+        self.client.address
+    }
+
+    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that does not say
+    /// from where is not known to be.
+    pub(crate) fn is_local(&self) -> bool {
+        self.client.is_known && self.client.address.is_loopback()
     }
 
     /// Both of these, for a line of the log.
     pub(crate) fn whereabouts(&self) -> Whereabouts {
         Whereabouts {
             peer: self.peer,
-            client: self.client,
+            client: self.client.address,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tiny_sse::{Config, Network, Report, Running, Server};
 
-use crate::kit::{Answer, DEADLINE, Random, Raw, Stream, config, eventually, get, server};
+use crate::kit::{Answer, DEADLINE, Random, Raw, Stream, config, eventually, get, request, server};
 
 /// Long enough for a busy machine to read what has been sent, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -456,5 +456,35 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
         let _ = raw.socket.write_all(head.as_bytes());
         let client = if proxied { "192.0.2.7" } else { "127.0.0.1" };
         assert_too_many(&raw.answer(), client, LIMIT);
+    }
+}
+
+#[test]
+fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be_here() {
+    let server = server(Config {
+        open: false,
+        ..behind_a_proxy(None)
+    });
+    for (fields, status) in [
+        ("", 200),
+        ("X-Forwarded-For: 127.0.0.1\r\n", 200),
+        ("Forwarded: for=\"[::1]:80\"\r\n", 200),
+        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", 403),
+        ("X-Forwarded-For: unknown\r\n", 403),
+        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", 403),
+        ("Forwarded: for=_hidden\r\n", 403),
+        // A proxy passes on the one field that it does not write.
+        (
+            "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
+            403,
+        ),
+        (
+            "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
+            403,
+        ),
+    ] {
+        let answer = request(server.local_addr(), "POST", "/events", fields, "x");
+        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
     }
 }
