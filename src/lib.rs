@@ -99,12 +99,15 @@ mod socket;
 pub mod store;
 pub mod wire;
 
-pub use api::Api;
+pub use api::{Action, Api, Verdict};
 pub use config::{Config, ConfigError, Console, Overload};
 pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subscription};
 pub use report::{Level, Report};
 pub use server::{Running, Server};
-pub use wire::{Decoder, Event, EventId, Framing, Message, Pattern, Patterns, TooLarge, Topic};
+pub use wire::{
+    Decoder, Event, EventId, Framing, Message, Network, Origin, Pattern, Patterns, Token, TooLarge,
+    Topic,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
-use crate::api::Api;
+use crate::api::{Action, Api, Verdict};
 use crate::config::{Config, SMALLEST_EVENT};
-use crate::http::{self, Request, Response};
+use crate::http::{self, Handler, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
 use crate::store::{Journal, JournalOptions};
@@ -51,9 +51,10 @@ impl Server {
     pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
         config.check()?;
         machine::fit(&mut config)?;
-        config.console = config.console.at(listener.local_addr()?);
+        let address = listener.local_addr()?;
+        config.console = config.console.at(address);
         let hub = hub(&config)?;
-        let api = Api::new(hub.clone(), config.clone());
+        let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
             http: http::Server::from_listener(listener, config)?,
             hub,
@@ -75,6 +76,45 @@ impl Server {
         &self.hub
     }
 
+    /// Asks `guard` whenever a request is about to do something, before the tokens of the
+    /// configuration are looked at. It sees the request (its body may not be there yet) and allows,
+    /// refuses, narrows the topics, or leaves it to the configuration. It runs on the connection's
+    /// thread, and for a request with a body twice: before the body is read and before it is used.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tiny_sse::{Action, Config, Pattern, Server, Verdict, http::{Request, Response}};
+    ///
+    /// /// A session of your own.
+    /// fn user(request: &Request) -> Option<&str> {
+    ///     request.field("x-user").ok().flatten()
+    /// }
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let running = server
+    ///     .guard(|request, action| match (user(request), action) {
+    ///         (None, _) => Verdict::Refuse(Response::error(401, "who are you?")),
+    ///         // Everybody gets the topics of their own, whatever they ask for.
+    ///         (Some(user), Action::Subscribe(_)) => match Pattern::new(&format!("users/{user}/*")) {
+    ///             Ok(own) => Verdict::Narrow([own].into_iter().collect()),
+    ///             Err(error) => Verdict::Refuse(Response::error(400, error)),
+    ///         },
+    ///         (Some(_), _) => Verdict::AsConfigured,
+    ///     })
+    ///     .spawn()?;
+    /// # running.shutdown();
+    /// # Ok(()) }
+    /// ```
+    pub fn guard(
+        self,
+        guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Server {
+        Server {
+            api: self.api.guard(guard),
+            ..self
+        }
+    }
+
     /// Serves the built-in endpoints from now on, in threads of its own. Does not block.
     ///
     /// # Errors
@@ -85,7 +125,9 @@ impl Server {
     }
 
     /// Serves routes of your own, and by [`Api::answer`] the built-in ones. `handler` runs on the
-    /// threads of the connections; a panic in it is a 500.
+    /// threads of the connections; a panic in it is a 500. Who may not do what a built-in endpoint
+    /// would do is refused before the body is read, so before `handler` is asked; what it does by
+    /// itself it guards by [`Api::permit`].
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -107,10 +149,35 @@ impl Server {
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
         let Server { http, hub, api } = self;
+        let front = Front {
+            api: api.clone(),
+            handler,
+        };
         Ok(Running {
-            http: Some(http.spawn(move |request| handler(request, &api))?),
+            http: Some(http.spawn_handler(front)?),
             hub,
+            api,
         })
+    }
+}
+
+/// The built-in endpoints, with somebody's own in front.
+struct Front<F> {
+    api: Api,
+    handler: F,
+}
+
+impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
+    fn admit(&self, request: &Request) -> Result<(), Response> {
+        self.api.admit(request)
+    }
+
+    fn answer(&self, request: Request) -> Response {
+        (self.handler)(request, &self.api)
+    }
+
+    fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
+        self.api.refuse(refusal, request)
     }
 }
 
@@ -142,6 +209,7 @@ pub struct Running {
     /// Taken out by the shutdown.
     http: Option<http::Handle>,
     hub: Hub,
+    api: Api,
 }
 
 impl Running {
@@ -156,6 +224,16 @@ impl Running {
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// Reads the file of [`tokens`](Config::tokens) again. Requests are judged by it from now on, and
+    /// streams and polls whose token does not let them in any more are ended. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be used. Then all stays as it was.
+    pub fn reload_tokens(&self) -> io::Result<()> {
+        self.api.reload_tokens()
     }
 
     /// Ends all streams with a farewell, lets requests in flight finish, closes the rest when

@@ -3,21 +3,29 @@
 //! Each endpoint is a method in the file of its subject. What they have in common is here: which
 //! path is which, which methods it has, and how something wrong is answered.
 
+mod access;
 mod console;
 mod metrics;
+mod origin;
 mod poll;
 mod publish;
 mod routes;
 mod stats;
 mod stream;
+mod tokens;
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::wire::json::JsonError;
 use crate::wire::{FieldError, Patterns, TopicError};
+use access::{Access, Admission, Carrier};
+pub use access::{Action, Verdict};
 use routes::Route;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
@@ -25,15 +33,42 @@ use routes::Route;
 pub struct Api {
     hub: Hub,
     config: Config,
+    access: Access,
 }
 
 impl Api {
     /// The endpoints of `hub`. Of `config`, `retry` shows in answers, as `Retry-After`, and
     /// [`overload`](Config::overload) and [`console`](Config::console) are for them. With
-    /// [`Console::Auto`](crate::Console::Auto) there is no console: only a [`Server`](crate::Server)
-    /// knows where it listens.
-    pub fn new(hub: Hub, config: Config) -> Api {
-        Api { hub, config }
+    /// [`Console::Auto`](crate::Console::Auto) there is no console, and without a token or
+    /// [`open`](Config::open) nobody may publish: only a [`Server`](crate::Server) knows where it
+    /// listens.
+    ///
+    /// # Errors
+    ///
+    /// The file of [`tokens`](Config::tokens) cannot be used.
+    pub fn new(hub: Hub, config: Config) -> io::Result<Api> {
+        Api::at(hub, config, None)
+    }
+
+    /// The endpoints of a server that listens at `address`.
+    pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
+        let access = Access::new(&config, address)?;
+        Ok(Api {
+            hub,
+            config,
+            access,
+        })
+    }
+
+    /// Asks `guard` first whenever something is to be done: see [`Server::guard`](crate::Server::guard).
+    pub fn guard(
+        self,
+        guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Api {
+        Api {
+            access: self.access.guarded(Arc::new(guard)),
+            ..self
+        }
     }
 
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
@@ -46,7 +81,7 @@ impl Api {
                 format!("{} is not here; GET / lists what is", request.path()),
             )
             .into(),
-            Some(route) if request.method() == "OPTIONS" => route.options(),
+            Some(route) if request.method() == "OPTIONS" => routes::preflight(route.methods()),
             Some(route) if !route.has_method(request.method()) => {
                 route.refuse_method(request.method())
             }
@@ -54,7 +89,91 @@ impl Api {
                 .dispatch(&route, &request)
                 .unwrap_or_else(|problem| self.explain(problem)),
         };
-        open_to_all(response)
+        self.share(&request, response)
+    }
+
+    /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
+    /// need not send it. For a [`Handler`](crate::http::Handler) of your own;
+    /// [`answer`](Self::answer) asks again.
+    ///
+    /// # Errors
+    ///
+    /// The answer of one who may not.
+    pub fn admit(&self, request: &Request) -> Result<(), Response> {
+        match self.route(request.path()) {
+            Some(route) if route.has_method(request.method()) => self
+                .check(&route, request)
+                .map_err(|problem| self.share(request, self.explain(problem))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for routes of your own what is asked for the built-in ones: whether this request may do
+    /// that. A token in the query is not looked at: that is for streams, and
+    /// [`stream_of`](Self::stream_of) asks by itself.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tiny_sse::{Action, Config, Event, Server, Topic, http::Response};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let (hub, bell) = (server.hub().clone(), Topic::new("bell").expect("a topic"));
+    /// let running = server.spawn_with(move |request, api| match (request.method(), request.path()) {
+    ///     ("POST", "/ring") => match api.permit(&request, &Action::Publish(Some(&bell))) {
+    ///         Ok(()) => match hub.publish(Event::new("ding").with_topic(bell.clone())) {
+    ///             Ok(_) => Response::new(204),
+    ///             Err(error) => Response::error(503, error),
+    ///         },
+    ///         Err(refusal) => refusal,
+    ///     },
+    ///     _ => api.answer(request),
+    /// })?;
+    /// # running.shutdown();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The answer of one who may not: 401 or 403.
+    pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
+        let admission = self.ask(request, action, Carrier::Header);
+        admission
+            .map(|_| ())
+            .map_err(|problem| self.share(request, self.explain(problem)))
+    }
+
+    /// Adds to an answer of your own what lets a page of another origin read it, as far as
+    /// [`cors_origins`](Config::cors_origins) allows it.
+    pub fn share(&self, request: &Request, response: Response) -> Response {
+        self.access.share(Some(request), response)
+    }
+
+    /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
+    /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
+    /// may do more than a form could. All pages are told the same, so that one that is refused then
+    /// can read why.
+    pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
+        self.share(request, routes::preflight(methods))
+    }
+
+    /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
+    /// read what was wrong.
+    pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
+        self.access.share(request, refusal.into())
+    }
+
+    /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
+    pub(crate) fn reload_tokens(&self) -> io::Result<()> {
+        let tokens = self.access.reload()?;
+        // ORDER: behind the change. Who subscribes by a token that was known before it is either in
+        // by now, and seen here, or asks once more when it is.
+        let ended = self
+            .hub
+            .recheck(|pass, patterns| self.access.is_valid(pass, patterns));
+        self.config.report.info(format_args!(
+            "tokens known: {tokens}; streams ended: {ended}"
+        ));
+        Ok(())
     }
 
     /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
@@ -78,7 +197,10 @@ impl Api {
     /// ```
     pub fn stream_of(&self, request: &Request, patterns: Patterns) -> Response {
         let response = self.stream(request, patterns);
-        open_to_all(response.unwrap_or_else(|problem| self.explain(problem)))
+        self.share(
+            request,
+            response.unwrap_or_else(|problem| self.explain(problem)),
+        )
     }
 
     fn route<'a>(&self, path: &'a str) -> Option<Route<'a>> {
@@ -86,6 +208,7 @@ impl Api {
     }
 
     fn dispatch(&self, route: &Route, request: &Request) -> Result<Response, Problem> {
+        self.check(route, request)?;
         match (request.method(), route) {
             ("POST", Route::Events(topic)) => self.publish(request, *topic),
             ("POST", Route::Broadcast) => self.broadcast(request),
@@ -102,9 +225,53 @@ impl Api {
         }
     }
 
+    /// What a request to this route needs to be allowed, but for streams and polls: they have topics
+    /// to be narrowed, and ask by themselves.
+    fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
+        let topic;
+        let action = match (request.method(), route) {
+            ("POST", Route::Events(path)) => {
+                topic = publish::one_topic(request, *path)?;
+                Action::Publish(topic.as_ref())
+            }
+            ("POST", Route::Broadcast | Route::Send) => {
+                topic = publish::one_topic(request, None)?;
+                Action::Publish(topic.as_ref())
+            }
+            ("POST" | "DELETE", Route::Client(client_id)) => Action::Client(client_id),
+            (_, Route::Stats) if request.query("clients") == Some("1") => Action::Clients,
+            (_, Route::Stats | Route::Metrics) => Action::Stats,
+            _ => return Ok(()),
+        };
+        self.ask(request, &action, Carrier::Header).map(|_| ())
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        action: &Action<'_>,
+        carrier: Carrier,
+    ) -> Result<Admission, Problem> {
+        let outcome = self.access.admit(request, action, carrier);
+        if let Err(problem) = &outcome {
+            // The path, and not the query: a token may be in it.
+            let (status, sender) = (problem.status(), request.whereabouts());
+            self.config.report.info(format_args!(
+                "{sender}: {status} to {} {:?}",
+                request.method(),
+                request.path()
+            ));
+        }
+        outcome
+    }
+
+    fn is_valid(&self, pass: Option<u64>, patterns: &Patterns) -> bool {
+        pass.is_none_or(|pass| self.access.is_valid(pass, patterns))
+    }
+
     /// An answer that says "later" says when.
     fn explain(&self, problem: Problem) -> Response {
-        let later = problem.status == 503;
+        let later = matches!(problem, Problem::Wrong(503, _));
         let response = Response::from(problem);
         if later {
             response
@@ -116,30 +283,34 @@ impl Api {
     }
 }
 
-/// A page of any origin may read it.
-fn open_to_all(response: Response) -> Response {
-    response.with("Access-Control-Allow-Origin", "*")
-}
-
-/// What was wrong with a request, and the code for it.
+/// What was wrong with a request.
 #[derive(Debug)]
-struct Problem {
-    status: u16,
-    what: String,
+enum Problem {
+    /// This, and the code for it.
+    Wrong(u16, String),
+    /// It has its answer already.
+    Answered(Response),
 }
 
 impl Problem {
     fn new(status: u16, what: impl fmt::Display) -> Problem {
-        Problem {
-            status,
-            what: what.to_string(),
+        Problem::Wrong(status, what.to_string())
+    }
+
+    fn status(&self) -> u16 {
+        match self {
+            Problem::Wrong(status, _) => *status,
+            Problem::Answered(response) => response.status(),
         }
     }
 }
 
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Response {
-        Response::error(problem.status, problem.what)
+        match problem {
+            Problem::Wrong(status, what) => Response::error(status, what),
+            Problem::Answered(response) => response,
+        }
     }
 }
 

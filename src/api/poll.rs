@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Api, Problem, stream};
+use super::{Api, Carrier, Problem, stream};
 use crate::config::POLL_SECONDS;
 use crate::http::{Request, Response};
 use crate::hub::Poll;
@@ -12,15 +12,17 @@ impl Api {
     /// Answers what was missed, or waits for what comes. The cursor of the next poll is in the head,
     /// in every answer: an empty one has been further than the one before it, too.
     pub(super) fn poll(&self, request: &Request) -> Result<Response, Problem> {
-        let wish = stream::wish(request, stream::patterns(request, None)?)?;
+        let asked = stream::patterns(request, None)?;
+        let wish = self.wish(request, asked, Carrier::Header)?;
+        let (pass, patterns) = (wish.pass, wish.patterns.clone());
         let wait = match wait(request)? {
             // Of an answer without a body there is nothing to wait for.
             _ if request.method() == "HEAD" => Duration::ZERO,
             wait => wait,
         };
-        let Poll { messages, cursor } = self
-            .hub
-            .poll_while(wish, wait, || !request.is_abandoned())?;
+        let Poll { messages, cursor } = self.hub.poll_while(wish, wait, || {
+            !request.is_abandoned() && self.is_valid(pass, &patterns)
+        })?;
         Ok(Response::json(200, render(&messages))
             .with("Cache-Control", "no-store")
             .with("Last-Event-ID", cursor)

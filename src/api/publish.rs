@@ -178,7 +178,10 @@ fn to(topic: Option<Topic>, event: Event) -> Event {
 }
 
 /// The topic, from the path or from the query, but not two: an event has one.
-fn one_topic(request: &Request, from_path: Option<&str>) -> Result<Option<Topic>, Problem> {
+pub(super) fn one_topic(
+    request: &Request,
+    from_path: Option<&str>,
+) -> Result<Option<Topic>, Problem> {
     let mut topics = from_path.into_iter().chain(request.queries("topic"));
     let topic = topics.next().map(Topic::new).transpose()?;
     match topics.next() {

@@ -54,7 +54,7 @@ impl<'a> Route<'a> {
     }
 
     /// The methods, as `Allow` lists them.
-    fn methods(self) -> &'static str {
+    pub(super) fn methods(self) -> &'static str {
         match self {
             Route::Index
             | Route::Health
@@ -73,18 +73,6 @@ impl<'a> Route<'a> {
         self.methods().split(", ").any(|own| own == method)
     }
 
-    /// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin.
-    pub(super) fn options(self) -> Response {
-        Response::new(204)
-            .with("Allow", self.methods())
-            .with("Access-Control-Allow-Methods", self.methods())
-            .with(
-                "Access-Control-Allow-Headers",
-                "Authorization, Cache-Control, Content-Type, Last-Event-ID",
-            )
-            .with("Access-Control-Max-Age", PREFLIGHT_SECONDS.to_string())
-    }
-
     pub(super) fn refuse_method(self, method: &str) -> Response {
         if KNOWN_METHODS.contains(&method) {
             let what = format!("{method} is not allowed here, only {}", self.methods());
@@ -93,6 +81,19 @@ impl<'a> Route<'a> {
             Response::error(501, format!("the method {method} is not implemented"))
         }
     }
+}
+
+/// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin:
+/// the methods that are here.
+pub(super) fn preflight(methods: &'static str) -> Response {
+    Response::new(204)
+        .with("Allow", methods)
+        .with("Access-Control-Allow-Methods", methods)
+        .with(
+            "Access-Control-Allow-Headers",
+            "Authorization, Cache-Control, Content-Type, Last-Event-ID",
+        )
+        .with("Access-Control-Max-Age", PREFLIGHT_SECONDS.to_string())
 }
 
 /// What is here, with a line to try each.

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{Api, Problem};
+use super::{Action, Api, Carrier, Problem, access};
 use crate::config::Overload;
 use crate::http::{Request, Response};
 use crate::hub::{Cursor, Heartbeat, Subscribe, SubscribeError};
@@ -14,7 +14,8 @@ impl Api {
         request: &Request,
         patterns: Patterns,
     ) -> Result<Response, Problem> {
-        let wish = wish(request, patterns)?;
+        let wish = self.wish(request, patterns, Carrier::HeaderOrQuery)?;
+        let (pass, patterns) = (wish.pass, wish.patterns.clone());
         if request.method() == "HEAD" {
             return Ok(stream_head(Response::takeover(
                 CONTENT_TYPE,
@@ -28,6 +29,12 @@ impl Api {
             }
             subscription => subscription?,
         };
+        // ORDER: asked again now that it is in. A reload in between has looked for those to end before
+        // this one was there, but not before it had changed the tokens.
+        if !self.is_valid(pass, &patterns) {
+            let action = Action::Subscribe(&patterns);
+            return Err(access::unknown(&action, Carrier::HeaderOrQuery, false));
+        }
         let welcome = subscription.take_welcome();
         Ok(stream_head(Response::takeover(
             CONTENT_TYPE,
@@ -36,6 +43,22 @@ impl Api {
                 subscription.serve(takeover.socket, takeover.opening);
             },
         )))
+    }
+
+    /// What a client asks for with a request, as far as it is allowed.
+    pub(super) fn wish(
+        &self,
+        request: &Request,
+        patterns: Patterns,
+        carrier: Carrier,
+    ) -> Result<Subscribe, Problem> {
+        let wish = wish(request, patterns)?;
+        let admission = self.ask(request, &Action::Subscribe(&wish.patterns), carrier)?;
+        Ok(Subscribe {
+            patterns: admission.instead.unwrap_or(wish.patterns),
+            pass: admission.pass,
+            ..wish
+        })
     }
 
     /// A stream that ends at once, and leaves an EventSource with a wait between one and two times
@@ -65,8 +88,8 @@ pub(super) fn patterns(request: &Request, topic: Option<&str>) -> Result<Pattern
     topics.map(Pattern::new).collect()
 }
 
-/// What a client asks for with a request, besides topics.
-pub(super) fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
+/// What is in a request, besides topics.
+fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
     Ok(Subscribe {
         client_id: request.query("client_id").map(str::parse).transpose()?,
         patterns,
@@ -74,6 +97,8 @@ pub(super) fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, P
         framing: request.stream_framing(),
         heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
+        pass: None,
+        address: Some(request.client()),
     })
 }
 

@@ -294,7 +294,7 @@ fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also take a bare CR away,
 /// and with it the evidence.
-fn trim_ows(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
     }

@@ -2,11 +2,17 @@
 //! turns a [`Request`] into a [`Response`], and a response may take the socket over.
 //!
 //! Read `head.rs` and `body.rs` for the bytes that come in, `connection.rs` for the life of a
-//! connection, `reception.rs` for who serves them, `server.rs` for where they come from.
+//! connection, `reception.rs` for who serves them, `server.rs` for where they come from. `places.rs` is
+//! who makes room when all places are taken, `doorstep.rs` how those who get none are told so, and
+//! `forwarded.rs` who it is that speaks through a proxy.
 
 mod body;
 mod connection;
+mod doorstep;
+mod forwarded;
+mod handler;
 mod head;
+mod places;
 mod reception;
 mod refusal;
 mod request;
@@ -14,6 +20,7 @@ mod response;
 mod server;
 mod target;
 
+pub use handler::Handler;
 pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;

@@ -1,12 +1,13 @@
 //! A whole request, as a handler gets it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Weak;
 
+use super::forwarded::Client;
 use super::head::RequestHead;
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
-use crate::wire::Framing;
+use crate::wire::{Framing, Whereabouts};
 
 /// A request: its head, its body, and who sent it.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
     pub(super) peer: SocketAddr,
+    pub(super) client: Client,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
 }
@@ -62,6 +64,11 @@ impl Request {
         }
     }
 
+    /// The values of all header fields of that name, in order, as they came.
+    pub fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.head.fields(name)
+    }
+
     /// The body, decoded from its chunks if it had any. At most `Config::max_body` bytes.
     pub fn body(&self) -> &[u8] {
         &self.body
@@ -75,6 +82,31 @@ impl Request {
     /// The other end of the connection: the client, or a proxy in front of it.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The address of the client: that of the [`peer`](Self::peer), or, if that is one of the proxies
+    /// in [`Config::trust_proxy`](crate::Config::trust_proxy), the one that it says its client has.
+    ///
+    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, past proxies
+    /// that are trusted, to the first address that is not: what is left of that, anybody may have
+    /// written. Where it cannot be read, or the two fields contradict each other, it is the last
+    /// proxy whose address is known. An IPv4 address is one in either family of sockets.
+    pub fn client(&self) -> IpAddr {
+        self.client.address
+    }
+
+    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that does not say
+    /// from where is not known to be.
+    pub(crate) fn is_local(&self) -> bool {
+        self.client.is_known && self.client.address.is_loopback()
+    }
+
+    /// Both of these, for a line of the log.
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts {
+            peer: self.peer,
+            client: self.client.address,
+        }
     }
 
     /// Whether the client has gone while its answer is still being made: as far as can be seen, and

@@ -24,7 +24,7 @@ mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -84,8 +84,13 @@ pub struct Subscribe {
     pub framing: Framing,
     /// What a silent stream says.
     pub heartbeat: Heartbeat,
-    /// Where the client is, for the log.
+    /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
+    /// A number by which whoever lets clients in knows how this one came to be let in; see
+    /// [`Hub::recheck`]. `None` is never asked about. The hub makes nothing of it.
+    pub pass: Option<u64>,
+    /// The client's own address, if that end is a proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Default for Subscribe {
@@ -98,6 +103,8 @@ impl Default for Subscribe {
             framing: Framing::Bare,
             heartbeat: Heartbeat::Comment,
             peer: None,
+            pass: None,
+            address: None,
         }
     }
 }
@@ -323,6 +330,31 @@ impl Hub {
         state.dismiss(lane, Farewell::Kicked);
         self.shared.wake_fan_out(state);
         true
+    }
+
+    /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
+    /// `is_valid` now says no; answers how many.
+    ///
+    /// Who subscribes at the same time may not be seen: ask again once it is in.
+    pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
+        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
+        // LOCK: not held while others' code runs.
+        let is_over = |lane: &Arc<Lane>| {
+            lane.pass
+                .is_some_and(|pass| !is_valid(pass, &lane.patterns))
+        };
+        let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
+        let mut state = self.shared.state();
+        let mut count = 0;
+        for lane in over {
+            // False: it has left meanwhile, or another has its name.
+            if state.registry.remove(&lane) {
+                state.dismiss(lane, Farewell::Kicked);
+                count += 1;
+            }
+        }
+        self.shared.wake_fan_out(state);
+        count
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was

@@ -6,6 +6,9 @@ mod event;
 mod frame;
 mod id;
 pub mod json;
+mod network;
+mod origin;
+mod token;
 mod topic;
 
 pub use decoder::{Decoder, Message, TooLarge};
@@ -13,4 +16,8 @@ pub(crate) use event::encode_id;
 pub use event::{Event, FieldError};
 pub use frame::{Frame, Framing};
 pub use id::{EventId, InvalidId};
+pub(crate) use network::Whereabouts;
+pub use network::{Network, NetworkError};
+pub use origin::{InvalidOrigin, Origin};
+pub use token::{InvalidToken, Token};
 pub use topic::{Pattern, Patterns, Topic, TopicError};

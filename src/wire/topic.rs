@@ -71,6 +71,20 @@ impl Pattern {
         }
     }
 
+    /// `*`: every topic.
+    pub fn all() -> Pattern {
+        Pattern::Prefix("".into())
+    }
+
+    /// Whether all topics that `other` matches match this one too.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        match (self, other) {
+            (_, Pattern::Topic(topic)) => self.matches(topic),
+            (Pattern::Topic(_), Pattern::Prefix(_)) => false,
+            (Pattern::Prefix(own), Pattern::Prefix(prefix)) => prefix.starts_with(&**own),
+        }
+    }
+
     /// Whether events of `topic` are asked for.
     pub fn matches(&self, topic: &Topic) -> bool {
         match self {

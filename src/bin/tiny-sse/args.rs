@@ -4,10 +4,13 @@
 //! none of them can forget one.
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use tiny_sse::store::SyncMode;
-use tiny_sse::{Config, Console, Level, Overload};
+use tiny_sse::{Config, Console, Level, Network, Origin, Overload, Token};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -51,14 +54,21 @@ struct Knob {
 enum Target {
     Listen,
     Log,
-    Journal,
     Sync,
     Overload,
     Console,
     Jitter,
+    /// What never stands in a message.
+    Token(fn(&mut Config) -> &mut Option<Token>),
+    Path(&'static str, fn(&mut Config) -> &mut Option<PathBuf>),
     /// Set by being there.
     Flag(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut usize),
+    /// A number, or no limit.
+    Limit(fn(&mut Config) -> &mut Option<usize>),
+    /// Values that are added to those before them, between commas or each with the option's name: how
+    /// to add one, or what it must be.
+    List(&'static str, fn(&mut Options, &str) -> Result<(), String>),
     Size(fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
 }
@@ -67,7 +77,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 25] = [
+const KNOBS: [Knob; 32] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -78,6 +88,16 @@ const KNOBS: [Knob; 25] = [
         "extra-connections",
         Target::Count(|c| &mut c.extra_connections),
         "connections beyond those",
+    ),
+    knob(
+        "max-per-ip",
+        Target::Limit(|c| &mut c.max_per_ip),
+        "connections of one address, or off",
+    ),
+    knob(
+        "trust-proxy",
+        Target::List("ADDR", add_proxy),
+        "a proxy or network to believe, repeatable",
     ),
     knob(
         "heartbeat",
@@ -109,7 +129,11 @@ const KNOBS: [Knob; 25] = [
         Target::Size(|c| &mut c.history_bytes),
         "bytes of them, at the most",
     ),
-    knob("journal", Target::Journal, "keep events in files there"),
+    knob(
+        "journal",
+        Target::Path("DIR", |c| &mut c.journal),
+        "keep events in files there",
+    ),
     knob("sync", Target::Sync, "always, interval or off"),
     knob(
         "repair",
@@ -171,6 +195,31 @@ const KNOBS: [Knob; 25] = [
         Target::Size(|c| &mut c.stack_bytes),
         "stack of a connection's thread",
     ),
+    knob(
+        "publish-token",
+        Target::Token(|c| &mut c.publish_token),
+        "needed to publish",
+    ),
+    knob(
+        "subscribe-token",
+        Target::Token(|c| &mut c.subscribe_token),
+        "needed to subscribe",
+    ),
+    knob(
+        "tokens",
+        Target::Path("FILE", |c| &mut c.tokens),
+        "tokens for some topics; SIGHUP reads it again",
+    ),
+    knob(
+        "open",
+        Target::Flag(|c| &mut c.open),
+        "let anybody publish who reaches it",
+    ),
+    knob(
+        "cors-origin",
+        Target::List("ORIGIN", add_origin),
+        "whose pages may publish, repeatable",
+    ),
     knob("console", Target::Console, "the page at /: on, off or auto"),
     knob("log", Target::Log, "off, error, warn, info or debug"),
 ];
@@ -180,13 +229,15 @@ impl Knob {
         match self.target {
             Target::Listen => "ADDR",
             Target::Log => "LEVEL",
-            Target::Journal => "DIR",
             Target::Sync => "WHEN",
             Target::Overload => "HOW",
             Target::Console => "WHEN",
             Target::Jitter => "PERCENT",
+            Target::Token(_) => "TOKEN",
+            Target::Path(placeholder, _) => placeholder,
             Target::Flag(_) => "",
-            Target::Count(_) => "N",
+            Target::Count(_) | Target::Limit(_) => "N",
+            Target::List(placeholder, _) => placeholder,
             Target::Size(_) => "SIZE",
             Target::Time(_) => "TIME",
         }
@@ -197,12 +248,18 @@ impl Knob {
         Some(match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
-            Target::Journal | Target::Flag(_) => return None,
+            Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::List(..) => {
+                return None;
+            }
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
             Target::Console => name_of(&CONSOLES, options.config.console).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
             Target::Count(field) => field(&mut options.config).to_string(),
+            Target::Limit(field) => {
+                let limit = *field(&mut options.config);
+                limit.map_or("off".into(), |limit| limit.to_string())
+            }
             Target::Size(field) => show_size(*field(&mut options.config)),
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
         })
@@ -214,8 +271,14 @@ impl Knob {
             Target::Listen if value.contains(':') => options.listen = value.into(),
             Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
             Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
-            Target::Journal if value.is_empty() => return Err(wrong("a directory")),
-            Target::Journal => options.config.journal = Some(value.into()),
+            Target::Path(..) if value.is_empty() => return Err(wrong("a path")),
+            Target::Path(_, field) => *field(&mut options.config) = Some(value.into()),
+            Target::Token(field) => {
+                let token = value
+                    .parse()
+                    .map_err(|error| format!("--{} is wrong: {error}", self.name))?;
+                *field(&mut options.config) = Some(token);
+            }
             Target::Sync => {
                 options.config.sync = named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
             }
@@ -235,9 +298,21 @@ impl Knob {
             }
             Target::Flag(field) => *field(&mut options.config) = true,
             Target::Count(field) => {
-                *field(&mut options.config) = whole(value)
-                    .and_then(|n| n.try_into().ok())
-                    .ok_or_else(|| wrong("a whole number, such as 1000"))?;
+                *field(&mut options.config) =
+                    count(value).ok_or_else(|| wrong("a whole number, such as 1000"))?;
+            }
+            Target::Limit(field) => {
+                *field(&mut options.config) = match value {
+                    "off" => None,
+                    _ => Some(count(value).ok_or_else(|| wrong("a whole number, or off"))?),
+                };
+            }
+            Target::List(_, add) => {
+                for value in value.split(',').map(str::trim) {
+                    add(options, value).map_err(|what| {
+                        format!("--{} is {value:?}, it must be {what}", self.name)
+                    })?;
+                }
             }
             Target::Size(field) => {
                 *field(&mut options.config) = parse_size(value)
@@ -252,9 +327,48 @@ impl Knob {
     }
 }
 
-/// Reads the words behind the program's name.
-pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, String> {
+fn add_proxy(options: &mut Options, value: &str) -> Result<(), String> {
+    let proxy: Network = parsed(value)?;
+    options.config.trust_proxy.push(proxy);
+    Ok(())
+}
+
+fn add_origin(options: &mut Options, value: &str) -> Result<(), String> {
+    let origin: Origin = parsed(value)?;
+    options.config.cors_origins.push(origin);
+    Ok(())
+}
+
+fn parsed<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// Which options the environment may set, so that secrets need not stand where every user of the
+/// machine may read them. The command line comes first.
+const VARIABLES: [(&str, &str); 3] = [
+    ("TINY_SSE_PUBLISH_TOKEN", "publish-token"),
+    ("TINY_SSE_SUBSCRIBE_TOKEN", "subscribe-token"),
+    ("TINY_SSE_TOKENS", "tokens"),
+];
+
+/// Reads the words behind the program's name, and what the environment says.
+pub(crate) fn parse(
+    words: impl Iterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, String> {
     let mut options = Options::default();
+    for (variable, name) in VARIABLES {
+        let Some(value) = environment(variable) else {
+            continue;
+        };
+        let value = value
+            .into_string()
+            .map_err(|_| format!("{variable} is not UTF-8"))?;
+        let knob = KNOBS.iter().find(|knob| knob.name == name);
+        knob.expect("BUG: a variable for no option")
+            .set(&mut options, &value)
+            .map_err(|error| format!("{variable}, for {error}"))?;
+    }
     let mut words = words.map(|word| {
         word.into_string()
             .map_err(|word| format!("{word:?} is not UTF-8"))
@@ -352,7 +466,7 @@ fn help() -> String {
         text += &line;
         text.push('\n');
     }
-    text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n"
+    text + "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB. Tokens may come from the environment:\nTINY_SSE_PUBLISH_TOKEN, TINY_SSE_SUBSCRIBE_TOKEN; and TINY_SSE_TOKENS is a FILE of them.\n"
 }
 
 const SYNC_MODES: [(&str, SyncMode); 3] = [
@@ -390,6 +504,10 @@ fn parse_level(value: &str) -> Option<Option<Level>> {
             .find(|level| level.name() == value)
             .map(Some)
     }
+}
+
+fn count(value: &str) -> Option<usize> {
+    whole(value)?.try_into().ok()
 }
 
 const SIZES: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

@@ -13,11 +13,12 @@ use std::time::SystemTime;
 
 use args::{Command, Options};
 use demo::{Threads, Uses};
+use system::Signal;
 use tiny_sse::wire::date;
 use tiny_sse::{Config, Level, Report, Running, Server};
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)) {
+    match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => match serve(*options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => fail(1, &message),
@@ -44,10 +45,12 @@ fn serve(options: Options) -> Result<(), String> {
         config,
     } = options;
     // ORDER: before the first thread, because threads inherit what is blocked.
-    let signals = system::Signals::block();
+    let signals = system::Signals::block(config.tokens.is_some());
     system::spare_addresses();
+    let publishers = Publishers::of(&config);
+    let report = report(log);
     let config = Config {
-        report: report(log),
+        report: report.clone(),
         ..config
     };
     if let Err(error) = system::raise_open_files() {
@@ -63,8 +66,13 @@ fn serve(options: Options) -> Result<(), String> {
     let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(running.local_addr(), demo);
-    let signal = signals.wait();
+    greet(running.local_addr(), demo, publishers);
+    let signal = loop {
+        match signals.wait() {
+            Signal::Hangup => reload(&running, &report),
+            Signal::End(name) => break name,
+        }
+    };
     signals.exit_at_the_next();
     say(format_args!(
         "tiny-sse: {signal}: closing; once more to end at once"
@@ -93,13 +101,54 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
     Ok((running, threads))
 }
 
+/// Reads the tokens again. If they are wrong, those from before go on being right.
+fn reload(running: &Running, report: &Report) {
+    if let Err(error) = running.reload_tokens() {
+        let line = format_args!("SIGHUP: {error}; the tokens from before stay");
+        report.tell(Level::Error, line);
+    }
+}
+
 /// Best effort: `eprintln!` would panic where nobody reads standard error any more.
 fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Who may publish, for a person to know.
+enum Publishers {
+    WithToken,
+    Anybody,
+    /// Whoever is on this machine, if that is where the server listens.
+    Local,
+}
+
+impl Publishers {
+    fn of(config: &Config) -> Publishers {
+        if config.open {
+            Publishers::Anybody
+        } else if config.publish_token.is_some() || config.tokens.is_some() {
+            Publishers::WithToken
+        } else {
+            Publishers::Local
+        }
+    }
+
+    /// What one of them types.
+    fn try_it(&self, address: SocketAddr, url: &str) -> String {
+        match self {
+            Publishers::WithToken => {
+                format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
+            }
+            Publishers::Local if !address.ip().to_canonical().is_loopback() => {
+                "nobody may: others reach this address (--publish-token, --tokens or --open)".into()
+            }
+            Publishers::Local | Publishers::Anybody => format!("curl -d 'hello' {url}/events"),
+        }
+    }
+}
+
 /// What a person does next.
-fn greet(address: SocketAddr, demo: bool) {
+fn greet(address: SocketAddr, demo: bool, publishers: Publishers) {
     let mut reachable = address;
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -108,8 +157,9 @@ fn greet(address: SocketAddr, demo: bool) {
     }
     let url = format!("http://{reachable}");
     let mut text = format!(
-        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    curl -d 'hello' {url}/events\n\n",
-        env!("CARGO_PKG_VERSION")
+        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    {}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        publishers.try_it(address, &url)
     );
     if demo {
         text += &demo::list(&url);

@@ -36,6 +36,7 @@ unsafe extern "C" {
 }
 
 /// The same on every system that has them.
+const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 
@@ -45,13 +46,23 @@ const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")
     1
 };
 
-/// SIGINT and SIGTERM, blocked so that they wait to be asked for. No handler runs, so nothing has
+/// What a signal asks for.
+pub(crate) enum Signal {
+    /// SIGHUP: to read again what can be read again.
+    Hangup,
+    /// To end; with its name.
+    End(&'static str),
+}
+
+/// SIGINT and SIGTERM, and SIGHUP if it is wanted, blocked so that they wait to be asked for. No handler runs, so nothing has
 /// to be safe to do in one.
 pub(crate) struct Signals(SignalSet);
 
 impl Signals {
-    /// Blocks them in this thread and in those that it starts from now on.
-    pub(crate) fn block() -> Signals {
+    /// Blocks them in this thread and in those that it starts from now on. SIGHUP, if it is not
+    /// wanted, does what it always did: it ends the program with its terminal, or, under `nohup`,
+    /// nothing.
+    pub(crate) fn block(hangup: bool) -> Signals {
         let mut set = SignalSet([0; 128]);
         // SAFETY: `set` is large and aligned enough for any `sigset_t`, and lives through the
         // calls; the signals are valid; a null pointer for the old mask is allowed.
@@ -59,23 +70,33 @@ impl Signals {
             sigemptyset(&mut set);
             sigaddset(&mut set, SIGINT);
             sigaddset(&mut set, SIGTERM);
+            if hangup {
+                sigaddset(&mut set, SIGHUP);
+            }
             pthread_sigmask(SIG_BLOCK, &set, std::ptr::null_mut());
         }
         Signals(set)
     }
 
-    /// Blocks until one of them comes; answers its name.
-    pub(crate) fn wait(&self) -> &'static str {
-        if self.next() == SIGTERM {
-            "SIGTERM"
-        } else {
-            "SIGINT"
+    /// Blocks until one of them comes.
+    pub(crate) fn wait(&self) -> Signal {
+        match self.next() {
+            SIGHUP => Signal::Hangup,
+            SIGTERM => Signal::End("SIGTERM"),
+            _ => Signal::End("SIGINT"),
         }
     }
 
-    /// Ends the process as soon as another one comes.
+    /// Ends the process as soon as another one comes that asks for it.
     pub(crate) fn exit_at_the_next(self) {
-        let exit = move || process::exit(128 + self.next());
+        let exit = move || {
+            loop {
+                match self.next() {
+                    SIGHUP => {}
+                    signal => process::exit(128 + signal),
+                }
+            }
+        };
         // Best effort: without a thread the shutdown is merely not to be hurried.
         let _ = thread::Builder::new().name("signals".into()).spawn(exit);
     }

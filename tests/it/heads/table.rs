@@ -605,6 +605,11 @@ fn limits() -> Vec<MadeRow> {
     };
     let size_line =
         |bytes: usize| format!("{CHUNKED}5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(bytes - 2)).into();
+    // Each line has 240 bytes beyond the 16 that are not counted.
+    let tiny_chunks = |count: usize| {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(254));
+        format!("{CHUNKED}{}0\r\n\r\n", chunk.repeat(count)).into()
+    };
     let zeros =
         |bytes: usize| format!("{CHUNKED}{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(bytes - 1)).into();
     let trailer =
@@ -614,7 +619,7 @@ fn limits() -> Vec<MadeRow> {
     let method =
         |bytes: usize| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(bytes)).into();
     let (longest, largest, most) = (limits.max_target, limits.max_head, limits.max_fields);
-    let rows: [(Vec<u8>, u16, After, &str); 30] = [
+    let rows: [(Vec<u8>, u16, After, &str); 32] = [
         (target(longest), 404, Open, "the longest target"),
         (target(longest + 1), 414, Closed, "a longer one"),
         (
@@ -668,6 +673,18 @@ fn limits() -> Vec<MadeRow> {
             400,
             Closed,
             "and one without an end in sight",
+        ),
+        (
+            tiny_chunks(68),
+            200,
+            Open,
+            "tiny chunks with long extensions (Go CVE-2023-39326)",
+        ),
+        (
+            tiny_chunks(69),
+            400,
+            Closed,
+            "more of them, with next to no body",
         ),
         (zeros(256), 200, Open, "the most zeros before a size"),
         (zeros(257), 400, Closed, "one more"),

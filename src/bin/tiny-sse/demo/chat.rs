@@ -29,13 +29,9 @@ impl Chat {
     }
 
     /// Publishes what somebody says in a room.
-    pub(super) fn say(&self, request: &Request, room: &str) -> Response {
-        let topic = match Topic::new(&topic_of(room)) {
-            Ok(topic) => topic,
-            Err(error) => return Response::error(400, error),
-        };
+    pub(super) fn say(&self, request: &Request, room: Topic) -> Response {
         match message(request) {
-            Ok(data) => answer(self.hub.publish(event("message", &topic, data))),
+            Ok(data) => answer(self.hub.publish(event("message", &room, data))),
             Err(what) => Response::error(400, what),
         }
     }

@@ -78,7 +78,7 @@ use std::time::SystemTime;
 use tiny_sse::http::{Request, Response};
 use tiny_sse::hub::PublishError;
 use tiny_sse::wire::date::iso8601;
-use tiny_sse::{Api, Event, Hub, Pattern, Patterns, Published, Topic};
+use tiny_sse::{Action, Api, Event, Hub, Pattern, Patterns, Published, Topic};
 
 use chat::Chat;
 use notifications::Notifications;
@@ -139,15 +139,32 @@ impl Uses {
         let Some(route) = Route::of(request.path()) else {
             return api.answer(request);
         };
-        let response = match (request.method(), route) {
-            ("OPTIONS", _) => preflight(route.methods()),
-            (method, _) if !route.has_method(method) => refuse_method(method, route.methods()),
-            ("POST", Route::Notifications) => self.notifications.send(&request),
-            ("POST", Route::Upload) => self.process.take(request),
-            ("POST", Route::Messages(room)) => self.chat.say(&request, room),
-            _ => return self.stream(&request, route, api),
+        match request.method() {
+            "OPTIONS" => api.preflight(&request, route.methods()),
+            method if !route.has_method(method) => {
+                let refusal = refuse_method(method, route.methods());
+                api.share(&request, refusal)
+            }
+            "POST" => self.take(&request, route, api),
+            _ => self.stream(&request, route, api),
+        }
+    }
+
+    /// Answers a request that publishes something, from whoever may.
+    fn take(&self, request: &Request, route: Route<'_>, api: &Api) -> Response {
+        let topic = match Topic::new(&route.published_to()) {
+            Ok(topic) => topic,
+            Err(error) => return api.share(request, Response::error(400, error)),
         };
-        response.with("Access-Control-Allow-Origin", "*")
+        if let Err(refusal) = api.permit(request, &Action::Publish(Some(&topic))) {
+            return refusal;
+        }
+        let response = match route {
+            Route::Notifications => self.notifications.send(request),
+            Route::Messages(_) => self.chat.say(request, topic),
+            _ => self.process.take(request),
+        };
+        api.share(request, response)
     }
 
     fn stream(&self, request: &Request, route: Route<'_>, api: &Api) -> Response {
@@ -225,20 +242,18 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// The topic that a `POST` publishes to; an upload's is of its job, which has no name yet.
+    fn published_to(self) -> String {
+        match self {
+            Route::Messages(room) => chat::topic_of(room),
+            Route::Upload => process::topic_of("new"),
+            _ => notifications::TOPIC.into(),
+        }
+    }
+
     fn has_method(self, method: &str) -> bool {
         self.methods().split(", ").any(|own| own == method)
     }
-}
-
-/// What a browser asks before it posts JSON, or a file, to another origin.
-fn preflight(methods: &'static str) -> Response {
-    Response::new(204)
-        .with("Allow", methods)
-        .with("Access-Control-Allow-Methods", methods)
-        .with(
-            "Access-Control-Allow-Headers",
-            "Authorization, Cache-Control, Content-Type, Last-Event-ID",
-        )
 }
 
 fn refuse_method(method: &str, methods: &'static str) -> Response {
@@ -250,7 +265,7 @@ fn refuse_method(method: &str, methods: &'static str) -> Response {
 fn stream_of_topic(request: &Request, api: &Api, name: &str) -> Response {
     match Topic::new(name) {
         Ok(topic) => api.stream_of(request, only(&topic)),
-        Err(error) => Response::error(400, error).with("Access-Control-Allow-Origin", "*"),
+        Err(error) => api.share(request, Response::error(400, error)),
     }
 }
 

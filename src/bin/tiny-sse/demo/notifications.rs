@@ -15,6 +15,8 @@ use tiny_sse::{Api, Event, Hub, Topic};
 use super::turns::Turns;
 use super::{Threads, answer, body, event, now, topic};
 
+pub(super) const TOPIC: &str = "demo/notifications";
+
 const EVERY: Duration = Duration::from_secs(4);
 
 const LEVELS: [&str; 4] = ["info", "success", "warning", "error"];
@@ -95,7 +97,7 @@ struct Told {
 impl Told {
     fn new() -> Told {
         Told {
-            topic: topic("demo/notifications"),
+            topic: topic(TOPIC),
             count: Arc::default(),
         }
     }

@@ -67,15 +67,15 @@ impl Process {
     }
 
     /// Takes the body as a file to be hashed, and does not wait for that.
-    pub(super) fn take(&self, request: Request) -> Response {
-        let client = match self.client(&request) {
+    pub(super) fn take(&self, request: &Request) -> Response {
+        let client = match self.client(request) {
             Ok(client) => client,
             Err(response) => return response,
         };
         // Hard to guess, by std's only randomness. (Who listens to all of `demo/*` needs no guess.)
         let name = format!("{:016x}", RandomState::new().hash_one(0));
         let answer = format!(r#"{{"status":"ok","job":"{name}"}}"#);
-        let file = request.into_body();
+        let file = request.body().to_vec();
         if !self.waiting.put(Job { name, file, client }) {
             let what = format!("{WAITING} files wait to be processed already, more are not taken");
             return try_again_later(&what);

@@ -1,0 +1,138 @@
+//! Pages of other sites: which of them may read, which may do more, and what their browsers are
+//! told of it.
+//!
+//! A browser sends a page's `POST` to any server that it can reach, on the user's own machine too,
+//! and with the user's cookies; it only keeps the answer from the page. So what changes something is
+//! refused to pages of other sites by the server, and only what reads is left to the browser.
+
+use std::net::IpAddr;
+
+use crate::http::{Refusal, Request, Response};
+use crate::wire::Origin;
+
+/// Where a request comes from, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// No page: browsers say it of their pages, and others have no reason to.
+    Program,
+    /// A page of this server.
+    OwnPage,
+    /// A page of an origin in the list.
+    Listed,
+    /// A page of another site, and the list has `*`.
+    Anybody,
+    /// A page of another site.
+    Foreign,
+}
+
+impl Sender {
+    /// Finds out by what browsers say of their pages, which pages cannot change.
+    ///
+    /// SPEC: Fetch, 3.1: `Origin` is there in every request that is not GET or HEAD, and in every one
+    /// that is to be shared; Fetch Metadata, 2.3: `Sec-Fetch-Site`, where the URL is trustworthy.
+    pub(super) fn of(request: &Request, list: &[Origin]) -> Result<Sender, Refusal> {
+        let site = request.field("sec-fetch-site")?;
+        let Some(origin) = request.field("origin")? else {
+            return Ok(match site {
+                None | Some("same-origin" | "none") => Sender::Program,
+                // An image, say, or a link.
+                Some(_) => Sender::Foreign,
+            });
+        };
+        let host = request.field("host")?.unwrap_or_default();
+        let is_own = || {
+            // A proxy may have changed Host; the browser knows.
+            site == Some("same-origin")
+                || origin
+                    .split_once("://")
+                    .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        };
+        Ok(if list.iter().any(|listed| listed.is(origin)) {
+            Sender::Listed
+        } else if origin != "null" && is_own() {
+            Sender::OwnPage
+        } else if list.iter().any(Origin::is_any) {
+            Sender::Anybody
+        } else {
+            Sender::Foreign
+        })
+    }
+
+    /// Whether it may do more than read.
+    pub(super) fn may_write(self) -> bool {
+        self != Sender::Foreign
+    }
+
+    /// Whether its cookies speak for it: a page of any site makes its browser send them.
+    pub(super) fn may_use_cookies(self) -> bool {
+        matches!(self, Sender::Program | Sender::OwnPage | Sender::Listed)
+    }
+}
+
+/// Whether `Host` can only be this machine. A name of somebody else's can be made to lead here, by
+/// who owns it, and then his pages are pages of "this server" (DNS rebinding).
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let name = name.to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Tells the browser of a page that the page may read the answer, if it may.
+///
+/// SPEC: Fetch, 3.2.3: credentials and `*` exclude each other.
+pub(super) fn share(request: Option<&Request>, response: Response, list: &[Origin]) -> Response {
+    if list.is_empty() || list.iter().any(Origin::is_any) {
+        return response.with("Access-Control-Allow-Origin", "*");
+    }
+    let response = response.with("Vary", "Origin");
+    // One that is not text is of nobody in the list.
+    let origin = request.and_then(|request| request.field("origin").ok().flatten());
+    let listed = origin.and_then(|origin| list.iter().find(|listed| listed.is(origin)));
+    match listed {
+        Some(origin) => response
+            .with("Access-Control-Allow-Origin", origin.to_string())
+            .with("Access-Control-Allow-Credentials", "true"),
+        None => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_lead_nowhere_else_are_this_machine() {
+        for own in [
+            "localhost",
+            "LOCALHOST:8080",
+            "app.localhost",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:80",
+        ] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in [
+            "",
+            "localhost.example.org",
+            "evil.test",
+            "127.0.0.1.example.org",
+            "10.0.0.1:80",
+            "[::2]",
+            "notlocalhost",
+            "0.0.0.0",
+        ] {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
+}

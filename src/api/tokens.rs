@@ -1,0 +1,294 @@
+//! Which token grants what: the tokens of the configuration, and those of a file.
+//!
+//! ```text
+//! # token                                        verbs               topics
+//! c2VjcmV0IG9mIHRoZSBzZW5zb3Jz                   publish             sensors/*
+//! YSBzZWNyZXQgb2YgdGhlIGRhc2hib2FyZA==           publish,subscribe   chat/* news
+//! *                                              subscribe           public/*
+//! ```
+//!
+//! A line is one grant, its parts separated by white space, so a topic with white space in it can be
+//! granted only by a pattern that ends before it. The lines of one token add up. `*` in the place of a
+//! token is anybody, with a token or without. `#` begins a comment.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::config::TOKENS_BYTES;
+use crate::wire::{Pattern, Patterns, Token};
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Publish,
+    Subscribe,
+}
+
+/// A line of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    /// Whose it is; `None` is anybody's.
+    pub(super) token: Option<Token>,
+    pub(super) verbs: Vec<Verb>,
+    pub(super) patterns: Patterns,
+}
+
+/// All that one token grants.
+#[derive(Debug)]
+pub(super) struct Holder {
+    token: Option<Token>,
+    /// The key of its token.
+    pub(super) pass: u64,
+    publish: Vec<Pattern>,
+    subscribe: Vec<Pattern>,
+}
+
+/// Who holds what, at one time: a reload makes another.
+#[derive(Debug)]
+pub(super) struct Holders {
+    /// Makes a number of a token, by which it is found, and remembered without being kept. Nobody
+    /// outside this process can say which tokens have similar ones, so the time of a look-up is no
+    /// help in guessing.
+    key: RandomState,
+    /// Those without a token.
+    anybody: Holder,
+    /// By the number of the token.
+    known: HashMap<u64, Holder>,
+}
+
+impl Holders {
+    /// `key` makes the passes, so it must be the same for those that follow each other.
+    pub(super) fn new(grants: impl IntoIterator<Item = Grant>, key: &RandomState) -> Holders {
+        // No token is empty, so nobody's pass is that of those without one.
+        let mut anybody = Holder::new(None, key.hash_one(&b""[..]));
+        let mut known: HashMap<u64, Holder> = HashMap::new();
+        for grant in grants {
+            let holder = match grant.token {
+                None => &mut anybody,
+                Some(token) => {
+                    let pass = key.hash_one(token.as_bytes());
+                    let new = || Holder::new(Some(token), pass);
+                    known.entry(pass).or_insert_with(new)
+                }
+            };
+            holder.add(&grant.verbs, &grant.patterns);
+        }
+        for holder in known.values_mut() {
+            holder.publish.extend_from_slice(&anybody.publish);
+            holder.subscribe.extend_from_slice(&anybody.subscribe);
+        }
+        Holders {
+            key: key.clone(),
+            anybody,
+            known,
+        }
+    }
+
+    /// Those without a token.
+    pub(super) fn anybody(&self) -> &Holder {
+        &self.anybody
+    }
+
+    /// The holder of a token.
+    pub(super) fn of_token(&self, candidate: &[u8]) -> Option<&Holder> {
+        let found = self.known.get(&self.key.hash_one(candidate))?;
+        found.token.as_ref()?.is(candidate).then_some(found)
+    }
+
+    /// The holder of that pass; one whose token is gone has what anybody has.
+    pub(super) fn of_pass(&self, pass: u64) -> &Holder {
+        self.known.get(&pass).unwrap_or(&self.anybody)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+impl Holder {
+    fn new(token: Option<Token>, pass: u64) -> Holder {
+        Holder {
+            token,
+            pass,
+            publish: Vec::new(),
+            subscribe: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, verbs: &[Verb], patterns: &Patterns) {
+        for verb in verbs {
+            let granted = match verb {
+                Verb::Publish => &mut self.publish,
+                Verb::Subscribe => &mut self.subscribe,
+            };
+            granted.extend(patterns.iter().cloned());
+        }
+    }
+
+    /// The topics on which this may be done.
+    pub(super) fn granted(&self, verb: Verb) -> &[Pattern] {
+        match verb {
+            Verb::Publish => &self.publish,
+            Verb::Subscribe => &self.subscribe,
+        }
+    }
+}
+
+/// Reads the grants of a file.
+///
+/// # Errors
+///
+/// It cannot be read, is not a regular file, is larger than it can be, may be read or written by
+/// everybody on this machine, or a line is wrong. No error repeats a token.
+pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
+    let failed = |what: String| {
+        let what = format!("cannot use the tokens of {}: {what}", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, what)
+    };
+    let text = read_private(path).map_err(|error| failed(error.to_string()))?;
+    let lines = text.lines().enumerate().filter_map(|(number, line)| {
+        let grant = parse(line).transpose()?;
+        Some(grant.map_err(|what| failed(format!("line {}: {what}", number + 1))))
+    });
+    lines.collect()
+}
+
+fn read_private(path: &Path) -> io::Result<String> {
+    // ORDER: looked at first, for to open a pipe is to wait for its other end.
+    refuse_public(&fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    // What was opened is what counts: it may be another file than the one before.
+    refuse_public(&file.metadata()?)?;
+    let mut text = String::new();
+    // LIMIT: a byte more than there may be shows that there are more.
+    file.take(TOKENS_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TOKENS_BYTES {
+        return Err(io::Error::other(format!(
+            "it is larger than {TOKENS_BYTES} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o006 != 0 {
+            return Err(io::Error::other(format!(
+                "its mode is {mode:04o}, everybody on this machine may read or change it (chmod o-rw)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// One line; `None` if it is empty or a comment.
+fn parse(line: &str) -> Result<Option<Grant>, String> {
+    let mut words = line
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let Some(token) = words.next() else {
+        return Ok(None);
+    };
+    let token = match token {
+        "*" => None,
+        token => Some(token.parse().map_err(|error| format!("{error}"))?),
+    };
+    let Some(verbs) = words.next() else {
+        return Err("behind the token, publish or subscribe or both must follow".into());
+    };
+    let verbs = verbs.split(',').map(|verb| match verb {
+        "publish" => Ok(Verb::Publish),
+        "subscribe" => Ok(Verb::Subscribe),
+        // Not shown: it may be half of a token.
+        _ => Err("the second word must be publish, subscribe or publish,subscribe"),
+    });
+    let verbs = verbs.collect::<Result<Vec<_>, _>>()?;
+    let patterns = words.map(|word| Pattern::new(word).map_err(|error| error.to_string()));
+    let patterns = patterns.collect::<Result<Patterns, _>>()?;
+    if patterns.iter().next().is_none() {
+        return Err("behind the verbs, topics must follow; * is all of them".into());
+    }
+    Ok(Some(Grant {
+        token,
+        verbs,
+        patterns,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holders(text: &str) -> Holders {
+        let grants = text.lines().filter_map(|line| parse(line).unwrap());
+        Holders::new(grants, &RandomState::new())
+    }
+
+    fn shown(patterns: &[Pattern]) -> String {
+        let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        patterns.join(" ")
+    }
+
+    #[test]
+    fn the_lines_of_a_token_add_up_and_anybodys_are_everybodys() {
+        let holders = holders(
+            "# who          what\n\
+             a  publish,subscribe  chat/* news # behind a line, too\n\
+             \n\
+             b\tsubscribe\t*\r\n\
+             a  subscribe          more\n\
+             *  subscribe          public/*\n",
+        );
+        assert_eq!(holders.len(), 2);
+        let a = holders.of_token(b"a").unwrap();
+        assert_eq!(shown(a.granted(Verb::Publish)), "news chat/*");
+        assert_eq!(
+            shown(a.granted(Verb::Subscribe)),
+            "news chat/* more public/*"
+        );
+        let b = holders.of_token(b"b").unwrap();
+        assert_eq!(shown(b.granted(Verb::Publish)), "");
+        assert_eq!(shown(b.granted(Verb::Subscribe)), "* public/*");
+        assert_eq!(
+            shown(holders.anybody().granted(Verb::Subscribe)),
+            "public/*"
+        );
+        assert_eq!(shown(holders.anybody().granted(Verb::Publish)), "");
+        for stranger in ["", "*", "c", "aa"] {
+            assert!(holders.of_token(stranger.as_bytes()).is_none());
+        }
+        assert!(std::ptr::eq(holders.of_pass(a.pass), a));
+        assert!(std::ptr::eq(
+            holders.of_pass(holders.anybody().pass),
+            holders.anybody()
+        ));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_token_with_it() {
+        for (line, part) in [
+            ("s3cret", "must follow"),
+            ("s3cret publish", "topics must follow"),
+            ("s3cret publsh *", "the second word"),
+            ("publish s3cret *", "the second word"),
+            ("s3cret publish, *", "the second word"),
+            ("s3cret, publish *", "RFC 6750"),
+            ("s3cret publish a\u{1}b", "control character"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(part), "{line:?}: {error}");
+            assert!(!error.contains("s3cret"), "{line:?}: {error}");
+        }
+    }
+}

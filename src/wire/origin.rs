@@ -1,0 +1,109 @@
+//! Where a page comes from, as its browser says in `Origin`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A page's origin that may do more than read: `https://example.org`, or `*` for every one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(Box<str>);
+
+impl Origin {
+    /// Whether it is `*`.
+    pub fn is_any(&self) -> bool {
+        &*self.0 == "*"
+    }
+
+    /// Whether a page with this `Origin` header is meant. Browsers write it in lower case and
+    /// without a default port, and so it is kept.
+    pub fn is(&self, header: &str) -> bool {
+        *self.0 == *header
+    }
+}
+
+impl FromStr for Origin {
+    type Err = InvalidOrigin;
+
+    /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is the origin
+    /// of pages that have none, so it is nobody's.
+    fn from_str(text: &str) -> Result<Origin, InvalidOrigin> {
+        let lower = text.to_ascii_lowercase();
+        if lower == "*" {
+            return Ok(Origin("*".into()));
+        }
+        let invalid = || InvalidOrigin(text.to_owned());
+        let (scheme, host) = lower.split_once("://").ok_or_else(invalid)?;
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
+            return Err(invalid());
+        }
+        if host.is_empty() || !host.bytes().all(is_host) {
+            return Err(invalid());
+        }
+        let default_port = match scheme {
+            "http" => ":80",
+            "https" => ":443",
+            _ => "",
+        };
+        let host = host.strip_suffix(default_port).unwrap_or(host);
+        Ok(Origin(format!("{scheme}://{host}").into()))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is no origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidOrigin(String);
+
+impl fmt::Display for InvalidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is not an origin: it must be a scheme, a host and perhaps a port, without a path, \
+             such as https://example.org, or * for all",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for InvalidOrigin {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_write_it() {
+        for (written, kept) in [
+            ("https://example.org", "https://example.org"),
+            ("HTTPS://Example.ORG:443", "https://example.org"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://localhost:5173", "http://localhost:5173"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("chrome-extension://abc", "chrome-extension://abc"),
+            ("*", "*"),
+        ] {
+            assert_eq!(written.parse::<Origin>().unwrap().to_string(), kept);
+        }
+        for wrong in [
+            "",
+            "null",
+            "example.org",
+            "https://",
+            "://a",
+            "https://a/",
+            "https://a/b",
+            "https://a b",
+            "https://u@a",
+            "https://*.a",
+            "https://a,https://b",
+        ] {
+            assert!(wrong.parse::<Origin>().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Secrets by which a stranger is known, and comparing them without telling how much was right.
+
+use std::fmt;
+use std::hint::black_box;
+use std::str::FromStr;
+
+/// A secret that opens a door: what stands behind `Bearer`, in a cookie, or in a query.
+///
+/// It is compared in constant time, and never shown: `Debug` says only that there is one, and there
+/// is no `Display`.
+#[derive(Clone)]
+pub struct Token(Box<[u8]>);
+
+impl Token {
+    /// Whether `candidate` is this token. It takes as long as the candidate is long, whatever is
+    /// right or wrong about it: that the lengths differ, or where the first wrong byte is, would help
+    /// to guess the rest.
+    pub fn is(&self, candidate: &[u8]) -> bool {
+        let own = self.0.iter().cycle();
+        let bits = candidate.iter().zip(own).fold(0, |bits, (theirs, ours)| {
+            // The optimizer may not see that nothing changes any more, and stop.
+            black_box(bits | (theirs ^ ours))
+        });
+        // ORDER: `&`, which evaluates both.
+        (bits == 0) & (candidate.len() == self.0.len())
+    }
+
+    /// The bytes, for those who must keep them.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+
+    /// SPEC: RFC 6750, 2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+    /// Anything else could not be sent in a header, a cookie and a URL alike.
+    fn from_str(text: &str) -> Result<Token, InvalidToken> {
+        let body = text.trim_end_matches('=');
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        if !body.is_empty() && body.bytes().all(is_token) {
+            Ok(Token(text.as_bytes().into()))
+        } else {
+            Err(InvalidToken)
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Why a text is no token. It does not repeat the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidToken;
+
+impl fmt::Display for InvalidToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a token is at least one of A-Z a-z 0-9 - . _ ~ + / and may end in = (RFC 6750), \
+             such as openssl rand -base64 32 prints",
+        )
+    }
+}
+
+impl std::error::Error for InvalidToken {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_what_rfc_6750_says_and_shows_nothing_of_itself() {
+        for good in ["a", "A9-._~+/", "c2VjcmV0", "c2VjcmU=", "YQ=="] {
+            let token: Token = good.parse().unwrap();
+            assert!(token.is(good.as_bytes()), "{good}");
+            assert_eq!(format!("{token:?}"), "Token(…)");
+        }
+        for bad in ["", "=", "a b", "a=b", "a\n", "é", "a;b", "\"a\"", "a,b"] {
+            let error = bad.parse::<Token>().unwrap_err().to_string();
+            assert!(bad.len() < 2 || !error.contains(bad), "{bad:?} in {error}");
+        }
+    }
+
+    #[test]
+    fn only_all_of_it_is_right() {
+        let token: Token = "secret".parse().unwrap();
+        for wrong in [
+            "",
+            "s",
+            "secre",
+            "secretsecret",
+            "secrets",
+            "Secret",
+            "secreT",
+            "terces",
+        ] {
+            assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
+        }
+        assert!(token.is(b"secret"));
+    }
+}
