@@ -358,7 +358,7 @@ fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
         );
         return Err(Problem::new(403, what));
     }
-    let host = request.field("host")?.unwrap_or_default();
+    let host = request.host().unwrap_or_default();
     if request.field("origin")?.is_some() && !origin::is_this_machine(host) {
         let what = format!(
             "a token is needed to {} from a page of {host:?}, and this server has none: without, it \

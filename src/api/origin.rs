@@ -39,7 +39,7 @@ impl Sender {
                 Some(_) => Sender::Foreign,
             });
         };
-        let host = request.field("host")?.unwrap_or_default();
+        let host = request.host().unwrap_or_default();
         let is_own = || {
             // A proxy may have changed Host; the browser knows.
             site == Some("same-origin")

@@ -100,9 +100,7 @@ pub(super) fn preflight(methods: &'static str) -> Response {
 pub(super) fn index(request: &Request) -> Response {
     // A name for the reader to use again; nothing depends on it.
     let host = request
-        .field("host")
-        .ok()
-        .flatten()
+        .host()
         .filter(|host| !host.is_empty())
         .unwrap_or("localhost");
     Response::text(

@@ -64,6 +64,8 @@ pub struct RequestHead {
     method: Range<usize>,
     version: Version,
     fields: Vec<Field>,
+    /// Of an absolute form.
+    host: Option<String>,
     pub(super) path: String,
     pub(super) query: Query,
     pub(super) body: BodyLength,
@@ -88,6 +90,15 @@ impl RequestHead {
     /// The version of the request.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The host that is asked for, as the target has it or else `Host`.
+    ///
+    /// SPEC: RFC 9112, 3.2.2: where the target has one, `Host` must be ignored.
+    pub fn host(&self) -> Option<&str> {
+        let field = self.fields("host").next().map(std::str::from_utf8);
+        let field = field.map(|host| host.expect("BUG: a Host that is not ASCII"));
+        self.host.as_deref().or(field)
     }
 
     /// The values of all fields of that name, in order, whatever the case of its letters.
@@ -329,14 +340,15 @@ fn head(
     if &bytes[start.method.clone()] == b"CONNECT" {
         return Err(Refusal::Target("CONNECT is for proxies".into()));
     }
-    let (path, query) = target::parse(&bytes[start.target.clone()])?;
+    let target = target::parse(&bytes[start.target.clone()])?;
     let mut head = RequestHead {
         bytes: bytes.into(),
         method: start.method,
         version: start.version,
         fields,
-        path,
-        query,
+        host: target.host,
+        path: target.path,
+        query: target.query,
         body: BodyLength::None,
         expects_continue: false,
         keep_alive: false,

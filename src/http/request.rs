@@ -31,6 +31,12 @@ impl Request {
         &self.head.path
     }
 
+    /// The host that is asked for, with its port if that is said: of the target, if it is a whole URL,
+    /// and else of the field `Host`. It may be empty; `None` is for HTTP/1.0.
+    pub fn host(&self) -> Option<&str> {
+        self.head.host()
+    }
+
     /// The first value of a query parameter, decoded as HTML forms are (`+` is a space).
     pub fn query(&self, name: &str) -> Option<&str> {
         self.queries(name).next()

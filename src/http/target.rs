@@ -7,14 +7,26 @@ use super::Refusal;
 /// The pairs of a query, decoded, in order.
 pub(super) type Query = Vec<(String, String)>;
 
-/// Reads the target of a request into its path and query.
+/// A request target, taken apart.
+pub(super) struct Target {
+    /// The host of an absolute form, and its port if it has one.
+    pub(super) host: Option<String>,
+    pub(super) path: String,
+    pub(super) query: Query,
+}
+
+/// Reads the target of a request.
 ///
 /// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`.
-/// The authority form belongs to CONNECT, which is for proxies; the others are served. The host of
-/// an absolute form does not matter here: there is one site.
-pub(super) fn parse(target: &[u8]) -> Result<(String, Query), Refusal> {
+/// The authority form belongs to CONNECT, which is for proxies; the others are served, whatever the
+/// host of an absolute form: there is one site.
+pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     if target == b"*" {
-        return Ok(("*".into(), Query::new()));
+        return Ok(Target {
+            host: None,
+            path: "*".into(),
+            query: Query::new(),
+        });
     }
     if let Some(at) = target
         .iter()
@@ -25,10 +37,11 @@ pub(super) fn parse(target: &[u8]) -> Result<(String, Query), Refusal> {
             char::from(target[at])
         )));
     }
-    let target = if target.starts_with(b"/") {
-        target
+    let (host, target) = if target.starts_with(b"/") {
+        (None, target)
     } else {
-        behind_authority(target)?
+        let (authority, behind) = split_authority(target)?;
+        (Some(String::from_utf8_lossy(authority).into()), behind)
     };
     let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
     // SPEC: RFC 9110, 4.2.3: an empty path is `/`. Only the absolute form can have one.
@@ -50,12 +63,16 @@ pub(super) fn parse(target: &[u8]) -> Result<(String, Query), Refusal> {
             let (name, value) = split_once(pair, b'=').unwrap_or((pair, b""));
             Ok((decode(name, Space::Plus)?, decode(value, Space::Plus)?))
         });
-    Ok((path, pairs.collect::<Result<Query, Refusal>>()?))
+    Ok(Target {
+        host,
+        path,
+        query: pairs.collect::<Result<Query, Refusal>>()?,
+    })
 }
 
-/// `/path?query` of an absolute form, of which either may be missing. `https` is there too: what
-/// ends TLS in front of this server may send it on.
-fn behind_authority(target: &[u8]) -> Result<&[u8], Refusal> {
+/// The authority of an absolute form, and `/path?query` behind it, of which either may be missing.
+/// `https` is there too: what ends TLS in front of this server may send it on.
+fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         target
             .get(..scheme.len())
@@ -68,7 +85,7 @@ fn behind_authority(target: &[u8]) -> Result<&[u8], Refusal> {
     let end = rest.iter().position(|&byte| byte == b'/' || byte == b'?');
     let (authority, behind) = rest.split_at(end.unwrap_or(rest.len()));
     if is_authority(authority, Host::Needed) {
-        Ok(behind)
+        Ok((authority, behind))
     } else {
         Err(Refusal::Target(
             "its host must be a name and may have a port".into(),

@@ -215,6 +215,36 @@ fn head_is_answered_as_get_is_but_without_the_body() {
     assert_eq!(server.hub().clients(), 0);
 }
 
+/// SPEC: RFC 9112, 3.2.2: "the origin server MUST ignore the received Host header field".
+#[test]
+fn the_host_of_a_whole_url_is_the_one_that_is_asked_for() {
+    let host = |request: &Request| Response::text(200, format!("{:?}", request.host()));
+    let handled = handled_by(config(), host);
+    for (request, expected) in [
+        ("GET / HTTP/1.1\r\nHost: a:80", "Some(\"a:80\")"),
+        ("GET / HTTP/1.1\r\nHost:", "Some(\"\")"),
+        ("GET / HTTP/1.0", "None"),
+        ("GET http://b:80/ HTTP/1.1\r\nHost: a", "Some(\"b:80\")"),
+        ("GET http://b HTTP/1.0", "Some(\"b\")"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a", "Some(\"a\")"),
+    ] {
+        let mut raw = Raw::connect(handled.local_addr());
+        let answer = raw.send(format!("{request}\r\n\r\n")).answer();
+        assert_eq!(answer.text(), expected, "{request:?}");
+    }
+    // It is also the one that a page must be of.
+    let server = server(config());
+    for (target, status) in [
+        ("/events", 200),
+        ("http://localhost/events", 200),
+        ("http://elsewhere/events", 403),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 1\r\n\r\nx"));
+        assert_eq!(raw.answer().status, status, "{target}");
+    }
+}
+
 #[test]
 fn an_answer_that_has_no_body_has_none_though_its_handler_gave_it_one() {
     let server = handled_by(config(), |request| match request.path() {
