@@ -4,6 +4,7 @@
 mod kit;
 mod program;
 
+mod access;
 mod browser;
 mod churn;
 mod cli;
