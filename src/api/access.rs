@@ -344,7 +344,7 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
     if carrier == Carrier::HeaderOrQuery {
         found.extend(request.queries("token").map(str::as_bytes));
     }
-    // LIMIT: each costs a look at all tokens. Nobody has more than one, or three on the way to another.
+    // LIMIT: each is hashed and looked up. Nobody has more than one, or three on the way to another.
     found.truncate(3);
     Ok(found)
 }

@@ -11,6 +11,7 @@
 //! granted only by a pattern that ends before it. The lines of one token add up. `*` in the place of a
 //! token is anybody, with a token or without. `#` begins a comment.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
@@ -51,34 +52,41 @@ pub(super) struct Holder {
 pub(super) struct Holders {
     /// Those without a token.
     anybody: Holder,
-    known: Vec<Holder>,
+    /// By their passes. A stranger cannot make one, so how long it takes to find one tells nothing of
+    /// a token; and ten thousand take no longer than two.
+    known: HashMap<u64, Holder>,
+    key: RandomState,
 }
 
 impl Holders {
     /// `key` makes the passes, so it must be the same for those that follow each other.
     pub(super) fn new(grants: impl IntoIterator<Item = Grant>, key: &RandomState) -> Holders {
         let mut anybody = Holder::new(None, key);
-        let mut known: Vec<Holder> = Vec::new();
+        let mut known: HashMap<u64, Holder> = HashMap::new();
         for grant in grants {
-            let Some(token) = grant.token else {
-                anybody.add(&grant.verbs, &grant.patterns);
-                continue;
+            let Grant {
+                token,
+                verbs,
+                patterns,
+            } = grant;
+            let holder = Holder::new(token, key);
+            let holder = match holder.token {
+                None => &mut anybody,
+                // Two tokens with one pass would be one holder; of all files there may be, one in 10^11
+                // has such a pair.
+                Some(_) => known.entry(holder.pass).or_insert(holder),
             };
-            let same = |holder: &&mut Holder| holder.is(token.as_bytes());
-            match known.iter_mut().find(same) {
-                Some(holder) => holder.add(&grant.verbs, &grant.patterns),
-                None => {
-                    let mut holder = Holder::new(Some(token), key);
-                    holder.add(&grant.verbs, &grant.patterns);
-                    known.push(holder);
-                }
-            }
+            holder.add(&verbs, &patterns);
         }
-        for holder in &mut known {
+        for holder in known.values_mut() {
             holder.publish.extend_from_slice(&anybody.publish);
             holder.subscribe.extend_from_slice(&anybody.subscribe);
         }
-        Holders { anybody, known }
+        Holders {
+            anybody,
+            known,
+            key: key.clone(),
+        }
     }
 
     /// Those without a token.
@@ -86,21 +94,16 @@ impl Holders {
         &self.anybody
     }
 
-    /// The holder of a token. It takes as long for one that is known as for one that is not.
+    /// The holder of a token. It takes as long for one that is known as for one that is not, whatever
+    /// they have in common.
     pub(super) fn of_token(&self, candidate: &[u8]) -> Option<&Holder> {
-        let mut found = None;
-        for holder in &self.known {
-            if holder.is(candidate) {
-                found = Some(holder);
-            }
-        }
-        found
+        let holder = self.known.get(&self.key.hash_one(candidate))?;
+        holder.is(candidate).then_some(holder)
     }
 
     /// The holder of that pass; one whose token is gone has what anybody has.
     pub(super) fn of_pass(&self, pass: u64) -> &Holder {
-        let found = self.known.iter().find(|holder| holder.pass == pass);
-        found.unwrap_or(&self.anybody)
+        self.known.get(&pass).unwrap_or(&self.anybody)
     }
 
     pub(super) fn len(&self) -> usize {

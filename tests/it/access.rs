@@ -788,6 +788,24 @@ fn a_file_is_read_as_it_is_written() {
     }
 }
 
+#[test]
+fn a_file_of_the_largest_size_costs_neither_start_nor_request_more_than_a_small_one() {
+    let lines = (0..24_000).map(|n| format!("{n:032} publish *\n"));
+    let file = TokenFile::new(lines.collect::<String>());
+    let server = server(file.config());
+    let (first, last) = (format!("{:032}", 0), format!("{:032}", 23_999));
+    for token in [first, last] {
+        let answer = request(server.local_addr(), "POST", "/events", &bearer(&token), "x");
+        assert_eq!(answer.status, 200, "{token}");
+    }
+    // As many as are sent in a second or two; each, looked for among all, would take as long.
+    let guess = bearer(&"0".repeat(12_000));
+    for _ in 0..200 {
+        let answer = request(server.local_addr(), "POST", "/events", &guess, "x");
+        assert_eq!(answer.status, 401);
+    }
+}
+
 // ---- a reload
 
 #[test]
