@@ -1016,7 +1016,7 @@ fn a_stream_is_ended_that_is_let_in_and_has_not_begun() {
 /// While others come as fast as they can, the token comes and goes. Whenever it has gone, nobody is
 /// left who came by it, whether the reload found them or they found the reload.
 #[test]
-fn no_stream_outlives_its_token_however_the_reload_falls() {
+fn no_stream_and_no_poll_outlives_its_token_however_the_reload_falls() {
     const ROUNDS: usize = 300;
     let (with, without) = ("A subscribe *\nKEPT subscribe *\n", "KEPT subscribe *\n");
     let file = TokenFile::new(with);
@@ -1030,10 +1030,10 @@ fn no_stream_outlives_its_token_however_the_reload_falls() {
     let (over, let_in) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let end = Finally(|| over.store(true, Ordering::SeqCst));
-        for _ in 0..6 {
+        for number in 0..6 {
             let (over, let_in) = (&over, &let_in);
             scope.spawn(move || {
-                let come = subscribe;
+                let come = if number % 2 == 0 { poll } else { subscribe };
                 let mut streams = Vec::new();
                 while !over.load(Ordering::SeqCst) {
                     let_in.fetch_add(come(address, &mut streams), Ordering::SeqCst);
@@ -1079,6 +1079,13 @@ fn subscribe(address: SocketAddr, streams: &mut Vec<Raw>) -> usize {
         streams.remove(0).rest();
     }
     is_in.into()
+}
+
+/// Comes to wait, and is answered at the next reload that takes the token away.
+fn poll(address: SocketAddr, _: &mut Vec<Raw>) -> usize {
+    let target = "/poll?topic=x&wait=60";
+    let answer = request(address, "GET", target, &bearer("A"), "");
+    (answer.status == 200).into()
 }
 
 #[test]
