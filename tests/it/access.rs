@@ -700,7 +700,7 @@ fn what_is_no_file_of_tokens_is_refused_with_the_line_and_without_the_token() {
     let long = format!("{} publish {}\n", "s3cret", "x".repeat(256));
     let large = format!("s3cret publish a\n{}", "#\n".repeat(600_000));
     #[rustfmt::skip]
-    let rows: [(&[u8], &[&str]); 16] = [
+    let rows: [(&[u8], &[&str]); 18] = [
         (b"a publish *\ns3cret\n", &["line 2:", "must follow"]),
         (b"a publish *\n\n# x\ns3cret publish\n", &["line 4:", "topics must follow"]),
         (b"s3cret read *\n", &["line 1:", "publish, subscribe or publish,subscribe"]),
@@ -710,10 +710,12 @@ fn what_is_no_file_of_tokens_is_refused_with_the_line_and_without_the_token() {
         (b"publish * s3cret\n", &["line 1:", "the second word"]),
         (b"\"s3cret\" publish *\n", &["line 1:", "RFC 6750"]),
         (b"s3cret; publish *\n", &["line 1:", "RFC 6750"]),
+        (b"s3cret#2 publish *\n", &["line 1:", "RFC 6750"]),
         (b"** publish *\n", &["line 1:", "RFC 6750"]),
         (b"\xEF\xBB\xBFs3cret publish *\n", &["line 1:", "RFC 6750"]),
         (b"s3cret publish a\x01\n", &["line 1:", "control character"]),
         (b"s3cret publish a\0b\n", &["line 1:", "control character"]),
+        (b"s3cret publish a\rb publish c\r", &["line 1:", "line break"]),
         (long.as_bytes(), &["line 1:", "256 bytes"]),
         (b"s3cret publish \xFF\n", &["UTF-8"]),
         (large.as_bytes(), &["larger than 1048576 bytes"]),
@@ -759,25 +761,29 @@ fn what_is_not_a_file_is_refused_and_nobody_waits_for_it() {
 #[test]
 fn a_file_is_read_as_it_is_written() {
     let file = TokenFile::new(
-        "# CRLF, tabs, comments behind a line\r\n\
+        "# CRLF, tabs, comments behind a line, and a # that is part of a topic\r\n\
          \r\n\
-         A\tpublish \t room1 irc/*  # and room2\r\n\
+         A\tpublish \t room#1 irc/#*  # and room2\r\n\
          B publish a\r\n\
          B subscribe b\r\n\
+         B publish c#\r\n\
          C subscribe,publish,publish d d d\r\n\
          # D publish *\r\n\
          E publish last",
     );
     let server = server(file.config());
     for (token, topic, status) in [
-        ("A", "room1", 200),
+        ("A", "room%231", 200),
         ("A", "room", 403),
         ("A", "irc/%23rust", 200),
+        ("A", "irc/rust", 403),
+        ("A", "irc/", 403),
         ("A", "and", 403),
         ("A", "room2", 403),
         ("B", "a", 200),
         ("B", "b", 403),
         ("B", "c", 403),
+        ("B", "c%23", 200),
         ("C", "d", 200),
         ("D", "a", 401),
         ("E", "last", 200),
