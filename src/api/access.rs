@@ -71,6 +71,16 @@ pub(super) struct Admission {
     pub(super) pass: Option<u64>,
 }
 
+impl Admission {
+    /// For who has no way to be given other topics than it asked for.
+    pub(super) fn check(&self, action: &Action<'_>) -> Result<(), Problem> {
+        match &self.instead {
+            Some(patterns) if !covers(patterns.iter(), action) => Err(not_within(action)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The name of the cookie with a token in it.
 const COOKIE: &str = "tiny_sse_token";
 
@@ -215,10 +225,7 @@ impl Access {
             (Some(Verdict::Narrow(patterns)), _) if covers(patterns.iter(), action) => {
                 Ok(Admission::default())
             }
-            (Some(Verdict::Narrow(_)), _) => Err(Problem::new(
-                403,
-                format!("you may not {}", Described(action)),
-            )),
+            (Some(Verdict::Narrow(_)), _) => Err(not_within(action)),
         }
     }
 
@@ -347,6 +354,11 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
     // LIMIT: each is hashed and looked up. Nobody has more than one, or three on the way to another.
     found.truncate(3);
     Ok(found)
+}
+
+/// What is to be done is not within what a hook has narrowed it to.
+fn not_within(action: &Action<'_>) -> Problem {
+    Problem::new(403, format!("you may not {}", Described(action)))
 }
 
 fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
