@@ -254,15 +254,22 @@ fn version(text: &[u8]) -> Result<Version, Refusal> {
 /// colon, and a line that continues the one before it (obs-fold), fail as names.
 fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Refusal> {
     let text = &bytes[line.clone()];
-    let shown = || String::from_utf8_lossy(&text[..text.len().min(64)]).into_owned();
     let Some(colon) = text.iter().position(|&byte| byte == b':') else {
-        return Err(Refusal::Field(format!("no colon in {:?}", shown())));
-    };
-    if colon == 0 || !text[..colon].iter().all(|&byte| is_tchar(byte)) {
+        // Not shown, here and below: what is not a name may be a part of a secret value.
+        let length = text.len();
         return Err(Refusal::Field(format!(
-            "{:?} does not begin with a name and a colon",
-            shown()
+            "no colon in a line of {length} bytes"
         )));
+    };
+    if let Some(at) = text[..colon].iter().position(|&byte| !is_tchar(byte)) {
+        let (shown, byte) = (&text[..at.min(64)], char::from(text[at]));
+        return Err(Refusal::Field(format!(
+            "the name that begins with {:?} has {byte:?} in it",
+            String::from_utf8_lossy(shown)
+        )));
+    }
+    if colon == 0 {
+        return Err(Refusal::Field("a line begins with its colon".into()));
     }
     let value = trim_ows(&text[colon + 1..]);
     if !value.iter().all(|&byte| is_field_byte(byte)) {

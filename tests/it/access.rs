@@ -403,6 +403,9 @@ const NEARLY: &[(&str, &str, u16)] = &[
     // What two readers could read differently is nobody's.
     ("", "Authorization: Bearer Master_c0ffee\r\nAuthorization: Bearer Master_c0ffee\r\n", 400),
     ("", "Authorization: Bearer wrong\r\nauthorization: Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization : Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization: Bearer\r\n Master_c0ffee\r\n", 400),
+    ("", "Authorization Bearer Master_c0ffee\r\n", 400),
     ("", "Authorization: Bearer Master_c0ffee\0\r\n", 400),
     ("?token=Master_c0ffee%00", "", 400),
     ("?token=%FF", "", 400),
@@ -1131,6 +1134,9 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     let said = request(address, "POST", "/events/chat/1", &bearer(MASTER), "hello");
     assert_eq!((said.status, kept.next().data), (200, "hello".to_owned()));
 
+    // Requests that are no requests are told of in full, but not of what may be a token.
+    let malformed = format!("GET / HTTP/1.1\r\nHost: t\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
+    assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
     lines.extend(all(&serving.process.err));
