@@ -608,7 +608,7 @@ fn a_command_line_that_is_wrong_about_access_is_told_so_and_no_token_is_repeated
     let secret = "s3cret s3cret";
     let (publish, subscribe) = ("TINY_SSE_PUBLISH_TOKEN", "TINY_SSE_SUBSCRIBE_TOKEN");
     #[rustfmt::skip]
-    let rows: [(Variables<'_>, Words<'_>, Words<'_>); 16] = [
+    let rows: [(Variables<'_>, Words<'_>, Words<'_>); 19] = [
         (&[(publish, "")], &[], &["TINY_SSE_PUBLISH_TOKEN", "--publish-token"]),
         (&[(subscribe, "")], &[], &["TINY_SSE_SUBSCRIBE_TOKEN", "--subscribe-token"]),
         (&[("TINY_SSE_TOKENS", "")], &[], &["TINY_SSE_TOKENS", "--tokens", "a path"]),
@@ -617,6 +617,10 @@ fn a_command_line_that_is_wrong_about_access_is_told_so_and_no_token_is_repeated
         (&[], &["--publish-token="], &["--publish-token", "RFC 6750"]),
         (&[], &["--subscribe-token", "s3cret,s3cret"], &["--subscribe-token", "RFC 6750"]),
         (&[], &["--publish-token"], &["--publish-token needs a value"]),
+        // A variable of the shell that is not set leaves the next option in the token's place.
+        (&[], &["--publish-token", "--open"], &["--publish-token needs a value"]),
+        (&[], &["--subscribe-token", "--log", "info"], &["--subscribe-token needs a value"]),
+        (&[], &["--tokens", "--open"], &["--tokens needs a value"]),
         (&[], &["--open=yes"], &["--open takes no value"]),
         (&[], &["--open", "--publish-token", "s3cret"], &["--open", "* publish *"]),
         (&[], &["--tokens", "/nowhere", "--open"], &["--open", "* publish *"]),
