@@ -1557,11 +1557,13 @@ fn the_six_uses_ask_for_the_topics_that_they_publish_to_and_show() {
     let serving = serve(&["demo", "--tokens", &file.name()]);
     let message = r#"{"user":"u","text":"t"}"#;
     #[rustfmt::skip]
-    let rows: [(&str, &str, &str, [u16; 5]); 13] = [
+    let rows: [(&str, &str, &str, [u16; 5]); 14] = [
         // Without a token, and with each.
         ("POST", "/api/chat/room/1/messages", message, [401, 200, 403, 403, 200]),
         ("POST", "/api/notifications", message, [401, 403, 403, 200, 200]),
         ("POST", "/api/process", "file", [401, 403, 200, 403, 200]),
+        // To have it told to one client alone is to speak to that client.
+        ("POST", "/api/process?client_id=nobody", "file", [401, 403, 403, 403, 404]),
         ("POST", "/events/demo/chat/1", "x", [401, 200, 403, 403, 200]),
         ("GET", "/api/chat/room/1", "", [401, 200, 403, 403, 200]),
         ("HEAD", "/api/chat/room/1", "", [401, 200, 403, 403, 200]),
