@@ -208,8 +208,10 @@ impl Access {
         carrier: Carrier,
     ) -> Result<Admission, Problem> {
         let sender = Sender::of(request, &self.rules.origins)?;
-        if changes_something(request) && !sender.may_write() {
-            return Err(foreign(request));
+        // What needs the right to publish is no mere reading, whatever the method.
+        let is_more = changes_something(request) || verb_for(action) == Verb::Publish;
+        if is_more && !sender.may_write() {
+            return Err(foreign(request, action));
         }
         let verdict = self.guard.as_ref().map(|guard| guard(request, action));
         match (verdict, action) {
@@ -395,14 +397,14 @@ fn shut(action: &Action<'_>, address: Option<SocketAddr>) -> Problem {
     Problem::new(403, what)
 }
 
-fn foreign(request: &Request) -> Problem {
-    let method = request.method();
+fn foreign(request: &Request, action: &Action<'_>) -> Problem {
+    let action = Described(action);
     let what = match request.field("origin") {
-        Ok(Some("null")) => format!("a page without an origin may not {method} here"),
-        Ok(Some(origin)) => format!(
-            "a page of {origin} may not {method} here (--cors-origin {origin} would let it)"
-        ),
-        _ => format!("a page of another site may not {method} here"),
+        Ok(Some("null")) => format!("a page without an origin may not {action}"),
+        Ok(Some(origin)) => {
+            format!("a page of {origin} may not {action} (--cors-origin {origin} would let it)")
+        }
+        _ => format!("a page of another site may not {action}"),
     };
     Problem::new(403, what)
 }

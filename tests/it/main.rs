@@ -20,6 +20,7 @@ mod heads;
 mod lifecycle;
 mod metrics;
 mod order;
+mod origins;
 mod poll;
 mod resume;
 mod slow;
