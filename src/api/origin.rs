@@ -40,12 +40,13 @@ impl Sender {
             });
         };
         let host = request.field("host")?.unwrap_or_default();
-        let is_own = || {
-            // A proxy may have changed Host; the browser knows.
-            site == Some("same-origin")
-                || origin
-                    .split_once("://")
-                    .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        let is_own = || match site {
+            // A proxy may have changed Host, and http://here is another site than https://here. The
+            // browser knows.
+            Some(site) => site == "same-origin",
+            None => origin
+                .split_once("://")
+                .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
         };
         Ok(if list.iter().any(|listed| listed.is(origin)) {
             Sender::Listed

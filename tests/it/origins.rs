@@ -40,6 +40,7 @@ fn with_origins(origins: &[&str]) -> Config {
 }
 
 const BEARER: &str = "Authorization: Bearer TOKEN\r\n";
+const COOKIE: &str = "Cookie: tiny_sse_token=TOKEN\r\n";
 
 // ---- who may do more than read
 
@@ -81,6 +82,9 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("localhost:8080", "Sec-Fetch-Site: same-site\r\n", 403, 403),
     ("localhost:8080", "Sec-Fetch-Site: something-new\r\n", 403, 403),
     ("localhost:8080", "Origin: http://evil.test\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
+    // http://localhost:8080 is another site to https://localhost:8080: the browser knows, again.
+    ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: same-site\r\n", 403, 403),
     // A page of this server by a name that somebody else has made to lead here. A token it has not.
     ("evil.test", "Origin: http://evil.test\r\n", 403, 200),
     ("evil.test:8080", "Origin: http://evil.test:8080\r\n", 403, 200),
@@ -196,6 +200,53 @@ fn who_is_refused_is_told_what_and_what_would_let_it() {
         // It is a page that is to read this.
         assert_eq!(answer.field("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.field("www-authenticate"), None);
+    }
+}
+
+#[test]
+fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
+    let own = "Host: sse.test\r\nOrigin: https://sse.test\r\n";
+    let listed = "Host: sse.test\r\nOrigin: https://app.test\r\n";
+    let foreign = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
+    let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
+    let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
+    let nobody = "Host: sse.test\r\nOrigin: null\r\n";
+    let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
+    let lists: [&[&str]; 4] = [
+        &[],
+        &["https://app.test"],
+        &["*"],
+        &["*", "https://app.test"],
+    ];
+    #[rustfmt::skip]
+    let rows = [
+        // To read, with each of the lists; to publish.
+        ("Host: sse.test\r\n", [200, 200, 200, 200], [200, 200, 200, 200]),
+        (own, [200, 200, 200, 200], [200, 200, 200, 200]),
+        (listed, [401, 200, 401, 200], [403, 200, 401, 200]),
+        (foreign, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (image, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),
+    ];
+    for (place, list) in lists.iter().enumerate() {
+        let server = server(with_token(list));
+        for (fields, to_read, to_publish) in &rows {
+            let fields = format!("{fields}{COOKIE}");
+            for target in ["/events/a", "/poll", "/stats", "/metrics"] {
+                let answer = ask(server.local_addr(), "GET", target, &fields, "");
+                assert_eq!(
+                    answer.status, to_read[place],
+                    "{list:?} {target} {fields:?}"
+                );
+            }
+            let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
+            assert_eq!(
+                answer.status, to_publish[place],
+                "{list:?} {fields:?}: {answer:?}"
+            );
+        }
     }
 }
 
