@@ -211,6 +211,7 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
     let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
     let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
     let nobody = "Host: sse.test\r\nOrigin: null\r\n";
+    let star = "Host: sse.test\r\nOrigin: *\r\n";
     let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
     let lists: [&[&str]; 4] = [
         &[],
@@ -228,6 +229,7 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
         (image, [401, 401, 401, 401], [403, 403, 403, 403]),
         (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
         (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (star, [401, 401, 401, 401], [403, 403, 401, 401]),
         (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),
     ];
     for (place, list) in lists.iter().enumerate() {
@@ -352,6 +354,48 @@ fn pages_of_all_origins_may_read_unless_there_is_a_list() {
                 assert_eq!(answer.status, status, "{case}");
                 assert_eq!(shared(&answer), (Some("*"), None, false), "{case}");
             }
+        }
+    }
+}
+
+#[test]
+fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
+    let alone = ["https://app.test", "http://localhost:3000"];
+    let among_all = ["*", "https://app.test", "http://localhost:3000"];
+    for list in [&alone[..], &among_all] {
+        let server = server(with_token(list));
+        let others = if list == alone { None } else { Some("*") };
+        for (origin, is_listed) in [
+            (Some("https://app.test"), true),
+            (Some("http://localhost:3000"), true),
+            (Some("http://app.test"), false),
+            (Some("https://app.test:444"), false),
+            (Some("https://app.test.evil.test"), false),
+            (Some("https://xapp.test"), false),
+            (Some("HTTPS://APP.TEST"), false),
+            (Some("null"), false),
+            (Some("https://sse.test"), false),
+            (None, false),
+        ] {
+            let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
+            let fields = format!("Host: sse.test\r\n{field}");
+            let is_own = [None, Some("https://sse.test")].contains(&origin);
+            let may = is_listed || is_own || others.is_some();
+            for (name, status, answer) in answers(server.local_addr(), &fields, may) {
+                let case = format!("{name}, {list:?}, {origin:?}: {answer:?}");
+                let credentials = is_listed.then_some("true");
+                let readable = if is_listed { origin } else { others };
+                assert_eq!(answer.status, status, "{case}");
+                assert_eq!(shared(&answer), (readable, credentials, true), "{case}");
+            }
+            let fields = format!("{fields}{BEARER}");
+            let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
+            assert_eq!(
+                answer.status,
+                if may { 200 } else { 403 },
+                "{list:?} {origin:?}"
+            );
+            assert_eq!(shared(&answer).0, if is_listed { origin } else { others });
         }
     }
 }
