@@ -161,6 +161,11 @@ impl<'a, D: Door> Connection<'a, D> {
             peer: self.peer,
             socket: Arc::downgrade(self.socket),
         };
+        if matches!(request.head.body, BodyLength::Known(length) if length > self.config.max_body) {
+            // The head is one, and so whoever answers for it may know who asks.
+            let refusal = Refusal::BodyTooLarge(self.config.max_body);
+            return Err(self.refuse(refusal.into(), handler, Some(&request)));
+        }
         if !matches!(request.head.body, BodyLength::None | BodyLength::Known(0)) {
             self.admit(&request, handler)?;
             request.body = self

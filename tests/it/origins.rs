@@ -276,6 +276,7 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
     };
     let ask_as =
         |fields: &str, method: &str, target: &str| ask(address, method, target, fields, "x");
+    let large = (2 << 20).to_string();
     vec![
         (
             "a stream",
@@ -321,6 +322,20 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
             "a preflight",
             204,
             ask(address, "OPTIONS", "/events/a", fields, ""),
+        ),
+        (
+            "a 413 of a length",
+            413,
+            raw(format!(
+                "POST /events HTTP/1.1\r\nContent-Length: {large}\r\n{with_token}\r\n"
+            )),
+        ),
+        (
+            "a 413 of a length beyond numbers",
+            413,
+            raw(format!(
+                "POST /events HTTP/1.1\r\nContent-Length: {large}{large}{large}{large}\r\n{with_token}\r\n"
+            )),
         ),
         (
             "a 413 of chunks",
