@@ -400,7 +400,8 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
 
-/// The largest file of tokens, in bytes: some ten thousand lines.
+/// The largest file of tokens, in bytes: some ten thousand lines. What is larger is another file, given
+/// by mistake.
 pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 
 /// The longest name that a client may choose for itself, in bytes.

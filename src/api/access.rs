@@ -71,6 +71,16 @@ pub(super) struct Admission {
     pub(super) pass: Option<u64>,
 }
 
+impl Admission {
+    /// For who has no way to be given other topics than it asked for.
+    pub(super) fn check(&self, action: &Action<'_>) -> Result<(), Problem> {
+        match &self.instead {
+            Some(patterns) if !covers(patterns.iter(), action) => Err(not_within(action)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The name of the cookie with a token in it.
 const COOKIE: &str = "tiny_sse_token";
 
@@ -198,8 +208,10 @@ impl Access {
         carrier: Carrier,
     ) -> Result<Admission, Problem> {
         let sender = Sender::of(request, &self.rules.origins)?;
-        if changes_something(request) && !sender.may_write() {
-            return Err(foreign(request));
+        // What needs the right to publish is no mere reading, whatever the method.
+        let is_more = changes_something(request) || verb_for(action) == Verb::Publish;
+        if is_more && !sender.may_write() {
+            return Err(foreign(request, action));
         }
         let verdict = self.guard.as_ref().map(|guard| guard(request, action));
         match (verdict, action) {
@@ -215,10 +227,7 @@ impl Access {
             (Some(Verdict::Narrow(patterns)), _) if covers(patterns.iter(), action) => {
                 Ok(Admission::default())
             }
-            (Some(Verdict::Narrow(_)), _) => Err(Problem::new(
-                403,
-                format!("you may not {}", Described(action)),
-            )),
+            (Some(Verdict::Narrow(_)), _) => Err(not_within(action)),
         }
     }
 
@@ -349,6 +358,11 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
     Ok(found)
 }
 
+/// What is to be done is not within what a hook has narrowed it to.
+fn not_within(action: &Action<'_>) -> Problem {
+    Problem::new(403, format!("you may not {}", Described(action)))
+}
+
 fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
     if !request.is_local() {
         let client = request.client();
@@ -383,14 +397,14 @@ fn shut(action: &Action<'_>, address: Option<SocketAddr>) -> Problem {
     Problem::new(403, what)
 }
 
-fn foreign(request: &Request) -> Problem {
-    let method = request.method();
+fn foreign(request: &Request, action: &Action<'_>) -> Problem {
+    let action = Described(action);
     let what = match request.field("origin") {
-        Ok(Some("null")) => format!("a page without an origin may not {method} here"),
-        Ok(Some(origin)) => format!(
-            "a page of {origin} may not {method} here (--cors-origin {origin} would let it)"
-        ),
-        _ => format!("a page of another site may not {method} here"),
+        Ok(Some("null")) => format!("a page without an origin may not {action}"),
+        Ok(Some(origin)) => {
+            format!("a page of {origin} may not {action} (--cors-origin {origin} would let it)")
+        }
+        _ => format!("a page of another site may not {action}"),
     };
     Problem::new(403, what)
 }

@@ -109,8 +109,9 @@ impl Api {
     }
 
     /// Asks for routes of your own what is asked for the built-in ones: whether this request may do
-    /// that. A token in the query is not looked at: that is for streams, and
-    /// [`stream_of`](Self::stream_of) asks by itself.
+    /// that, and all of it: whom the guard [narrows](Verdict::Narrow) to other topics may not. A token
+    /// in the query is not looked at: that is for streams, and [`stream_of`](Self::stream_of) asks by
+    /// itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -138,7 +139,7 @@ impl Api {
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
         let admission = self.ask(request, action, Carrier::Header);
         admission
-            .map(|_| ())
+            .and_then(|admission| admission.check(action))
             .map_err(|problem| self.share(request, self.explain(problem)))
     }
 

@@ -40,12 +40,13 @@ impl Sender {
             });
         };
         let host = request.host().unwrap_or_default();
-        let is_own = || {
-            // A proxy may have changed Host; the browser knows.
-            site == Some("same-origin")
-                || origin
-                    .split_once("://")
-                    .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        let is_own = || match site {
+            // A proxy may have changed Host, and http://here is another site than https://here. The
+            // browser knows.
+            Some(site) => site == "same-origin",
+            None => origin
+                .split_once("://")
+                .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
         };
         Ok(if list.iter().any(|listed| listed.is(origin)) {
             Sender::Listed
@@ -87,12 +88,14 @@ pub(super) fn is_this_machine(host: &str) -> bool {
 
 /// Tells the browser of a page that the page may read the answer, if it may.
 ///
-/// SPEC: Fetch, 3.2.3: credentials and `*` exclude each other.
+/// SPEC: Fetch, 3.2.3: credentials and `*` exclude each other, so who is listed beside `*` is echoed.
 pub(super) fn share(request: Option<&Request>, response: Response, list: &[Origin]) -> Response {
-    if list.is_empty() || list.iter().any(Origin::is_any) {
-        return response.with("Access-Control-Allow-Origin", "*");
-    }
-    let response = response.with("Vary", "Origin");
+    let is_one_for_all = list.iter().all(Origin::is_any);
+    let response = if is_one_for_all {
+        response
+    } else {
+        response.with("Vary", "Origin")
+    };
     // One that is not text is of nobody in the list.
     let origin = request.and_then(|request| request.field("origin").ok().flatten());
     let listed = origin.and_then(|origin| list.iter().find(|listed| listed.is(origin)));
@@ -100,6 +103,9 @@ pub(super) fn share(request: Option<&Request>, response: Response, list: &[Origi
         Some(origin) => response
             .with("Access-Control-Allow-Origin", origin.to_string())
             .with("Access-Control-Allow-Credentials", "true"),
+        None if is_one_for_all || list.iter().any(Origin::is_any) => {
+            response.with("Access-Control-Allow-Origin", "*")
+        }
         None => response,
     }
 }

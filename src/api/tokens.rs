@@ -9,7 +9,7 @@
 //!
 //! A line is one grant, its parts separated by white space, so a topic with white space in it can be
 //! granted only by a pattern that ends before it. The lines of one token add up. `*` in the place of a
-//! token is anybody, with a token or without. `#` begins a comment.
+//! token is anybody, with a token or without. A word that begins with `#` begins a comment.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -192,11 +192,12 @@ fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
 
 /// One line; `None` if it is empty or a comment.
 fn parse(line: &str) -> Result<Option<Grant>, String> {
-    let mut words = line
-        .split('#')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
+    // White space to us, the end of a line to an editor: what it shows is not what would be granted.
+    if line.contains('\r') {
+        return Err("a line break that is neither LF nor CRLF".into());
+    }
+    let words = line.split_whitespace();
+    let mut words = words.take_while(|word| !word.starts_with('#'));
     let Some(token) = words.next() else {
         return Ok(None);
     };

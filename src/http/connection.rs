@@ -311,6 +311,10 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
+        // LIMIT: a length is refused as it is announced, not when it has come.
+        if matches!(head.body, BodyLength::Known(length) if length > self.config.max_body) {
+            return Err(Refusal::BodyTooLarge(self.config.max_body).into());
+        }
         let (mut decoder, start) = (BodyDecoder::new(head.body), Instant::now());
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
         if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {

@@ -51,7 +51,7 @@ impl Version {
 pub enum BodyLength {
     /// There is no body.
     None,
-    /// Content-Length.
+    /// Content-Length, which may be more than [`Config::max_body`].
     Known(usize),
     /// Transfer-Encoding: chunked.
     Chunked,
@@ -187,7 +187,7 @@ impl HeadParser {
                 }
                 (Some(start), true) => {
                     let (start, fields) = (start.clone(), std::mem::take(&mut self.fields));
-                    let request = head(&bytes[..self.line], start, fields, limits)?;
+                    let request = head(&bytes[..self.line], start, fields)?;
                     return Ok(Head::Complete {
                         request,
                         len: self.line,
@@ -329,12 +329,7 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
 }
 
 /// What the fields say together, once all are there.
-fn head(
-    bytes: &[u8],
-    start: RequestLine,
-    fields: Vec<Field>,
-    limits: &Config,
-) -> Result<RequestHead, Refusal> {
+fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestHead, Refusal> {
     // SPEC: RFC 9112, 3.2.3: CONNECT has the authority form, and that is for proxies. A handler that
     // looks at no method would answer 200, which ends HTTP for a proxy that is there (RFC 9110, 9.3.6).
     if &bytes[start.method.clone()] == b"CONNECT" {
@@ -367,7 +362,7 @@ fn head(
     if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
         return Err(Refusal::Host(hosts));
     }
-    head.body = body_length(&head, limits)?;
+    head.body = body_length(&head)?;
     head.expects_continue = expects_continue(&head)?;
     head.keep_alive = match head.version {
         Version::Http11 => !head.has_token("connection", "close"),
@@ -380,7 +375,7 @@ fn head(
 
 /// SPEC: RFC 9112, 6.3. Two lengths, or a length that two readers could read differently, are how
 /// one request is hidden in another, so every doubt is a refusal.
-fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusal> {
+fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
     let mut lengths = head.list("content-length");
     if head.fields("transfer-encoding").next().is_some() {
         if lengths.next().is_some() || head.version == Version::Http10 {
@@ -401,13 +396,12 @@ fn body_length(head: &RequestHead, limits: &Config) -> Result<BodyLength, Refusa
         let found = shown(head.fields("content-length"));
         return Err(Refusal::ContentLength(found));
     }
-    let length = first.iter().try_fold(0usize, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
+    // Whether it is too much is for whoever reads the body to say. What is no number to us is.
+    let length = first.iter().fold(0usize, |sum, digit| {
+        sum.saturating_mul(10)
+            .saturating_add(usize::from(digit - b'0'))
     });
-    match length {
-        Some(length) if length <= limits.max_body => Ok(BodyLength::Known(length)),
-        _ => Err(Refusal::BodyTooLarge(limits.max_body)),
-    }
+    Ok(BodyLength::Known(length))
 }
 
 /// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding nobody knows where the body ends, which

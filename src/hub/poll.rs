@@ -62,7 +62,8 @@ impl Hub {
     }
 
     /// [`poll`](Self::poll), for somebody who may go away before the answer is there: whether
-    /// `is_wanted` is asked every `Config::heartbeat`, so that nobody keeps a place for longer.
+    /// `is_wanted` is asked once it waits, and then every `Config::heartbeat`, so that nobody keeps a
+    /// place for longer. Once it is not, what came meanwhile is left for the next poll.
     ///
     /// # Errors
     ///
@@ -199,14 +200,19 @@ impl Poller<'_> {
         }
     }
 
-    /// The first that comes; `None` if nothing does, or nobody is there for it any more.
+    /// The first that comes; `None` if nothing does. Who is not wanted any more is as good as kicked.
     fn first(&self, wait: Duration, mut is_wanted: impl FnMut() -> bool) -> Option<lane::Message> {
         let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
         loop {
+            // ORDER: asked before the first wait, too. What decides it may have changed before this one
+            // had its place, where whoever changed it looked for those to be ended.
+            if !is_wanted() {
+                return Some(lane::Message::Farewell(Farewell::Kicked));
+            }
             let left = wait.saturating_sub(start.elapsed());
             match self.queue.recv_timeout(left.min(heartbeat)) {
                 Ok(message) => return Some(message),
-                Err(_) if left <= heartbeat || !is_wanted() => return None,
+                Err(_) if left <= heartbeat => return None,
                 Err(_) => {}
             }
         }

@@ -13,10 +13,10 @@ impl Origin {
         &*self.0 == "*"
     }
 
-    /// Whether a page with this `Origin` header is meant. Browsers write it in lower case and
-    /// without a default port, and so it is kept.
+    /// Whether it is that of a page with this `Origin` header. Browsers write it in lower case and
+    /// without a default port, and so it is kept. `*` is that of none.
     pub fn is(&self, header: &str) -> bool {
-        *self.0 == *header
+        *self.0 == *header && !self.is_any()
     }
 }
 

@@ -257,7 +257,7 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
             &["--max-clients=99999999999999999999"],
             &["--max-clients", "99999999999999999999"],
         ),
-        (&["--history", "--log"], &["--history", "\"--log\""]),
+        (&["--history", "--log"], &["--history needs a value"]),
         (&["--heartbeat=15"], &["--heartbeat", "\"15\"", "15s"]),
         (&["--heartbeat", "1.5s"], &["--heartbeat", "\"1.5s\""]),
         (&["--heartbeat", "-1s"], &["--heartbeat", "\"-1s\""]),

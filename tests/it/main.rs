@@ -4,6 +4,7 @@
 mod kit;
 mod program;
 
+mod access;
 mod browser;
 mod churn;
 mod cli;
@@ -20,6 +21,7 @@ mod heads;
 mod lifecycle;
 mod metrics;
 mod order;
+mod origins;
 mod poll;
 mod refusals;
 mod resume;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tiny_sse::hub::SubscribeError;
-use tiny_sse::{Config, Event, Farewell, Hub, Poll, Subscribe, Topic};
+use tiny_sse::{Config, Cursor, Event, Farewell, Hub, Poll, Subscribe, Topic};
 
 use crate::kit::{
     Answer, DEADLINE, Finally, Random, Raw, Stream, config, eventually, get, number_after, post,
@@ -698,4 +698,30 @@ fn head_has_the_head_of_a_poll_and_does_not_wait() {
         let head = request(address, "HEAD", &waiting, "", "").timeless();
         assert_eq!(head.head, full.head, "{query}");
     }
+}
+
+#[test]
+fn one_who_is_not_wanted_once_it_waits_does_not_wait_and_takes_nothing() {
+    let hub = Hub::new(Config {
+        heartbeat: Duration::from_secs(600),
+        ..config()
+    })
+    .unwrap();
+    // Asked when it has its place, behind which nobody looks for it any more.
+    let refuse = || {
+        assert_eq!(hub.clients(), 1);
+        hub.publish(Event::new("meanwhile")).unwrap();
+        false
+    };
+    let minute = Duration::from_secs(60);
+    let poll = hub
+        .poll_while(Subscribe::default(), minute, refuse)
+        .unwrap();
+    assert_eq!((poll.messages.len(), hub.clients()), (0, 0));
+    let wish = Subscribe {
+        cursor: Cursor::After(poll.cursor),
+        ..Subscribe::default()
+    };
+    let rest = hub.poll(wish, Duration::ZERO).unwrap().messages;
+    assert_eq!(rest[0].data, "meanwhile");
 }

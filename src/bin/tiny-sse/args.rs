@@ -407,9 +407,12 @@ pub(crate) fn parse(
                     Some(_) if is_flag => return Err(format!("--{name} takes no value")),
                     None if is_flag => String::new(),
                     Some(value) => value,
+                    // Another option is no value: with `--publish-token $UNSET --open` its name would
+                    // be the token.
                     None => words
                         .next()
                         .transpose()?
+                        .filter(|value| !value.starts_with("--"))
                         .ok_or_else(|| format!("--{name} needs a value: {}", knob.help))?,
                 };
                 knob.set(&mut options, &value)?;

@@ -156,7 +156,12 @@ impl Uses {
             Ok(topic) => topic,
             Err(error) => return api.share(request, Response::error(400, error)),
         };
-        if let Err(refusal) = api.permit(request, &Action::Publish(Some(&topic))) {
+        // Who names a client speaks to that client, and not to a topic.
+        let action = match (route, request.query("client_id")) {
+            (Route::Upload, Some(client_id)) => Action::Client(client_id),
+            _ => Action::Publish(Some(&topic)),
+        };
+        if let Err(refusal) = api.permit(request, &action) {
             return refusal;
         }
         let response = match route {

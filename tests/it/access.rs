@@ -1,0 +1,1597 @@
+//! Who may do what: tokens wherever they may stand, the file that they are in and its reload, what
+//! is refused before its body has come, and a hook of the embedder's.
+//!
+//! What pages of other sites may do is the chapter `origins`.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tiny_sse::http::Response;
+use tiny_sse::{Action, Config, Event, Pattern, Report, Running, Server, Token, Topic, Verdict};
+
+use crate::kit::{
+    Finally, Random, Raw, Scratch, Stream, config, eventually, get, number_after, post, request,
+    server,
+};
+use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, up_to};
+
+// With all that a token may have and a URL may not.
+const PUBLISHER: &str = "Publisher-7f3a+x/Q==";
+const SUBSCRIBER: &str = "Subscriber.91c~e/+=";
+const MASTER: &str = "Master_c0ffee";
+const STRANGER: &str = "Stranger-0bad";
+
+/// Who holds them.
+const FILE: &str = "\
+    # token               verbs              topics\n\
+    Publisher-7f3a+x/Q==  publish            sensors/* news\n\
+    Subscriber.91c~e/+=   subscribe          chat/* news\n\
+    Master_c0ffee         publish,subscribe  *\n\
+    *                     subscribe          public/*\n";
+
+/// A file of tokens, with nobody else allowed to read it.
+struct TokenFile(Scratch);
+
+impl TokenFile {
+    fn new(text: impl AsRef<[u8]>) -> TokenFile {
+        let file = TokenFile(Scratch::new());
+        fs::create_dir(file.0.path()).unwrap();
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: impl AsRef<[u8]>) {
+        fs::write(self.path(), text).unwrap();
+        self.set_mode(0o600);
+    }
+
+    fn set_mode(&self, mode: u32) {
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("tokens")
+    }
+
+    fn name(&self) -> String {
+        self.path().to_str().unwrap().to_owned()
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            tokens: Some(self.path()),
+            ..config()
+        }
+    }
+}
+
+fn token(text: &str) -> Option<Token> {
+    Some(text.parse().expect("a token"))
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+/// All that is reported, at every level.
+fn listening(config: Config) -> (Config, Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::<Mutex<Vec<String>>>::default();
+    let heard = Arc::clone(&lines);
+    let report = Report::new(move |level, line| {
+        let line = format!("{} {line}", level.name());
+        heard.lock().unwrap().push(line);
+    });
+    (Config { report, ..config }, lines)
+}
+
+// ---- the tokens
+
+/// Where a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Bearer,
+    LowerCaseScheme,
+    Cookie,
+    AmongCookies,
+    SecondCookieField,
+    Query,
+}
+
+const PLACES: [Place; 6] = [
+    Place::Bearer,
+    Place::LowerCaseScheme,
+    Place::Cookie,
+    Place::AmongCookies,
+    Place::SecondCookieField,
+    Place::Query,
+];
+
+impl Place {
+    /// The target and the header fields with the token there.
+    fn put(self, token: &str, target: &str) -> (String, String) {
+        let fields = match self {
+            Place::Bearer => bearer(token),
+            Place::LowerCaseScheme => format!("authorization: bearer {token}\r\n"),
+            Place::Cookie => format!("Cookie: tiny_sse_token={token}\r\n"),
+            Place::AmongCookies => {
+                format!("Cookie: a=b; tiny_sse_token={token}; xtiny_sse_token=c\r\n")
+            }
+            Place::SecondCookieField => {
+                format!("Cookie: theme=dark\r\nCookie: tiny_sse_token={token}\r\n")
+            }
+            Place::Query => return (with_query(target, token), String::new()),
+        };
+        (target.to_owned(), fields)
+    }
+}
+
+fn with_query(target: &str, token: &str) -> String {
+    let token = token
+        .replace('+', "%2B")
+        .replace('/', "%2F")
+        .replace('=', "%3D");
+    let joint = if target.contains('?') { '&' } else { '?' };
+    format!("{target}{joint}token={token}")
+}
+
+/// The method, the target, what the error says one may not do, and the status of the answer to one
+/// without a token, one with a wrong one, the publisher, the subscriber and the master.
+type Row = (&'static str, &'static str, &'static str, [u16; 5]);
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    // To publish to a topic: granted, granted by a pattern, and others that look like it.
+    ("POST", "/events/news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events?topic=news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events/sensors/1", "publish to \\\"sensors/1\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events/sensors/a/b", "publish to \\\"sensors/a/b\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events/sensors%2F1", "publish to \\\"sensors/1\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events/sensors/", "publish to \\\"sensors/\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/events/sensors", "publish to \\\"sensors\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/Sensors/1", "publish to \\\"Sensors/1\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/news/1", "publish to \\\"news/1\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/new", "publish to \\\"new\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/%D0%BF", "publish to \\\"п\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/chat/1", "publish to \\\"chat/1\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/events/public/1", "publish to \\\"public/1\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/broadcast?topic=news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/broadcast?topic=chat/1", "publish to \\\"chat/1\\\"", [401, 401, 403, 403, 200]),
+    ("POST", "/send?topic=sensors/1", "publish to \\\"sensors/1\\\"", [401, 401, 200, 403, 200]),
+    ("POST", "/send?topic=chat/1", "publish to \\\"chat/1\\\"", [401, 401, 403, 403, 200]),
+    // To everybody, and to one client.
+    ("POST", "/events", "publish to everybody", [401, 401, 403, 403, 200]),
+    ("POST", "/broadcast", "publish to everybody", [401, 401, 403, 403, 200]),
+    ("POST", "/send", "publish to everybody", [401, 401, 403, 403, 200]),
+    ("POST", "/clients/nobody", "publish to the client \\\"nobody\\\" or end its stream", [401, 401, 403, 403, 404]),
+    ("DELETE", "/clients/nobody", "publish to the client \\\"nobody\\\" or end its stream", [401, 401, 403, 403, 404]),
+    // Two topics are a mistake whoever makes it, and a pattern is none.
+    ("POST", "/events/news?topic=chat/1", "", [400; 5]),
+    ("POST", "/events?topic=news&topic=chat/1", "", [400; 5]),
+    ("POST", "/send?topic=sensors/1&topic=chat/1", "", [400; 5]),
+    ("POST", "/events/sensors/*", "", [400; 5]),
+    ("POST", "/events/", "", [400; 5]),
+    // To subscribe: in the path, in the query, in both.
+    ("GET", "/events/chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events?topic=chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events?topic=chat/1&topic=news", "subscribe to \\\"chat/1\\\", \\\"news\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/news?topic=chat/*", "subscribe to \\\"news\\\", \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events?topic=chat/1&topic=sensors/1", "subscribe to \\\"chat/1\\\", \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/news?topic=*", "subscribe to \\\"news\\\", \\\"*\\\"", [401, 401, 403, 403, 200]),
+    // A pattern: as wide as what is granted, narrower, wider.
+    ("GET", "/events/chat/*", "subscribe to \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/chat/a/*", "subscribe to \\\"chat/a/*\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/chat/**", "subscribe to \\\"chat/**\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/chat*", "subscribe to \\\"chat*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/chat", "subscribe to \\\"chat\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/Chat/1", "subscribe to \\\"Chat/1\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/news*", "subscribe to \\\"news*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/*", "subscribe to \\\"*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/sensors/1", "subscribe to \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
+    // Of what anybody may, a token takes nothing away, and neither does a wrong one.
+    ("GET", "/events", "subscribe", [200; 5]),
+    ("GET", "/events/public/1", "", [200; 5]),
+    ("GET", "/events/public/*", "", [200; 5]),
+    ("GET", "/events/public*", "subscribe to \\\"public*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events?topic=public/1&topic=chat/1", "subscribe to \\\"chat/1\\\", \\\"public/1\\\"", [401, 401, 403, 200, 200]),
+    ("HEAD", "/events/chat/1", "", [401, 401, 403, 200, 200]),
+    ("HEAD", "/events/public/1", "", [200; 5]),
+    ("GET", "/poll?topic=chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/poll?topic=chat/1&topic=sensors/1&last_event_id=earliest", "subscribe to \\\"chat/1\\\", \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/poll?topic=*&last_event_id=earliest", "subscribe to \\\"*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/poll?topic=public/1", "", [200; 5]),
+    ("GET", "/poll", "", [200; 5]),
+    ("HEAD", "/poll?topic=chat/1", "", [401, 401, 403, 200, 200]),
+    // To look.
+    ("GET", "/stats", "see the statistics", [401, 401, 403, 403, 200]),
+    ("GET", "/stats?clients=0", "see the statistics", [401, 401, 403, 403, 200]),
+    ("GET", "/stats?clients=1", "see the clients", [401, 401, 403, 403, 200]),
+    ("GET", "/stats?clients=1&clients=0", "see the clients", [401, 401, 403, 403, 200]),
+    ("HEAD", "/stats", "", [401, 401, 403, 403, 200]),
+    ("GET", "/metrics", "see the statistics", [401, 401, 403, 403, 200]),
+    ("HEAD", "/metrics", "", [401, 401, 403, 403, 200]),
+    // What is for everybody, and what is not there.
+    ("GET", "/health", "", [200; 5]),
+    ("GET", "/", "", [200; 5]),
+    ("GET", "/sse-client.js", "", [200; 5]),
+    ("GET", "/use-sse.js", "", [200; 5]),
+    ("OPTIONS", "/events/chat/1", "", [204; 5]),
+    ("OPTIONS", "*", "", [204; 5]),
+    ("GET", "/nowhere", "", [404; 5]),
+    ("GET", "//events/chat/1", "", [404; 5]),
+    ("POST", "/Events/news", "", [404; 5]),
+    ("PUT", "/events/news", "", [405; 5]),
+    ("DELETE", "/events/news", "", [405; 5]),
+    ("GET", "/events/%2e%2e/stats", "", [400; 5]),
+    ("GET", "/events/%2E", "", [400; 5]),
+    // The absolute form is the same request.
+    ("GET", "http://elsewhere.test/events/chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
+    ("POST", "http://elsewhere.test/events/news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
+];
+
+/// What the answer to one row says, to one holder with the token in one place.
+#[track_caller]
+fn check(address: SocketAddr, row: &Row, holder: usize, place: Place, extra: &str) -> u16 {
+    let (method, target, action, expected) = row;
+    let token = [
+        None,
+        Some(STRANGER),
+        Some(PUBLISHER),
+        Some(SUBSCRIBER),
+        Some(MASTER),
+    ][holder];
+    let is_stream = ["GET", "HEAD"].contains(method) && target.contains("/events");
+    // A token in the query is for streams; elsewhere it is as if there were none.
+    let is_seen = token.is_some() && (place != Place::Query || is_stream);
+    let expected = expected[if is_seen { holder } else { 0 }];
+    let (target, fields) = match token {
+        Some(token) if *target != "*" => place.put(token, target),
+        _ => (target.to_string(), String::new()),
+    };
+    let fields = format!("{fields}{extra}");
+    let answer = request(
+        address,
+        method,
+        &target,
+        &fields,
+        r#"{"event":"e","_event":"e"}"#,
+    );
+    let case = format!("{method} {target} with {fields:?}: {answer:?}");
+    assert_eq!(answer.status, expected, "{case}");
+    let challenge = match (expected, is_seen) {
+        (401, false) => Some(r#"Bearer realm="tiny-sse""#),
+        (401, true) => Some(r#"Bearer realm="tiny-sse", error="invalid_token""#),
+        _ => None,
+    };
+    assert_eq!(answer.field("www-authenticate"), challenge, "{case}");
+    if [401, 403].contains(&expected) {
+        assert!(answer.text().contains(action), "no {action:?} in {case}");
+    }
+    for token in [PUBLISHER, SUBSCRIBER, MASTER, STRANGER] {
+        assert!(!answer.head.contains(token), "{case}");
+        assert!(
+            !String::from_utf8_lossy(&answer.body).contains(token),
+            "{case}"
+        );
+    }
+    expected
+}
+
+#[test]
+fn each_verb_is_for_those_whose_token_grants_it_wherever_the_token_stands() {
+    let file = TokenFile::new(FILE);
+    let (config, log) = listening(Config {
+        // So that those who have hung up are out soon.
+        heartbeat: Duration::from_millis(20),
+        ..file.config()
+    });
+    let server = server(config);
+    let mut published = 0;
+    for row in ROWS {
+        for holder in 0..5 {
+            for place in PLACES {
+                let status = check(server.local_addr(), row, holder, place, "");
+                published += u64::from(row.0 == "POST" && status == 200);
+            }
+        }
+    }
+    // Nothing else was.
+    assert_eq!(server.hub().stats().events, published);
+    server.shutdown();
+    let log = log.lock().unwrap();
+    assert!(
+        log.iter()
+            .any(|line| line.contains("401 to POST \"/events/news\""))
+    );
+    for token in [PUBLISHER, SUBSCRIBER, MASTER, STRANGER, "%2BxF", "token="] {
+        let told = log.iter().find(|line| line.contains(token));
+        assert_eq!(told, None, "{token}");
+    }
+}
+
+#[test]
+fn lines_and_other_bodies_need_what_a_plain_body_needs() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let rows: Vec<_> = ROWS.iter().filter(|row| row.0 == "POST").collect();
+    for extra in [
+        "Content-Type: application/x-ndjson\r\n",
+        "X-HTTP-Method-Override: GET\r\nX-Method-Override: GET\r\n",
+        "X-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /health\r\nX-Rewrite-URL: /health\r\n",
+    ] {
+        for row in &rows {
+            // Objects of a line with a name of their own are what these two do not take.
+            if row.1.contains("/events") || !extra.contains("ndjson") {
+                (0..5).for_each(|holder| {
+                    check(server.local_addr(), row, holder, Place::Bearer, extra);
+                });
+            }
+        }
+    }
+    // And the other way round: nothing turns a GET into something else.
+    let override_it = format!("{}X-HTTP-Method-Override: DELETE\r\n", bearer(MASTER));
+    let victim = format!("/events?client_id=victim&token={MASTER}");
+    let _stream = Stream::subscribe(server.local_addr(), &victim);
+    let answer = request(
+        server.local_addr(),
+        "GET",
+        "/clients/victim",
+        &override_it,
+        "",
+    );
+    assert_eq!((answer.status, server.hub().clients()), (405, 1));
+}
+
+/// What a request carries, and the status of the answer to `GET /events/chat/1`.
+#[rustfmt::skip]
+const NEARLY: &[(&str, &str, u16)] = &[
+    // The target's query, the fields.
+    ("", "Authorization: Bearer Master_c0ffee\r\n", 200),
+    ("", "AUTHORIZATION: BEARER   Master_c0ffee  \r\n", 200),
+    ("?token=Master_c0ffee", "", 200),
+    ("?token=%4daster%5Fc0ffee", "", 200),
+    ("?to%6Ben=Master_c0ffee", "", 200),
+    ("?token=&token=Master_c0ffee", "", 200),
+    ("?token=Master_c0ffee&token=wrong", "", 200),
+    ("?token=wrong", "Authorization: Bearer Master_c0ffee\r\n", 200),
+    ("?token=Master_c0ffee", "Authorization: Bearer wrong\r\nCookie: tiny_sse_token=wrong\r\n", 200),
+    ("", "Authorization: Basic Master_c0ffee\r\nCookie: tiny_sse_token=Master_c0ffee\r\n", 200),
+    ("", "Cookie: tiny_sse_token=wrong; tiny_sse_token=Master_c0ffee\r\n", 200),
+    ("", "Cookie: a=b;tiny_sse_token=Master_c0ffee\r\n", 200),
+    // A part of it, more than it, another case.
+    ("", "Authorization: Bearer Master_c0ffe\r\n", 401),
+    ("", "Authorization: Bearer aster_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer Master_c0ffeee\r\n", 401),
+    ("", "Authorization: Bearer Master_c0ffeeMaster_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer master_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer MASTER_C0FFEE\r\n", 401),
+    ("", "Authorization: Bearer *\r\n", 401),
+    ("", "Authorization: Bearer Master_c0ffee=\r\n", 401),
+    ("", "Authorization: Bearer \"Master_c0ffee\"\r\n", 401),
+    ("", "Authorization: Bearer Master_c0ffee, Bearer Master_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer wrong Master_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer Master%5Fc0ffee\r\n", 401),
+    ("", "Authorization: Bearer\r\n", 401),
+    ("", "Authorization:\r\n", 401),
+    ("", "Authorization: Master_c0ffee\r\n", 401),
+    ("", "Authorization: Token Master_c0ffee\r\n", 401),
+    ("", "Authorization: Bearer:Master_c0ffee\r\n", 401),
+    ("", "Proxy-Authorization: Bearer Master_c0ffee\r\n", 401),
+    ("", "X-Authorization: Bearer Master_c0ffee\r\n", 401),
+    ("", "Cookie: tiny_sse_token=\r\n", 401),
+    ("", "Cookie: tiny_sse_token\r\n", 401),
+    ("", "Cookie: TINY_SSE_TOKEN=Master_c0ffee\r\n", 401),
+    ("", "Cookie: tiny_sse_token =Master_c0ffee\r\n", 401),
+    ("", "Cookie: xtiny_sse_token=Master_c0ffee\r\n", 401),
+    ("", "Cookie: tiny_sse_token=Master_c0ffee%3B\r\n", 401),
+    ("", "Cookie: a=tiny_sse_token=Master_c0ffee\r\n", 401),
+    ("?token=", "", 401),
+    ("?token", "", 401),
+    ("?Token=Master_c0ffee", "", 401),
+    ("?access_token=Master_c0ffee", "", 401),
+    ("?token=Master_c0ffee%20", "", 401),
+    ("?token=+Master_c0ffee", "", 401),
+    ("?token=Subscriber.91c~e/+=", "", 401),
+    ("?token[]=Master_c0ffee", "", 401),
+    // LIMIT: three are looked at.
+    ("?token=a&token=b&token=c&token=Master_c0ffee", "", 401),
+    // What two readers could read differently is nobody's.
+    ("", "Authorization: Bearer Master_c0ffee\r\nAuthorization: Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization: Bearer wrong\r\nauthorization: Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization : Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization: Bearer\r\n Master_c0ffee\r\n", 400),
+    ("", "Authorization Bearer Master_c0ffee\r\n", 400),
+    ("", "Authorization: Bearer Master_c0ffee\0\r\n", 400),
+    ("?token=Master_c0ffee%00", "", 400),
+    ("?token=%FF", "", 400),
+];
+
+#[test]
+fn only_the_whole_token_in_its_place_is_the_token_and_none_is_repeated() {
+    let file = TokenFile::new(FILE);
+    let (config, log) = listening(file.config());
+    let server = server(config);
+    for (query, fields, status) in NEARLY {
+        let target = format!("/events/chat/1{query}");
+        let answer = request(server.local_addr(), "GET", &target, fields, "");
+        assert_eq!(answer.status, *status, "{target} {fields:?}: {answer:?}");
+        let told = format!("{}{}", answer.head, String::from_utf8_lossy(&answer.body));
+        assert!(!told.contains("c0ffee"), "{target} {fields:?}: {told}");
+    }
+    server.shutdown();
+    let log = log.lock().unwrap();
+    let told = log.iter().find(|line| line.contains("c0ffee"));
+    assert_eq!(told, None);
+}
+
+#[test]
+fn a_token_that_is_not_utf_8_is_a_400_and_no_panic() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n");
+    assert_eq!(raw.answer().status, 400);
+    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nCookie: tiny_sse_token=\xFF\r\n\r\n");
+    assert_eq!(raw.answer().status, 401);
+}
+
+// ---- the configuration
+
+/// What is asked of each configuration: whether one may publish to everybody and to a topic,
+/// subscribe to all, see the numbers, see the clients.
+const ASKED: [(&str, &str); 5] = [
+    ("POST", "/events"),
+    ("POST", "/events/a"),
+    ("GET", "/events/*"),
+    ("GET", "/stats"),
+    ("GET", "/stats?clients=1"),
+];
+
+#[test]
+fn the_configuration_says_for_whom_a_verb_is() {
+    let none = config;
+    let publish = || Config {
+        publish_token: token("P"),
+        ..config()
+    };
+    let subscribe = || Config {
+        subscribe_token: token("S"),
+        ..config()
+    };
+    let both = || Config {
+        subscribe_token: token("S"),
+        ..publish()
+    };
+    let same = || Config {
+        publish_token: token("P"),
+        subscribe_token: token("P"),
+        ..config()
+    };
+    let open = || Config {
+        open: true,
+        ..config()
+    };
+    let open_to_read_by_token = || Config {
+        open: true,
+        ..subscribe()
+    };
+    let (one, anybody, nobody) = (
+        TokenFile::new("P publish *\n"),
+        TokenFile::new("* publish,subscribe *\n"),
+        TokenFile::new("# nobody yet\n"),
+    );
+    let besides = || Config {
+        publish_token: token("Q"),
+        ..one.config()
+    };
+    let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
+    #[rustfmt::skip]
+    let rows: [(&str, &str, Config, &str, [u16; 5]); 27] = [
+        ("none", here, none(), "", [200, 200, 200, 200, 200]),
+        ("none", "127.1.2.3:0", none(), "", [200, 200, 200, 200, 200]),
+        ("none", there, none(), "", [403, 403, 200, 200, 403]),
+        ("none", there, none(), "P", [403, 403, 200, 200, 403]),
+        ("--publish-token P", here, publish(), "", [401, 401, 200, 200, 401]),
+        ("--publish-token P", here, publish(), "P", [200, 200, 200, 200, 200]),
+        ("--publish-token P", here, publish(), "S", [401, 401, 200, 200, 401]),
+        ("--publish-token P", there, publish(), "", [401, 401, 200, 200, 401]),
+        ("--publish-token P", there, publish(), "P", [200, 200, 200, 200, 200]),
+        ("--subscribe-token S", here, subscribe(), "", [200, 200, 401, 401, 200]),
+        ("--subscribe-token S", here, subscribe(), "S", [200, 200, 200, 200, 200]),
+        ("--subscribe-token S", there, subscribe(), "S", [403, 403, 200, 200, 403]),
+        ("both", here, both(), "", [401, 401, 401, 401, 401]),
+        ("both", here, both(), "P", [200, 200, 403, 403, 200]),
+        ("both", here, both(), "S", [403, 403, 200, 200, 403]),
+        ("the same for both", there, same(), "P", [200, 200, 200, 200, 200]),
+        ("--tokens", here, one.config(), "", [401, 401, 401, 401, 401]),
+        ("--tokens", here, one.config(), "P", [200, 200, 403, 403, 200]),
+        ("--tokens", there, one.config(), "P", [200, 200, 403, 403, 200]),
+        ("--tokens with *", there, anybody.config(), "", [200, 200, 200, 200, 200]),
+        ("--tokens with *", there, anybody.config(), "wrong", [200, 200, 200, 200, 200]),
+        ("--tokens without any", here, nobody.config(), "", [401, 401, 401, 401, 401]),
+        ("--tokens and --publish-token", here, besides(), "Q", [200, 200, 403, 403, 200]),
+        ("--tokens and --publish-token", here, besides(), "P", [200, 200, 403, 403, 200]),
+        ("--open", there, open(), "", [200, 200, 200, 200, 200]),
+        ("--open", there, open(), "wrong", [200, 200, 200, 200, 200]),
+        ("--open --subscribe-token", there, open_to_read_by_token(), "", [200, 200, 401, 401, 200]),
+    ];
+    for (name, bind, config, token, expected) in rows {
+        let bound = Server::bind(bind, config).unwrap();
+        let server = bound.spawn().unwrap();
+        let mut address = server.local_addr();
+        if address.ip().is_unspecified() {
+            address.set_ip([127, 0, 0, 1].into());
+        }
+        let fields = if token.is_empty() {
+            String::new()
+        } else {
+            bearer(token)
+        };
+        for ((method, target), status) in ASKED.iter().zip(expected) {
+            let answer = request(address, method, target, &fields, "x");
+            let case = format!("{name} at {bind}, {method} {target} with {token:?}: {answer:?}");
+            assert_eq!(answer.status, status, "{case}");
+            if status == 403 && bind == there && token.is_empty() {
+                // Who stands before a closed door is told which, and where the key is.
+                for part in [
+                    "listens on 0.0.0.0:",
+                    "--publish-token",
+                    "--tokens",
+                    "--open",
+                ] {
+                    assert!(answer.text().contains(part), "no {part} in {case}");
+                }
+            }
+        }
+    }
+}
+
+type Variables<'a> = &'a [(&'a str, &'a str)];
+type Words<'a> = &'a [&'a str];
+
+/// The program, with these variables in its environment and no others of ours.
+fn with_environment(variables: Variables<'_>, arguments: Words<'_>) -> Process {
+    let mut command = Command::new(PROGRAM);
+    for name in [
+        "TINY_SSE_PUBLISH_TOKEN",
+        "TINY_SSE_SUBSCRIBE_TOKEN",
+        "TINY_SSE_TOKENS",
+    ] {
+        command.env_remove(name);
+    }
+    Process::spawn(
+        command
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
+}
+
+#[test]
+fn tokens_come_from_the_environment_and_the_command_line_goes_before() {
+    let file = TokenFile::new("F publish,subscribe *\n");
+    let (name, elsewhere) = (file.name(), "/nowhere/tokens");
+    let (publish, subscribe) = ("TINY_SSE_PUBLISH_TOKEN", "TINY_SSE_SUBSCRIBE_TOKEN");
+    type Holders<'a> = &'a [(&'a str, [u16; 2])];
+    #[rustfmt::skip]
+    let rows: [(Variables<'_>, Words<'_>, Holders<'_>); 5] = [
+        (&[(publish, "P")], &[], &[("", [401, 200]), ("P", [200, 200])]),
+        (&[(subscribe, "S")], &[], &[("", [200, 401]), ("S", [200, 200])]),
+        (&[(publish, "P")], &["--publish-token", "Q"], &[("P", [401, 200]), ("Q", [200, 200])]),
+        (&[("TINY_SSE_TOKENS", &name)], &[], &[("", [401, 401]), ("F", [200, 200])]),
+        (&[("TINY_SSE_TOKENS", elsewhere)], &["--tokens", &name], &[("F", [200, 200])]),
+    ];
+    for (variables, arguments, holders) in rows {
+        let arguments = [arguments, &["--listen", "127.0.0.1:0"]].concat();
+        let serving = greeted(with_environment(variables, &arguments));
+        for (token, expected) in holders {
+            let fields = bearer(token);
+            let publish = request(serving.address, "POST", "/events", &fields, "x");
+            let subscribe = request(serving.address, "GET", "/events/a", &fields, "");
+            assert_eq!(
+                [publish.status, subscribe.status],
+                *expected,
+                "{variables:?} {arguments:?} {token:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_command_line_that_is_wrong_about_access_is_told_so_and_no_token_is_repeated() {
+    let secret = "s3cret s3cret";
+    let (publish, subscribe) = ("TINY_SSE_PUBLISH_TOKEN", "TINY_SSE_SUBSCRIBE_TOKEN");
+    #[rustfmt::skip]
+    let rows: [(Variables<'_>, Words<'_>, Words<'_>); 19] = [
+        (&[(publish, "")], &[], &["TINY_SSE_PUBLISH_TOKEN", "--publish-token"]),
+        (&[(subscribe, "")], &[], &["TINY_SSE_SUBSCRIBE_TOKEN", "--subscribe-token"]),
+        (&[("TINY_SSE_TOKENS", "")], &[], &["TINY_SSE_TOKENS", "--tokens", "a path"]),
+        (&[(publish, secret)], &[], &["TINY_SSE_PUBLISH_TOKEN", "RFC 6750"]),
+        (&[], &["--publish-token", secret], &["--publish-token", "RFC 6750"]),
+        (&[], &["--publish-token="], &["--publish-token", "RFC 6750"]),
+        (&[], &["--subscribe-token", "s3cret,s3cret"], &["--subscribe-token", "RFC 6750"]),
+        (&[], &["--publish-token"], &["--publish-token needs a value"]),
+        // A variable of the shell that is not set leaves the next option in the token's place.
+        (&[], &["--publish-token", "--open"], &["--publish-token needs a value"]),
+        (&[], &["--subscribe-token", "--log", "info"], &["--subscribe-token needs a value"]),
+        (&[], &["--tokens", "--open"], &["--tokens needs a value"]),
+        (&[], &["--open=yes"], &["--open takes no value"]),
+        (&[], &["--open", "--publish-token", "s3cret"], &["--open", "* publish *"]),
+        (&[], &["--tokens", "/nowhere", "--open"], &["--open", "* publish *"]),
+        (&[(publish, "s3cret")], &["--open"], &["--open", "* publish *"]),
+        (&[], &["--cors-origin", "example.org"], &["--cors-origin", "\"example.org\" is not an origin"]),
+        (&[], &["--cors-origin", "https://example.org/"], &["--cors-origin", "without a path"]),
+        (&[], &["--cors-origin", "null"], &["--cors-origin", "is not an origin"]),
+        (&[], &["--cors-origin=https://a,b"], &["--cors-origin", "\"b\" is not an origin"]),
+    ];
+    for (variables, arguments, parts) in rows {
+        let mut process = with_environment(variables, arguments);
+        let code = process.exit_code();
+        let (out, err) = (all(&process.out), all(&process.err));
+        let case = format!("{variables:?} {arguments:?}: {err:?}");
+        assert_eq!((code, out.len(), err.len()), (Some(2), 0, 1), "{case}");
+        for part in parts {
+            assert!(err[0].contains(part), "no {part:?} in {case}");
+        }
+        assert!(!err[0].contains("s3cret"), "{case}");
+    }
+}
+
+#[test]
+fn the_greeting_says_who_may_publish() {
+    let file = TokenFile::new(FILE);
+    let name = file.name();
+    let rows: [(&[&str], &str); 5] = [
+        (&[], "curl -d 'hello' http://127.0.0.1:"),
+        (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
+        (
+            &["--publish-token", "s3cret"],
+            "'Authorization: Bearer TOKEN'",
+        ),
+        (&["--tokens", &name], "'Authorization: Bearer TOKEN'"),
+        (
+            &["--subscribe-token", "s3cret"],
+            "curl -d 'hello' http://127.0.0.1:",
+        ),
+    ];
+    for (arguments, part) in rows {
+        let greeting = serve(arguments).greeting.join("\n");
+        assert!(greeting.contains(part), "{arguments:?}: {greeting}");
+        assert!(!greeting.contains("s3cret"), "{arguments:?}: {greeting}");
+    }
+}
+
+// ---- the file
+
+/// Whether a server starts with the file as it is; otherwise why not.
+fn outcome(file: &TokenFile) -> Result<(), String> {
+    let bound = Server::bind("127.0.0.1:0", file.config());
+    bound.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_file_that_everybody_may_read_or_write_is_refused() {
+    let file = TokenFile::new(FILE);
+    for (mode, is_private) in [
+        (0o600, true),
+        (0o400, true),
+        (0o640, true),
+        (0o660, true),
+        (0o601, true),
+        (0o644, false),
+        (0o604, false),
+        (0o602, false),
+        (0o606, false),
+        (0o666, false),
+        (0o777, false),
+    ] {
+        file.set_mode(mode);
+        let outcome = outcome(&file);
+        assert_eq!(outcome.is_ok(), is_private, "{mode:04o}: {outcome:?}");
+        if let Err(error) = outcome {
+            for part in [&*file.name(), &format!("{mode:04o}"), "chmod o-rw"] {
+                assert!(error.contains(part), "no {part} in {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_of_tokens_is_refused_with_the_line_and_without_the_token() {
+    let long = format!("{} publish {}\n", "s3cret", "x".repeat(256));
+    let large = format!("s3cret publish a\n{}", "#\n".repeat(600_000));
+    #[rustfmt::skip]
+    let rows: [(&[u8], &[&str]); 18] = [
+        (b"a publish *\ns3cret\n", &["line 2:", "must follow"]),
+        (b"a publish *\n\n# x\ns3cret publish\n", &["line 4:", "topics must follow"]),
+        (b"s3cret read *\n", &["line 1:", "publish, subscribe or publish,subscribe"]),
+        (b"s3cret Publish *\n", &["line 1:", "publish,subscribe"]),
+        (b"s3cret publish, subscribe *\n", &["line 1:", "the second word"]),
+        (b"publish s3cret *\n", &["line 1:", "the second word"]),
+        (b"publish * s3cret\n", &["line 1:", "the second word"]),
+        (b"\"s3cret\" publish *\n", &["line 1:", "RFC 6750"]),
+        (b"s3cret; publish *\n", &["line 1:", "RFC 6750"]),
+        (b"s3cret#2 publish *\n", &["line 1:", "RFC 6750"]),
+        (b"** publish *\n", &["line 1:", "RFC 6750"]),
+        (b"\xEF\xBB\xBFs3cret publish *\n", &["line 1:", "RFC 6750"]),
+        (b"s3cret publish a\x01\n", &["line 1:", "control character"]),
+        (b"s3cret publish a\0b\n", &["line 1:", "control character"]),
+        (b"s3cret publish a\rb publish c\r", &["line 1:", "line break"]),
+        (long.as_bytes(), &["line 1:", "256 bytes"]),
+        (b"s3cret publish \xFF\n", &["UTF-8"]),
+        (large.as_bytes(), &["larger than 1048576 bytes"]),
+    ];
+    for (text, parts) in rows {
+        let file = TokenFile::new(text);
+        let shown = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
+        let error = outcome(&file).expect_err(&shown);
+        for part in parts.iter().chain([&&*file.name()]) {
+            assert!(error.contains(part), "{shown:?}: no {part:?} in {error}");
+        }
+        assert!(!error.contains("s3cret"), "{shown:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_a_file_is_refused_and_nobody_waits_for_it() {
+    let file = TokenFile::new(FILE);
+    fs::remove_file(file.path()).unwrap();
+    assert!(
+        outcome(&file).unwrap_err().contains(&file.name()),
+        "missing"
+    );
+    fs::create_dir(file.path()).unwrap();
+    file.set_mode(0o700);
+    assert!(outcome(&file).unwrap_err().contains("it is not a file"));
+    fs::remove_dir(file.path()).unwrap();
+    let made = Command::new("mkfifo").arg(file.path()).status();
+    assert!(made.expect("mkfifo").success());
+    assert!(outcome(&file).unwrap_err().contains("it is not a file"));
+    fs::remove_file(file.path()).unwrap();
+    // A link is what it leads to.
+    let there = TokenFile::new(FILE);
+    symlink(there.path(), file.path()).unwrap();
+    assert_eq!(outcome(&file), Ok(()));
+    there.set_mode(0o644);
+    assert!(outcome(&file).unwrap_err().contains("chmod o-rw"));
+    // And the program says so with a 1: its command line is right.
+    let (code, _, errors) = end_of(&["--listen", "127.0.0.1:0", "--tokens", &file.name()]);
+    assert_eq!((code, errors.len()), (Some(1), 1), "{errors:?}");
+}
+
+#[test]
+fn a_file_is_read_as_it_is_written() {
+    let file = TokenFile::new(
+        "# CRLF, tabs, comments behind a line, and a # that is part of a topic\r\n\
+         \r\n\
+         A\tpublish \t room#1 irc/#*  # and room2\r\n\
+         B publish a\r\n\
+         B subscribe b\r\n\
+         B publish c#\r\n\
+         C subscribe,publish,publish d d d\r\n\
+         # D publish *\r\n\
+         E publish last",
+    );
+    let server = server(file.config());
+    for (token, topic, status) in [
+        ("A", "room%231", 200),
+        ("A", "room", 403),
+        ("A", "irc/%23rust", 200),
+        ("A", "irc/rust", 403),
+        ("A", "irc/", 403),
+        ("A", "and", 403),
+        ("A", "room2", 403),
+        ("B", "a", 200),
+        ("B", "b", 403),
+        ("B", "c", 403),
+        ("B", "c%23", 200),
+        ("C", "d", 200),
+        ("D", "a", 401),
+        ("E", "last", 200),
+    ] {
+        let target = format!("/events/{topic}");
+        let answer = request(server.local_addr(), "POST", &target, &bearer(token), "x");
+        assert_eq!(answer.status, status, "{token} {topic}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_file_of_the_largest_size_costs_neither_start_nor_request_more_than_a_small_one() {
+    let lines = (0..24_000).map(|n| format!("{n:032} publish *\n"));
+    let file = TokenFile::new(lines.collect::<String>());
+    let server = server(file.config());
+    let (first, last) = (format!("{:032}", 0), format!("{:032}", 23_999));
+    for token in [first, last] {
+        let answer = request(server.local_addr(), "POST", "/events", &bearer(&token), "x");
+        assert_eq!(answer.status, 200, "{token}");
+    }
+    // As many as are sent in a second or two; each, looked for among all, would take as long.
+    let guess = bearer(&"0".repeat(12_000));
+    for _ in 0..200 {
+        let answer = request(server.local_addr(), "POST", "/events", &guess, "x");
+        assert_eq!(answer.status, 401);
+    }
+}
+
+// ---- a reload
+
+#[test]
+fn a_reload_counts_from_then_on_and_a_file_that_is_wrong_changes_nothing() {
+    let file = TokenFile::new("A publish *\n");
+    let (config, log) = listening(file.config());
+    let server = server(config);
+    let publish = |token: &str| {
+        let fields = bearer(token);
+        request(server.local_addr(), "POST", "/events", &fields, "x").status
+    };
+    assert_eq!([publish("A"), publish("B")], [200, 401]);
+    file.write("B publish *\n");
+    assert_eq!(
+        [publish("A"), publish("B")],
+        [200, 401],
+        "before the reload"
+    );
+    server.reload_tokens().unwrap();
+    assert_eq!([publish("A"), publish("B")], [401, 200]);
+    file.write("C publish *\ns3cret publsh *\n");
+    let error = server.reload_tokens().unwrap_err().to_string();
+    assert!(
+        error.contains("line 2:") && !error.contains("s3cret"),
+        "{error}"
+    );
+    file.write("C publish *\n");
+    file.set_mode(0o644);
+    let error = server.reload_tokens().unwrap_err().to_string();
+    assert!(error.contains("chmod o-rw"), "{error}");
+    fs::remove_file(file.path()).unwrap();
+    server.reload_tokens().unwrap_err();
+    assert_eq!([publish("A"), publish("B"), publish("C")], [401, 200, 401]);
+    file.write("");
+    server.reload_tokens().unwrap();
+    assert_eq!([publish("A"), publish("B"), publish("C")], [401, 401, 401]);
+    let log = log.lock().unwrap();
+    let told: Vec<_> = log.iter().filter(|line| line.contains("known")).collect();
+    let expected = [
+        "info tokens known: 1; streams ended: 0",
+        "info tokens known: 0; streams ended: 0",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_reload_without_a_file_is_no_error() {
+    let server = server(Config {
+        subscribe_token: token("S"),
+        ..config()
+    });
+    let mut stream = Stream::subscribe(server.local_addr(), "/events?token=S");
+    server.reload_tokens().unwrap();
+    server.hub().publish(Event::new("x")).unwrap();
+    assert_eq!(stream.next().data, "x");
+}
+
+/// A poll that waits, on a connection of its own.
+fn waiting_poll(server: &Running, target: &str, token: &str) -> Raw {
+    let clients = server.hub().clients();
+    let mut raw = Raw::connect(server.local_addr());
+    let fields = bearer(token);
+    raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{fields}\r\n"));
+    eventually("the poll waits", || server.hub().clients() == clients + 1);
+    raw
+}
+
+#[test]
+fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() {
+    let file = TokenFile::new(
+        "GONE subscribe *\n\
+         NARROWED subscribe a b\n\
+         MOVED subscribe a\n\
+         KEPT subscribe a\n\
+         * subscribe public/*\n",
+    );
+    let server = server(Config {
+        subscribe_token: token("FIXED"),
+        // Nobody is found to be over by a look at the clock.
+        heartbeat: Duration::from_secs(600),
+        ..file.config()
+    });
+    let address = server.local_addr();
+    let ended = [
+        "/events/a?token=GONE",
+        "/events?topic=a&topic=public/1&token=GONE",
+        "/events/*?token=GONE&client_id=mine",
+        "/events/b?token=NARROWED",
+        "/events?topic=a&topic=b&token=NARROWED",
+        "/events?token=FORMER",
+    ];
+    let kept = [
+        "/events/a?token=NARROWED",
+        "/events/a?token=MOVED",
+        "/events/a?token=KEPT",
+        "/events/*?token=FIXED",
+        // What anybody may, one may also whose token is gone.
+        "/events/public/1?token=GONE",
+        "/events?token=GONE",
+        "/events/public/*",
+        "/events/public/1?token=never",
+    ];
+    let open = |target: &&str| Stream::subscribe(address, target);
+    let mut kept_streams: Vec<_> = kept.iter().map(open).collect();
+    // ORDER: the last is let in only while everybody is, so it is made by another file.
+    let mut ended_streams: Vec<_> = ended[..5].iter().map(open).collect();
+    let mut ended_poll = waiting_poll(&server, "/poll?topic=a&wait=60", "GONE");
+    let mut kept_poll = waiting_poll(&server, "/poll?topic=a&wait=60", "KEPT");
+    file.write(
+        "NARROWED subscribe a\n\
+         MOVED publish z\n\
+         MOVED subscribe a*\n\
+         KEPT subscribe a\n\
+         * subscribe public/*\n",
+    );
+    server.reload_tokens().unwrap();
+    assert_eq!(server.hub().clients(), kept.len() + 1);
+    for (target, stream) in ended.iter().zip(&mut ended_streams) {
+        stream.read_to(": the stream was closed on request\n\n");
+        assert_eq!(stream.try_next(), None, "{target}");
+        // The browser comes back, and is told for good.
+        let again = get(address, target);
+        let expected = if target.contains("NARROWED") {
+            403
+        } else {
+            401
+        };
+        assert_eq!(again.status, expected, "{target}: {again:?}");
+    }
+    let answer = ended_poll.answer();
+    assert_eq!((answer.status, answer.text()), (200, "[]\n"));
+    let fields = bearer("GONE");
+    let again = request(address, "GET", "/poll?topic=a&wait=60", &fields, "");
+    assert_eq!(again.status, 401);
+    // The others have lost nothing.
+    let to_all = Event::new("to all");
+    server.hub().publish(to_all.clone()).unwrap();
+    for (target, stream) in kept.iter().zip(&mut kept_streams) {
+        assert_eq!(stream.next().data, "to all", "{target}");
+    }
+    assert!(kept_poll.answer().text().contains("to all"));
+    let farewells = &server.hub().stats().farewells;
+    let kicked = farewells.iter().find(|(why, _)| why.name() == "kicked");
+    assert_eq!(kicked.unwrap().1, 5, "{farewells:?}");
+}
+
+#[test]
+fn a_reload_ends_those_who_came_as_anybody_once_nobody_may() {
+    let file = TokenFile::new("* subscribe public/*\n");
+    let server = server(file.config());
+    let mut stream = Stream::subscribe(server.local_addr(), "/events/public/1");
+    let mut bare = Stream::subscribe(server.local_addr(), "/events");
+    file.write("A subscribe public/*\n");
+    server.reload_tokens().unwrap();
+    assert_eq!((stream.try_next(), bare.try_next()), (None, None));
+    assert_eq!(server.hub().clients(), 0);
+}
+
+#[test]
+fn the_name_of_a_client_that_was_ended_is_free() {
+    let file = TokenFile::new("A subscribe *\nB subscribe *\nM publish *\n");
+    let server = server(file.config());
+    let address = server.local_addr();
+    let mut old = Stream::subscribe(address, "/events?client_id=me&token=A");
+    file.write("B subscribe *\nM publish *\n");
+    server.reload_tokens().unwrap();
+    assert_eq!(
+        request(address, "POST", "/clients/me", &bearer("M"), "lost").status,
+        404
+    );
+    let mut new = Stream::subscribe(address, "/events?client_id=me&token=B");
+    assert_eq!(
+        request(address, "POST", "/clients/me", &bearer("M"), "mine").status,
+        200
+    );
+    assert_eq!((old.try_next(), new.next().data), (None, "mine".to_owned()));
+}
+
+#[test]
+fn a_stream_is_ended_that_is_let_in_and_has_not_begun() {
+    // Between the two a report is made: there it is held.
+    let file = TokenFile::new("A subscribe *\n");
+    let (joined, go_on) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let held = (Arc::clone(&joined), Arc::clone(&go_on));
+    let report = Report::new(move |_, line| {
+        if line.to_string().contains("joined") && !held.0.swap(true, Ordering::SeqCst) {
+            eventually("it may go on", || held.1.load(Ordering::SeqCst));
+        }
+    });
+    let server = server(Config {
+        report,
+        ..file.config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("GET /events/a?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    eventually("it is let in", || joined.load(Ordering::SeqCst));
+    file.write("");
+    server.reload_tokens().unwrap();
+    assert_eq!(server.hub().clients(), 0);
+    go_on.store(true, Ordering::SeqCst);
+    let answer = raw.answer();
+    assert_eq!(answer.status, 401, "{answer:?}");
+}
+
+/// While others come as fast as they can, the token comes and goes. Whenever it has gone, nobody is
+/// left who came by it, whether the reload found them or they found the reload.
+#[test]
+fn no_stream_and_no_poll_outlives_its_token_however_the_reload_falls() {
+    const ROUNDS: usize = 300;
+    let (with, without) = ("A subscribe *\nKEPT subscribe *\n", "KEPT subscribe *\n");
+    let file = TokenFile::new(with);
+    let server = server(Config {
+        // What is missed is not made good by a look at the clock.
+        heartbeat: Duration::from_secs(600),
+        ..file.config()
+    });
+    let address = server.local_addr();
+    let mut kept = Stream::subscribe(address, "/events/x?token=KEPT");
+    let (over, let_in) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let end = Finally(|| over.store(true, Ordering::SeqCst));
+        for number in 0..6 {
+            let (over, let_in) = (&over, &let_in);
+            scope.spawn(move || {
+                let come = if number % 2 == 0 { poll } else { subscribe };
+                let mut streams = Vec::new();
+                while !over.load(Ordering::SeqCst) {
+                    let_in.fetch_add(come(address, &mut streams), Ordering::SeqCst);
+                }
+                streams.iter_mut().for_each(|raw| drop(raw.rest()));
+            });
+        }
+        let mut random = Random::new();
+        for round in 0..ROUNDS {
+            file.write(with);
+            server.reload_tokens().unwrap();
+            if round % 10 == 0 {
+                let before = let_in.load(Ordering::SeqCst);
+                eventually("somebody is let in", || {
+                    let_in.load(Ordering::SeqCst) > before
+                });
+            }
+            // Any moment may be the one.
+            (0..random.below(10_000)).for_each(|_| std::hint::spin_loop());
+            file.write(without);
+            server.reload_tokens().unwrap();
+            eventually(&format!("nobody is left in round {round}"), || {
+                server.hub().clients() == 1
+            });
+        }
+        drop(end);
+    });
+    server.hub().publish(Event::new("still there")).unwrap();
+    assert_eq!(kept.next().data, "still there");
+    assert_eq!(server.hub().clients(), 1);
+}
+
+/// Comes to stay; answers whether it was let in.
+fn subscribe(address: SocketAddr, streams: &mut Vec<Raw>) -> usize {
+    let mut raw = Raw::connect(address);
+    raw.send("GET /events/x?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    let is_in = raw.head().status == 200;
+    if is_in {
+        streams.push(raw);
+    }
+    if streams.len() > 20 {
+        // The next reload that takes the token away is its end.
+        streams.remove(0).rest();
+    }
+    is_in.into()
+}
+
+/// Comes to wait, and is answered at the next reload that takes the token away.
+fn poll(address: SocketAddr, _: &mut Vec<Raw>) -> usize {
+    let target = "/poll?topic=x&wait=60";
+    let answer = request(address, "GET", target, &bearer("A"), "");
+    (answer.status == 200).into()
+}
+
+#[test]
+fn the_program_reads_its_tokens_again_at_sighup() {
+    let file = TokenFile::new(FILE);
+    let arguments = ["--tokens", &file.name(), "--log", "debug"];
+    let mut serving = serve(&arguments);
+    let address = serving.address;
+    let publish = |token: &str| {
+        let fields = bearer(token);
+        request(address, "POST", "/events/sensors/1", &fields, "x").status
+    };
+    let stream_of =
+        |token: &str, target: &str| Stream::subscribe(address, &with_query(target, token));
+    let mut lines = Vec::new();
+    let mut hang_up = |serving: &Serving, part: &str| {
+        serving.process.signal("HUP");
+        lines.extend(up_to(&serving.process.err, part));
+    };
+    let mut gone = stream_of(SUBSCRIBER, "/events/chat/1");
+    let mut kept = stream_of(MASTER, "/events/chat/1");
+    assert_eq!(publish(PUBLISHER), 200);
+
+    file.write(format!(
+        "{MASTER} publish,subscribe *\n{STRANGER} publsh *\n"
+    ));
+    hang_up(&serving, "the tokens from before stay");
+    assert_eq!(publish(PUBLISHER), 200);
+
+    file.write(format!("{MASTER} publish,subscribe *\n"));
+    hang_up(&serving, "tokens known: 1; streams ended: 1");
+    assert_eq!([publish(PUBLISHER), publish(MASTER)], [401, 200]);
+    gone.read_to(": the stream was closed on request\n\n");
+    assert_eq!(gone.try_next(), None);
+    let again = get(address, &with_query("/events/chat/1", SUBSCRIBER));
+    assert_eq!(again.status, 401);
+    let said = request(address, "POST", "/events/chat/1", &bearer(MASTER), "hello");
+    assert_eq!((said.status, kept.next().data), (200, "hello".to_owned()));
+
+    // Requests that are no requests are told of in full, but not of what may be a token.
+    let malformed = format!("GET / HTTP/1.1\r\nHost: t\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
+    assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+    lines.extend(all(&serving.process.err));
+    let wrong = lines
+        .iter()
+        .find(|line| line.contains("the tokens from before stay"));
+    let wrong = wrong.unwrap();
+    assert!(
+        wrong.contains("error SIGHUP: ") && wrong.contains("line 2:"),
+        "{wrong}"
+    );
+    assert!(
+        lines.iter().any(|line| line.contains("401 to POST")),
+        "{lines:#?}"
+    );
+    for token in [PUBLISHER, SUBSCRIBER, MASTER, STRANGER, "%2BxF", "token="] {
+        let told = lines.iter().find(|line| line.contains(token));
+        assert_eq!(told, None, "{token}");
+    }
+}
+
+#[test]
+fn without_a_file_sighup_ends_the_program_as_it_always_did() {
+    let mut serving = serve(&["--publish-token", "P"]);
+    serving.process.signal("HUP");
+    assert_eq!(serving.process.exit_code(), None);
+}
+
+// ---- what is not granted does not come
+
+#[test]
+fn history_recovery_and_numbers_have_nothing_of_topics_that_are_not_granted() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let (address, hub) = (server.local_addr(), server.hub());
+    let say = |topic: &str| {
+        let topic = Topic::new(topic).unwrap();
+        hub.publish(Event::new(format!("of {topic}")).with_topic(topic.clone()))
+            .unwrap()
+    };
+    let start = say("chat/1").id.to_string();
+    for topic in [
+        "secret/1", "chat/", "chat", "news", "secret/2", "public/1", "Chat/1",
+    ] {
+        say(topic);
+    }
+    let granted = ["of chat/1", "of chat/", "of news", "of public/1"];
+    let asked = "topic=chat/*&topic=news&topic=public/*";
+    let mut streams = Vec::new();
+    for (cursor, fields) in [
+        ("&last_event_id=earliest".to_owned(), String::new()),
+        ("&last_event_id=1-0".to_owned(), String::new()),
+        (String::new(), "Last-Event-ID: 1-0\r\n".to_owned()),
+        (format!("&last_event_id={start}"), String::new()),
+    ] {
+        let case = format!("{cursor} {fields:?}");
+        let expected = &granted[usize::from(cursor.contains(&start))..];
+        let target = with_query(&format!("/events?{asked}{cursor}"), SUBSCRIBER);
+        let mut stream = Stream::open(address, &target, &fields);
+        assert_eq!(stream.next().name, "system");
+        let recovery = stream.next().data;
+        assert_eq!(
+            number_after(&recovery, "\"replayed\":"),
+            expected.len() as u64,
+            "{case}"
+        );
+        for data in expected {
+            assert_eq!(stream.next().data, *data, "{case}");
+        }
+        streams.push(stream);
+        let target = format!("/poll?{asked}{cursor}");
+        let fields = format!("{fields}{}", bearer(SUBSCRIBER));
+        let answer = request(address, "GET", &target, &fields, "");
+        let text = answer.text();
+        assert_eq!(
+            text.matches("\"data\":\"of ").count(),
+            expected.len(),
+            "{case}: {text}"
+        );
+        assert!(
+            !text.contains("secret") && !text.contains("of chat\""),
+            "{case}: {text}"
+        );
+    }
+    // Live, too.
+    for topic in ["secret/1", "chat", "news/1", "news"] {
+        say(topic);
+    }
+    for mut stream in streams {
+        assert_eq!(stream.next().data, "of news");
+    }
+}
+
+#[test]
+fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
+    // That whoever may subscribe may take any name is documented; what was said before is not theirs.
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let address = server.local_addr();
+    let to_me = |data: &str| {
+        let answer = request(address, "POST", "/clients/me", &bearer(MASTER), data);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let target = with_query("/events/chat/1?client_id=me", SUBSCRIBER);
+    let mut mine = Stream::subscribe(address, &target);
+    to_me("private");
+    assert_eq!(mine.next().data, "private");
+    // Nobody who may not subscribe takes it.
+    let refused = get(address, "/events/chat/1?client_id=me");
+    assert_eq!((refused.status, server.hub().clients()), (401, 1));
+    let taken = "/events/public/1?client_id=me&last_event_id=earliest";
+    let mut theirs = Stream::subscribe(address, taken);
+    assert_eq!(theirs.next().name, "recovery");
+    mine.read_to(": another stream came under the same client id\n\n");
+    to_me("for who is here now");
+    assert_eq!(theirs.next().data, "for who is here now");
+}
+
+// ---- a body that is not wanted
+
+const MIB: usize = 1 << 20;
+
+/// The head of a publisher who announces a body.
+fn announcing(fields: &str) -> String {
+    format!("POST /events/news HTTP/1.1\r\nHost: t\r\n{fields}\r\n")
+}
+
+#[test]
+fn who_may_not_publish_is_told_before_the_body_has_come() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let length = format!("Content-Length: {MIB}\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let expect = "Expect: 100-continue\r\n";
+    let (wrong, not_granted) = (bearer(STRANGER), bearer(SUBSCRIBER));
+    for (fields, status) in [
+        (format!("{length}{expect}"), 401),
+        (format!("{length}{expect}{wrong}"), 401),
+        (format!("{length}{expect}{not_granted}"), 403),
+        (format!("{chunked}{expect}"), 401),
+        (length.clone(), 401),
+        (format!("{length}{wrong}"), 401),
+        (chunked.to_owned(), 401),
+        (format!("{length}Origin: http://elsewhere.test\r\n"), 403),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        // The first bytes of the body, and no more until the answer is there.
+        let beginning = if fields.contains("Expect") {
+            ""
+        } else {
+            "8\r\n"
+        };
+        raw.send(announcing(&fields)).send(beginning);
+        let answer = raw.answer();
+        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
+        assert_eq!(answer.field("connection"), Some("close"), "{fields:?}");
+        assert!(raw.is_closed(), "{fields:?}");
+    }
+    assert_eq!(server.hub().stats().events, 0);
+}
+
+#[test]
+fn the_answer_reaches_one_who_sends_all_of_the_body_before_reading() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let length = format!("Content-Length: {MIB}\r\n");
+    for round in 0..20 {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(announcing(&length));
+        // Best effort: it may be told, and cut off, in the middle.
+        let body = vec![b'x'; MIB];
+        let pieces = body.chunks(16 * 1024 + round);
+        let _ = pieces
+            .map(|piece| raw.socket.write_all(piece))
+            .find(Result::is_err);
+        assert_eq!(raw.answer().status, 401, "round {round}");
+    }
+    // What follows the head is no request of its own: it is the body that was not read.
+    let smuggled = "POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nAuthorization: Bearer Master_c0ffee\r\n\r\nx";
+    let mut raw = Raw::connect(server.local_addr());
+    let length = format!("Content-Length: {}\r\n", smuggled.len());
+    raw.send(announcing(&length)).send(smuggled);
+    assert_eq!(raw.answer().status, 401);
+    assert!(raw.is_closed());
+    assert_eq!(server.hub().stats().events, 0);
+}
+
+#[test]
+fn who_may_publish_is_asked_for_the_body_and_asked_again_when_it_has_come() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let publish = |raw: &mut Raw| {
+        let fields = format!(
+            "Content-Length: 5\r\nExpect: 100-continue\r\n{}",
+            bearer(PUBLISHER)
+        );
+        raw.send(announcing(&fields));
+        let go_on = raw.head();
+        assert_eq!(go_on.status, 100, "{go_on:?}");
+    };
+    let mut raw = Raw::connect(server.local_addr());
+    publish(&mut raw);
+    assert_eq!(raw.send("hello").answer().status, 200);
+    // Revoked while the body is on its way.
+    publish(&mut raw);
+    file.write(format!("{MASTER} publish *\n"));
+    server.reload_tokens().unwrap();
+    assert_eq!(raw.send("hello").answer().status, 401);
+    assert_eq!(server.hub().stats().events, 1);
+}
+
+#[test]
+fn a_request_without_a_body_that_is_refused_leaves_the_connection_open() {
+    let file = TokenFile::new(FILE);
+    let server = server(file.config());
+    let mut raw = Raw::connect(server.local_addr());
+    for (target, status) in [("/events/chat/1", 401), ("/stats", 401), ("/health", 200)] {
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        assert_eq!(raw.answer().status, status, "{target}");
+    }
+    raw.send("POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(raw.answer().status, 401);
+    raw.send("HEAD /events/chat/1 HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(raw.head().status, 401);
+    raw.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(raw.answer().status, 200);
+}
+
+// ---- a hook
+
+/// A server with a guard, and routes of its own that ask for what they do.
+fn guarded(bind: &str, config: Config) -> Running {
+    let bound = Server::bind(bind, config).unwrap();
+    let hub = bound.hub().clone();
+    let patterns = |text: &str| [Pattern::new(text).unwrap()].into_iter().collect();
+    let bound = bound.guard(
+        move |request, _| match request.field("x-verdict").ok().flatten() {
+            Some("allow") => Verdict::Allow,
+            Some("refuse") => Verdict::Refuse(Response::error(418, "no tea").with("X-Tea", "no")),
+            Some("panic") => panic!("a guard that panics, for a test"),
+            Some("narrow to nothing") => Verdict::Narrow(tiny_sse::Patterns::default()),
+            Some(narrow) => Verdict::Narrow(patterns(narrow)),
+            None => Verdict::AsConfigured,
+        },
+    );
+    let running = bound.spawn_with(move |request, api| {
+        let bell = Topic::new("own/bell").unwrap();
+        let all = [Pattern::all()].into_iter().collect();
+        let action = match request.path() {
+            "/ring" => Action::Publish(Some(&bell)),
+            "/to-all" => Action::Publish(None),
+            "/read-all" => Action::Subscribe(&all),
+            "/client" => Action::Client("me"),
+            "/stream" => return api.stream_of(&request, patterns("own/*")),
+            "/preflight" => return api.preflight(&request, "POST, OPTIONS"),
+            "/shared" => return api.share(&request, Response::text(200, "x")),
+            _ => return api.answer(request),
+        };
+        match api.permit(&request, &action) {
+            Ok(()) if request.path() == "/ring" => {
+                hub.publish(Event::new("ding").with_topic(bell)).unwrap();
+                Response::new(204)
+            }
+            Ok(()) => Response::new(204),
+            Err(refusal) => refusal,
+        }
+    });
+    running.unwrap()
+}
+
+#[test]
+fn a_guard_allows_narrows_and_refuses_and_otherwise_the_tokens_decide() {
+    let server = guarded(
+        "0.0.0.0:0",
+        Config {
+            publish_token: token("P"),
+            subscribe_token: token("S"),
+            ..config()
+        },
+    );
+    let address = ([127, 0, 0, 1], server.local_addr().port()).into();
+    let asked = [
+        ("POST", "/events"),
+        ("POST", "/events/a/1"),
+        ("DELETE", "/clients/nobody"),
+        ("GET", "/events/b/1"),
+        ("GET", "/poll?topic=b/1"),
+        ("GET", "/stats"),
+        ("GET", "/stats?clients=1"),
+        ("POST", "/ring"),
+        ("POST", "/to-all"),
+        ("GET", "/read-all"),
+        ("POST", "/client"),
+        ("GET", "/stream"),
+    ];
+    #[rustfmt::skip]
+    let rows: [(&str, [u16; 12]); 9] = [
+        ("", [401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401]),
+        ("Authorization: Bearer P\r\n", [200, 200, 404, 403, 403, 403, 200, 204, 204, 403, 204, 403]),
+        ("Authorization: Bearer S\r\n", [403, 403, 403, 200, 200, 200, 403, 403, 403, 204, 403, 200]),
+        ("X-Verdict: allow\r\n", [200, 200, 404, 200, 200, 200, 200, 204, 204, 204, 204, 200]),
+        ("X-Verdict: refuse\r\nAuthorization: Bearer P\r\n", [418; 12]),
+        ("X-Verdict: a/*\r\n", [403, 200, 403, 200, 200, 403, 403, 403, 403, 403, 403, 200]),
+        ("X-Verdict: own/bell\r\n", [403, 403, 403, 200, 200, 403, 403, 204, 403, 403, 403, 200]),
+        ("X-Verdict: *\r\n", [200, 200, 404, 200, 200, 200, 200, 204, 204, 204, 204, 200]),
+        ("X-Verdict: narrow to nothing\r\nAuthorization: Bearer P\r\n", [403, 403, 403, 200, 200, 403, 403, 403, 403, 403, 403, 200]),
+    ];
+    for (fields, expected) in rows {
+        for ((method, target), status) in asked.iter().zip(expected) {
+            let answer = request(address, method, target, fields, "x");
+            assert_eq!(
+                answer.status, status,
+                "{fields:?} {method} {target}: {answer:?}"
+            );
+            // Whoever says no, a page may read it; of one's own answers one decides oneself.
+            let origins = answer
+                .head
+                .matches("Access-Control-Allow-Origin: *")
+                .count();
+            let expected = usize::from(status != 204);
+            assert_eq!(
+                origins, expected,
+                "{fields:?} {method} {target}: {answer:?}"
+            );
+            assert_eq!(answer.field("x-tea"), (status == 418).then_some("no"));
+        }
+    }
+    // A token in the query is for the streams, of one's own route, too.
+    assert_eq!(get(address, "/stream?token=S").status, 200);
+    assert_eq!(get(address, "/read-all?token=S").status, 401);
+    assert_eq!(post(address, "/ring?token=P", "").status, 401);
+}
+
+#[test]
+fn who_is_narrowed_gets_these_topics_and_no_others() {
+    let server = guarded("127.0.0.1:0", config());
+    let (address, hub) = (server.local_addr(), server.hub());
+    let say = |topic: &str| {
+        let topic = Topic::new(topic).unwrap();
+        hub.publish(Event::new(topic.as_str()).with_topic(topic.clone()))
+            .unwrap();
+    };
+    ["secret/1", "mine/1"].into_iter().for_each(say);
+    let verdict = "X-Verdict: mine/*\r\n";
+    for target in ["/events/*", "/events/secret/1", "/events", "/stream"] {
+        let target = format!("{target}?last_event_id=earliest");
+        let mut stream = Stream::open(address, &target, verdict);
+        assert_eq!(
+            [stream.next().name, stream.next().name],
+            ["system", "recovery"]
+        );
+        assert_eq!(stream.next().data, "mine/1", "{target}");
+        let topics = get(address, "/stats?clients=1");
+        assert!(
+            topics.text().contains("\"topics\":[\"mine/*\"]"),
+            "{topics:?}"
+        );
+    }
+    let answer = request(
+        address,
+        "GET",
+        "/poll?topic=*&last_event_id=earliest",
+        verdict,
+        "",
+    );
+    assert!(
+        answer.text().contains("mine/1") && !answer.text().contains("secret"),
+        "{answer:?}"
+    );
+    // Nobody asks for them again: they are the hook's, and a reload is about tokens.
+    let mut stream = Stream::open(address, "/events/secret/1", verdict);
+    stream.next();
+    server.reload_tokens().unwrap();
+    ["secret/2", "mine/2"].into_iter().for_each(say);
+    assert_eq!(stream.next().data, "mine/2");
+}
+
+#[test]
+fn a_guard_that_panics_is_a_500_and_nothing_is_published() {
+    let server = guarded("127.0.0.1:0", config());
+    let address = server.local_addr();
+    let verdict = "X-Verdict: panic\r\n";
+    for (method, target) in [
+        ("POST", "/events"),
+        ("POST", "/ring"),
+        ("GET", "/events/a"),
+        ("GET", "/poll"),
+        ("GET", "/stats"),
+        ("DELETE", "/clients/me"),
+    ] {
+        for body in ["", "x"] {
+            let answer = request(address, method, target, verdict, body);
+            assert_eq!(answer.status, 500, "{method} {target}: {answer:?}");
+            assert_eq!(answer.field("connection"), Some("close"));
+        }
+    }
+    assert_eq!(
+        (server.hub().stats().events, server.hub().clients()),
+        (0, 0)
+    );
+    assert_eq!(post(address, "/events", "x").status, 200);
+}
+
+// ---- the six uses
+
+#[test]
+fn the_six_uses_ask_for_the_topics_that_they_publish_to_and_show() {
+    let file = TokenFile::new(
+        "CHAT publish,subscribe demo/chat/*\n\
+         UPLOAD publish demo/process/*\n\
+         ALERT publish,subscribe demo/notifications\n\
+         ALL publish,subscribe *\n",
+    );
+    let serving = serve(&["demo", "--tokens", &file.name()]);
+    let message = r#"{"user":"u","text":"t"}"#;
+    #[rustfmt::skip]
+    let rows: [(&str, &str, &str, [u16; 5]); 14] = [
+        // Without a token, and with each.
+        ("POST", "/api/chat/room/1/messages", message, [401, 200, 403, 403, 200]),
+        ("POST", "/api/notifications", message, [401, 403, 403, 200, 200]),
+        ("POST", "/api/process", "file", [401, 403, 200, 403, 200]),
+        // To have it told to one client alone is to speak to that client.
+        ("POST", "/api/process?client_id=nobody", "file", [401, 403, 403, 403, 404]),
+        ("POST", "/events/demo/chat/1", "x", [401, 200, 403, 403, 200]),
+        ("GET", "/api/chat/room/1", "", [401, 200, 403, 403, 200]),
+        ("HEAD", "/api/chat/room/1", "", [401, 200, 403, 403, 200]),
+        ("GET", "/api/notifications", "", [401, 403, 403, 200, 200]),
+        ("GET", "/api/feed/live", "", [401, 403, 403, 403, 200]),
+        ("GET", "/api/metrics", "", [401, 403, 403, 403, 200]),
+        ("GET", "/api/stocks/stream", "", [401, 403, 403, 403, 200]),
+        ("GET", "/api/process/0123456789abcdef", "", [401, 403, 403, 403, 200]),
+        ("GET", "/stats", "", [401, 403, 403, 403, 200]),
+        ("OPTIONS", "/api/notifications", "", [204; 5]),
+    ];
+    for (method, target, body, expected) in rows {
+        let tokens = ["", "CHAT", "UPLOAD", "ALERT", "ALL"];
+        for (token, status) in tokens.into_iter().zip(expected) {
+            let fields = if token.is_empty() {
+                String::new()
+            } else {
+                bearer(token)
+            };
+            let answer = request(serving.address, method, target, &fields, body);
+            assert_eq!(
+                answer.status, status,
+                "{method} {target} {token}: {answer:?}"
+            );
+        }
+    }
+    // What is shown may be asked for in the query, what is done may not.
+    assert_eq!(get(serving.address, "/api/feed/live?token=ALL").status, 200);
+    let posted = post(serving.address, "/api/notifications?token=ALL", message);
+    assert_eq!(posted.status, 401);
+}

@@ -1,0 +1,496 @@
+//! Pages of other sites: what their browsers say of them, what they may, and what they may read.
+
+use std::net::SocketAddr;
+
+use tiny_sse::{Config, Origin, Server};
+
+use crate::kit::{Answer, Raw, Stream, config, server};
+use crate::program::serve;
+
+/// A request as a browser would send it: `Host` is among the fields.
+#[track_caller]
+fn ask(address: SocketAddr, method: &str, target: &str, fields: &str, body: &str) -> Answer {
+    let mut raw = Raw::connect(address);
+    let length = body.len();
+    raw.send(format!(
+        "{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\nConnection: close\r\n{fields}\r\n{body}"
+    ));
+    if method == "HEAD" {
+        raw.head()
+    } else {
+        raw.answer()
+    }
+}
+
+fn with_token(origins: &[&str]) -> Config {
+    let token = || Some("TOKEN".parse().expect("a token"));
+    Config {
+        publish_token: token(),
+        subscribe_token: token(),
+        ..with_origins(origins)
+    }
+}
+
+fn with_origins(origins: &[&str]) -> Config {
+    let origins = origins.iter().map(|origin| origin.parse().unwrap());
+    Config {
+        cors_origins: origins.collect::<Vec<Origin>>(),
+        ..config()
+    }
+}
+
+const BEARER: &str = "Authorization: Bearer TOKEN\r\n";
+const COOKIE: &str = "Cookie: tiny_sse_token=TOKEN\r\n";
+
+// ---- who may do more than read
+
+/// `Host`, the other fields, and the status of what publishes or tells of clients: without tokens on
+/// this machine, and with the right token.
+#[rustfmt::skip]
+const SENDERS: &[(&str, &str, u16, u16)] = &[
+    // No page.
+    ("localhost:8080", "", 200, 200),
+    ("127.0.0.1", "", 200, 200),
+    ("box.example.org", "", 200, 200),
+    ("", "", 200, 200),
+    // A page of this server.
+    ("localhost:8080", "Origin: http://localhost:8080\r\n", 200, 200),
+    ("LocalHost:8080", "Origin: http://localhost:8080\r\n", 200, 200),
+    ("localhost:8080", "Origin: https://localhost:8080\r\n", 200, 200),
+    ("127.0.0.1:8080", "Origin: http://127.0.0.1:8080\r\n", 200, 200),
+    ("[::1]:8080", "Origin: http://[::1]:8080\r\n", 200, 200),
+    ("[::1]", "Origin: http://[::1]\r\n", 200, 200),
+    ("app.localhost:1", "Origin: http://app.localhost:1\r\n", 200, 200),
+    ("localhost:8080", "Sec-Fetch-Site: same-origin\r\n", 200, 200),
+    ("localhost:8080", "Sec-Fetch-Site: none\r\n", 200, 200),
+    // Behind a proxy that changes Host, the browser knows.
+    ("localhost:8080", "Origin: https://example.org\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
+    // A page of another site, of another port, of none.
+    ("localhost:8080", "Origin: http://evil.test\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://localhost:3000\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://localhost\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://127.0.0.1:8080\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://localhost:8080.evil.test\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://evil.test/http://localhost:8080\r\n", 403, 403),
+    ("localhost:8080", "Origin: null\r\n", 403, 403),
+    ("null", "Origin: null\r\n", 403, 403),
+    ("localhost:8080", "Origin: localhost:8080\r\n", 403, 403),
+    ("localhost:8080", "Origin: *\r\n", 403, 403),
+    ("localhost:8080", "Origin:\r\n", 403, 403),
+    ("localhost:8080", "Origin: null\r\nSec-Fetch-Site: same-origin\r\n", 403, 403),
+    ("localhost:8080", "Sec-Fetch-Site: cross-site\r\n", 403, 403),
+    ("localhost:8080", "Sec-Fetch-Site: same-site\r\n", 403, 403),
+    ("localhost:8080", "Sec-Fetch-Site: something-new\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://evil.test\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
+    // http://localhost:8080 is another site to https://localhost:8080: the browser knows, again.
+    ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
+    ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: same-site\r\n", 403, 403),
+    // A page of this server by a name that somebody else has made to lead here. A token it has not.
+    ("evil.test", "Origin: http://evil.test\r\n", 403, 200),
+    ("evil.test:8080", "Origin: http://evil.test:8080\r\n", 403, 200),
+    ("evil.test", "Origin: https://evil.test\r\nSec-Fetch-Site: same-origin\r\n", 403, 200),
+    ("localhost.evil.test", "Origin: http://localhost.evil.test\r\n", 403, 200),
+    ("127.0.0.1.evil.test", "Origin: http://127.0.0.1.evil.test\r\n", 403, 200),
+    ("10.0.0.1:8080", "Origin: http://10.0.0.1:8080\r\n", 403, 200),
+    ("[::2]:8080", "Origin: http://[::2]:8080\r\n", 403, 200),
+    ("0.0.0.0:8080", "Origin: http://0.0.0.0:8080\r\n", 403, 200),
+    ("", "Origin: http://\r\n", 403, 200),
+    // What two readers could read differently.
+    ("localhost:8080", "Origin: http://localhost:8080\r\nOrigin: http://localhost:8080\r\n", 400, 400),
+    ("localhost:8080", "Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n", 400, 400),
+];
+
+#[test]
+fn a_page_of_another_site_may_read_and_nothing_more_token_or_not() {
+    let (without, with) = (server(config()), server(with_token(&[])));
+    for (host, fields, status, status_with_token) in SENDERS {
+        for (address, token, status) in [
+            (without.local_addr(), "", *status),
+            (with.local_addr(), BEARER, *status_with_token),
+        ] {
+            let fields = format!("Host: {host}\r\n{fields}{token}");
+            for (method, target, done) in [
+                ("POST", "/events", 200),
+                ("POST", "/events/a", 200),
+                ("POST", "/broadcast", 200),
+                ("POST", "/send?topic=a", 200),
+                ("POST", "/clients/nobody", 404),
+                ("DELETE", "/clients/nobody", 404),
+                ("GET", "/stats?clients=1", 200),
+                ("HEAD", "/stats?clients=1", 200),
+            ] {
+                let expected = if status == 200 { done } else { status };
+                for body in ["", "{}"] {
+                    // Objects, where they must be.
+                    let body = if target.starts_with("/broadcast") || target.starts_with("/send") {
+                        "{}"
+                    } else {
+                        body
+                    };
+                    let answer = ask(address, method, target, &fields, body);
+                    assert_eq!(
+                        answer.status, expected,
+                        "{method} {target} {fields:?}: {answer:?}"
+                    );
+                }
+            }
+            for (method, target) in [
+                ("GET", "/events/a"),
+                ("HEAD", "/events/a"),
+                ("GET", "/poll?topic=*"),
+                ("GET", "/stats"),
+                ("GET", "/metrics"),
+                ("GET", "/health"),
+            ] {
+                let answer = ask(address, method, target, &fields, "");
+                let is_asked = !target.contains("health");
+                let expected = if status == 400 && is_asked { 400 } else { 200 };
+                assert_eq!(
+                    answer.status, expected,
+                    "{method} {target} {fields:?}: {answer:?}"
+                );
+                let shared = answer.field("access-control-allow-origin");
+                assert_eq!(shared, Some("*"), "{method} {target} {fields:?}");
+            }
+        }
+    }
+    // All that was published was by those who may: each of them four times, with two bodies.
+    let count = |statuses: Vec<u16>| 8 * statuses.iter().filter(|&&s| s == 200).count() as u64;
+    let statuses = SENDERS.iter().map(|&(_, _, without, _)| without);
+    assert_eq!(without.hub().stats().events, count(statuses.collect()));
+    let statuses = SENDERS.iter().map(|&(_, _, _, with)| with);
+    assert_eq!(with.hub().stats().events, count(statuses.collect()));
+}
+
+#[test]
+fn who_is_refused_is_told_what_and_what_would_let_it() {
+    let server = server(config());
+    for (fields, parts) in [
+        (
+            "Host: localhost:8080\r\nOrigin: http://evil.test\r\n",
+            &[
+                "http://evil.test",
+                "publish to \\\"news\\\"",
+                "--cors-origin http://evil.test",
+            ][..],
+        ),
+        (
+            "Host: localhost:8080\r\nOrigin: null\r\n",
+            &["without an origin", "publish to \\\"news\\\""],
+        ),
+        (
+            "Host: localhost:8080\r\nSec-Fetch-Site: cross-site\r\n",
+            &["of another site", "publish to \\\"news\\\""],
+        ),
+        (
+            "Host: evil.test:80\r\nOrigin: http://evil.test:80\r\n",
+            &[
+                "evil.test:80",
+                "publish to \\\"news\\\"",
+                "--publish-token",
+                "--open",
+            ],
+        ),
+    ] {
+        let answer = ask(server.local_addr(), "POST", "/events/news", fields, "x");
+        assert_eq!(answer.status, 403, "{answer:?}");
+        for part in parts {
+            assert!(answer.text().contains(part), "no {part} in {answer:?}");
+        }
+        // It is a page that is to read this.
+        assert_eq!(answer.field("access-control-allow-origin"), Some("*"));
+        assert_eq!(answer.field("www-authenticate"), None);
+    }
+}
+
+#[test]
+fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
+    let own = "Host: sse.test\r\nOrigin: https://sse.test\r\n";
+    let listed = "Host: sse.test\r\nOrigin: https://app.test\r\n";
+    let foreign = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
+    let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
+    let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
+    let nobody = "Host: sse.test\r\nOrigin: null\r\n";
+    let star = "Host: sse.test\r\nOrigin: *\r\n";
+    let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
+    let lists: [&[&str]; 4] = [
+        &[],
+        &["https://app.test"],
+        &["*"],
+        &["*", "https://app.test"],
+    ];
+    #[rustfmt::skip]
+    let rows = [
+        // To read, with each of the lists; to publish.
+        ("Host: sse.test\r\n", [200, 200, 200, 200], [200, 200, 200, 200]),
+        (own, [200, 200, 200, 200], [200, 200, 200, 200]),
+        (listed, [401, 200, 401, 200], [403, 200, 401, 200]),
+        (foreign, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (image, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (star, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),
+    ];
+    for (place, list) in lists.iter().enumerate() {
+        let server = server(with_token(list));
+        for (fields, to_read, to_publish) in &rows {
+            let fields = format!("{fields}{COOKIE}");
+            for target in ["/events/a", "/poll", "/stats", "/metrics"] {
+                let answer = ask(server.local_addr(), "GET", target, &fields, "");
+                assert_eq!(
+                    answer.status, to_read[place],
+                    "{list:?} {target} {fields:?}"
+                );
+            }
+            let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
+            assert_eq!(
+                answer.status, to_publish[place],
+                "{list:?} {fields:?}: {answer:?}"
+            );
+        }
+    }
+}
+
+// ---- what they may read
+
+/// The fields that tell a browser whether its page may read an answer.
+fn shared(answer: &Answer) -> (Option<&str>, Option<&str>, bool) {
+    let origins = answer.head.matches("Access-Control-Allow-Origin").count();
+    assert!(origins < 2, "{answer:?}");
+    (
+        answer.field("access-control-allow-origin"),
+        answer.field("access-control-allow-credentials"),
+        answer.head.contains("\nVary: Origin"),
+    )
+}
+
+/// An answer of each kind, by who makes it, to one who may publish or not.
+fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u16, Answer)> {
+    let unless_foreign = |status| if may { status } else { 403 };
+    let with_token = format!("{fields}{BEARER}");
+    let raw = |bytes: String| {
+        let mut raw = Raw::connect(address);
+        raw.send(bytes);
+        raw.answer()
+    };
+    let ask_as =
+        |fields: &str, method: &str, target: &str| ask(address, method, target, fields, "x");
+    let large = (2 << 20).to_string();
+    vec![
+        (
+            "a stream",
+            200,
+            ask(address, "GET", "/events/a?token=TOKEN", fields, ""),
+        ),
+        (
+            "its head",
+            200,
+            ask(address, "HEAD", "/events/a?token=TOKEN", fields, ""),
+        ),
+        ("a poll", 200, ask(address, "GET", "/poll", &with_token, "")),
+        (
+            "a 401 of a stream",
+            401,
+            ask(address, "GET", "/events/a", fields, ""),
+        ),
+        (
+            "a 401 of a poll",
+            401,
+            ask(address, "GET", "/poll", fields, ""),
+        ),
+        (
+            "numbers",
+            200,
+            ask(address, "GET", "/stats", &with_token, ""),
+        ),
+        (
+            "a script",
+            200,
+            ask(address, "GET", "/sse-client.js", fields, ""),
+        ),
+        ("the index", 200, ask(address, "GET", "/", fields, "")),
+        ("a 404", 404, ask(address, "GET", "/nowhere", fields, "")),
+        ("a 405", 405, ask_as(fields, "PUT", "/events")),
+        ("a 501", 501, ask_as(fields, "BREW", "/events")),
+        (
+            "a 400 of an endpoint",
+            400,
+            ask(address, "GET", "/poll?wait=x", &with_token, ""),
+        ),
+        (
+            "a preflight",
+            204,
+            ask(address, "OPTIONS", "/events/a", fields, ""),
+        ),
+        (
+            "a 413 of a length",
+            413,
+            raw(format!(
+                "POST /events HTTP/1.1\r\nContent-Length: {large}\r\n{with_token}\r\n"
+            )),
+        ),
+        (
+            "a 413 of a length beyond numbers",
+            413,
+            raw(format!(
+                "POST /events HTTP/1.1\r\nContent-Length: {large}{large}{large}{large}\r\n{with_token}\r\n"
+            )),
+        ),
+        (
+            "a 413 of chunks",
+            unless_foreign(413),
+            raw(format!(
+                "POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{with_token}\r\nFFFFFF\r\n"
+            )),
+        ),
+        (
+            "a 400 of chunks",
+            unless_foreign(400),
+            raw(format!(
+                "POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{with_token}\r\nx\r\n"
+            )),
+        ),
+    ]
+}
+
+#[test]
+fn pages_of_all_origins_may_read_unless_there_is_a_list() {
+    for list in [&[][..], &["*"]] {
+        let server = server(with_token(list));
+        for fields in [
+            "Host: sse.test\r\n",
+            "Host: sse.test\r\nOrigin: https://app.test\r\n",
+            "Host: sse.test\r\nOrigin: null\r\n",
+        ] {
+            let may = !list.is_empty() || !fields.contains("Origin");
+            for (name, status, answer) in answers(server.local_addr(), fields, may) {
+                let case = format!("{name}, {list:?}, {fields:?}: {answer:?}");
+                assert_eq!(answer.status, status, "{case}");
+                assert_eq!(shared(&answer), (Some("*"), None, false), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
+    let alone = ["https://app.test", "http://localhost:3000"];
+    let among_all = ["*", "https://app.test", "http://localhost:3000"];
+    for list in [&alone[..], &among_all] {
+        let server = server(with_token(list));
+        let others = if list == alone { None } else { Some("*") };
+        for (origin, is_listed) in [
+            (Some("https://app.test"), true),
+            (Some("http://localhost:3000"), true),
+            (Some("http://app.test"), false),
+            (Some("https://app.test:444"), false),
+            (Some("https://app.test.evil.test"), false),
+            (Some("https://xapp.test"), false),
+            (Some("HTTPS://APP.TEST"), false),
+            (Some("null"), false),
+            (Some("https://sse.test"), false),
+            (None, false),
+        ] {
+            let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
+            let fields = format!("Host: sse.test\r\n{field}");
+            let is_own = [None, Some("https://sse.test")].contains(&origin);
+            let may = is_listed || is_own || others.is_some();
+            for (name, status, answer) in answers(server.local_addr(), &fields, may) {
+                let case = format!("{name}, {list:?}, {origin:?}: {answer:?}");
+                let credentials = is_listed.then_some("true");
+                let readable = if is_listed { origin } else { others };
+                assert_eq!(answer.status, status, "{case}");
+                assert_eq!(shared(&answer), (readable, credentials, true), "{case}");
+            }
+            let fields = format!("{fields}{BEARER}");
+            let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
+            assert_eq!(
+                answer.status,
+                if may { 200 } else { 403 },
+                "{list:?} {origin:?}"
+            );
+            assert_eq!(shared(&answer).0, if is_listed { origin } else { others });
+        }
+    }
+}
+
+#[test]
+fn a_listed_page_publishes_where_there_are_no_tokens_only_if_it_comes_to_this_machine() {
+    let server = server(with_origins(&["http://localhost:3000"]));
+    for (host, status) in [("localhost:8080", 200), ("evil.test:8080", 403)] {
+        let fields = format!("Host: {host}\r\nOrigin: http://localhost:3000\r\n");
+        let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_preflight_says_the_same_to_all_and_needs_no_token() {
+    let server = server(with_token(&["https://app.test"]));
+    for (target, methods) in [
+        ("/events/a", "GET, HEAD, POST, OPTIONS"),
+        ("/clients/a", "POST, DELETE, OPTIONS"),
+        ("/poll", "GET, HEAD, OPTIONS"),
+    ] {
+        for (origin, echo) in [
+            ("https://app.test", Some("https://app.test")),
+            ("https://evil.test", None),
+        ] {
+            let fields = format!(
+                "Host: sse.test\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
+                 Access-Control-Request-Headers: authorization\r\n"
+            );
+            let answer = ask(server.local_addr(), "OPTIONS", target, &fields, "");
+            let field = |name| answer.field(name);
+            assert_eq!(answer.status, 204, "{answer:?}");
+            assert_eq!(field("access-control-allow-origin"), echo, "{answer:?}");
+            assert_eq!(field("access-control-allow-methods"), Some(methods));
+            let headers = "Authorization, Cache-Control, Content-Type, Last-Event-ID";
+            assert_eq!(field("access-control-allow-headers"), Some(headers));
+            assert_eq!(field("access-control-max-age"), Some("86400"));
+        }
+    }
+}
+
+#[test]
+fn the_program_takes_origins_as_people_write_them() {
+    let program = serve(&[
+        "--cors-origin",
+        "HTTPS://App.Test:443",
+        "--cors-origin=http://[::1]:3000",
+    ]);
+    for (origin, status) in [
+        ("https://app.test", 200),
+        ("http://[::1]:3000", 200),
+        ("https://app.test:443", 403),
+        ("http://app.test", 403),
+    ] {
+        let fields = format!("Host: localhost\r\nOrigin: {origin}\r\n");
+        let answer = ask(program.address, "POST", "/events", &fields, "x");
+        assert_eq!(answer.status, status, "{origin}: {answer:?}");
+        let echo = (status == 200).then_some(origin);
+        assert_eq!(answer.field("access-control-allow-origin"), echo);
+    }
+}
+
+#[test]
+fn a_server_that_others_reach_goes_by_the_same_rules() {
+    let bound = Server::bind("0.0.0.0:0", with_token(&[])).unwrap();
+    let server = bound.spawn().unwrap();
+    let address = ([127, 0, 0, 1], server.local_addr().port()).into();
+    for (fields, status) in [
+        ("Host: sse.test\r\n", 200),
+        ("Host: sse.test\r\nOrigin: http://sse.test\r\n", 200),
+        ("Host: sse.test\r\nOrigin: http://evil.test\r\n", 403),
+        ("Host: sse.test\r\nOrigin: null\r\n", 403),
+    ] {
+        let fields = format!("{fields}{BEARER}");
+        let answer = ask(address, "POST", "/events", &fields, "x");
+        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
+    }
+    // A stream by a token in the URL, as a page of any site may have it, reads and is left alone.
+    let fields = "Origin: http://evil.test\r\n";
+    let mut stream = Stream::open(address, "/events/a?token=TOKEN", fields);
+    assert_eq!(stream.next().name, "system");
+}
