@@ -22,6 +22,7 @@ mod metrics;
 mod order;
 mod poll;
 mod resume;
+mod siege;
 mod slow;
 mod storms;
 mod tidy;
