@@ -103,8 +103,8 @@ impl Reception {
         self.table().closing
     }
 
-    /// Gives a connection a place, and leaves it for a clerk. Waits for nobody's good will: only, and
-    /// not for long, for threads of this server that are about to end.
+    /// Gives a connection a place, and leaves it for a clerk. Waits for no peer: only, and not for long,
+    /// for threads of this server that are about to run.
     pub(super) fn enter(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
