@@ -25,6 +25,7 @@ mod origins;
 mod poll;
 mod refusals;
 mod resume;
+mod siege;
 mod slow;
 mod storms;
 mod tidy;
