@@ -310,6 +310,12 @@ fn head(
     fields: Vec<Field>,
     limits: &Config,
 ) -> Result<RequestHead, Refusal> {
+    // SPEC: RFC 9110, 9.3.6: a 2xx to CONNECT opens a tunnel, and what goes through it no proxy
+    // looks at. A handler that answers every method alike would open one.
+    if bytes[start.method.clone()] == *b"CONNECT" {
+        let why = "CONNECT asks for a tunnel, and there is none here";
+        return Err(Refusal::Target(why.into()));
+    }
     let (path, query) = target::parse(&bytes[start.target.clone()])?;
     let mut head = RequestHead {
         bytes: bytes.into(),

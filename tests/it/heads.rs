@@ -60,6 +60,7 @@ const REQUESTS: &[Row] = &[
     (b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, Open, "RFC 9110, 9.1: known, and not here"),
     (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, Open, "RFC 9110, 9.3.8"),
     (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405, Open, "RFC 9110, 9.1"),
+    (b"CONNECT /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400, Closed, "RFC 9110, 9.3.6: a 200 would be a tunnel"),
     // Versions.
     (b"GET /echo HTTP/1.0\r\n\r\n", 200, Closed, "RFC 9112, 9.3"),
     (b"GET /echo HTTP/1.2\r\nHost: a\r\n\r\n", 200, Open, "RFC 9110, 2.5: a later minor version"),
