@@ -1,6 +1,7 @@
 //! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
 //! bytes out, so that the tests are a primer of the protocol as well.
 
+mod fronts;
 mod kit;
 mod program;
 
@@ -20,6 +21,7 @@ mod lifecycle;
 mod metrics;
 mod order;
 mod poll;
+mod proxies;
 mod resume;
 mod slow;
 mod storms;
