@@ -24,5 +24,6 @@ mod poll;
 mod proxies;
 mod resume;
 mod slow;
+mod smuggling;
 mod storms;
 mod tidy;
