@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::report::Report;
+use crate::wire::Network;
 
 /// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
 ///
@@ -23,8 +24,18 @@ use crate::report::Report;
 pub struct Config {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
     pub max_clients: usize,
-    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving.
+    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. Who
+    /// comes when all are taken gets the place of who has waited for its request the longest.
     pub extra_connections: usize,
+    /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
+    /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
+    /// each under the address of its client. `None` counts nothing: behind a proxy that is not
+    /// trusted, or a company's one address, any number would be too few.
+    pub max_per_ip: Option<usize>,
+    /// Proxies that are believed when they say, by `Forwarded` (RFC 7239) or `X-Forwarded-For`, who
+    /// their client is. By default nobody: anybody can write anything there, and only a proxy that
+    /// adds to it what it knows makes it more than that.
+    pub trust_proxy: Vec<Network>,
     /// Bytes of a request's head; more is answered 431. What nginx and Apache take by default is alike.
     pub max_head: usize,
     /// Header fields in a request; more are answered 431.
@@ -133,6 +144,8 @@ impl Default for Config {
         Config {
             max_clients: 1000,
             extra_connections: 256,
+            max_per_ip: None,
+            trust_proxy: Vec::new(),
             max_head: 16 * KIB,
             max_fields: 100,
             max_target: 8 * KIB,
@@ -160,7 +173,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Connections of any kind at the same time; one more is answered 503 without a thread.
+    /// Connections of any kind at the same time. One more takes the place of the one that has waited
+    /// for its request the longest; if none does, it is answered 503 without a thread.
     pub fn max_connections(&self) -> usize {
         self.max_clients.saturating_add(self.extra_connections)
     }
@@ -188,6 +202,7 @@ impl Config {
         let sizes = [
             ("max-clients", self.max_clients),
             ("extra-connections", self.extra_connections),
+            ("max-per-ip", self.max_per_ip.unwrap_or(usize::MAX)),
             ("max-head", self.max_head),
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
@@ -323,6 +338,25 @@ pub(crate) const LINGER_BYTES: usize = 8 * MIB;
 /// See [`LINGER_BYTES`].
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
+/// How many who were turned away are kept at the door until they have seen their answer, each for up
+/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread.
+pub(crate) const DOORSTEP: usize = 256;
+
+/// How often it is looked whether they have gone. That they have is not urgent; 256 looks are some
+/// 0.1 ms of a processor.
+pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// How many connections that were let go in favour of others may be on their way out. Until their
+/// threads have run once more they are there beside those who came for them.
+pub(crate) const LEAVING: usize = 32;
+
+/// How long a connection that comes meanwhile waits, with all behind it, for one of them to be gone.
+/// They wait for nothing but a processor, so that it takes this long only where there is none.
+pub(crate) const LEAVING_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The pause between two lines about the same want of threads, which may turn thousands away.
+pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
@@ -341,9 +375,9 @@ pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
 pub(crate) const CLIENT_ID_BYTES: usize = 64;
 
 /// What is left to the rest of the program when the machine's limits are shared out: descriptors
-/// (the listener, a journal, what an embedder opens), threads, memory maps, bytes of address space
-/// (the allocator reserves 64 MiB for each of its arenas).
-pub(crate) const DESCRIPTORS_KEPT: usize = 32;
+/// (who is at the door or on the way out; the listener, a journal, what an embedder opens), threads,
+/// memory maps, bytes of address space (the allocator reserves 64 MiB for each of its arenas).
+pub(crate) const DESCRIPTORS_KEPT: usize = DOORSTEP + LEAVING + 32;
 /// See [`DESCRIPTORS_KEPT`].
 pub(crate) const THREADS_KEPT: usize = 64;
 /// See [`DESCRIPTORS_KEPT`].

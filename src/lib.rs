@@ -104,7 +104,9 @@ pub use config::{Config, ConfigError, Console, Overload};
 pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subscription};
 pub use report::{Level, Report};
 pub use server::{Running, Server};
-pub use wire::{Decoder, Event, EventId, Framing, Message, Pattern, Patterns, TooLarge, Topic};
+pub use wire::{
+    Decoder, Event, EventId, Framing, Message, Network, Pattern, Patterns, TooLarge, Topic,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -44,6 +44,15 @@ pub(crate) fn write_within(
     outcome
 }
 
+/// Writes what fits without waiting for anybody, and that it is the last. The socket does not block
+/// any more.
+pub(crate) fn write_at_once(mut socket: &TcpStream, bytes: &[u8]) {
+    // Best effort: a peer to whom even this does not fit, or who has gone, gets nothing.
+    let _ = socket.set_nonblocking(true);
+    let _ = socket.write(bytes);
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
 /// Whether the peer has closed its side, or the connection is broken. What the peer sent
 /// meanwhile is thrown away: after its request a client of a stream has nothing to say, and bytes
 /// left unread would hide the end behind them. The socket must not block.

@@ -57,12 +57,14 @@ fn render(stats: &Stats, clients: Option<&[Client]>) -> String {
 }
 
 fn client(client: &Client) -> String {
-    let peer = client
-        .peer
-        .map_or("null".into(), |peer| json::quoted(&peer.to_string()));
+    let quoted = |text: Option<String>| text.map_or("null".into(), |text| json::quoted(&text));
     object([
         ("client_id", json::quoted(&client.id)),
-        ("peer", peer),
+        ("peer", quoted(client.peer.map(|peer| peer.to_string()))),
+        (
+            "address",
+            quoted(client.address.map(|address| address.to_string())),
+        ),
         (
             "topics",
             array(client.patterns.iter().map(|pattern| json::quoted(pattern))),

@@ -74,6 +74,7 @@ pub(super) fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, P
         framing: request.stream_framing(),
         heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
+        address: Some(request.client()),
     })
 }
 

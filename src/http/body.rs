@@ -12,6 +12,8 @@ use crate::config::Config;
 pub(super) struct BodyDecoder {
     state: State,
     body: Vec<u8>,
+    /// What the lines of sizes have had beyond [`PLAIN_SIZE_LINE`], in all.
+    extensions: usize,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,11 @@ enum State {
 /// LIMIT: a chunk's size line. Extensions are allowed and mean nothing.
 const SIZE_LINE: usize = 256;
 
+/// What a size line may have without being counted: the digits of any size. LIMIT: what all of a body
+/// have beyond that is no more than a head may have, so that what carries a body is at most twenty
+/// times the body and a head. By lines alone it could be 260 times as much.
+const PLAIN_SIZE_LINE: usize = 16;
+
 impl BodyDecoder {
     pub(super) fn new(length: BodyLength) -> BodyDecoder {
         let state = match length {
@@ -42,6 +49,7 @@ impl BodyDecoder {
         BodyDecoder {
             state,
             body: Vec::new(),
+            extensions: 0,
         }
     }
 
@@ -94,6 +102,14 @@ impl BodyDecoder {
 
     fn end_line(&mut self, line: &[u8], limits: &Config) -> Result<(), Refusal> {
         self.check_line_limit(line.len(), limits)?;
+        if let State::Size = self.state {
+            self.extensions += line.len().saturating_sub(PLAIN_SIZE_LINE);
+            if self.extensions > limits.max_head {
+                return Err(Refusal::Chunk(
+                    "the lines of the chunks' sizes are too long",
+                ));
+            }
+        }
         self.state = match self.state {
             State::Size => match chunk_size(line)? {
                 0 => State::Trailer(0),

@@ -2,26 +2,33 @@
 //! enough or an answer takes the socket over.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
-use super::head::{Head, HeadParser, RequestHead};
+use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
-use super::{Refusal, Request, Response, Takeover, Version};
+use super::{Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{Config, READ_BYTES};
 use crate::report::Report;
-use crate::socket::{close_gently, is_timeout, write_within};
-use crate::wire::Framing;
+use crate::socket::{close_gently, is_timeout, write_at_once, write_within};
+use crate::wire::{Framing, Origin};
 
 /// What the server tells a connection about its place among the others.
 pub(super) trait Door {
     /// The connection is about to wait for a request. False: don't, the server is closing.
     fn may_wait(&self) -> bool;
-    /// A request has begun to arrive: let it finish.
-    fn is_busy(&self);
+    /// A head has begun to arrive, and the connection is about to wait for the rest.
+    fn is_arriving(&self);
+    /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
+    /// the place is another's.
+    fn is_busy(&self) -> bool;
+    /// All is said. The connection is about to wait until the peer has it.
+    fn is_lingering(&self);
+    /// A request of `client` is about to be answered. `Err` is the answer to one too many.
+    fn admit(&self, client: IpAddr) -> Result<(), Response>;
     /// Whether the server is closing, so that no answer promises another.
     fn is_closing(&self) -> bool;
 }
@@ -32,6 +39,10 @@ pub(super) struct Connection<'a, D> {
     pub(super) peer: SocketAddr,
     pub(super) config: &'a Config,
     pub(super) door: &'a D,
+    /// Who sent the request that is looked at: until its head says otherwise, the peer.
+    client: IpAddr,
+    /// It asks for a head alone, as far as it has been read.
+    head_only: bool,
     /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
     buffer: Vec<u8>,
     /// A request has ended, and the empty line that may be behind it has not come.
@@ -41,7 +52,11 @@ pub(super) struct Connection<'a, D> {
 }
 
 /// A stream that is to begin where the connection ended.
-pub(super) type Stream = (Box<dyn FnOnce(Takeover) + Send>, Takeover);
+pub(super) struct Stream {
+    pub(super) take: Box<dyn FnOnce(Takeover) + Send>,
+    pub(super) takeover: Takeover,
+    pub(super) origin: Origin,
+}
 
 /// What follows an answer.
 enum Next {
@@ -56,6 +71,20 @@ enum NoRequest {
     Over,
     /// What it sent is answered and ends the connection.
     Refused(Refusal),
+    /// It is one, and answered without being looked at further.
+    Declined(Asked, Response),
+}
+
+impl NoRequest {
+    /// Answers a request by its head alone. A body that may be on its way is not worth waiting for,
+    /// and nothing can be read behind it: then the answer is the last.
+    fn declined(head: &RequestHead, response: Response) -> NoRequest {
+        let response = match head.body {
+            BodyLength::None | BodyLength::Known(0) => response,
+            BodyLength::Known(_) | BodyLength::Chunked => response.and_close(),
+        };
+        NoRequest::Declined(Asked::by(head), response)
+    }
 }
 
 impl From<Refusal> for NoRequest {
@@ -82,6 +111,8 @@ impl<'a, D: Door> Connection<'a, D> {
             peer,
             config,
             door,
+            client: peer.ip().to_canonical(),
+            head_only: false,
             buffer: Vec::new(),
             may_skip_line: false,
             timeout: None,
@@ -91,25 +122,17 @@ impl<'a, D: Door> Connection<'a, D> {
     /// Answers requests with `handler` until the connection ends, or a stream takes its place.
     pub(super) fn serve(mut self, handler: &dyn Fn(Request) -> Response) -> Option<Stream> {
         let mut silence = self.config.head_timeout;
-        while self.door.may_wait() {
-            let request = match self.next_request(silence) {
-                Ok(request) => request,
-                Err(NoRequest::Over) => return None,
-                Err(NoRequest::Refused(refusal)) => {
-                    self.config.report.debug(format_args!(
-                        "{}: {} {refusal}",
-                        self.peer,
-                        refusal.status()
-                    ));
-                    self.answer((&refusal).into(), Asked::nothing()).ok()?;
-                    close_gently(self.socket);
-                    return None;
-                }
+        // Who has sent its next request ahead of time does not wait for one.
+        while self.has_begun() || self.door.may_wait() {
+            let (asked, response) = match self.next_request(silence) {
+                Ok(request) => (
+                    Asked::by(&request.head),
+                    guarded(handler, request, &self.config.report),
+                ),
+                Err(NoRequest::Declined(asked, response)) => (asked, response),
+                Err(NoRequest::Refused(refusal)) => return self.end(Some(refusal)),
+                Err(NoRequest::Over) => return self.end(None),
             };
-            let asked = Asked::by(&request.head);
-            let response = guarded(handler, request, &self.config.report).unwrap_or_else(|| {
-                Response::error(500, "the handler of this request failed").and_close()
-            });
             let keep_alive = asked.keep_alive && !response.is_last && !self.door.is_closing();
             // An answer that cannot be written has no reader: the connection is over.
             match self
@@ -124,7 +147,7 @@ impl<'a, D: Door> Connection<'a, D> {
             {
                 Next::Request => {}
                 Next::End => {
-                    close_gently(self.socket);
+                    self.close();
                     return None;
                 }
                 Next::Stream(stream) => return Some(stream),
@@ -135,8 +158,47 @@ impl<'a, D: Door> Connection<'a, D> {
         None
     }
 
+    /// The end of a connection whose next request has not come to be one.
+    fn end(mut self, refusal: Option<Refusal>) -> Option<Stream> {
+        // ORDER: before the answer, which is not to be cut short.
+        if !self.door.is_busy() {
+            self.make_room();
+        } else if let Some(refusal) = refusal {
+            let status = refusal.status();
+            let report = &self.config.report;
+            report.debug(format_args!("{}: {status} {refusal}", self.origin()));
+            let asked = Asked::nothing(self.head_only);
+            self.answer((&refusal).into(), asked).ok()?;
+            self.close();
+        }
+        None
+    }
+
+    /// The place is another's. Who has begun to speak is told so, if it can be done at once: the other
+    /// is waiting. Who has not may take it for the end of an idle connection.
+    fn make_room(&mut self) {
+        if self.has_begun() {
+            let why = "Too many connections: this one has waited for its request the longest";
+            let answer = Response::later(self.config, why);
+            write_at_once(self.socket, &answer.last_bytes(self.head_only));
+        }
+    }
+
+    fn close(&self) {
+        self.door.is_lingering();
+        close_gently(self.socket);
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            peer: self.peer,
+            client: self.client,
+        }
+    }
+
     /// Reads a whole request. `silence` is how long its first byte may take.
     fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
+        (self.client, self.head_only) = (self.peer.ip().to_canonical(), false);
         let start = Instant::now();
         while !self.has_begun() {
             let left = silence.saturating_sub(start.elapsed());
@@ -144,13 +206,17 @@ impl<'a, D: Door> Connection<'a, D> {
                 return Err(NoRequest::Over);
             }
         }
-        self.door.is_busy();
         let head = self.head()?;
+        self.client = forwarded::client(self.peer.ip(), &head, &self.config.trust_proxy);
+        self.door
+            .admit(self.client)
+            .map_err(|full| NoRequest::declined(&head, full))?;
         let body = self.body(&head)?;
         Ok(Request {
             head,
             body,
             peer: self.peer,
+            client: self.client,
             socket: Arc::downgrade(self.socket),
         })
     }
@@ -170,11 +236,33 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     fn head(&mut self) -> Result<RequestHead, NoRequest> {
+        let outcome = self.read_head();
+        // SPEC: RFC 9110, 9.3.2: whatever is wrong with a HEAD, its answer has no content.
+        self.head_only = match &outcome {
+            Ok(head) => head.method() == "HEAD",
+            Err(_) => {
+                let start = self.buffer.iter().position(|byte| !b"\r\n".contains(byte));
+                self.buffer[start.unwrap_or(0)..].starts_with(b"HEAD ")
+            }
+        };
+        outcome
+    }
+
+    fn read_head(&mut self) -> Result<RequestHead, NoRequest> {
         let (mut parser, start) = (HeadParser::default(), Instant::now());
+        let mut is_known = false;
         loop {
             if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
+                // ORDER: with the head still there to be answered, if it is too late.
+                if !self.door.is_busy() {
+                    return Err(NoRequest::Over);
+                }
                 self.buffer.drain(..len);
                 return Ok(request);
+            }
+            if !is_known {
+                self.door.is_arriving();
+                is_known = true;
             }
             self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;
         }
@@ -251,14 +339,15 @@ impl<'a, D: Door> Connection<'a, D> {
             Body::Takeover { first, take } => {
                 bytes.extend_from_slice(&first);
                 let socket = Arc::clone(self.socket);
-                return Ok(Next::Stream((
+                return Ok(Next::Stream(Stream {
                     take,
-                    Takeover {
+                    takeover: Takeover {
                         socket,
                         framing,
                         opening: bytes,
                     },
-                )));
+                    origin: self.origin(),
+                }));
             }
         }
         write_within(self.socket, &bytes, self.config.write_timeout)?;
@@ -282,11 +371,11 @@ impl Asked {
         }
     }
 
-    /// Of bytes that were no request.
-    fn nothing() -> Asked {
+    /// By bytes that were no request.
+    fn nothing(head_only: bool) -> Asked {
         Asked {
             keep_alive: false,
-            head_only: false,
+            head_only,
             version: Version::Http11,
         }
     }
@@ -294,17 +383,12 @@ impl Asked {
 
 /// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
 /// have left half done is its own, the connection's state is not among it.
-fn guarded(
-    handler: &dyn Fn(Request) -> Response,
-    request: Request,
-    report: &Report,
-) -> Option<Response> {
+fn guarded(handler: &dyn Fn(Request) -> Response, request: Request, report: &Report) -> Response {
     let what = format!("{} {}", request.method(), request.path());
-    let outcome = catch_unwind(AssertUnwindSafe(|| handler(request)));
-    if outcome.is_err() {
+    catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|_| {
         report.error(format_args!(
             "the handler of {what:?} panicked; answered 500"
         ));
-    }
-    outcome.ok()
+        Response::error(500, "the handler of this request failed").and_close()
+    })
 }

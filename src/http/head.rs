@@ -294,7 +294,7 @@ pub(super) fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
 
 /// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+"
 /// / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA`
-fn is_tchar(byte: u8) -> bool {
+pub(super) fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

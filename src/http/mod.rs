@@ -2,11 +2,16 @@
 //! turns a [`Request`] into a [`Response`], and a response may take the socket over.
 //!
 //! Read `head.rs` and `body.rs` for the bytes that come in, `connection.rs` for the life of a
-//! connection, `reception.rs` for who serves them, `server.rs` for where they come from.
+//! connection, `reception.rs` for who serves them, `server.rs` for where they come from. `places.rs` is
+//! who makes room when all places are taken, `doorstep.rs` how those who get none are told so, and
+//! `forwarded.rs` who it is that speaks through a proxy.
 
 mod body;
 mod connection;
+mod doorstep;
+mod forwarded;
 mod head;
+mod places;
 mod reception;
 mod refusal;
 mod request;

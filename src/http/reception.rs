@@ -7,24 +7,31 @@
 //! thread of its own, because starting threads is slow compared with accepting.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Door, Stream};
-use super::response::{Frame, Length};
-use super::{Request, Response};
-use crate::config::{CLERK_PATIENCE, Config, LAST_WAIT};
+use super::doorstep::Doorstep;
+use super::places::{Places, Stage};
+use super::{Request, Response, forwarded};
+use crate::config::{
+    CLERK_PATIENCE, COMPLAINT_PAUSE, Config, LAST_WAIT, LEAVING, LEAVING_PATIENCE,
+};
 use crate::machine::ThreadRoom;
+use crate::socket::write_at_once;
+use crate::wire::Network;
 
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
     handler: Box<dyn Fn(Request) -> Response + Send + Sync>,
     room: ThreadRoom,
+    doorstep: Doorstep,
     /// LOCK: guards who is connected and who serves. Held to look up, insert and remove; no I/O
     /// waits under it (`shutdown` on a socket returns at once).
     table: Mutex<Table>,
@@ -32,27 +39,26 @@ pub(super) struct Reception {
     arrival: Condvar,
     /// More connections wait than clerks. The starter waits for it.
     shortage: Condvar,
-    /// A connection has left the table. The shutdown waits for it.
+    /// A connection has left the table. The shutdown waits for it, and who comes when too many are
+    /// leaving.
     departure: Condvar,
 }
 
 #[derive(Default)]
 struct Table {
-    /// Every connection. LIMIT: `Config::max_connections`, and so of all else here.
-    places: HashMap<u64, Entry>,
-    next_key: u64,
+    /// Every connection. LIMIT: `Config::max_connections` and [`LEAVING`], and so of all else here.
+    places: Places<Entry>,
     /// Connections that no clerk has taken yet.
     arrivals: VecDeque<Arrival>,
     /// Clerks without a connection, those that are just being started among them.
     idle_clerks: usize,
     clerks: HashMap<ThreadId, JoinHandle<()>>,
+    complaints: Complaints,
     closing: bool,
 }
 
 struct Entry {
     socket: Arc<TcpStream>,
-    /// Waiting for a request: nothing is lost if it is closed.
-    idle: bool,
     /// The stream's own thread, to be joined at the end. A stream that ends before takes it out,
     /// which detaches it.
     thread: Option<JoinHandle<()>>,
@@ -70,11 +76,13 @@ impl Reception {
     pub(super) fn new(
         config: Config,
         handler: Box<dyn Fn(Request) -> Response + Send + Sync>,
+        doorstep: Doorstep,
     ) -> Reception {
         Reception {
             config,
             handler,
             room: ThreadRoom::new(),
+            doorstep,
             table: Mutex::default(),
             arrival: Condvar::new(),
             shortage: Condvar::new(),
@@ -96,32 +104,41 @@ impl Reception {
         self.table().closing
     }
 
-    /// Gives a connection a place, and leaves it for a clerk. Waits for nobody.
+    /// Gives a connection a place, and leaves it for a clerk. Waits for nobody's good will: only, and
+    /// not for long, for threads of this server that are about to end.
     pub(super) fn enter(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
-        let mut table = self.table();
+        let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
+        let most = self.config.max_connections();
+        let is_jammed = |table: &mut Table| {
+            let places = &table.places;
+            places.staying() >= most && places.leaving() >= LEAVING && !table.closing
+        };
+        let waited = self
+            .departure
+            .wait_timeout_while(self.table(), LEAVING_PATIENCE, is_jammed);
+        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // ORDER: asked under the lock under which `close` takes the arrivals; behind it nobody would.
         if table.closing {
             return;
         }
-        if table.places.len() >= self.config.max_connections() {
+        // A proxy's connections are not its client's; those are counted request by request.
+        let client = (!is_proxy).then(|| Network::of_subscriber(peer.ip()));
+        let admitted = self.admits(&table, client);
+        if let Err(answer) = admitted.and_then(|()| self.make_room(&mut table)) {
             drop(table);
-            return self.turn_away(&socket, "Too many connections");
+            return self.turn_away(socket, &answer);
         }
-        let key = table.next_key;
-        table.next_key += 1;
-        table.places.insert(
-            key,
-            Entry {
-                socket: Arc::clone(&socket),
-                idle: false,
-                thread: None,
-            },
-        );
+        let key = table.places.enter(Entry {
+            socket: Arc::clone(&socket),
+            thread: None,
+        });
+        table.places.count(key, client.filter(|_| self.counts()));
         table.arrivals.push_back(Arrival {
             place: Place {
                 reception: Arc::clone(self),
                 key,
+                is_proxy,
             },
             socket,
             peer,
@@ -133,6 +150,38 @@ impl Reception {
         };
         drop(table);
         waker.notify_one();
+    }
+
+    fn counts(&self) -> bool {
+        self.config.max_per_ip.is_some()
+    }
+
+    /// Whether one more of this client is within its limit.
+    fn admits(&self, table: &Table, client: Option<Network>) -> Result<(), Response> {
+        match (self.config.max_per_ip, client) {
+            (Some(limit), Some(client)) if table.places.count_of(client) >= limit => {
+                let why =
+                    format!("Too many connections from {client}: {limit} at a time are the limit");
+                Err(Response::later(&self.config, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sees to it that there is a place for one more, if need be by letting somebody go.
+    fn make_room(&self, table: &mut Table) -> Result<(), Response> {
+        if table.places.staying() < self.config.max_connections() {
+            return Ok(());
+        }
+        // LIMIT: beside those who have a place, and with a thread and a descriptor each.
+        if table.places.leaving() < LEAVING
+            && let Some(entry) = table.places.let_one_go()
+        {
+            // Wakes its clerk, if it reads. What has arrived can still be read after this.
+            let _ = entry.socket.shutdown(Shutdown::Read);
+            return Ok(());
+        }
+        Err(Response::later(&self.config, "Too many connections"))
     }
 
     /// The starter: a clerk for each connection that waits without one, until the server closes.
@@ -149,11 +198,10 @@ impl Reception {
             drop(table);
             if let Err(error) = self.start_clerk() {
                 let arrival = self.lose_clerk();
-                self.config.report.error(format_args!(
-                    "no thread for a connection: {error}; answered 503"
-                ));
+                self.complain(format_args!("no thread for a connection: {error}"));
                 if let Some(Arrival { socket, .. }) = arrival {
-                    self.turn_away(&socket, "No thread is left for this connection");
+                    let why = "No thread is left for this connection";
+                    self.turn_away(socket, &Response::later(&self.config, why));
                 }
             }
         }
@@ -199,7 +247,7 @@ impl Reception {
         }) = self.next_arrival()
         {
             if let Some(stream) = self.serve(&place, &socket, peer) {
-                self.begin(stream, place, &socket, peer);
+                self.begin(stream, place, socket);
             }
             self.table().idle_clerks += 1;
         }
@@ -230,52 +278,53 @@ impl Reception {
     }
 
     /// Gives a stream its thread.
-    fn begin(&self, (take, takeover): Stream, place: Place, socket: &TcpStream, peer: SocketAddr) {
+    fn begin(&self, stream: Stream, place: Place, socket: Arc<TcpStream>) {
+        let Stream {
+            take,
+            takeover,
+            origin,
+        } = stream;
         let key = place.key;
         let stream = move || {
             if catch_unwind(AssertUnwindSafe(|| take(takeover))).is_err() {
-                place
-                    .reception
-                    .config
-                    .report
-                    .error(format_args!("the stream to {peer} panicked; closed"));
+                let report = &place.reception.config.report;
+                report.error(format_args!("the stream to {origin} panicked; closed"));
             }
             drop(place);
         };
         match self.start_thread("stream", stream) {
             Ok(thread) => {
-                if let Some(entry) = self.table().places.get_mut(&key) {
+                if let Some(entry) = self.table().places.get_mut(key) {
                     entry.thread = Some(thread);
                 }
             }
             Err(error) => {
-                self.config.report.error(format_args!(
-                    "no thread for the stream to {peer}: {error}; answered 503"
+                self.complain(format_args!(
+                    "no thread for the stream to {origin}: {error}"
                 ));
-                self.turn_away(socket, "No thread is left for this stream");
+                let why = "No thread is left for this stream";
+                self.turn_away(socket, &Response::later(&self.config, why));
             }
         }
     }
 
-    /// Answers 503 without reading the request, and without waiting for anybody: others are
-    /// waiting behind it.
-    fn turn_away(&self, mut socket: &TcpStream, why: &str) {
-        let answer = Response::error(503, why).with("Retry-After", self.config.retry_after());
-        let mut bytes = answer.head(&Frame {
-            keep_alive: false,
-            length: Length::Known(answer.body().len()),
-        });
-        bytes.extend_from_slice(answer.body());
-        // Best effort: a peer to whom even this does not fit, or who has gone, gets nothing. What
-        // it has sent already is read, because to close over it would take the answer back.
-        let _ = socket.set_nonblocking(true);
-        let _ = socket.write(&bytes);
-        let _ = socket.shutdown(Shutdown::Write);
-        // LIMIT: a few reads, which do not wait; more than a head it has no business to send.
-        for _ in 0..16 {
-            if !matches!(socket.read(&mut [0; 1024]), Ok(1..)) {
-                break;
-            }
+    /// Answers without reading the request, and without waiting for anybody: others are waiting
+    /// behind it.
+    fn turn_away(&self, socket: Arc<TcpStream>, answer: &Response) {
+        write_at_once(&socket, &answer.last_bytes(false));
+        self.doorstep.keep(socket);
+    }
+
+    /// Reports a want of threads, which is seldom one connection's alone.
+    fn complain(&self, what: fmt::Arguments<'_>) {
+        let untold = self.table().complaints.next(Instant::now());
+        let report = &self.config.report;
+        match untold {
+            None => {}
+            Some(0) => report.error(format_args!("{what}; answered 503")),
+            Some(more) => report.error(format_args!(
+                "{what}; answered 503, as were {more} more since the last such line"
+            )),
         }
     }
 
@@ -283,7 +332,11 @@ impl Reception {
     pub(super) fn close(&self) {
         let mut table = self.table();
         table.closing = true;
-        for entry in table.places.values().filter(|entry| entry.idle) {
+        let idle = table
+            .places
+            .all()
+            .filter(|(stage, _)| *stage == Stage::Idle);
+        for (_, entry) in idle {
             // Bytes that have arrived can still be read after this; then comes the end.
             let _ = entry.socket.shutdown(Shutdown::Read);
         }
@@ -292,6 +345,7 @@ impl Reception {
         let unserved = std::mem::take(&mut table.arrivals);
         drop(table);
         drop(unserved);
+        self.doorstep.close();
     }
 
     /// Ends the shutdown: waits for the grace, closes what is left, joins the threads.
@@ -299,13 +353,13 @@ impl Reception {
         let mut table = self.table();
         let streams: Vec<_> = table
             .places
-            .values_mut()
+            .all_mut()
             .filter_map(|entry| entry.thread.take())
             .collect();
         let clerks = std::mem::take(&mut table.clerks);
         drop(table);
         if !self.wait_until_empty(self.config.grace) {
-            for entry in self.table().places.values() {
+            for (_, entry) in self.table().places.all() {
                 let _ = entry.socket.shutdown(Shutdown::Both);
             }
             if !self.wait_until_empty(LAST_WAIT) {
@@ -345,19 +399,44 @@ impl std::fmt::Debug for Reception {
     }
 }
 
+/// When something was last reported, and how often it was not since.
+#[derive(Default)]
+struct Complaints {
+    told: Option<Instant>,
+    untold: usize,
+}
+
+impl Complaints {
+    /// How many have gone untold, if it is time for the next line.
+    fn next(&mut self, now: Instant) -> Option<usize> {
+        let is_soon = |told| now.saturating_duration_since(told) < COMPLAINT_PAUSE;
+        if self.told.is_some_and(is_soon) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
 /// A connection's place in the table; dropped, it is free again, also when its thread panicked or
 /// never came to be.
 struct Place {
     reception: Arc<Reception>,
     key: u64,
+    /// The peer is a proxy that is trusted: not the connection is counted, but each request.
+    is_proxy: bool,
 }
 
 impl Place {
-    fn set_idle(&self, idle: bool) -> bool {
+    /// Notes that the connection waits. A request of it that was counted is over. False: the server
+    /// is closing.
+    fn wait(&self, stage: Stage) -> bool {
         let mut table = self.reception.table();
-        if let Some(entry) = table.places.get_mut(&self.key) {
-            entry.idle = idle;
+        if self.is_proxy {
+            table.places.count(self.key, None);
         }
+        table.places.set(self.key, stage);
         !table.closing
     }
 }
@@ -366,11 +445,33 @@ impl Door for Place {
     // ORDER: idle is set and closing read under one lock, and the other way round in `close`, so
     // that a connection either sees the end coming or is woken by it.
     fn may_wait(&self) -> bool {
-        self.set_idle(true)
+        self.wait(Stage::Idle)
     }
 
-    fn is_busy(&self) {
-        self.set_idle(false);
+    fn is_arriving(&self) {
+        self.wait(Stage::Arriving);
+    }
+
+    fn is_lingering(&self) {
+        self.wait(Stage::Lingering);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.reception.table().places.set(self.key, Stage::Busy)
+    }
+
+    fn admit(&self, client: IpAddr) -> Result<(), Response> {
+        let reception = &self.reception;
+        if !self.is_proxy || !reception.counts() {
+            return Ok(());
+        }
+        let client = Some(Network::of_subscriber(client));
+        let mut table = reception.table();
+        // ORDER: the request before this one is over, and not to be in its way.
+        table.places.count(self.key, None);
+        reception.admits(&table, client)?;
+        table.places.count(self.key, client);
+        Ok(())
     }
 
     fn is_closing(&self) -> bool {
@@ -380,7 +481,9 @@ impl Door for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.reception.table().places.remove(&self.key);
+        let entry = self.reception.table().places.leave(self.key);
         self.reception.departure.notify_all();
+        // ORDER: closes the socket, perhaps, and not under the lock.
+        drop(entry);
     }
 }

@@ -1,6 +1,6 @@
 //! A whole request, as a handler gets it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Weak;
 
 use super::head::RequestHead;
@@ -14,6 +14,7 @@ pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
     pub(super) peer: SocketAddr,
+    pub(super) client: IpAddr,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
 }
@@ -75,6 +76,17 @@ impl Request {
     /// The other end of the connection: the client, or a proxy in front of it.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The address of the client: that of the [`peer`](Self::peer), or, if that is one of the proxies
+    /// in [`Config::trust_proxy`](crate::Config::trust_proxy), the one that it says its client has.
+    ///
+    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, past proxies
+    /// that are trusted, to the first address that is not: what is left of that, anybody may have
+    /// written. Where it cannot be read, or the two fields contradict each other, it is the last
+    /// proxy whose address is known. An IPv4 address is one in either family of sockets.
+    pub fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// Whether the client has gone while its answer is still being made: as far as can be seen, and

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Refusal;
-use crate::config::HEAD_BYTES;
+use crate::config::{Config, HEAD_BYTES};
 use crate::wire::{Framing, date, json};
 
 /// An answer: a status, header fields, and a body or the taking over of the socket.
@@ -76,6 +76,11 @@ impl Response {
         )
     }
 
+    /// 503, and when to come back: what is asked for is right, and there is no room for it.
+    pub(super) fn later(config: &Config, why: impl fmt::Display) -> Response {
+        Response::error(503, why).with("Retry-After", config.retry_after())
+    }
+
     /// A stream that begins with the bytes `first`: `take` gets the socket, on a thread of its own,
     /// and the connection is over when it returns. It is not called for a HEAD request.
     pub fn takeover(
@@ -131,6 +136,18 @@ impl Response {
             Body::Bytes(bytes) => bytes,
             Body::Takeover { .. } => b"",
         }
+    }
+
+    /// All of it, as the last of its connection and for whom no request is looked at any more.
+    pub(super) fn last_bytes(&self, head_only: bool) -> Vec<u8> {
+        let mut bytes = self.head(&Frame {
+            keep_alive: false,
+            length: Length::Known(self.body().len()),
+        });
+        if !head_only {
+            bytes.extend_from_slice(self.body());
+        }
+        bytes
     }
 
     /// The head as it goes on the wire, with the fields that frame the body.

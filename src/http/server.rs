@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::doorstep::Doorstep;
 use super::reception::Reception;
 use super::{Request, Response};
 use crate::config::{ACCEPT_PAUSE, Config, LAST_WAIT};
@@ -54,7 +55,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The two threads that let connections in cannot be had.
+    /// The three threads that let connections in cannot be had.
     pub fn spawn(
         self,
         handler: impl Fn(Request) -> Response + Send + Sync + 'static,
@@ -62,11 +63,16 @@ impl Server {
         let Server { listener, config } = self;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener)?;
-        let reception = Arc::new(Reception::new(config, Box::new(handler)));
+        let (doorstep, watch) = Doorstep::new();
+        let reception = Arc::new(Reception::new(config, Box::new(handler), doorstep));
         let (at_the_door, inside) = (Arc::clone(&reception), Arc::clone(&reception));
         let starter = thread::Builder::new()
             .name("start".into())
             .spawn(move || inside.start_clerks())?;
+        let watcher = thread::Builder::new()
+            .name("doorstep".into())
+            .spawn(move || watch.run())
+            .inspect_err(|_| reception.close())?;
         let acceptor = thread::Builder::new()
             .name("accept".into())
             .spawn(move || accept_patiently(&listener, &at_the_door))
@@ -75,7 +81,7 @@ impl Server {
             reception,
             local_addr,
             waker,
-            threads: Some([acceptor, starter]),
+            threads: Some([acceptor, starter, watcher]),
         })
     }
 }
@@ -118,8 +124,8 @@ pub struct Handle {
     reception: Arc<Reception>,
     local_addr: SocketAddr,
     waker: Waker,
-    /// Those that accept and start; `None` once it is shut down.
-    threads: Option<[JoinHandle<()>; 2]>,
+    /// Those that accept, start and turn away; `None` once it is shut down.
+    threads: Option<[JoinHandle<()>; 3]>,
 }
 
 impl Handle {
@@ -155,7 +161,7 @@ impl Handle {
         self.stop();
         self.waker.wake(self.local_addr);
         for thread in threads {
-            // Both loops end when the server is closing; a panic in them has been reported by std.
+            // Their loops end when the server is closing; a panic in them has been reported by std.
             let _ = thread.join();
         }
         self.reception.wait_for_the_rest();

@@ -21,7 +21,7 @@
 //! - A new lane begins with the thread holding the baton, by a debt of [`OPENING`] bytes.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use super::counters::Sent;
 use super::{Farewell, Heartbeat, Subscribe};
 use crate::config::GIVEN_UP_MS;
-use crate::wire::{Framing, Patterns};
+use crate::wire::{Framing, Origin, Patterns};
 
 /// What the client's thread owes while nothing is owed: it keeps the baton by it.
 pub(super) const OPENING: usize = 1;
@@ -91,6 +91,7 @@ pub(super) struct Lane {
     pub(super) heartbeat: Heartbeat,
     pub(super) kind: Kind,
     pub(super) peer: Option<SocketAddr>,
+    pub(super) address: Option<IpAddr>,
     /// Sent to by the fan-out thread alone.
     queue: Sender<Message>,
     /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
@@ -133,6 +134,7 @@ impl Lane {
             heartbeat: wish.heartbeat,
             kind,
             peer: wish.peer,
+            address: wish.address,
             queue,
             backlog: AtomicUsize::new(OPENING),
             limit,
@@ -148,6 +150,18 @@ impl Lane {
             ending: OnceLock::new(),
         };
         (Arc::new(lane), receiver)
+    }
+
+    /// The client's own address, as far as it is known.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        let of_peer = || self.peer.map(|peer| peer.ip().to_canonical());
+        self.address.or_else(of_peer)
+    }
+
+    /// Where the client is, for the log.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let (peer, client) = self.peer.zip(self.address())?;
+        Some(Origin { peer, client })
     }
 
     // The fan-out thread's side.

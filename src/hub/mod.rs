@@ -24,7 +24,7 @@ mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -84,8 +84,10 @@ pub struct Subscribe {
     pub framing: Framing,
     /// What a silent stream says.
     pub heartbeat: Heartbeat,
-    /// Where the client is, for the log.
+    /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
+    /// The client's own address, if that end is a proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Default for Subscribe {
@@ -98,6 +100,7 @@ impl Default for Subscribe {
             framing: Framing::Bare,
             heartbeat: Heartbeat::Comment,
             peer: None,
+            address: None,
         }
     }
 }

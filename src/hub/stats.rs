@@ -1,6 +1,6 @@
 //! What a hub counts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::counters::Histogram;
@@ -44,8 +44,10 @@ pub struct Stats {
 pub struct Client {
     /// The name under which the hub knows it.
     pub id: String,
-    /// Where it is, if it has an address.
+    /// The other end of its connection, if it has one.
     pub peer: Option<SocketAddr>,
+    /// Its own address: of that end, unless it is a proxy that is trusted.
+    pub address: Option<IpAddr>,
     /// What it asked for.
     pub patterns: Vec<String>,
     /// How long it has been there.
@@ -69,6 +71,7 @@ impl Client {
         Client {
             id: lane.client_id.to_string(),
             peer: lane.peer,
+            address: lane.address(),
             patterns: lane.patterns.iter().map(ToString::to_string).collect(),
             age: Duration::from_millis(now_ms.saturating_sub(lane.joined_at)),
             sent_events: sent.events,

@@ -21,7 +21,7 @@ use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
 use crate::config::WRITE_BYTES;
 use crate::socket::{close_gently, has_hung_up, write_within};
-use crate::wire::{Event, EventId, Frame, date, encode_id, json};
+use crate::wire::{Event, EventId, Frame, Origin, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Subscription {
         hub.shared.config.report.info(format_args!(
             "client {} joined{}",
             lane.client_id,
-            At(lane.peer)
+            At(lane.origin())
         ));
         subscription
     }
@@ -194,7 +194,7 @@ impl Subscription {
         report.info(format_args!(
             "client {} left{}: {}",
             self.lane.client_id,
-            At(self.lane.peer),
+            At(self.lane.origin()),
             farewell.explain()
         ));
     }
@@ -209,11 +209,14 @@ impl Drop for Subscription {
 }
 
 /// ` (127.0.0.1:5000)`, or nothing.
-struct At(Option<std::net::SocketAddr>);
+struct At(Option<Origin>);
 
 impl std::fmt::Display for At {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.map_or(Ok(()), |peer| write!(f, " ({peer})"))
+        let At(origin) = self;
+        origin
+            .as_ref()
+            .map_or(Ok(()), |origin| write!(f, " ({origin})"))
     }
 }
 

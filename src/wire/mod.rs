@@ -6,6 +6,7 @@ mod event;
 mod frame;
 mod id;
 pub mod json;
+mod network;
 mod topic;
 
 pub use decoder::{Decoder, Message, TooLarge};
@@ -13,4 +14,6 @@ pub(crate) use event::encode_id;
 pub use event::{Event, FieldError};
 pub use frame::{Frame, Framing};
 pub use id::{EventId, InvalidId};
+pub(crate) use network::Origin;
+pub use network::{Network, NetworkError};
 pub use topic::{Pattern, Patterns, Topic, TopicError};

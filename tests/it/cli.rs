@@ -75,10 +75,11 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 23] = [
+const DEFAULTS: [(&str, &str); 24] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
+    ("max-per-ip", "off"),
     ("heartbeat", "15s"),
     ("retry", "5s"),
     ("history", "10000"),
@@ -116,8 +117,9 @@ fn help_names_every_option_with_its_default() {
     let options = help
         .iter()
         .filter(|line| line.trim_start().starts_with("--"));
-    // And --journal and --repair, which have no default, and the one line of --help and --version.
-    assert_eq!(options.count(), DEFAULTS.len() + 3, "{help:#?}");
+    // And --trust-proxy, --journal and --repair, which have no default, and the one line of --help and
+    // --version.
+    assert_eq!(options.count(), DEFAULTS.len() + 4, "{help:#?}");
     for alike in [
         &["-h"][..],
         &["help"],
@@ -278,7 +280,21 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
             &["--console=yes"],
             &["--console", "\"yes\"", "on, off or auto"],
         ),
+        (
+            &["--max-per-ip=many"],
+            &["--max-per-ip", "\"many\"", "or off"],
+        ),
+        (
+            &["--trust-proxy=localhost"],
+            &["--trust-proxy", "\"localhost\"", "such as 192.0.2.7"],
+        ),
+        (
+            &["--trust-proxy", "127.0.0.1,10.0.0.1/8"],
+            &["--trust-proxy", "\"10.0.0.1/8\"", "10.0.0.0/8"],
+        ),
+        (&["--trust-proxy=127.0.0.1,"], &["--trust-proxy", "\"\""]),
         // Values that make no sense, alone or together.
+        (&["--max-per-ip=0"], &["--max-per-ip is 0"]),
         (&["--max-clients=0"], &["--max-clients is 0"]),
         (&["--extra-connections=0"], &["--extra-connections is 0"]),
         (&["--max-head=0"], &["--max-head is 0"]),

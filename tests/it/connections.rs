@@ -164,11 +164,14 @@ fn a_request_hidden_in_another_is_not_executed() {
 fn head_is_answered_as_get_is_but_without_the_body() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
+    let long = format!("/{}", "t".repeat(config().max_target));
     for path in [
         "/",
         "/health",
         "/nowhere",
+        // Refused before they get anywhere: 400 and 414.
         "/events?topic=a%00b",
+        &long,
         "/events?topic=%01",
     ] {
         for (method, body) in [("HEAD", false), ("GET", true)] {
@@ -179,14 +182,19 @@ fn head_is_answered_as_get_is_but_without_the_body() {
             let head = raw.head();
             let length: usize = head.field("content-length").unwrap().parse().unwrap();
             let rest = raw.rest().len();
-            // A refusal does not know the method any more, and ends the connection anyway.
-            let refused = path.contains("%00");
-            assert_eq!(
-                rest,
-                if body || refused { length } else { 0 },
-                "{method} {path}"
-            );
+            assert_eq!(rest, if body { length } else { 0 }, "{method} {path}");
         }
+    }
+    // What is refused behind the head.
+    for (fields, status) in [
+        ("Content-Length: 1048577\r\n\r\n", 413),
+        ("Transfer-Encoding: chunked\r\n\r\nno size\r\n", 400),
+        ("X : y\r\n\r\n", 400),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(format!("\r\nHEAD / HTTP/1.1\r\nHost: a\r\n{fields}"));
+        assert_eq!(raw.head().status, status, "{fields:?}");
+        assert!(raw.is_closed(), "{fields:?}: an answer to HEAD with a body");
     }
     raw.send("HEAD /events HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = raw.head();
@@ -226,15 +234,20 @@ fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
     assert_eq!(raw.send("hello").answer().status, 200);
 }
 
-/// The first bytes, the byte that then dribbles in, and what is late.
+/// The first bytes, what then dribbles in, and what is late.
 #[rustfmt::skip]
-const LATE: &[(&str, u8, &str)] = &[
-    ("G", b'E', "head"),
-    ("GET / HTTP/1.1\r\nX: ", b'x', "head"),
-    ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b'x', "body"),
-    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b'0', "body"),
-    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", b'x', "body"),
-    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b'x', "body"),
+const LATE: &[(&str, &[u8], &str)] = &[
+    ("G", b"E", "head"),
+    ("\r\n", b"\r\n", "head"),
+    ("GET / HTTP/1.1\r\nX: ", b"x", "head"),
+    ("GET / HTTP/1.1\r\n", b"X: y\r\n", "head"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"0", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", b"x", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"x", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", "body"),
+    ("POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", "body"),
 ];
 
 #[test]
@@ -258,7 +271,7 @@ fn a_request_that_does_not_end_in_time_is_a_408_also_when_it_dribbles_in() {
                         "{start:?} goes on for ever"
                     );
                     // Once the answer is on its way, the server may not want it.
-                    let _ = raw.socket.write(&[*more]);
+                    let _ = raw.socket.write(more);
                 }
                 raw.socket
                     .set_read_timeout(Some(crate::kit::DEADLINE))
@@ -352,10 +365,13 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
         extra_connections: 2,
         ..config()
     });
+    // Each in the middle of a request: who only waits for one would make room.
     let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
     for raw in &mut inside {
-        raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(raw.answer().status, 200);
+        raw.send(
+            "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
+        );
+        assert_eq!(raw.head().status, 100);
     }
     for says_something in [false, true] {
         let mut outside = Raw::connect(server.local_addr());
@@ -387,8 +403,7 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
         raw.answer().status == 200
     });
     for raw in &mut inside {
-        raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(raw.answer().status, 200, "who was inside before");
+        assert_eq!(raw.send("x").answer().status, 200, "who was inside before");
     }
 }
 

@@ -312,9 +312,14 @@ fn limits() -> Vec<MadeRow> {
     };
     let size_line =
         |bytes: usize| format!("{CHUNKED}5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(bytes - 2)).into();
+    // Each line has 240 bytes beyond the 16 that are not counted.
+    let tiny_chunks = |count: usize| {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(254));
+        format!("{CHUNKED}{}0\r\n\r\n", chunk.repeat(count)).into()
+    };
     let trailer = |bytes: usize| format!("{CHUNKED}0\r\nX: {}\r\n\r\n", "v".repeat(bytes)).into();
     let (longest, largest, most) = (limits.max_target, limits.max_head, limits.max_fields);
-    let rows: [(Vec<u8>, u16, After, &str); 20] = [
+    let rows: [(Vec<u8>, u16, After, &str); 22] = [
         (target(longest), 404, Open, "the longest target"),
         (target(longest + 1), 414, Closed, "a longer one"),
         (
@@ -363,6 +368,18 @@ fn limits() -> Vec<MadeRow> {
         ),
         (size_line(250), 200, Open, "a long extension"),
         (size_line(300), 400, Closed, "a longer one"),
+        (
+            tiny_chunks(68),
+            200,
+            Open,
+            "tiny chunks with long extensions",
+        ),
+        (
+            tiny_chunks(69),
+            400,
+            Closed,
+            "more of them, with next to no body",
+        ),
         (trailer(largest - 100), 200, Open, "a large trailer"),
         (trailer(largest + 1), 431, Closed, "a larger one"),
     ];

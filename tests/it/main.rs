@@ -14,6 +14,7 @@ mod crash;
 mod crowd;
 mod demo;
 mod disk;
+mod door;
 mod endpoints;
 mod handoff;
 mod heads;

@@ -155,7 +155,9 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
     });
     let shown = clients();
     let peer = quick.raw.socket.local_addr().unwrap();
-    let start = format!("\"client_id\":\"quick\",\"peer\":\"{peer}\",\"topics\":[\"b\",\"a/*\"],");
+    let start = format!(
+        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"b\",\"a/*\"],"
+    );
     assert!(shown[0].contains(&start), "{shown:?}");
     assert!(
         shown[0].contains("\"lag_events\":0,\"lag_bytes\":0,\"replaying\":0"),

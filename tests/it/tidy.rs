@@ -188,6 +188,7 @@ fn the_readme_has_the_limits_as_they_are() {
     let rows = [
         ("max-clients", thousands(max_clients)),
         ("extra-connections", thousands(extra_connections)),
+        ("max-per-ip", String::from("off")),
         ("max-head", kib(config.max_head)),
         ("max-fields", thousands(max_fields)),
         ("max-target", kib(config.max_target)),

@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tiny_sse::store::SyncMode;
-use tiny_sse::{Config, Console, Level, Overload};
+use tiny_sse::wire::NetworkError;
+use tiny_sse::{Config, Console, Level, Network, Overload};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -59,6 +60,11 @@ enum Target {
     /// Set by being there.
     Flag(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut usize),
+    /// A number, or no limit.
+    Limit(fn(&mut Config) -> &mut Option<usize>),
+    /// Values that are added to those before them, between commas or each with the option's name: how
+    /// to add one, or what it must be.
+    List(&'static str, fn(&mut Options, &str) -> Result<(), String>),
     Size(fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
 }
@@ -67,7 +73,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 25] = [
+const KNOBS: [Knob; 27] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -78,6 +84,16 @@ const KNOBS: [Knob; 25] = [
         "extra-connections",
         Target::Count(|c| &mut c.extra_connections),
         "connections beyond those",
+    ),
+    knob(
+        "max-per-ip",
+        Target::Limit(|c| &mut c.max_per_ip),
+        "connections of one address, or off",
+    ),
+    knob(
+        "trust-proxy",
+        Target::List("ADDR", add_proxy),
+        "a proxy or network to believe, repeatable",
     ),
     knob(
         "heartbeat",
@@ -186,7 +202,8 @@ impl Knob {
             Target::Console => "WHEN",
             Target::Jitter => "PERCENT",
             Target::Flag(_) => "",
-            Target::Count(_) => "N",
+            Target::Count(_) | Target::Limit(_) => "N",
+            Target::List(placeholder, _) => placeholder,
             Target::Size(_) => "SIZE",
             Target::Time(_) => "TIME",
         }
@@ -197,12 +214,16 @@ impl Knob {
         Some(match self.target {
             Target::Listen => options.listen.clone(),
             Target::Log => options.log.map_or("off", Level::name).into(),
-            Target::Journal | Target::Flag(_) => return None,
+            Target::Journal | Target::Flag(_) | Target::List(..) => return None,
             Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
             Target::Console => name_of(&CONSOLES, options.config.console).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
             Target::Count(field) => field(&mut options.config).to_string(),
+            Target::Limit(field) => {
+                let limit = *field(&mut options.config);
+                limit.map_or("off".into(), |limit| limit.to_string())
+            }
             Target::Size(field) => show_size(*field(&mut options.config)),
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
         })
@@ -235,9 +256,21 @@ impl Knob {
             }
             Target::Flag(field) => *field(&mut options.config) = true,
             Target::Count(field) => {
-                *field(&mut options.config) = whole(value)
-                    .and_then(|n| n.try_into().ok())
-                    .ok_or_else(|| wrong("a whole number, such as 1000"))?;
+                *field(&mut options.config) =
+                    count(value).ok_or_else(|| wrong("a whole number, such as 1000"))?;
+            }
+            Target::Limit(field) => {
+                *field(&mut options.config) = match value {
+                    "off" => None,
+                    _ => Some(count(value).ok_or_else(|| wrong("a whole number, or off"))?),
+                };
+            }
+            Target::List(_, add) => {
+                for value in value.split(',').map(str::trim) {
+                    add(options, value).map_err(|what| {
+                        format!("--{} is {value:?}, it must be {what}", self.name)
+                    })?;
+                }
             }
             Target::Size(field) => {
                 *field(&mut options.config) = parse_size(value)
@@ -250,6 +283,14 @@ impl Knob {
         }
         Ok(())
     }
+}
+
+fn add_proxy(options: &mut Options, value: &str) -> Result<(), String> {
+    let proxy: Network = value
+        .parse()
+        .map_err(|error: NetworkError| error.to_string())?;
+    options.config.trust_proxy.push(proxy);
+    Ok(())
 }
 
 /// Reads the words behind the program's name.
@@ -390,6 +431,10 @@ fn parse_level(value: &str) -> Option<Option<Level>> {
             .find(|level| level.name() == value)
             .map(Some)
     }
+}
+
+fn count(value: &str) -> Option<usize> {
+    whole(value)?.try_into().ok()
 }
 
 const SIZES: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

@@ -1,0 +1,127 @@
+//! Where those wait who were turned away with an answer, until they have it.
+//!
+//! Their request may still be on its way, and to close a socket on bytes that are unread resets it
+//! and takes the answer back (RFC 9112, 9.6). They have no place and are to cost no thread, so one
+//! thread reads what they send: all of them in turn, without waiting for any. std cannot wait for
+//! many sockets at once, so it looks again after a moment, and sleeps while nobody is there.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Instant;
+
+use crate::config::{DOORSTEP, DOORSTEP_PAUSE, LINGER, LINGER_BYTES};
+
+/// The side of those who turn away.
+#[derive(Debug)]
+pub(super) struct Doorstep {
+    /// `None` is the last message.
+    visitors: Sender<Option<Visitor>>,
+    /// How many visitors there are. LIMIT: [`DOORSTEP`].
+    count: Arc<AtomicUsize>,
+}
+
+/// The side of the thread that watches over them.
+#[derive(Debug)]
+pub(super) struct Watch(Receiver<Option<Visitor>>);
+
+#[derive(Debug)]
+struct Visitor {
+    socket: Arc<TcpStream>,
+    since: Instant,
+    bytes: usize,
+    _counted: Counted,
+}
+
+/// Dropped, there is one visitor less.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // ORDER: Relaxed, here and below: a number that nothing else hangs on.
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Doorstep {
+    pub(super) fn new() -> (Doorstep, Watch) {
+        let (visitors, watched) = channel();
+        let count = Arc::default();
+        (Doorstep { visitors, count }, Watch(watched))
+    }
+
+    /// Keeps a socket that does not block, and on which all has been said. Where there is no room
+    /// for it, and at a shutdown, it is closed at once.
+    pub(super) fn keep(&self, socket: Arc<TcpStream>) {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(&self.count));
+        if before >= DOORSTEP {
+            return;
+        }
+        // Refused only if the watch is over.
+        let _ = self.visitors.send(Some(Visitor {
+            socket,
+            since: Instant::now(),
+            bytes: 0,
+            _counted: counted,
+        }));
+    }
+
+    /// Ends the watch. Who is there is let go.
+    pub(super) fn close(&self) {
+        let _ = self.visitors.send(None);
+    }
+}
+
+impl Watch {
+    /// Watches until the doorstep is closed.
+    pub(super) fn run(self) {
+        let mut visitors = Vec::new();
+        while let Ok(Some(visitor)) = self.0.recv() {
+            visitors.push(visitor);
+            while !visitors.is_empty() {
+                let now = Instant::now();
+                visitors.retain_mut(|visitor| visitor.stays(now));
+                if !self.pause(&mut visitors) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets visitors in for a moment. False: the watch is over.
+    fn pause(&self, visitors: &mut Vec<Visitor>) -> bool {
+        let end = Instant::now() + DOORSTEP_PAUSE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.0.recv_timeout(left) {
+                Ok(Some(visitor)) => visitors.push(visitor),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+}
+
+impl Visitor {
+    /// Reads what has come. False: that was all, or enough.
+    fn stays(&mut self, now: Instant) -> bool {
+        let mut waste = [0; 4096];
+        // LIMIT: a few reads, which do not wait: others are to have their turn.
+        for _ in 0..16 {
+            if now.saturating_duration_since(self.since) > LINGER || self.bytes > LINGER_BYTES {
+                return false;
+            }
+            match (&*self.socket).read(&mut waste) {
+                Ok(0) => return false,
+                Ok(count) => self.bytes += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+}

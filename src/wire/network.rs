@@ -1,0 +1,289 @@
+//! Addresses of the other side: networks to find them in, and how a line of the log names them.
+//!
+//! A socket of both families shows an IPv4 address as `::ffff:192.0.2.1`. It is the same machine,
+//! so every address is brought to its own family first.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// An address, or all that begin with the same bits: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
+///
+/// ```
+/// use tiny_sse::Network;
+/// let inside: Network = "10.0.0.0/8".parse().unwrap();
+/// assert!(inside.contains("10.1.2.3".parse().unwrap()));
+/// assert!(inside.contains("::ffff:10.1.2.3".parse().unwrap()));
+/// assert!("10.0.0.1/8".parse::<Network>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    /// Of its own family; the bits behind the prefix are zero.
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// An IPv4 address that is written as an IPv6 one begins with so many bits that say so.
+const MAPPED_BITS: u8 = 96;
+
+/// SPEC: RFC 6177, 2: whoever subscribes to a line gets at least a /64, and may take any address in it.
+const SUBSCRIBER_BITS: u8 = 64;
+
+impl Network {
+    /// All addresses whose first `prefix` bits are those of `address`.
+    ///
+    /// # Errors
+    ///
+    /// The prefix is longer than the address, or the address has bits set behind it: one of the
+    /// two is not what was meant.
+    pub fn new(address: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
+        let own = address.to_canonical();
+        let (address, prefix) = match (address.is_ipv6() && own.is_ipv4(), prefix) {
+            (false, _) => (address, prefix),
+            (true, MAPPED_BITS..=128) => (own, prefix - MAPPED_BITS),
+            // So many bits of it that it is no longer about IPv4 alone.
+            (true, _) => (address, prefix),
+        };
+        let (_, width) = bits(address);
+        if prefix > width {
+            return Err(NetworkError::Prefix { prefix, width });
+        }
+        let network = cut(address, prefix);
+        if network.address != address {
+            return Err(NetworkError::HostBits(network));
+        }
+        Ok(network)
+    }
+
+    /// What the subscriber of a line has, as far as can be told from one address of it: that one in
+    /// IPv4, the /64 around it in IPv6.
+    pub(crate) fn of_subscriber(address: IpAddr) -> Network {
+        match address.to_canonical() {
+            IpAddr::V4(address) => cut(address.into(), 32),
+            IpAddr::V6(address) => cut(address.into(), SUBSCRIBER_BITS),
+        }
+    }
+
+    /// Whether the address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.address.is_ipv4() && cut(address, self.prefix) == *self
+    }
+}
+
+/// The address at the left end of a number, and how many bits it has.
+fn bits(address: IpAddr) -> (u128, u8) {
+    match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    }
+}
+
+/// The address without what is behind its first bits.
+fn cut(address: IpAddr, prefix: u8) -> Network {
+    let (bits, _) = bits(address);
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+    let bits = bits & mask;
+    Network {
+        address: match address {
+            IpAddr::V4(_) => Ipv4Addr::from_bits((bits >> 96) as u32).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(bits).into(),
+        },
+        prefix,
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Network, NetworkError> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NetworkError::Form)?;
+        let prefix = match prefix {
+            None => bits(address).1,
+            // std's `parse` would also take a `+`.
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().map_err(|_| NetworkError::Form)?
+            }
+            Some(_) => return Err(NetworkError::Form),
+        };
+        Network::new(address, prefix)
+    }
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Network {
+        let address = address.to_canonical();
+        cut(address, bits(address).1)
+    }
+}
+
+/// As it is read; a single address without its prefix.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.prefix == bits(self.address).1 {
+            write!(f, "{}", self.address)
+        } else {
+            write!(f, "{}/{}", self.address, self.prefix)
+        }
+    }
+}
+
+/// Why something is no [`Network`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkError {
+    /// It is neither an address nor an address, `/` and a number.
+    Form,
+    /// The prefix has more bits than an address.
+    Prefix {
+        /// Bits of the prefix.
+        prefix: u8,
+        /// Bits of an address of this family.
+        width: u8,
+    },
+    /// The address has bits set behind the prefix; this is the network without them.
+    HostBits(Network),
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkError::Form => {
+                f.write_str("an address, such as 192.0.2.7, or a network, such as 10.0.0.0/8")
+            }
+            NetworkError::Prefix { prefix, width } => {
+                write!(f, "a network of at most {width} bits, not of {prefix}")
+            }
+            NetworkError::HostBits(network) => {
+                write!(
+                    f,
+                    "a network without bits behind its prefix, such as {network}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for NetworkError {}
+
+/// Where a client is, for a line of the log: `127.0.0.1:5000`, or, if that is a proxy's address,
+/// `192.0.2.7 through 127.0.0.1:5000`.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) peer: SocketAddr,
+    pub(crate) client: IpAddr,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.client != self.peer.ip().to_canonical() {
+            write!(f, "{} through ", self.client)?;
+        }
+        write!(f, "{}", self.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn a_network_is_read_and_shown_in_its_shortest_form() {
+        for (text, shown) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("192.0.2.7/32", "192.0.2.7"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("2001:0DB8:0::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ] {
+            assert_eq!(network(text).to_string(), shown);
+            assert_eq!(network(shown), network(text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused_with_what_would_be() {
+        for (text, part) in [
+            ("", "such as 192.0.2.7"),
+            ("localhost", "such as 192.0.2.7"),
+            ("192.0.2", "such as 192.0.2.7"),
+            ("192.0.2.7:80", "such as 192.0.2.7"),
+            ("[2001:db8::1]", "such as 192.0.2.7"),
+            (" 192.0.2.7", "such as 192.0.2.7"),
+            ("10.0.0.0/", "such as 192.0.2.7"),
+            ("10.0.0.0/+8", "such as 192.0.2.7"),
+            ("10.0.0.0/8/8", "such as 192.0.2.7"),
+            ("10.0.0.0/255.0.0.0", "such as 192.0.2.7"),
+            ("10.0.0.0/256", "such as 192.0.2.7"),
+            ("10.0.0.0/33", "at most 32 bits, not of 33"),
+            ("::/129", "at most 128 bits, not of 129"),
+            ("10.0.0.1/8", "such as 10.0.0.0/8"),
+            ("10.0.0.1/0", "such as 0.0.0.0/0"),
+            ("2001:db8::1/64", "such as 2001:db8::/64"),
+            ("::ffff:10.0.0.1/104", "such as 10.0.0.0/8"),
+        ] {
+            let error = text.parse::<Network>().expect_err(text).to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_network_contains_the_addresses_that_begin_with_its_bits() {
+        for (text, inside, outside) in [
+            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+            ("192.0.2.7", "::ffff:192.0.2.7", "::192.0.2.7"),
+            ("10.0.0.0/8", "10.255.255.255", "11.0.0.0"),
+            ("192.0.2.128/25", "192.0.2.128", "192.0.2.127"),
+            ("0.0.0.0/0", "255.255.255.255", "::1"),
+            ("::/0", "ffff::", "0.0.0.0"),
+            ("::/0", "::1", "::ffff:192.0.2.7"),
+            ("2001:db8::/33", "2001:db8:7fff::", "2001:db8:8000::"),
+            ("::1", "::1", "::2"),
+        ] {
+            let contains = |address: &str| network(text).contains(address.parse().unwrap());
+            assert!(contains(inside), "{text} does not contain {inside}");
+            assert!(!contains(outside), "{text} contains {outside}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_has_an_address_or_a_64() {
+        for (address, shown) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::1", "::/64"),
+        ] {
+            let network = Network::of_subscriber(address.parse().unwrap());
+            assert_eq!(network.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_named_behind_the_client_it_speaks_for() {
+        for (peer, client, shown) in [
+            ("192.0.2.7:1", "192.0.2.7", "192.0.2.7:1"),
+            ("[::ffff:192.0.2.7]:1", "192.0.2.7", "[::ffff:192.0.2.7]:1"),
+            ("127.0.0.1:1", "192.0.2.7", "192.0.2.7 through 127.0.0.1:1"),
+        ] {
+            let origin = Origin {
+                peer: peer.parse().unwrap(),
+                client: client.parse().unwrap(),
+            };
+            assert_eq!(origin.to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! At the door: who is let in when there is no room, whose client somebody is, how many of one
+//! address there may be, and how a no reaches whom it is for.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tiny_sse::{Config, Network, Report, Running, Server};
+
+use crate::kit::{Answer, DEADLINE, Random, Raw, Stream, config, eventually, get, server};
+
+/// Long enough for a busy machine to read what has been sent, short enough to wait for.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server with three places.
+fn small() -> Running {
+    server(small_config())
+}
+
+fn small_config() -> Config {
+    Config {
+        max_clients: 1,
+        extra_connections: 2,
+        ..config()
+    }
+}
+
+fn health(raw: &mut Raw, fields: &str) -> Answer {
+    raw.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    raw.answer()
+}
+
+/// A connection whose request's head is there and whose body the server waits for.
+#[track_caller]
+fn in_the_middle(address: SocketAddr) -> Raw {
+    let mut raw = Raw::connect(address);
+    let sent = raw.send(
+        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+    );
+    assert_eq!(sent.head().status, 100);
+    raw.send("x");
+    raw
+}
+
+/// Gives the server time to read what was sent, of which nothing tells.
+#[track_caller]
+fn settle(raw: &Raw) {
+    raw.socket.set_read_timeout(Some(SHORT)).unwrap();
+    let seen = raw.socket.peek(&mut [0]);
+    raw.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let waits =
+        |error: std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    assert!(seen.is_err_and(waits), "it was answered or closed");
+}
+
+// ---- who makes room
+
+#[test]
+fn of_those_who_wait_who_has_done_so_the_longest_makes_room() {
+    let server = small();
+    let address = server.local_addr();
+    let mut used = Raw::connect(address);
+    assert_eq!(health(&mut used, "").status, 200);
+    settle(&used);
+    let mut slow = Raw::connect(address);
+    slow.send("\r\nGET /health HTTP/1.1\r\nX: ");
+    settle(&slow);
+    let mut silent = Raw::connect(address);
+    settle(&silent);
+    // A byte more does not make it younger.
+    slow.send("x");
+    let mut inside = vec![in_the_middle(address)];
+    assert!(used.is_closed(), "an idle connection was told something");
+    settle(&slow);
+    settle(&silent);
+    inside.push(in_the_middle(address));
+    let answer = slow.answer();
+    assert_eq!(
+        (answer.status, answer.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(
+        answer.text().contains("Too many connections: this one"),
+        "{answer:?}"
+    );
+    assert!(slow.is_closed());
+    settle(&silent);
+    inside.push(in_the_middle(address));
+    assert!(silent.is_closed(), "a fresh connection was told something");
+    for raw in &mut inside {
+        assert_eq!(raw.send("x").answer().status, 200);
+    }
+}
+
+#[test]
+fn who_is_let_go_while_it_asks_for_a_head_gets_no_more_than_a_head() {
+    let server = small();
+    let mut slow = Raw::connect(server.local_addr());
+    slow.send("HEAD /health HTTP/1.1\r\n");
+    settle(&slow);
+    let _inside: Vec<_> = (0..3).map(|_| in_the_middle(server.local_addr())).collect();
+    assert_eq!(slow.head().status, 503);
+    assert!(slow.is_closed(), "an answer to HEAD with a body");
+}
+
+#[test]
+fn a_request_that_is_there_a_body_and_a_stream_make_no_room() {
+    let server = server(Config {
+        max_clients: 2,
+        extra_connections: 1,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut stream = Stream::subscribe(address, "/events");
+    let mut slow_body = in_the_middle(address);
+    // Its second request waits for an answer to the first one, which the poll waits for.
+    let mut poll = Raw::connect(address);
+    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    settle(&poll);
+    for _ in 0..20 {
+        let mut outside = Raw::connect(address);
+        let answer = outside.answer();
+        assert_eq!(
+            (answer.status, answer.field("retry-after")),
+            (503, Some("5"))
+        );
+        assert!(answer.text().contains("Too many connections"), "{answer:?}");
+    }
+    assert_eq!(slow_body.send("y").answer().status, 200);
+    assert_eq!(stream.next().data, "xy");
+    assert_eq!((poll.answer().status, poll.answer().status), (200, 200));
+}
+
+#[test]
+fn who_lingers_behind_its_last_answer_makes_room() {
+    let server = small();
+    let address = server.local_addr();
+    // They do not close, and so are waited for.
+    let mut refused: Vec<_> = (0..3).map(|_| Raw::connect(address)).collect();
+    for raw in &mut refused {
+        assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
+    }
+    for raw in &mut refused {
+        let mut nothing = [0];
+        assert_eq!(raw.socket.read(&mut nothing).unwrap(), 0);
+    }
+    let inside: Vec<_> = (0..3).map(|_| in_the_middle(address)).collect();
+    assert_eq!(inside.len(), 3);
+}
+
+// ---- how a no arrives
+
+#[test]
+fn who_is_turned_away_reads_why_whatever_it_still_sends() {
+    const CROWD: usize = 200;
+    let server = small();
+    let address = server.local_addr();
+    let mut inside: Vec<_> = (0..3).map(|_| in_the_middle(address)).collect();
+    let mut outside = Vec::new();
+    for number in 0..CROWD {
+        let mut raw = Raw::connect(address);
+        raw.send("GET /health HTTP/1.1\r\nHo");
+        // The answer is there, and the server has said that it is the last.
+        let _ = raw.socket.peek(&mut [0]).expect("an answer");
+        raw.send("st: a\r\n\r\n");
+        outside.push((number, raw));
+    }
+    for (number, mut raw) in outside {
+        let mut bytes = Vec::new();
+        let outcome = raw.socket.read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(outcome.is_ok(), "{number}: {outcome:?} after {text:?}");
+        let is_whole = text.starts_with("HTTP/1.1 503 ") && text.ends_with("connections\"}\n");
+        assert!(is_whole, "{number}: {text:?}");
+    }
+    for raw in &mut inside {
+        assert_eq!(raw.send("x").answer().status, 200);
+    }
+}
+
+#[test]
+fn who_was_turned_away_and_stays_does_not_hold_up_a_shutdown() {
+    let server = server(Config {
+        grace: SHORT,
+        ..small_config()
+    });
+    let _inside: Vec<_> = (0..3).map(|_| in_the_middle(server.local_addr())).collect();
+    let mut outside: Vec<_> = (0..20).map(|_| Raw::connect(server.local_addr())).collect();
+    for raw in &mut outside {
+        assert_eq!(raw.answer().status, 503);
+    }
+    // Joins the thread that watches over them, or would hang.
+    server.shutdown();
+    for raw in &mut outside {
+        assert!(raw.is_closed());
+    }
+}
+
+// ---- whose client
+
+fn networks(texts: &[&str]) -> Vec<Network> {
+    let networks = texts.iter().map(|text| text.parse());
+    networks.collect::<Result<_, _>>().expect("networks")
+}
+
+fn behind_a_proxy(max_per_ip: Option<usize>) -> Config {
+    Config {
+        trust_proxy: networks(&["127.0.0.0/8", "10.0.0.0/8"]),
+        max_per_ip,
+        ..config()
+    }
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_and_nobody_else() {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    for (trusted, address) in [
+        (&["127.0.0.1", "10.0.0.0/8"][..], "127.0.0.2"),
+        (&["10.0.0.0/8"], "127.0.0.1"),
+        (&[], "127.0.0.1"),
+    ] {
+        let heard = Arc::clone(&lines);
+        let server = server(Config {
+            trust_proxy: networks(trusted),
+            report: Report::new(move |_, line| heard.lock().unwrap().push(line.to_string())),
+            ..config()
+        });
+        let fields = "X-Forwarded-For: 192.0.2.7, 127.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n";
+        let stream = Stream::open(server.local_addr(), "/events?client_id=me", fields);
+        let peer = stream.raw.socket.local_addr().unwrap();
+        let stats = get(server.local_addr(), "/stats?clients=1");
+        let expected = format!("\"peer\":\"{peer}\",\"address\":\"{address}\"");
+        assert!(
+            stats.text().contains(&expected),
+            "{trusted:?}: {}",
+            stats.text()
+        );
+        let at = match address {
+            "127.0.0.1" => format!("client me joined ({peer})"),
+            _ => format!("client me joined ({address} through {peer})"),
+        };
+        let mut lines = lines.lock().unwrap();
+        assert!(lines.contains(&at), "no {at:?} in {lines:?}");
+        lines.clear();
+    }
+}
+
+#[test]
+fn a_handler_of_ones_own_is_told_who_the_client_is() {
+    let bound = Server::bind("127.0.0.1:0", behind_a_proxy(None)).expect("a free port");
+    let server = bound
+        .spawn_with(|request, _| {
+            let text = format!("{} {}", request.client(), request.peer().ip());
+            tiny_sse::http::Response::text(200, text)
+        })
+        .expect("threads");
+    let mut raw = Raw::connect(server.local_addr());
+    for (fields, client) in [
+        (
+            "Forwarded: for=\"[2001:db8::1]:4711\", for=10.0.0.1\r\n",
+            "2001:db8::1",
+        ),
+        ("Forwarded: for=_hidden, for=10.0.0.1\r\n", "10.0.0.1"),
+        (
+            "Forwarded: for=192.0.2.7\r\nX-Forwarded-For: 192.0.2.8\r\n",
+            "127.0.0.1",
+        ),
+        ("X-Forwarded-For: 192.0.2.8\r\n", "192.0.2.8"),
+        // The one before has said it of itself alone.
+        ("", "127.0.0.1"),
+    ] {
+        let answer = health(&mut raw, fields);
+        assert_eq!(answer.text(), format!("{client} 127.0.0.1"), "{fields:?}");
+    }
+}
+
+// ---- how many of one address
+
+#[track_caller]
+fn assert_too_many(answer: &Answer, client: &str, limit: usize) {
+    let expected = format!("Too many connections from {client}: {limit} at a time are the limit");
+    assert_eq!(
+        (answer.status, answer.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert!(answer.text().contains(&expected), "{answer:?}");
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itself() {
+    // Where there is no IPv6, both are IPv4.
+    for listen in ["127.0.0.1:0", "[::]:0"] {
+        let config = Config {
+            max_per_ip: Some(2),
+            ..config()
+        };
+        let Ok(listener) = TcpListener::bind(listen) else {
+            continue;
+        };
+        let bound = Server::from_listener(listener, config).expect("a server");
+        let server = bound.spawn().expect("threads");
+        let address = SocketAddr::from(([127, 0, 0, 1], server.local_addr().port()));
+        let stream = Stream::subscribe(address, "/events");
+        let mut idle = Raw::connect(address);
+        assert_eq!(health(&mut idle, "").status, 200);
+        for _ in 0..10 {
+            let mut third = Raw::connect(address);
+            // Best effort: it may have been answered already.
+            let _ = third.socket.write_all(
+                b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+            );
+            let answer = third.answer();
+            assert_too_many(&answer, "127.0.0.1", 2);
+            assert_eq!(answer.field("connection"), Some("close"));
+        }
+        assert_eq!(health(&mut idle, "").status, 200, "who was inside before");
+        drop(idle);
+        eventually("let in", || {
+            let mut raw = Raw::connect(address);
+            let _ = raw
+                .socket
+                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+            raw.answer().status == 200
+        });
+        drop(stream);
+    }
+}
+
+#[test]
+fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
+    let server = server(behind_a_proxy(Some(1)));
+    let address = server.local_addr();
+    let of = |client: &str| format!("X-Forwarded-For: {client}\r\n");
+    let one = Stream::open(address, "/events", &of("192.0.2.7"));
+    let two = Stream::open(address, "/events", &of("2001:db8::1"));
+    // The proxy's own connections are not counted, of which these three are idle.
+    let mut idle: Vec<_> = (0..3).map(|_| Raw::connect(address)).collect();
+    for raw in &mut idle {
+        for _ in 0..2 {
+            assert_too_many(&health(raw, &of("192.0.2.7")), "192.0.2.7", 1);
+            assert_too_many(&health(raw, &of("::ffff:192.0.2.7")), "192.0.2.7", 1);
+            assert_too_many(&health(raw, &of("2001:db8::2")), "2001:db8::/64", 1);
+            for client in ["192.0.2.8", "192.0.2.9", "2001:db8:0:1::1"] {
+                assert_eq!(health(raw, &of(client)).status, 200, "{client}");
+            }
+        }
+    }
+    // A body that is not wanted is not read.
+    let fields = of("192.0.2.7");
+    let mut raw = Raw::connect(address);
+    raw.send(format!(
+        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
+    ));
+    let answer = raw.answer();
+    assert_too_many(&answer, "192.0.2.7", 1);
+    assert_eq!(answer.field("connection"), Some("close"));
+    // A request counts as long as it is answered, and so from its head on.
+    let mut slow = Raw::connect(address);
+    slow.send(format!(
+        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
+        of("192.0.2.8")
+    ));
+    assert_eq!(slow.head().status, 100);
+    assert_too_many(&health(&mut idle[0], &of("192.0.2.8")), "192.0.2.8", 1);
+    assert_eq!(slow.send("hello").answer().status, 200);
+    // No word of the client is a word of the proxy.
+    let mut none = Raw::connect(address);
+    assert_eq!(health(&mut none, "").status, 200);
+    let _proxy = Stream::open(address, "/events", "");
+    assert_too_many(&health(&mut none, &of("unknown")), "127.0.0.1", 1);
+    drop((one, two));
+    for client in ["192.0.2.7", "2001:db8::2", "192.0.2.8"] {
+        eventually("counted no more", || {
+            // Who has gone is noticed by what is written to it.
+            server.hub().publish(tiny_sse::Event::new("x")).unwrap();
+            health(&mut idle[0], &of(client)).status == 200
+        });
+    }
+}
+
+#[test]
+fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
+    const LIMIT: usize = 4;
+    for proxied in [false, true] {
+        let config = Config {
+            max_per_ip: Some(LIMIT),
+            max_clients: 3,
+            extra_connections: 3,
+            ..behind_a_proxy(None)
+        };
+        let trust_proxy = if proxied {
+            config.trust_proxy.clone()
+        } else {
+            Vec::new()
+        };
+        let bound = Server::bind(
+            "127.0.0.1:0",
+            Config {
+                trust_proxy,
+                ..config
+            },
+        )
+        .unwrap();
+        let server = bound
+            .spawn_with(|request, api| match request.path() {
+                "/panic" => panic!("on purpose, for the test"),
+                _ => api.answer(request),
+            })
+            .expect("threads");
+        let address = server.local_addr();
+        let mut random = Random::new();
+        let mut kept = Vec::new();
+        for _ in 0..300 {
+            let mut raw = Raw::connect(address);
+            let what = match random.below(8) {
+                0 => "",
+                1 => "GET /he",
+                2 => "nonsense\r\n\r\n",
+                3 => "GET /panic HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                4 => {
+                    "POST /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
+                }
+                5 => "GET /health HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                6 => "GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
+                _ => "GET /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+            };
+            // Best effort: it may be turned away before.
+            let _ = raw.socket.write_all(what.as_bytes());
+            kept.push(raw);
+            if kept.len() > random.below(8) {
+                kept.swap_remove(random.below(kept.len()));
+            }
+        }
+        drop(kept);
+        let fields = "X-Forwarded-For: 192.0.2.7\r\n";
+        let mut inside: Vec<Raw> = Vec::new();
+        eventually("the limit again", || {
+            server.hub().publish(tiny_sse::Event::new("x")).unwrap();
+            let mut raw = Raw::connect(address);
+            let head = format!(
+                "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
+            );
+            let _ = raw.socket.write_all(head.as_bytes());
+            if raw.head().status == 100 {
+                inside.push(raw);
+            }
+            inside.len() == LIMIT
+        });
+        let mut raw = Raw::connect(address);
+        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let _ = raw.socket.write_all(head.as_bytes());
+        let client = if proxied { "192.0.2.7" } else { "127.0.0.1" };
+        assert_too_many(&raw.answer(), client, LIMIT);
+    }
+}
