@@ -4,8 +4,9 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use crate::kit::{Scratch, eventually};
+use crate::kit::{DEADLINE, Scratch, eventually};
 use crate::program::{Process, all};
 
 /// Which proxy.
@@ -94,26 +95,27 @@ impl Front {
         panic!("no {kind:?}: {complaints:#?}");
     }
 
-    /// Ends it, and starts it again as it was.
+    /// Ends it by SIGTERM, on which none of them waits long for clients, and starts it again as it was.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.end();
-        self.process = run(self.kind, self.address, self.scratch.name()).expect("the same again");
-    }
-
-    /// SIGTERM, on which none of them waits for clients.
-    #[track_caller]
-    fn end(&mut self) {
         self.process.signal("TERM");
         self.process.exit_code();
+        self.process = run(self.kind, self.address, self.scratch.name()).expect("the same again");
     }
 }
 
 impl Drop for Front {
     fn drop(&mut self) {
-        // nginx has children, which SIGKILL would leave behind. One that has ended is not to be asked.
-        if !std::thread::panicking() || matches!(self.process.child.try_wait(), Ok(None)) {
-            self.end();
+        // nginx has children, which SIGKILL would leave behind. Who does not end gets it all the same.
+        let child = &mut self.process.child;
+        let start = Instant::now();
+        if matches!(child.try_wait(), Ok(None)) {
+            let pid = child.id().to_string();
+            // Best effort: it may end at this moment.
+            let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
+        }
+        while matches!(child.try_wait(), Ok(None)) && start.elapsed() < DEADLINE {
+            std::thread::yield_now();
         }
     }
 }
