@@ -87,7 +87,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After the last client has connected the server ends threads that it does not need.
 const SETTLING: Duration = Duration::from_millis(700);
 /// Files that either process has open beside its clients, generously; the server keeps a reserve.
-const OTHER_FILES: usize = 512;
+const OTHER_FILES: usize = 640;
 
 const SUBSCRIBE: &[u8] = b"GET /events HTTP/1.1\r\nHost: bench\r\n\r\n";
 

@@ -350,9 +350,10 @@ pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
 /// threads have run once more they are there beside those who came for them.
 pub(crate) const LEAVING: usize = 32;
 
-/// How long a connection that comes meanwhile waits, with all behind it, for one of them to be gone.
-/// They wait for nothing but a processor, so that it takes this long only where there is none.
-pub(crate) const LEAVING_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a connection that finds all places taken waits, with all behind it, for threads of this
+/// server: those of connections that were let go, to end, or those of connections that may be, to
+/// begin. They want nothing but a processor, so that it takes this long only where there is none.
+pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The pause between two lines about the same want of threads, which may turn thousands away.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);

@@ -309,17 +309,17 @@ impl<'a, D: Door> Connection<'a, D> {
             self.socket.set_read_timeout(Some(timeout))?;
             self.timeout = Some(timeout);
         }
-        let length = self.buffer.len();
-        self.buffer.resize(length + READ_BYTES, 0);
-        let outcome = loop {
-            match (&**self.socket).read(&mut self.buffer[length..]) {
+        // Not into the buffer at once: thousands may wait like this, and what they have from the
+        // allocator it would not give back to the system.
+        let mut bytes = [0; READ_BYTES];
+        let count = loop {
+            match (&**self.socket).read(&mut bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                outcome => break outcome,
+                outcome => break outcome?,
             }
         };
-        self.buffer
-            .truncate(length + outcome.as_ref().unwrap_or(&0));
-        outcome
+        self.buffer.extend_from_slice(&bytes[..count]);
+        Ok(count)
     }
 
     /// Writes the answer, or gives back the stream that it is.

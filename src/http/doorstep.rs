@@ -125,3 +125,56 @@ impl Visitor {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (Arc::new(socket), peer)
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_no_more() {
+        let (doorstep, watch) = Doorstep::new();
+        let ((inside, _), (outside, mut peer)) = (pair(), pair());
+        for _ in 0..DOORSTEP {
+            doorstep.keep(Arc::clone(&inside));
+        }
+        doorstep.keep(outside);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it was kept");
+        // All of them are gone with the watch, and there is room again; but nobody to keep it.
+        doorstep.close();
+        watch.run();
+        assert_eq!(doorstep.count.load(Ordering::Relaxed), 0);
+        let (outside, mut peer) = pair();
+        doorstep.keep(outside);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it was kept");
+        assert_eq!(doorstep.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_has_gone_and_who_has_been_there_long_enough_is_let_go() {
+        let (doorstep, watch) = Doorstep::new();
+        let watcher = thread::spawn(move || watch.run());
+        let ((gone, peer_gone), (stays, mut peer)) = (pair(), pair());
+        let start = Instant::now();
+        doorstep.keep(stays);
+        doorstep.keep(gone);
+        drop(peer_gone);
+        while doorstep.count.load(Ordering::Relaxed) > 1 {
+            assert!(start.elapsed() < 20 * LINGER, "who has gone is still there");
+            thread::yield_now();
+        }
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        assert!(start.elapsed() >= LINGER, "it was not waited for");
+        doorstep.close();
+        watcher.join().unwrap();
+    }
+}

@@ -149,6 +149,11 @@ impl<P> Places<P> {
         Some(&entry.what)
     }
 
+    /// Whether there is somebody to let go.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// How many are counted under a client.
     pub(super) fn count_of(&self, client: Network) -> usize {
         self.counts.get(&client).copied().unwrap_or(0)

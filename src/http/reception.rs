@@ -19,9 +19,7 @@ use super::connection::{Connection, Door, Stream};
 use super::doorstep::Doorstep;
 use super::places::{Places, Stage};
 use super::{Request, Response, forwarded};
-use crate::config::{
-    CLERK_PATIENCE, COMPLAINT_PAUSE, Config, LAST_WAIT, LEAVING, LEAVING_PATIENCE,
-};
+use crate::config::{CLERK_PATIENCE, COMPLAINT_PAUSE, Config, JAM_PATIENCE, LAST_WAIT, LEAVING};
 use crate::machine::ThreadRoom;
 use crate::socket::write_at_once;
 use crate::wire::Network;
@@ -39,8 +37,7 @@ pub(super) struct Reception {
     arrival: Condvar,
     /// More connections wait than clerks. The starter waits for it.
     shortage: Condvar,
-    /// A connection has left the table. The shutdown waits for it, and who comes when too many are
-    /// leaving.
+    /// A connection has left the table. The shutdown waits for it, and who comes to a jam.
     departure: Condvar,
 }
 
@@ -54,6 +51,8 @@ struct Table {
     idle_clerks: usize,
     clerks: HashMap<ThreadId, JoinHandle<()>>,
     complaints: Complaints,
+    /// A connection waits to be let in, until somebody waits or leaves.
+    is_jammed: bool,
     closing: bool,
 }
 
@@ -104,20 +103,21 @@ impl Reception {
         self.table().closing
     }
 
-    /// Gives a connection a place, and leaves it for a clerk. Waits for nobody's good will: only, and
-    /// not for long, for threads of this server that are about to end.
+    /// Gives a connection a place, and leaves it for a clerk. Waits for no peer: only, and not for long,
+    /// for threads of this server that are about to run.
     pub(super) fn enter(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
         let most = self.config.max_connections();
         let is_jammed = |table: &mut Table| {
-            let places = &table.places;
-            places.staying() >= most && places.leaving() >= LEAVING && !table.closing
+            table.is_jammed = table.is_jam(most);
+            table.is_jammed
         };
         let waited = self
             .departure
-            .wait_timeout_while(self.table(), LEAVING_PATIENCE, is_jammed);
+            .wait_timeout_while(self.table(), JAM_PATIENCE, is_jammed);
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        table.is_jammed = false;
         // ORDER: asked under the lock under which `close` takes the arrivals; behind it nobody would.
         if table.closing {
             return;
@@ -385,6 +385,15 @@ impl Reception {
 }
 
 impl Table {
+    /// Whether all places are taken, and nobody can be let go yet: those who were are still there, or
+    /// those who will be have no clerk. Either is over as soon as some thread has run.
+    fn is_jam(&self, most: usize) -> bool {
+        let places = &self.places;
+        let is_full = places.staying() >= most && !self.closing;
+        let is_slow = !places.has_waiting() && !self.arrivals.is_empty();
+        is_full && (places.leaving() >= LEAVING || is_slow)
+    }
+
     /// Whether connections wait that no clerk will come for.
     fn is_short(&self) -> bool {
         self.arrivals.len() > self.idle_clerks
@@ -437,7 +446,12 @@ impl Place {
             table.places.count(self.key, None);
         }
         table.places.set(self.key, stage);
-        !table.closing
+        let (is_closing, is_jammed) = (table.closing, table.is_jammed);
+        drop(table);
+        if is_jammed {
+            self.reception.departure.notify_all();
+        }
+        !is_closing
     }
 }
 
@@ -485,5 +499,22 @@ impl Drop for Place {
         self.reception.departure.notify_all();
         // ORDER: closes the socket, perhaps, and not under the lock.
         drop(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_threads_is_reported_once_in_a_while_with_how_often_it_was_not() {
+        let (mut complaints, start) = (Complaints::default(), Instant::now());
+        assert_eq!(complaints.next(start), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(complaints.next(start + COMPLAINT_PAUSE / 2), None);
+        }
+        assert_eq!(complaints.next(start + COMPLAINT_PAUSE), Some(1000));
+        assert_eq!(complaints.next(start + COMPLAINT_PAUSE), None);
+        assert_eq!(complaints.next(start + 3 * COMPLAINT_PAUSE), Some(1));
     }
 }

@@ -174,6 +174,25 @@ fn a_value_stands_behind_the_option_or_behind_its_equals_sign() {
 }
 
 #[test]
+fn a_list_stands_between_commas_or_behind_its_option_again() {
+    for arguments in [
+        &["--trust-proxy", "10.0.0.0/8, 127.0.0.1,::1"][..],
+        &[
+            "--trust-proxy=::1,127.0.0.0/8",
+            "--trust-proxy",
+            "10.0.0.0/8",
+        ],
+    ] {
+        let serving = serve(arguments);
+        let fields = "X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\n";
+        let _stream = Stream::open(serving.address, "/events", fields);
+        let stats = get(serving.address, "/stats?clients=1");
+        let found = stats.text().contains("\"address\":\"192.0.2.7\"");
+        assert!(found, "{arguments:?}: {}", stats.text());
+    }
+}
+
+#[test]
 fn the_word_serve_may_come_first() {
     let serving = serve_as(&["serve", "--listen=127.0.0.1:0", "--max-clients=3"]);
     let stats = get(serving.address, "/stats");

@@ -24,6 +24,7 @@ mod order;
 mod poll;
 mod proxies;
 mod resume;
+mod siege;
 mod slow;
 mod smuggling;
 mod storms;
