@@ -1,6 +1,7 @@
 //! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
 //! bytes out, so that the tests are a primer of the protocol as well.
 
+mod fronts;
 mod kit;
 mod program;
 
@@ -23,9 +24,11 @@ mod metrics;
 mod order;
 mod origins;
 mod poll;
+mod proxies;
 mod refusals;
 mod resume;
 mod siege;
 mod slow;
+mod smuggling;
 mod storms;
 mod tidy;

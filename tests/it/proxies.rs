@@ -1,0 +1,524 @@
+//! The configurations of the README, as they stand there, each in front of the program as the README
+//! starts it: what passes through them, as whom, how soon, and what becomes of a stream that is cut.
+//!
+//! Only addresses, ports and the places of files are changed. The client is `curl`, which speaks
+//! HTTP/2, and comes from 127.0.0.2, so that it is somebody else than the proxy.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use tiny_sse::{Decoder, Message};
+
+use crate::fronts::{Front, Kind, free_address};
+use crate::kit::{Answer, Scratch, eventually, get, id_of, request};
+use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
+
+const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
+
+/// What publishers must know.
+const TOKEN: &str = "s3cr3t";
+
+/// How clients speak to a proxy; the proxies speak HTTP/1.1 to the server.
+const VERSIONS: [(&str, &str); 2] = [("--http2", "2"), ("--http1.1", "1.1")];
+
+/// The one block of the README in that language that contains `part`.
+#[track_caller]
+fn block(language: &str, part: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let opening = format!("\n```{language}\n");
+    let blocks: Vec<&str> = readme
+        .split(&opening)
+        .skip(1)
+        .filter_map(|rest| rest.split("```\n").next())
+        .filter(|block| block.contains(part))
+        .collect();
+    assert_eq!(blocks.len(), 1, "blocks of {language} with {part:?}");
+    blocks[0].to_owned()
+}
+
+/// Replaces what must be there.
+#[track_caller]
+fn put(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no {from:?} in {text}");
+    text.replace(from, to)
+}
+
+/// A proxy of the README in front of the program of the README.
+struct Deployment {
+    front: Front,
+    server: Serving,
+    journal: Scratch,
+}
+
+impl Deployment {
+    /// As in the README, and with these options.
+    #[track_caller]
+    fn of(kind: Kind, options: &[&str]) -> Deployment {
+        Deployment::changed(kind, options, |configuration| configuration)
+    }
+
+    /// … and with the proxy's configuration changed.
+    #[track_caller]
+    fn changed(kind: Kind, options: &[&str], change: fn(String) -> String) -> Deployment {
+        println!("{kind:?}");
+        let journal = Scratch::new();
+        let server = serve("127.0.0.1:0", options, journal.name());
+        let configure = |listen, scratch: &str| {
+            certify(scratch);
+            change(configuration(kind, listen, server.address, scratch))
+        };
+        Deployment {
+            front: Front::start(kind, configure),
+            server,
+            journal,
+        }
+    }
+
+    /// A request to the server itself, as a publisher who may.
+    #[track_caller]
+    fn direct(&self, method: &str, target: &str, body: &str) -> Answer {
+        let fields = format!("Authorization: Bearer {TOKEN}\r\n");
+        request(self.server.address, method, target, &fields, body)
+    }
+
+    #[track_caller]
+    fn publish(&self, data: &str) -> String {
+        let answer = self.direct("POST", "/events/t", data);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        id_of(&answer)
+    }
+
+    /// `curl` through the proxy, from 127.0.0.2.
+    fn curl(&self, arguments: &[&str], target: &str) -> Command {
+        let to = format!("example.org:443:{}", self.front.address);
+        let always = [
+            "--silent",
+            "--show-error",
+            "--no-buffer",
+            "--insecure",
+            "--noproxy",
+            "*",
+            "--interface",
+            "127.0.0.2",
+            "--connect-to",
+            &to,
+        ];
+        let mut command = Command::new("curl");
+        command
+            .args(always)
+            .args(arguments)
+            .arg(format!("https://example.org{target}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// What one request through the proxy is answered, with its head.
+    #[track_caller]
+    fn ask(&self, arguments: &[&str], target: &str) -> String {
+        let arguments = [&["--include", "--max-time", "20"], arguments].concat();
+        let output: Output = self.curl(&arguments, target).output().expect("curl");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .expect("a text")
+            .to_lowercase()
+    }
+
+    /// A stream that is asked for through the proxy.
+    #[track_caller]
+    fn request_stream(&self, version: &str, fields: &[&str]) -> Client {
+        let fields = fields.iter().flat_map(|field| ["--header", field]);
+        // As a browser would; and what is said on standard error shows how far the request has come.
+        let always = [
+            version,
+            "--compressed",
+            "--verbose",
+            "--header",
+            "Accept: text/event-stream",
+        ];
+        let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
+        let process = Process::spawn(&mut self.curl(&arguments, "/events/t"));
+        up_to(&process.err, "> GET ");
+        Client {
+            process,
+            decoder: Decoder::new(1 << 20),
+            messages: VecDeque::new(),
+        }
+    }
+
+    /// A stream through the proxy, with its welcome read.
+    #[track_caller]
+    fn stream(&self, version: &str, fields: &[&str]) -> Client {
+        let mut client = self.request_stream(version, fields);
+        assert_eq!(client.next().name, "system");
+        client
+    }
+
+    /// A stream that goes on after `id`, with what it says of that.
+    #[track_caller]
+    fn resume(&self, version: &str, id: &str) -> (Client, String) {
+        let mut client = self.stream(version, &[&format!("Last-Event-ID: {id}")]);
+        let recovery = client.next();
+        assert_eq!(recovery.name, "recovery");
+        (client, recovery.data)
+    }
+}
+
+/// The program, by the command and the environment of the README's unit.
+#[track_caller]
+fn serve(listen: &str, options: &[&str], journal: &str) -> Serving {
+    let unit = block("ini", "ExecStart=");
+    let line = |key: &str| {
+        let value = unit.lines().find_map(|line| line.strip_prefix(key));
+        value.unwrap_or_else(|| panic!("no {key} in {unit}"))
+    };
+    let start = put(line("ExecStart="), "127.0.0.1:8080", listen);
+    let start = put(&start, "/var/lib/tiny-sse", journal);
+    assert!(line("EnvironmentFile=").starts_with("/etc/"), "{unit}");
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(start.split(' ').skip(1))
+        .args(options)
+        .env("TINY_SSE_PUBLISH_TOKEN", TOKEN)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    greeted(Process::spawn(&mut command))
+}
+
+/// A certificate of nobody's, where the configurations look for it.
+#[track_caller]
+fn certify(scratch: &str) {
+    let (pem, key) = (
+        format!("{scratch}/example.org.pem"),
+        format!("{scratch}/example.org.key"),
+    );
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
+        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-subj", "/CN=example.org", "-addext"])
+        .args([
+            "subjectAltName=DNS:example.org",
+            "-keyout",
+            &key,
+            "-out",
+            &pem,
+        ])
+        .output()
+        .expect("openssl");
+    assert!(output.status.success(), "{output:?}");
+    let both = [fs::read(pem).unwrap(), fs::read(key).unwrap()].concat();
+    fs::write(format!("{scratch}/example.org.both"), both).unwrap();
+}
+
+/// The README's configuration, listening elsewhere.
+#[track_caller]
+fn configuration(kind: Kind, listen: SocketAddr, server: SocketAddr, scratch: &str) -> String {
+    let text = match kind {
+        Kind::Nginx => put(
+            &block("nginx", "proxy_pass"),
+            "listen 443",
+            &format!("listen {listen}"),
+        ),
+        Kind::HaProxy => put(
+            &block("haproxy", "backend"),
+            "bind :443",
+            &format!("bind {listen}"),
+        ),
+        Kind::Caddy => {
+            let site = format!("example.org:{} {{", listen.port());
+            let text = put(&block("caddyfile", "reverse_proxy"), "example.org {", &site);
+            // Addresses that it has without being told.
+            let elsewhere = format!(
+                "{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\tgrace_period",
+                free_address().port()
+            );
+            put(&text, "{\n\tgrace_period", &elsewhere)
+        }
+    };
+    let text = put(&text, "127.0.0.1:8080", &server.to_string());
+    put(&text, "/etc/ssl/", &format!("{scratch}/"))
+}
+
+/// A stream that `curl` reads.
+struct Client {
+    process: Process,
+    decoder: Decoder,
+    messages: VecDeque<Message>,
+}
+
+impl Client {
+    /// The next event; `None` when the stream has ended or was cut.
+    #[track_caller]
+    fn try_next(&mut self) -> Option<Message> {
+        while self.messages.is_empty() {
+            let line = next_line(&self.process.out)? + "\n";
+            let messages = &mut self.messages;
+            self.decoder
+                .feed(line.as_bytes(), |message| messages.push_back(message))
+                .expect("events within the limit");
+        }
+        self.messages.pop_front()
+    }
+
+    #[track_caller]
+    fn next(&mut self) -> Message {
+        self.try_next().expect("the stream has ended")
+    }
+
+    /// What a browser would come back with.
+    fn cursor(&self) -> String {
+        self.decoder.last_event_id().to_owned()
+    }
+}
+
+/// One more event must come next: nothing was twice, and nothing too many.
+#[track_caller]
+fn check_missed(client: &mut Client, missed: &[String], fence: impl FnOnce() -> String) {
+    let got: Vec<String> = missed.iter().map(|_| client.next().last_event_id).collect();
+    assert_eq!(got, missed);
+    let fence = fence();
+    assert_eq!(client.next().last_event_id, fence);
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn an_event_passes_before_the_next_one_is_published() {
+    for kind in ALL {
+        // No heartbeat pushes an event out of a buffer.
+        let deployment = Deployment::of(kind, &["--heartbeat", "1h"]);
+        for (version, name) in VERSIONS {
+            let answer = deployment.ask(&[version], "/health");
+            assert!(answer.starts_with(&format!("http/{name} 200")), "{answer}");
+            let mut client = deployment.stream(version, &[]);
+            for number in 0..20 {
+                let id = deployment.publish(&format!("event {number}"));
+                let message = client.next();
+                assert_eq!(
+                    (message.last_event_id, message.data),
+                    (id, format!("event {number}")),
+                    "{version}"
+                );
+            }
+        }
+    }
+}
+
+/// HAProxy holds what it compresses until there is more of it, and may compress only what it is not
+/// asked to leave alone.
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn a_proxy_that_compresses_holds_nothing_back() {
+    let changes: [(Kind, fn(String) -> String); 3] = [
+        (Kind::Nginx, |text| {
+            let gzip = "access_log off; gzip on; gzip_types *; gzip_proxied any;";
+            put(&text, "access_log off;", gzip)
+        }),
+        (Kind::Caddy, |text| {
+            put(&text, "\treverse_proxy", "\tencode gzip\n\treverse_proxy")
+        }),
+        (Kind::HaProxy, |text| {
+            put(
+                &text,
+                "http-reuse safe",
+                "http-reuse safe\n    compression algo gzip",
+            )
+        }),
+    ];
+    for (kind, change) in changes {
+        let deployment = Deployment::changed(kind, &["--heartbeat", "1h"], change);
+        for (version, _) in VERSIONS {
+            let mut client = deployment.stream(version, &[]);
+            let id = deployment.publish("as it is");
+            assert_eq!(client.next().last_event_id, id, "{version}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn the_server_knows_the_client_behind_the_proxy_whatever_it_says_of_itself() {
+    for kind in ALL {
+        let deployment = Deployment::of(kind, &[]);
+        let lies = [
+            "X-Forwarded-For: 6.6.6.6",
+            "X-Forwarded-For: 7.7.7.7, 127.0.0.1",
+            "Forwarded: for=8.8.8.8",
+        ];
+        for (version, _) in VERSIONS {
+            for fields in [&[][..], &lies[..1], &lies[1..2], &lies[2..], &lies] {
+                let _client = deployment.stream(version, fields);
+                let stats = deployment.direct("GET", "/stats?clients=1", "");
+                let text = stats.text();
+                let (all, right) = (r#""address":"#, r#""address":"127.0.0.2""#);
+                assert!(text.contains(right), "{fields:?}: {text}");
+                let count = |part| text.matches(part).count();
+                assert_eq!(count(right), count(all), "{fields:?}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn who_comes_back_through_the_proxy_gets_what_it_missed_and_once() {
+    for kind in ALL {
+        let mut deployment = Deployment::of(kind, &[]);
+        for (version, _) in VERSIONS {
+            let mut client = deployment.stream(version, &[]);
+            let seen: Vec<_> = (0..3).map(|_| deployment.publish("seen")).collect();
+            check_missed(&mut client, &seen, || deployment.publish("seen"));
+
+            let cursor = client.cursor();
+            client.process.kill();
+            let missed: Vec<_> = (0..5).map(|_| deployment.publish("missed")).collect();
+            let (mut client, recovery) = deployment.resume(version, &cursor);
+            assert!(
+                recovery.contains(r#""replayed":5,"complete":true"#),
+                "{recovery}"
+            );
+            check_missed(&mut client, &missed, || deployment.publish("seen"));
+
+            deployment.front.restart();
+            assert!(
+                client.try_next().is_none(),
+                "the proxy that has gone says more"
+            );
+            let missed: Vec<_> = (0..5).map(|_| deployment.publish("missed")).collect();
+            let (mut client, recovery) = deployment.resume(version, &client.cursor());
+            assert!(
+                recovery.contains(r#""replayed":5,"complete":true"#),
+                "{recovery}"
+            );
+            check_missed(&mut client, &missed, || deployment.publish("seen"));
+        }
+    }
+}
+
+/// One heartbeat is enough: the proxy has hung up before. Three, which is what it takes where it has
+/// not, would be too late.
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn who_leaves_is_out_by_the_next_heartbeat_through_the_proxy_too() {
+    let leave = |kind| {
+        let deployment = Deployment::of(kind, &["--heartbeat", "7s"]);
+        let active = |count: usize| {
+            let stats = get(deployment.server.address, "/stats");
+            stats
+                .text()
+                .contains(&format!("\"active_connections\":{count},"))
+        };
+        let clients = VERSIONS.map(|(version, _)| deployment.stream(version, &[]));
+        assert!(active(2), "{kind:?}");
+        // Not even a farewell.
+        drop(clients);
+        eventually(&format!("the end of streams through {kind:?}"), || {
+            active(0)
+        });
+    };
+    thread::scope(|scope| {
+        for kind in ALL {
+            scope.spawn(move || leave(kind));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn a_browser_is_not_turned_away_for_ever_while_the_server_is_away() {
+    for kind in ALL {
+        let mut deployment = Deployment::of(kind, &[]);
+        for (version, _) in VERSIONS {
+            let last = deployment.publish("before");
+            deployment.server.process.kill();
+            let field = format!("Last-Event-ID: {last}");
+            let mut client = deployment.request_stream(version, &[&field]);
+            if kind == Kind::Nginx {
+                // It does not wait, so the browser does.
+                assert_eq!(all(&client.process.out), ["retry: 2000", ""], "{version}");
+                let answer = deployment.ask(&[version, "--data", "lost"], "/events/t");
+                assert!(answer.contains(" 502"), "not published: {answer}");
+            }
+            let listen = deployment.server.address.to_string();
+            deployment.server = serve(&listen, &[], deployment.journal.name());
+            if kind == Kind::Nginx {
+                client = deployment.request_stream(version, &[&field]);
+            }
+            assert_eq!(client.next().name, "system", "{version}");
+            let recovery = client.next().data;
+            assert!(
+                recovery.contains(r#""replayed":0,"complete":true"#),
+                "{recovery}"
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn a_publication_passes_up_to_the_limit_and_refusals_come_as_they_are() {
+    for kind in ALL {
+        let deployment = Deployment::of(kind, &[]);
+        let scratch = Scratch::new();
+        fs::create_dir_all(scratch.path()).unwrap();
+        let file = |bytes: usize| {
+            let path = scratch.path().join(bytes.to_string());
+            fs::write(&path, vec![b'x'; bytes]).unwrap();
+            format!("@{}", path.to_str().unwrap())
+        };
+        let (largest, larger) = (file(1 << 20), file((1 << 20) + 1));
+        let authorization = format!("Authorization: Bearer {TOKEN}");
+        for (version, name) in VERSIONS {
+            // Announced, and in pieces of unknown number; with no wait for a go-ahead.
+            for way in ["Expect:", "Transfer-Encoding: chunked"] {
+                let post = |body: &str| {
+                    let arguments = [
+                        version,
+                        "--header",
+                        &authorization,
+                        "--header",
+                        "Expect:",
+                        "--header",
+                        way,
+                        "--data-binary",
+                        body,
+                    ];
+                    deployment.ask(&arguments, "/events/t")
+                };
+                let answer = post(&largest);
+                let start = format!("http/{name} 200");
+                assert!(answer.starts_with(&start), "{version} {way}: {answer}");
+                let answer = post(&larger);
+                let start = format!("http/{name} 413");
+                assert!(answer.starts_with(&start), "{version} {way}: {answer}");
+                assert!(answer.contains("larger than 1048576 bytes"), "{answer}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn one_client_too_many_is_told_when_to_come_back() {
+    for kind in ALL {
+        let deployment = Deployment::of(kind, &["--max-clients", "1", "--heartbeat", "100ms"]);
+        for (version, name) in VERSIONS {
+            let mut only = deployment.stream(version, &[]);
+            let answer = deployment.ask(&[version], "/events/t");
+            assert!(answer.starts_with(&format!("http/{name} 503")), "{answer}");
+            assert!(answer.contains("\nretry-after: 5\r\n"), "{answer}");
+            let fields = answer.matches("\naccess-control-allow-origin:").count();
+            assert_eq!(fields, 1, "{answer}");
+            // It is there all the same.
+            let id = deployment.publish("still");
+            assert_eq!(only.next().last_event_id, id);
+            only.process.kill();
+            eventually("room for another", || {
+                let stats = get(deployment.server.address, "/stats");
+                stats.text().contains("\"active_connections\":0,")
+            });
+        }
+    }
+}
