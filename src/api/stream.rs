@@ -74,11 +74,11 @@ impl Api {
 
 const CONTENT_TYPE: &str = "text/event-stream";
 
-/// What browsers and proxies must know to pass events on as they come. Who compresses a stream holds
-/// each event until there is more of it, HAProxy for one. `X-Accel-Buffering` is nginx's word for it.
+/// What browsers and proxies must know to pass events on as they come. `X-Accel-Buffering` is
+/// nginx's word for it.
 fn stream_head(response: Response) -> Response {
     response
-        .with("Cache-Control", "no-cache, no-transform")
+        .with("Cache-Control", "no-cache")
         .with("X-Accel-Buffering", "no")
 }
 

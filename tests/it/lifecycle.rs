@@ -28,7 +28,7 @@ fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
         [
             "HTTP/1.1 200 OK",
             "Content-Type: text/event-stream",
-            "Cache-Control: no-cache, no-transform",
+            "Cache-Control: no-cache",
             "X-Accel-Buffering: no",
             "Access-Control-Allow-Origin: *",
             "Connection: keep-alive",

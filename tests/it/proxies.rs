@@ -57,18 +57,12 @@ impl Deployment {
     /// As in the README, and with these options.
     #[track_caller]
     fn of(kind: Kind, options: &[&str]) -> Deployment {
-        Deployment::changed(kind, options, |configuration| configuration)
-    }
-
-    /// … and with the proxy's configuration changed.
-    #[track_caller]
-    fn changed(kind: Kind, options: &[&str], change: fn(String) -> String) -> Deployment {
         println!("{kind:?}");
         let journal = Scratch::new();
         let server = serve("127.0.0.1:0", options, journal.name());
         let configure = |listen, scratch: &str| {
             certify(scratch);
-            change(configuration(kind, listen, server.address, scratch))
+            configuration(kind, listen, server.address, scratch)
         };
         Deployment {
             front: Front::start(kind, configure),
@@ -131,11 +125,10 @@ impl Deployment {
     #[track_caller]
     fn request_stream(&self, version: &str, fields: &[&str]) -> Client {
         let fields = fields.iter().flat_map(|field| ["--header", field]);
-        // As a browser would; and what is said on standard error shows how far the request has come.
+        // What is said on standard error shows how far the request has come.
         let always = [
-            version,
-            "--compressed",
             "--verbose",
+            version,
             "--header",
             "Accept: text/event-stream",
         ];
@@ -302,37 +295,6 @@ fn an_event_passes_before_the_next_one_is_published() {
                     "{version}"
                 );
             }
-        }
-    }
-}
-
-/// HAProxy holds what it compresses until there is more of it, and may compress only what it is not
-/// asked to leave alone.
-#[test]
-#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn a_proxy_that_compresses_holds_nothing_back() {
-    let changes: [(Kind, fn(String) -> String); 3] = [
-        (Kind::Nginx, |text| {
-            let gzip = "access_log off; gzip on; gzip_types *; gzip_proxied any;";
-            put(&text, "access_log off;", gzip)
-        }),
-        (Kind::Caddy, |text| {
-            put(&text, "\treverse_proxy", "\tencode gzip\n\treverse_proxy")
-        }),
-        (Kind::HaProxy, |text| {
-            put(
-                &text,
-                "http-reuse safe",
-                "http-reuse safe\n    compression algo gzip",
-            )
-        }),
-    ];
-    for (kind, change) in changes {
-        let deployment = Deployment::changed(kind, &["--heartbeat", "1h"], change);
-        for (version, _) in VERSIONS {
-            let mut client = deployment.stream(version, &[]);
-            let id = deployment.publish("as it is");
-            assert_eq!(client.next().last_event_id, id, "{version}");
         }
     }
 }
