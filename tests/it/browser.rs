@@ -94,6 +94,13 @@ fn pages_may_do_what_their_origin_their_cookie_and_their_token_allow() {
 #[test]
 #[cfg(feature = "console")]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
+fn the_console_asks_for_tokens_and_keeps_them_to_itself() {
+    passes("console-access");
+}
+
+#[test]
+#[cfg(feature = "console")]
+#[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
 fn the_console_shows_all_of_it_to_everybody() {
     passes("console");
 }
