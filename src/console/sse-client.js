@@ -76,7 +76,8 @@
  * @property {number} [jitter] the part of a wait by which chance may prolong it [0.5]
  * @property {number[]} [giveUpOn] status codes that end it for good [204, 401, 403, 404, 410]
  * @property {string | (() => string | Promise<string>)} [token] sent as `Authorization: Bearer`, in
- *   place of one in `headers`; a function is asked before each connection. Empty: none is sent []
+ *   place of one in `headers`; a function is asked before each connection. Empty: none is sent. When a
+ *   redirect leads to another origin, browsers of today leave it out []
  * @property {Record<string, string>} [headers] of the request
  * @property {RequestCredentials} [credentials] as of `fetch` [same-origin]
  */
