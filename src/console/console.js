@@ -116,23 +116,22 @@ function address(path, query) {
   return text ? `${path}?${text}` : path;
 }
 
-const token = () => $('subscribe-token').value;
-
-/** A request; its answer as `{ ok, status, body, headers }`, where a server that is gone is status 0. */
-async function ask(method, url, body, options = {}) {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  try {
-    const response = await fetch(url, { method, body, cache: 'no-store', ...options, headers: { ...headers, ...options.headers } });
-    const text = await response.text();
-    let parsed = text;
-    try { parsed = JSON.parse(text); } catch { /* it is not JSON, then it is text */ }
-    return { ok: response.ok, status: response.status, body: parsed, text, response };
-  } catch (error) {
-    return { ok: false, status: 0, body: { error: error.name === 'AbortError' ? 'stopped' : 'the server does not answer' }, text: '' };
-  }
+/** An answer, read to its end; `verb` is what its request needed the right to. */
+async function answerOf(response, verb) {
+  const text = await response.text();
+  let body = text;
+  try { body = JSON.parse(text); } catch { /* it is not JSON, then it is text */ }
+  return { ok: response.ok, status: response.status, body, text, verb };
 }
 
-const reason = ({ status, body, text }) => `${status || ''} ${body?.error ?? text.slice(0, 200)}`.trim();
+/** A request; its answer as of `answerOf`, where a server that is gone is status 0. */
+async function ask(method, url, body, { verb = method === 'GET' || method === 'HEAD' ? 'subscribe' : 'publish', headers } = {}) {
+  try {
+    return await answerOf(await fetch(url, { method, body, cache: 'no-store', headers: { ...bearer(verb), ...headers } }), verb);
+  } catch {
+    return { ok: false, status: 0, body: { error: 'the server does not answer' }, text: '', verb };
+  }
+}
 
 function say(node, text, kind = '') {
   node.textContent = visible(text);
@@ -157,6 +156,87 @@ function eachFrame(draw) {
     requestAnimationFrame(() => { asked = false; draw(); });
   };
 }
+
+// ---- access: the tokens, and what is said where one is missing --------------------------------------
+
+// They are put in above all panels, and go to this server alone: every address here is a path, and the
+// page's policy allows no other server. In an address they are for the EventSource alone, which can
+// set no header; nothing that is shown or copied has one in it.
+//
+// Kept in sessionStorage, so that a reload does not ask again: that is of this tab, ends with it, and
+// no other page reads it but those of this origin. A browser that restores its tabs after a crash may
+// have it on disk that long. Not in localStorage, where it would stay for good, and for every tab.
+
+const VERBS = ['subscribe', 'publish'];
+const KEPT = 'tiny-sse tokens';
+/** Another object whenever they change, so that one sees whether an answer is to the old ones. */
+let tokens = { subscribe: '', publish: '' };
+
+const tokenFor = (verb) => tokens[verb] || tokens.subscribe;
+const bearer = (verb) => (tokenFor(verb) ? { Authorization: `Bearer ${tokenFor(verb)}` } : {});
+const isRefused = ({ status }) => status === 401 || status === 403;
+
+function takeTokens(given) {
+  tokens = Object.fromEntries(VERBS.map((verb) => [verb, String(given[verb] ?? '').trim()]));
+  for (const verb of VERBS) $(`access-${verb}`).value = tokens[verb];
+  const amount = new Set(Object.values(tokens).filter(Boolean)).size;
+  $('access-now').textContent = ['none', 'one', 'two'][amount];
+  $('events-curl').textContent = `curl -d hello ${tokenFor('publish') && '-H "Authorization: Bearer $TOKEN" '}${location.origin}/events`;
+  mayAskAgain();
+}
+
+function keptTokens() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
+  } catch {
+    return {}; // Storage is switched off, or somebody else's: then nothing is kept.
+  }
+}
+
+/** Goes on with the tokens that were put in, from the event that was the last. */
+function useTokens() {
+  takeTokens(Object.fromEntries(VERBS.map((verb) => [verb, $(`access-${verb}`).value])));
+  try {
+    if (VERBS.some((verb) => tokens[verb])) sessionStorage.setItem(KEPT, JSON.stringify(tokens));
+    else sessionStorage.removeItem(KEPT);
+  } catch { /* as above */ }
+  $('access').open = false;
+  $('access-open').focus();
+  if (!line.cut) {
+    say($('verdict'), 'Asking the server anew …', 'wait');
+    openNative(line.client.lastEventId || $('subscribe-cursor').value.trim());
+    line.client.disconnect().connect();
+  }
+  if (shown === 'events') { if (rawWanted() && !line.cut) openRaw(); } else if (shown !== 'compare') enter(shown);
+  askStats();
+}
+
+function forgetTokens() {
+  for (const verb of VERBS) $(`access-${verb}`).value = '';
+  useTokens();
+}
+
+/** Why something was not done. For 401 the page has its own words: the server's are for programs. */
+function reason({ status, body, text, verb, deed = verb }) {
+  if (status === 401) return tokenFor(verb) ? `The server does not know this token. To ${deed}, it wants another one.` : `This server wants a token to ${deed}. It is put in under “Tokens”, at the top.`;
+  return `${status || ''} ${body?.error ?? text?.slice(0, 200) ?? ''}`.trim();
+}
+
+/** Says it, and where a token would help, how one gets there. */
+function complain(node, got) {
+  say(node, reason(got), 'bad');
+  // A 403 without a token is of a server that has none to give.
+  if (!isRefused(got) || (got.status === 403 && !tokenFor(got.verb))) return;
+  const button = el('button', { class: 'small', type: 'button', text: tokenFor(got.verb) ? 'Another token' : 'Put in a token' });
+  button.addEventListener('click', () => {
+    $('access').open = true;
+    $(`access-${got.verb}`).focus();
+  });
+  node.append(' ', button);
+}
+
+/** The answer that an SSEClient could not use. */
+const refusalIn = ({ status, message }) => ({ status, verb: 'subscribe', body: { error: message.replace(/^the server answered \d+: /, '') } });
 
 // ---- charts -------------------------------------------------------------------------------------
 
@@ -276,7 +356,7 @@ function drawCharts() {
   if (shown !== 'events') return;
   const { events, clients, latency, worst } = minutes;
   caption('chart-events', count(Math.round(events.values.at(-1) ?? 0)));
-  caption('chart-clients', server ? count(server.active_connections) : '–');
+  caption('chart-clients', server ? count(server.active_connections) : barred.stats ? 'needs a token' : '–');
   const known = latency.known();
   caption('chart-latency', known.length ? `${millis(known.at(-1))}, worst ${millis(Math.max(...worst.known()))}` : 'none yet');
   plot($('chart-events'), [{ values: events.values, colour: 'a', fill: true }], { least: 5 });
@@ -299,7 +379,7 @@ const wish = () => ({
 function streamUrl(who, cursor) {
   const { topic, client, shared } = wish();
   const name = client && !(shared && who === 'client') ? `${client}.${who}` : '';
-  return address('/events', { topic, client_id: name, last_event_id: cursor, token: token() });
+  return address('/events', { topic, client_id: name, last_event_id: cursor, token: who === 'native' ? tokenFor('subscribe') : '' });
 }
 
 function openNative(cursor) {
@@ -324,7 +404,7 @@ function hear(name) {
 
 function openClient(cursor) {
   line.client?.disconnect();
-  const client = new SSEClient(streamUrl('client', cursor), { shared: wish().shared });
+  const client = new SSEClient(streamUrl('client', cursor), { shared: wish().shared, token: () => tokenFor('subscribe') });
   line.client = client;
   client
     .on('state', () => line.client === client && showStates())
@@ -401,12 +481,21 @@ function showVerdict(told) {
 
 function showOpen() {
   line.away = false;
-  if ($('verdict').dataset.kind) say($('verdict'), 'Open again.', 'ok');
+  mayAskAgain();
+  if ($('verdict').dataset.kind) say($('verdict'), 'The stream is open.', 'ok');
 }
 
-function showProblem({ kind, message: told, retryIn, final }) {
+function showProblem(problem) {
+  const { kind, message: told, retryIn, final } = problem;
   // Other answers, a 503 say, are those of a server that is there.
   line.away = kind === 'network';
+  if (isRefused(problem)) {
+    const other = problem.status === 403 ? ' Other topics go under “Subscribe”.' : '';
+    const got = refusalIn(problem);
+    complain($('verdict'), { ...got, body: { error: `${got.body.error}.${other}` } });
+    $('access').open ||= problem.status === 401;
+    return;
+  }
   const message = line.away ? 'There is no connection to the server' : told;
   say($('verdict'), final ? `${message}. It would be no use to try again.` : `${message}; the next attempt is in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
 }
@@ -598,7 +687,7 @@ async function publish(event) {
     for (let n = 1; n <= times; n += 1) {
       const begun = now();
       const got = await ask('POST', address('/events', { topic, event: name, id }), data.replaceAll('{n}', n));
-      if (!got.ok) return say(answer, reason(got), 'bad');
+      if (!got.ok) return complain(answer, got);
       if (line.cut) line.published += 1;
       else timeOwn(got.body.id, begun);
       const whole = `${got.status} · id ${got.body.id} · ${count(got.body.recipients)} recipient${got.body.recipients === 1 ? '' : 's'} · ${millis(now() - begun)}`;
@@ -638,9 +727,9 @@ async function openRaw() {
   $('raw-bytes').replaceChildren();
   const { signal } = raw.abort;
   const url = streamUrl('raw', line.client?.lastEventId);
-  writeRaw(`GET ${url} HTTP/1.1\n\n`);
+  writeRaw(`GET ${url} HTTP/1.1\n${tokenFor('subscribe') && 'Authorization: Bearer …\n'}\n`);
   try {
-    const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream' } });
+    const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream', ...bearer('subscribe') } });
     writeRaw(`${headOf(response).replaceAll('\r', '')}`);
     const decoder = new TextDecoder();
     for (let reader = response.body.getReader(); ;) {
@@ -686,6 +775,13 @@ function headOf(response) {
 
 let server = null;
 let asking = 0;
+/** What is not told to this page. It is not asked for again until something has changed. */
+const barred = { stats: false, clients: false };
+
+function mayAskAgain() {
+  if (barred.clients) say($('clients-answer'), '');
+  Object.assign(barred, { stats: false, clients: false });
+}
 
 async function askStats() {
   if (asking) {
@@ -698,9 +794,14 @@ async function askStats() {
     if (line.away) $('server-line').textContent = 'the server does not answer';
     return;
   }
+  const what = shown === 'clients' && !barred.clients ? 'clients' : 'stats';
+  if (barred[what]) return bar(what);
   asking = now();
-  const got = await ask('GET', shown === 'clients' ? '/stats?clients=1' : '/stats');
+  const asked = tokens;
+  const got = what === 'clients' ? await ask('GET', '/stats?clients=1', undefined, { verb: 'publish' }) : await ask('GET', '/stats');
   asking = 0;
+  if (asked !== tokens) return;
+  if (isRefused(got)) return bar(what, got);
   if (!got.ok) {
     server = null;
     $('server-line').textContent = reason(got);
@@ -708,13 +809,29 @@ async function askStats() {
   }
   server = got.body;
   $('server-line').textContent = `${location.host} · up ${age(server.uptime_seconds)} · ${count(server.active_connections)} of ${count(server.max_connections)} clients · ${count(server.total_events)} events`;
-  if (shown === 'clients' && server.clients) showClients();
+  if (shown !== 'clients') return;
+  showTiles();
+  if (server.clients) showClients();
+}
+
+/** Shows that something is not told, in the place where it would be. */
+function bar(what, got) {
+  barred[what] = true;
+  if (what === 'stats') {
+    server = null;
+    $('server-line').textContent = `${location.host} · the statistics need a token to subscribe to everything (*)`;
+    tiles($('stats-tiles'), []);
+  } else {
+    complain($('clients-answer'), { ...got, deed: 'see the clients, who they are and where' });
+    $('clients-count').textContent = '';
+    update($('clients-rows'), []);
+  }
 }
 
 const FAREWELLS = { hung_up: 'hung up', fell_behind: 'fell behind', timed_out: 'timed out', replaced: 'replaced', kicked: 'kicked', server_closing: 'server closing' };
 
-function showClients() {
-  const { history, farewells, clients } = server;
+function showTiles() {
+  const { history, farewells } = server;
   const ends = Object.entries(farewells).filter(([, n]) => n).map(([name, n]) => `${count(n)} ${FAREWELLS[name] ?? name}`);
   tiles($('stats-tiles'), [
     ['Clients', count(server.active_connections), `${count(server.total_connections)} ever, ${count(server.refused_connections)} refused`],
@@ -724,6 +841,10 @@ function showClients() {
     ['Up', age(server.uptime_seconds), `since ${new Date(Date.now() - server.uptime_seconds * 1000).toLocaleString('sv').slice(0, 16)}`],
     ['Streams ended', count(Object.values(farewells).reduce((sum, n) => sum + n, 0)), ends.join(', ') || 'none'],
   ]);
+}
+
+function showClients() {
+  const { clients } = server;
   const listed = [...clients].sort((a, b) => b.lag_bytes - a.lag_bytes || a.age_seconds - b.age_seconds).slice(0, CLIENT_ROWS);
   $('clients-count').textContent = listed.length < clients.length ? `${listed.length} of ${count(clients.length)}, the most behind` : count(clients.length);
   update($('clients-rows'), listed, 'client_id', clientRow, (row, client) => {
@@ -742,7 +863,8 @@ function clientRow({ client_id: id, topics, peer }) {
   const kick = el('button', { class: 'small', type: 'button', text: 'Kick', ariaLabel: `Kick ${id}` });
   kick.addEventListener('click', async () => {
     const got = await ask('DELETE', `/clients/${encodeURIComponent(id)}`);
-    say($('clients-answer'), got.ok ? `${id} was kicked` : reason(got), got.ok ? 'ok' : 'bad');
+    if (got.ok) say($('clients-answer'), `${id} was kicked`, 'ok');
+    else complain($('clients-answer'), got);
     askStats();
   });
   const told = topics.length ? topics.map((topic) => visible(clip(topic, 60))).join('  ') : 'no topic';
@@ -790,7 +912,8 @@ function startComparison(event) {
   compare(rate, interval, comparison.abort.signal).catch((error) => {
     if (error.name === 'AbortError') return;
     stopComparison();
-    say($('compare-said'), error.message, 'bad');
+    if (error.got) complain($('compare-said'), error.got);
+    else say($('compare-said'), error.message, 'bad');
   });
 }
 
@@ -826,8 +949,10 @@ async function publishProbes(rate, signal) {
     // Not awaited: the next is due when it is due, whatever the answer takes.
     ask('POST', url, body).then((got) => {
       if (signal.aborted) return;
+      if (isRefused(got)) stopComparison();
+      if (!got.ok) return complain($('compare-said'), got);
       comparison.published += 1;
-      say($('compare-said'), got.ok ? `${count(comparison.published)} published to ${COMPARED}.` : reason(got), got.ok ? '' : 'bad');
+      say($('compare-said'), `${count(comparison.published)} published to ${COMPARED}.`);
     });
   }
 }
@@ -837,12 +962,18 @@ const sleep = (ms, signal) => new Promise((wake) => {
   signal.addEventListener('abort', () => { clearTimeout(timer); wake(); }, { once: true });
 });
 
+/** An answer that is what was asked for. */
+async function get(url, signal) {
+  const response = await fetch(url, { signal, cache: 'no-store', headers: bearer('subscribe') });
+  if (!response.ok) throw Object.assign(new Error(`the server answered ${response.status}`), { got: await answerOf(response, 'subscribe') });
+  return response;
+}
+
 /** Asks once for what came after the cursor; counts what it cost into the way. */
 async function pollOnce(way, wait, cursor, signal) {
-  const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait, token: token() });
-  const response = await fetch(url, { signal, cache: 'no-store' });
+  const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait });
+  const response = await get(url, signal);
   const text = await response.text();
-  if (!response.ok) throw new Error(`GET /poll: ${response.status} ${clip(text, 200)}`);
   if (way) {
     way.requests += 1;
     way.down += headOf(response).length + weigh(text);
@@ -867,9 +998,8 @@ async function comparePolls(key, { cursor }, interval, signal) {
 
 async function compareStream(signal) {
   const way = comparison.ways.sse;
-  const url = address('/events', { topic: COMPARED, token: token() });
-  const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream' } });
-  if (!response.ok) throw new Error(`GET /events: ${response.status}`);
+  const url = address('/events', { topic: COMPARED });
+  const response = await get(url, signal);
   way.requests += 1;
   way.down += headOf(response).length;
   way.up += requestHead(url);
@@ -907,7 +1037,8 @@ function took(key, data) {
 function requestHead(url) {
   const brands = navigator.userAgentData?.brands.map(({ brand, version }) => `"${brand}";v="${version}"`).join(', ');
   const client = brands ? `sec-ch-ua-platform: "${navigator.userAgentData.platform}"\r\nsec-ch-ua: ${brands}\r\nsec-ch-ua-mobile: ?0\r\n` : '';
-  return `GET ${url} HTTP/1.1\r\nHost: ${location.host}\r\nConnection: keep-alive\r\nPragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: ${navigator.userAgent}\r\n${client}Accept: */*\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: ${navigator.languages.join(',')};q=0.9\r\n\r\n`.length;
+  const authorization = Object.entries(bearer('subscribe')).map((field) => `${field.join(': ')}\r\n`).join('');
+  return `GET ${url} HTTP/1.1\r\n${authorization}Host: ${location.host}\r\nConnection: keep-alive\r\nPragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: ${navigator.userAgent}\r\n${client}Accept: */*\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: ${navigator.languages.join(',')};q=0.9\r\n\r\n`.length;
 }
 
 function mark(pen, shape, x, y, r) {
@@ -1003,7 +1134,7 @@ let useClient = null;
 function useStream(panel, url, handlers) {
   useClient?.disconnect();
   const state = $(`panel-${panel}`).querySelector('.use-state');
-  const client = useClient = new SSEClient(address(url, { token: token() }));
+  const client = useClient = new SSEClient(url, { token: tokenFor('subscribe') });
   const show = () => {
     if (useClient !== client) return;
     const lamp = el('i', { class: 'lamp', ariaHidden: 'true', data: { state: client.state } });
@@ -1011,13 +1142,22 @@ function useStream(panel, url, handlers) {
   };
   client.on('state', show).on('error', (problem) => {
     if (problem.status === 404) missing(panel);
-    else if (useClient === client) state.append(el('span', { text: visible(problem.message) }));
+    else if (useClient !== client) return;
+    else if (isRefused(problem)) complainOf(panel, refusalIn(problem));
+    else state.append(el('span', { text: visible(problem.message) }));
   });
   for (const [type, handler] of Object.entries(handlers)) {
     client.on(type, (data) => { if (useClient === client && data !== null && typeof data === 'object') handler(data); });
   }
   client.connect();
   show();
+}
+
+/** Says above a panel what one may not do there. */
+function complainOf(panel, got) {
+  const told = el('span');
+  complain(told, got);
+  $(`panel-${panel}`).querySelector('.use-state').append(told);
 }
 
 function missing(panel, is = true) {
@@ -1047,7 +1187,8 @@ function byline(...parts) {
 /** Sends JSON, and shows what went wrong, if it did. */
 async function sendJson(url, value, answer) {
   const got = await ask('POST', url, JSON.stringify(value), { headers: { 'Content-Type': 'application/json' } });
-  say(answer, got.ok ? '' : reason(got), got.ok ? '' : 'bad');
+  if (got.ok) say(answer, '');
+  else complain(answer, got);
   return got;
 }
 
@@ -1119,6 +1260,7 @@ const uses = {
       // This panel has no stream before there is a job: whether the demo is here, another route tells.
       const got = await ask('HEAD', '/api/metrics');
       if (got.status === 404) missing('process');
+      if (isRefused(got)) complainOf('process', got);
     },
     async send(file) {
       if (!file) return say($('process-label'), 'Choose a file first.', 'bad');
@@ -1126,6 +1268,7 @@ const uses = {
       $('process-result').replaceChildren();
       say($('process-label'), `Sending ${file.name}, ${bytes(file.size)} …`);
       const got = await ask('POST', '/api/process', file, { headers: { 'Content-Type': 'application/octet-stream' } });
+      if (isRefused(got)) complainOf('process', got);
       if (!got.ok) return say($('process-label'), reason(got), 'bad');
       // From the earliest: what was done between the answer and this stream is not missed.
       useStream('process', `/api/process/${encodeURIComponent(got.body.job)}?last_event_id=earliest`, {
@@ -1232,6 +1375,7 @@ function enter(panel) {
     drawCharts();
     if (rawWanted() && !line.cut) openRaw();
   } else if (panel === 'clients') {
+    mayAskAgain();
     askStats();
   } else if (panel === 'compare') {
     drawMarks();
@@ -1268,6 +1412,8 @@ addEventListener('pageshow', ({ persisted }) => {
   if (rawWanted() && !line.cut) openRaw();
 });
 otherTabs.onmessage = lendNative;
+on('access-form', 'submit', prevented(useTokens));
+on('access-forget', 'click', forgetTokens);
 on('cut', 'click', cut);
 on('resume', 'click', resume);
 on('subscribe', 'submit', prevented(subscribe));
@@ -1289,10 +1435,10 @@ $('subscribe-client').value = `console-${name}`;
 $('chat-name').value = `guest-${name}`;
 // On a small screen the events come first.
 $('subscribe-fold').open = matchMedia('(min-width: 40rem)').matches;
-$('events-curl').textContent = `curl -d hello ${location.origin}/events`;
 $('subscribe-shared').checked = remember('shared') === 'yes';
 $('compare-rows').append(...WAYS.map(comparisonRow));
 
+takeTokens(keptTokens());
 subscribe();
 askStats();
 setInterval(() => { turnSecond(); askStats(); }, 1000);

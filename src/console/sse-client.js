@@ -17,6 +17,16 @@
  * newer; older ones are not catered for. Without Web Locks or BroadcastChannel (on plain http, browsers
  * give the former to localhost alone), `shared` has no effect: each tab has its own connection.
  *
+ * A server that wants a token is given it by `token`, which goes in a header and so into no address,
+ * history or log. A function is asked before each connection, and so for a new one when the old one
+ * has expired; the server's 401 or 403 is the end until `connect()` is called again:
+ *
+ *     new SSEClient('/events', { token: async () => (await fetch('/session/token')).text() })
+ *       .on('error', ({ status }) => status === 401 && location.assign('/login'))
+ *       .connect();
+ *
+ * With a cookie no option is needed; `credentials: 'include'` if it is that of another origin.
+ *
  * The reading order: {@link EventStreamParser} is the format, `Connection` one stream and its
  * returns, `SharedConnection` one stream for many tabs, {@link SSEClient} what a page sees of them.
  *
@@ -41,8 +51,9 @@
 /**
  * Why there is no stream at the moment: the data of an `error` event.
  * @typedef {object} Problem
- * @property {'status' | 'type' | 'network' | 'silence' | 'end'} kind an answer with the wrong
- *   status or type, no connection or a broken one, nothing heard for too long, the stream's end
+ * @property {'status' | 'type' | 'network' | 'silence' | 'end' | 'token'} kind an answer with the wrong
+ *   status or type, no connection or a broken one, nothing heard for too long, the stream's end; or
+ *   `token` did not give one
  * @property {string} message
  * @property {boolean} final no further attempt is made
  * @property {number} [status] of the answer, if there was one
@@ -54,7 +65,8 @@
  * @typedef {object} Options
  * @property {string} [lastEventId] the cursor to begin behind; without it: from now on. Of shared
  *   tabs, only the first one's counts
- * @property {boolean} [shared] one connection for all tabs of this origin with the same URL [false]
+ * @property {boolean} [shared] one connection for all tabs of this origin with the same URL, token,
+ *   headers and credentials. A function that gives another token each time shares with nobody [false]
  * @property {number} [silence] milliseconds without a byte until the connection is taken for dead;
  *   0: never. 2.5 heartbeats of the server, or a little more [40000]
  * @property {boolean} [heartbeat] ask the server for heartbeats with a name (`?heartbeat=event`),
@@ -63,7 +75,10 @@
  * @property {number} [maxDelay] milliseconds that no wait exceeds, unless the server asks for it [30000]
  * @property {number} [jitter] the part of a wait by which chance may prolong it [0.5]
  * @property {number[]} [giveUpOn] status codes that end it for good [204, 401, 403, 404, 410]
- * @property {Record<string, string>} [headers] of the request, such as `Authorization`
+ * @property {string | (() => string | Promise<string>)} [token] sent as `Authorization: Bearer`, in
+ *   place of one in `headers`; a function is asked before each connection. Empty: none is sent. When a
+ *   redirect leads to another origin, browsers of today leave it out []
+ * @property {Record<string, string>} [headers] of the request
  * @property {RequestCredentials} [credentials] as of `fetch` [same-origin]
  */
 
@@ -87,6 +102,7 @@ const DEFAULTS = Object.freeze({
   maxDelay: 30_000,
   jitter: 0.5,
   giveUpOn: [204, 401, 403, 404, 410],
+  token: /** @type {string | (() => string | Promise<string>)} */ (''),
   headers: /** @type {Record<string, string>} */ ({}),
   credentials: /** @type {RequestCredentials} */ ('same-origin'),
 });
@@ -267,16 +283,20 @@ class Connection {
     const watchdog = new Watchdog(this.#options.silence, abort);
     this.#stopping.signal.addEventListener('abort', abort);
     try {
-      const response = await fetch(this.#url, this.#request(attempt.signal));
+      const token = await tokenOf(this.#options, attempt.signal);
+      const response = await fetch(this.#url, this.#request(token, attempt.signal));
       watchdog.calm();
       const refusal = await refusalOf(response, this.#options.giveUpOn);
       if (refusal) return refusal;
       await this.#read(/** @type {ReadableStream<Uint8Array>} */ (response.body), watchdog);
       return { kind: 'end', message: 'the server ended the stream', final: false };
     } catch (error) {
-      if (!watchdog.hasBarked) return { kind: 'network', message: String(error), final: false };
-      const message = `nothing came for ${this.#options.silence} ms`;
-      return { kind: 'silence', message, final: false };
+      if (watchdog.hasBarked) {
+        const message = `nothing came for ${this.#options.silence} ms`;
+        return { kind: 'silence', message, final: false };
+      }
+      const kind = error instanceof NoToken ? 'token' : 'network';
+      return { kind, message: error instanceof NoToken ? error.message : String(error), final: false };
     } finally {
       this.#stopping.signal.removeEventListener('abort', abort);
       watchdog.stop();
@@ -284,15 +304,17 @@ class Connection {
     }
   }
 
-  /** @param {AbortSignal} signal @returns {RequestInit} */
-  #request(signal) {
-    const { headers, credentials } = this.#options;
+  /** @param {string} token @param {AbortSignal} signal @returns {RequestInit} */
+  #request(token, signal) {
+    const { credentials } = this.#options;
     /** @type {Record<string, string>} */
     const own = { Accept: 'text/event-stream' };
     // From another origin this header costs a preflight, which the server must allow; the first
     // request goes without. tiny-sse takes `last_event_id` in the query as well.
     if (this.#cursor !== '') own['Last-Event-ID'] = asHeaderBytes(this.#cursor);
-    return { headers: { ...own, ...headers }, credentials, signal, cache: 'no-store' };
+    const headers = new Headers({ ...own, ...this.#options.headers });
+    if (token) headers.set('Authorization', `Bearer ${token}`);
+    return { headers, credentials, signal, cache: 'no-store' };
   }
 
   /** @param {ReadableStream<Uint8Array>} body @param {Watchdog} watchdog */
@@ -341,6 +363,32 @@ class Connection {
     const grown = Math.min(least * 2 ** this.#failures, Math.max(least, maxDelay));
     this.#failures += 1;
     return Math.min(grown * (1 + jitter * Math.random()), LONGEST_DELAY);
+  }
+}
+
+/** `token` gave none. What it gave instead is not in the message, which goes into logs. */
+class NoToken extends Error {}
+
+/**
+ * The token of the moment, or none. A page's promise may never be kept: `signal` ends the wait.
+ * @param {Required<Options>} options
+ * @param {AbortSignal} signal
+ * @returns {Promise<string>}
+ */
+async function tokenOf({ token }, signal) {
+  const given = (typeof token === 'function' ? await answerOf(token, signal) : token) ?? '';
+  // SPEC: RFC 9110, 5.5: visible ASCII, to be sure. `fetch` would name the token in its complaint.
+  if (!/^[!-~]*$/.test(given)) throw new NoToken('the token has characters that are for no header');
+  return given;
+}
+
+/** @param {() => string | Promise<string>} ask @param {AbortSignal} signal @returns {Promise<string>} */
+async function answerOf(ask, signal) {
+  const aborted = new Promise((_, reject) => signal.addEventListener('abort', reject));
+  try {
+    return /** @type {string} */ (await Promise.race([Promise.resolve().then(ask), aborted]));
+  } catch (error) {
+    throw new NoToken(`there is no token: ${error}`);
   }
 }
 
@@ -456,8 +504,8 @@ function parsed(text) {
  */
 
 /**
- * One stream for all tabs of an origin that have this class on the same URL. The tab that holds a
- * Web Lock leads: it has the connection, and passes on what comes over a BroadcastChannel. The
+ * One stream for all tabs of an origin that have this class on the same URL, and would be let in as
+ * the same: what one may hear, another may not. The tab that holds a Web Lock leads: it has the connection, and passes on what comes over a BroadcastChannel. The
  * others wait for the lock, which the browser gives on, in the order of asking, when a tab closes,
  * crashes or leaves the page.
  *
@@ -498,6 +546,7 @@ class SharedConnection {
   #stopping = new AbortController();
   /** Gives the lock back. */
   #release = () => {};
+  /** @type {BroadcastChannel | undefined} */
   #channel;
 
   static isPossible() {
@@ -515,11 +564,20 @@ class SharedConnection {
     this.#options = options;
     this.#cursor = cursor;
     this.#owner = owner;
-    this.#channel = new BroadcastChannel(this.#name);
   }
 
-  get #name() {
-    return `tiny-sse ${this.#url.href}`;
+  /**
+   * What those that share it have in common, as a digest: the names of channels and locks are
+   * to be seen, and a token is in it. It is that of the joining; a new one does not change it.
+   */
+  async #name() {
+    const { headers, credentials, silence } = this.#options;
+    const attempt = new AbortController();
+    const watchdog = new Watchdog(silence, () => attempt.abort());
+    const token = await tokenOf(this.#options, attempt.signal).finally(() => watchdog.stop());
+    const all = JSON.stringify([this.#url.href, token, headers, credentials]);
+    const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(all));
+    return `tiny-sse ${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
   }
 
   get isLeader() {
@@ -530,19 +588,29 @@ class SharedConnection {
     const { signal } = this.#stopping;
     this.#owner.state('CONNECTING');
     if (signal.aborted) return; // by a handler, just now
-    this.#channel.onmessage = ({ data }) => this.#hear(data);
-    this.#tell({ kind: 'hello' });
     const lead = () => this.#lead();
     // Fails when it is stopped before its turn; or there are no locks to be had, as in a sandboxed
-    // frame, which is an origin of its own and shares with nobody anyway.
-    navigator.locks.request(this.#name, { signal }, lead).catch(lead);
+    // frame, which is an origin of its own and shares with nobody anyway; or no token, without which
+    // nobody knows with whom: then it has a connection of its own, which says so and tries again.
+    void this.#join(lead).catch(lead);
+  }
+
+  /** @param {() => Promise<void> | undefined} lead */
+  async #join(lead) {
+    const name = await this.#name();
+    const { signal } = this.#stopping;
+    if (signal.aborted) return;
+    this.#channel = new BroadcastChannel(name);
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
+    this.#tell({ kind: 'hello' });
+    await navigator.locks.request(name, { signal }, lead);
   }
 
   stop() {
     this.#stopping.abort();
     this.#line?.stop();
     this.#line = null;
-    this.#channel.close();
+    this.#channel?.close();
     // ORDER: after the last word, so that few are on their way when the next one begins.
     this.#release();
   }
@@ -588,7 +656,7 @@ class SharedConnection {
   /** @param {Record<string, unknown> & { kind: Word['kind'] }} word */
   #tell(word) {
     if (this.#stopping.signal.aborted) return;
-    this.#channel.postMessage({ ...word, from: this.#me, cursor: this.#cursor });
+    this.#channel?.postMessage({ ...word, from: this.#me, cursor: this.#cursor });
   }
 
   /** @param {Word} word */

@@ -39,8 +39,8 @@ const NOTHING = Object.freeze({ data: null, error: null, isConnected: false, las
 
 /**
  * Connects when the component is there, and disconnects when it goes. Another URL, or an option
- * with another value, is another stream, which begins with nothing; that the object of the options
- * is another one does not matter.
+ * with another value, is another stream, which begins with nothing; that the object of the options,
+ * or the function that gives the token, is another one does not matter.
  *
  * Under StrictMode, React sets everything up twice: the first connection is given up at once.
  *
@@ -50,12 +50,16 @@ const NOTHING = Object.freeze({ data: null, error: null, isConnected: false, las
  */
 export function useSSE(url, options = {}) {
   const { onEvent, event = 'message', manual = false, ...rest } = options;
-  const key = JSON.stringify([url, event, manual, rest]);
+  const { token } = rest;
+  // A function is not in it: what it gives may change while the stream lasts.
+  const key = JSON.stringify([url, event, manual, typeof token, rest]);
   const [shown, setShown] = useState({ key, view: NOTHING });
   const client = useRef(/** @type {SSEClient | null} */ (null));
   const latestOnEvent = useRef(onEvent);
+  const latestToken = useRef(token);
   useEffect(() => {
     latestOnEvent.current = onEvent;
+    latestToken.current = token;
   });
 
   useEffect(() => {
@@ -65,7 +69,8 @@ export function useSSE(url, options = {}) {
       return isBlank ? before : { key, view: NOTHING };
     });
     if (url === null) return undefined;
-    const own = new SSEClient(url, rest);
+    const asked = () => Object(latestToken.current)();
+    const own = new SSEClient(url, { ...rest, token: typeof token === 'function' ? asked : token });
     client.current = own;
     const stopWatching = watch(own, event, (change) => {
       setShown((before) => {

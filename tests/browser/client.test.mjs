@@ -208,6 +208,59 @@ test('the first cursor, the headers and the word for heartbeats are in the reque
   }
 });
 
+test('a token goes in the header, asked for before each connection, in place of another there', async (t) => {
+  const { url, requests } = await script(t, ends(''), ends(''), stays('data:1\n\n'));
+  let asked = 0;
+  const token = async () => `token-${(asked += 1)}`;
+  client(t, url, { token, headers: { authorization: 'Basic x', 'X-Own': 'y' } }).client.connect();
+  await until('three requests', () => requests.length === 3);
+  assert.deepEqual(requests.map(({ headers }) => headers.authorization), ['Bearer token-1', 'Bearer token-2', 'Bearer token-3']);
+  assert.ok(requests.every(({ url, headers }) => !url.includes('token') && headers['x-own'] === 'y'));
+  for (const [token, sent] of [['a.b~c/d==', 'Bearer a.b~c/d=='], ['', undefined], [() => 'now', 'Bearer now'], [() => undefined, undefined], [undefined, undefined], [null, undefined]]) {
+    const { url, requests } = await script(t, stays('data:1\n\n'));
+    client(t, url, { token }).client.connect();
+    await until('the request', () => requests.length === 1);
+    assert.equal(requests[0].headers.authorization, sent);
+  }
+});
+
+test('a function that gives no token is asked again later, and no request is made without', async (t) => {
+  const { url, requests } = await script(t, stays('data:1\n\n'));
+  const answers = [
+    () => { throw new Error('not logged in'); },
+    () => Promise.reject(new Error('offline')),
+    () => 'line\r\nbreak',
+    () => 'секрет',
+    () => new Promise(() => {}),
+    () => 'good',
+  ];
+  const { client: own, heard } = client(t, url, { token: () => answers.shift()(), silence: 300, maxDelay: 100 });
+  own.connect();
+  await until('an event', () => heard.all.length);
+  assert.deepEqual(heard.error.map(({ kind, final, message }) => [kind, final, message]), [
+    ['token', false, 'there is no token: Error: not logged in'],
+    ['token', false, 'there is no token: Error: offline'],
+    ['token', false, 'the token has characters that are for no header'],
+    ['token', false, 'the token has characters that are for no header'],
+    ['silence', false, 'nothing came for 300 ms'],
+  ]);
+  assert.deepEqual(requests.map(({ headers }) => headers.authorization), ['Bearer good']);
+});
+
+test('disconnected while a token is awaited, it makes no request', async (t) => {
+  const { url, requests } = await script(t, stays('data:1\n\n'));
+  let give;
+  const { client: own, heard } = client(t, url, { token: () => new Promise((resolve) => (give = resolve)) });
+  own.connect();
+  await until('it is asked for', () => give);
+  own.disconnect();
+  give('late');
+  const other = client(t, url);
+  other.client.connect();
+  await until('the other', () => other.heard.all.length);
+  assert.deepEqual([requests.length, heard.state, heard.error], [1, ['CONNECTING', 'DISCONNECTED'], []]);
+});
+
 test('waits grow twofold from what the server says, up to a limit, and begin anew after an event', async (t) => {
   const no = status(500);
   const { url } = await script(t, ends('retry:150\ndata:1\n\n'), no, no, no, ends('data:2\n\n'), stays('data:3\n\n'));

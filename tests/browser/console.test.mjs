@@ -10,11 +10,9 @@ import { mkdir } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { totalmem } from 'node:os';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { Server, browser, folder, numbers, until } from './kit.mjs';
+import { SHOTS, Server, browser, folder, isOpen, numbers, says, text, until, watch } from './kit.mjs';
 
 const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
-const SHOTS = process.env.TINY_SSE_SHOTS ?? fileURLToPath(new URL('../../target/screenshots', import.meta.url));
 /** A click is answered within it, whatever the page has to draw; healthy is a tenth of it. */
 const PROMPT = 3000;
 
@@ -25,17 +23,10 @@ const PROMPT = 3000;
  */
 async function open(t, context, origin, { width = 1280, height = 900, scheme = 'light', motion = 'no-preference', topics = '*', away = false } = {}) {
   const page = await context.newPage();
-  const log = [];
-  const isExpected = (text) => away && /net::ERR_|Failed to load resource/.test(text);
-  page.on('pageerror', (error) => log.push(String(error.stack)));
-  page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type()) && !isExpected(message.text())) log.push(message.text());
-  });
+  watch(t, page, away ? /net::ERR_|Failed to load resource/ : undefined);
   await page.addInitScript(() => addEventListener('securitypolicyviolation', (event) => {
     console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
   }));
-  // The browser is closed by then, for it was started first; the server is killed later.
-  t.after(() => assert.deepEqual(log, [], "the browser's log"));
   await page.setViewportSize({ width, height });
   await page.emulateMedia({ colorScheme: scheme, reducedMotion: motion });
   await page.goto(`${origin}/`);
@@ -49,20 +40,7 @@ async function open(t, context, origin, { width = 1280, height = 900, scheme = '
   return page;
 }
 
-const text = (page, selector) => page.evaluate((selector) => document.querySelector(selector)?.textContent ?? '', selector);
-async function says(page, selector, what) {
-  let said;
-  const found = until(`${selector} says ${what}`, async () => {
-    said = await text(page, selector);
-    return what instanceof RegExp ? what.exec(said) : said === what && [said];
-  });
-  return found.catch((error) => assert.fail(`${error.message}; it says ${JSON.stringify(said)}`));
-}
 const amount = (page, selector) => page.evaluate((selector) => document.querySelectorAll(selector).length, selector);
-const isOpen = async (page) => {
-  await says(page, '#native-state', 'OPEN');
-  await says(page, '#client-state', 'OPEN');
-};
 
 async function go(page, tab) {
   await page.click(`#tab-${tab}`);
@@ -617,8 +595,8 @@ test('the keyboard reaches everything, in the order in which it is seen', async 
     await page.keyboard.press(key);
     return focused();
   };
-  const tour = ['skip', 'cut', 'tab-events', 'publish-data', 'publish-topic', 'publish-event', 'publish-id', 'publish-times', 'publish-send', 'Subscribe',
-    'subscribe-topics', 'subscribe-cursor', 'subscribe-client', 'subscribe-token', 'subscribe-shared', 'subscribe-send',
+  const tour = ['skip', 'access-open', 'cut', 'tab-events', 'publish-data', 'publish-topic', 'publish-event', 'publish-id', 'publish-times', 'publish-send', 'Subscribe',
+    'subscribe-topics', 'subscribe-cursor', 'subscribe-client', 'subscribe-shared', 'subscribe-send',
     'events-filter', 'events-pause', 'events-clear', 'events-raw', 'events-table'];
   for (const stop of tour) {
     assert.equal(await press('Tab'), stop);

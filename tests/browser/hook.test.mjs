@@ -158,3 +158,25 @@ test('connect and disconnect are for the page to call, and what was missed meanw
   const { events } = await seen(page);
   assert.deepEqual(events.filter((data) => typeof data === 'number'), [1, 2]);
 });
+
+test('a new function for the token is no new stream, and the latest is asked; another token is another stream', async (t) => {
+  const server = await Server.start(t, '--subscribe-token', 'reader', '--publish-token', 'writer', '--heartbeat', '500ms', '--retry', '200ms');
+  server.token = 'writer';
+  const page = await app(t);
+  const showFunction = (token) => page.evaluate(([url, token]) => window.show({ url, options: { maxDelay: 500, token: async () => token } }), [`${server.origin}/events`, token]);
+  await showFunction('reader');
+  await connected(page);
+  await until('one is registered', async () => (await server.active()) === 1);
+  const { total_connections: before } = await server.stats();
+  for (let n = 0; n < 5; n += 1) await showFunction('nobody');
+  await server.publish(1);
+  await shows(page, '1');
+  assert.equal((await server.stats()).total_connections, before);
+  await page.evaluate(() => window.disconnect());
+  await page.evaluate(() => window.connect());
+  await until('the latest was asked', async () => (await view(page)).error?.status === 401);
+  await show(page, `${server.origin}/events`, { token: 'nobody' });
+  await until('it is refused', async () => (await view(page)).error?.status === 401);
+  await show(page, `${server.origin}/events`, { token: 'reader' });
+  await connected(page);
+});

@@ -17,8 +17,12 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 
 export const DEADLINE = 30_000;
+
+/** Where pictures are left. */
+export const SHOTS = process.env.TINY_SSE_SHOTS ?? fileURLToPath(new URL('../../target/screenshots', import.meta.url));
 
 const CONSOLE = new URL('../../src/console/', import.meta.url);
 
@@ -36,6 +40,8 @@ export async function until(what, condition) {
 
 /** The program, on a port that it keeps when it is killed and started again. A command may be the first option. */
 export class Server {
+  /** What it is spoken to with, if it wants a token. */
+  token = '';
   #options;
   #child;
   #ended;
@@ -87,8 +93,12 @@ export class Server {
     this.#child?.kill(name);
   }
 
+  get #headers() {
+    return this.token ? { Authorization: `Bearer ${this.token}` } : {};
+  }
+
   async publish(data, path = '/events') {
-    const response = await fetch(this.origin + path, { method: 'POST', body: String(data) });
+    const response = await fetch(this.origin + path, { method: 'POST', body: String(data), headers: this.#headers });
     const answer = await response.json();
     assert.equal(response.status, 200, JSON.stringify(answer));
     return answer;
@@ -99,7 +109,7 @@ export class Server {
   }
 
   async stats() {
-    return (await fetch(`${this.origin}/stats?clients=1`)).json();
+    return (await fetch(`${this.origin}/stats?clients=1`, { headers: this.#headers })).json();
   }
 
   async active() {
@@ -172,32 +182,61 @@ export async function browser(t) {
   });
   t.after(() => browser.close());
   const context = await browser.newContext();
-  return { browser, context, tab: (url) => tab(t, context, url) };
+  return { browser, context, tab: (url, expected) => tab(t, context, url, expected) };
 }
 
-/** A tab. What its log holds beside failures of the network fails the test. */
-async function tab(t, context, url) {
+/** A tab, at a page. */
+async function tab(t, context, url, expected = /net::ERR_|Failed to load resource|status of 503/) {
   const page = await context.newPage();
   page.setDefaultTimeout(DEADLINE);
-  const unexpected = [];
-  page.on('pageerror', (error) => unexpected.push(String(error)));
-  page.on('console', (message) => {
-    const isOfTheNetwork = /net::ERR_|Failed to load resource|status of 503/.test(message.text());
-    if (['error', 'warning'].includes(message.type()) && !isOfTheNetwork) unexpected.push(message.text());
-  });
-  t.after(() => assert.deepEqual(unexpected, [], "the browser's log"));
+  watch(t, page, expected);
   await page.goto(url);
   return page;
 }
 
+/** What the log of a tab holds, but for what is expected, fails the test. */
+export function watch(t, page, expected) {
+  const log = [];
+  page.on('pageerror', (error) => log.push(String(error.stack)));
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type()) && !expected?.test(message.text())) log.push(message.text());
+  });
+  // The browser is closed by then, for it was started first; a server is killed later.
+  t.after(() => assert.deepEqual(log, [], "the browser's log"));
+}
+
+/** The text of an element, and to wait until it is that, or matches: then the match. */
+export const text = (page, selector) => page.evaluate((selector) => document.querySelector(selector)?.textContent ?? '', selector);
+export async function says(page, selector, what) {
+  let said;
+  const found = until(`${selector} says ${what}`, async () => {
+    said = await text(page, selector);
+    return what instanceof RegExp ? what.exec(said) : said === what && [said];
+  });
+  return found.catch((error) => assert.fail(`${error.message}; it says ${JSON.stringify(said)}`));
+}
+
+/** Waits until both streams of the console are open. */
+export async function isOpen(page) {
+  await says(page, '#native-state', 'OPEN');
+  await says(page, '#client-state', 'OPEN');
+}
+
 /**
  * Starts an SSEClient in a tab. It keeps what it hears in `window.heard`, by kind, and itself in
- * `window.client`.
+ * `window.client`. With `asks`, its token is a function that gives `window.token` and counts.
  */
-export async function listen(page, url, options = {}) {
+export async function listen(page, url, { asks = false, ...options } = {}) {
   await page.evaluate(
-    async ([url, options]) => {
+    async ([url, options, asks]) => {
       const { SSEClient } = await import('/sse-client.js');
+      window.asked = 0;
+      if (asks) {
+        options.token = async () => {
+          window.asked += 1;
+          return window.token;
+        };
+      }
       const heard = { message: [], ids: [], state: [], error: [], recovery: [], gap: [], open: [] };
       const client = new SSEClient(url, options);
       client.on('message', (data, event) => {
@@ -209,7 +248,7 @@ export async function listen(page, url, options = {}) {
       }
       Object.assign(window, { heard, client: client.connect() });
     },
-    [url, options],
+    [url, options, asks],
   );
 }
 

@@ -104,14 +104,16 @@ test('what two leaders bring is one event; what one brings twice is two', async 
   for (const page of pages) await messages(page, 1);
   // The last words of a leader before, which were long on their way: one known, one new, one again.
   await pages[0].evaluate(
-    ([name, known]) => {
+    async (known) => {
+      // The channel has the name of the lock.
+      const [{ name }] = (await navigator.locks.query()).held;
       const channel = new BroadcastChannel(name);
       for (const [data, id] of [['1', known], ['2', 'new'], ['3', 'new']]) {
         const event = { type: 'message', data, id, hasOwnId: true };
         channel.postMessage({ kind: 'event', event, from: 'a ghost', cursor: known });
       }
     },
-    [`tiny-sse ${server.origin}/events?heartbeat=event`, id],
+    id,
   );
   for (const page of pages) await messages(page, 3);
   await server.publish(4);

@@ -86,6 +86,19 @@ fn the_hook_shows_one_stream_in_react_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
+fn pages_may_do_what_their_origin_their_cookie_and_their_token_allow() {
+    passes("access");
+}
+
+#[test]
+#[cfg(feature = "console")]
+#[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
+fn the_console_asks_for_tokens_and_keeps_them_to_itself() {
+    passes("console-access");
+}
+
+#[test]
 #[cfg(feature = "console")]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
 fn the_console_shows_all_of_it_to_everybody() {

@@ -1,0 +1,276 @@
+// The console of a server that wants tokens: what it says without one, with the wrong one and with the
+// right one, and that none is to be found where it does not belong.
+
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { test } from 'node:test';
+import { SHOTS, Server, browser, isOpen, says, text, until, watch } from './kit.mjs';
+
+const [SUBSCRIBE, PUBLISH, WRONG] = ['c3Vic2NyaWJlcg==', 'cHVibGlzaGVy-_.~+/', 'bm9ib2R5J3M='];
+const TOKENS = ['--subscribe-token', SUBSCRIBE, '--publish-token', PUBLISH];
+
+/** A demo that wants both tokens, and its console in a tab, with what the tab has asked for. */
+async function start(t, { options = TOKENS, width = 1280, height = 900, scheme = 'light' } = {}) {
+  const { context } = await browser(t);
+  const demo = await Server.start(t, 'demo', ...options);
+  demo.token = PUBLISH;
+  const page = await tab(t, context, demo.origin, { width, height, scheme });
+  return { context, demo, page };
+}
+
+async function tab(t, context, url, { width = 1280, height = 900, scheme = 'light' } = {}) {
+  const page = await context.newPage();
+  watch(t, page, /^Failed to load resource: the server responded with a status of 40[13] /);
+  page.asked = [];
+  page.on('request', (request) => page.asked.push({ method: request.method(), url: request.url(), kind: request.resourceType(), headers: request.headers() }));
+  await page.setViewportSize({ width, height });
+  await page.emulateMedia({ colorScheme: scheme });
+  await page.goto(url);
+  return page;
+}
+
+async function use(page, { subscribe = '', publish = '' }) {
+  if (!(await page.isVisible('#access-subscribe'))) await page.click('#access-open');
+  await page.fill('#access-subscribe', subscribe);
+  await page.fill('#access-publish', publish);
+  await page.click('#access-use');
+}
+
+const count = (page, path) => page.asked.filter(({ url }) => new URL(url).pathname + new URL(url).search === path).length;
+/** The page asks for its statistics each second, if it does: here it has had the time, three times. */
+const threeTurns = (page) => page.evaluate(() => new Promise((resolve) => {
+  let turns = 0;
+  const timer = setInterval(() => {
+    turns += 1;
+    if (turns < 3) return;
+    clearInterval(timer);
+    resolve();
+  }, 1000);
+}));
+
+/** Where a token must not be: all that is shown or kept, and all addresses but the EventSource's. */
+async function isNowhere(page, ...secrets) {
+  const found = await page.evaluate(() => ({
+    page: document.documentElement.outerHTML,
+    text: document.body.innerText,
+    address: location.href,
+    history: JSON.stringify(history.state),
+    local: JSON.stringify({ ...localStorage }),
+    cookies: document.cookie,
+    entries: performance.getEntries().map(({ name }) => name).join('\n'),
+  }));
+  const frames = page.asked.map(({ url, kind }) => `${kind} ${url}`);
+  const native = /\?(?:\S*&)?token=[^&\s]+/;
+  const isNative = (entry) => new URL(entry.split(' ').at(-1), page.url()).pathname === '/events' && /client_id=[^&]*\.native/.test(entry);
+  for (const secret of secrets) {
+    for (const written of [secret, encodeURIComponent(secret)]) {
+      for (const [where, what] of Object.entries(found)) {
+        const lines = what.split('\n').filter((entry) => entry.includes(written));
+        const wrong = where === 'entries' ? lines.filter((entry) => !isNative(entry)) : lines;
+        assert.deepEqual(wrong, [], `a token in ${where}`);
+      }
+      for (const frame of frames.filter((frame) => frame.includes(written))) {
+        assert.match(frame, /^eventsource /);
+        assert.match(frame, native);
+        assert.ok(isNative(frame), frame);
+      }
+    }
+  }
+  for (const { url } of page.asked) assert.ok(url.startsWith(new URL('/', page.url()).href) || url.startsWith('data:'), `another origin: ${url}`);
+}
+
+test('without a token the page says what is missing and where to put it, and does not ask on', async (t) => {
+  const { page } = await start(t);
+  await says(page, '#verdict', /^This server wants a token to subscribe\. It is put in under “Tokens”, at the top\. Put in a token$/);
+  await says(page, '#client-state', 'CLOSED');
+  await says(page, '#native-state', 'CLOSED');
+  await says(page, '#server-line', /^127\.0\.0\.1:\d+ · the statistics need a token to subscribe to everything \(\*\)$/);
+  assert.ok(await page.isVisible('#access-subscribe'));
+  await page.click('#verdict button');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'access-subscribe');
+  for (const field of ['#access-subscribe', '#access-publish']) {
+    assert.deepEqual([await page.getAttribute(field, 'type'), await page.getAttribute(field, 'autocomplete')], ['password', 'off']);
+  }
+  await until('the chart says so', async () => (await text(page, '#chart-clients-now')) === 'needs a token');
+  await threeTurns(page);
+  assert.equal(count(page, '/stats'), 1);
+  await page.click('#tab-clients');
+  await says(page, '#clients-answer', /^This server wants a token to see the clients, who they are and where\. .*Put in a token$/);
+  await threeTurns(page);
+  // One more of each: whoever opens the panel asks.
+  assert.ok(count(page, '/stats') <= 2 && count(page, '/stats?clients=1') === 1, JSON.stringify(page.asked.map(({ url }) => url)));
+  await page.click('#clients-answer button');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'access-publish');
+
+  const published = page.asked.length;
+  await page.click('#tab-events');
+  await page.click('#publish-send');
+  await says(page, '#publish-answer', /^This server wants a token to publish\./);
+  await page.click('#tab-compare');
+  await page.click('#compare-start');
+  await says(page, '#compare-said', /^This server wants a token to subscribe\./);
+  assert.ok(await page.isEnabled('#compare-start'));
+  await page.click('#tab-feed');
+  await says(page, '#panel-feed .use-state', /CLOSEDGET \/api\/feed\/liveThis server wants a token to subscribe\./);
+  await page.click('#tab-process');
+  await says(page, '#panel-process .use-state', /^This server wants a token to subscribe\./);
+  await page.click('#process-sample');
+  await says(page, '#process-label', /^This server wants a token to publish\./);
+  assert.ok(page.asked.length > published);
+  assert.ok(page.asked.every(({ url, headers }) => !url.includes('token=') && !headers.authorization));
+});
+
+test('each token opens what it is for, and the wrong one is called wrong', async (t) => {
+  const { context, demo, page } = await start(t);
+  await says(page, '#verdict', /^This server wants/);
+
+  await t.test('a wrong one', async () => {
+    await use(page, { subscribe: WRONG });
+    await says(page, '#verdict', /^The server does not know this token\. To subscribe, it wants another one\. Another token$/);
+    assert.ok(await page.isVisible('#access-subscribe'), 'the field is there again');
+    await page.click('#publish-send');
+    await says(page, '#publish-answer', /^The server does not know this token\. To publish,/);
+  });
+
+  await t.test('what cannot be one is not sent', async () => {
+    const before = page.asked.length;
+    await use(page, { subscribe: 'три слова' });
+    assert.equal(await page.$eval('#access-subscribe', (field) => field.validity.patternMismatch), true);
+    assert.ok(!page.asked.slice(before).some(({ headers }) => headers.authorization?.includes('%')));
+  });
+
+  await t.test('the one to subscribe, which the publisher falls back to', async () => {
+    await use(page, { subscribe: ` ${SUBSCRIBE} ` });
+    await isOpen(page);
+    await says(page, '#verdict', /^The stream is open\.$/);
+    await says(page, '#server-line', /· up .* clients · /);
+    assert.equal(await page.isVisible('#access-subscribe'), false);
+    await says(page, '#access-now', 'one');
+    await page.fill('#publish-event', 'mine');
+    await page.click('#publish-send');
+    await says(page, '#publish-answer', /^403 this token does not let you publish to everybody Another token$/);
+    await page.click('#tab-clients');
+    await says(page, '#clients-answer', /^403 this token does not let you see the clients.* Another token$/);
+    await says(page, '#stats-tiles', /^Clients2/);
+    await page.click('#tab-compare');
+    await page.click('#compare-start');
+    await says(page, '#compare-said', /^403 this token does not let you publish to "console\/compare" Another token$/);
+    assert.ok(await page.isEnabled('#compare-start'), 'it has stopped');
+    await page.click('#tab-events');
+    await page.click('#publish-answer button');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'access-publish');
+  });
+
+  await t.test('both: all of it works', async () => {
+    await use(page, { subscribe: SUBSCRIBE, publish: PUBLISH });
+    await isOpen(page);
+    await says(page, '#access-now', 'two');
+    await page.click('#publish-send');
+    await says(page, '#publish-answer', /^200 · id \S+ · [1-9]\d* recipients/);
+    await until('the event', () => page.$$eval('#events-rows .name', (names) => names.some(({ textContent }) => textContent === 'mine')));
+    await until('the EventSource has events', async () => /^[1-9]/.test(await text(page, '#native-count')));
+    await says(page, '#events-curl', `curl -d hello -H "Authorization: Bearer $TOKEN" ${demo.origin}/events`);
+    await page.click('#events-raw');
+    await says(page, '#raw-bytes', /^GET \/events\S+ HTTP\/1\.1\nAuthorization: Bearer …\n\nHTTP\/1\.1 200 .*event: system/s);
+    await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
+    await page.click('#events-raw');
+    await page.click('#tab-clients');
+    const visitor = await fetch(`${demo.origin}/events?client_id=visitor`, { headers: { Authorization: `Bearer ${SUBSCRIBE}` } });
+    await page.click('[aria-label="Kick visitor"]');
+    await visitor.text(); // to its end
+    await says(page, '#clients-answer', 'visitor was kicked');
+    await page.click('#tab-compare');
+    await page.fill('#compare-rate', '10');
+    await page.selectOption('#compare-interval', '500');
+    await page.click('#compare-start');
+    for (const way of ['sse', 'long', 'poll']) {
+      await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
+    }
+    await page.click('#compare-stop');
+    await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+    await page.click('#tab-chat');
+    await page.fill('#chat-text', 'hello');
+    await page.click('#chat-send');
+    await says(page, '#chat-list li.mine .text', 'hello');
+    await page.click('#tab-process');
+    await page.click('#process-sample');
+    await says(page, '#process-label', 'sample.bin is done.');
+    await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
+  });
+
+  await t.test('a reload does not ask again, another tab does, and what is forgotten is gone', async () => {
+    await page.reload();
+    await isOpen(page);
+    await page.click('#tab-events');
+    await page.click('#publish-send');
+    await says(page, '#publish-answer', /^200 · /);
+    const other = await tab(t, context, demo.origin);
+    await says(other, '#verdict', /^This server wants a token/);
+    await other.close();
+    // A line that is cut stays cut; its tokens are those of the moment when it is resumed.
+    await page.click('#cut');
+    await page.click('#access-open');
+    await page.click('#access-forget');
+    await says(page, '#client-state', 'DISCONNECTED');
+    assert.equal(await page.evaluate(() => JSON.stringify({ ...sessionStorage })), '{}');
+    await page.click('#resume');
+    await says(page, '#verdict', /^This server wants a token to subscribe\./);
+    await use(page, { subscribe: SUBSCRIBE });
+    await isOpen(page);
+    await says(page, '#verdict', /^Resumed after \S+: /);
+    await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
+  });
+});
+
+test('a token to publish alone sees the clients; the statistics are open then', async (t) => {
+  const { page } = await start(t, { options: ['--publish-token', PUBLISH] });
+  await isOpen(page);
+  await says(page, '#server-line', /· up /);
+  await page.click('#tab-clients');
+  await says(page, '#clients-answer', /^This server wants a token to see the clients/);
+  await says(page, '#stats-tiles', /^Clients2/);
+  await use(page, { publish: PUBLISH });
+  await until('they are listed', () => page.$$eval('#clients-rows tr', (rows) => rows.length === 2));
+  assert.equal(await text(page, '#clients-answer'), '');
+  await isOpen(page);
+  assert.ok(page.asked.every(({ url }) => !url.includes('token=')), 'to subscribe, none is needed');
+  await isNowhere(page, PUBLISH);
+});
+
+test('tabs that share one connection do so by the token', async (t) => {
+  const { context, demo, page } = await start(t);
+  const pages = [page, await tab(t, context, demo.origin)];
+  const connections = () => demo.stats().then(({ clients }) => clients.filter(({ client_id: id }) => !id.endsWith('.native')).length);
+  for (const each of pages) {
+    await use(each, { subscribe: SUBSCRIBE });
+    await says(each, '#client-state', 'OPEN');
+    await each.check('#subscribe-shared');
+    await each.click('#subscribe-send');
+    await says(each, '#client-state', 'OPEN');
+  }
+  await until('one', async () => (await connections()) === 1);
+  await use(pages[1], { subscribe: PUBLISH });
+  // It is known and may publish alone: what the other hears must not come to it.
+  await says(pages[1], '#verdict', /^403 this token does not let you subscribe to "\*"\. Other topics go under “Subscribe”\. Another token$/);
+  await says(pages[1], '#client-state', 'CLOSED');
+  await says(pages[0], '#client-state', 'OPEN');
+  await isNowhere(pages[0], SUBSCRIBE, PUBLISH);
+  const names = await pages[0].evaluate(async () => JSON.stringify(await navigator.locks.query()));
+  assert.ok(/tiny-sse [0-9a-f]{64}/.test(names) && !names.includes(SUBSCRIBE), names);
+});
+
+for (const [size, width, height, scheme] of [['desktop', 1280, 900, 'light'], ['phone', 360, 740, 'dark']]) {
+  test(`on a ${size} the fields fit, and a picture is left`, async (t) => {
+    const { page } = await start(t, { width, height, scheme });
+    await says(page, '#verdict', /^This server wants/);
+    await mkdir(SHOTS, { recursive: true });
+    await page.screenshot({ path: `${SHOTS}/${size}-${scheme}-no-token.png` });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);
+    await use(page, { subscribe: SUBSCRIBE });
+    await isOpen(page);
+    await page.click('#tab-clients');
+    await says(page, '#clients-answer', /^403/);
+    await page.screenshot({ path: `${SHOTS}/${size}-${scheme}-half-a-token.png` });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);
+  });
+}
