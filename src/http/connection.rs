@@ -28,6 +28,9 @@ pub(super) trait Door {
     fn is_lingering(&self);
     /// A request of `client` is about to be answered. `Err` is the answer to one too many.
     fn admit(&self, client: IpAddr) -> Result<(), Response>;
+    /// The answer is there, and only to be written. ORDER: said before it is: who has it may ask again
+    /// by another connection, and is not one too many.
+    fn is_answered(&self);
     /// Whether the server is closing, so that no answer promises another.
     fn is_closing(&self) -> bool;
 }
@@ -397,6 +400,7 @@ impl<'a, D: Door> Connection<'a, D> {
                 }));
             }
         }
+        self.door.is_answered();
         write_within(self.socket, &bytes, self.config.write_timeout)?;
         Ok(if keep_alive { Next::Request } else { Next::End })
     }

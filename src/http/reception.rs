@@ -434,13 +434,9 @@ struct Place {
 }
 
 impl Place {
-    /// Notes that the connection waits. A request of it that was counted is over. False: the server
-    /// is closing.
+    /// Notes that the connection waits. False: the server is closing.
     fn wait(&self, stage: Stage) -> bool {
         let mut table = self.reception.table();
-        if self.is_proxy {
-            table.places.count(self.key, None);
-        }
         table.places.set(self.key, stage);
         let (is_closing, is_jammed) = (table.closing, table.is_jammed);
         drop(table);
@@ -477,11 +473,15 @@ impl Door for Place {
         }
         let client = Some(Network::of_subscriber(client));
         let mut table = reception.table();
-        // ORDER: the request before this one is over, and not to be in its way.
-        table.places.count(self.key, None);
         reception.admits(&table, client)?;
         table.places.count(self.key, client);
         Ok(())
+    }
+
+    fn is_answered(&self) {
+        if self.is_proxy && self.reception.counts() {
+            self.reception.table().places.count(self.key, None);
+        }
     }
 
     fn is_closing(&self) -> bool {
