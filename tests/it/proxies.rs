@@ -46,6 +46,9 @@ fn put(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// What is done to a configuration.
+type Change = fn(String) -> String;
+
 /// A proxy of the README in front of the program of the README.
 struct Deployment {
     front: Front,
@@ -62,7 +65,7 @@ impl Deployment {
 
     /// … and with the proxy's configuration changed.
     #[track_caller]
-    fn changed(kind: Kind, options: &[&str], change: fn(String) -> String) -> Deployment {
+    fn changed(kind: Kind, options: &[&str], change: Change) -> Deployment {
         println!("{kind:?}");
         let journal = Scratch::new();
         let server = serve("127.0.0.1:0", options, journal.name());
@@ -311,7 +314,7 @@ fn an_event_passes_before_the_next_one_is_published() {
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
 fn a_proxy_that_compresses_holds_nothing_back() {
-    let changes: [(Kind, fn(String) -> String); 3] = [
+    let changes: [(Kind, Change); 3] = [
         (Kind::Nginx, |text| {
             let gzip = "access_log off; gzip on; gzip_types *; gzip_proxied any;";
             put(&text, "access_log off;", gzip)
