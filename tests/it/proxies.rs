@@ -46,6 +46,9 @@ fn put(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// What is done to a configuration.
+type Change = fn(String) -> String;
+
 /// A proxy of the README in front of the program of the README.
 struct Deployment {
     front: Front,
@@ -57,12 +60,18 @@ impl Deployment {
     /// As in the README, and with these options.
     #[track_caller]
     fn of(kind: Kind, options: &[&str]) -> Deployment {
+        Deployment::changed(kind, options, |configuration| configuration)
+    }
+
+    /// … and with the proxy's configuration changed.
+    #[track_caller]
+    fn changed(kind: Kind, options: &[&str], change: Change) -> Deployment {
         println!("{kind:?}");
         let journal = Scratch::new();
         let server = serve("127.0.0.1:0", options, journal.name());
         let configure = |listen, scratch: &str| {
             certify(scratch);
-            configuration(kind, listen, server.address, scratch)
+            change(configuration(kind, listen, server.address, scratch))
         };
         Deployment {
             front: Front::start(kind, configure),
@@ -295,6 +304,29 @@ fn an_event_passes_before_the_next_one_is_published() {
                     "{version}"
                 );
             }
+        }
+    }
+}
+
+/// HAProxy would, and its configuration says so.
+#[test]
+#[ignore = "needs nginx, Caddy, curl and openssl"]
+fn nginx_and_caddy_hold_nothing_back_when_they_compress() {
+    let changes: [(Kind, Change); 2] = [
+        (Kind::Nginx, |text| {
+            let gzip = "access_log off; gzip on; gzip_types *; gzip_proxied any;";
+            put(&text, "access_log off;", gzip)
+        }),
+        (Kind::Caddy, |text| {
+            put(&text, "\treverse_proxy", "\tencode gzip\n\treverse_proxy")
+        }),
+    ];
+    for (kind, change) in changes {
+        let deployment = Deployment::changed(kind, &["--heartbeat", "1h"], change);
+        for (version, _) in VERSIONS {
+            let mut client = deployment.stream(version, &[]);
+            let id = deployment.publish("as it is");
+            assert_eq!(client.next().last_event_id, id, "{version}");
         }
     }
 }
