@@ -5,7 +5,8 @@
 //! either missed or live for a client, never neither and never both. Nothing waits for a client
 //! under the lock.
 //!
-//! Read `lane.rs` for how an event gets to a socket, and `stream.rs` for a client's life.
+//! `state.rs` is what the lock is over. Read `lane.rs` for how an event gets to a socket, and `stream.rs`
+//! for a client's life.
 
 mod counters;
 mod draft;
@@ -19,17 +20,17 @@ mod log;
 mod name;
 mod poll;
 mod registry;
+mod state;
 mod stats;
 mod stream;
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 pub use counters::Histogram;
 pub use error::{Closed, PublishError, SendError, SubscribeError};
@@ -41,15 +42,16 @@ pub use poll::Poll;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, RECONNECT_PAUSE, WRITE_BYTES};
+use crate::config::{Config, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
 use counters::Counters;
-use draft::{Draft, Drawing};
-use fanout::{Item, Step};
-use history::{History, Piece, Record};
-use lane::{Kind, Lane, Message};
-use ledger::{Ledger, Outcome, Written};
+use draft::Draft;
+use fanout::Item;
+use history::{History, Piece};
+use lane::{Kind, Lane};
+use ledger::Ledger;
 use registry::Registry;
+use state::{Life, Phase, Shared, State, Totals};
 use stream::Recovery;
 
 /// Where events come in and streams go out. Cloning shares it; it ends with its last clone.
@@ -434,307 +436,6 @@ impl Hub {
             topics: state.registry.patterns(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),
-        }
-    }
-}
-
-/// What all clones of a hub, its streams and the fan-out thread share.
-#[derive(Debug)]
-struct Shared {
-    config: Config,
-    /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
-    inbox_limit: usize,
-    /// The heartbeats, each for all who want it.
-    heartbeats: [Frame; 2],
-    /// The beginning of the hub's life, from which lanes count their milliseconds.
-    epoch: Instant,
-    /// Makes the names of clients hard to guess, and spreads their returns.
-    random: RandomState,
-    counters: Counters,
-    /// How many clients were told that the server closes.
-    farewells_said: AtomicU32,
-    /// Where events are kept before they are published, if they are.
-    ledger: Option<Ledger>,
-    /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
-    /// or not at all. Nobody waits for a socket, a disk or a client under it.
-    state: Mutex<State>,
-    /// The inbox has something, or the hub stops. The fan-out thread waits for it.
-    work: Condvar,
-    /// The inbox has been taken, or the hub closes. Publishers wait for it.
-    room: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The latest id given out.
-    last_id: EventId,
-    history: History,
-    registry: Registry,
-    /// What the fan-out thread has not taken yet.
-    inbox: Vec<Item>,
-    inbox_bytes: usize,
-    phase: Phase,
-    /// How many names were made.
-    names: u64,
-    totals: Totals,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// Streams are ending; nothing new.
-    Closing,
-    /// The last handle is gone: the fan-out thread ends.
-    Over,
-}
-
-#[derive(Debug, Default)]
-struct Totals {
-    clients: u64,
-    refused: u64,
-    events: u64,
-    farewells: [u64; Farewell::ALL.len()],
-}
-
-impl Totals {
-    fn count(&mut self, farewell: Farewell) {
-        self.farewells[farewell as usize] += 1;
-    }
-}
-
-impl Shared {
-    /// Poisoning is passed over: no code of others runs under this lock, so a panic there is a bug
-    /// of ours, and a hub that has one stream less is better than none.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The state, once the inbox has room for another event.
-    fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
-        let full =
-            |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
-        let state = self
-            .room
-            .wait_while(self.state(), full)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.phase == Phase::Open {
-            Ok(state)
-        } else {
-            Err(Closed)
-        }
-    }
-
-    /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
-    fn admit(
-        &self,
-        state: &mut State,
-        wish: &Subscribe,
-        kind: Kind,
-    ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
-        let own_id = wish.client_id.as_ref();
-        let replaces = own_id.is_some_and(|id| state.registry.get(&id.0).is_some());
-        let limit = self.config.max_clients;
-        if state.registry.len() >= limit && !replaces {
-            state.totals.refused += 1;
-            return Err(SubscribeError::Full { limit });
-        }
-        let ClientId(client_id) = own_id.cloned().unwrap_or_else(|| {
-            state.names += 1;
-            ClientId::make(&self.random, state.names)
-        });
-        let queue_bytes = self.config.queue_bytes;
-        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, self.now_ms());
-        if kind == Kind::Stream {
-            state.totals.clients += 1;
-        }
-        if let Some(replaced) = state.registry.insert(&lane) {
-            state.dismiss(replaced, Farewell::Replaced);
-            self.work.notify_one();
-        }
-        Ok((lane, queue))
-    }
-
-    /// Lets go of the state, and then tells the fan-out thread of its work, if there is any: the
-    /// other way round it would wake to wait for the lock.
-    fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
-        let has_work = !state.inbox.is_empty();
-        drop(state);
-        if has_work {
-            self.work.notify_one();
-        }
-    }
-
-    /// Waits for work and takes all of it. `None`: there will be no more.
-    fn next_batch(&self) -> Option<Vec<Step>> {
-        let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
-        let mut state = self
-            .work
-            .wait_while(self.state(), idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.inbox.is_empty() {
-            return None;
-        }
-        let items = std::mem::take(&mut state.inbox);
-        state.inbox_bytes = 0;
-        let steps = fanout::plan(items, &state.registry);
-        drop(state);
-        self.room.notify_all();
-        Some(steps)
-    }
-
-    /// Publishes without a log.
-    fn publish(&self, drafts: Vec<Draft>) -> Outcome {
-        let mut state = self.state_with_room()?;
-        let records = Drawing::new(&mut state).draw(drafts)?;
-        let published = state.accept(records);
-        self.wake_fan_out(state);
-        Ok(published)
-    }
-
-    /// Writes down what several publishers have brought, and publishes it: durable, history,
-    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
-    fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Written {
-        let mut state = match self.state_with_room() {
-            Ok(state) => state,
-            Err(Closed) => {
-                return Written {
-                    outcomes: vec![Err(PublishError::Closed); group.len()],
-                    failure: None,
-                };
-            }
-        };
-        let mut drawing = Drawing::new(&mut state);
-        let mut drawn: Vec<_> = group
-            .into_iter()
-            .map(|drafts| drawing.draw(drafts))
-            .collect();
-        drop(state);
-        let records = drawn.iter().flatten().flatten();
-        let entries: Vec<_> = records.map(|record| record.entry()).collect();
-        // Nothing is left to be kept if all of them have asked for ids that are taken.
-        let failure = match entries[..] {
-            [] => None,
-            _ => log.append(&entries).err().map(|error| error.to_string()),
-        };
-        if let Some(failure) = &failure {
-            // Also of who was refused an id that another of them has: nobody has it now.
-            for records in &mut drawn {
-                *records = Err(PublishError::NotKept(failure.clone()));
-            }
-        }
-        let mut state = self.state();
-        let accept = |records: Result<_, _>| Ok(state.accept(records?));
-        let outcomes = drawn.into_iter().map(accept).collect();
-        self.wake_fan_out(state);
-        Written { outcomes, failure }
-    }
-
-    /// What a client is told to wait by a server that closes: the usual, and its place in the
-    /// order of leaving, so that the next server is not met by all at once.
-    fn retry_after_closing(&self) -> Duration {
-        // ORDER: Relaxed: each gets a place of its own, whichever.
-        let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
-        self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
-    }
-
-    /// What a client is told to wait before it reconnects, with its share of the jitter.
-    fn retry(&self) -> Duration {
-        let Config {
-            retry,
-            retry_jitter,
-            ..
-        } = self.config;
-        let share = self.random.hash_one(Instant::now()) % 1000;
-        retry + retry * retry_jitter / 100 * share as u32 / 1000
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
-    }
-}
-
-impl State {
-    fn next_id(&mut self) -> EventId {
-        self.last_id = self.last_id.next(date::unix_ms(SystemTime::now()));
-        self.last_id
-    }
-
-    /// Events become part of what was said.
-    fn accept(&mut self, records: Vec<Arc<Record>>) -> Vec<Published> {
-        let publish = |record: Arc<Record>| {
-            let (id, recipients) = (record.id, self.registry.count(record.topic.as_ref()));
-            self.history.push(Arc::clone(&record));
-            self.totals.events += 1;
-            if recipients > 0 {
-                self.leave(Item::Event(record));
-            }
-            Published { id, recipients }
-        };
-        records.into_iter().map(publish).collect()
-    }
-
-    /// An event that was said in another life of this hub.
-    fn remember(&mut self, entry: KeptEntry) {
-        self.history.push(Arc::new(Record {
-            ordinal: self.history.head(),
-            id: entry.id,
-            own_id: entry.own_id,
-            topic: entry.topic,
-            frame: Frame::new(&entry.message),
-        }));
-    }
-
-    /// Tells a client that is out of the registry why.
-    fn dismiss(&mut self, lane: Arc<Lane>, why: Farewell) {
-        if lane.kind == Kind::Stream {
-            self.totals.count(why);
-        }
-        self.leave(Item::Farewell(lane, why));
-    }
-
-    fn leave(&mut self, item: Item) {
-        self.inbox_bytes += item.size();
-        self.inbox.push(item);
-    }
-}
-
-/// Ends the fan-out thread when it is dropped.
-#[derive(Debug)]
-struct Life(Arc<Shared>);
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.0.state().phase = Phase::Over;
-        self.0.work.notify_one();
-        // Or the log would end whenever the fan-out thread does.
-        if let Some(ledger) = &self.0.ledger {
-            ledger.put_away();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A log on a disk that is full.
-    #[derive(Debug)]
-    struct Full;
-
-    impl Log for Full {
-        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
-            Err(io::Error::other("no room"))
-        }
-    }
-
-    #[test]
-    fn an_id_is_taken_only_by_an_event_that_is_kept() {
-        let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
-        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
-        // A publisher whose connection broke comes back while its first attempt still waits, and
-        // both are written down together. Told that the id is taken, it would think all was well.
-        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]).outcomes {
-            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
         }
     }
 }

@@ -1,0 +1,327 @@
+//! What all parts of a hub share, and the lock over it: ids, history, registry and inbox change
+//! together or not at all. Nothing here waits for a client or a disk.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::counters::Counters;
+use super::draft::{Draft, Drawing};
+use super::error::{Closed, PublishError, SubscribeError};
+use super::fanout::{self, Item, Step};
+use super::history::{History, Record};
+use super::lane::{Kind, Lane, Message};
+use super::ledger::{Ledger, Outcome, Written};
+use super::log::{KeptEntry, Log};
+use super::registry::Registry;
+use super::{ClientId, Farewell, Published, Subscribe};
+use crate::config::{Config, RECONNECT_PAUSE};
+use crate::wire::{EventId, Frame, date};
+
+/// What all clones of a hub, its streams and the fan-out thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
+    pub(super) inbox_limit: usize,
+    /// The heartbeats, each for all who want it.
+    pub(super) heartbeats: [Frame; 2],
+    /// The beginning of the hub's life, from which lanes count their milliseconds.
+    pub(super) epoch: Instant,
+    /// Makes the names of clients hard to guess, and spreads their returns.
+    pub(super) random: RandomState,
+    pub(super) counters: Counters,
+    /// How many clients were told that the server closes.
+    pub(super) farewells_said: AtomicU32,
+    /// Where events are kept before they are published, if they are.
+    pub(super) ledger: Option<Ledger>,
+    /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
+    /// or not at all. Nobody waits for a socket, a disk or a client under it.
+    pub(super) state: Mutex<State>,
+    /// The inbox has something, or the hub stops. The fan-out thread waits for it.
+    pub(super) work: Condvar,
+    /// The inbox has been taken, or the hub closes. Publishers wait for it.
+    pub(super) room: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// The latest id given out.
+    pub(super) last_id: EventId,
+    pub(super) history: History,
+    pub(super) registry: Registry,
+    /// What the fan-out thread has not taken yet.
+    pub(super) inbox: Vec<Item>,
+    pub(super) inbox_bytes: usize,
+    pub(super) phase: Phase,
+    /// How many names were made.
+    pub(super) names: u64,
+    pub(super) totals: Totals,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Streams are ending; nothing new.
+    Closing,
+    /// The last handle is gone: the fan-out thread ends.
+    Over,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) clients: u64,
+    pub(super) refused: u64,
+    pub(super) events: u64,
+    pub(super) farewells: [u64; Farewell::ALL.len()],
+}
+
+impl Totals {
+    pub(super) fn count(&mut self, farewell: Farewell) {
+        self.farewells[farewell as usize] += 1;
+    }
+}
+
+impl Shared {
+    /// Poisoning is passed over: no code of others runs under this lock, so a panic there is a bug
+    /// of ours, and a hub that has one stream less is better than none.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, once the inbox has room for another event.
+    pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
+        let full =
+            |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
+        let state = self
+            .room
+            .wait_while(self.state(), full)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.phase == Phase::Open {
+            Ok(state)
+        } else {
+            Err(Closed)
+        }
+    }
+
+    /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
+    pub(super) fn admit(
+        &self,
+        state: &mut State,
+        wish: &Subscribe,
+        kind: Kind,
+    ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
+        let own_id = wish.client_id.as_ref();
+        let replaces = own_id.is_some_and(|id| state.registry.get(&id.0).is_some());
+        let limit = self.config.max_clients;
+        if state.registry.len() >= limit && !replaces {
+            state.totals.refused += 1;
+            return Err(SubscribeError::Full { limit });
+        }
+        let ClientId(client_id) = own_id.cloned().unwrap_or_else(|| {
+            state.names += 1;
+            ClientId::make(&self.random, state.names)
+        });
+        let queue_bytes = self.config.queue_bytes;
+        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, self.now_ms());
+        if kind == Kind::Stream {
+            state.totals.clients += 1;
+        }
+        if let Some(replaced) = state.registry.insert(&lane) {
+            state.dismiss(replaced, Farewell::Replaced);
+            self.work.notify_one();
+        }
+        Ok((lane, queue))
+    }
+
+    /// Lets go of the state, and then tells the fan-out thread of its work, if there is any: the
+    /// other way round it would wake to wait for the lock.
+    pub(super) fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
+        let has_work = !state.inbox.is_empty();
+        drop(state);
+        if has_work {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for work and takes all of it. `None`: there will be no more.
+    pub(super) fn next_batch(&self) -> Option<Vec<Step>> {
+        let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
+        let mut state = self
+            .work
+            .wait_while(self.state(), idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.inbox.is_empty() {
+            return None;
+        }
+        let items = std::mem::take(&mut state.inbox);
+        state.inbox_bytes = 0;
+        let steps = fanout::plan(items, &state.registry);
+        drop(state);
+        self.room.notify_all();
+        Some(steps)
+    }
+
+    /// Publishes without a log.
+    pub(super) fn publish(&self, drafts: Vec<Draft>) -> Outcome {
+        let mut state = self.state_with_room()?;
+        let records = Drawing::new(&mut state).draw(drafts)?;
+        let published = state.accept(records);
+        self.wake_fan_out(state);
+        Ok(published)
+    }
+
+    /// Writes down what several publishers have brought, and publishes it: durable, history,
+    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
+    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Written {
+        let mut state = match self.state_with_room() {
+            Ok(state) => state,
+            Err(Closed) => {
+                return Written {
+                    outcomes: vec![Err(PublishError::Closed); group.len()],
+                    failure: None,
+                };
+            }
+        };
+        let mut drawing = Drawing::new(&mut state);
+        let mut drawn: Vec<_> = group
+            .into_iter()
+            .map(|drafts| drawing.draw(drafts))
+            .collect();
+        drop(state);
+        let records = drawn.iter().flatten().flatten();
+        let entries: Vec<_> = records.map(|record| record.entry()).collect();
+        // Nothing is left to be kept if all of them have asked for ids that are taken.
+        let failure = match entries[..] {
+            [] => None,
+            _ => log.append(&entries).err().map(|error| error.to_string()),
+        };
+        if let Some(failure) = &failure {
+            // Also of who was refused an id that another of them has: nobody has it now.
+            for records in &mut drawn {
+                *records = Err(PublishError::NotKept(failure.clone()));
+            }
+        }
+        let mut state = self.state();
+        let accept = |records: Result<_, _>| Ok(state.accept(records?));
+        let outcomes = drawn.into_iter().map(accept).collect();
+        self.wake_fan_out(state);
+        Written { outcomes, failure }
+    }
+
+    /// What a client is told to wait by a server that closes: the usual, and its place in the
+    /// order of leaving, so that the next server is not met by all at once.
+    pub(super) fn retry_after_closing(&self) -> Duration {
+        // ORDER: Relaxed: each gets a place of its own, whichever.
+        let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
+        self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+    }
+
+    /// What a client is told to wait before it reconnects, with its share of the jitter.
+    pub(super) fn retry(&self) -> Duration {
+        let Config {
+            retry,
+            retry_jitter,
+            ..
+        } = self.config;
+        let share = self.random.hash_one(Instant::now()) % 1000;
+        retry + retry * retry_jitter / 100 * share as u32 / 1000
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+}
+
+impl State {
+    pub(super) fn next_id(&mut self) -> EventId {
+        self.last_id = self.last_id.next(date::unix_ms(SystemTime::now()));
+        self.last_id
+    }
+
+    /// Events become part of what was said.
+    pub(super) fn accept(&mut self, records: Vec<Arc<Record>>) -> Vec<Published> {
+        let publish = |record: Arc<Record>| {
+            let (id, recipients) = (record.id, self.registry.count(record.topic.as_ref()));
+            self.history.push(Arc::clone(&record));
+            self.totals.events += 1;
+            if recipients > 0 {
+                self.leave(Item::Event(record));
+            }
+            Published { id, recipients }
+        };
+        records.into_iter().map(publish).collect()
+    }
+
+    /// An event that was said in another life of this hub.
+    pub(super) fn remember(&mut self, entry: KeptEntry) {
+        self.history.push(Arc::new(Record {
+            ordinal: self.history.head(),
+            id: entry.id,
+            own_id: entry.own_id,
+            topic: entry.topic,
+            frame: Frame::new(&entry.message),
+        }));
+    }
+
+    /// Tells a client that is out of the registry why.
+    pub(super) fn dismiss(&mut self, lane: Arc<Lane>, why: Farewell) {
+        if lane.kind == Kind::Stream {
+            self.totals.count(why);
+        }
+        self.leave(Item::Farewell(lane, why));
+    }
+
+    pub(super) fn leave(&mut self, item: Item) {
+        self.inbox_bytes += item.size();
+        self.inbox.push(item);
+    }
+}
+
+/// Ends the fan-out thread when it is dropped.
+#[derive(Debug)]
+pub(super) struct Life(pub(super) Arc<Shared>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.state().phase = Phase::Over;
+        self.0.work.notify_one();
+        // Or the log would end whenever the fan-out thread does.
+        if let Some(ledger) = &self.0.ledger {
+            ledger.put_away();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::super::{Entry, Hub, Kept};
+    use crate::wire::Event;
+
+    use super::*;
+
+    /// A log on a disk that is full.
+    #[derive(Debug)]
+    struct Full;
+
+    impl Log for Full {
+        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
+            Err(io::Error::other("no room"))
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+        let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
+        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
+        // A publisher whose connection broke comes back while its first attempt still waits, and
+        // both are written down together. Told that the id is taken, it would think all was well.
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]).outcomes {
+            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
+        }
+    }
+}
