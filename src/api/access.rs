@@ -197,7 +197,8 @@ impl Access {
     /// Whether somebody who was let in by `pass` would be let in now.
     pub(super) fn is_valid(&self, pass: u64, patterns: &Patterns) -> bool {
         let holders = self.holders();
-        is_granted(holders.of_pass(pass), &Action::Subscribe(patterns))
+        let holder = holders.of_pass(pass);
+        is_granted(&holders, holder, &Action::Subscribe(patterns))
     }
 
     /// Lets a request do something, or answers why not.
@@ -257,7 +258,7 @@ impl Access {
             .filter_map(|candidate| holders.of_token(candidate))
             .collect();
         let mut all = known.iter().copied().chain([holders.anybody()]);
-        match all.find(|holder| is_granted(holder, action)) {
+        match all.find(|holder| is_granted(&holders, holder, action)) {
             Some(holder) => Ok(Admission {
                 instead: None,
                 pass: Some(holder.pass),
@@ -312,8 +313,8 @@ fn verb_for(action: &Action<'_>) -> Verb {
     }
 }
 
-fn is_granted(holder: &Holder, action: &Action<'_>) -> bool {
-    covers(holder.granted(verb_for(action)).iter(), action)
+fn is_granted(holders: &Holders, holder: &Holder, action: &Action<'_>) -> bool {
+    covers(holders.granted(holder, verb_for(action)), action)
 }
 
 /// Whether an action keeps within these topics.
