@@ -76,24 +76,27 @@ impl BodyDecoder {
                         return Ok(used);
                     }
                 }
-                State::Size | State::ChunkEnd | State::Trailer(_) => match line(rest)? {
-                    Some(line) => {
-                        used += line.len() + 2;
-                        self.end_line(line, limits)?;
-                    }
-                    None => {
-                        // A CR at the end may be half of the line break.
-                        let length = rest.len() - usize::from(rest.ends_with(b"\r"));
-                        self.check_line_limit(length, limits)?;
+                State::Size | State::ChunkEnd | State::Trailer(_) => {
+                    let end = rest.iter().position(|&byte| byte == b'\n');
+                    let begun = &rest[..end.unwrap_or(rest.len())];
+                    // A CR at the end is half of the line break, or may be.
+                    let line = begun.strip_suffix(b"\r").unwrap_or(begun);
+                    // ORDER: the limit comes first, as it does while the line break has not come.
+                    self.check_line_limit(line.len(), limits)?;
+                    if end.is_none() {
                         return Ok(used);
                     }
-                },
+                    if line.len() == begun.len() {
+                        return Err(Refusal::Chunk("a line ends without CR"));
+                    }
+                    used += begun.len() + 1;
+                    self.end_line(line, limits)?;
+                }
             }
         }
     }
 
     fn end_line(&mut self, line: &[u8], limits: &Config) -> Result<(), Refusal> {
-        self.check_line_limit(line.len(), limits)?;
         self.state = match self.state {
             State::Size => match chunk_size(line)? {
                 0 => State::Trailer(0),
@@ -102,8 +105,8 @@ impl BodyDecoder {
                 }
                 size => State::Chunk(size),
             },
-            State::ChunkEnd if line.is_empty() => State::Size,
-            State::ChunkEnd => return Err(Refusal::Chunk("a chunk is longer than its size")),
+            // Its limit lets only an empty one through.
+            State::ChunkEnd => State::Size,
             State::Trailer(_) if line.is_empty() => State::Done,
             State::Trailer(before) => {
                 check_trailer(line)?;
@@ -125,15 +128,6 @@ impl BodyDecoder {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The first line, if it has ended.
-fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Refusal> {
-    match bytes.iter().position(|&byte| byte == b'\n') {
-        None => Ok(None),
-        Some(end) if end > 0 && bytes[end - 1] == b'\r' => Ok(Some(&bytes[..end - 1])),
-        Some(_) => Err(Refusal::Chunk("a line ends without CR")),
     }
 }
 

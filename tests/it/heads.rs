@@ -263,6 +263,7 @@ const CHUNKS: &[Row] = &[
     (b"5;\nhello\r\n0\r\n\r\n", 400, Closed, "TERM.EXT: a bare LF in an extension"),
     (b"5;a\rb\r\nhello\r\n0\r\n\r\n", 400, Closed, "TERM.EXT: a bare CR in an extension"),
     (b"5\r\nhelloX\r\n0\r\n\r\n", 400, Closed, "longer than its size"),
+    (b"5\r\nhelloX\n0\r\n\r\n", 400, Closed, "longer than its size, before a bare LF is"),
     (b"5\r\nhelloXY0\r\n\r\n", 400, Closed, "two bytes that are no line end"),
     (b"5\r\nhello0\r\n\r\n", 400, Closed, "no line end"),
     (b"5\r\nhello\n0\r\n\r\n", 400, Closed, "TERM.SPILL: a bare LF behind the data"),
