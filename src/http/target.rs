@@ -93,9 +93,10 @@ pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     let is_reg_name =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
     let is_name = match name {
-        [b'[', literal @ .., b']'] => literal
-            .iter()
-            .all(|byte| is_reg_name(byte) || *byte == b':'),
+        [b'[', literal @ .., b']'] => {
+            let is_literal = |byte: &u8| is_reg_name(byte) || *byte == b':';
+            !literal.is_empty() && literal.iter().all(is_literal)
+        }
         [] => host == Host::MayBeEmpty && text.is_empty(),
         _ => name.iter().all(is_reg_name),
     };
