@@ -7,6 +7,8 @@
 mod body;
 mod connection;
 mod head;
+#[cfg(test)]
+mod random;
 mod reception;
 mod refusal;
 mod request;
