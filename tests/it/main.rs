@@ -25,6 +25,7 @@ mod lifecycle;
 mod metrics;
 mod order;
 mod poll;
+mod random;
 mod resume;
 mod slow;
 mod storms;
