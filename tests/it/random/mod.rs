@@ -6,6 +6,7 @@
 //! is run again.
 
 mod json;
+mod live;
 mod streams;
 mod topics;
 
