@@ -97,7 +97,9 @@ fn request(random: &mut Random) -> Vec<u8> {
         random.pick(&TARGETS),
         random.pick(&VERSIONS)
     )];
-    lines.push("Host: a".into());
+    if !random.one_in(8) {
+        lines.push("Host: a".into());
+    }
     lines.extend((0..random.below(4)).map(|_| random.pick(&FIELDS).to_owned()));
     lines.extend([String::new(), String::new()]);
     let end = if random.one_in(16) {
@@ -106,7 +108,7 @@ fn request(random: &mut Random) -> Vec<u8> {
         "\r\n"
     };
     let wrong = random.below(lines.len());
-    let mut text = String::new();
+    let mut text = if random.one_in(8) { "\r\n" } else { "" }.to_owned();
     for (number, line) in lines.iter().enumerate() {
         let end = if number == wrong { end } else { "\r\n" };
         text += line;
@@ -175,6 +177,7 @@ fn head_holds(Bytes(bytes): &Bytes, random: &mut Random) {
     let alone = read_head(&bytes[..len], [len - 1, len], &limits);
     assert_eq!(alone.unwrap().unwrap().1, len);
     assert_eq!(read_head(&bytes[..len], [len - 1], &limits), Ok(None));
+    limits_hold(bytes, &facts, len, random);
     let again = written(&facts);
     let mut wider = limits;
     wider.max_head *= 4;
@@ -184,6 +187,29 @@ fn head_holds(Bytes(bytes): &Bytes, random: &mut Random) {
         Ok(Some((facts, again.len()))),
         "written anew"
     );
+}
+
+/// A limit refuses what is over it, and nothing else.
+fn limits_hold(bytes: &[u8], facts: &Facts, len: usize, random: &mut Random) {
+    let around =
+        |value: usize, random: &mut Random| (value + 1).saturating_sub(random.below(3)).max(1);
+    let body = if let BodyLength::Known(length) = facts.body {
+        length
+    } else {
+        0
+    };
+    let limits = Config {
+        max_head: around(len, random),
+        max_fields: around(facts.fields.len(), random),
+        max_body: around(body, random),
+        ..Config::default()
+    };
+    let fits = len <= limits.max_head
+        && facts.fields.len() <= limits.max_fields
+        && body <= limits.max_body;
+    let cuts = random.cuts(bytes.len());
+    let is_taken = matches!(read_head(bytes, cuts, &limits), Ok(Some(_)));
+    assert_eq!(is_taken, fits, "{limits:?}");
 }
 
 #[test]
