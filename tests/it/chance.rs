@@ -101,6 +101,7 @@ pub fn cases<I: fmt::Debug>(
         let input = make(&mut random);
         let shown = Shown {
             number,
+            first,
             input: &input,
         };
         holds(&input, &mut random);
@@ -111,13 +112,20 @@ pub fn cases<I: fmt::Debug>(
 /// Tells of the case in which it is dropped by a panic.
 struct Shown<'a> {
     number: u64,
+    /// The seed of all of them, for tests in which one case may depend on those before it.
+    first: u64,
     input: &'a dyn fmt::Debug,
 }
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("case {}, the input: {:?}", self.number, self.input);
+            let Shown {
+                number,
+                first,
+                input,
+            } = self;
+            eprintln!("case {number} of TINY_SSE_SEED={first}, the input: {input:?}");
         }
     }
 }
