@@ -3,15 +3,16 @@
 //! is. After each of their visits somebody else is served as ever.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::Write;
-use std::net::{Shutdown, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use tiny_sse::EventId;
 use tiny_sse::wire::json::unquote;
 
 use crate::chance::{Bytes, Mutator, Random, cases};
-use crate::kit::{Raw, Stream, eventually, get};
+use crate::kit::{DEADLINE, Raw, Stream, eventually, get};
 use crate::program::{PROGRAM, Process, Serving, all, greeted};
 
 const REQUESTS: [&str; 23] = [
@@ -153,7 +154,7 @@ impl House {
                 acknowledged.extend(depart(raw, leave));
             }
         }
-        self.go_on();
+        self.go_on(random);
         for id in acknowledged {
             assert!(
                 self.heard.contains(&id),
@@ -162,34 +163,47 @@ impl House {
         }
     }
 
-    /// A good request has its answer, and the subscriber the event, behind all that came before.
-    fn go_on(&mut self) {
-        let number = self.said.to_string();
-        let length = number.len();
-        self.publisher.send(format!(
-            "POST /events/good?event=good HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{number}"
-        ));
+    /// A good request has its answer, and so has the one behind it, however they come; and the
+    /// subscriber has the event, behind all that came before.
+    fn go_on(&mut self, random: &mut Random) {
+        let data = format!("{} {}", self.said, "x".repeat(random.below(40)));
+        let length = data.len();
+        let (field, body) = if random.one_in(2) {
+            let chunks = format!(
+                "1\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+                &data[..1],
+                length - 1,
+                &data[1..]
+            );
+            ("Transfer-Encoding: chunked".to_owned(), chunks)
+        } else {
+            (format!("Content-Length: {length}"), data.clone())
+        };
+        let head = format!("POST /events/good?event=good HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        let bytes = head + &body + REQUESTS[0];
+        let mut start = 0;
+        for cut in random.cuts(bytes.len()) {
+            self.publisher.send(&bytes[start..cut]);
+            start = cut;
+        }
         let answer = self.publisher.answer();
         assert_eq!(answer.status, 200, "{answer:?}");
         let [id] = &*ids(&answer.body) else {
             panic!("{answer:?}")
         };
+        assert_eq!(self.publisher.answer().text(), "{\"status\":\"ok\"}\n");
         self.said += 1;
         self.subscriber.bytes.clear();
         loop {
             let message = self.subscriber.next();
-            let own = message.last_event_id.parse::<EventId>();
-            if let Ok(own) = own {
-                assert!(
-                    own > self.last || self.heard.contains(&message.last_event_id),
-                    "{message:?} after {}",
-                    self.last
-                );
-                self.last = own;
+            // Or it is a guest's own id.
+            if let Ok(id) = message.last_event_id.parse::<EventId>() {
+                assert!(id > self.last, "{message:?} after {}", self.last);
+                self.last = id;
             }
             self.heard.insert(message.last_event_id.clone());
             if message.name == "good" {
-                assert_eq!((message.data, &message.last_event_id), (number, id));
+                assert_eq!((message.data, &message.last_event_id), (data, id));
                 break;
             }
         }
@@ -217,7 +231,7 @@ impl House {
 }
 
 /// Leaves, and answers the ids of what was acknowledged, as far as it was heard.
-fn depart(mut raw: Raw, leave: Leave) -> Vec<String> {
+fn depart(raw: Raw, leave: Leave) -> Vec<String> {
     match leave {
         Leave::Close => Vec::new(),
         Leave::Reset => {
@@ -228,12 +242,30 @@ fn depart(mut raw: Raw, leave: Leave) -> Vec<String> {
         Leave::HalfClose => {
             // It fails where the server has reset the connection.
             let _ = raw.socket.shutdown(Shutdown::Write);
-            let answers = raw.rest();
+            let answers = hear(&raw.socket);
             let text = String::from_utf8_lossy(&answers);
             assert!(text.is_empty() || text.starts_with("HTTP/1.1 "), "{text:?}");
             assert!(!text.contains("HTTP/1.1 500 "), "{text:?}");
             ids(&answers)
         }
+    }
+}
+
+/// Reads to the end, which must come although a stream, once begun, is never silent for long.
+fn hear(mut socket: &TcpStream) -> Vec<u8> {
+    let (mut answers, mut bytes, start) = (Vec::new(), [0; 4096], Instant::now());
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return answers,
+            Ok(count) => answers.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return answers,
+            Err(error) => panic!("no end: {error}, after {}", answers.escape_ascii()),
+        }
+        assert!(
+            start.elapsed() < DEADLINE,
+            "no end of {}",
+            answers.escape_ascii()
+        );
     }
 }
 
