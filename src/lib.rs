@@ -89,6 +89,13 @@
 #![forbid(unsafe_code)]
 
 mod api;
+#[cfg(test)]
+#[path = "../tests/it/chance.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with other tests, which use other parts of it"
+)]
+mod chance;
 mod config;
 pub mod http;
 pub mod hub;

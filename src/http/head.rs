@@ -60,10 +60,10 @@ pub enum BodyLength {
 /// The head of a request, in one copy of its bytes and places in it.
 #[derive(Debug)]
 pub struct RequestHead {
-    bytes: Box<[u8]>,
+    pub(super) bytes: Box<[u8]>,
     method: Range<usize>,
     version: Version,
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
     /// Of an absolute form.
     host: Option<String>,
     pub(super) path: String,
@@ -74,9 +74,9 @@ pub struct RequestHead {
 }
 
 #[derive(Clone, Debug)]
-struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
+pub(super) struct Field {
+    pub(super) name: Range<usize>,
+    pub(super) value: Range<usize>,
 }
 
 impl RequestHead {

@@ -13,6 +13,8 @@ mod forwarded;
 mod handler;
 mod head;
 mod places;
+#[cfg(test)]
+mod random;
 mod reception;
 mod refusal;
 mod request;

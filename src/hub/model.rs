@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use super::super::lane::{Kind, Lane, Message, OPENING, Socket};
 use super::{Farewell, Out, Stream};
+use crate::chance::Random;
 use crate::config::Config;
 use crate::hub::{Hub, Kept, Subscribe};
 
 /// What the kernel and the two sides have done so far.
 struct World {
     seed: u64,
-    random: u64,
+    random: Random,
     blocking: bool,
     writer: Option<&'static str>,
     written: Vec<u8>,
@@ -36,12 +37,8 @@ struct World {
 const FAN_OUT: &str = "the fan-out";
 
 impl World {
-    /// Xorshift: plain, and the same everywhere.
     fn below(&mut self, limit: usize) -> usize {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random % limit as u64) as usize
+        self.random.below(limit)
     }
 
     fn begin(&mut self, writer: &'static str, blocking: bool) {
@@ -240,7 +237,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     );
     let world = World {
         seed,
-        random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+        random: Random::of(seed),
         blocking: true,
         writer: None,
         written: Vec::new(),

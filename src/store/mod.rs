@@ -3,6 +3,8 @@
 mod crc32;
 mod disk;
 mod journal;
+#[cfg(test)]
+mod random;
 mod recovery;
 mod segment;
 mod syncer;

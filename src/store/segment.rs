@@ -417,12 +417,17 @@ pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
 }
 
 /// Whether this is all that a crash left of a header, or the zeros that some file systems put in
-/// the place of what was not written yet. There was never an event behind it.
+/// the place of what was not written yet. There was never an event behind it: a header with one that
+/// checks was written whole, and is damaged.
 pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     let common = bytes.len().min(HEADER.len());
     let began = bytes[..common] == HEADER.as_bytes()[..common];
     let zeros = bytes.iter().all(|&byte| byte == 0);
-    bytes.len() < LONGEST_HEADER && (began || zeros) && block(bytes).is_err()
+    let is_bare = || {
+        let Contents { blocks, damage, .. } = read(bytes);
+        blocks.is_empty() && damage.is_some_and(|damage| damage.beyond.is_none())
+    };
+    bytes.len() < LONGEST_HEADER && (began || zeros) && is_bare()
 }
 
 /// Whether this is a journal, but not of the version that is read here.

@@ -20,7 +20,7 @@ use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
 // ORDER: the counters of these tests are read by whoever waits for them to change, or on the same
 // thread; each stands alone, so Relaxed suffices.
 
-const BORN: EventId = EventId { ms: 1000, seq: 0 };
+pub(super) const BORN: EventId = EventId { ms: 1000, seq: 0 };
 
 /// The first record of a segment is behind this many bytes.
 fn header_len() -> usize {
@@ -30,10 +30,10 @@ fn header_len() -> usize {
 }
 
 /// A directory of its own, gone at the end.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Scratch {
+    pub(super) fn new() -> Scratch {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-sse-journal-{}-{count}", std::process::id());
@@ -43,7 +43,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    fn segment(&self, number: u64) -> PathBuf {
+    pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.0.join(format!("{number:08}.sse"))
     }
 
@@ -52,7 +52,7 @@ impl Scratch {
     }
 
     /// What [`with`](Self::with) opens without further wishes.
-    fn open(&self) -> io::Result<Opened> {
+    pub(super) fn open(&self) -> io::Result<Opened> {
         self.with(|_| ())
     }
 
@@ -77,7 +77,7 @@ impl Scratch {
         })
     }
 
-    fn repaired(&self) -> Opened {
+    pub(super) fn repaired(&self) -> Opened {
         self.with(|options| options.repair = true).unwrap()
     }
 
@@ -95,24 +95,24 @@ impl Drop for Scratch {
     }
 }
 
-struct Opened {
+pub(super) struct Opened {
     journal: Journal,
-    kept: Kept,
+    pub(super) kept: Kept,
     reports: Receiver<String>,
 }
 
 impl Opened {
-    fn reports(&self) -> Vec<String> {
+    pub(super) fn reports(&self) -> Vec<String> {
         self.reports.try_iter().collect()
     }
 
-    fn add(&mut self, entries: &[KeptEntry]) -> io::Result<()> {
+    pub(super) fn add(&mut self, entries: &[KeptEntry]) -> io::Result<()> {
         let entries: Vec<_> = entries.iter().map(as_entry).collect();
         self.journal.append(&entries)
     }
 }
 
-fn as_entry(kept: &KeptEntry) -> Entry<'_> {
+pub(super) fn as_entry(kept: &KeptEntry) -> Entry<'_> {
     Entry {
         id: kept.id,
         topic: kept.topic.as_ref(),
@@ -634,6 +634,21 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
             [2000, 2001, 2002, 2003, 3000]
         );
     }
+    // A header that was written whole, and damaged, is none of these: an event is behind it.
+    let dir = Scratch::new();
+    dir.open()
+        .unwrap()
+        .add(&[entry(2000, &Event::new(""))])
+        .unwrap();
+    let mut text = dir.text(1);
+    text[header_len() - 5] ^= 1;
+    fs::write(dir.segment(1), &text).unwrap();
+    let line = dir.refuses();
+    assert!(
+        line.contains("00000001.sse is damaged at byte 0: "),
+        "{line}"
+    );
+    assert_eq!(dir.text(1), text);
     // The very first.
     for torn in (0..header.len()).map(|cut| &header[..cut]) {
         let dir = Scratch::new();

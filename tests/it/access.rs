@@ -15,9 +15,9 @@ use std::time::Duration;
 use tiny_sse::http::Response;
 use tiny_sse::{Action, Config, Event, Pattern, Report, Running, Server, Token, Topic, Verdict};
 
+use crate::chance::Random;
 use crate::kit::{
-    Finally, Random, Raw, Scratch, Stream, config, eventually, get, number_after, post, request,
-    server,
+    Finally, Raw, Scratch, Stream, config, eventually, get, number_after, post, request, server,
 };
 use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, up_to};
 

@@ -13,7 +13,8 @@ use std::thread;
 
 use tiny_sse::Config;
 
-use crate::kit::{Finally, Random, Raw, Stream, config, eventually, get, number_after, server};
+use crate::chance::Random;
+use crate::kit::{Finally, Raw, Stream, config, eventually, get, number_after, server};
 use crate::program::serve;
 
 /// Threads that are the guests, each for its share of them.

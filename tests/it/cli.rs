@@ -253,6 +253,8 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--frobnicate"], &["--frobnicate", "--help"]),
         (&["--", "x"], &["--", "--help"]),
         (&["127.0.0.1:8080"], &["127.0.0.1:8080", "--help"]),
+        (&["two\nlines"], &["two\\nlines", "--help"]),
+        (&["--\u{1b}[2J=1"], &["--\\u{1b}[2J", "--help"]),
         (&["--log", "off", "extra"], &["extra", "--help"]),
         (&[""], &["--help"]),
         // No value.

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use tiny_sse::{Decoder, EventId, Message};
 
-use crate::kit::{Answer, Finally, Random, Raw, Scratch, Stream, eventually, id_of, post};
+use crate::chance::Random;
+use crate::kit::{Answer, Finally, Raw, Scratch, Stream, eventually, id_of, post};
 use crate::program::{Process, greeted, serve};
 
 // ---- killed, and started again

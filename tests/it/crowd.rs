@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::kit::{Finally, Random, Raw, Stream, eventually, get, number_after};
+use crate::chance::Random;
+use crate::kit::{Finally, Raw, Stream, eventually, get, number_after};
 use crate::program::serve;
 
 // Both ends in one process would need two descriptors for each client, and 1,024 is what many

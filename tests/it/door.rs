@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tiny_sse::{Config, Network, Report, Running, Server};
 
-use crate::kit::{Answer, DEADLINE, Random, Raw, Stream, config, eventually, get, request, server};
+use crate::chance::Random;
+use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
 
 /// Long enough for a busy machine to read what has been sent, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);

@@ -14,7 +14,8 @@ use std::thread;
 
 use tiny_sse::{Config, Cursor, Decoder, Event, Farewell, Hub, Message, Pattern, Subscribe, Topic};
 
-use crate::kit::{Finally, Random, Stream, config, eventually, number_after, server};
+use crate::chance::Random;
+use crate::kit::{Finally, Stream, config, eventually, number_after, server};
 
 /// Threads that come in again and again.
 const CLIENTS: usize = 2;

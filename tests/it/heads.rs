@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use tiny_sse::http::{Head, HeadParser, Request, Response};
 use tiny_sse::{Api, Config, Running, Server};
 
+use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::kit::{Answer, Raw, Stream, config};
 use table::{After, Closed, MadeRow, Open, rows};
 
@@ -369,66 +370,36 @@ fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
     );
 }
 
-/// xorshift64*: enough to make bytes that nobody thought of, and the same ones again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % end
-    }
-}
-
-/// A row with some bytes put in, taken out, doubled or changed, so that it is nearly right.
-fn damaged(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
-    const SUSPECTS: &[u8] = b"\r\n\r\n\r\n :\t\0,;%/.0G\x0b\x7f\xff";
-    let mut bytes = bytes.to_vec();
-    for _ in 0..1 + random.below(4) {
-        let at = random.below(bytes.len());
-        let suspect = SUSPECTS[random.below(SUSPECTS.len())];
-        match random.below(5) {
-            0 => bytes[at] = suspect,
-            1 => bytes.insert(at, suspect),
-            2 if bytes.len() > 1 => drop(bytes.remove(at)),
-            3 => {
-                let end = (at + 1 + random.below(40)).min(bytes.len());
-                let again = bytes[at..end].to_vec();
-                bytes.splice(at..at, again);
-            }
-            _ => drop(bytes.splice(0..0, *b"\r\n")),
-        }
-    }
-    bytes
-}
-
 #[test]
-fn whatever_the_bytes_and_the_limits_it_does_not_matter_how_they_are_cut() {
-    let seed = 0x5eed_0000_0000_0001;
-    let mut random = Random(seed);
-    let rows: Vec<_> = rows().into_iter().filter(|row| row.0.len() < 300).collect();
-    for round in 0..20_000 {
-        let row = &rows[random.below(rows.len())];
-        let bytes = damaged(&mut random, &row.0);
-        let limits = Config {
-            max_head: 1 + random.below(300),
-            max_target: 1 + random.below(100),
-            max_fields: 1 + random.below(4),
-            ..config()
-        };
-        let whole = parsed(&bytes, [], &limits);
-        let cuts: Vec<_> = (0..bytes.len()).filter(|_| random.below(3) == 0).collect();
-        for cuts in [cuts, (0..bytes.len()).collect()] {
-            let (head, target) = (limits.max_head, limits.max_target);
-            assert_eq!(
-                parsed(&bytes, cuts, &limits),
-                whole,
-                "seed {seed:#x}, round {round}, max_head {head}, max_target {target}: {}",
-                shown(&bytes, "damaged")
-            );
-        }
-    }
+fn a_random_request_and_limits_are_read_the_same_however_they_are_cut() {
+    let rows = rows().into_iter().filter(|row| row.0.len() < 300);
+    let mutator = Mutator {
+        corpus: rows.map(|row| row.0).collect(),
+        words: &[],
+    };
+    let make = |random: &mut Random| {
+        let limits = (
+            1 + random.below(300),
+            1 + random.below(100),
+            1 + random.below(4),
+        );
+        (mutator.input(random), limits)
+    };
+    cases(
+        1,
+        make,
+        |(Bytes(bytes), (max_head, max_target, max_fields)), random| {
+            let limits = Config {
+                max_head: *max_head,
+                max_target: *max_target,
+                max_fields: *max_fields,
+                ..config()
+            };
+            let whole = parsed(bytes, [], &limits);
+            assert_eq!(parsed(bytes, random.cuts(bytes.len()), &limits), whole);
+            assert_eq!(parsed(bytes, 0..bytes.len(), &limits), whole);
+        },
+    );
 }
 
 #[test]

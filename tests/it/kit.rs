@@ -395,49 +395,6 @@ pub fn number_after(text: &str, key: &str) -> u64 {
         .unwrap_or_else(|_| panic!("no number behind {key} in {text}"))
 }
 
-/// A seeded generator (SplitMix64), which says its seed when the test that holds it fails. The
-/// same run again: `TINY_SSE_SEED=… cargo test`.
-pub struct Random {
-    seed: u64,
-    state: u64,
-}
-
-impl Random {
-    pub fn new() -> Random {
-        use std::hash::{BuildHasher, RandomState};
-        let seed = match std::env::var("TINY_SSE_SEED") {
-            Ok(seed) => seed.parse().expect("TINY_SSE_SEED is a number"),
-            Err(_) => RandomState::new().hash_one(0),
-        };
-        Random { seed, state: seed }
-    }
-
-    /// Another generator, for another thread, of the same seed.
-    pub fn fork(&mut self) -> Random {
-        Random {
-            seed: self.seed,
-            state: self.below(usize::MAX) as u64,
-        }
-    }
-
-    /// A number from 0 to `end`, without `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ z >> 31) % end as u64) as usize
-    }
-}
-
-impl Drop for Random {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seed: TINY_SSE_SEED={}", self.seed);
-        }
-    }
-}
-
 /// A name for a directory of a test's own, which is gone at the end with all that is in it.
 pub struct Scratch(PathBuf);
 

@@ -1,6 +1,11 @@
 //! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
 //! bytes out, so that the tests are a primer of the protocol as well.
 
+#[allow(
+    dead_code,
+    reason = "shared with the unit tests, which use other parts of it"
+)]
+mod chance;
 mod fronts;
 mod kit;
 mod program;
@@ -25,6 +30,7 @@ mod order;
 mod origins;
 mod poll;
 mod proxies;
+mod random;
 mod refusals;
 mod resume;
 mod siege;

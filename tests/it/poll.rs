@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tiny_sse::hub::SubscribeError;
 use tiny_sse::{Config, Cursor, Event, Farewell, Hub, Poll, Subscribe, Topic};
 
+use crate::chance::Random;
 use crate::kit::{
-    Answer, DEADLINE, Finally, Random, Raw, Stream, config, eventually, get, number_after, post,
-    request, server,
+    Answer, DEADLINE, Finally, Raw, Stream, config, eventually, get, number_after, post, request,
+    server,
 };
 
 /// A wait that no test sits out: it is over when it should be, or the test fails by its deadline.

@@ -67,6 +67,17 @@ impl Process {
         all(&self.err)
     }
 
+    /// A number that Linux has of it in `/proc`, without its unit.
+    #[track_caller]
+    pub fn status(&self, name: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a process of ours");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_ascii_whitespace().next());
+        let number = number.and_then(|number| number.parse().ok());
+        number.unwrap_or_else(|| panic!("no {name} in {status}"))
+    }
+
     #[track_caller]
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

@@ -7,7 +7,8 @@ use std::thread;
 
 use tiny_sse::{Config, Cursor, Decoder, Event, Farewell, Hub, Message, Pattern, Subscribe, Topic};
 
-use crate::kit::{Finally, Random, Stream, config, get, number_after, post, server};
+use crate::chance::Random;
+use crate::kit::{Finally, Stream, config, get, number_after, post, server};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()

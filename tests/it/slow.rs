@@ -261,13 +261,7 @@ fn a_write_that_takes_too_long_ends_the_stream() {
 /// A number out of `/proc/PID/status`, in bytes.
 #[cfg(target_os = "linux")]
 fn memory(program: &Serving, what: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.process.child.id()));
-    let status = status.expect("a process of ours");
-    let line = status.lines().find_map(|line| line.strip_prefix(what));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<usize>().ok())
-        .unwrap_or_else(|| panic!("no {what} in {status}"))
-        << 10
+    program.process.status(what) << 10
 }
 
 /// Publishes events of `bytes` with these numbers.

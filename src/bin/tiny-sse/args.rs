@@ -433,6 +433,8 @@ fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> 
         .min_by_key(|name| distance(bare, name))
         .expect("BUG: nothing is known");
     let dashes = &word[..word.len() - bare.len()];
+    // A line break in it would make two lines of this one, and an escape whatever it likes.
+    let word = word.escape_debug();
     if distance(bare, nearest) <= nearest.len().max(4) / 2 {
         format!("unknown {kind} {word}, did you mean {dashes}{nearest}?")
     } else {

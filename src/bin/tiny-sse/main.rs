@@ -3,7 +3,16 @@
 //! Exit codes: 0 done, 1 the machine said no, 2 the command line is wrong.
 
 mod args;
+#[cfg(test)]
+#[path = "../../../tests/it/chance.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with other tests, which use other parts of it"
+)]
+mod chance;
 mod demo;
+#[cfg(test)]
+mod random;
 mod system;
 
 use std::io::{self, Write};

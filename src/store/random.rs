@@ -1,0 +1,453 @@
+//! Random and spoilt journals: nothing is read out of one that was not written into it, what is read
+//! is all that there is before the damage, and the damage is found where a slower reader finds it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::segment::{self, encode_event, encode_gap, encode_header};
+use super::tests::{BORN, Scratch, as_entry};
+use crate::chance::{Bytes, Mutator, Random, cases};
+use crate::hub::{Kept, KeptEntry};
+use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
+
+/// Where a block begins, whether it is `h`eader, `e`vent or `g`ap, its id, and its length.
+type Place = (usize, char, EventId, usize);
+
+/// The oracle: a block, by the drawing in `segment.rs`.
+fn block(bytes: &[u8], at: usize) -> Option<Place> {
+    let mut lines = bytes[at..].split_inclusive(|&byte| byte == b'\n');
+    let first = lines.next().filter(|line| line.len() <= 512)?;
+    let line = std::str::from_utf8(first).ok()?.strip_suffix('\n')?;
+    let word = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    let (kind, id) = if let Some(after) = line.strip_prefix(": tiny-sse journal 1, after ") {
+        ('h', after.to_owned())
+    } else if let Some(rest) = line.strip_prefix(": gap ") {
+        ('g', word(rest))
+    } else {
+        let (id, topic) = line
+            .strip_prefix(": event ")
+            .map(|rest| (word(rest), rest.split_once(' ')))?;
+        if let Some((_, topic)) = topic {
+            Topic::new(topic).ok()?;
+        }
+        ('e', id)
+    };
+    let mut fields = Vec::new();
+    for line in lines.take_while(|line| kind == 'e' && line[0] != b':') {
+        if line == b"\n" || !line.ends_with(b"\n") {
+            return None;
+        }
+        fields.push(line);
+    }
+    let own_id = fields
+        .first()
+        .map(|line| (line.starts_with(b"id: "), std::str::from_utf8(line)));
+    if kind == 'e' && !matches!(own_id, Some((true, Ok(_)))) {
+        return None;
+    }
+    let end = first.len() + fields.concat().len();
+    let sealed = sealed(&bytes[at..at + end]);
+    bytes[at..].starts_with(&sealed).then_some(())?;
+    Some((at, kind, id.parse().ok()?, sealed.len()))
+}
+
+/// A block with its end. SPEC: IEEE 802.3, a bit at a time.
+fn sealed(block: &[u8]) -> Vec<u8> {
+    let mut register = !0u32;
+    for byte in block {
+        register ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = register & 1;
+            register = (register >> 1) ^ (carry * 0xEDB8_8320);
+        }
+    }
+    [block, format!(": crc {:08x}\n\n", !register).as_bytes()].concat()
+}
+
+/// All blocks that belong together, from the beginning on.
+fn good(bytes: &[u8]) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    let mut at = 0;
+    while let Some(place @ (_, kind, id, len)) = block(bytes, at).filter(|_| at < bytes.len()) {
+        let fits = match (places.last(), kind) {
+            (None, kind) => kind == 'h',
+            (Some((_, _, last, _)), 'e') => id > *last,
+            (Some((_, _, last, _)), 'g') => id >= *last,
+            _ => false,
+        };
+        if !fits {
+            break;
+        }
+        places.push(place);
+        at += len;
+    }
+    places
+}
+
+/// The events and gaps that can be found from there on.
+fn found(bytes: &[u8], from: usize) -> Vec<Place> {
+    let (mut places, mut at) = (Vec::new(), from);
+    while at < bytes.len() {
+        let place = if bytes[at] == b':' {
+            block(bytes, at)
+        } else {
+            None
+        };
+        match place.filter(|place| place.1 != 'h') {
+            Some(place) => {
+                at += place.3;
+                places.push(place);
+            }
+            None => at += 1,
+        }
+    }
+    places
+}
+
+fn event(id: EventId, random: &mut Random) -> KeptEntry {
+    #[rustfmt::skip]
+    const DATA: [&str; 12] = [
+        "", "x", "hello\nworld", "\n", ": event 9-9\nid: 9-9", ": crc 00000000\n\n", ": gap 9-9", "\u{43f}\u{1f980}",
+        "id: 5-0\n\n: event 5-0", "\0\u{85}\u{2028}\u{feff}", "data: \r\n\r", ": tiny-sse journal 1, after 1-0",
+    ];
+    let mut event = Event::new(random.pick(&DATA).repeat(random.below(3)));
+    if random.one_in(3) {
+        event = event
+            .with_name(random.pick(&["name", ": event 1-0", " ", "\u{1f980}"]))
+            .unwrap();
+    }
+    if random.one_in(4) {
+        event = event
+            .with_id(random.pick(&["own", ": gap 1-0", "7-07"]))
+            .unwrap();
+    }
+    if random.one_in(4) {
+        event = event.with_retry(Duration::from_millis(1500));
+    }
+    if random.one_in(2) {
+        event = event
+            .with_topic(Topic::new(random.pick(&["a", "chat/1", " b ", ": crc", "*a"])).unwrap());
+    }
+    let mut message = Vec::new();
+    encode_id(event.id().unwrap_or(&id.to_string()), &mut message);
+    event.encode_behind_id(&mut message);
+    KeptEntry {
+        id,
+        own_id: event.id().map(Into::into),
+        topic: event.topic().cloned(),
+        message,
+    }
+}
+
+/// A segment whose events come after `after`, and these.
+fn segment(after: EventId, count: usize, random: &mut Random) -> (Vec<u8>, Vec<KeptEntry>) {
+    let (mut text, mut entries, mut last) = (Vec::new(), Vec::new(), after);
+    encode_header(after, &mut text);
+    for _ in 0..count {
+        last = last.next(last.ms + random.below(3) as u64);
+        if random.one_in(12) {
+            encode_gap(
+                last,
+                random
+                    .pick(&[&None, &Some("00000001.sse.damaged")])
+                    .to_owned(),
+                &mut text,
+            );
+        } else {
+            entries.push(event(last, random));
+            encode_event(&as_entry(&entries[entries.len() - 1]), &mut text);
+        }
+    }
+    (text, entries)
+}
+
+#[rustfmt::skip]
+const WORDS: [&str; 13] = [
+    ": event ", ": gap ", ": crc ", ": crc 00000000\n\n", ": tiny-sse journal 1, after ", "journal 2, after ",
+    "id: ", "data: ", "1000-0", "1001-0", "18446744073709551615-18446744073709551615", "\n\n", " \n",
+];
+
+/// Gives each block the checksum that it should have, so that what is behind it is looked at.
+fn reseal(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut block) = (Vec::new(), Vec::new());
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        if line.starts_with(b": crc ") && lines.next_if_eq(&b"\n").is_some() {
+            out.extend(sealed(&std::mem::take(&mut block)));
+        } else {
+            block.extend(line);
+        }
+    }
+    [out, block].concat()
+}
+
+/// A segment as it was written and as it is found, perhaps with checksums that are right again.
+#[derive(Debug)]
+struct Spoilt {
+    written: Bytes,
+    found: Bytes,
+    resealed: bool,
+}
+
+fn texts(bytes: &[u8], places: &[Place]) -> Vec<Vec<u8>> {
+    places
+        .iter()
+        .map(|(at, _, _, len)| bytes[*at..at + len].to_vec())
+        .collect()
+}
+
+fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
+    let (written, bytes) = (&spoilt.written.0, &spoilt.found.0);
+    let contents = segment::read(bytes);
+    let expected = good(bytes);
+    let kind = |block: &segment::Block| match block.message_bytes() {
+        _ if block.is_header() => 'h',
+        Some(_) => 'e',
+        None => 'g',
+    };
+    let blocks: Vec<_> = contents
+        .blocks
+        .iter()
+        .map(|(at, block)| (*at, kind(block), block.id()))
+        .collect();
+    let places: Vec<_> = expected
+        .iter()
+        .map(|(at, kind, id, _)| (*at, *kind, *id))
+        .collect();
+    assert_eq!(blocks, places);
+    let end = expected.last().map_or(0, |(at, _, _, len)| at + len);
+    match contents.damage {
+        None => assert!(end == bytes.len() && end > 0),
+        Some(damage) => {
+            assert_eq!(damage.offset, end);
+            let beyond = found(bytes, end);
+            let greatest = beyond.iter().map(|place| place.2).max();
+            assert_eq!(damage.beyond.map(|beyond| beyond.greatest), greatest);
+            if let Some(((at, _, id, len), before)) = beyond.split_last() {
+                let is_last = at + len == bytes.len() && before.iter().all(|other| other.2 < *id);
+                assert_eq!(
+                    damage.beyond.unwrap().is_last,
+                    is_last && *id > EventId::default()
+                );
+            }
+        }
+    }
+    // Before the place where it was spoilt everything is read.
+    let originals = good(written);
+    let pairs = written.iter().zip(bytes);
+    let same = pairs.take_while(|(one, two)| one == two).count();
+    let untouched = originals
+        .iter()
+        .take_while(|(at, _, _, len)| at + len <= same);
+    assert!(expected.starts_with(&originals[..untouched.count()]));
+    entries_hold(&contents, bytes, &expected);
+    if !spoilt.resealed {
+        let originals = texts(written, &originals);
+        for text in texts(bytes, &expected) {
+            let known = originals.contains(&text) || corpus.contains(&text);
+            assert!(known, "{:?} was never written", Bytes(text));
+        }
+    }
+    if segment::is_torn_header(bytes) {
+        assert!(
+            expected.is_empty() && found(bytes, 0).is_empty(),
+            "events behind a torn header"
+        );
+    }
+    let mut at = 0;
+    while let Some((_, _, _, len)) = block(bytes, at).filter(|_| at < bytes.len()) {
+        at += len;
+    }
+    assert_eq!(segment::is_whole(bytes), at == bytes.len());
+}
+
+/// Written again each is the same text, and a reader of event streams sees the same in both.
+fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
+    let mut wire = Vec::new();
+    for ((_, block), (at, _, _, len)) in contents.blocks.iter().zip(places) {
+        if let Some(entry) = block.entry() {
+            let mut again = Vec::new();
+            encode_event(&as_entry(&entry), &mut again);
+            assert_eq!(Bytes(again), Bytes(bytes[*at..at + len].to_vec()));
+            wire.extend(entry.message);
+        }
+    }
+    let end = places.last().map_or(0, |(at, _, _, len)| at + len);
+    // A CR is a line break to that reader. None is ever written: only checksums that were put right
+    // again let one through.
+    if !bytes[..end].contains(&b'\r') {
+        assert_eq!(messages(&bytes[..end]), messages(&wire));
+    }
+}
+
+fn messages(bytes: &[u8]) -> Vec<crate::wire::Message> {
+    let (mut decoder, mut seen) = (Decoder::new(1 << 20), Vec::new());
+    decoder.feed(bytes, |message| seen.push(message)).unwrap();
+    seen
+}
+
+#[test]
+fn of_a_random_segment_nothing_is_read_that_was_not_written_and_all_that_is_before_the_damage() {
+    let written: Vec<_> = (0..64)
+        .map(|seed| {
+            let mut random = Random::of(seed);
+            segment(BORN, 1 + seed as usize % 4, &mut random).0
+        })
+        .collect();
+    let corpus = written
+        .iter()
+        .flat_map(|text| texts(text, &good(text)))
+        .collect();
+    let mutator = Mutator {
+        corpus: written,
+        words: &WORDS,
+    };
+    let make = |random: &mut Random| {
+        let count = random.below(5);
+        let (written, _) = segment(BORN, count, random);
+        let Bytes(mut found) = mutator.mutant(written.clone(), random);
+        let resealed = random.one_in(3);
+        if resealed {
+            found = reseal(&found);
+        }
+        Spoilt {
+            written: Bytes(written),
+            found: Bytes(found),
+            resealed,
+        }
+    };
+    cases(1, make, |spoilt, _| segment_holds(spoilt, &corpus));
+}
+
+/// Some segments one behind the other, one of which is spoilt, or gone.
+#[derive(Debug)]
+struct Directory {
+    written: Vec<(Bytes, Vec<KeptEntry>)>,
+    spoilt: usize,
+    found: Option<Bytes>,
+}
+
+#[test]
+fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
+    let mutator = Mutator {
+        corpus: vec![
+            b": crc 00000000\n\n".to_vec(),
+            b": event 1000-7 a\nid: x\n".to_vec(),
+            vec![0; 200],
+        ],
+        words: &WORDS,
+    };
+    let make = |random: &mut Random| {
+        let (mut written, mut last) = (Vec::new(), BORN);
+        for _ in 0..1 + random.below(3) {
+            let (text, entries) = loop {
+                let count = 1 + random.below(4);
+                // A gap makes a start forget what is before it, by intention.
+                let (text, entries) = segment(last, count, random);
+                if entries.len() == count {
+                    break (text, entries);
+                }
+            };
+            last = entries[entries.len() - 1].id;
+            written.push((Bytes(text), entries));
+        }
+        let spoilt = random.below(written.len());
+        let found = mutator.mutant(written[spoilt].0.0.clone(), random);
+        Directory {
+            found: (!random.one_in(20)).then_some(found),
+            written,
+            spoilt,
+        }
+    };
+    // A case is some twenty files.
+    cases(500, make, |directory, random| {
+        directory_holds(directory, random)
+    });
+}
+
+fn directory_holds(directory: &Directory, random: &mut Random) {
+    let Directory {
+        written,
+        spoilt,
+        found,
+    } = directory;
+    let dir = Scratch::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    for (number, (Bytes(text), _)) in (1..).zip(written) {
+        fs::write(dir.segment(number), text).unwrap();
+    }
+    let path = dir.segment(*spoilt as u64 + 1);
+    match found {
+        Some(Bytes(text)) => fs::write(path, text).unwrap(),
+        None => fs::remove_file(path).unwrap(),
+    }
+    let all: Vec<_> = written
+        .iter()
+        .flat_map(|(_, entries)| entries.clone())
+        .collect();
+    let kept = match dir.open() {
+        Ok(opened) => {
+            let Kept { after, entries } = &opened.kept;
+            let wanted: Vec<_> = all
+                .iter()
+                .filter(|entry| entry.id > *after)
+                .cloned()
+                .collect();
+            assert!(wanted.starts_with(entries), "{entries:?} after {after}");
+            if opened.reports().is_empty() {
+                assert!(is_sound(directory), "nothing was said of it");
+            }
+            opened.kept
+        }
+        Err(error) => {
+            let line = error.to_string();
+            assert!(line.contains(".sse") && !line.contains('\n'), "{line:?}");
+            if error.kind() == ErrorKind::Unsupported {
+                return assert!(
+                    line.ends_with("is a journal of another version"),
+                    "{line:?}"
+                );
+            }
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{line:?}");
+            let repaired = dir.repaired();
+            assert!(!repaired.reports().is_empty());
+            assert!(
+                repaired
+                    .kept
+                    .entries
+                    .iter()
+                    .all(|entry| all.contains(entry))
+            );
+            repaired.kept
+        }
+    };
+    // What was done about it lasts, and the journal goes on.
+    let mut again = dir.open().unwrap();
+    assert_eq!(again.reports(), [""; 0]);
+    assert_eq!(again.kept, kept);
+    let new = event(kept.last_id().next(0), random);
+    again.add(std::slice::from_ref(&new)).unwrap();
+    drop(again);
+    assert_eq!(
+        dir.open().unwrap().kept.entries,
+        [kept.entries, vec![new]].concat()
+    );
+}
+
+/// Whether what was spoilt cannot be told from a journal that has ended earlier, or begins later.
+fn is_sound(directory: &Directory) -> bool {
+    let (Bytes(written), _) = &directory.written[directory.spoilt];
+    let is_newest = directory.spoilt + 1 == directory.written.len();
+    match &directory.found {
+        None => is_newest || directory.spoilt == 0,
+        Some(Bytes(found)) => {
+            let ends = good(written).into_iter().map(|(at, _, _, len)| at + len);
+            found == written
+                || is_newest
+                    && written.starts_with(found)
+                    && ends.into_iter().any(|end| end == found.len())
+        }
+    }
+}
