@@ -236,6 +236,7 @@ fn parse(line: &str) -> Result<Option<Grant>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::{Mutator, Random, cases};
 
     fn holders(text: &str) -> Holders {
         let grants = text.lines().filter_map(|line| parse(line).unwrap());
@@ -297,5 +298,67 @@ mod tests {
             assert!(error.contains(part), "{line:?}: {error}");
             assert!(!error.contains("s3cret"), "{line:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_random_line_grants_what_its_words_say_or_is_refused_without_a_word_of_it() {
+        const WORDS: [&str; 14] = [
+            "c2VjcmV0LXNlY3JldA==",
+            "*",
+            "publish",
+            "subscribe",
+            "publish,subscribe",
+            "publish,",
+            "chat/*",
+            "news",
+            "a*b",
+            "#",
+            "#chat",
+            "c2VjcmV0 ",
+            "\t",
+            "\u{1}",
+        ];
+        let mutator = Mutator {
+            corpus: WORDS.map(|word| word.as_bytes().to_vec()).into(),
+            words: &[" ", "\t", "\r", "#", "*", ",", "=", "\u{a0}", "\u{3000}"],
+        };
+        let make = |random: &mut Random| {
+            let words: Vec<&str> = (0..random.below(6)).map(|_| random.pick(&WORDS)).collect();
+            let line = words.join(" ").into_bytes();
+            let line = if random.one_in(2) {
+                mutator.mutant(line, random).0
+            } else {
+                line
+            };
+            String::from_utf8_lossy(&line).replace('\n', " ")
+        };
+        cases(1, make, |line, _| {
+            let words = line.split_whitespace();
+            let words: Vec<&str> = words.take_while(|word| !word.starts_with('#')).collect();
+            match (parse(line), &*words) {
+                (Ok(None), words) => assert!(words.is_empty()),
+                (Ok(Some(grant)), [token, verbs, topics @ ..]) => {
+                    match grant.token {
+                        None => assert_eq!(*token, "*"),
+                        Some(own) => assert!(own.is(token.as_bytes())),
+                    }
+                    assert_eq!(verbs.split(',').count(), grant.verbs.len());
+                    assert_eq!(
+                        verbs.contains("publish"),
+                        grant.verbs.contains(&Verb::Publish)
+                    );
+                    let verb = Verb::Subscribe;
+                    assert_eq!(verbs.contains("subscribe"), grant.verbs.contains(&verb));
+                    let named =
+                        |topic: &&str| grant.patterns.iter().any(|p| p.to_string() == **topic);
+                    assert!(!topics.is_empty() && topics.iter().all(named));
+                    assert!(grant.patterns.iter().count() <= topics.len());
+                }
+                (Err(what), _) => {
+                    assert!(!what.contains("c2VjcmV0") && !what.contains('\n'), "{what}");
+                }
+                (outcome, words) => panic!("{outcome:?} of {words:?}"),
+            }
+        });
     }
 }
