@@ -118,11 +118,14 @@ function address(path, query) {
 
 const token = () => $('subscribe-token').value;
 
+/** The token in a header. Only streams, which are EventSources, take it from the URL. */
+const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
 /** A request; its answer as `{ ok, status, body, headers }`, where a server that is gone is status 0. */
 async function ask(method, url, body, options = {}) {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const headers = { ...authorization(), ...options.headers };
   try {
-    const response = await fetch(url, { method, body, cache: 'no-store', ...options, headers: { ...headers, ...options.headers } });
+    const response = await fetch(url, { method, body, cache: 'no-store', ...options, headers });
     const text = await response.text();
     let parsed = text;
     try { parsed = JSON.parse(text); } catch { /* it is not JSON, then it is text */ }
@@ -839,8 +842,8 @@ const sleep = (ms, signal) => new Promise((wake) => {
 
 /** Asks once for what came after the cursor; counts what it cost into the way. */
 async function pollOnce(way, wait, cursor, signal) {
-  const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait, token: token() });
-  const response = await fetch(url, { signal, cache: 'no-store' });
+  const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait });
+  const response = await fetch(url, { signal, cache: 'no-store', headers: authorization() });
   const text = await response.text();
   if (!response.ok) throw new Error(`GET /poll: ${response.status} ${clip(text, 200)}`);
   if (way) {
