@@ -373,18 +373,30 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
 
 #[cfg(unix)]
 #[test]
-fn a_word_that_is_not_utf_8_is_refused_and_shown() {
+fn a_word_that_is_not_utf_8_is_refused_and_not_shown_for_it_may_be_a_token() {
     use std::os::unix::ffi::OsStrExt;
-    let word = std::ffi::OsStr::from_bytes(b"--log=\xff");
-    let mut process = Process::spawn(
-        Command::new(PROGRAM)
-            .arg(word)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped()),
-    );
-    assert_eq!(process.exit_code(), Some(2));
-    let errors = all(&process.err);
-    assert_eq!(errors, [r#"tiny-sse: "--log=\xFF" is not UTF-8"#]);
+    for (words, error) in [
+        (&[&b"--log=\xff"[..]][..], "the value of --log is not UTF-8"),
+        (
+            &[b"--publish-token=s3cret\xff"],
+            "the value of --publish-token is not UTF-8",
+        ),
+        (
+            &[b"--publish-token", b"s3cret\xff"],
+            "a word of the command line is not UTF-8",
+        ),
+        (&[b"s3cret=\xff"], "a word of the command line is not UTF-8"),
+    ] {
+        let words = words.iter().map(|word| std::ffi::OsStr::from_bytes(word));
+        let mut process = Process::spawn(
+            Command::new(PROGRAM)
+                .args(words)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        assert_eq!(process.exit_code(), Some(2));
+        assert_eq!(all(&process.err), [format!("tiny-sse: {error}")]);
+    }
 }
 
 #[test]

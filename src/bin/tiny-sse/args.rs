@@ -3,7 +3,7 @@
 //! The options are a table: parsing, `--help` and the nearest right name all read it, so that
 //! none of them can forget one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -369,10 +369,7 @@ pub(crate) fn parse(
             .set(&mut options, &value)
             .map_err(|error| format!("{variable}, for {error}"))?;
     }
-    let mut words = words.map(|word| {
-        word.into_string()
-            .map_err(|word| format!("{word:?} is not UTF-8"))
-    });
+    let mut words = words.map(|word| word.into_string().map_err(|word| not_text(&word)));
     let mut is_first = true;
     while let Some(word) = words.next().transpose()? {
         match &*word {
@@ -425,6 +422,17 @@ pub(crate) fn parse(
         .check()
         .map_err(|error| format!("--{error}"))?;
     Ok(Command::Serve(Box::new(options)))
+}
+
+/// What is behind `=`, or stands alone, is not shown: it may be a token.
+fn not_text(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    match text.split_once('=') {
+        Some((option, _)) if option.starts_with("--") => {
+            format!("the value of {option} is not UTF-8")
+        }
+        _ => "a word of the command line is not UTF-8".into(),
+    }
 }
 
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
