@@ -342,8 +342,8 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread.
 pub(crate) const DOORSTEP: usize = 256;
 
-/// How often it is looked whether they have gone. That they have is not urgent; 256 looks are some
-/// 0.1 ms of a processor.
+/// How often it is looked whether they have gone, while somebody is there. That they have is not
+/// urgent, and each look is a system call for each of them.
 pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many connections that were let go in favour of others may be on their way out. Until their
