@@ -341,20 +341,25 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
             found.push(token.trim_ascii().as_bytes());
         }
     }
+    if carrier == Carrier::HeaderOrQuery {
+        found.extend(request.queries("token").map(str::as_bytes));
+    }
     if sender.may_use_cookies() {
-        // SPEC: RFC 6265, 4.2.1: `cookie-string = cookie-pair *( ";" SP cookie-pair )`.
+        // SPEC: RFC 6265, 4.1.1: `cookie-value = *cookie-octet / ( DQUOTE *cookie-octet DQUOTE )`;
+        // 4.2.1: `cookie-string = cookie-pair *( ";" SP cookie-pair )`.
         let pairs = request
             .fields("cookie")
             .flat_map(|cookies| cookies.split(|&byte| byte == b';'));
         found.extend(pairs.filter_map(|pair| {
             let value = pair.trim_ascii().strip_prefix(COOKIE.as_bytes())?;
-            value.strip_prefix(b"=")
+            match value.strip_prefix(b"=")? {
+                [b'"', quoted @ .., b'"'] => Some(quoted),
+                plain => Some(plain),
+            }
         }));
     }
-    if carrier == Carrier::HeaderOrQuery {
-        found.extend(request.queries("token").map(str::as_bytes));
-    }
-    // LIMIT: nobody has more than one, or three on the way to another.
+    // LIMIT: nobody has more than one, or three on the way to another. ORDER: cookies come last: a site
+    // beside this one may have set some that push others out.
     found.truncate(3);
     Ok(found)
 }

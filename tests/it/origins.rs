@@ -325,14 +325,14 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
         ),
         (
             "a 413 of a length",
-            413,
+            unless_foreign(413),
             raw(format!(
                 "POST /events HTTP/1.1\r\nContent-Length: {large}\r\n{with_token}\r\n"
             )),
         ),
         (
             "a 413 of a length beyond numbers",
-            413,
+            unless_foreign(413),
             raw(format!(
                 "POST /events HTTP/1.1\r\nContent-Length: {large}{large}{large}{large}\r\n{with_token}\r\n"
             )),

@@ -356,19 +356,7 @@ pub(crate) fn parse(
     words: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {
-    let mut options = Options::default();
-    for (variable, name) in VARIABLES {
-        let Some(value) = environment(variable) else {
-            continue;
-        };
-        let value = value
-            .into_string()
-            .map_err(|_| format!("{variable} is not UTF-8"))?;
-        let knob = KNOBS.iter().find(|knob| knob.name == name);
-        knob.expect("BUG: a variable for no option")
-            .set(&mut options, &value)
-            .map_err(|error| format!("{variable}, for {error}"))?;
-    }
+    let (mut options, mut given) = (Options::default(), Vec::new());
     let mut words = words.map(|word| word.into_string().map_err(|word| not_text(&word)));
     let mut is_first = true;
     while let Some(word) = words.next().transpose()? {
@@ -413,10 +401,13 @@ pub(crate) fn parse(
                         .ok_or_else(|| format!("--{name} needs a value: {}", knob.help))?,
                 };
                 knob.set(&mut options, &value)?;
+                given.push(name.to_owned());
             }
         }
         is_first = false;
     }
+    let unset = |name: &str| !given.iter().any(|given| given == name);
+    set_by_environment(&mut options, unset, environment)?;
     options
         .config
         .check()
@@ -424,12 +415,33 @@ pub(crate) fn parse(
     Ok(Command::Serve(Box::new(options)))
 }
 
+/// Sets the options that were not given as the environment has them.
+fn set_by_environment(
+    options: &mut Options,
+    unset: impl Fn(&str) -> bool,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<(), String> {
+    for (variable, name) in VARIABLES.iter().filter(|(_, name)| unset(name)) {
+        let Some(value) = environment(variable) else {
+            continue;
+        };
+        let value = value
+            .into_string()
+            .map_err(|_| format!("{variable} is not UTF-8"))?;
+        let knob = KNOBS.iter().find(|knob| knob.name == *name);
+        knob.expect("BUG: a variable for no option")
+            .set(options, &value)
+            .map_err(|error| format!("{variable}, for {error}"))?;
+    }
+    Ok(())
+}
+
 /// What is behind `=`, or stands alone, is not shown: it may be a token.
 fn not_text(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     match text.split_once('=') {
         Some((option, _)) if option.starts_with("--") => {
-            format!("the value of {option} is not UTF-8")
+            format!("the value of {} is not UTF-8", option.escape_debug())
         }
         _ => "a word of the command line is not UTF-8".into(),
     }
