@@ -26,9 +26,9 @@ test('a page of another site may read but not publish, and is told why', async (
   const origin = await site(t);
   const page = await tab(origin, KEPT_BACK);
   const may = `--cors-origin ${origin} would let it`;
-  assert.deepEqual(await ask(page, `${server.origin}/events`, post), [403, { status: 'error', error: `a page of ${origin} may not POST here (${may})` }]);
+  assert.deepEqual(await ask(page, `${server.origin}/events`, post), [403, { status: 'error', error: `a page of ${origin} may not publish to everybody (${may})` }]);
   // With a preflight, which lets it through so that this can be read.
-  assert.deepEqual(await ask(page, `${server.origin}/clients/x`, { method: 'DELETE' }), [403, { status: 'error', error: `a page of ${origin} may not DELETE here (${may})` }]);
+  assert.deepEqual(await ask(page, `${server.origin}/clients/x`, { method: 'DELETE' }), [403, { status: 'error', error: `a page of ${origin} may not publish to the client "x" or end its stream (${may})` }]);
   assert.equal((await ask(page, `${server.origin}/events`, { ...post, ...bearer('any') }))[0], 403);
   const [status, stats] = await ask(page, `${server.origin}/stats`);
   assert.deepEqual([status, stats.total_events], [200, 0]);
@@ -64,7 +64,7 @@ test('a page without an origin, in a sandboxed frame, may not publish', async (t
     </script>`;
     document.body.append(frame);
   }), url);
-  assert.deepEqual(await inFrame(`${open.origin}/events`), [403, 'a page without an origin may not POST here']);
+  assert.deepEqual(await inFrame(`${open.origin}/events`), [403, 'a page without an origin may not publish to everybody']);
   assert.deepEqual(await inFrame(`${listing.origin}/events`), ['TypeError']);
   for (const server of [open, listing]) assert.equal((await server.stats()).total_events, 0);
 });

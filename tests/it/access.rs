@@ -363,6 +363,9 @@ const NEARLY: &[(&str, &str, u16)] = &[
     ("", "Authorization: Basic Master_c0ffee\r\nCookie: tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: tiny_sse_token=wrong; tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: a=b;tiny_sse_token=Master_c0ffee\r\n", 200),
+    ("", "Cookie: tiny_sse_token=\"Master_c0ffee\"; a=\"b\"\r\n", 200),
+    // What a site beside this one has put into the browser pushes out nothing else.
+    ("?token=Master_c0ffee", "Cookie: tiny_sse_token=1; tiny_sse_token=2; tiny_sse_token=3\r\n", 200),
     // A part of it, more than it, another case.
     ("", "Authorization: Bearer Master_c0ffe\r\n", 401),
     ("", "Authorization: Bearer aster_c0ffee\r\n", 401),
@@ -384,6 +387,9 @@ const NEARLY: &[(&str, &str, u16)] = &[
     ("", "Proxy-Authorization: Bearer Master_c0ffee\r\n", 401),
     ("", "X-Authorization: Bearer Master_c0ffee\r\n", 401),
     ("", "Cookie: tiny_sse_token=\r\n", 401),
+    ("", "Cookie: tiny_sse_token=\"\r\n", 401),
+    ("", "Cookie: tiny_sse_token=\"Master_c0ffee\r\n", 401),
+    ("", "Cookie: tiny_sse_token=\"\"Master_c0ffee\"\"\r\n", 401),
     ("", "Cookie: tiny_sse_token\r\n", 401),
     ("", "Cookie: TINY_SSE_TOKEN=Master_c0ffee\r\n", 401),
     ("", "Cookie: tiny_sse_token =Master_c0ffee\r\n", 401),
