@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\n{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF is in the extension"),
     ("TERM.EXT", "{post}{TE}\r\n2;\rxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "by CR"),
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\r{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "by CR"),
-    ("TERM.EXT", "{post}{TE}\r\n2;\"\r\nxx\r\n{hex+6}\r\n\"0\r\n\r\n{hidden}\r\n0\r\n\r\n", Data, "a string ends with its line"),
+    ("TERM.EXT", "{post}{TE}\r\n2;\"\r\nxx\r\n{hex+6}\r\n\"0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "a string ends in its line, or is none"),
     ("TERM.SPILL", "{post}{TE}\r\n5\r\nxxxxx\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF ends a chunk"),
     ("SPILL.TERM", "{post}{TE}\r\n5\r\nxxxxx\r{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: by CR"),
     ("SPILL.TERM", "{post}{TE}\r\n5\r\nxxxxxspilt\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "a chunk longer than its size"),
