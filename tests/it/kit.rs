@@ -427,6 +427,14 @@ impl Drop for Scratch {
     }
 }
 
+/// How many, and of their times the median, the 99th of a hundred, and the longest.
+pub fn figures(what: &str, mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let count = times.len();
+    let (median, p99, longest) = (times[count / 2], times[count * 99 / 100], times[count - 1]);
+    format!("{count} {what}: median {median:.1?}, p99 {p99:.1?}, longest {longest:.1?}")
+}
+
 /// Does something at the end of the scope, also when the test fails there: what the threads of the
 /// test go by, lest it wait for them for ever.
 pub struct Finally<F: Fn()>(pub F);

@@ -9,11 +9,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Instant;
 
 use tiny_sse::{Decoder, Message};
 
 use crate::fronts::{Front, Kind, free_address};
-use crate::kit::{Answer, Scratch, eventually, get, id_of, request};
+use crate::kit::{Answer, Scratch, eventually, figures, get, id_of, request};
 use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
 
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
@@ -301,15 +302,20 @@ fn an_event_passes_before_the_next_one_is_published() {
             let answer = deployment.ask(&[version], "/health");
             assert!(answer.starts_with(&format!("http/{name} 200")), "{answer}");
             let mut client = deployment.stream(version, &[]);
-            for number in 0..20 {
+            let mut times = Vec::new();
+            for number in 0..300 {
+                let start = Instant::now();
                 let id = deployment.publish(&format!("event {number}"));
                 let message = client.next();
+                times.push(start.elapsed());
                 assert_eq!(
                     (message.last_event_id, message.data),
                     (id, format!("event {number}")),
                     "{version}"
                 );
             }
+            // From before its publisher connects.
+            println!("HTTP/{name}: {}", figures("events", times));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Stream, eventually, get, number_after, post};
+use crate::kit::{Stream, eventually, figures, get, number_after, post};
 use crate::program::serve;
 
 const SLOW: usize = 500;
@@ -120,14 +120,6 @@ fn visit(address: SocketAddr) -> Duration {
     start.elapsed()
 }
 
-/// The median, the 99th of a hundred, and the longest.
-fn figures(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let count = times.len();
-    let (median, p99, longest) = (times[count / 2], times[count * 99 / 100], times[count - 1]);
-    format!("{count} visits: median {median:.1?}, p99 {p99:.1?}, longest {longest:.1?}")
-}
-
 /// A number of the process, by its name in `/proc/PID/status`.
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child of ours");
@@ -164,7 +156,7 @@ fn withstand(arguments: &[&str], hold: Duration) {
     let stats = get(address, "/stats");
     let places = number_after(stats.text(), "\"max_connections\":") as usize + 256;
     println!("{arguments:?}: {places} places, {SLOW} slow heads and {SILENT} who are silent");
-    println!("  in peace:   {}", figures(in_peace));
+    println!("  in peace:   {}", figures("visits", in_peace));
 
     let (over, is_over) = channel();
     let (_visits, pace) = channel::<()>();
@@ -188,7 +180,7 @@ fn withstand(arguments: &[&str], hold: Duration) {
         );
         (attackers, opened, times)
     });
-    println!("  under siege: {}", figures(besieged));
+    println!("  under siege: {}", figures("visits", besieged));
     assert!(opened < MOST_OPENED, "the siege ran out of connections");
 
     put_out(attackers);
@@ -202,7 +194,7 @@ fn withstand(arguments: &[&str], hold: Duration) {
         "{memory} KiB became {after} KiB"
     );
     let again: Vec<_> = (0..500).map(|_| visit(address)).collect();
-    println!("  afterwards: {}", figures(again));
+    println!("  afterwards: {}", figures("visits", again));
 }
 
 /// Waits until each has seen its end.
