@@ -135,15 +135,16 @@ pub enum Console {
     On,
     /// There is not.
     Off,
-    /// On an address of this machine's own, such as 127.0.0.1, and nowhere else.
+    /// On an address of this machine's own, such as 127.0.0.1, and only if there is no
+    /// [`trust_proxy`](Config::trust_proxy), behind which others are.
     #[default]
     Auto,
 }
 
 impl Console {
-    /// What it is for a server that listens there: on or off.
-    pub(crate) fn at(self, address: SocketAddr) -> Console {
-        let is_loopback = || address.ip().to_canonical().is_loopback();
+    /// What it is for a server that listens there, and has a proxy in front or not: on or off.
+    pub(crate) fn at(self, address: SocketAddr, is_proxied: bool) -> Console {
+        let is_loopback = || address.ip().to_canonical().is_loopback() && !is_proxied;
         match self {
             // Without the feature there is nothing to be shown.
             Console::Auto if cfg!(feature = "console") && is_loopback() => Console::On,

@@ -52,7 +52,8 @@ impl Server {
         config.check()?;
         machine::fit(&mut config)?;
         let address = listener.local_addr()?;
-        config.console = config.console.at(address);
+        let is_proxied = !config.trust_proxy.is_empty();
+        config.console = config.console.at(address, is_proxied);
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::config::{LINGER, LINGER_BYTES, LINGER_SILENCE};
+use crate::config::{LINGER_BYTES, LINGER_SILENCE};
 
 /// Whether an error is what a socket's own timeout looks like; which of the two depends on the system.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
@@ -89,17 +89,18 @@ pub(crate) fn seems_gone(socket: &TcpStream) -> bool {
 /// peer has done, too, or is silent for a moment. To close with bytes unread would reset it and take
 /// our last answer from the peer (RFC 9112, 9.6).
 ///
+/// LIMIT: `longest`, and of bytes, for who goes on and on.
+///
 /// Never inlined, for its buffer: a stream's thread would carry it on its stack for life.
 #[inline(never)]
-pub(crate) fn close_gently(mut socket: &TcpStream) {
+pub(crate) fn close_gently(mut socket: &TcpStream, longest: Duration) {
     // Best effort, all of it: the connection is over, and the peer may be gone.
     let _ = socket.shutdown(Shutdown::Write);
     if socket.set_read_timeout(Some(LINGER_SILENCE)).is_err() {
         return;
     }
     let (start, mut waste, mut total) = (Instant::now(), [0; 4096], 0);
-    // LIMIT: of bytes and of time, for who goes on and on.
-    while total < LINGER_BYTES && start.elapsed() < LINGER {
+    while total < LINGER_BYTES && start.elapsed() < longest {
         match socket.read(&mut waste) {
             Ok(0) | Err(_) => break,
             Ok(count) => total += count,

@@ -40,7 +40,7 @@ pub enum Action<'a> {
 pub enum Verdict {
     /// As without a hook: the tokens of the configuration decide.
     AsConfigured,
-    /// It may be done, token or not.
+    /// It may be done, token or not. A page of another site is not asked about: it may not write.
     Allow,
     /// Who subscribes gets these topics instead of those asked for. What else is to be done may be
     /// done if it is within them: to publish to one of them; all else needs `*`.
@@ -244,9 +244,10 @@ impl Access {
             Verb::Subscribe => self.rules.subscribing,
         };
         match door {
-            Door::Open => return Ok(Admission::default()),
+            Door::Open => return self.ask_for_more(request, action, carrier, sender),
             Door::ThisMachine => {
-                return only_here(request, action).map(|()| Admission::default());
+                only_here(request, action)?;
+                return self.ask_for_more(request, action, carrier, sender);
             }
             Door::Shut(address) => return Err(shut(action, address)),
             Door::Tokens => {}
@@ -268,6 +269,21 @@ impl Access {
                 403,
                 format!("this token does not let you {}", Described(action)),
             )),
+        }
+    }
+
+    /// What needs no token by itself. Who the clients are says what they listen to, too, and is not to be
+    /// had for less than that alone.
+    fn ask_for_more(
+        &self,
+        request: &Request,
+        action: &Action<'_>,
+        carrier: Carrier,
+        sender: Sender,
+    ) -> Result<Admission, Problem> {
+        match action {
+            Action::Clients => self.ask_tokens(request, &Action::Stats, carrier, sender),
+            _ => Ok(Admission::default()),
         }
     }
 

@@ -60,7 +60,8 @@ impl Api {
         })
     }
 
-    /// Asks `guard` first whenever something is to be done: see [`Server::guard`](crate::Server::guard).
+    /// Asks `guard` before the tokens whenever something is to be done: see
+    /// [`Server::guard`](crate::Server::guard).
     pub fn guard(
         self,
         guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,

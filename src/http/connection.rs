@@ -11,7 +11,7 @@ use super::body::BodyDecoder;
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
-use crate::config::{Config, READ_BYTES};
+use crate::config::{Config, LINGER, READ_BYTES};
 use crate::socket::{close_gently, is_timeout, write_at_once, write_within};
 use crate::wire::{Framing, Whereabouts};
 
@@ -188,7 +188,7 @@ impl<'a, D: Door> Connection<'a, D> {
 
     fn close(&self) {
         self.door.is_lingering();
-        close_gently(self.socket);
+        close_gently(self.socket, LINGER);
     }
 
     fn whereabouts(&self) -> Whereabouts {

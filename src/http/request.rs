@@ -101,8 +101,8 @@ impl Request {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that does not say
-    /// from where is not known to be.
+    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that says something
+    /// that is not understood is not known to be; one that says nothing is not seen to be a proxy.
     pub(crate) fn is_local(&self) -> bool {
         self.client.is_known && self.client.address.is_loopback()
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::Sent;
 use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
-use crate::config::WRITE_BYTES;
+use crate::config::{LINGER_SILENCE, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
 use crate::wire::{Event, EventId, Frame, Whereabouts, date, encode_id, json};
 
@@ -257,7 +257,8 @@ impl Out for SocketOut {
     }
 
     fn close(&mut self) {
-        close_gently(&self.socket);
+        // Its place is not to be had meanwhile, and it had nothing to send.
+        close_gently(&self.socket, LINGER_SILENCE);
     }
 }
 

@@ -513,7 +513,7 @@ fn the_configuration_says_for_whom_a_verb_is() {
     };
     let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
     #[rustfmt::skip]
-    let rows: [(&str, &str, Config, &str, [u16; 5]); 27] = [
+    let rows: [(&str, &str, Config, &str, [u16; 5]); 28] = [
         ("none", here, none(), "", [200, 200, 200, 200, 200]),
         ("none", "127.1.2.3:0", none(), "", [200, 200, 200, 200, 200]),
         ("none", there, none(), "", [403, 403, 200, 200, 403]),
@@ -523,7 +523,7 @@ fn the_configuration_says_for_whom_a_verb_is() {
         ("--publish-token P", here, publish(), "S", [401, 401, 200, 200, 401]),
         ("--publish-token P", there, publish(), "", [401, 401, 200, 200, 401]),
         ("--publish-token P", there, publish(), "P", [200, 200, 200, 200, 200]),
-        ("--subscribe-token S", here, subscribe(), "", [200, 200, 401, 401, 200]),
+        ("--subscribe-token S", here, subscribe(), "", [200, 200, 401, 401, 401]),
         ("--subscribe-token S", here, subscribe(), "S", [200, 200, 200, 200, 200]),
         ("--subscribe-token S", there, subscribe(), "S", [403, 403, 200, 200, 403]),
         ("both", here, both(), "", [401, 401, 401, 401, 401]),
@@ -540,7 +540,8 @@ fn the_configuration_says_for_whom_a_verb_is() {
         ("--tokens and --publish-token", here, besides(), "P", [200, 200, 403, 403, 200]),
         ("--open", there, open(), "", [200, 200, 200, 200, 200]),
         ("--open", there, open(), "wrong", [200, 200, 200, 200, 200]),
-        ("--open --subscribe-token", there, open_to_read_by_token(), "", [200, 200, 401, 401, 200]),
+        ("--open --subscribe-token", there, open_to_read_by_token(), "", [200, 200, 401, 401, 401]),
+        ("--open --subscribe-token", there, open_to_read_by_token(), "S", [200, 200, 200, 200, 200]),
     ];
     for (name, bind, config, token, expected) in rows {
         let bound = Server::bind(bind, config).unwrap();

@@ -288,6 +288,12 @@ mod compiled_in {
             (&["--console=auto"], "text/html; charset=utf-8"),
             (&["--console", "on"], "text/html; charset=utf-8"),
             (&["--console=off"], "text/plain; charset=utf-8"),
+            // Behind a proxy are others.
+            (&["--trust-proxy=127.0.0.1"], "text/plain; charset=utf-8"),
+            (
+                &["--trust-proxy=127.0.0.1", "--console=on"],
+                "text/html; charset=utf-8",
+            ),
         ] {
             let program = serve(options);
             let answer = visit(program.address, BROWSER);
