@@ -37,8 +37,8 @@ impl Server {
     /// # Errors
     ///
     /// The address is in use or not this machine's, the port is not permitted, the configuration
-    /// contradicts itself, there is no thread for the hub, or the journal cannot be opened
-    /// ([`Journal::open`]).
+    /// contradicts itself, there is no thread for the hub, the journal cannot be opened
+    /// ([`Journal::open`]), or the file of tokens cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::from_listener(TcpListener::bind(address)?, config)
     }

@@ -217,7 +217,7 @@ impl Access {
         let verdict = self.guard.as_ref().map(|guard| guard(request, action));
         match (verdict, action) {
             (None | Some(Verdict::AsConfigured), _) => {
-                self.ask_tokens(request, action, carrier, sender)
+                self.ask_door(request, action, carrier, sender)
             }
             (Some(Verdict::Allow), _) => Ok(Admission::default()),
             (Some(Verdict::Refuse(response)), _) => Err(Problem::Answered(response)),
@@ -232,7 +232,8 @@ impl Access {
         }
     }
 
-    fn ask_tokens(
+    /// Asks for a token where one is needed.
+    fn ask_door(
         &self,
         request: &Request,
         action: &Action<'_>,
@@ -244,16 +245,29 @@ impl Access {
             Verb::Subscribe => self.rules.subscribing,
         };
         match door {
-            Door::Open => return self.ask_for_more(request, action, carrier, sender),
-            Door::ThisMachine => {
-                only_here(request, action)?;
-                return self.ask_for_more(request, action, carrier, sender);
+            Door::Open => {}
+            Door::ThisMachine => only_here(request, action)?,
+            Door::Tokens => {
+                return self.ask_holders(action, carrier, &candidates(request, carrier, sender)?);
             }
             Door::Shut(address) => return Err(shut(action, address)),
-            Door::Tokens => {}
         }
+        match action {
+            // Who the clients are says what they listen to, too, and is not to be had for less than
+            // that alone.
+            Action::Clients => self.ask_door(request, &Action::Stats, carrier, sender),
+            _ => Ok(Admission::default()),
+        }
+    }
+
+    /// Lets in whoever holds one of these tokens, if it grants what is to be done.
+    fn ask_holders(
+        &self,
+        action: &Action<'_>,
+        carrier: Carrier,
+        candidates: &[&[u8]],
+    ) -> Result<Admission, Problem> {
         let holders = self.holders();
-        let candidates = candidates(request, carrier, sender)?;
         let known: Vec<&Holder> = candidates
             .iter()
             .filter_map(|candidate| holders.of_token(candidate))
@@ -269,21 +283,6 @@ impl Access {
                 403,
                 format!("this token does not let you {}", Described(action)),
             )),
-        }
-    }
-
-    /// What needs no token by itself. Who the clients are says what they listen to, too, and is not to be
-    /// had for less than that alone.
-    fn ask_for_more(
-        &self,
-        request: &Request,
-        action: &Action<'_>,
-        carrier: Carrier,
-        sender: Sender,
-    ) -> Result<Admission, Problem> {
-        match action {
-            Action::Clients => self.ask_tokens(request, &Action::Stats, carrier, sender),
-            _ => Ok(Admission::default()),
         }
     }
 

@@ -273,14 +273,10 @@ impl Api {
 
     /// An answer that says "later" says when.
     fn explain(&self, problem: Problem) -> Response {
-        let later = matches!(problem, Problem::Wrong(503, _));
-        let response = Response::from(problem);
-        if later {
-            response
-                .with("Retry-After", self.config.retry_after())
-                .with("Access-Control-Expose-Headers", "Retry-After")
-        } else {
-            response
+        match problem {
+            Problem::Wrong(503, what) => Response::later(&self.config, what)
+                .with("Access-Control-Expose-Headers", "Retry-After"),
+            problem => problem.into(),
         }
     }
 }

@@ -20,17 +20,17 @@ pub(super) trait Door {
     /// The connection is about to wait for a request. False: don't, the server is closing.
     fn may_wait(&self) -> bool;
     /// A head has begun to arrive, and the connection is about to wait for the rest.
-    fn is_arriving(&self);
+    fn note_arriving(&self);
     /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
     /// the place is another's.
-    fn is_busy(&self) -> bool;
+    fn hold(&self) -> bool;
     /// All is said. The connection is about to wait until the peer has it.
-    fn is_lingering(&self);
+    fn note_lingering(&self);
     /// A request of `client` is about to be answered. `Err` is the answer to one too many.
     fn admit(&self, client: IpAddr) -> Result<(), Response>;
     /// The answer is there, and only to be written. ORDER: said before it is: who has it may ask again
     /// by another connection, and is not one too many.
-    fn is_answered(&self);
+    fn note_answered(&self);
     /// Whether the server is closing, so that no answer promises another.
     fn is_closing(&self) -> bool;
 }
@@ -165,7 +165,7 @@ impl<'a, D: Door> Connection<'a, D> {
     /// The end of a connection whose next request has not come to be one.
     fn end(mut self, refusal: Option<Refusal>, handler: &dyn Handler) -> Option<Stream> {
         // ORDER: before the answer, which is not to be cut short.
-        if !self.door.is_busy() {
+        if !self.door.hold() {
             self.make_room();
         } else if let Some(refusal) = refusal {
             let asked = Asked::nothing(self.head_only);
@@ -187,7 +187,7 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     fn close(&self) {
-        self.door.is_lingering();
+        self.door.note_lingering();
         close_gently(self.socket, LINGER);
     }
 
@@ -299,14 +299,14 @@ impl<'a, D: Door> Connection<'a, D> {
         loop {
             if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
                 // ORDER: with the head still there to be answered, if it is too late.
-                if !self.door.is_busy() {
+                if !self.door.hold() {
                     return Err(NoRequest::Over);
                 }
                 self.buffer.drain(..len);
                 return Ok(request);
             }
             if !is_known {
-                self.door.is_arriving();
+                self.door.note_arriving();
                 is_known = true;
             }
             self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;
@@ -400,7 +400,7 @@ impl<'a, D: Door> Connection<'a, D> {
                 }));
             }
         }
-        self.door.is_answered();
+        self.door.note_answered();
         write_within(self.socket, &bytes, self.config.write_timeout)?;
         Ok(if keep_alive { Next::Request } else { Next::End })
     }

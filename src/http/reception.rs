@@ -454,15 +454,15 @@ impl Door for Place {
         self.wait(Stage::Idle)
     }
 
-    fn is_arriving(&self) {
+    fn note_arriving(&self) {
         self.wait(Stage::Arriving);
     }
 
-    fn is_lingering(&self) {
+    fn note_lingering(&self) {
         self.wait(Stage::Lingering);
     }
 
-    fn is_busy(&self) -> bool {
+    fn hold(&self) -> bool {
         self.reception.table().places.set(self.key, Stage::Busy)
     }
 
@@ -478,7 +478,7 @@ impl Door for Place {
         Ok(())
     }
 
-    fn is_answered(&self) {
+    fn note_answered(&self) {
         if self.is_proxy && self.reception.counts() {
             self.reception.table().places.count(self.key, None);
         }

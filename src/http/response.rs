@@ -77,7 +77,7 @@ impl Response {
     }
 
     /// 503, and when to come back: what is asked for is right, and there is no room for it.
-    pub(super) fn later(config: &Config, why: impl fmt::Display) -> Response {
+    pub(crate) fn later(config: &Config, why: impl fmt::Display) -> Response {
         Response::error(503, why).with("Retry-After", config.retry_after())
     }
 

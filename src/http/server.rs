@@ -1,7 +1,7 @@
 //! Where connections come from, and how a server ends.
 //!
 //! `accept` fails in ordinary life: the peer has given up, or the machine has no descriptor left.
-//! None of that ends the loop. It does nothing but accept, because a queue of connections that
+//! None of that ends the loop. It does little but accept, because a queue of connections that
 //! nobody accepts is answered by the kernel with one-second waits.
 
 use std::io::{self, ErrorKind};
@@ -67,7 +67,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The two threads that let connections in cannot be had.
+    /// The three threads that let connections in cannot be had.
     pub fn spawn_handler(self, handler: impl Handler + 'static) -> io::Result<Handle> {
         let Server { listener, config } = self;
         let local_addr = listener.local_addr()?;

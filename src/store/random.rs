@@ -7,10 +7,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::segment::{self, encode_event, encode_gap, encode_header};
-use super::tests::{BORN, Scratch, as_entry};
+use super::tests::{BORN, Scratch, as_entry, kept};
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::hub::{Kept, KeptEntry};
-use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
+use crate::wire::{Decoder, Event, EventId, Topic};
 
 /// Where a block begins, whether it is `h`eader, `e`vent or `g`ap, its id, and its length.
 type Place = (usize, char, EventId, usize);
@@ -130,15 +130,7 @@ fn event(id: EventId, random: &mut Random) -> KeptEntry {
         event = event
             .with_topic(Topic::new(random.pick(&["a", "chat/1", " b ", ": crc", "*a"])).unwrap());
     }
-    let mut message = Vec::new();
-    encode_id(event.id().unwrap_or(&id.to_string()), &mut message);
-    event.encode_behind_id(&mut message);
-    KeptEntry {
-        id,
-        own_id: event.id().map(Into::into),
-        topic: event.topic().cloned(),
-        message,
-    }
+    kept(id, &event)
 }
 
 /// A segment: its text, where its blocks end in it, and its events.

@@ -126,7 +126,11 @@ fn id(ms: u64) -> EventId {
 
 /// What the hub makes of an event.
 fn entry(ms: u64, event: &Event) -> KeptEntry {
-    let (id, mut message) = (id(ms), Vec::new());
+    kept(id(ms), event)
+}
+
+pub(super) fn kept(id: EventId, event: &Event) -> KeptEntry {
+    let mut message = Vec::new();
     encode_id(event.id().unwrap_or(&id.to_string()), &mut message);
     event.encode_behind_id(&mut message);
     KeptEntry {

@@ -114,13 +114,6 @@ impl FromStr for Network {
     }
 }
 
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Network {
-        let address = address.to_canonical();
-        cut(address, bits(address).1)
-    }
-}
-
 /// As it is read; a single address without its prefix.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

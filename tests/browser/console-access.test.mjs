@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { test } from 'node:test';
-import { SHOTS, Server, browser, isOpen, says, text, until, watch } from './kit.mjs';
+import { SHOTS, Server, browser, compareAll, isOpen, says, text, until, watch } from './kit.mjs';
 
 const [SUBSCRIBE, PUBLISH, WRONG] = ['c3Vic2NyaWJlcg==', 'cHVibGlzaGVy-_.~+/', 'bm9ib2R5J3M='];
 const TOKENS = ['--subscribe-token', SUBSCRIBE, '--publish-token', PUBLISH];
@@ -180,14 +180,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await visitor.text(); // to its end
     await says(page, '#clients-answer', 'visitor was kicked');
     await page.click('#tab-compare');
-    await page.fill('#compare-rate', '10');
-    await page.selectOption('#compare-interval', '500');
-    await page.click('#compare-start');
-    for (const way of ['sse', 'long', 'poll']) {
-      await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
-    }
-    await page.click('#compare-stop');
-    await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+    await compareAll(page);
     await page.click('#tab-chat');
     await page.fill('#chat-text', 'hello');
     await page.click('#chat-send');

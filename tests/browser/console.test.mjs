@@ -10,7 +10,7 @@ import { mkdir } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { totalmem } from 'node:os';
 import { test } from 'node:test';
-import { SHOTS, Server, browser, folder, isOpen, numbers, says, text, until, watch } from './kit.mjs';
+import { SHOTS, Server, browser, compareAll, folder, isOpen, numbers, says, text, until, watch } from './kit.mjs';
 
 const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
 /** A click is answered within it, whatever the page has to draw; healthy is a tenth of it. */
@@ -115,14 +115,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
 
   await t.test('compare: all three ways get events', async () => {
     await go(page, 'compare');
-    await page.fill('#compare-rate', '10');
-    await page.selectOption('#compare-interval', '500');
-    await page.click('#compare-start');
-    for (const way of ['sse', 'long', 'poll']) {
-      await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
-    }
-    await page.click('#compare-stop');
-    await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+    await compareAll(page);
   });
 
   await t.test('notifications: an alert of one\'s own, and the badge', async () => {

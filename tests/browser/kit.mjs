@@ -291,3 +291,15 @@ export async function messages(page, count) {
 }
 
 export const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
+
+/** Compares the three ways on the console's panel, until each has had events. */
+export async function compareAll(page) {
+  await page.fill('#compare-rate', '10');
+  await page.selectOption('#compare-interval', '500');
+  await page.click('#compare-start');
+  for (const way of ['sse', 'long', 'poll']) {
+    await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
+  }
+  await page.click('#compare-stop');
+  await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+}

@@ -54,8 +54,8 @@ pub(crate) enum Signal {
     End(&'static str),
 }
 
-/// SIGINT and SIGTERM, and SIGHUP if it is wanted, blocked so that they wait to be asked for. No handler runs, so nothing has
-/// to be safe to do in one.
+/// SIGINT and SIGTERM, and SIGHUP if it is wanted, blocked so that they wait to be asked for. No
+/// handler runs, so nothing has to be safe to do in one.
 pub(crate) struct Signals(SignalSet);
 
 impl Signals {

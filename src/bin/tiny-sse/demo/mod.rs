@@ -54,8 +54,8 @@
 //!   200                   {"status":"ok","id":"…","recipients":2}
 //! ```
 //!
-//! Errors are `{"status":"error","error":"…"}`: 400 for what is wrong in a request, 405 with `Allow`
-//! for a method, 503 with `Retry-After` where the server closes or cannot keep the event.
+//! Errors are `{"status":"error","error":"…"}`: 400 for what is wrong in a request, 401 and 403
+//! for who may not, 405 with `Allow` for a method, 503 with `Retry-After` where the server closes or cannot keep the event.
 //!
 //! Streams with turns are silent while nobody listens. Opening one of their routes brings the next
 //! turn forward, for all who listen: the first event is there within half a second. By `/events` it
