@@ -150,6 +150,7 @@ impl Server {
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
         let Server { http, hub, api } = self;
+        api.warn_of_open_doors();
         let front = Front {
             api: api.clone(),
             handler,

@@ -101,8 +101,13 @@ impl Request {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that says something
-    /// that is not understood is not known to be; one that says nothing is not seen to be a proxy.
+    /// Whether [`client`](Self::client) is the address of the client. False: it is the address of a
+    /// trusted proxy that does not say who its client is, or says it in a way that is not understood.
+    pub(crate) fn is_client_known(&self) -> bool {
+        self.client.is_known
+    }
+
+    /// Whether the client is known, and is this machine.
     pub(crate) fn is_local(&self) -> bool {
         self.client.is_known && self.client.address.is_loopback()
     }

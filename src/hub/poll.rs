@@ -56,7 +56,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed; or it would have to wait, and there are as many clients as are allowed.
+    /// The hub is closed; a client with another credential has the name; or it would have to wait, and
+    /// there are as many clients as are allowed.
     pub fn poll(&self, wish: Subscribe, wait: Duration) -> Result<Poll, SubscribeError> {
         self.poll_while(wish, wait, || true)
     }
@@ -82,6 +83,8 @@ impl Hub {
         if state.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
+        // Whether it will have to wait, and so take the name, is not known yet.
+        state.would_replace(&wish)?;
         let history = &state.history;
         let (start, gap) = history.resolve(&wish.cursor);
         let mut basket = Basket::new(history.id_before(start));

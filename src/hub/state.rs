@@ -113,14 +113,13 @@ impl Shared {
         wish: &Subscribe,
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
-        let own_id = wish.client_id.as_ref();
-        let replaces = own_id.is_some_and(|id| state.registry.get(&id.0).is_some());
+        let replaces = state.would_replace(wish)?;
         let limit = self.config.max_clients;
         if state.registry.len() >= limit && !replaces {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
-        let ClientId(client_id) = own_id.cloned().unwrap_or_else(|| {
+        let ClientId(client_id) = wish.client_id.clone().unwrap_or_else(|| {
             state.names += 1;
             ClientId::make(&self.random, state.names)
         });
@@ -239,6 +238,17 @@ impl State {
     pub(super) fn next_id(&mut self) -> EventId {
         self.last_id = self.last_id.next(date::unix_ms(SystemTime::now()));
         self.last_id
+    }
+
+    /// Whether a client has the name that is wished for, and may be replaced.
+    pub(super) fn would_replace(&self, wish: &Subscribe) -> Result<bool, SubscribeError> {
+        let own_id = wish.client_id.as_ref();
+        match own_id.and_then(|ClientId(id)| self.registry.get(id)) {
+            Some(present) if !present.may_be_replaced_by(wish.credential) => {
+                Err(SubscribeError::NameTaken)
+            }
+            present => Ok(present.is_some()),
+        }
     }
 
     /// Events become part of what was said.

@@ -141,6 +141,11 @@ impl Patterns {
         self.0.iter()
     }
 
+    /// Whether one of these patterns covers the other.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        self.0.iter().any(|pattern| pattern.covers(other))
+    }
+
     /// Whether an event is for this client: one without a topic always is.
     pub fn matches(&self, topic: Option<&Topic>) -> bool {
         topic.is_none_or(|topic| self.0.iter().any(|pattern| pattern.matches(topic)))
