@@ -456,9 +456,9 @@ fn a_token_that_is_not_utf_8_is_a_400_and_no_panic() {
     let file = TokenFile::new(FILE);
     let server = server(file.config());
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n");
+    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n");
     assert_eq!(raw.answer().status, 400);
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nCookie: tiny_sse_token=\xFF\r\n\r\n");
+    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nCookie: tiny_sse_token=\xFF\r\n\r\n");
     assert_eq!(raw.answer().status, 401);
 }
 
@@ -908,7 +908,7 @@ fn waiting_poll(server: &Running, target: &str, token: &str) -> Raw {
     let clients = server.hub().clients();
     let mut raw = Raw::connect(server.local_addr());
     let fields = bearer(token);
-    raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{fields}\r\n"));
+    raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     eventually("the poll waits", || server.hub().clients() == clients + 1);
     raw
 }
@@ -1041,7 +1041,7 @@ fn a_stream_is_ended_that_is_let_in_and_has_not_begun() {
         ..file.config()
     });
     let mut raw = Raw::connect(server.local_addr());
-    raw.send("GET /events/a?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /events/a?token=A HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually("it is let in", || joined.load(Ordering::SeqCst));
     file.write("");
     server.reload_tokens().unwrap();
@@ -1107,7 +1107,7 @@ fn no_stream_and_no_poll_outlives_its_token_however_the_reload_falls() {
 /// Comes to stay; answers whether it was let in.
 fn subscribe(address: SocketAddr, streams: &mut Vec<Raw>) -> usize {
     let mut raw = Raw::connect(address);
-    raw.send("GET /events/x?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /events/x?token=A HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let is_in = raw.head().status == 200;
     if is_in {
         streams.push(raw);
@@ -1164,7 +1164,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     assert_eq!((said.status, kept.next().data), (200, "hello".to_owned()));
 
     // Requests that are no requests are told of in full, but not of what may be a token.
-    let malformed = format!("GET / HTTP/1.1\r\nHost: t\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
+    let malformed = format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
     assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
@@ -1290,7 +1290,7 @@ const MIB: usize = 1 << 20;
 
 /// The head of a publisher who announces a body.
 fn announcing(fields: &str) -> String {
-    format!("POST /events/news HTTP/1.1\r\nHost: t\r\n{fields}\r\n")
+    format!("POST /events/news HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")
 }
 
 #[test]
@@ -1344,7 +1344,7 @@ fn the_answer_reaches_one_who_sends_all_of_the_body_before_reading() {
         assert_eq!(raw.answer().status, 401, "round {round}");
     }
     // What follows the head is no request of its own: it is the body that was not read.
-    let smuggled = "POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nAuthorization: Bearer Master_c0ffee\r\n\r\nx";
+    let smuggled = "POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nAuthorization: Bearer Master_c0ffee\r\n\r\nx";
     let mut raw = Raw::connect(server.local_addr());
     let length = format!("Content-Length: {}\r\n", smuggled.len());
     raw.send(announcing(&length)).send(smuggled);
@@ -1383,14 +1383,14 @@ fn a_request_without_a_body_that_is_refused_leaves_the_connection_open() {
     let server = server(file.config());
     let mut raw = Raw::connect(server.local_addr());
     for (target, status) in [("/events/chat/1", 401), ("/stats", 401), ("/health", 200)] {
-        raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(raw.answer().status, status, "{target}");
     }
-    raw.send("POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
+    raw.send("POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(raw.answer().status, 401);
-    raw.send("HEAD /events/chat/1 HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("HEAD /events/chat/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(raw.head().status, 401);
-    raw.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(raw.answer().status, 200);
 }
 

@@ -222,7 +222,7 @@ fn a_size_is_bytes_or_has_a_unit_of_two_to_the_ten() {
     ] {
         let serving = serve(&["--max-body", size]);
         let mut raw = Raw::connect(serving.address);
-        raw.send("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\n\r\n");
+        raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
         let answer = raw.answer();
         assert_eq!(answer.status, 413, "{size}");
         let expected = format!("the body is larger than {bytes} bytes");
@@ -455,7 +455,7 @@ fn either_signal_says_goodbye_to_the_streams_and_exits_with_0() {
 fn request_in_flight(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
     raw.send(
-        "POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n",
     );
     assert_eq!(raw.head().status, 100);
     raw.send("half ");
@@ -643,7 +643,7 @@ fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
     // Refused if the answer is there already: then that is what is read.
     let _ = raw
         .socket
-        .write_all(b"GET /events HTTP/1.1\r\nHost: t\r\n\r\n");
+        .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = raw.head();
     (raw, head)
 }

@@ -29,7 +29,7 @@ fn small_config() -> Config {
 }
 
 fn health(raw: &mut Raw, fields: &str) -> Answer {
-    raw.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    raw.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     raw.answer()
 }
 
@@ -38,7 +38,7 @@ fn health(raw: &mut Raw, fields: &str) -> Answer {
 fn in_the_middle(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
     let sent = raw.send(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
     );
     assert_eq!(sent.head().status, 100);
     raw.send("x");
@@ -119,7 +119,7 @@ fn a_request_that_is_there_a_body_and_a_stream_make_no_room() {
     let mut slow_body = in_the_middle(address);
     // Its second request waits for an answer to the first one, which the poll waits for.
     let mut poll = Raw::connect(address);
-    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     settle(&poll);
     for _ in 0..20 {
         let mut outside = Raw::connect(address);
@@ -313,7 +313,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut third = Raw::connect(address);
             // Best effort: it may have been answered already.
             let _ = third.socket.write_all(
-                b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
             );
             let answer = third.answer();
             assert_too_many(&answer, "127.0.0.1", 2);
@@ -325,7 +325,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut raw = Raw::connect(address);
             let _ = raw
                 .socket
-                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
             raw.answer().status == 200
         });
         drop(stream);
@@ -355,7 +355,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     let fields = of("192.0.2.7");
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
     ));
     let answer = raw.answer();
     assert_too_many(&answer, "192.0.2.7", 1);
@@ -363,7 +363,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     // A request counts as long as it is answered, and so from its head on.
     let mut slow = Raw::connect(address);
     slow.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
         of("192.0.2.8")
     ));
     assert_eq!(slow.head().status, 100);
@@ -422,13 +422,13 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
                 0 => "",
                 1 => "GET /he",
                 2 => "nonsense\r\n\r\n",
-                3 => "GET /panic HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                3 => "GET /panic HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
                 4 => {
-                    "POST /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
+                    "POST /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
                 }
                 5 => "GET /health HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
-                6 => "GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
-                _ => "GET /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                6 => "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
+                _ => "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
             };
             // Best effort: it may be turned away before.
             let _ = raw.socket.write_all(what.as_bytes());
@@ -444,7 +444,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             let mut raw = Raw::connect(address);
             let head = format!(
-                "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
+                "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
             );
             let _ = raw.socket.write_all(head.as_bytes());
             if raw.head().status == 100 {
@@ -453,7 +453,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             inside.len() == LIMIT
         });
         let mut raw = Raw::connect(address);
-        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let _ = raw.socket.write_all(head.as_bytes());
         let client = if proxied { "192.0.2.7" } else { "127.0.0.1" };
         assert_too_many(&raw.answer(), client, LIMIT);

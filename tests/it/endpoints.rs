@@ -637,26 +637,26 @@ fn what_is_no_request_publishes_nothing_either() {
         ..still()
     });
     let long = format!(
-        "POST /events?event={} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n",
+        "POST /events?event={} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
         "x".repeat(200)
     );
     #[rustfmt::skip]
     let rows: &[(&str, u16, &str)] = &[
         // A NUL never gets as far as a field.
-        ("POST /events?event=%00 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
-        ("POST /events?id=a%00b HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
-        ("POST /events/a%00b HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
-        ("POST /events?topic=%ff HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
-        ("POST /events/%e2%80 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
-        ("POST /events/100% HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
-        ("POST /events?event=%4 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
-        ("POST /events?event=%+1 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
-        ("POST /events/../x HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
-        ("POST /events/%2e%2E HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\n\r\n", 411, "the request needs a Content-Length"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
+        ("POST /events?event=%00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events?id=a%00b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events/a%00b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events?topic=%ff HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
+        ("POST /events/%e2%80 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
+        ("POST /events/100% HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events?event=%4 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events?event=%+1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events/../x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events/%2e%2E HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 411, "the request needs a Content-Length"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
         (&long, 414, "the request target is longer than 200 bytes"),
     ];
     for (bytes, status, part) in rows {
@@ -837,7 +837,7 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
         assert!(full.text().contains(part), "{path}: {full:?}");
         let mut raw = Raw::connect(address(&server));
         raw.send(format!(
-            "HEAD {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "HEAD {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ));
         let head = raw.head();
         assert_eq!(head.timeless().head, full.timeless().head, "{path}");
@@ -928,7 +928,7 @@ fn a_bad_subscription_is_told_why_and_registers_nobody() {
         );
     }
     let mut raw = Raw::connect(address(&server));
-    raw.send(b"GET /events HTTP/1.1\r\nHost: t\r\nLast-Event-ID: \xff\r\n\r\n");
+    raw.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\r\n\r\n");
     assert_error(
         &raw.answer(),
         400,
@@ -1075,14 +1075,14 @@ fn head_answers_as_get_would_and_registers_nobody() {
     ] {
         let stream = Stream::open(address(&server), target, "");
         let mut raw = Raw::connect(address(&server));
-        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(
             raw.head().timeless().head,
             stream.head.clone().timeless().head,
             "{target}"
         );
         // The same connection goes on: no body came, and no stream began.
-        raw.send("GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n", "{target}");
         assert!(raw.is_closed(), "{target}");
     }
