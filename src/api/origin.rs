@@ -70,16 +70,16 @@ impl Sender {
 
     /// Whether a request with this `Host` comes from this machine and from no page of another site.
     ///
+    /// Whether a request with this `Host` can only be meant for this machine.
+    ///
     /// The owner of a name can make it lead here, and then the pages of that name are pages of "this
     /// server" to a browser (DNS rebinding), which says nothing of them in a GET. So the name must be
-    /// one that can only be this machine's, or one of an origin in the list. A page of an origin in
-    /// the list may come by any name. Without a name the request is not from a browser.
+    /// one that can only be this machine's, or that of an origin in the list. A request without a name
+    /// is not a browser's.
     pub(super) fn is_here(self, host: &str, list: &[Origin]) -> bool {
-        match self {
-            Sender::Listed | Sender::Anybody => true,
-            Sender::Program if host.is_empty() => true,
-            _ => is_this_machine(host) || list.iter().any(|listed| listed.has_host(host)),
-        }
+        is_this_machine(host)
+            || list.iter().any(|listed| listed.has_host(host))
+            || host.is_empty() && self == Sender::Program
     }
 
     /// Whether its cookies speak for it: a page of any site makes its browser send them.

@@ -265,7 +265,7 @@ fn hidden(name: &str) -> String {
     // Rows need a length of two hexadecimal digits, of which the last, with the two bytes of a line
     // break, is 0.
     let name: String = name.chars().filter(char::is_ascii).collect();
-    let name = format!("{name:.<126}");
+    let name = format!("{name:.<118}");
     let head = "POST /events/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
     let hidden = format!("{head}{}\r\n\r\n{name}", name.len());
     assert_eq!(hidden.len(), 0xbe, "{hidden:?}");
