@@ -90,6 +90,7 @@ const DEFAULTS: [(&str, &str); 24] = [
     ("queue-bytes", "1MiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
+    ("max-patterns", "64"),
     ("max-head", "16KiB"),
     ("max-fields", "100"),
     ("max-target", "8KiB"),
