@@ -476,7 +476,9 @@ fn is_granted(holders: &Holders, holder: &Holder, action: &Action<'_>) -> bool {
 fn covers(granted: &[&Patterns], action: &Action<'_>) -> bool {
     let has = |asked: &Pattern| granted.iter().any(|patterns| patterns.covers(asked));
     match action {
-        Action::Publish(Some(topic)) => granted.iter().any(|patterns| patterns.matches(Some(topic))),
+        Action::Publish(Some(topic)) => {
+            granted.iter().any(|patterns| patterns.matches(Some(topic)))
+        }
         // Without patterns only events come that reach everybody who is let in at all.
         Action::Subscribe(asked) => {
             asked.iter().all(has) && granted.iter().any(|patterns| patterns.iter().len() > 0)
@@ -533,7 +535,9 @@ fn only_from_here(request: &Request, action: &Action<'_>) -> Result<(), Problem>
     let action = Described::of(request, action);
     let client = request.client();
     let what = if request.is_client_known() {
-        format!("a token is needed to {action} from {client}, and this server has none ({HOW_TO_OPEN})")
+        format!(
+            "a token is needed to {action} from {client}, and this server has none ({HOW_TO_OPEN})"
+        )
     } else {
         format!(
             "a token is needed to {action} through the proxy {client}, which does not say who its \

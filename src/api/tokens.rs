@@ -287,7 +287,7 @@ mod tests {
         let a = holders.of_token(b"a").unwrap();
         let b = holders.of_token(b"b").unwrap();
         for (holder, publish, subscribe) in [
-            (a, "news chat/*", "more news chat/* public/*"),
+            (a, "chat/* news", "chat/* more news public/*"),
             (b, "", "* public/*"),
             // Whoever is anybody has it twice, which is no more.
             (holders.anybody(), "", "public/* public/*"),
@@ -372,9 +372,12 @@ mod tests {
                     );
                     let verb = Verb::Subscribe;
                     assert_eq!(verbs.contains("subscribe"), grant.verbs.contains(&verb));
+                    let granted =
+                        |topic: &&str| grant.patterns.covers(&Pattern::new(topic).unwrap());
+                    assert!(!topics.is_empty() && topics.iter().all(granted));
                     let named =
-                        |topic: &&str| grant.patterns.iter().any(|p| p.to_string() == **topic);
-                    assert!(!topics.is_empty() && topics.iter().all(named));
+                        |pattern: &Pattern| topics.iter().any(|t| *t == pattern.to_string());
+                    assert!(grant.patterns.iter().all(named));
                     assert!(grant.patterns.iter().count() <= topics.len());
                 }
                 (Err(what), _) => {

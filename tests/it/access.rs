@@ -180,9 +180,9 @@ const ROWS: &[Row] = &[
     ("GET", "/events/chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1&topic=news", "subscribe to \\\"chat/1\\\", \\\"news\\\"", [401, 401, 403, 200, 200]),
-    ("GET", "/events/news?topic=chat/*", "subscribe to \\\"news\\\", \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/news?topic=chat/*", "subscribe to \\\"chat/*\\\", \\\"news\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1&topic=sensors/1", "subscribe to \\\"chat/1\\\", \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
-    ("GET", "/events/news?topic=*", "subscribe to \\\"news\\\", \\\"*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/news?topic=*", "subscribe to \\\"*\\\"", [401, 401, 403, 403, 200]),
     // A pattern: as wide as what is granted, narrower, wider.
     ("GET", "/events/chat/*", "subscribe to \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events/chat/a/*", "subscribe to \\\"chat/a/*\\\"", [401, 401, 403, 200, 200]),
@@ -456,9 +456,13 @@ fn a_token_that_is_not_utf_8_is_a_400_and_no_panic() {
     let file = TokenFile::new(FILE);
     let server = server(file.config());
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n");
+    raw.send(
+        b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n",
+    );
     assert_eq!(raw.answer().status, 400);
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nCookie: tiny_sse_token=\xFF\r\n\r\n");
+    raw.send(
+        b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nCookie: tiny_sse_token=\xFF\r\n\r\n",
+    );
     assert_eq!(raw.answer().status, 401);
 }
 
@@ -908,7 +912,9 @@ fn waiting_poll(server: &Running, target: &str, token: &str) -> Raw {
     let clients = server.hub().clients();
     let mut raw = Raw::connect(server.local_addr());
     let fields = bearer(token);
-    raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+    raw.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+    ));
     eventually("the poll waits", || server.hub().clients() == clients + 1);
     raw
 }
@@ -1164,7 +1170,8 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     assert_eq!((said.status, kept.next().data), (200, "hello".to_owned()));
 
     // Requests that are no requests are told of in full, but not of what may be a token.
-    let malformed = format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
+    let malformed =
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
     assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
@@ -1261,7 +1268,6 @@ fn history_recovery_and_numbers_have_nothing_of_topics_that_are_not_granted() {
 
 #[test]
 fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
-    // That whoever may subscribe may take any name is documented; what was said before is not theirs.
     let file = TokenFile::new(FILE);
     let server = server(file.config());
     let address = server.local_addr();
@@ -1273,15 +1279,246 @@ fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
     let mut mine = Stream::subscribe(address, &target);
     to_me("private");
     assert_eq!(mine.next().data, "private");
-    // Nobody who may not subscribe takes it.
+    // No other client takes it while it is in use, and what was said before is not kept.
     let refused = get(address, "/events/chat/1?client_id=me");
     assert_eq!((refused.status, server.hub().clients()), (401, 1));
-    let taken = "/events/public/1?client_id=me&last_event_id=earliest";
-    let mut theirs = Stream::subscribe(address, taken);
+    let name = "/events/public/1?client_id=me&last_event_id=earliest";
+    assert_eq!(get(address, name).status, 403);
+    to_me("private, too");
+    assert_eq!(mine.next().data, "private, too");
+    drop(mine);
+    eventually("the name is free", || {
+        // What is written to it shows that it has gone.
+        server.hub().publish(Event::new("x")).unwrap();
+        server.hub().clients() == 0
+    });
+    let mut theirs = Stream::subscribe(address, name);
     assert_eq!(theirs.next().name, "recovery");
-    mine.read_to(": another stream came under the same client id\n\n");
-    to_me("for who is here now");
-    assert_eq!(theirs.next().data, "for who is here now");
+    to_me("for the client that is here now");
+    while theirs.next().data != "for the client that is here now" {}
+    assert!(!String::from_utf8_lossy(&theirs.bytes).contains("private"));
+}
+
+// ---- the names of clients
+
+/// The fields of a request through the trusted proxy, from a client at that address.
+fn from(address: &str) -> String {
+    format!("X-Forwarded-For: {address}\r\n")
+}
+
+/// A server where A and B may subscribe to all, and anybody to some, behind a proxy.
+fn with_names(file: &TokenFile, heartbeat: Duration) -> Running {
+    server(Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        heartbeat,
+        ..file.config()
+    })
+}
+
+const NAMES: &str = "A subscribe *\nB subscribe *\nM publish *\n* subscribe public/*\n";
+
+/// An hour, so that nobody is found to have gone.
+const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_name_in_use_goes_to_the_same_credential_and_to_no_other() {
+    let file = TokenFile::new(NAMES);
+    let (a, b, wrong) = (bearer("A"), bearer("B"), bearer("wrong"));
+    let cookie = "Cookie: tiny_sse_token=A\r\n";
+    let one = from("192.0.2.1");
+    let two = from("192.0.2.2");
+    let (home, moved) = (from("2001:db8:0:1::1"), from("2001:db8:0:1:9::2"));
+    let elsewhere = from("2001:db8:0:2::1");
+    #[rustfmt::skip]
+    let rows: &[(&[&str], &[&str], bool)] = &[
+        // The same token, wherever it stands and wherever it comes from.
+        (&[&a, &one], &[&a, &one], true),
+        (&[&a, &one], &[cookie, &two], true),
+        (&[cookie, &one], &[&a, &elsewhere], true),
+        (&[&a], &[&a, &one], true),
+        (&[&a], &[&a], true),
+        // Another one, a wrong one, none.
+        (&[&a, &one], &[&b, &one], false),
+        (&[&a, &one], &[&wrong, &one], false),
+        (&[&a, &one], &[&one], false),
+        (&[&one], &[&a, &one], false),
+        // Without a token, the same address, or the same /64.
+        (&[&one], &[&one], true),
+        (&[&one], &[&wrong, &one], true),
+        (&[&wrong, &one], &[&one], true),
+        (&[&one], &[&two], false),
+        (&[&one], &[&home], false),
+        (&[&home], &[&moved], true),
+        (&[&home], &[&elsewhere], false),
+        (&[&from("::ffff:192.0.2.1")], &[&one], true),
+        // Without a token and an address, nothing is the same.
+        (&[], &[], false),
+        (&["X-Forwarded-For: unknown\r\n"], &["X-Forwarded-For: unknown\r\n"], false),
+        (&["X-Real-IP: 192.0.2.1\r\n"], &["X-Real-IP: 192.0.2.1\r\n"], false),
+        (&[], &[&one], false),
+        (&[&one], &[], false),
+        (&[&from("127.0.0.1")], &[], false),
+    ];
+    for (first, second, is_same) in rows {
+        for target in [
+            "/events/public/1",
+            "/poll?topic=public/1",
+            "/poll?topic=public/1&wait=60",
+        ] {
+            let server = with_names(&file, NO_HEARTBEAT);
+            let address = server.local_addr();
+            let name = "/events/public/1?client_id=alice";
+            let mut alice = Stream::open(address, name, &first.concat());
+            alice.next();
+            let joint = if target.contains('?') { '&' } else { '?' };
+            let target = format!("{target}{joint}client_id=alice");
+            let case = format!("{target} of {second:?} after {first:?}");
+            let mut raw = Raw::connect(address);
+            let fields = second.concat();
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ));
+            if *is_same {
+                if !target.contains("wait=60") {
+                    assert_eq!(raw.head().status, 200, "{case}");
+                }
+                // A poll that does not wait is answered without the name.
+                if !target.contains("/poll?topic=public/1&client") {
+                    assert_eq!(alice.try_next(), None, "{case}");
+                }
+                continue;
+            }
+            let answer = raw.answer();
+            assert_eq!(answer.status, 403, "{case}: {answer:?}");
+            for part in ["client_id \\\"alice\\\" is in use", "token", "address"] {
+                assert!(answer.text().contains(part), "{case}: {}", answer.text());
+            }
+            let to_alice = request(address, "POST", "/clients/alice", &bearer("M"), "hers");
+            assert_eq!(to_alice.status, 200, "{case}");
+            assert_eq!(alice.next().data, "hers", "{case}");
+            assert_eq!(server.hub().clients(), 1, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_in_use_any_more_is_for_the_next_client() {
+    let file = TokenFile::new(NAMES);
+    let server = with_names(&file, Duration::from_millis(20));
+    let address = server.local_addr();
+    let mut next = None;
+    for fields in [
+        bearer("A"),
+        bearer("B"),
+        from("192.0.2.1"),
+        from("192.0.2.2"),
+    ] {
+        // Its connection is gone; within two heartbeats the server has noticed.
+        drop(next.take());
+        eventually("the name", || {
+            let target = "/events/public/1?client_id=alice";
+            let mut raw = Raw::connect(address);
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ));
+            let head = raw.head();
+            assert!([200, 403].contains(&head.status), "{head:?}");
+            next = (head.status == 200).then_some(raw);
+            next.is_some()
+        });
+    }
+}
+
+#[test]
+fn a_generated_name_is_no_easier_to_take_than_a_chosen_one() {
+    let file = TokenFile::new(NAMES);
+    let server = with_names(&file, NO_HEARTBEAT);
+    let address = server.local_addr();
+    let mut alice = Stream::open(address, "/events/public/1", &from("192.0.2.1"));
+    let welcome = alice.next().data;
+    let name = welcome.split("\"client_id\":\"").nth(1).unwrap();
+    let name = name.split('"').next().unwrap();
+    let target = format!("/events/public/1?client_id={name}");
+    let answer = request(address, "GET", &target, &from("192.0.2.2"), "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    let _again = Stream::open(address, &target, &from("192.0.2.1"));
+    assert_eq!(alice.try_next(), None);
+}
+
+#[test]
+fn a_reload_that_takes_a_token_away_gives_its_names_away() {
+    let file = TokenFile::new("GONE subscribe public/*\nKEPT subscribe *\n* subscribe public/*\n");
+    let server = with_names(&file, NO_HEARTBEAT);
+    let address = server.local_addr();
+    // Both may stay: anybody may read what they read.
+    let open = |name: &str, token: &str| {
+        let target = format!("/events/public/1?client_id={name}&token={token}");
+        let mut stream = Stream::open(address, &target, &from("192.0.2.1"));
+        stream.next();
+        stream
+    };
+    let (mut alice, mut bob) = (open("alice", "GONE"), open("bob", "KEPT"));
+    let ask = |name: &str| {
+        let target = format!("/events/public/1?client_id={name}&token=NEW");
+        let mut raw = Raw::connect(address);
+        let fields = from("192.0.2.2");
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+        ));
+        (raw.head().status, raw)
+    };
+    assert_eq!((ask("alice").0, ask("bob").0), (403, 403));
+    file.write("NEW subscribe *\nKEPT subscribe *\n* subscribe public/*\n");
+    server.reload_tokens().unwrap();
+    assert_eq!(server.hub().clients(), 2);
+    let (bobs, alices) = (ask("bob"), ask("alice"));
+    assert_eq!((bobs.0, alices.0), (403, 200));
+    assert_eq!(alice.try_next(), None);
+    server.hub().publish(Event::new("still")).unwrap();
+    assert_eq!(bob.next().data, "still");
+}
+
+#[test]
+fn a_guard_says_which_clients_are_the_same() {
+    let bound = Server::bind("127.0.0.1:0", config()).unwrap();
+    let bound = bound.guard(|request, _| {
+        let verdict = match request.field("x-verdict").ok().flatten() {
+            Some("allow") => Verdict::Allow,
+            Some("narrow") => Verdict::Narrow([Pattern::all()].into_iter().collect()),
+            _ => Verdict::AsConfigured,
+        };
+        match request.field("x-user").ok().flatten() {
+            Some(user) => verdict.known_as(user),
+            None => verdict,
+        }
+    });
+    let own = |text: &str| [Pattern::new(text).unwrap()].into_iter().collect();
+    let running = bound.spawn_with(move |request, api| match request.path() {
+        "/mine" => api.stream_of(&request, own("mine")),
+        _ => api.answer(request),
+    });
+    let server = running.unwrap();
+    let address = server.local_addr();
+    for path in ["/events/a", "/mine"] {
+        for verdict in ["", "X-Verdict: allow\r\n", "X-Verdict: narrow\r\n"] {
+            let fields = |user: &str| format!("{verdict}{user}");
+            let target = format!("{path}?client_id=me");
+            let (one, two) = ("X-User: one\r\n", "X-User: two\r\n");
+            let mut mine = Stream::open(address, &target, &fields(one));
+            for other in [two, "", "X-User: One\r\n"] {
+                let answer = request(address, "GET", &target, &fields(other), "");
+                assert_eq!(answer.status, 403, "{target} {verdict:?} {other:?}");
+            }
+            let again = Stream::open(address, &target, &fields(one));
+            mine.next();
+            assert_eq!(mine.try_next(), None, "{target} {verdict:?}");
+            server.hub().disconnect("me");
+            drop(again);
+        }
+    }
+    // What a verdict allows and refuses does not change by it.
+    let answer = request(address, "POST", "/events", "X-User: one\r\n", "x");
+    assert_eq!(answer.status, 200);
 }
 
 // ---- a body that is not wanted
@@ -1502,7 +1739,8 @@ fn a_guard_allows_narrows_and_refuses_and_otherwise_the_tokens_decide() {
 #[test]
 fn routes_of_ones_own_are_as_closed_to_pages_of_other_sites_as_the_built_in_ones() {
     let server = guarded("127.0.0.1:0", config());
-    let (own, foreign) = ("Origin: http://test\r\n", "Origin: http://evil.test\r\n");
+    let own = "Origin: http://localhost\r\n";
+    let foreign = "Origin: http://evil.test\r\n";
     for (method, target, from_own, from_foreign) in [
         ("POST", "/ring", 204, 403),
         ("POST", "/client", 204, 403),

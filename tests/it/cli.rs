@@ -200,7 +200,14 @@ fn a_list_stands_between_commas_or_behind_its_option_again() {
         let serving = serve(arguments);
         let fields = "X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\n";
         let _stream = Stream::open(serving.address, "/events", fields);
-        let stats = get(serving.address, "/stats?clients=1");
+        let of_this_machine = "X-Forwarded-For: 127.0.0.9\r\n";
+        let stats = request(
+            serving.address,
+            "GET",
+            "/stats?clients=1",
+            of_this_machine,
+            "",
+        );
         let found = stats.text().contains("\"address\":\"192.0.2.7\"");
         assert!(found, "{arguments:?}: {}", stats.text());
     }

@@ -88,7 +88,13 @@ fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
         assert_eq!(total_events(&server), 0, "{request:?}");
     }
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(["GET /events?client_id=me HTTP/1.1\r\nHost: localhost\r\n\r\n", post].concat());
+    raw.send(
+        [
+            "GET /events?client_id=me HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            post,
+        ]
+        .concat(),
+    );
     assert_eq!(raw.head().status, 200);
     eventually("registered", || server.hub().clients() == 1);
     crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
@@ -106,7 +112,8 @@ fn a_request_hidden_in_another_is_not_executed() {
     let with = |fields: &str, body: &str| {
         format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}")
     };
-    let get = |fields: &str| format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{HIDDEN}");
+    let get =
+        |fields: &str| format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{HIDDEN}");
     let whole = size + 5;
     let chunked = "Transfer-Encoding: chunked\r\n";
     let cl_te = format!("0\r\n\r\n{HIDDEN}");
@@ -202,7 +209,9 @@ fn head_is_answered_as_get_is_but_without_the_body() {
         ("X : y\r\n\r\n", 400),
     ] {
         let mut raw = Raw::connect(server.local_addr());
-        raw.send(format!("\r\nHEAD / HTTP/1.1\r\nHost: localhost\r\n{fields}"));
+        raw.send(format!(
+            "\r\nHEAD / HTTP/1.1\r\nHost: localhost\r\n{fields}"
+        ));
         assert_eq!(raw.head().status, status, "{fields:?}");
         assert!(raw.is_closed(), "{fields:?}: an answer to HEAD with a body");
     }
@@ -384,7 +393,8 @@ fn each_request_of_a_connection_has_the_whole_time() {
     let mut raw = Raw::connect(server.local_addr());
     let begun = Instant::now();
     while begun.elapsed() < 3 * SHORT {
-        raw.send("GET /health HTTP/1.1\r\n").send("Host: localhost\r\n\r\n");
+        raw.send("GET /health HTTP/1.1\r\n")
+            .send("Host: localhost\r\n\r\n");
         assert_eq!(raw.answer().status, 200);
     }
 }

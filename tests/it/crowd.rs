@@ -42,7 +42,9 @@ fn visit(address: SocketAddr, share: usize, pace: &Pace) {
         }
         pace.visits.fetch_add(1, Ordering::Relaxed);
         match random.below(4) {
-            0 => drop(Raw::connect(address).send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")),
+            0 => {
+                Raw::connect(address).send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            }
             1 => {
                 let mut stream = Stream::subscribe(address, "/events?last_event_id=earliest");
                 let replayed = number_after(&stream.next().data, "\"replayed\":");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tiny_sse::{Config, Network, Report, Running, Server};
 
 use crate::chance::Random;
-use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
+use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, request, server};
 
 /// Long enough for a busy machine to read what has been sent, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -29,7 +29,9 @@ fn small_config() -> Config {
 }
 
 fn health(raw: &mut Raw, fields: &str) -> Answer {
-    raw.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+    raw.send(format!(
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+    ));
     raw.answer()
 }
 
@@ -234,7 +236,9 @@ fn a_trusted_proxy_is_believed_and_nobody_else() {
         let fields = "X-Forwarded-For: 192.0.2.7, 127.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n";
         let stream = Stream::open(server.local_addr(), "/events?client_id=me", fields);
         let peer = stream.raw.socket.local_addr().unwrap();
-        let stats = get(server.local_addr(), "/stats?clients=1");
+        let of_this_machine = "X-Forwarded-For: 127.0.0.1\r\n";
+        let target = "/stats?clients=1";
+        let stats = request(server.local_addr(), "GET", target, of_this_machine, "");
         let expected = format!("\"peer\":\"{peer}\",\"address\":\"{address}\"");
         assert!(
             stats.text().contains(&expected),
@@ -427,8 +431,12 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
                     "POST /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
                 }
                 5 => "GET /health HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
-                6 => "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
-                _ => "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                6 => {
+                    "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he"
+                }
+                _ => {
+                    "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+                }
             };
             // Best effort: it may be turned away before.
             let _ = raw.socket.write_all(what.as_bytes());
@@ -466,26 +474,54 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
         open: false,
         ..behind_a_proxy(None)
     });
-    for (fields, status) in [
-        ("", 200),
-        ("X-Forwarded-For: 127.0.0.1\r\n", 200),
-        ("Forwarded: for=\"[::1]:80\"\r\n", 200),
-        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: unknown\r\n", 403),
-        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", 403),
-        ("Forwarded: for=_hidden\r\n", 403),
+    let (here, there, unknown) = ("", "from 192.0.2.7", "X-Forwarded-For or Forwarded");
+    for (fields, refused) in [
+        ("X-Forwarded-For: 127.0.0.1\r\n", here),
+        ("X-Forwarded-For: ::1\r\nX-Real-IP: 192.0.2.7\r\n", here),
+        ("Forwarded: for=\"[::1]:80\"\r\n", here),
+        ("X-Forwarded-For: 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n", there),
+        ("X-Forwarded-For: unknown\r\n", unknown),
+        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", unknown),
+        ("Forwarded: for=_hidden\r\n", unknown),
+        // It says nothing, or where nobody looks for it.
+        ("", unknown),
+        ("X-Real-IP: 127.0.0.1\r\n", unknown),
+        ("X-Real-IP: 192.0.2.7\r\n", unknown),
+        ("X-Client-IP: 127.0.0.1\r\nVia: 1.1 proxy\r\n", unknown),
+        ("X-Forwarded-For:\r\n", unknown),
+        ("X-Forwarded-For: ,\r\n", unknown),
+        ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
+        ("Forwarded:\r\n", unknown),
+        ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
         // A proxy passes on the one field that it does not write.
         (
             "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
-            403,
+            unknown,
         ),
         (
             "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
-            403,
+            unknown,
         ),
+        ("Forwarded:\r\nX-Forwarded-For: 127.0.0.1\r\n", unknown),
     ] {
-        let answer = request(server.local_addr(), "POST", "/events", fields, "x");
-        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
+        for (method, target, done) in [
+            ("POST", "/events", 200),
+            ("POST", "/events/a", 200),
+            ("POST", "/broadcast", 200),
+            ("POST", "/clients/nobody", 404),
+            ("DELETE", "/clients/nobody", 404),
+            ("GET", "/stats?clients=1", 200),
+        ] {
+            let answer = request(server.local_addr(), method, target, fields, "{}");
+            let status = if refused.is_empty() { done } else { 403 };
+            let case = format!("{method} {target} {fields:?}: {}", answer.text());
+            assert_eq!(answer.status, status, "{case}");
+            assert!(answer.text().contains(refused), "{case}");
+        }
+        // To read is no matter of the address.
+        let answer = request(server.local_addr(), "GET", "/stats", fields, "");
+        assert_eq!(answer.status, 200, "{fields:?}");
     }
 }

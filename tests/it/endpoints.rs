@@ -820,7 +820,7 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
         (
             "/",
             "text/plain; charset=utf-8",
-            "curl -N 'http://test/events'",
+            "curl -N 'http://localhost/events'",
         ),
     ] {
         let full = get(address(&server), path);

@@ -539,7 +539,9 @@ fn a_shutdown_waits_for_no_poll() {
         &hub,
         || {
             let mut raw = Raw::connect(address);
-            raw.send(format!("GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            raw.send(format!(
+                "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ));
             (checked(raw.answer()), raw.is_closed())
         },
         || server.shutdown(),

@@ -100,7 +100,9 @@ fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
     ];
     for (fields, expected) in rows {
         let mut raw = Raw::connect(server.local_addr());
-        raw.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"));
+        raw.send(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"
+        ));
         let answer = raw.answer();
         assert!(answer.text().contains(expected), "{fields:?}: {answer:?}");
     }
@@ -126,7 +128,8 @@ fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], behind: usiz
 fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
     let server = crate::kit::server(config());
     let limits = config();
-    let post = |fields: &str| format!("POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    let post =
+        |fields: &str| format!("POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
     let chunks = |body: &str| format!("{}{body}", post("Transfer-Encoding: chunked"));
     #[rustfmt::skip]
     let rows = [

@@ -179,7 +179,8 @@ impl House {
         } else {
             (format!("Content-Length: {length}"), data.clone())
         };
-        let head = format!("POST /events/good?event=good HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
+        let head =
+            format!("POST /events/good?event=good HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
         let bytes = head + &body + REQUESTS[0];
         let mut start = 0;
         for cut in random.cuts(bytes.len()) {
