@@ -258,12 +258,12 @@ impl Access {
             (true, true) => "subscribe and publish to every topic, and see /stats and /metrics",
         };
         let way = if address.ip().to_canonical().is_loopback() {
-            "through the trusted proxy, "
+            "through the trusted proxy "
         } else {
             ""
         };
         report.warn(format_args!(
-            "anybody who reaches {address} {way}may {what}; --tokens FILE lets everybody subscribe \
+            "any client that reaches {address} {way}may {what}; --tokens FILE lets everybody subscribe \
              only to the topics of its lines such as \"* subscribe public/*\""
         ));
     }

@@ -176,6 +176,7 @@ impl Api {
         self.config.report.info(format_args!(
             "tokens known: {tokens}; streams ended: {ended}"
         ));
+        self.warn_of_open_doors();
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::chance::Random;
 use crate::kit::{
     Finally, Raw, Scratch, Stream, config, eventually, get, number_after, post, request, server,
 };
-use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, up_to};
+use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, serve_as, up_to};
 
 // With all that a token may have and a URL may not.
 const PUBLISHER: &str = "Publisher-7f3a+x/Q==";
@@ -694,6 +694,110 @@ fn the_greeting_says_who_may_publish() {
     }
 }
 
+/// What is said at the start, and after a reload, of a server that others can reach.
+#[test]
+fn a_server_that_others_reach_says_what_anybody_may_do_there() {
+    let file = |text: &str| TokenFile::new(text);
+    let (some, read, write, all) = (
+        file("A publish,subscribe *\n* subscribe public/*\n* publish a\n"),
+        file("* subscribe a* *\n"),
+        file("* publish *\n* subscribe a\n"),
+        file("* publish,subscribe *\n"),
+    );
+    let with = |trust_proxy: &[&str], open: bool, subscribe_token: Option<Token>| Config {
+        trust_proxy: trust_proxy
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect(),
+        subscribe_token,
+        open,
+        ..config()
+    };
+    let plain = || with(&[], false, None);
+    let proxied = |config: Config| Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config
+    };
+    let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
+    let to_read = "may subscribe to every topic and see /stats and /metrics; ";
+    let to_publish = "may publish to every topic; ";
+    let both = "may subscribe and publish to every topic, and see /stats and /metrics; ";
+    #[rustfmt::skip]
+    let rows = [
+        (here, plain(), ""),
+        (there, plain(), to_read),
+        ("[::]:0", plain(), to_read),
+        (here, proxied(plain()), to_read),
+        (here, with(&["10.0.0.0/8"], false, None), to_read),
+        (here, with(&[], true, None), ""),
+        (there, with(&[], true, None), both),
+        (here, with(&["127.0.0.1"], true, None), both),
+        (there, with(&[], true, token("S")), to_publish),
+        (there, with(&[], false, token("S")), ""),
+        (here, with(&["127.0.0.1"], false, token("S")), ""),
+        (there, Config { publish_token: token("P"), ..plain() }, to_read),
+        (there, some.config(), ""),
+        (here, proxied(some.config()), ""),
+        (there, read.config(), to_read),
+        (there, write.config(), to_publish),
+        (here, proxied(all.config()), both),
+        (here, all.config(), ""),
+    ];
+    for (bind, config, expected) in rows {
+        let case = format!("{bind} {config:?}");
+        let (config, log) = listening(config);
+        let bound = match Server::bind(bind, config) {
+            // A machine without IPv6.
+            Err(_) if bind.starts_with('[') => continue,
+            bound => bound.unwrap(),
+        };
+        let server = bound.spawn().unwrap();
+        let said = || {
+            let log = log.lock().unwrap();
+            let lines = log.iter().filter(|line| line.contains("any client that"));
+            lines.cloned().collect::<Vec<_>>()
+        };
+        let lines = said();
+        assert_eq!(
+            lines.len(),
+            usize::from(!expected.is_empty()),
+            "{case}: {lines:?}"
+        );
+        for line in &lines {
+            let address = server.local_addr();
+            let way = if bind == here {
+                " through the trusted proxy"
+            } else {
+                ""
+            };
+            let who = format!("warn any client that reaches {address}{way} {expected}");
+            assert!(line.starts_with(&who), "{case}: {line}");
+            assert!(line.contains("--tokens FILE"), "{case}: {line}");
+        }
+        server.reload_tokens().unwrap();
+        assert_eq!(said().len(), 2 * lines.len(), "{case}");
+    }
+    // A guard decides by itself, and the program shows it without being asked.
+    let (config, log) = listening(plain());
+    let bound = Server::bind(there, config).unwrap();
+    let server = bound.guard(|_, _| Verdict::AsConfigured).spawn().unwrap();
+    drop(server);
+    assert!(
+        !log.lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("any client that"))
+    );
+    let mut serving = serve_as(&["--listen", there]);
+    let errors = serving.process.kill();
+    assert!(
+        errors
+            .iter()
+            .any(|line| line.contains("WARN") || line.contains("warn")),
+        "{errors:?}"
+    );
+}
+
 // ---- the file
 
 /// Whether a server starts with the file as it is; otherwise why not.
@@ -708,6 +812,8 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
     for (mode, is_private) in [
         (0o600, true),
         (0o400, true),
+        // As systemd makes a credential that a service's user may read by an access control list.
+        (0o440, true),
         (0o640, true),
         (0o660, true),
         (0o601, true),

@@ -434,7 +434,7 @@ fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
         }
         // What strangers may do is what was named, so nothing is said of it at the start.
         let errors = deployment.server.process.kill();
-        let warned = errors.iter().find(|line| line.contains("anybody"));
+        let warned = errors.iter().find(|line| line.contains("any client that"));
         assert_eq!(warned, None);
     }
 }
