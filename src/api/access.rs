@@ -224,7 +224,10 @@ impl Access {
             .holders
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *present = Arc::new(holders);
+        let before = std::mem::replace(&mut *present, Arc::new(holders));
+        drop(present);
+        // LOCK: given back first, for this may free some 40,000 patterns.
+        drop(before);
         Ok(count)
     }
 
@@ -625,5 +628,111 @@ impl fmt::Display for Described<'_> {
             Action::Stats => f.write_str("see the statistics, as who may subscribe to * may"),
             Action::Clients => f.write_str("see the clients, as who may publish to * may"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::api::Api;
+    use crate::hub::{Hub, Subscribe};
+
+    /// 10,000 clients with 8 patterns each are asked about beside 40,000 grants of everybody's, and then
+    /// lose them. Others go on meanwhile. A grant after the other would be 3.2 billion comparisons.
+    #[test]
+    fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
+        const CLIENTS: usize = 10_000;
+        const GRANTS: usize = 40_000;
+        let path = std::env::temp_dir().join(format!("tiny-sse-grants-{}", std::process::id()));
+        let write = |lines: String| {
+            fs::write(&path, lines).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(
+            (0..GRANTS)
+                .map(|n| format!("* subscribe t/{n}\n"))
+                .collect(),
+        );
+        let config = Config {
+            tokens: Some(path.clone()),
+            max_clients: CLIENTS,
+            ..Config::default()
+        };
+        let hub = Hub::new(config.clone()).unwrap();
+        let api = Api::new(hub.clone(), config).unwrap();
+        let pass = api.access.holders().anybody().pass;
+        let pattern = |n: usize| Pattern::new(&format!("t/{}", n % GRANTS)).unwrap();
+        let client = |n: usize| Subscribe {
+            patterns: (0..8).map(|i| pattern(n * 3 + i * 5_000)).collect(),
+            pass: Some(pass),
+            ..Subscribe::default()
+        };
+        let subscriptions: Vec<_> = (0..CLIENTS)
+            .map(|n| hub.subscribe(client(n)).unwrap())
+            .collect();
+        let is_over = AtomicBool::new(false);
+        let (kept, ended, longest) = std::thread::scope(|scope| {
+            // Whoever needs the hub's lock.
+            let other = scope.spawn(|| {
+                let mut longest = Duration::ZERO;
+                // ORDER: Relaxed: it ends when it is seen to.
+                while !is_over.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    hub.clients();
+                    longest = longest.max(start.elapsed());
+                }
+                longest
+            });
+            let reload = || {
+                let start = Instant::now();
+                api.reload_tokens().unwrap();
+                (start.elapsed(), hub.clients())
+            };
+            let kept = reload();
+            write("# nobody\n".into());
+            let ended = reload();
+            is_over.store(true, Ordering::Relaxed);
+            (kept, ended, other.join().unwrap())
+        });
+        fs::remove_file(&path).unwrap();
+        println!("none ends: {kept:?}; all end: {ended:?}; another waited at most {longest:?}");
+        assert_eq!((kept.1, ended.1), (CLIENTS, 0));
+        let most = Duration::from_millis(5_000);
+        assert!(kept.0 + ended.0 < most, "{kept:?} {ended:?}");
+        assert!(longest < most / 10, "another waited {longest:?}");
+        drop(subscriptions);
+    }
+
+    #[test]
+    fn a_request_with_many_patterns_is_judged_soon_beside_a_token_with_many() {
+        const REQUESTS: u32 = 1_000;
+        let granted: Patterns = (0..10_000)
+            .map(|n| Pattern::new(&format!("{n:05}/*")).unwrap())
+            .collect();
+        let asked = |last: &str| -> Patterns {
+            let own = (0..63).map(|n| Pattern::new(&format!("{:05}/a", 9_937 + n)).unwrap());
+            own.chain([Pattern::new(last).unwrap()]).collect()
+        };
+        let anybodys = Patterns::default();
+        let start = Instant::now();
+        for _ in 0..REQUESTS {
+            for (last, is_covered) in [("00000/b*", true), ("00000*", false), ("x", false)] {
+                let action = asked(last);
+                let action = Action::Subscribe(&action);
+                assert_eq!(
+                    covers(&[&granted, &anybodys], &action),
+                    is_covered,
+                    "{last}"
+                );
+            }
+        }
+        let each = start.elapsed() / REQUESTS / 3;
+        println!("{each:?} for a request");
+        assert!(each < Duration::from_millis(2), "{each:?}");
     }
 }
