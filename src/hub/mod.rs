@@ -43,7 +43,7 @@ pub use poll::Poll;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
+use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
 use counters::Counters;
 use draft::Draft;
@@ -373,7 +373,7 @@ impl Hub {
         let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
         let mut count = 0;
         // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_EVENTS) {
+        for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
                 // False: it has left meanwhile, or another has its name.
