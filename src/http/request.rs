@@ -95,8 +95,8 @@ impl Request {
     ///
     /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, past proxies
     /// that are trusted, to the first address that is not: what is left of that, anybody may have
-    /// written. Where it cannot be read, or the two fields contradict each other, it is the last
-    /// proxy whose address is known. An IPv4 address is one in either family of sockets.
+    /// written. Where the proxy says nothing, it cannot be read, or the two fields contradict each other,
+    /// it is the last proxy whose address is known. An IPv4 address is one in either family of sockets.
     pub fn client(&self) -> IpAddr {
         self.client.address
     }
