@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tiny_sse::http::Response;
-use tiny_sse::{Action, Config, Event, Pattern, Report, Running, Server, Token, Topic, Verdict};
+use tiny_sse::hub::SubscribeError;
+use tiny_sse::{
+    Action, Config, Event, Hub, Pattern, Report, Running, Server, Subscribe, Token, Topic, Verdict,
+};
 
 use crate::chance::Random;
 use crate::kit::{
@@ -674,8 +677,16 @@ fn a_command_line_that_is_wrong_about_access_is_told_so_and_no_token_is_repeated
 fn the_greeting_says_who_may_publish() {
     let file = TokenFile::new(FILE);
     let name = file.name();
-    let rows: [(&[&str], &str); 5] = [
+    let rows: [(&[&str], &str); 7] = [
         (&[], "curl -d 'hello' http://127.0.0.1:"),
+        (
+            &["--trust-proxy=10.0.0.0/8"],
+            "curl -d 'hello' http://127.0.0.1:",
+        ),
+        (
+            &["--trust-proxy=127.0.0.1"],
+            "publish:    only clients that the proxy says are this machine (--publish-token",
+        ),
         (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
         (
             &["--publish-token", "s3cret"],
@@ -1582,6 +1593,43 @@ fn a_reload_that_takes_a_token_away_gives_its_names_away() {
     assert_eq!(alice.try_next(), None);
     server.hub().publish(Event::new("still")).unwrap();
     assert_eq!(bob.next().data, "still");
+}
+
+#[test]
+fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
+    let config = Config {
+        max_clients: 1,
+        ..config()
+    };
+    let wish = |credential: Option<u64>| Subscribe {
+        client_id: Some("alice".parse().unwrap()),
+        credential,
+        ..Subscribe::default()
+    };
+    for (first, second, outcome) in [
+        (None, None, Ok(())),
+        (Some(1), Some(1), Ok(())),
+        (Some(1), Some(2), Err(SubscribeError::NameTaken)),
+        (Some(1), None, Err(SubscribeError::NameTaken)),
+        (None, Some(1), Err(SubscribeError::NameTaken)),
+        (None, Some(0), Err(SubscribeError::NameTaken)),
+    ] {
+        let hub = Hub::new(config.clone()).unwrap();
+        let held = hub.subscribe(wish(first)).unwrap();
+        let wait = Duration::ZERO;
+        let polled = hub.poll(wish(second), wait).map(drop);
+        assert_eq!(polled, outcome, "{first:?} {second:?}");
+        // Though there is no room for another, who has the name is the first question.
+        let waited = hub
+            .poll_while(wish(second), NO_HEARTBEAT, || false)
+            .map(drop);
+        assert_eq!(waited, outcome, "{first:?} {second:?}");
+        let subscribed = hub.subscribe(wish(second)).map(drop);
+        assert_eq!(subscribed, outcome, "{first:?} {second:?}");
+        drop(held);
+        // A name that nobody has is for everybody.
+        drop(hub.subscribe(wish(second)).unwrap());
+    }
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
     let shown = clients();
     let peer = quick.raw.socket.local_addr().unwrap();
     let start = format!(
-        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"b\",\"a/*\"],"
+        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"a/*\",\"b\"],"
     );
     assert!(shown[0].contains(&start), "{shown:?}");
     assert!(

@@ -389,6 +389,8 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
     let foreign = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
     let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
     let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
+    let linked = "Host: sse.test\r\nReferer: https://evil.test/page\r\n";
+    let linked_from_listed = "Host: sse.test\r\nReferer: https://app.test/page\r\n";
     let nobody = "Host: sse.test\r\nOrigin: null\r\n";
     let star = "Host: sse.test\r\nOrigin: *\r\n";
     let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
@@ -407,6 +409,8 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
         (foreign, [401, 401, 401, 401], [403, 403, 401, 401]),
         (image, [401, 401, 401, 401], [403, 403, 403, 403]),
         (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (linked, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (linked_from_listed, [401, 200, 401, 200], [403, 200, 401, 200]),
         (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
         (star, [401, 401, 401, 401], [403, 403, 401, 401]),
         (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),
