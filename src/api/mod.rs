@@ -7,6 +7,7 @@ mod access;
 mod console;
 mod metrics;
 mod origin;
+mod parameters;
 mod poll;
 mod publish;
 mod routes;
@@ -230,9 +231,10 @@ impl Api {
         }
     }
 
-    /// What a request to this route needs to be allowed, but for streams and polls: they have topics
-    /// to be narrowed, and ask by themselves.
+    /// Checks the parameters of a request to this route, and that it is allowed, but for streams and
+    /// polls: they have topics to be narrowed, and ask by themselves.
     fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
+        parameters::check(route, request)?;
         let topic;
         let action = match (request.method(), route) {
             ("POST", Route::Events(path)) => {
