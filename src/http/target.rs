@@ -245,6 +245,11 @@ enum Space {
     Plus,
 }
 
+/// A text with `%41` resolved, as far as it is percent-encoded.
+pub(crate) fn percent_decoded(text: &[u8]) -> String {
+    decode(text, Space::Percent).0
+}
+
 /// Resolves `%41`. What is wrong with the encoding is told, and left as it is (a `%`) or replaced by
 /// U+FFFD (what is not UTF-8).
 ///
