@@ -75,7 +75,8 @@ mod tests {
         let (first, second) = (budget.take(4), budget.take(100));
         thread::scope(|scope| {
             let (sender, receiver) = channel();
-            let third = scope.spawn(|| {
+            let budget = &budget;
+            let third = scope.spawn(move || {
                 let third = budget.take(1);
                 sender.send(*budget.used()).unwrap();
                 drop(third);

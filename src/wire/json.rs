@@ -185,6 +185,16 @@ pub(crate) fn key(name: &str, out: &mut String) {
     out.push(':');
 }
 
+/// How many bytes of a JSON string [`quote`] makes of these at the most, without the quotes.
+pub(crate) fn longest(text: &[u8]) -> usize {
+    let length = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.iter().map(length).sum()
+}
+
 /// `text` as a JSON string, in quotes.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -625,6 +635,7 @@ mod tests {
             let literal = quoted(text);
             assert_eq!(Document::parse(&literal).unwrap().as_str(), literal);
             assert_eq!(unquote(&literal).unwrap(), text);
+            assert_eq!(longest(text.as_bytes()) + 2, literal.len());
         }
         assert_eq!(unquote(r#""\ud83e\udd80\/\u00e9""#).unwrap(), "🦀/é");
         for lone in [
