@@ -4,7 +4,6 @@
 //! path is which, which methods it has, and how something wrong is answered.
 
 mod access;
-mod budget;
 mod console;
 mod metrics;
 mod origin;
@@ -12,6 +11,7 @@ mod parameters;
 mod poll;
 mod publish;
 mod routes;
+mod semaphore;
 mod stats;
 mod stream;
 mod tokens;
@@ -28,8 +28,8 @@ use crate::wire::json::JsonError;
 use crate::wire::{FieldError, Patterns, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
-use budget::Budget;
 use routes::Route;
+use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
 #[derive(Clone, Debug)]
@@ -37,16 +37,16 @@ pub struct Api {
     hub: Hub,
     config: Config,
     access: Access,
-    budgets: Arc<Budgets>,
+    in_making: Arc<InMaking>,
 }
 
 /// What requests may hold in memory together while they are worked on.
 #[derive(Debug)]
-struct Budgets {
+struct InMaking {
     /// Events that are being made and published.
-    events: Budget,
+    events: Semaphore,
     /// Answers of `/stats` that are being made.
-    stats: Budget,
+    stats: Semaphore,
 }
 
 impl Api {
@@ -66,15 +66,15 @@ impl Api {
     /// The endpoints of a server that listens at `address`.
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         let access = Access::new(&config, address)?;
-        let budgets = Budgets {
-            events: Budget::new(config.most_event_bytes().saturating_mul(4)),
-            stats: Budget::new(2 * STATS_BYTES),
+        let in_making = InMaking {
+            events: Semaphore::new(config.most_event_bytes().saturating_mul(4)),
+            stats: Semaphore::new(2 * STATS_BYTES),
         };
         Ok(Api {
             hub,
             config,
             access,
-            budgets: Arc::new(budgets),
+            in_making: Arc::new(in_making),
         })
     }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::budget::Share;
+use super::semaphore::Permit;
 use super::{Api, Problem};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST};
 use crate::http::{Request, Response};
@@ -33,7 +33,7 @@ impl Api {
     }
 
     fn publish_one(&self, event: Event, own_id: Option<&str>) -> Result<Response, Problem> {
-        let _share = self.share_for(size(&event))?;
+        let _permit = self.permit_events(size(&event))?;
         let published = self.hub.publish(event)?;
         Ok(ok(&quoted_id(own_id, &published), published.recipients))
     }
@@ -68,7 +68,7 @@ impl Api {
         }
         let of_each = size(&model);
         let bytes = lines.clone().map(|(_, line)| of_each + line.len());
-        let _share = self.share_for(bytes.sum())?;
+        let _permit = self.permit_events(bytes.sum())?;
         let events = lines.map(|(number, line)| {
             let document = Document::parse(line).map_err(|error| {
                 Problem::new(
@@ -93,12 +93,12 @@ impl Api {
         Ok(Response::json(200, text))
     }
 
-    /// Room for events of so many bytes.
+    /// Waits until events of so many bytes may be made.
     ///
     /// # Errors
     ///
     /// 413: they are more than one request may have.
-    fn share_for(&self, bytes: usize) -> Result<Share<'_>, Problem> {
+    fn permit_events(&self, bytes: usize) -> Result<Permit<'_>, Problem> {
         let limit = self.config.most_event_bytes();
         if bytes > limit {
             return Err(Problem::new(
@@ -110,7 +110,7 @@ impl Api {
                 ),
             ));
         }
-        Ok(self.budgets.events.take(bytes))
+        Ok(self.in_making.events.acquire(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.
@@ -154,7 +154,7 @@ impl Api {
     ) -> Result<Response, Problem> {
         let client_id = known_client(client_id)?;
         let event = named_by_query(request, Event::new(text(request)?))?;
-        let _share = self.share_for(size(&event))?;
+        let _permit = self.permit_events(size(&event))?;
         let published = self.hub.send_to(client_id.as_str(), &event)?;
         Ok(ok(&quoted_id(None, &published), published.recipients))
     }
