@@ -391,3 +391,220 @@ fn join(events: &[Arc<Record>], framing: Framing) -> Arc<[u8]> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::super::lane::{OPENING, Socket};
+    use super::super::{Hub, Subscribe};
+    use super::*;
+    use crate::chance::Random;
+    use crate::config::Config;
+    use crate::report::Report;
+    use crate::wire::{Decoder, Event, Pattern};
+
+    fn named(name: &str, pattern: Option<&str>) -> Subscribe {
+        Subscribe {
+            client_id: Some(name.parse().unwrap()),
+            patterns: pattern
+                .map(|text| Pattern::new(text).unwrap())
+                .into_iter()
+                .collect(),
+            ..Subscribe::default()
+        }
+    }
+
+    /// The data of the events in a stream of the hub's.
+    fn data(bytes: &[u8]) -> Vec<String> {
+        let mut data = Vec::new();
+        let take = |message: crate::wire::Message| {
+            if message.name == "message" {
+                data.push(message.data);
+            }
+        };
+        Decoder::new(usize::MAX).feed(bytes, take).unwrap();
+        data
+    }
+
+    #[test]
+    fn a_name_that_passes_from_stream_to_stream_gets_each_event_once() {
+        let hub = Hub::new(Config::default()).unwrap();
+        let is_over = AtomicBool::new(false);
+        let mut random = Random::new();
+        let mut wish = || {
+            let pattern = random.pick(&["*", "a*", "a"]);
+            (named("me", Some(pattern)), random.below(3))
+        };
+        let mut seen = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sent = 0;
+                for number in 0..30_000 {
+                    let topic = Topic::new("a").unwrap();
+                    let event = Event::new(number.to_string());
+                    let for_one = number % 7 == 0 && hub.send_to("me", &event).is_ok();
+                    sent += u32::from(for_one);
+                    if !for_one {
+                        hub.publish(event.with_topic(topic)).unwrap();
+                    }
+                }
+                assert!(sent > 1000, "{sent} of 30,000 were for one client alone");
+                is_over.store(true, Ordering::Release);
+            });
+            let (first, _) = wish();
+            let mut before = hub.subscribe(first).unwrap();
+            while !is_over.load(Ordering::Acquire) {
+                let (next, pauses) = wish();
+                let next = hub.subscribe(next).unwrap();
+                let mut bytes = Vec::new();
+                assert_eq!(before.write_to(&mut bytes), Farewell::Replaced);
+                seen.extend(data(&bytes));
+                before = next;
+                (0..pauses).for_each(|_| thread::yield_now());
+            }
+            hub.disconnect("me");
+            let mut bytes = Vec::new();
+            assert_eq!(before.write_to(&mut bytes), Farewell::Kicked);
+            seen.extend(data(&bytes));
+        });
+        let numbers: Vec<u32> = seen.iter().map(|data| data.parse().unwrap()).collect();
+        let expected: Vec<u32> = (numbers[0]..30_000).collect();
+        assert_eq!(numbers, expected);
+    }
+
+    /// A socket that takes nothing before it is told to, and keeps the fan-out waiting until then.
+    struct Stuck(Arc<AtomicBool>);
+
+    impl Socket for Stuck {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            while !self.0.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            Ok(bytes.len())
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn ends_that_nobody_carries_out_are_bounded() {
+        let hub = Hub::new(Config {
+            queue_bytes: 40_000,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let stuck = hub.subscribe(named("stuck", None)).unwrap();
+        let is_free = Arc::new(AtomicBool::new(false));
+        stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
+        stuck.lane().pay(OPENING);
+        hub.publish(Event::new("for the fan-out to wait with"))
+            .unwrap();
+        let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
+        let most = thread::scope(|scope| {
+            let subscriber = scope.spawn(|| {
+                let (mut most, mut replaced) = (0, Vec::new());
+                for _ in 0..10 * bound {
+                    // Each replaces the one before it, and none is served.
+                    replaced.push(hub.subscribe(named("me", None)).unwrap());
+                    most = most.max(hub.shared.state().inbox.len());
+                }
+                most
+            });
+            let is_full = || hub.shared.state().inbox_bytes > hub.shared.inbox_limit;
+            while !is_full() && !subscriber.is_finished() {
+                thread::yield_now();
+            }
+            is_free.store(true, Ordering::Release);
+            subscriber.join().unwrap()
+        });
+        assert!(most <= bound, "{most} ends were in the inbox, {bound} may");
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded_by_closing_the_clients_that_are_owed_most() {
+        let (limit, clients) = (400_000, 20);
+        let hub = Hub::new(Config {
+            queue_bytes: 100_000,
+            total_queues: Some(limit),
+            history_events: 1000,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let topic = |number| format!("user/{number}");
+        // Each is an audience of its own, so that nothing that waits is shared.
+        let subscribe = |number: usize| {
+            let name = number.to_string();
+            hub.subscribe(named(&name, Some(&topic(number)))).unwrap()
+        };
+        let mut streams: Vec<_> = (0..clients).map(subscribe).collect();
+        for round in 0..60 {
+            for number in 0..clients {
+                let event = Event::new("x".repeat(1000 + 10 * number));
+                let event = event.with_topic(Topic::new(&topic(number)).unwrap());
+                hub.publish(event).unwrap();
+            }
+            let is_idle = || hub.shared.state().inbox.is_empty();
+            while !is_idle() {
+                thread::yield_now();
+            }
+            // One that ended keeps its bytes until its thread has seen the end.
+            streams.retain(|stream| stream.lane().ending().is_none());
+            let owed: usize = streams.iter().map(|stream| stream.lane().debt()).sum();
+            assert!(owed <= limit + 2000, "{owed} bytes wait in round {round}");
+        }
+        assert!(streams.len() < clients, "nobody was closed");
+        assert!(streams.len() >= 4, "only {} are left", streams.len());
+        // Those that are owed less were spared.
+        let left: Vec<_> = streams.iter().map(|stream| stream.client_id()).collect();
+        assert!(left.contains(&"0") && !left.contains(&"19"), "{left:?}");
+        drop(streams);
+        let queued = hub.shared.total_queued.load(Ordering::Relaxed);
+        assert_eq!(queued, 0, "what is gone does not count");
+    }
+
+    /// A socket with a bug.
+    struct Broken;
+
+    impl Socket for Broken {
+        fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+            panic!("a bug, for the sake of the test");
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn a_panic_ends_the_streams_and_the_fan_out_goes_on() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&told);
+        let hub = Hub::new(Config {
+            report: Report::new(move |_, line| lines.lock().unwrap().push(line.to_string())),
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let [broken, neighbour] =
+            ["broken", "neighbour"].map(|name| hub.subscribe(named(name, None)).unwrap());
+        broken.lane().open(Arc::new(Broken));
+        broken.lane().pay(OPENING);
+        hub.publish(Event::new("unseen")).unwrap();
+        // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
+        assert_eq!(neighbour.write_to(&mut Vec::new()), Farewell::FellBehind);
+        assert!(
+            told.lock()
+                .unwrap()
+                .iter()
+                .any(|line| line.contains("the fan-out panicked"))
+        );
+        drop(broken);
+        let after = hub.subscribe(named("after", None)).unwrap();
+        hub.publish(Event::new("seen")).unwrap();
+        hub.close();
+        let mut bytes = Vec::new();
+        after.write_to(&mut bytes);
+        assert_eq!(data(&bytes), ["seen"]);
+    }
+}

@@ -126,6 +126,11 @@ impl Subscription {
         &self.lane.client_id
     }
 
+    #[cfg(test)]
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// The first bytes of the stream, framed: the welcome. Whoever takes them out writes them
     /// first; otherwise they are written with the rest.
     pub fn take_welcome(&mut self) -> Vec<u8> {
