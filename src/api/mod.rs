@@ -67,7 +67,7 @@ impl Api {
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         let access = Access::new(&config, address)?;
         let in_making = InMaking {
-            events: Semaphore::new(config.most_event_bytes().saturating_mul(4)),
+            events: Semaphore::new(config.most_event_bytes().saturating_mul(2)),
             stats: Semaphore::new(2 * STATS_BYTES),
         };
         Ok(Api {
