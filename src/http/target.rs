@@ -287,3 +287,45 @@ fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
     }
     (text, fault)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_many_parameters_takes_little_more_than_its_text() {
+        let target = format!("/poll?{}", "a&".repeat(4000));
+        let Ok(Target { query, .. }) = parse(target.as_bytes()) else {
+            panic!("{target} is refused");
+        };
+        assert_eq!(query.iter().count(), 4000);
+        // A poll holds it for a minute.
+        let bytes = query.text.capacity() + query.ends.capacity() * size_of::<Ends>();
+        assert!(bytes < 8 * target.len(), "{bytes}");
+    }
+
+    #[test]
+    fn a_broken_encoding_is_found_at_its_parameter() {
+        let percent = Some(EncodingFault::Percent);
+        for (query, name, value, fault) in [
+            ("a=%41", "a", "A", None),
+            ("a=b%", "a", "b%", percent),
+            ("a=%4", "a", "%4", percent),
+            ("a=%zz%41", "a", "%zzA", percent),
+            ("a%=b", "a%", "b", percent),
+            ("a=%%41", "a", "%A", percent),
+            ("a=%ff", "a", "\u{fffd}", Some(EncodingFault::NotUtf8)),
+            ("%e2%82=1", "\u{fffd}", "1", Some(EncodingFault::NotUtf8)),
+            ("a=%00", "a", "\0", Some(EncodingFault::Nul)),
+            ("a=+%2B", "a", " +", None),
+        ] {
+            let whole = format!("x=1&{query}&y");
+            let parsed = Query::parse(whole.as_bytes());
+            let parameters: Vec<_> = parsed.iter().collect();
+            let expected = Parameter { name, value, fault };
+            assert_eq!(parameters[1], expected, "{query}");
+            let around = [&parameters[0], &parameters[2]].map(|p| (p.name, p.value, p.fault));
+            assert_eq!(around, [("x", "1", None), ("y", "", None)], "{query}");
+        }
+    }
+}
