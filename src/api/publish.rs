@@ -53,9 +53,10 @@ impl Api {
         }
         // Each event is this one, with its line as the data.
         let model = to(topic, named_by_query(request, Event::default())?);
-        let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+        // Of several files that were joined each may begin with a mark.
         let lines = body
             .lines()
+            .map(without_mark)
             .enumerate()
             .filter(|(_, line)| !line.trim_ascii().is_empty());
         // LIMIT: lines, and so events, of one request.
@@ -326,8 +327,15 @@ fn content_type(request: &Request) -> Result<(String, Option<String>), Problem> 
     Ok((media_type, foreign.map(str::to_owned)))
 }
 
+/// A text without the byte order mark that editors and shells of Windows write before it.
+///
+/// SPEC: RFC 8259, 8.1: a parser of JSON may ignore it.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 fn object(request: &Request) -> Result<Document, Problem> {
-    let document = Document::parse(text(request)?)?;
+    let document = Document::parse(without_mark(text(request)?))?;
     if document.is_object() {
         Ok(document)
     } else {

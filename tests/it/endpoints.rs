@@ -601,7 +601,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/broadcast", "", b"{\"a\":NaN}", 400, "not JSON: unexpected 'N' at byte 5"),
         ("POST", "/broadcast", "", b"{\"a\":\"\n\"}", 400, r"not JSON: unescaped control character '\\n' in a string at byte 6"),
         ("POST", "/broadcast", "", b"{\"a\":\"\\x\"}", 400, "not JSON: 'x' after a backslash at byte 7"),
-        ("POST", "/broadcast", "", "\u{feff}".as_bytes(), 400, "not JSON: the text ends too early at byte 3"),
+        ("POST", "/broadcast", "", "\u{feff}".as_bytes(), 400, "not JSON: the text ends too early at byte 0"),
         ("POST", "/broadcast", "", "\u{feff}\u{feff}{}".as_bytes(), 400, "not JSON: unexpected"),
         ("POST", "/broadcast", "", "{\u{feff}}".as_bytes(), 400, "not JSON: unexpected"),
         ("POST", "/events", ndjson, "\u{feff}\n".as_bytes(), 400, "the body has no line, and so no event"),
