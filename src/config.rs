@@ -44,6 +44,13 @@ pub struct Config {
     pub max_target: usize,
     /// Bytes of a request's body, and so of an event's data; more are answered 413.
     pub max_body: usize,
+    /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
+    /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. Never less
+    /// than [`max_body`](Self::max_body).
+    pub total_bodies: usize,
+    /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
+    /// answer would make them more is answered 503. An answer that is the only one may be larger.
+    pub total_answers: usize,
     /// From the first byte of a head to its last, however they dribble in; then 408.
     pub head_timeout: Duration,
     /// From the head to the last byte of the body; then 408.
@@ -165,6 +172,8 @@ impl Default for Config {
             max_fields: 100,
             max_target: 8 * KIB,
             max_body: MIB,
+            total_bodies: 64 * MIB,
+            total_answers: 64 * MIB,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(15),
@@ -227,6 +236,7 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("total-answers", self.total_answers),
             ("queue-bytes", self.queue_bytes),
             ("stack-bytes", self.stack_bytes),
         ];
@@ -262,6 +272,12 @@ impl Config {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
+            )));
+        }
+        if self.total_bodies < self.max_body {
+            return Err(ConfigError(format!(
+                "total-bodies is {}, less than max-body, {}: a body as large as that could not be read",
+                self.total_bodies, self.max_body
             )));
         }
         if self.repair && self.journal.is_none() {
@@ -351,6 +367,22 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// the next one holds no more than this.
 pub(crate) const READ_BYTES: usize = 4 * KIB;
 
+/// By how much the memory of a body grows at the least as its bytes arrive: no more is allocated for
+/// the length that a peer has announced.
+pub(crate) const BODY_STEP: usize = 4 * KIB;
+
+/// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
+/// at most one part of so many of the total, so that all connections together have little of it.
+pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);
+
+/// How much of a body arrives until its connection counts as one that waits anew. A body that comes in
+/// slower than others is the first to be evicted when all places are taken.
+pub(crate) const BODY_PROGRESS: usize = 16 * KIB;
+
+/// An answer that is not counted among [`total_answers`](Config::total_answers): a socket takes so much
+/// at once.
+pub(crate) const SMALL_ANSWER: usize = 16 * KIB;
+
 /// Where the head of an answer is put together. More than the largest allocation that glibc keeps
 /// for a thread that has freed it (1,032 bytes), which ten thousand streams would never use again.
 pub(crate) const HEAD_BYTES: usize = 1040;
@@ -385,12 +417,17 @@ pub(crate) const LEAVING: usize = 32;
 /// begin. They want nothing but a processor, so that it takes this long only where there is none.
 pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The pause between two lines about the same want of threads, which may turn thousands away.
+/// The pause between two lines of the log of one kind, if peers can cause that kind at will.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The pause between two connections of a server to its own listener, which wake its `accept` at the
+/// end: doubled from the first to the last. It is also how long such a connection may take.
+pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How long a thread that serves connections waits for the next one before it ends. Starting
 /// another costs some 50 µs; a thread too many costs some 16 KiB.

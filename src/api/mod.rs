@@ -18,12 +18,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
+use crate::report::Sampled;
 use crate::wire::json::JsonError;
-use crate::wire::{FieldError, Patterns, TopicError};
+use crate::wire::{FieldError, Patterns, Quoted, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
 use routes::Route;
@@ -34,6 +36,8 @@ pub struct Api {
     hub: Hub,
     config: Config,
     access: Access,
+    /// The lines of the log about requests that were refused.
+    refusals: Arc<Sampled>,
 }
 
 impl Api {
@@ -57,6 +61,7 @@ impl Api {
             hub,
             config,
             access,
+            refusals: Arc::new(Sampled::new()),
         })
     }
 
@@ -79,7 +84,10 @@ impl Api {
         let response = match self.route(request.path()) {
             None => Problem::new(
                 404,
-                format!("{} is not here; GET / lists what is", request.path()),
+                format!(
+                    "{} is not here; GET / lists what is",
+                    Quoted(request.path())
+                ),
             )
             .into(),
             Some(route) if request.method() == "OPTIONS" => routes::preflight(route.methods()),
@@ -91,6 +99,19 @@ impl Api {
                 .unwrap_or_else(|problem| self.explain(problem)),
         };
         self.share(&request, response)
+    }
+
+    /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
+    /// is answered by its head: what is not here, a wrong method, a GET. For a
+    /// [`Handler`](crate::http::Handler) of your own.
+    pub fn wants_body(&self, request: &Request) -> bool {
+        request.method() == "POST" && self.has_endpoint(request)
+    }
+
+    /// Whether a built-in endpoint has this path and this method.
+    pub(crate) fn has_endpoint(&self, request: &Request) -> bool {
+        let route = self.route(request.path());
+        route.is_some_and(|route| route.has_method(request.method()))
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
@@ -161,7 +182,11 @@ impl Api {
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
     /// read what was wrong.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        self.access.share(request, refusal.into())
+        let response = match refusal.status() {
+            503 => self.explain(Problem::new(503, refusal)),
+            _ => refusal.into(),
+        };
+        self.access.share(request, response)
     }
 
     /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
@@ -258,11 +283,13 @@ impl Api {
         if let Err(problem) = &outcome {
             // The path, and not the query: a token may be in it.
             let (status, sender) = (problem.status(), request.whereabouts());
-            self.config.report.info(format_args!(
-                "{sender}: {status} to {} {:?}",
-                request.method(),
-                request.path()
-            ));
+            if let Some(untold) = self.refusals.next(Instant::now()) {
+                self.config.report.info(format_args!(
+                    "{sender}: {status} to {} {:?}{untold}",
+                    Quoted(request.method()),
+                    Quoted(request.path())
+                ));
+            }
         }
         outcome
     }

@@ -395,13 +395,9 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
         }
         return chunked(head);
     }
+    // A request without either field has no body, whatever its method (`curl -X POST`).
     let Some(first) = lengths.next() else {
-        let brings_body = matches!(head.method(), "POST" | "PUT" | "PATCH");
-        return if brings_body {
-            Err(Refusal::LengthRequired)
-        } else {
-            Ok(BodyLength::None)
-        };
+        return Ok(BodyLength::None);
     };
     let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
     if !digits || lengths.any(|other| other != first) {
