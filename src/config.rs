@@ -367,9 +367,9 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// the next one holds no more than this.
 pub(crate) const READ_BYTES: usize = 4 * KIB;
 
-/// By how much the memory of a body grows at the least as its bytes arrive: no more is allocated for
-/// the length that a peer has announced.
-pub(crate) const BODY_STEP: usize = 4 * KIB;
+/// By how much the memory of a body grows as its bytes arrive, whatever length a peer has announced: at
+/// least the first, and up to the second by as much as there is.
+pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
 
 /// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
 /// at most one part of so many of the total, so that all connections together have little of it.
@@ -419,6 +419,14 @@ pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The pause between two lines of the log of one kind, if peers can cause that kind at will.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many requests that cannot be read have a line each in the log at level debug, before only one a
+/// second has. Each of them ends its connection.
+pub(crate) const REFUSALS_TOLD: u32 = 512;
+
+/// How many requests without a right have a line each, before only one a second has. One connection can
+/// send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =

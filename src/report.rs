@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::COMPLAINT_PAUSE;
 
@@ -83,16 +83,19 @@ impl Report {
     }
 }
 
-/// Chooses the lines to report of a kind that peers can cause as often as they like: at most one a
-/// second. The others are counted, and the next line that is reported says how many there were.
+/// Chooses the lines to report of a kind that peers can cause as often as they like: each while they are
+/// few, and then at most one a second. The others are counted, and the next line that is reported says
+/// how many there were.
 #[derive(Debug)]
 pub(crate) struct Sampled {
     start: Instant,
-    /// When the next line may be reported, in milliseconds after `start`.
+    /// How many lines may be reported at once.
+    burst: u32,
+    /// When all that was reported would have been, at one line a second, in milliseconds after `start`.
     ///
     /// ORDER: relaxed, as is the count. Neither guards other memory; a line that is counted a moment too
     /// late is counted with the next one.
-    next: AtomicU64,
+    used_up: AtomicU64,
     untold: AtomicU64,
 }
 
@@ -101,25 +104,30 @@ pub(crate) struct Sampled {
 pub(crate) struct Untold(u64);
 
 impl Sampled {
-    pub(crate) fn new() -> Sampled {
+    pub(crate) fn new(burst: u32) -> Sampled {
         Sampled {
             start: Instant::now(),
-            next: AtomicU64::new(0),
+            burst,
+            used_up: AtomicU64::new(0),
             untold: AtomicU64::new(0),
         }
     }
 
     /// Whether this line is one to report, and how many were not since the last one.
     pub(crate) fn next(&self, now: Instant) -> Option<Untold> {
-        let millis = now.saturating_duration_since(self.start).as_millis() as u64;
-        let next = self.next.load(Ordering::Relaxed);
-        let later = millis + COMPLAINT_PAUSE.as_millis() as u64;
-        let is_due = millis >= next
-            && self
-                .next
-                .compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if is_due {
+        let millis = |time: Duration| time.as_millis() as u64;
+        let now = millis(now.saturating_duration_since(self.start));
+        let latest = now + millis(COMPLAINT_PAUSE * self.burst);
+        let with_this = |used_up: u64| {
+            let used_up = used_up.max(now) + millis(COMPLAINT_PAUSE);
+            (used_up <= latest).then_some(used_up)
+        };
+        let relaxed = Ordering::Relaxed;
+        if self
+            .used_up
+            .fetch_update(relaxed, relaxed, with_this)
+            .is_ok()
+        {
             Some(Untold(self.untold.swap(0, Ordering::Relaxed)))
         } else {
             self.untold.fetch_add(1, Ordering::Relaxed);
@@ -152,8 +160,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_listener_that_panics_ends_nothing_else() {
+        let report = Report::new(|_, line| panic!("on purpose, for the test: {line}"));
+        report.error(format_args!("one"));
+        report.tell(Level::Debug, format_args!("two"));
+    }
+
+    #[test]
     fn of_many_lines_one_a_second_is_reported_with_how_many_were_not() {
-        let sampled = Sampled::new();
+        let sampled = Sampled::new(1);
         let start = sampled.start;
         assert_eq!(sampled.next(start), Some(Untold(0)));
         for _ in 0..1000 {
@@ -162,6 +177,12 @@ mod tests {
         assert_eq!(sampled.next(start + COMPLAINT_PAUSE), Some(Untold(1000)));
         assert_eq!(sampled.next(start + COMPLAINT_PAUSE), None);
         assert_eq!(sampled.next(start + 3 * COMPLAINT_PAUSE), Some(Untold(1)));
+        let few = Sampled::new(3);
+        let told = (0..10).filter(|_| few.next(few.start).is_some());
+        assert_eq!(told.count(), 3, "at once");
+        let later = few.start + 2 * COMPLAINT_PAUSE;
+        let told = (0..10).filter(|_| few.next(later).is_some());
+        assert_eq!(told.count(), 2, "two pauses later");
         assert_eq!(Untold(0).to_string(), "");
         assert!(Untold(7).to_string().contains("7 more"));
     }

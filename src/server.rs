@@ -145,8 +145,8 @@ impl Server {
     /// body, and its connection is closed after the answer. So a stranger who announces large bodies to
     /// paths that are not there takes no memory.
     ///
-    /// Without this, the body of each request is read that is not one to a built-in endpoint, within
-    /// [`Config::total_bodies`], because it may be one to a route of your own.
+    /// Without this, the body of each request is read before the handler is asked, within
+    /// [`Config::total_bodies`], because the request may be one to a route of your own.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -234,13 +234,12 @@ struct Front<F> {
 
 impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
     fn wants_body(&self, request: &Request) -> bool {
-        match &self.wants_body {
-            Some(WantsBody(wants_body)) => {
+        // Whatever was not declared may be for a route of the handler's own.
+        self.wants_body
+            .as_ref()
+            .is_none_or(|WantsBody(wants_body)| {
                 self.api.wants_body(request) || wants_body(request, &self.api)
-            }
-            // A request to no endpoint may be one to a route of the handler's own.
-            None => self.api.wants_body(request) || !self.api.has_endpoint(request),
-        }
+            })
     }
 
     fn admit(&self, request: &Request) -> Result<(), Response> {

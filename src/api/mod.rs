@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, DENIALS_TOLD};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
@@ -61,7 +61,7 @@ impl Api {
             hub,
             config,
             access,
-            refusals: Arc::new(Sampled::new()),
+            refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
         })
     }
 
@@ -105,13 +105,8 @@ impl Api {
     /// is answered by its head: what is not here, a wrong method, a GET. For a
     /// [`Handler`](crate::http::Handler) of your own.
     pub fn wants_body(&self, request: &Request) -> bool {
-        request.method() == "POST" && self.has_endpoint(request)
-    }
-
-    /// Whether a built-in endpoint has this path and this method.
-    pub(crate) fn has_endpoint(&self, request: &Request) -> bool {
         let route = self.route(request.path());
-        route.is_some_and(|route| route.has_method(request.method()))
+        request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish

@@ -75,8 +75,9 @@ impl<'a> BodyDecoder<'a> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let (length, capacity) = (self.body.len() + bytes.len(), self.body.capacity());
         if length > capacity {
-            // LIMIT: a quarter more than has arrived, or one step, and never more than can come.
-            let step = (capacity / 4).max(BODY_STEP);
+            // LIMIT: twice what has arrived while that is little, then a quarter more; and never more than
+            // can come.
+            let step = (capacity / 4).max(capacity.clamp(BODY_STEP.0, BODY_STEP.1));
             let room = (capacity + step).min(self.most).max(length);
             // ORDER: taken from the budget before it is allocated.
             if room > self.budget.small() && !self.share.try_grow(room) {

@@ -7,7 +7,7 @@
 //! many sockets at once, so it looks again after a moment, and sleeps while nobody is there.
 
 use std::io::{ErrorKind, Read};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -59,11 +59,9 @@ impl Doorstep {
         (Doorstep { visitors, count }, Watch(watched))
     }
 
-    /// Keeps a socket that does not block and has its last answer. Where there is no room for it, and at
+    /// Keeps a socket that does not block, and on which all has been said. Where there is no room for it, and at
     /// a shutdown, it is closed at once.
     pub(super) fn keep(&self, socket: Arc<TcpStream>) {
-        // Best effort: the peer may be gone.
-        let _ = socket.shutdown(Shutdown::Write);
         self.admit(socket, false);
     }
 
@@ -160,7 +158,7 @@ impl Visitor {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
     use std::thread;
 
     fn pair() -> (Arc<TcpStream>, TcpStream) {

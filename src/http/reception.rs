@@ -20,7 +20,7 @@ use super::connection::{Connection, Door, Shared, Stream};
 use super::doorstep::Doorstep;
 use super::places::{Places, Stage};
 use super::{Handler, Response, forwarded};
-use crate::config::{CLERK_PATIENCE, Config, JAM_PATIENCE, LAST_WAIT, LEAVING};
+use crate::config::{CLERK_PATIENCE, Config, JAM_PATIENCE, LAST_WAIT, LEAVING, REFUSALS_TOLD};
 use crate::machine::ThreadRoom;
 use crate::report::Sampled;
 use crate::socket::write_at_once;
@@ -88,9 +88,9 @@ impl Reception {
             doorstep,
             shared: Shared {
                 budgets,
-                refusals: Sampled::new(),
+                refusals: Sampled::new(REFUSALS_TOLD),
             },
-            complaints: Sampled::new(),
+            complaints: Sampled::new(1),
             table: Mutex::default(),
             arrival: Condvar::new(),
             shortage: Condvar::new(),
@@ -329,6 +329,8 @@ impl Reception {
     /// behind it.
     fn turn_away(&self, socket: Arc<TcpStream>, answer: &Response) {
         write_at_once(&socket, &answer.last_bytes(false));
+        // Best effort: the peer may be gone.
+        let _ = socket.shutdown(Shutdown::Write);
         self.doorstep.keep(socket);
     }
 

@@ -17,7 +17,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
     let mut serving = serve(&["--log", "debug", "--publish-token", "another"]);
     let get = |fields: &str| format!("GET /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
     let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let chunked = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = "POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer another\r\nTransfer-Encoding: chunked\r\n\r\n";
     let long = "x".repeat(config().max_head);
     #[rustfmt::skip]
     let rows = [
@@ -50,7 +50,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("a trailer", 400, format!("{chunked}0\r\nAuthorization : Bearer hunter2\r\n\r\n")),
         ("in its place, and unknown", 401, "POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
         ("in the query, where nothing is", 404, target("/nowhere?token=hunter2")),
-        ("a body without a length", 411, "POST /events HTTP/1.1\r\nHost: a\r\n\r\nhunter2".into()),
+        ("a body without a length", 401, "POST /events HTTP/1.1\r\nHost: a\r\n\r\nhunter2".into()),
     ];
     for (place, status, bytes) in &rows {
         assert!(bytes.contains(SECRET), "{place}");
@@ -144,7 +144,8 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
         ("too long a chunk", 400, chunks("1\r\n")),
         ("a bare LF behind a size", 400, chunks("1\n")),
         ("a bad trailer", 400, chunks("0\r\nX : y\r\n")),
-        ("no length", 411, "POST /events HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        ("a wrong method", 405, "PUT /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n".into()),
+        ("nothing there", 404, "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n".into()),
         ("too long a body", 413, post("Content-Length: 2097152")),
         ("too long a chunk for any body", 413, chunks("200000\r\n")),
         ("too long a body in chunks", 413, chunks(&format!("80000\r\n{}\r\n80001\r\n", "x".repeat(0x80000)))),
