@@ -34,6 +34,8 @@ pub enum Refusal {
     ChunkedNotLast(String),
     /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),
+    /// 411: HTTP/1.0, and a method that brings a body, without its length.
+    LengthRequired,
     /// 413: the body has more bytes than this.
     BodyTooLarge(usize),
     /// 503: the bodies of all requests together would have more bytes than this.
@@ -58,6 +60,7 @@ impl Refusal {
             NotHttp | LineBreak | RequestLine | Target(_) | Field(_) | Host(_) => 400,
             ContentLength(_) | AmbiguousLength | ChunkedNotLast(_) | Chunk(_) => 400,
             HeadTimeout | BodyTimeout => 408,
+            LengthRequired => 411,
             BodyTooLarge(_) => 413,
             TargetTooLong(_) => 414,
             Expectation(_) => 417,
@@ -107,6 +110,9 @@ impl fmt::Display for Refusal {
                 f,
                 "Transfer-Encoding is {found:?}, only \"chunked\" is understood"
             ),
+            LengthRequired => {
+                f.write_str("in HTTP/1.0 this request needs a Content-Length (0 for an empty body)")
+            }
             BodyTooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
             BodiesTooLarge(limit) => write!(
                 f,

@@ -6,7 +6,7 @@ use std::iter;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Raw, config, get};
+use crate::kit::{Raw, config, eventually, get};
 use crate::program::{all, serve};
 
 /// What must never be seen again.
@@ -197,4 +197,61 @@ fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
     }
     assert_eq!(raw.answer().status, 413);
     assert!(raw.is_closed());
+}
+
+/// One connection asks again and again for what it has no right to; many send what is no request.
+#[test]
+fn refusals_are_counted_and_not_logged_one_by_one() {
+    const MANY: usize = 3_000;
+    let serving = serve(&["--log", "debug", "--publish-token", "another"]);
+    let path = "p".repeat(4_000);
+    let request = format!("POST /clients/{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut raw = Raw::connect(serving.address);
+    for _ in 0..MANY / 100 {
+        raw.send(request.repeat(100));
+        for _ in 0..100 {
+            assert_eq!(raw.answer().status, 401);
+        }
+    }
+    for _ in 0..MANY / 3 {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
+    }
+    // The next line of a kind says how many were left out.
+    let mut log = Vec::new();
+    eventually("told", || {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send(&request).answer().status, 401);
+        log.extend(serving.process.err.try_iter());
+        log.iter().any(|line| line.contains(" more like it"))
+    });
+    serving.process.signal("TERM");
+    log.extend(all(&serving.process.err));
+    let about = |status: &str| log.iter().filter(|line| line.contains(status)).count();
+    assert!((1..100).contains(&about(": 401 to")), "{}", about("401"));
+    assert!((1..700).contains(&about(": 400 ")), "{}", about("400"));
+    let longest = log.iter().map(String::len).max();
+    assert!(longest < Some(500), "{longest:?}");
+}
+
+#[test]
+fn what_is_quoted_of_a_request_is_cut() {
+    let server = crate::kit::server(config());
+    let long = "x".repeat(8_000);
+    for request in [
+        format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("{long} /events HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{long}: \x07\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nExpect: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {long}\r\n\r\n"),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        let answer = raw.send(&request).answer();
+        assert!(answer.status >= 400, "{answer:?}");
+        assert!(
+            answer.text().contains("xxxx") && answer.body.len() < 400,
+            "{answer:?}"
+        );
+    }
 }

@@ -89,6 +89,7 @@ fn complete(head: &str, limits: &Config) -> Option<Facts> {
         && fields.len() <= limits.max_fields
         && expectations.iter().all(is_expected);
     let body = match (&*members("content-length"), &*members("transfer-encoding")) {
+        ([], []) if !is_new && ["POST", "PUT", "PATCH"].contains(&&*method) => return None,
         ([], []) => BodyLength::None,
         ([], [coding]) if is_new && coding.eq_ignore_ascii_case("chunked") => BodyLength::Chunked,
         ([one, more @ ..], []) if more.iter().all(|other| other == one) => {

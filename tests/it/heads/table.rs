@@ -376,7 +376,9 @@ const REQUESTS: &[Row] = &[
     (b"PUT /echo HTTP/1.1\r\nHost: a\r\n\r\n", 200, Open, "RFC 9112, 6.3"),
     (b"PATCH /echo HTTP/1.1\r\nHost: a\r\n\r\n", 200, Open, "RFC 9112, 6.3"),
     (b"DELETE /echo HTTP/1.1\r\nHost: a\r\n\r\n", 200, Open, "RFC 9112, 6.3"),
-    (b"POST /echo HTTP/1.0\r\n\r\n", 200, Closed, "RFC 9112, 6.3"),
+    (b"POST /echo HTTP/1.0\r\n\r\nhello", 411, Closed, "RFC 1945, 8.3: HTTP/1.0 ended bodies by closing"),
+    (b"POST /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 411, Closed, "RFC 1945, 8.3"),
+    (b"DELETE /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200, Open, "RFC 9112, 6.3"),
     (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent_Length: 5\r\n\r\n", 200, Open, "another field, though CGI cannot tell"),
     // Transfer-Encoding.
     (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 200, Open, "RFC 9112, 7.1"),
