@@ -25,8 +25,9 @@ use crate::wire::{Network, Origin, Token};
 pub struct Config {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
     pub max_clients: usize,
-    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. Who
-    /// comes when all are taken gets the place of who has waited for its request the longest.
+    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. When all
+    /// are taken, a new one evicts the connection that has waited for a request, or for the rest of its
+    /// body, the longest.
     pub extra_connections: usize,
     /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
     /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
@@ -212,8 +213,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Connections of any kind at the same time. One more takes the place of the one that has waited
-    /// for its request the longest; if none does, it is answered 503 without a thread.
+    /// Connections of any kind at the same time. One more evicts the one that has waited for a request, or
+    /// for the rest of its body, the longest; if none waits, it is answered 503 without a thread.
     pub fn max_connections(&self) -> usize {
         self.max_clients.saturating_add(self.extra_connections)
     }

@@ -283,7 +283,7 @@ impl<'a, D: Door> Connection<'a, D> {
         if is_cut && self.may_bring_body(&request, handler)? {
             let body = self.body(&request.head);
             let body = match body {
-                // ORDER: asked first, so that one who has to make room is told nothing else.
+                // ORDER: before the refusal, because an evicted connection gets the answer that says so.
                 Err(NoRequest::Refused(_)) if !self.door.hold() => Err(NoRequest::Over),
                 Err(NoRequest::Refused(refusal)) => {
                     let response = self.refuse(&refusal, handler, Some(&request));
@@ -304,8 +304,8 @@ impl<'a, D: Door> Connection<'a, D> {
     /// Whether the body is to be read. `Err` is the answer to a request that may not bring it.
     fn may_bring_body(&self, request: &Request, handler: &dyn Handler) -> Result<bool, NoRequest> {
         let outcome = self.guarded(&what(request), || {
-            // ORDER: what has no use for a body is answered, whoever asks: a 404 and a 405 come before
-            // a 401, a 413 and a 415.
+            // ORDER: before the rights and before all that can be wrong with a body: a 404 and a 405 come
+            // before a 401, a 413 and a 415.
             let is_wanted = handler.wants_body(request);
             if is_wanted {
                 handler.admit(request)?;
@@ -419,7 +419,7 @@ impl<'a, D: Door> Connection<'a, D> {
             let used = decoder.decode(&self.buffer, self.config)?;
             self.buffer.drain(..used);
             if decoder.is_done() {
-                // ORDER: from here on the place is not another's until the request has been answered.
+                // ORDER: before the handler is called; from here on the connection is not evicted.
                 if progress.is_some() && !self.door.hold() {
                     return Err(NoRequest::Over);
                 }

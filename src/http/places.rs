@@ -3,7 +3,7 @@
 //!
 //! A place is worth something while a request is on its way through it. Who waits for a request
 //! costs a thread and gives nothing, and to wait slowly is the cheapest attack there is; so of those
-//! who wait, the one who has done so the longest makes room. A body that has come to a halt waits, too.
+//! who wait, the one who has done so the longest makes room. A connection whose body dribbles waits, too.
 //! Who has a request, writes an answer or is a stream never does.
 
 use std::collections::{BTreeMap, HashMap};

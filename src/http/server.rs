@@ -150,6 +150,10 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                 ) => {}
             Err(error) => {
+                if error.kind() == ErrorKind::WouldBlock {
+                    // Another holder has changed it meanwhile. Best effort: else it is tried again.
+                    let _ = listener.set_nonblocking(false);
+                }
                 let report = &reception.config.report;
                 report.error(format_args!(
                     "cannot accept a connection: {error}; trying again in {pause:?}"
@@ -312,5 +316,41 @@ impl Waker {
     #[cfg(not(unix))]
     fn shut_down(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Report;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// As with a firewall that does not let the server's own connections through.
+    #[test]
+    fn a_listener_that_cannot_be_reached_is_shut_down_when_the_grace_is_over() {
+        let warnings: Arc<AtomicUsize> = Arc::default();
+        let heard = Arc::clone(&warnings);
+        let grace = 30 * KNOCK_PAUSE.0;
+        let config = Config {
+            grace,
+            report: Report::new(move |_, line| {
+                let line = line.to_string();
+                assert!(line.contains("cannot connect to the listener"), "{line}");
+                heard.fetch_add(1, Ordering::SeqCst);
+            }),
+            ..Config::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let server = Server::from_listener(listener, config).unwrap();
+        let mut handle = server.spawn(|_| Response::new(204)).unwrap();
+        let address = handle.local_addr();
+        handle.local_addr = closed.unwrap();
+        let start = Instant::now();
+        handle.shutdown();
+        let took = start.elapsed();
+        assert!(took >= grace && took < 10 * LAST_WAIT, "{took:?}");
+        assert_eq!(warnings.load(Ordering::SeqCst), 1);
+        assert!(TcpStream::connect(address).is_err(), "it is there still");
     }
 }
