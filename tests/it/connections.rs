@@ -941,37 +941,45 @@ fn a_shutdown_leaves_an_inherited_listener_to_its_other_holders() {
     }
 }
 
-/// Another holder takes the connections by which the server wakes itself.
+/// Other holders take the connections by which the server wakes itself.
 #[test]
-fn a_shutdown_ends_though_another_holder_accepts() {
+fn a_shutdown_ends_though_other_holders_accept() {
+    const OTHERS: usize = 4;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().unwrap();
-    let others: Vec<_> = (0..4)
-        .map(|_| {
-            let other = listener.try_clone().expect("a descriptor");
-            std::thread::spawn(move || {
-                // Until a connection says that this is the end.
-                loop {
-                    let (mut socket, _) = other.accept().expect("a connection");
-                    let mut byte = [0];
-                    if socket.read(&mut byte).is_ok_and(|count| count == 1) && byte == *b"!" {
-                        break;
-                    }
+    // Each says back what it is told, until that is the end.
+    let accept = |other: TcpListener| {
+        loop {
+            let (mut socket, _) = other.accept().expect("a listener that goes on");
+            let mut word = [0];
+            if socket.read(&mut word).is_ok_and(|count| count == 1) {
+                let _ = socket.write_all(&word);
+                if word == *b"!" {
+                    break;
                 }
-            })
-        })
+            }
+        }
+    };
+    let others: Vec<_> = (0..OTHERS)
+        .map(|_| listener.try_clone().expect("a descriptor"))
+        .map(|other| std::thread::spawn(move || accept(other)))
         .collect();
+    let tell = |word: &[u8]| {
+        let mut socket = TcpStream::connect(address).expect("a listener that is there");
+        socket.write_all(word).unwrap();
+        assert_eq!(socket.read(&mut [0]).unwrap(), 1);
+    };
+    // The connections go to those that have waited the longest.
+    (0..OTHERS).for_each(|_| tell(b"?"));
     let server = Server::from_listener(listener, config()).unwrap();
     let server = server.spawn().expect("threads");
     let start = Instant::now();
     server.shutdown();
-    assert!(start.elapsed() < Duration::from_secs(2));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    (0..OTHERS).for_each(|_| tell(b"!"));
     for other in others {
-        // Each ends one of them.
-        let mut end = TcpStream::connect(address).expect("a listener that is there");
-        end.write_all(b"!").unwrap();
-        let _ = end.read(&mut [0]);
-        drop(other);
+        other.join().expect("its listener was shut down");
     }
 }
 
