@@ -8,6 +8,7 @@ mod id;
 pub mod json;
 mod network;
 mod origin;
+mod quoted;
 mod token;
 mod topic;
 
@@ -19,5 +20,6 @@ pub use id::{EventId, InvalidId};
 pub(crate) use network::Whereabouts;
 pub use network::{Network, NetworkError};
 pub use origin::{InvalidOrigin, Origin};
+pub(crate) use quoted::Quoted;
 pub use token::{InvalidToken, Token};
 pub use topic::{Pattern, Patterns, Topic, TopicError};
