@@ -18,13 +18,14 @@ mod lane;
 mod ledger;
 mod log;
 mod name;
+mod own_ids;
 mod poll;
 mod registry;
 mod state;
 mod stats;
 mod stream;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU32;
@@ -43,7 +44,7 @@ pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
@@ -157,25 +158,33 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself, or the fan-out thread cannot be had.
+    /// The configuration contradicts itself, no id can come after the last one of the log, or the
+    /// fan-out thread cannot be had.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
         Hub::start(config, Some(log), kept)
     }
 
-    /// The id that a hub begins behind if it is born now.
+    /// The id after which a hub begins that is created now. Its sequence number is random, so that no
+    /// event and no other birth has this id.
     pub fn birth() -> EventId {
         EventId {
             ms: date::unix_ms(SystemTime::now()),
-            seq: 0,
+            seq: RandomState::new().hash_one(0) % FIRST_NUMBERS,
         }
     }
 
     /// A hub of a configuration that was checked.
     fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
+        let random = RandomState::new();
+        let last = kept.last_id();
+        let ids = Ids::after(last, random.hash_one(0)).ok_or_else(|| {
+            let what = format!("the log ends with the id {last}, and no id can come after that");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
         let mut state = State {
-            last_id: kept.last_id(),
-            history: History::new(&config, kept.after),
+            ids,
+            history: History::new(&config, &kept),
             registry: Registry::default(),
             inbox: Vec::new(),
             inbox_bytes: 0,
@@ -193,7 +202,7 @@ impl Hub {
             inbox_limit,
             heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
-            random: RandomState::new(),
+            random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger: log.map(|log| Ledger::new(log, inbox_limit, config.report.clone())),
@@ -288,7 +297,7 @@ impl Hub {
             return Err(SubscribeError::Closed);
         }
         let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
-        let (start, gap) = state.history.resolve(&wish.cursor);
+        let (start, gap) = state.history.resolve(&wish.cursor, &wish.patterns);
         let missed = state.history.count_since(start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.

@@ -83,7 +83,7 @@ impl Hub {
             return Err(SubscribeError::Closed);
         }
         let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor);
+        let (start, gap) = history.resolve(&wish.cursor, &wish.patterns);
         let mut basket = Basket::new(history.id_before(start));
         // LIMIT: an answer is put together in memory. The next poll has the rest.
         let piece = history.piece(start, &wish.patterns, POLL_BYTES);

@@ -15,10 +15,11 @@ use super::history::{History, Record};
 use super::lane::{Kind, Lane, Message};
 use super::ledger::{Ledger, Outcome, Written};
 use super::log::{KeptEntry, Log};
+use super::own_ids::OwnId;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Published, Subscribe};
 use crate::config::{Config, RECONNECT_PAUSE};
-use crate::wire::{EventId, Frame, date};
+use crate::wire::{EventId, Frame, Ids, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// The latest id given out.
-    pub(super) last_id: EventId,
+    /// Gives the ids of this life of the hub.
+    pub(super) ids: Ids,
     pub(super) history: History,
     pub(super) registry: Registry,
     /// What the fan-out thread has not taken yet.
@@ -237,8 +238,7 @@ impl Shared {
 
 impl State {
     pub(super) fn next_id(&mut self) -> EventId {
-        self.last_id = self.last_id.next(date::unix_ms(SystemTime::now()));
-        self.last_id
+        self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
     /// Events become part of what was said.
@@ -257,10 +257,11 @@ impl State {
 
     /// An event that was said in another life of this hub.
     pub(super) fn remember(&mut self, entry: KeptEntry) {
+        let own_id = entry.own_id.as_deref();
         self.history.push(Arc::new(Record {
             ordinal: self.history.head(),
             id: entry.id,
-            own_id: entry.own_id,
+            own_id: own_id.map(|id| OwnId::new(id, entry.topic.as_ref())),
             topic: entry.topic,
             frame: Frame::new(&entry.message),
         }));

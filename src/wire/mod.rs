@@ -16,6 +16,7 @@ pub(crate) use event::encode_id;
 pub use event::{Event, FieldError};
 pub use frame::{Frame, Framing};
 pub use id::{EventId, InvalidId};
+pub(crate) use id::{FIRST_NUMBERS, Ids};
 pub(crate) use network::Whereabouts;
 pub use network::{Network, NetworkError};
 pub use origin::{InvalidOrigin, Origin};
