@@ -1,8 +1,6 @@
 //! Everything that becomes an event: plain text, JSON whose member names it, lines of NDJSON, and
 //! a word to one client.
 
-use std::time::Duration;
-
 use super::{Api, Problem};
 use crate::config::EVENTS_PER_REQUEST;
 use crate::http::{Request, Response};
@@ -199,15 +197,7 @@ fn named_by_query(request: &Request, mut event: Event) -> Result<Event, Problem>
         event = event.with_name(name)?;
     }
     if let Some(retry) = request.query("retry") {
-        let digits = !retry.is_empty() && retry.bytes().all(|byte| byte.is_ascii_digit());
-        let ms = retry.parse().ok().filter(|_| digits);
-        let ms = ms.ok_or_else(|| {
-            Problem::new(
-                400,
-                format!("retry is {retry:?}, it must be milliseconds in digits"),
-            )
-        })?;
-        event = event.with_retry(Duration::from_millis(ms));
+        event = event.with_retry_of(retry)?;
     }
     Ok(event)
 }

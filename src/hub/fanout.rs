@@ -41,8 +41,9 @@ impl Item {
     /// Who is told to leave by this, and was taken out of the registry when it was left.
     fn dismissed(&self) -> Option<Arc<Lane>> {
         match self {
-            Item::Farewell(lane, Farewell::Kicked | Farewell::Replaced) => Some(Arc::clone(lane)),
-            _ => None,
+            Item::Farewell(_, Farewell::ServerClosing) => None,
+            Item::Farewell(lane, _) => Some(Arc::clone(lane)),
+            Item::Event(_) | Item::Private(..) => None,
         }
     }
 }

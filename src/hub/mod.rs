@@ -127,7 +127,8 @@ impl Heartbeat {
     /// Both, framed, in the order of their declaration.
     fn frames() -> [Frame; 2] {
         [
-            Frame::new(b": heartbeat\n\n"),
+            // No empty line: some clients make an empty event of one that ends nothing.
+            Frame::new(b": heartbeat\n"),
             Frame::new(b"event: heartbeat\ndata: {}\n\n"),
         ]
     }
@@ -344,7 +345,7 @@ impl Hub {
     }
 
     /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no; answers how many.
+    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); answers how many.
     ///
     /// Who subscribes at the same time may not be seen: ask again once it is in.
     pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
@@ -360,7 +361,7 @@ impl Hub {
         for lane in over {
             // False: it has left meanwhile, or another has its name.
             if state.registry.remove(&lane) {
-                state.dismiss(lane, Farewell::Kicked);
+                state.dismiss(lane, Farewell::Expired);
                 count += 1;
             }
         }

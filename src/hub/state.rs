@@ -18,7 +18,7 @@ use super::log::{KeptEntry, Log};
 use super::own_ids::OwnId;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Published, Subscribe};
-use crate::config::{Config, RECONNECT_PAUSE};
+use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
 use crate::wire::{EventId, Frame, Ids, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
@@ -212,12 +212,22 @@ impl Shared {
         Written { outcomes, failure }
     }
 
-    /// What a client is told to wait by a server that closes: the usual, and its place in the
-    /// order of leaving, so that the next server is not met by all at once.
-    pub(super) fn retry_after_closing(&self) -> Duration {
-        // ORDER: Relaxed: each gets a place of its own, whichever.
-        let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
-        self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+    /// What a client is told to wait before it comes back from a stream that ended in this way.
+    ///
+    /// - From a server that closes: the usual, and its place in the order of leaving, so that the next
+    ///   server does not get all of them at once. So too if tokens were withdrawn from many.
+    /// - Replaced or dismissed it should not come back at all: two pages under one name would replace
+    ///   each other for ever. An EventSource cannot be told that, so it is told a day.
+    pub(super) fn retry_after(&self, farewell: Farewell) -> Duration {
+        match farewell {
+            Farewell::Replaced | Farewell::Kicked => RETRY_OF_DISMISSED,
+            Farewell::ServerClosing | Farewell::Expired => {
+                // ORDER: Relaxed: each gets a place of its own, whichever.
+                let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
+                self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+            }
+            _ => self.retry(),
+        }
     }
 
     /// What a client is told to wait before it reconnects, with its share of the jitter.

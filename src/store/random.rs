@@ -120,7 +120,7 @@ fn event(id: EventId, random: &mut Random) -> KeptEntry {
     }
     if random.one_in(4) {
         event = event
-            .with_id(random.pick(&["own", ": gap 1-0", "7-07"]))
+            .with_id(random.pick(&["own", ":gap1-0", "7-07"]))
             .unwrap();
     }
     if random.one_in(4) {

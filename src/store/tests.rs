@@ -161,7 +161,7 @@ fn of_every_kind() -> Vec<KeptEntry> {
         event("привет, мир").with_topic(topic("чат/1")),
         event("🦀\n🦀\r\n\r🦀\n").with_name("краб 🦀").unwrap(),
         event("").with_topic(topic(" a b ")),
-        event("own").with_id("свой: event 1-0").unwrap(),
+        event("own").with_id(":event1-0").unwrap(),
         event("looks like an id").with_id("7-007").unwrap(),
         event(": event 1-0\nid: 1-0\n: crc 00000000\n\n: gap 9-9\n\0\u{feff}\u{85}\u{2028}"),
         event("r").with_retry(Duration::from_millis(1500)),
