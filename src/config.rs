@@ -52,6 +52,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long one write may take; then the peer is let go.
     pub write_timeout: Duration,
+    /// Topics and patterns that one client may ask for; more are answered 400. Each is an entry of the
+    /// hub's index, which every client shares.
+    pub max_patterns: usize,
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
@@ -169,6 +172,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(10),
+            max_patterns: 64,
             queue_bytes: MIB,
             history_events: 10_000,
             history_bytes: 16 * MIB,
@@ -227,6 +231,7 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
             ("stack-bytes", self.stack_bytes),
         ];

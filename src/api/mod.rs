@@ -7,6 +7,7 @@ mod access;
 mod console;
 mod metrics;
 mod origin;
+mod parameters;
 mod poll;
 mod publish;
 mod routes;
@@ -217,7 +218,10 @@ impl Api {
             ("POST", Route::Send) => self.send(request),
             ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
             ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
-            (_, Route::Events(topic)) => self.stream(request, stream::patterns(request, *topic)?),
+            (_, Route::Events(topic)) => {
+                let most = self.config.max_patterns;
+                self.stream(request, stream::patterns(request, *topic, most)?)
+            }
             (_, Route::Poll) => self.poll(request),
             (_, Route::Stats) => self.stats(request),
             (_, Route::Metrics) => Ok(self.metrics()),
@@ -227,9 +231,10 @@ impl Api {
         }
     }
 
-    /// What a request to this route needs to be allowed, but for streams and polls: they have topics
-    /// to be narrowed, and ask by themselves.
+    /// Checks the parameters of a request to this route, and that it is allowed, but for streams and
+    /// polls: they have topics to be narrowed, and ask by themselves.
     fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
+        parameters::check(route, request)?;
         let topic;
         let action = match (request.method(), route) {
             ("POST", Route::Events(path)) => {

@@ -125,12 +125,6 @@ impl Api {
         request: &Request,
         client_id: &str,
     ) -> Result<Response, Problem> {
-        if request.query("id").is_some() {
-            return Err(Problem::new(
-                400,
-                "an event for one client is not kept, so it cannot have an id to resume from",
-            ));
-        }
         let client_id = known_client(client_id)?;
         let event = named_by_query(request, Event::new(text(request)?))?;
         let published = self.hub.send_to(client_id.as_str(), &event)?;

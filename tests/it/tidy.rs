@@ -193,6 +193,7 @@ fn the_readme_has_the_limits_as_they_are() {
         ("max-fields", thousands(max_fields)),
         ("max-target", kib(config.max_target)),
         ("max-body", kib(config.max_body)),
+        ("max-patterns", thousands(config.max_patterns)),
         ("head-timeout", format!("{:?}", config.head_timeout)),
         ("body-timeout", format!("{:?}", config.body_timeout)),
         ("idle-timeout", format!("{:?}", config.idle_timeout)),

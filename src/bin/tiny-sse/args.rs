@@ -77,7 +77,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 32] = [
+const KNOBS: [Knob; 33] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -169,6 +169,11 @@ const KNOBS: [Knob; 32] = [
         "max-target",
         Target::Size(|c| &mut c.max_target),
         "bytes of a request's path and query",
+    ),
+    knob(
+        "max-patterns",
+        Target::Count(|c| &mut c.max_patterns),
+        "topics and patterns of one client",
     ),
     knob(
         "head-timeout",
