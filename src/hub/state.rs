@@ -215,17 +215,19 @@ impl Shared {
     /// What a client is told to wait before it comes back from a stream that ended in this way.
     ///
     /// - From a server that closes: the usual, and its place in the order of leaving, so that the next
-    ///   server does not get all of them at once. So too if tokens were withdrawn from many.
+    ///   server does not get all of them at once.
+    /// - Without a valid token: up to twice the usual, because many may lose theirs at once.
     /// - Replaced or dismissed it should not come back at all: two pages under one name would replace
     ///   each other for ever. An EventSource cannot be told that, so it is told a day.
     pub(super) fn retry_after(&self, farewell: Farewell) -> Duration {
         match farewell {
             Farewell::Replaced | Farewell::Kicked => RETRY_OF_DISMISSED,
-            Farewell::ServerClosing | Farewell::Expired => {
+            Farewell::ServerClosing => {
                 // ORDER: Relaxed: each gets a place of its own, whichever.
                 let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
             }
+            Farewell::Expired => self.config.retry + self.config.retry * self.share() / 1000,
             _ => self.retry(),
         }
     }
@@ -237,8 +239,12 @@ impl Shared {
             retry_jitter,
             ..
         } = self.config;
-        let share = self.random.hash_one(Instant::now()) % 1000;
-        retry + retry * retry_jitter / 100 * share as u32 / 1000
+        retry + retry * retry_jitter / 100 * self.share() / 1000
+    }
+
+    /// A random number of thousandths.
+    fn share(&self) -> u32 {
+        (self.random.hash_one(Instant::now()) % 1000) as u32
     }
 
     pub(super) fn now_ms(&self) -> u64 {

@@ -21,7 +21,7 @@ use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
 use crate::config::{LINGER_SILENCE, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
-use crate::wire::{Event, EventId, Frame, Whereabouts, date, encode_id, json};
+use crate::wire::{Event, EventId, Frame, LONGEST_FIELD, Whereabouts, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
 #[derive(Debug)]
@@ -91,6 +91,10 @@ impl Recovery {
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
+        // LIMIT: a cursor is as long as its client likes. No id of an event is cut.
+        let mut ends = (0..=from.len().min(LONGEST_FIELD)).rev();
+        let end = ends.find(|&end| from.is_char_boundary(end));
+        let from = &from[..end.unwrap_or(0)];
         let (from, complete) = (json::quoted(from), gap.is_none());
         format!(r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#)
     }

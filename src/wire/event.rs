@@ -16,7 +16,7 @@ const SERVERS_NAMES: [&str; 3] = ["system", "recovery", "heartbeat"];
 
 /// LIMIT: bytes of a name and of a publisher's id. An id comes back as a header field, and proxies
 /// refuse what is much longer.
-const LONGEST_FIELD: usize = 255;
+pub(crate) const LONGEST_FIELD: usize = 255;
 
 /// The `retry` of a publisher, in milliseconds: up to a day. It is for all clients that get the event;
 /// none of them is made to reconnect all the time, or not at all.
@@ -110,7 +110,10 @@ impl Event {
     /// Sets the `retry` field to what a request has: milliseconds, in digits.
     pub(crate) fn with_retry_of(self, text: &str) -> Result<Event, FieldError> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let ms = text.parse().ok().filter(|ms| digits && RETRY_MS.contains(ms));
+        let ms = text
+            .parse()
+            .ok()
+            .filter(|ms| digits && RETRY_MS.contains(ms));
         match ms {
             Some(ms) => Ok(self.with_retry(Duration::from_millis(ms))),
             None => Err(FieldError {
@@ -372,7 +375,17 @@ mod tests {
         );
         let longest = "x".repeat(255);
         let longer = "x".repeat(256);
-        for bad in [" a", "a ", "a b", "a\tb", "a\x7f", "заказ", "7-7", "earliest", &longer] {
+        for bad in [
+            " a",
+            "a ",
+            "a b",
+            "a\tb",
+            "a\x7f",
+            "заказ",
+            "7-7",
+            "earliest",
+            &longer,
+        ] {
             assert!(Event::new("").with_id(bad).is_err(), "{bad:?}");
         }
         for good in ["a,b", "7-07", "7", "-", "!~", &longest] {
@@ -383,7 +396,14 @@ mod tests {
     #[test]
     fn a_name_is_short_and_not_one_of_the_servers() {
         let (longest, longer) = ("ж".repeat(127) + "x", "ж".repeat(128));
-        for bad in ["system", "recovery", "heartbeat", " system", "system ", &longer] {
+        for bad in [
+            "system",
+            "recovery",
+            "heartbeat",
+            " system",
+            "system ",
+            &longer,
+        ] {
             assert!(Event::new("").with_name(bad).is_err(), "{bad:?}");
         }
         for good in ["", "System", "systems", "message", "error", &longest] {
