@@ -986,8 +986,8 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     }
     assert!(kept_poll.answer().text().contains("to all"));
     let farewells = &server.hub().stats().farewells;
-    let kicked = farewells.iter().find(|(why, _)| why.name() == "kicked");
-    assert_eq!(kicked.unwrap().1, ended.len() as u64, "{farewells:?}");
+    let expired = farewells.iter().find(|(why, _)| why.name() == "expired");
+    assert_eq!(expired.unwrap().1, ended.len() as u64, "{farewells:?}");
 }
 
 #[test]
