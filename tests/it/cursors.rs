@@ -187,7 +187,9 @@ fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
             assert_ne!(told, COMPLETE, "{cursor}, round {round}");
         }
         // What was after its last event is now before it.
-        (0..200).for_each(|_| drop(publish(swapped.hub(), "later")));
+        for _ in 0..200 {
+            publish(swapped.hub(), "later");
+        }
     }
     swapped.shutdown();
     // Back with its own journal, all of them are good again.

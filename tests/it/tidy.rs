@@ -199,6 +199,7 @@ fn the_readme_has_the_limits_as_they_are() {
         ("idle-timeout", format!("{:?}", config.idle_timeout)),
         ("write-timeout", format!("{:?}", config.write_timeout)),
         ("queue-bytes", kib(config.queue_bytes)),
+        ("total-queues", String::from("auto")),
         ("history", thousands(history_events)),
         ("history-bytes", kib(config.history_bytes)),
         ("heartbeat", format!("{:?}", config.heartbeat)),
