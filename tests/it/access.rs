@@ -962,7 +962,7 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     server.reload_tokens().unwrap();
     assert_eq!(server.hub().clients(), kept.len() + 1);
     for (target, stream) in ended.iter().zip(&mut ended_streams) {
-        stream.read_to(": the stream was closed on request\n\n");
+        stream.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
         assert_eq!(stream.try_next(), None, "{target}");
         // The browser comes back, and is told for good.
         let again = get(address, target);
@@ -1156,7 +1156,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     file.write(format!("{MASTER} publish,subscribe *\n"));
     hang_up(&serving, "tokens known: 1; streams ended: 1");
     assert_eq!([publish(PUBLISHER), publish(MASTER)], [401, 200]);
-    gone.read_to(": the stream was closed on request\n\n");
+    gone.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
     assert_eq!(gone.try_next(), None);
     let again = get(address, &with_query("/events/chat/1", SUBSCRIBER));
     assert_eq!(again.status, 401);
@@ -1279,7 +1279,7 @@ fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
     let taken = "/events/public/1?client_id=me&last_event_id=earliest";
     let mut theirs = Stream::subscribe(address, taken);
     assert_eq!(theirs.next().name, "recovery");
-    mine.read_to(": another stream came under the same client id\n\n");
+    mine.read_to("{\"type\":\"closed\",\"reason\":\"replaced\"}\n\n");
     to_me("for who is here now");
     assert_eq!(theirs.next().data, "for who is here now");
 }

@@ -92,7 +92,7 @@ fn one_client_too_many_is_refused_or_on_request_told_to_come_back() {
                 assert!(
                     answer
                         .text()
-                        .ends_with(": Too many connections: 1 clients are the limit\n\n"),
+                        .ends_with(": Too many connections: 1 clients are the limit\n"),
                     "{answer:?}"
                 );
                 let told = retries(&answer.body);
