@@ -73,8 +73,8 @@ impl OwnIds {
     /// The latest event that went out under `id` among those without a topic and those of a client
     /// with these patterns.
     ///
-    /// LIMIT: one look-up for each topic, and each topic that has the id is passed once, whatever the
-    /// patterns: at 100,000 of them that takes less than 1 ms. The texts are not looked at.
+    /// LIMIT: one look-up for each topic. For prefixes, each topic that has the id is passed once, however
+    /// many prefixes there are: 100,000 topics with one id take about 2 ms. Their names are not looked at.
     pub(super) fn latest(&self, id: &str, patterns: &Patterns) -> Option<u64> {
         let mut latest = self.0.get(&OwnId::new(id, None)).copied();
         let mut prefix_before: Option<&str> = None;
