@@ -83,7 +83,7 @@ fn ids_have_one_form_and_rise_from_a_number_of_the_life() {
 fn an_id_of_another_server_is_never_taken_for_one_of_ours() {
     let hubs = [(); 2].map(|()| Hub::new(config()).unwrap());
     // In turn, so that both give ids in the same milliseconds.
-    let ids: Vec<_> = (0..2_000)
+    let ids: Vec<_> = (0..400)
         .map(|_| [publish(&hubs[0], ""), publish(&hubs[1], "")])
         .collect();
     let mut unknown = 0;
@@ -93,7 +93,7 @@ fn an_id_of_another_server_is_never_taken_for_one_of_ours() {
         assert_ne!(told, COMPLETE, "{foreign} beside {ours}");
         unknown += usize::from(told == UNKNOWN);
     }
-    assert!(unknown > 1_000, "{unknown} of 2,000");
+    assert!(unknown > 100, "{unknown} of 400");
 }
 
 /// A log that keeps nothing.
@@ -130,7 +130,7 @@ fn a_cursor_from_the_future_is_not_complete_when_its_time_has_come() {
         assert_eq!(verdict(&early, &[], &cursor), FUTURE);
         assert_eq!(verdict(&ahead, &[], &cursor), EVICTED);
     }
-    for _ in 0..100 {
+    for _ in 0..60 {
         publish(&same, "");
         for cursor in &cursors {
             assert_ne!(verdict(&same, &[], &cursor.to_string()), COMPLETE);
@@ -181,7 +181,7 @@ fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
         // Those of clients that have seen no event, too.
         let welcome = Stream::open(servers[0].local_addr(), "/events", "").next();
         cursors.push(welcome.last_event_id);
-        for _ in 0..200 {
+        for _ in 0..60 {
             cursors.push(publish(servers[0].hub(), "ours").to_string());
             publish(servers[1].hub(), "another's");
         }
@@ -193,7 +193,7 @@ fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
             assert_ne!(told, COMPLETE, "{cursor}, round {round}");
         }
         // What was after its last event is now before it.
-        for _ in 0..200 {
+        for _ in 0..60 {
             publish(swapped.hub(), "later");
         }
     }
@@ -213,10 +213,10 @@ fn with_an_older_copy_of_the_journal_what_it_does_not_have_is_never_complete() {
     fs::create_dir(copy.path()).unwrap();
     let name = "00000001.sse";
     fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
-    let lost: Vec<_> = (0..100).map(|_| publish(first.hub(), "lost")).collect();
+    let lost: Vec<_> = (0..20).map(|_| publish(first.hub(), "lost")).collect();
     first.shutdown();
     let second = with_journal(&copy, 10_000);
-    for _ in 0..200 {
+    for _ in 0..20 {
         for cursor in &lost {
             assert_ne!(verdict(second.hub(), &[], &cursor.to_string()), COMPLETE);
         }
