@@ -245,6 +245,11 @@ enum Space {
     Plus,
 }
 
+/// A text with `%41` resolved, as far as it is percent-encoded.
+pub(crate) fn percent_decoded(text: &[u8]) -> String {
+    decode(text, Space::Percent).0
+}
+
 /// Resolves `%41`. What is wrong with the encoding is told, and left as it is (a `%`) or replaced by
 /// U+FFFD (what is not UTF-8).
 ///
@@ -281,4 +286,46 @@ fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
         fault = fault.or(Some(EncodingFault::Nul));
     }
     (text, fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_many_parameters_takes_little_more_than_its_text() {
+        let target = format!("/poll?{}", "a&".repeat(4000));
+        let Ok(Target { query, .. }) = parse(target.as_bytes()) else {
+            panic!("{target} is refused");
+        };
+        assert_eq!(query.iter().count(), 4000);
+        // A poll holds it for a minute.
+        let bytes = query.text.capacity() + query.ends.capacity() * size_of::<Ends>();
+        assert!(bytes < 8 * target.len(), "{bytes}");
+    }
+
+    #[test]
+    fn a_broken_encoding_is_found_at_its_parameter() {
+        let percent = Some(EncodingFault::Percent);
+        for (query, name, value, fault) in [
+            ("a=%41", "a", "A", None),
+            ("a=b%", "a", "b%", percent),
+            ("a=%4", "a", "%4", percent),
+            ("a=%zz%41", "a", "%zzA", percent),
+            ("a%=b", "a%", "b", percent),
+            ("a=%%41", "a", "%A", percent),
+            ("a=%ff", "a", "\u{fffd}", Some(EncodingFault::NotUtf8)),
+            ("%e2%82=1", "\u{fffd}", "1", Some(EncodingFault::NotUtf8)),
+            ("a=%00", "a", "\0", Some(EncodingFault::Nul)),
+            ("a=+%2B", "a", " +", None),
+        ] {
+            let whole = format!("x=1&{query}&y");
+            let parsed = Query::parse(whole.as_bytes());
+            let parameters: Vec<_> = parsed.iter().collect();
+            let expected = Parameter { name, value, fault };
+            assert_eq!(parameters[1], expected, "{query}");
+            let around = [&parameters[0], &parameters[2]].map(|p| (p.name, p.value, p.fault));
+            assert_eq!(around, [("x", "1", None), ("y", "", None)], "{query}");
+        }
+    }
 }
