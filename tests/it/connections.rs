@@ -969,14 +969,17 @@ fn a_shutdown_ends_though_other_holders_accept() {
         socket.write_all(word).unwrap();
         assert_eq!(socket.read(&mut [0]).unwrap(), 1);
     };
-    // The connections go to those that have waited the longest.
-    (0..OTHERS).for_each(|_| tell(b"?"));
-    let server = Server::from_listener(listener, config()).unwrap();
-    let server = server.spawn().expect("threads");
-    let start = Instant::now();
-    server.shutdown();
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    // Which of them gets a connection is for the system to say, so there is more than one try.
+    for _ in 0..10 {
+        (0..OTHERS).for_each(|_| tell(b"?"));
+        let own = listener.try_clone().expect("a descriptor");
+        let server = Server::from_listener(own, config()).unwrap();
+        let server = server.spawn().expect("threads");
+        let start = Instant::now();
+        server.shutdown();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
     (0..OTHERS).for_each(|_| tell(b"!"));
     for other in others {
         other.join().expect("its listener was shut down");
