@@ -44,7 +44,9 @@ pub struct Config {
     pub max_fields: usize,
     /// Bytes of a request's target (path and query); more are answered 414.
     pub max_target: usize,
-    /// Bytes of a request's body, and so of an event's data; more are answered 413.
+    /// Bytes of a request's body, and so of an event's data; more are answered 413. So are the events of
+    /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
+    /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
     /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
     /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. Never less
@@ -97,11 +99,13 @@ pub struct Config {
     /// With it nobody may publish or subscribe without a token, unless a line begins with `*`
     /// instead of one.
     pub tokens: Option<PathBuf>,
-    /// Whether anybody may publish who reaches the server. Otherwise, without a token, only who is on
-    /// this machine may, and only if the server listens nowhere else.
+    /// Whether every client that reaches the server may publish. Otherwise, without a token, only a
+    /// client on this machine may, only if the server listens nowhere else, and only by a `Host` that no
+    /// other machine can have, such as `localhost`.
     pub open: bool,
-    /// Origins whose pages may publish, too, and use cookies. With none, pages of every origin may
-    /// read, and only the server's own may do more; with some, only these may read.
+    /// Origins whose pages may publish and choose a `client_id`, too, and use cookies. With none, pages of
+    /// every origin may read, and only the server's own may do more; with some, only these may read. Their
+    /// hosts also are names of this machine.
     pub cors_origins: Vec<Origin>,
     /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them. It is
     /// [`Server`](crate::Server) that opens it; a hub of your own is given its log.
@@ -225,6 +229,12 @@ impl Config {
     /// of two fifths of a queue.
     pub(crate) fn least_history_bytes(&self) -> usize {
         self.queue_bytes.saturating_mul(3)
+    }
+
+    /// LIMIT: bytes of all events of one request. Many short lines with a long name, or one event of
+    /// many empty lines, are several times as long as the body that they come in.
+    pub(crate) fn most_event_bytes(&self) -> usize {
+        self.max_body.saturating_mul(4).max(64 * KIB)
     }
 
     /// Bytes that may wait for all clients together.
@@ -381,6 +391,9 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// ends.
 pub(crate) const SMALLEST_EVENT: usize = 30;
 
+/// What an event costs beside its text: its id, and its place in the history.
+pub(crate) const EVENT_OVERHEAD: usize = 200;
+
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.
 pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
@@ -389,8 +402,14 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
-/// What an answer to a poll holds of the history. It is put together in memory, and as many may be
-/// on their way as there are connections.
+/// Topics that `/stats` lists: the busiest ones.
+pub(crate) const STATS_TOPICS: usize = 1000;
+
+/// What the list of clients in `/stats?clients=1` may be long: ten thousand clients of a few topics each.
+pub(crate) const STATS_BYTES: usize = 4 * MIB;
+
+/// What an answer to a poll holds of the history, as JSON. It is put together in memory, and as many may
+/// be on their way as there are connections.
 pub(crate) const POLL_BYTES: usize = 256 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
@@ -464,6 +483,10 @@ pub(crate) const DENIALS_TOLD: u32 = 32;
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
+/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
+/// a client with 8 topics that no other asked for.
+pub(crate) const SLICE_CLIENTS: usize = 16;
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
@@ -485,6 +508,9 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
+
+/// The longest list of header fields that the answer to a preflight repeats, in bytes.
+pub(crate) const PREFLIGHT_FIELD_BYTES: usize = 4 * KIB;
 
 /// The largest file of tokens, in bytes: some ten thousand lines. What is larger is another file, given
 /// by mistake.

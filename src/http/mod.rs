@@ -30,3 +30,4 @@ pub use request::Request;
 pub use response::{Response, Takeover};
 pub(crate) use server::Holders;
 pub use server::{Handle, Server};
+pub(crate) use target::percent_decoded;

@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use super::forwarded::Client;
 use super::head::RequestHead;
+use super::target::Parameter;
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
 use crate::wire::{Framing, Whereabouts};
@@ -37,18 +38,22 @@ impl Request {
         self.head.host()
     }
 
-    /// The first value of a query parameter, decoded as HTML forms are (`+` is a space).
+    /// The first value of a query parameter, decoded as browsers decode HTML forms: `+` is a space, a
+    /// `%` without two hexadecimal digits stays, and U+FFFD replaces what is not UTF-8.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.queries(name).next()
     }
 
     /// All values of a query parameter, in order.
     pub fn queries<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.head
-            .query
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| &**value)
+        self.parameters()
+            .filter(move |parameter| parameter.name == name)
+            .map(|parameter| parameter.value)
+    }
+
+    /// All parameters of the query, in order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
+        self.head.query.iter()
     }
 
     /// The value of a header field, if it is there once and is UTF-8 text.
@@ -95,14 +100,19 @@ impl Request {
     ///
     /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, past proxies
     /// that are trusted, to the first address that is not: what is left of that, anybody may have
-    /// written. Where it cannot be read, or the two fields contradict each other, it is the last
-    /// proxy whose address is known. An IPv4 address is one in either family of sockets.
+    /// written. Where the proxy says nothing, it cannot be read, or the two fields contradict each other,
+    /// it is the last proxy whose address is known. An IPv4 address is one in either family of sockets.
     pub fn client(&self) -> IpAddr {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that says something
-    /// that is not understood is not known to be; one that says nothing is not seen to be a proxy.
+    /// Whether [`client`](Self::client) is the address of the client. False: it is the address of a
+    /// trusted proxy that does not say who its client is, or says it in a way that is not understood.
+    pub(crate) fn is_client_known(&self) -> bool {
+        self.client.is_known
+    }
+
+    /// Whether the client is known, and is this machine.
     pub(crate) fn is_local(&self) -> bool {
         self.client.is_known && self.client.address.is_loopback()
     }

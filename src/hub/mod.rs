@@ -43,8 +43,8 @@ pub use poll::Poll;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
+use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
+use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
@@ -52,7 +52,7 @@ use history::History;
 use lane::{Kind, Lane};
 use ledger::Ledger;
 use missed::Missed;
-use registry::Registry;
+use registry::{Lanes, Registry};
 use state::{Life, Phase, Shared, State, Totals};
 use stream::Recovery;
 
@@ -79,7 +79,9 @@ pub struct Hub {
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// The name to be known by; `None` is a new UUID. Who has it already is replaced.
+    /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
+    /// it has the same [`credential`](Self::credential); if not, this one is refused. A name says
+    /// nothing of who the client is.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -96,6 +98,9 @@ pub struct Subscribe {
     pub pass: Option<u64>,
     /// The client's own address, if that end is a proxy.
     pub address: Option<IpAddr>,
+    /// A number for the means by which the client was let in, such as its token. A name that is in use
+    /// goes only to a client with an equal credential. `None` equals `None`.
+    pub credential: Option<u64>,
 }
 
 impl Default for Subscribe {
@@ -110,6 +115,7 @@ impl Default for Subscribe {
             peer: None,
             pass: None,
             address: None,
+            credential: None,
         }
     }
 }
@@ -301,7 +307,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, or the hub is closed.
+    /// There are as many clients as are allowed, a client with another credential has the name, or the
+    /// hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
         let mut state = self.shared.state_to_admit(&wish)?;
@@ -366,7 +373,7 @@ impl Hub {
         let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
         let mut count = 0;
         // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_EVENTS) {
+        for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
                 // False: it has left meanwhile, or another has its name.
@@ -378,6 +385,17 @@ impl Hub {
             self.shared.wake_fan_out(state);
         }
         count
+    }
+
+    /// Lets any client take the names of the clients whose [`pass`](Subscribe::pass) is not known any
+    /// more: their credential is gone, so no other client could ever show it.
+    pub(crate) fn release_names(&self, is_known: impl Fn(u64) -> bool) {
+        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
+        for lane in lanes {
+            if lane.pass.is_some_and(|pass| !is_known(pass)) {
+                lane.release_name();
+            }
+        }
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was
@@ -417,28 +435,34 @@ impl Hub {
         }
     }
 
-    /// How the clients are: each of them at about this moment, in no order.
+    /// Whether a client has this name.
+    pub fn has_client(&self, client_id: &str) -> bool {
+        self.shared.state().registry.get(client_id).is_some()
+    }
+
+    /// How many clients an event of this topic would reach now; without a topic, all of them.
+    pub fn listeners(&self, topic: Option<&Topic>) -> usize {
+        self.shared.state().registry.count(topic)
+    }
+
+    /// The state of each client at about this moment, in no order.
     pub fn client_stats(&self) -> Vec<Client> {
-        let state = self.shared.state();
-        let head = state.history.head();
-        let lanes = state.registry.lanes();
-        let lanes: Vec<_> = lanes
-            .map(|lane| (Arc::clone(lane), lane.lag(head)))
-            .collect();
-        // What is written out of them is written without the lock.
-        drop(state);
+        let (audiences, head) = self.audiences();
+        let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let now_ms = self.shared.now_ms();
-        let clients = lanes.into_iter();
-        clients
-            .map(|(lane, lag)| Client::of(&lane, lag, now_ms))
+        lanes
+            .map(|lane| Client::of(lane, lane.lag(head), now_ms))
             .collect()
     }
 
-    /// What the hub counts, all at one moment.
+    /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
-        let state = self.shared.state();
-        let head = state.history.head();
+        let (audiences, head) = self.audiences();
+        let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
+        let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
         let sent = self.shared.counters.sent();
+        let publishing = self.shared.counters.publishing.snapshot();
+        let state = self.shared.state();
         Stats {
             uptime: self.shared.epoch.elapsed(),
             active: state.registry.len(),
@@ -448,16 +472,36 @@ impl Hub {
             events: state.totals.events,
             deliveries: sent.events,
             bytes: sent.bytes,
-            lag: state
-                .registry
-                .lanes()
-                .map(|lane| lane.lag(head).bytes)
-                .sum(),
-            publishing: self.shared.counters.publishing.snapshot(),
+            lag,
+            publishing,
             history: state.history.extent(),
-            topics: state.registry.patterns(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),
         }
+    }
+
+    /// The `most` patterns that the most clients asked for, with the number of those clients, the
+    /// greatest first; and how many patterns are left out.
+    ///
+    /// The time it takes grows with the patterns of all clients, its memory with the clients and `most`.
+    pub fn busiest_topics(&self, most: usize) -> (Vec<(String, usize)>, usize) {
+        let state = self.shared.state();
+        // LOCK: held to count the clients of each audience. Their patterns, of which there may be
+        // hundreds of thousands, are gone through without it.
+        let audiences = state.registry.audiences();
+        let audiences: Vec<_> = audiences
+            .map(|(patterns, lanes)| (patterns.clone(), lanes.len()))
+            .collect();
+        drop(state);
+        stats::busiest(&audiences, most)
+    }
+
+    /// The lanes of all clients, by audience, and the ordinal of the next event.
+    fn audiences(&self) -> (Vec<Lanes>, u64) {
+        let state = self.shared.state();
+        // LOCK: held to share the lists of lanes. The lanes themselves are looked at without it.
+        let audiences = state.registry.audiences();
+        let lanes = audiences.map(|(_, lanes)| Arc::clone(lanes)).collect();
+        (lanes, state.history.head())
     }
 }

@@ -32,7 +32,9 @@ fn small_config() -> Config {
 }
 
 fn health(raw: &mut Raw, fields: &str) -> Answer {
-    raw.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    raw.send(format!(
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+    ));
     raw.answer()
 }
 
@@ -78,7 +80,7 @@ impl Held {
     fn one_more(&self) -> Raw {
         let before = self.gate.begun.load(Ordering::SeqCst);
         let mut raw = Raw::connect(self.server.local_addr());
-        raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
         eventually("its handler runs", || {
             self.gate.begun.load(Ordering::SeqCst) > before
         });
@@ -100,7 +102,7 @@ impl Held {
 fn in_the_middle(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
     let sent = raw.send(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
     );
     assert_eq!(sent.head().status, 100);
     raw.send("x");
@@ -181,9 +183,7 @@ fn a_request_that_is_answered_and_a_stream_make_no_room() {
     let mut answered = [held.one_more()];
     // Its second request waits for an answer to the first one, which the poll waits for.
     let mut poll = Raw::connect(address);
-    poll.send(
-        "GET /poll?wait=60 HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n",
-    );
+    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     settle(&poll);
     for _ in 0..20 {
         let mut outside = Raw::connect(address);
@@ -208,7 +208,7 @@ fn a_request_that_is_answered_and_a_stream_make_no_room() {
 fn stuck(address: SocketAddr, length: usize, sent: usize) -> Raw {
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
     ));
     assert_eq!(raw.head().status, 100);
     raw.send(vec![b'x'; sent]);
@@ -293,7 +293,9 @@ fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
             "Content-Length: 65536\r\n"
         };
         let mut raw = Raw::connect(address);
-        raw.send(format!("POST /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        raw.send(format!(
+            "POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+        ));
         let start = if chunked { "10000\r\n" } else { "" };
         // Best effort: it may have been answered already.
         let _ = raw.socket.write_all(start.as_bytes());
@@ -374,7 +376,9 @@ fn a_body_that_is_not_wanted_is_not_waited_for() {
             "Transfer-Encoding: chunked",
         ] {
             let mut raw = Raw::connect(server.local_addr());
-            raw.send(format!("{start} HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n"));
+            raw.send(format!(
+                "{start} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n"
+            ));
             let answer = raw.head();
             assert_eq!(answer.status, status, "{start}, {length}: {answer:?}");
             assert_eq!(answer.field("connection"), Some("close"), "{start}");
@@ -404,7 +408,7 @@ fn a_route_of_ones_own_says_whether_it_wants_a_body() {
     let said = |server: &Running, start: &str| {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(format!(
-            "{start} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+            "{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         ));
         let head = raw.head();
         match head.status {
@@ -463,7 +467,7 @@ fn answers_that_nobody_reads_have_one_budget() {
     let ask = |method: &str| {
         let mut raw = Raw::connect(address);
         raw.send(format!(
-            "{method} /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            "{method} /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
         raw
     };
@@ -582,7 +586,9 @@ fn a_trusted_proxy_is_believed_and_nobody_else() {
         let fields = "X-Forwarded-For: 192.0.2.7, 127.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n";
         let stream = Stream::open(server.local_addr(), "/events?client_id=me", fields);
         let peer = stream.raw.socket.local_addr().unwrap();
-        let stats = get(server.local_addr(), "/stats?clients=1");
+        let of_this_machine = "X-Forwarded-For: 127.0.0.1\r\n";
+        let target = "/stats?clients=1";
+        let stats = request(server.local_addr(), "GET", target, of_this_machine, "");
         let expected = format!("\"peer\":\"{peer}\",\"address\":\"{address}\"");
         assert!(
             stats.text().contains(&expected),
@@ -661,7 +667,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut third = Raw::connect(address);
             // Best effort: it may have been answered already.
             let _ = third.socket.write_all(
-                b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
             );
             let answer = third.answer();
             assert_too_many(&answer, "127.0.0.1", 2);
@@ -673,7 +679,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut raw = Raw::connect(address);
             let _ = raw
                 .socket
-                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
             raw.answer().status == 200
         });
         drop(stream);
@@ -703,7 +709,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     let fields = of("192.0.2.7");
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
     ));
     let answer = raw.answer();
     assert_too_many(&answer, "192.0.2.7", 1);
@@ -711,7 +717,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     // A request counts as long as it is answered, and so from its head on.
     let mut slow = Raw::connect(address);
     slow.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
         of("192.0.2.8")
     ));
     assert_eq!(slow.head().status, 100);
@@ -770,13 +776,17 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
                 0 => "",
                 1 => "GET /he",
                 2 => "nonsense\r\n\r\n",
-                3 => "GET /panic HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                3 => "GET /panic HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
                 4 => {
-                    "POST /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
+                    "POST /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
                 }
                 5 => "GET /health HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
-                6 => "GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
-                _ => "GET /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                6 => {
+                    "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he"
+                }
+                _ => {
+                    "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+                }
             };
             // Best effort: it may be turned away before.
             let _ = raw.socket.write_all(what.as_bytes());
@@ -792,7 +802,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             let mut raw = Raw::connect(address);
             let head = format!(
-                "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
+                "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
             );
             let _ = raw.socket.write_all(head.as_bytes());
             if raw.head().status == 100 {
@@ -801,7 +811,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             inside.len() == LIMIT
         });
         let mut raw = Raw::connect(address);
-        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let _ = raw.socket.write_all(head.as_bytes());
         let client = if proxied { "192.0.2.7" } else { "127.0.0.1" };
         assert_too_many(&raw.answer(), client, LIMIT);
@@ -814,26 +824,54 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
         open: false,
         ..behind_a_proxy(None)
     });
-    for (fields, status) in [
-        ("", 200),
-        ("X-Forwarded-For: 127.0.0.1\r\n", 200),
-        ("Forwarded: for=\"[::1]:80\"\r\n", 200),
-        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: unknown\r\n", 403),
-        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", 403),
-        ("Forwarded: for=_hidden\r\n", 403),
+    let (here, there, unknown) = ("", "from 192.0.2.7", "X-Forwarded-For or Forwarded");
+    for (fields, refused) in [
+        ("X-Forwarded-For: 127.0.0.1\r\n", here),
+        ("X-Forwarded-For: ::1\r\nX-Real-IP: 192.0.2.7\r\n", here),
+        ("Forwarded: for=\"[::1]:80\"\r\n", here),
+        ("X-Forwarded-For: 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n", there),
+        ("X-Forwarded-For: unknown\r\n", unknown),
+        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", unknown),
+        ("Forwarded: for=_hidden\r\n", unknown),
+        // It says nothing, or where nobody looks for it.
+        ("", unknown),
+        ("X-Real-IP: 127.0.0.1\r\n", unknown),
+        ("X-Real-IP: 192.0.2.7\r\n", unknown),
+        ("X-Client-IP: 127.0.0.1\r\nVia: 1.1 proxy\r\n", unknown),
+        ("X-Forwarded-For:\r\n", unknown),
+        ("X-Forwarded-For: ,\r\n", unknown),
+        ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
+        ("Forwarded:\r\n", unknown),
+        ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
         // A proxy passes on the one field that it does not write.
         (
             "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
-            403,
+            unknown,
         ),
         (
             "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
-            403,
+            unknown,
         ),
+        ("Forwarded:\r\nX-Forwarded-For: 127.0.0.1\r\n", unknown),
     ] {
-        let answer = request(server.local_addr(), "POST", "/events", fields, "x");
-        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
+        for (method, target, done) in [
+            ("POST", "/events", 200),
+            ("POST", "/events/a", 200),
+            ("POST", "/broadcast", 200),
+            ("POST", "/clients/nobody", 404),
+            ("DELETE", "/clients/nobody", 404),
+            ("GET", "/stats?clients=1", 200),
+        ] {
+            let answer = request(server.local_addr(), method, target, fields, "{}");
+            let status = if refused.is_empty() { done } else { 403 };
+            let case = format!("{method} {target} {fields:?}: {}", answer.text());
+            assert_eq!(answer.status, status, "{case}");
+            assert!(answer.text().contains(refused), "{case}");
+        }
+        // To read is no matter of the address.
+        let answer = request(server.local_addr(), "GET", "/stats", fields, "");
+        assert_eq!(answer.status, 200, "{fields:?}");
     }
 }

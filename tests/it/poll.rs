@@ -299,6 +299,40 @@ fn an_answer_is_bounded_cut_between_events_and_the_next_one_goes_on() {
 // ---- long polling
 
 #[test]
+fn an_answer_is_bounded_as_it_is_on_the_wire_whatever_json_makes_of_the_events() {
+    let server = server(config());
+    let address = server.local_addr();
+    for (data, count) in [
+        // Six bytes for each one; two for each one; an event of no more than its id and its name.
+        ("\u{1}".repeat(1000), 200),
+        ("\"\\".repeat(1000), 400),
+        (String::new(), 9000),
+    ] {
+        let start = cursor(&poll(address, "", "")).to_owned();
+        for _ in 0..count {
+            server.hub().publish(Event::new(&*data)).unwrap();
+        }
+        let (mut seen, mut answers) = (0, 0);
+        let mut answer = poll(address, "", &start);
+        loop {
+            let events = answer.text().matches("\"event\":").count();
+            if events == 0 {
+                break;
+            }
+            assert!(
+                answer.body.len() <= (256 << 10) + 7000,
+                "{}",
+                answer.body.len()
+            );
+            seen += events;
+            answers += 1;
+            answer = poll(address, "", cursor(&answer));
+        }
+        assert!(seen == count && answers > 1, "{seen} in {answers}");
+    }
+}
+
+#[test]
 fn what_is_published_while_a_poll_waits_arrives_at_once() {
     let server = server(config());
     let address = server.local_addr();
@@ -379,7 +413,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
     let mut pollers: Vec<Raw> = (0..100).map(|_| Raw::connect(address)).collect();
     for poller in &mut pollers {
         poller.send(format!(
-            "GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {before}\r\n\r\n"
+            "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {before}\r\n\r\n"
         ));
     }
     eventually("all wait", || server.hub().clients() == 100);
@@ -393,7 +427,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
         // The connection goes on, with the next poll.
         let next = cursor(&answer).to_owned();
         poller.send(format!(
-            "GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {next}\r\n\r\n"
+            "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {next}\r\n\r\n"
         ));
     }
     eventually("all wait again", || server.hub().clients() == 100);
@@ -485,14 +519,14 @@ fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
         ..config()
     });
     let address = server.local_addr();
-    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\n\r\n");
+    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut pollers = [(); 3].map(|()| Raw::connect(address));
     for poller in &mut pollers {
         poller.send(&waiting);
     }
     let [gone, mut there, mut ahead] = pollers;
     // Its next request is on its way already.
-    ahead.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    ahead.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually("all wait", || server.hub().clients() == 3);
     drop(gone);
     eventually("one is missed", || server.hub().clients() == 2);
@@ -505,7 +539,7 @@ fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
         assert_eq!(data(&checked(poller.answer())), ["still there"]);
     }
     assert_eq!(ahead.answer().text(), "{\"status\":\"ok\"}\n");
-    there.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    there.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(there.answer().text(), "{\"status\":\"ok\"}\n");
 }
 
@@ -539,7 +573,9 @@ fn a_shutdown_waits_for_no_poll() {
         &hub,
         || {
             let mut raw = Raw::connect(address);
-            raw.send(format!("GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            raw.send(format!(
+                "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ));
             (checked(raw.answer()), raw.is_closed())
         },
         || server.shutdown(),
@@ -558,7 +594,7 @@ fn chain(address: SocketAddr, query: &str, mut from: String, step: u64, count: u
     let (mut raw, mut next, mut polls) = (Raw::connect(address), 0, 0);
     while next < count * step {
         raw.send(format!(
-            "GET /poll?{query} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {from}\r\n\r\n"
+            "GET /poll?{query} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {from}\r\n\r\n"
         ));
         let answer = checked(raw.answer());
         assert!(!answer.text().contains("recovery"), "{}", answer.text());

@@ -254,7 +254,8 @@ struct Uploader {
 impl Uploader {
     fn open(address: SocketAddr, start: &str) -> Uploader {
         let mut socket = TcpStream::connect(address).expect("a connection");
-        let head = format!("{start} HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
+        let head =
+            format!("{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
         socket.set_nonblocking(true).unwrap();
         // Best effort, as all that follows: it may have been turned away.
         let _ = socket.write(head.as_bytes());
