@@ -500,6 +500,9 @@ pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
 pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_millis(100));
 
+/// How many of those connections are open at the same time.
+pub(crate) const KNOCKS: usize = 16;
+
 /// How long a thread that serves connections waits for the next one before it ends. Starting
 /// another costs some 50 µs; a thread too many costs some 16 KiB.
 pub(crate) const CLERK_PATIENCE: Duration = Duration::from_millis(200);

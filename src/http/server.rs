@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::doorstep::Doorstep;
 use super::reception::Reception;
 use super::{Handler, Request, Response};
-use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, LAST_WAIT};
+use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
 
 /// A listening socket, not served yet.
 #[derive(Debug)]
@@ -228,12 +228,16 @@ impl Handle {
             Holders::ThisServer => self.waker.shut_down(),
             Holders::MaybeOthers => false,
         };
-        let mut pause = KNOCK_PAUSE.0;
+        // ORDER: kept until the loop has ended. One that is closed may not be accepted, and a holder that
+        // has accepted one is busy with it and leaves the next one to others. LIMIT: so many.
+        let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
         while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
+            if connections.len() == KNOCKS {
+                connections.clear();
+            }
             let connection = TcpStream::connect_timeout(&reachable(self.local_addr), pause);
+            connections.extend(connection);
             wait_for(&acceptor, pause);
-            // ORDER: closed after it was waited for; a connection that is closed may not be accepted.
-            drop(connection);
             pause = (pause * 2).min(KNOCK_PAUSE.1);
         }
         if !is_shut_down && !acceptor.is_finished() {

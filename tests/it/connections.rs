@@ -584,14 +584,13 @@ fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
 
 #[test]
 fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
-    let server = server(Config {
+    let patient = Config {
         grace: crate::kit::DEADLINE,
         ..config()
-    });
+    };
+    let server = handled_by(patient, path);
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(
-        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
-    );
+    raw.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     // Says that the head has been read, so that the connection is not idle.
     assert_eq!(raw.head().status, 100);
     let mut idle = Raw::connect(server.local_addr());
@@ -599,10 +598,9 @@ fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
     assert!(idle.is_closed());
     raw.send("late");
     let answer = raw.answer();
-    // The hub is closed by then.
     assert_eq!(
         (answer.status, answer.field("connection")),
-        (503, Some("close"))
+        (200, Some("close"))
     );
     closing.join().unwrap();
 }
@@ -984,14 +982,17 @@ fn a_shutdown_ends_though_other_holders_accept() {
         socket.write_all(word).unwrap();
         assert_eq!(socket.read(&mut [0]).unwrap(), 1);
     };
-    // The connections go to those that have waited the longest.
-    (0..OTHERS).for_each(|_| tell(b"?"));
-    let server = Server::from_listener(listener, config()).unwrap();
-    let server = server.spawn().expect("threads");
-    let start = Instant::now();
-    server.shutdown();
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    // Which of them gets a connection is for the system to say, so there is more than one try.
+    for _ in 0..10 {
+        (0..OTHERS).for_each(|_| tell(b"?"));
+        let own = listener.try_clone().expect("a descriptor");
+        let server = Server::from_listener(own, config()).unwrap();
+        let server = server.spawn().expect("threads");
+        let start = Instant::now();
+        server.shutdown();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
     (0..OTHERS).for_each(|_| tell(b"!"));
     for other in others {
         other.join().expect("its listener was shut down");
