@@ -50,14 +50,14 @@ impl Server {
     /// As [`bind`](Self::bind), but for the address.
     pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        machine::fit(&mut config)?;
+        let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
         let is_proxied = !config.trust_proxy.is_empty();
         config.console = config.console.at(address, is_proxied);
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::from_listener(listener, config)?,
+            http: http::Server::fitted(listener, config, reserves),
             hub,
             api,
         })

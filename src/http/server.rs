@@ -13,12 +13,14 @@ use super::doorstep::Doorstep;
 use super::reception::Reception;
 use super::{Handler, Request, Response};
 use crate::config::{ACCEPT_PAUSE, Config, LAST_WAIT};
+use crate::machine::{self, Reserves};
 
 /// A listening socket, not served yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     config: Config,
+    reserves: Reserves,
 }
 
 impl Server {
@@ -36,10 +38,21 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself ([`Config::check`]).
-    pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
+    /// The configuration contradicts itself ([`Config::check`]), or the machine has no room for even one
+    /// client.
+    pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        Ok(Server { listener, config })
+        let reserves = machine::fit(&mut config)?;
+        Ok(Server::fitted(listener, config, reserves))
+    }
+
+    /// Serves a listener with what the machine was found to give.
+    pub(crate) fn fitted(listener: TcpListener, config: Config, reserves: Reserves) -> Server {
+        Server {
+            listener,
+            config,
+            reserves,
+        }
     }
 
     /// The address that is listened on, with its real port.
@@ -69,11 +82,17 @@ impl Server {
     ///
     /// The three threads that let connections in cannot be had.
     pub fn spawn_handler(self, handler: impl Handler + 'static) -> io::Result<Handle> {
-        let Server { listener, config } = self;
+        let Server {
+            listener,
+            config,
+            reserves,
+        } = self;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener)?;
-        let (doorstep, watch) = Doorstep::new();
-        let reception = Arc::new(Reception::new(config, Box::new(handler), doorstep));
+        let (doorstep, watch) = Doorstep::new(reserves.doorstep);
+        let leaving = reserves.leaving;
+        let reception = Reception::new(config, leaving, Box::new(handler), doorstep);
+        let reception = Arc::new(reception);
         let (at_the_door, inside) = (Arc::clone(&reception), Arc::clone(&reception));
         let starter = thread::Builder::new()
             .name("start".into())
