@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::machine;
 use crate::report::Report;
 use crate::wire::{Network, Origin, Token};
 
@@ -42,7 +43,9 @@ pub struct Config {
     pub max_fields: usize,
     /// Bytes of a request's target (path and query); more are answered 414.
     pub max_target: usize,
-    /// Bytes of a request's body, and so of an event's data; more are answered 413.
+    /// Bytes of a request's body, and so of an event's data; more are answered 413. So are the events of
+    /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
+    /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
     /// From the first byte of a head to its last, however they dribble in; then 408.
     pub head_timeout: Duration,
@@ -57,6 +60,10 @@ pub struct Config {
     pub max_patterns: usize,
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
+    /// Bytes that may wait for all clients together. With more, the clients that are owed most have fallen
+    /// behind and are closed. Bytes that wait for several clients count for each of them. `None` is 64
+    /// queues, or a quarter of the memory that this process may use, if that is more.
+    pub total_queues: Option<usize>,
     /// Bytes of the kernel's send buffer for each connection, or `None` for the kernel's own tuning. The
     /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
     /// your own has the buffer that you gave it.
@@ -178,6 +185,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             max_patterns: 64,
             queue_bytes: MIB,
+            total_queues: None,
             send_buffer: Some(64 * KIB),
             history_events: 10_000,
             history_bytes: 16 * MIB,
@@ -214,6 +222,21 @@ impl Config {
     /// of two fifths of a queue.
     pub(crate) fn least_history_bytes(&self) -> usize {
         self.queue_bytes.saturating_mul(3)
+    }
+
+    /// LIMIT: bytes of all events of one request. Many short lines with a long name, or one event of
+    /// many empty lines, are several times as long as the body that they come in.
+    pub(crate) fn most_event_bytes(&self) -> usize {
+        self.max_body.saturating_mul(4).max(64 * KIB)
+    }
+
+    /// Bytes that may wait for all clients together.
+    pub(crate) fn most_queued(&self) -> usize {
+        self.total_queues.unwrap_or_else(|| {
+            let quarter = machine::memory().unwrap_or(0) / 4;
+            let queues = self.queue_bytes.saturating_mul(QUEUES);
+            queues.max(usize::try_from(quarter).unwrap_or(usize::MAX))
+        })
     }
 
     /// What an answer that says "later" says of when: the wait of a client that reconnects, in
@@ -280,6 +303,14 @@ impl Config {
                 LONGEST.as_secs() / 86_400
             )));
         }
+        if let Some(total) = self.total_queues
+            && total < self.queue_bytes
+        {
+            return Err(ConfigError(format!(
+                "total-queues is {total}, less than one client's queue-bytes, {}",
+                self.queue_bytes
+            )));
+        }
         if self.repair && self.journal.is_none() {
             return Err(ConfigError(
                 "repair is for a journal, and there is none".into(),
@@ -331,6 +362,10 @@ impl From<ConfigError> for io::Error {
     }
 }
 
+/// How many full queues all clients together may have at least: a memory of 256 MiB has room for these
+/// and for a history.
+const QUEUES: usize = 64;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -352,6 +387,9 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// ends.
 pub(crate) const SMALLEST_EVENT: usize = 30;
 
+/// What an event costs beside its text: its id, and its place in the history.
+pub(crate) const EVENT_OVERHEAD: usize = 200;
+
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.
 pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
@@ -360,8 +398,14 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
-/// What an answer to a poll holds of the history. It is put together in memory, and as many may be
-/// on their way as there are connections.
+/// Topics that `/stats` lists: the busiest ones.
+pub(crate) const STATS_TOPICS: usize = 1000;
+
+/// What the list of clients in `/stats?clients=1` may be long: ten thousand clients of a few topics each.
+pub(crate) const STATS_BYTES: usize = 4 * MIB;
+
+/// What an answer to a poll holds of the history, as JSON. It is put together in memory, and as many may
+/// be on their way as there are connections.
 pub(crate) const POLL_BYTES: usize = 256 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
@@ -410,6 +454,9 @@ pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 /// The pause between two lines about the same want of threads, which may turn thousands away.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
+pub(crate) const SLICE_EVENTS: usize = 2048;
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
@@ -423,6 +470,9 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
+
+/// The longest list of header fields that the answer to a preflight repeats, in bytes.
+pub(crate) const PREFLIGHT_FIELD_BYTES: usize = 4 * KIB;
 
 /// The largest file of tokens, in bytes: some ten thousand lines. What is larger is another file, given
 /// by mistake.

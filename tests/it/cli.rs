@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 26] = [
+const DEFAULTS: [(&str, &str); 27] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -88,6 +88,7 @@ const DEFAULTS: [(&str, &str); 26] = [
     ("overload", "refuse"),
     ("sync", "always"),
     ("queue-bytes", "1MiB"),
+    ("total-queues", "auto"),
     ("send-buffer", "64KiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),

@@ -108,6 +108,7 @@ fn locks_are_where_they_are_said_to_be() {
     for (name, text) in sources("src") {
         // The model of the lane is a test.
         let expected = [
+            "src/api/semaphore.rs",
             "src/hub/state.rs",
             "src/hub/ledger.rs",
             "src/http/reception.rs",
@@ -200,6 +201,7 @@ fn the_readme_has_the_limits_as_they_are() {
         ("idle-timeout", format!("{:?}", config.idle_timeout)),
         ("write-timeout", format!("{:?}", config.write_timeout)),
         ("queue-bytes", kib(config.queue_bytes)),
+        ("total-queues", String::from("auto")),
         ("send-buffer", kib(config.send_buffer.unwrap_or(0))),
         ("history", thousands(history_events)),
         ("history-bytes", kib(config.history_bytes)),

@@ -72,7 +72,7 @@ enum Target {
     /// to add one, or what it must be.
     List(&'static str, fn(&mut Options, &str) -> Result<(), String>),
     Size(fn(&mut Config) -> &mut usize),
-    /// A size, or what the system or the server makes of it.
+    /// A size, or one that the server chooses for the machine.
     AutoSize(fn(&mut Config) -> &mut Option<usize>),
     Time(fn(&mut Config) -> &mut Duration),
 }
@@ -81,7 +81,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 34] = [
+const KNOBS: [Knob; 35] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -148,6 +148,11 @@ const KNOBS: [Knob; 34] = [
         "queue-bytes",
         Target::Size(|c| &mut c.queue_bytes),
         "bytes that may wait for one client",
+    ),
+    knob(
+        "total-queues",
+        Target::AutoSize(|c| &mut c.total_queues),
+        "bytes that may wait for all clients",
     ),
     knob(
         "send-buffer",
@@ -275,7 +280,10 @@ impl Knob {
                 limit.map_or("off".into(), |limit| limit.to_string())
             }
             Target::Size(field) => show_size(*field(&mut options.config)),
-            Target::AutoSize(field) => field(&mut options.config).map_or("auto".into(), show_size),
+            Target::AutoSize(field) => {
+                let size = *field(&mut options.config);
+                size.map_or("auto".into(), show_size)
+            }
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
         })
     }
