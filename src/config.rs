@@ -457,6 +457,12 @@ pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
+/// How many refusals a second are logged; the next line says how many were not.
+pub(crate) const REFUSALS_TOLD: usize = 10;
+
+/// What a line of the log quotes of what a peer has sent, in bytes.
+pub(crate) const QUOTED_BYTES: usize = 200;
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));

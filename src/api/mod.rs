@@ -10,6 +10,7 @@ mod origin;
 mod parameters;
 mod poll;
 mod publish;
+mod refusals;
 mod routes;
 mod semaphore;
 mod stats;
@@ -21,13 +22,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, STATS_BYTES};
+use crate::config::{Config, QUOTED_BYTES, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::wire::json::JsonError;
 use crate::wire::{FieldError, Patterns, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
+use refusals::Refusals;
 use routes::Route;
 use semaphore::Semaphore;
 
@@ -38,6 +40,7 @@ pub struct Api {
     config: Config,
     access: Access,
     in_making: Arc<InMaking>,
+    refusals: Arc<Refusals>,
 }
 
 /// What requests may hold in memory together while they are worked on.
@@ -75,6 +78,7 @@ impl Api {
             config,
             access,
             in_making: Arc::new(in_making),
+            refusals: Arc::new(Refusals::new()),
         })
     }
 
@@ -285,14 +289,27 @@ impl Api {
         let outcome = self.access.admit(request, action, carrier);
         if let Err(problem) = &outcome {
             // The path, and not the query: a token may be in it.
-            let (status, sender) = (problem.status(), request.whereabouts());
-            self.config.report.info(format_args!(
-                "{sender}: {status} to {} {:?}",
-                request.method(),
-                request.path()
-            ));
+            if let Some(untold) = self.refusals.next() {
+                self.log_refusal(request, problem.status(), untold);
+            }
         }
         outcome
+    }
+
+    fn log_refusal(&self, request: &Request, status: u16, untold: usize) {
+        let (sender, method) = (request.whereabouts(), request.method());
+        // LIMIT: what is quoted is cut.
+        let path = request.path();
+        let end = (0..=path.len().min(QUOTED_BYTES)).rev();
+        let end = end.into_iter().find(|end| path.is_char_boundary(*end));
+        let path = &path[..end.unwrap_or(0)];
+        let report = &self.config.report;
+        match untold {
+            0 => report.info(format_args!("{sender}: {status} to {method} {path:?}")),
+            _ => report.info(format_args!(
+                "{sender}: {status} to {method} {path:?}; {untold} more were refused since the last such line"
+            )),
+        }
     }
 
     fn is_valid(&self, pass: Option<u64>, patterns: &Patterns) -> bool {

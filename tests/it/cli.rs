@@ -706,6 +706,30 @@ fn info_logs_comings_and_goings_and_nothing_for_an_event() {
     }
 }
 
+#[test]
+fn refusals_are_counted_and_what_they_quote_is_cut() {
+    let mut serving = serve(&["--publish-token=secret", "--log=info"]);
+    let mut raw = Raw::connect(serving.address);
+    let long = "x".repeat(250);
+    for _ in 0..2000 {
+        raw.send(format!(
+            "POST /events/{long} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let answer = raw.answer();
+        assert_eq!(answer.status, 401);
+        if answer.field("connection") == Some("close") {
+            raw = Raw::connect(serving.address);
+        }
+    }
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+    let log = all(&serving.process.err);
+    let told = log.iter().filter(|line| line.contains(": 401 to POST "));
+    let (lines, longest) = (told.clone().count(), told.map(String::len).max());
+    assert!((10..1000).contains(&lines), "{lines}");
+    assert!(longest < Some(350), "{longest:?}");
+}
+
 // ---- nobody listens to it
 
 /// A pipe that nobody will ever read.
