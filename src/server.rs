@@ -95,9 +95,10 @@ impl Server {
     /// let running = server
     ///     .guard(|request, action| match (user(request), action) {
     ///         (None, _) => Verdict::Refuse(Response::error(401, "who are you?")),
-    ///         // Everybody gets the topics of their own, whatever they ask for.
+    ///         // Everybody gets the topics of their own, whatever they ask for, and keeps a `client_id`
+    ///         // from wherever they come back.
     ///         (Some(user), Action::Subscribe(_)) => match Pattern::new(&format!("users/{user}/*")) {
-    ///             Ok(own) => Verdict::Narrow([own].into_iter().collect()),
+    ///             Ok(own) => Verdict::Narrow([own].into_iter().collect()).known_as(user),
     ///             Err(error) => Verdict::Refuse(Response::error(400, error)),
     ///         },
     ///         (Some(_), _) => Verdict::AsConfigured,
@@ -150,6 +151,7 @@ impl Server {
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
         let Server { http, hub, api } = self;
+        api.warn_of_open_doors();
         let front = Front {
             api: api.clone(),
             handler,

@@ -196,10 +196,23 @@ impl Api {
         let ended = self
             .hub
             .recheck(|pass, patterns| self.access.is_valid(pass, patterns));
+        self.release_names();
         self.config.report.info(format_args!(
             "tokens known: {tokens}; streams ended: {ended}"
         ));
+        self.warn_of_open_doors();
         Ok(())
+    }
+
+    /// Lets others take the names of clients that are still let in, though their token is gone: no client
+    /// can show that token any more.
+    fn release_names(&self) {
+        self.hub.release_names(|pass| self.access.is_known(pass));
+    }
+
+    /// Says what anybody may do on a server that others can reach.
+    pub(crate) fn warn_of_open_doors(&self) {
+        self.access.warn_of_open_doors(&self.config.report);
     }
 
     /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
@@ -374,7 +387,7 @@ problems! {
     JsonError => |_| 400,
     InvalidClientId => |_| 400,
     PublishError => |error| if matches!(error, PublishError::IdTaken(_)) { 409 } else { 503 },
-    SubscribeError => |_| 503,
+    SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },
     SendError => |error| if *error == SendError::NoSuchClient { 404 } else { 503 },
     Refusal => Refusal::status,
 }

@@ -27,13 +27,16 @@ impl Api {
             Err(full @ SubscribeError::Full { .. }) if self.config.overload == Overload::Retry => {
                 return Ok(stream_head(self.come_back_later(full)));
             }
-            subscription => subscription?,
+            subscription => subscription.map_err(|error| name_taken(error, request))?,
         };
         // ORDER: asked again now that it is in. A reload in between has looked for those to end before
         // this one was there, but not before it had changed the tokens.
         if !self.is_valid(pass, &patterns) {
             let action = Action::Subscribe(&patterns);
             return Err(access::unknown(&action, Carrier::HeaderOrQuery, false));
+        }
+        if pass.is_some_and(|pass| !self.access.is_known(pass)) {
+            self.release_names();
         }
         let welcome = subscription.take_welcome();
         Ok(stream_head(Response::takeover(
@@ -55,6 +58,7 @@ impl Api {
         let wish = wish(request, patterns)?;
         let admission = self.ask(request, &Action::Subscribe(&wish.patterns), carrier)?;
         Ok(Subscribe {
+            credential: Some(self.access.credential(request, &admission)),
             patterns: admission.instead.unwrap_or(wish.patterns),
             pass: admission.pass,
             ..wish
@@ -111,7 +115,22 @@ fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
         peer: Some(request.peer()),
         pass: None,
         address: Some(request.client()),
+        credential: None,
     })
+}
+
+/// What a client is told that asks for a name which is in use.
+pub(super) fn name_taken(error: SubscribeError, request: &Request) -> Problem {
+    match (error, request.query("client_id")) {
+        (SubscribeError::NameTaken, Some(name)) => {
+            let what = format!(
+                "client_id {name:?} is in use, and not by a client with the same token, or, without a \
+                 token, with the same address: choose another name, or wait until that client has gone"
+            );
+            Problem::new(403, what)
+        }
+        _ => error.into(),
+    }
 }
 
 fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {

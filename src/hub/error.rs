@@ -54,6 +54,8 @@ pub enum SubscribeError {
         /// `Config::max_clients`.
         limit: usize,
     },
+    /// A client with another [credential](super::Subscribe::credential) has the name.
+    NameTaken,
     /// The hub is closed.
     Closed,
 }
@@ -63,6 +65,9 @@ impl fmt::Display for SubscribeError {
         match self {
             SubscribeError::Full { limit } => {
                 write!(f, "Too many connections: {limit} clients are the limit")
+            }
+            SubscribeError::NameTaken => {
+                f.write_str("a client with another credential has this name")
             }
             SubscribeError::Closed => Closed.fmt(f),
         }

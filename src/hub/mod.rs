@@ -43,7 +43,7 @@ pub use poll::Poll;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
+use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
@@ -79,7 +79,9 @@ pub struct Hub {
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// The name to be known by; `None` is a new UUID. Who has it already is replaced.
+    /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
+    /// it has the same [`credential`](Self::credential); if not, this one is refused. A name says
+    /// nothing of who the client is.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -96,6 +98,9 @@ pub struct Subscribe {
     pub pass: Option<u64>,
     /// The client's own address, if that end is a proxy.
     pub address: Option<IpAddr>,
+    /// A number for the means by which the client was let in, such as its token. A name that is in use
+    /// goes only to a client with an equal credential. `None` equals `None`.
+    pub credential: Option<u64>,
 }
 
 impl Default for Subscribe {
@@ -110,6 +115,7 @@ impl Default for Subscribe {
             peer: None,
             pass: None,
             address: None,
+            credential: None,
         }
     }
 }
@@ -301,7 +307,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, or the hub is closed.
+    /// There are as many clients as are allowed, a client with another credential has the name, or the
+    /// hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
         let mut state = self.shared.state_to_admit(&wish)?;
@@ -366,7 +373,7 @@ impl Hub {
         let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
         let mut count = 0;
         // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_EVENTS) {
+        for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
                 // False: it has left meanwhile, or another has its name.
@@ -378,6 +385,17 @@ impl Hub {
             self.shared.wake_fan_out(state);
         }
         count
+    }
+
+    /// Lets any client take the names of the clients whose [`pass`](Subscribe::pass) is not known any
+    /// more: their credential is gone, so no other client could ever show it.
+    pub(crate) fn release_names(&self, is_known: impl Fn(u64) -> bool) {
+        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
+        for lane in lanes {
+            if lane.pass.is_some_and(|pass| !is_known(pass)) {
+                lane.release_name();
+            }
+        }
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was

@@ -112,8 +112,9 @@ impl Shared {
         }
     }
 
-    /// The state, for a client that is about to be let in. One that replaces another waits for room in the
-    /// inbox, as a publisher does: it leaves the end of the other there.
+    /// The state, for a client that is about to be let in, if it may have the name that it asks for. One
+    /// that replaces another waits for room in the inbox, as a publisher does: it leaves the end of the
+    /// other there.
     pub(super) fn state_to_admit(
         &self,
         wish: &Subscribe,
@@ -126,7 +127,10 @@ impl Shared {
             .room
             .wait_while(self.state(), must_wait)
             .unwrap_or_else(PoisonError::into_inner);
+        let holder = state.holder_of(wish);
+        let is_taken = holder.is_some_and(|holder| !holder.may_be_replaced_by(wish.credential));
         match state.phase {
+            Phase::Open if is_taken => Err(SubscribeError::NameTaken),
             Phase::Open => Ok(state),
             Phase::Closing | Phase::Over => Err(SubscribeError::Closed),
         }
@@ -139,13 +143,12 @@ impl Shared {
         wish: &Subscribe,
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
-        let own_id = wish.client_id.as_ref();
         let limit = self.config.max_clients;
         if state.registry.len() >= limit && state.holder_of(wish).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
-        let ClientId(client_id) = own_id.cloned().unwrap_or_else(|| {
+        let ClientId(client_id) = wish.client_id.clone().unwrap_or_else(|| {
             state.names += 1;
             ClientId::make(&self.random, state.names)
         });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tiny_sse::{Config, Network, Report, Running, Server};
 
 use crate::chance::Random;
-use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
+use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, request, server};
 
 /// Long enough for a busy machine to read what has been sent, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -29,7 +29,9 @@ fn small_config() -> Config {
 }
 
 fn health(raw: &mut Raw, fields: &str) -> Answer {
-    raw.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    raw.send(format!(
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+    ));
     raw.answer()
 }
 
@@ -38,7 +40,7 @@ fn health(raw: &mut Raw, fields: &str) -> Answer {
 fn in_the_middle(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
     let sent = raw.send(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
     );
     assert_eq!(sent.head().status, 100);
     raw.send("x");
@@ -119,7 +121,7 @@ fn a_request_that_is_there_a_body_and_a_stream_make_no_room() {
     let mut slow_body = in_the_middle(address);
     // Its second request waits for an answer to the first one, which the poll waits for.
     let mut poll = Raw::connect(address);
-    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     settle(&poll);
     for _ in 0..20 {
         let mut outside = Raw::connect(address);
@@ -234,7 +236,9 @@ fn a_trusted_proxy_is_believed_and_nobody_else() {
         let fields = "X-Forwarded-For: 192.0.2.7, 127.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n";
         let stream = Stream::open(server.local_addr(), "/events?client_id=me", fields);
         let peer = stream.raw.socket.local_addr().unwrap();
-        let stats = get(server.local_addr(), "/stats?clients=1");
+        let of_this_machine = "X-Forwarded-For: 127.0.0.1\r\n";
+        let target = "/stats?clients=1";
+        let stats = request(server.local_addr(), "GET", target, of_this_machine, "");
         let expected = format!("\"peer\":\"{peer}\",\"address\":\"{address}\"");
         assert!(
             stats.text().contains(&expected),
@@ -313,7 +317,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut third = Raw::connect(address);
             // Best effort: it may have been answered already.
             let _ = third.socket.write_all(
-                b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
             );
             let answer = third.answer();
             assert_too_many(&answer, "127.0.0.1", 2);
@@ -325,7 +329,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             let mut raw = Raw::connect(address);
             let _ = raw
                 .socket
-                .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
             raw.answer().status == 200
         });
         drop(stream);
@@ -355,7 +359,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     let fields = of("192.0.2.7");
     let mut raw = Raw::connect(address);
     raw.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{fields}\r\n"
     ));
     let answer = raw.answer();
     assert_too_many(&answer, "192.0.2.7", 1);
@@ -363,7 +367,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     // A request counts as long as it is answered, and so from its head on.
     let mut slow = Raw::connect(address);
     slow.send(format!(
-        "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
         of("192.0.2.8")
     ));
     assert_eq!(slow.head().status, 100);
@@ -422,13 +426,17 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
                 0 => "",
                 1 => "GET /he",
                 2 => "nonsense\r\n\r\n",
-                3 => "GET /panic HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                3 => "GET /panic HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
                 4 => {
-                    "POST /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
+                    "POST /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 9\r\n\r\nhalf"
                 }
                 5 => "GET /health HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
-                6 => "GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he",
-                _ => "GET /events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                6 => {
+                    "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\nGET /he"
+                }
+                _ => {
+                    "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+                }
             };
             // Best effort: it may be turned away before.
             let _ = raw.socket.write_all(what.as_bytes());
@@ -444,7 +452,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             let mut raw = Raw::connect(address);
             let head = format!(
-                "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
+                "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n{fields}\r\n"
             );
             let _ = raw.socket.write_all(head.as_bytes());
             if raw.head().status == 100 {
@@ -453,7 +461,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             inside.len() == LIMIT
         });
         let mut raw = Raw::connect(address);
-        let head = format!("GET /health HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let _ = raw.socket.write_all(head.as_bytes());
         let client = if proxied { "192.0.2.7" } else { "127.0.0.1" };
         assert_too_many(&raw.answer(), client, LIMIT);
@@ -466,26 +474,54 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
         open: false,
         ..behind_a_proxy(None)
     });
-    for (fields, status) in [
-        ("", 200),
-        ("X-Forwarded-For: 127.0.0.1\r\n", 200),
-        ("Forwarded: for=\"[::1]:80\"\r\n", 200),
-        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", 403),
-        ("X-Forwarded-For: unknown\r\n", 403),
-        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", 403),
-        ("Forwarded: for=_hidden\r\n", 403),
+    let (here, there, unknown) = ("", "from 192.0.2.7", "X-Forwarded-For or Forwarded");
+    for (fields, refused) in [
+        ("X-Forwarded-For: 127.0.0.1\r\n", here),
+        ("X-Forwarded-For: ::1\r\nX-Real-IP: 192.0.2.7\r\n", here),
+        ("Forwarded: for=\"[::1]:80\"\r\n", here),
+        ("X-Forwarded-For: 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", there),
+        ("X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n", there),
+        ("X-Forwarded-For: unknown\r\n", unknown),
+        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", unknown),
+        ("Forwarded: for=_hidden\r\n", unknown),
+        // It says nothing, or where nobody looks for it.
+        ("", unknown),
+        ("X-Real-IP: 127.0.0.1\r\n", unknown),
+        ("X-Real-IP: 192.0.2.7\r\n", unknown),
+        ("X-Client-IP: 127.0.0.1\r\nVia: 1.1 proxy\r\n", unknown),
+        ("X-Forwarded-For:\r\n", unknown),
+        ("X-Forwarded-For: ,\r\n", unknown),
+        ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
+        ("Forwarded:\r\n", unknown),
+        ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
         // A proxy passes on the one field that it does not write.
         (
             "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
-            403,
+            unknown,
         ),
         (
             "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
-            403,
+            unknown,
         ),
+        ("Forwarded:\r\nX-Forwarded-For: 127.0.0.1\r\n", unknown),
     ] {
-        let answer = request(server.local_addr(), "POST", "/events", fields, "x");
-        assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
+        for (method, target, done) in [
+            ("POST", "/events", 200),
+            ("POST", "/events/a", 200),
+            ("POST", "/broadcast", 200),
+            ("POST", "/clients/nobody", 404),
+            ("DELETE", "/clients/nobody", 404),
+            ("GET", "/stats?clients=1", 200),
+        ] {
+            let answer = request(server.local_addr(), method, target, fields, "{}");
+            let status = if refused.is_empty() { done } else { 403 };
+            let case = format!("{method} {target} {fields:?}: {}", answer.text());
+            assert_eq!(answer.status, status, "{case}");
+            assert!(answer.text().contains(refused), "{case}");
+        }
+        // To read is no matter of the address.
+        let answer = request(server.local_addr(), "GET", "/stats", fields, "");
+        assert_eq!(answer.status, 200, "{fields:?}");
     }
 }

@@ -156,7 +156,7 @@ fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
         ("/events?id=%22%5C", "id: \"\\\ndata: x\n\n"),
         // An absolute target, as a proxy sends it, is the same target.
         (
-            "http://elsewhere/events?event=a",
+            "http://localhost:1/events?event=a",
             "id: ID\nevent: a\ndata: x\n\n",
         ),
     ] {
@@ -193,7 +193,7 @@ fn a_topic_is_the_same_however_it_is_written() {
         "/events/%D1%87%D0%B0%D1%82%2F%F0%9F%A6%80%20%2b",
         "/events?topic=чат/🦀+%2B",
         "/events?topic=%D1%87%D0%B0%D1%82/%F0%9F%A6%80%20%2B",
-        "http://anything/events/чат/🦀%20+",
+        "http://localhost/events/чат/🦀%20+",
     ];
     let mut streams: Vec<_> = spellings
         .iter()
@@ -926,20 +926,20 @@ fn what_is_no_request_publishes_nothing_either() {
         ..still()
     });
     let long = format!(
-        "POST /events?event={} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n",
+        "POST /events?event={} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
         "x".repeat(200)
     );
     #[rustfmt::skip]
     let rows: &[(&str, u16, &str)] = &[
-        ("POST /events/a%00b HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
-        ("POST /events/%e2%80 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
-        ("POST /events/100% HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
-        ("POST /events/../x HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
-        ("POST /events/%2e%2E HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\n\r\n", 411, "the request needs a Content-Length"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
-        ("POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
+        ("POST /events/a%00b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "NUL"),
+        ("POST /events/%e2%80 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "it is not UTF-8"),
+        ("POST /events/100% HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "% is not followed by two hexadecimal digits"),
+        ("POST /events/../x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events/%2e%2E HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 411, "the request needs a Content-Length"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
         (&long, 414, "the request target is longer than 200 bytes"),
     ];
     for (bytes, status, part) in rows {
@@ -1099,7 +1099,7 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
         (
             "/",
             "text/plain; charset=utf-8",
-            "curl -N 'http://test/events'",
+            "curl -N 'http://localhost/events'",
         ),
     ] {
         let full = get(address(&server), path);
@@ -1116,7 +1116,7 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
         assert!(full.text().contains(part), "{path}: {full:?}");
         let mut raw = Raw::connect(address(&server));
         raw.send(format!(
-            "HEAD {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "HEAD {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ));
         let head = raw.head();
         assert_eq!(head.timeless().head, full.timeless().head, "{path}");
@@ -1207,7 +1207,7 @@ fn a_bad_subscription_is_told_why_and_registers_nobody() {
         );
     }
     let mut raw = Raw::connect(address(&server));
-    raw.send(b"GET /events HTTP/1.1\r\nHost: t\r\nLast-Event-ID: \xff\r\n\r\n");
+    raw.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\r\n\r\n");
     assert_error(
         &raw.answer(),
         400,
@@ -1354,14 +1354,14 @@ fn head_answers_as_get_would_and_registers_nobody() {
     ] {
         let stream = Stream::open(address(&server), target, "");
         let mut raw = Raw::connect(address(&server));
-        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(
             raw.head().timeless().head,
             stream.head.clone().timeless().head,
             "{target}"
         );
         // The same connection goes on: no body came, and no stream began.
-        raw.send("GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n", "{target}");
         assert!(raw.is_closed(), "{target}");
     }

@@ -208,7 +208,7 @@ pub fn request(
 ) -> Answer {
     let body = body.as_ref();
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n",
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n",
         body.len()
     );
     let mut raw = Raw::connect(address);
@@ -263,7 +263,7 @@ impl Stream {
     #[track_caller]
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
         let mut raw = Raw::try_connect(address).ok()?;
-        let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         raw.socket.write_all(head.as_bytes()).ok()?;
         let head = raw.try_head()?;
         assert_eq!(head.status, 200, "{target} was refused: {head:?}");

@@ -413,7 +413,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
     let mut pollers: Vec<Raw> = (0..100).map(|_| Raw::connect(address)).collect();
     for poller in &mut pollers {
         poller.send(format!(
-            "GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {before}\r\n\r\n"
+            "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {before}\r\n\r\n"
         ));
     }
     eventually("all wait", || server.hub().clients() == 100);
@@ -427,7 +427,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
         // The connection goes on, with the next poll.
         let next = cursor(&answer).to_owned();
         poller.send(format!(
-            "GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {next}\r\n\r\n"
+            "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {next}\r\n\r\n"
         ));
     }
     eventually("all wait again", || server.hub().clients() == 100);
@@ -519,14 +519,14 @@ fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
         ..config()
     });
     let address = server.local_addr();
-    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\n\r\n");
+    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut pollers = [(); 3].map(|()| Raw::connect(address));
     for poller in &mut pollers {
         poller.send(&waiting);
     }
     let [gone, mut there, mut ahead] = pollers;
     // Its next request is on its way already.
-    ahead.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    ahead.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually("all wait", || server.hub().clients() == 3);
     drop(gone);
     eventually("one is missed", || server.hub().clients() == 2);
@@ -539,7 +539,7 @@ fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
         assert_eq!(data(&checked(poller.answer())), ["still there"]);
     }
     assert_eq!(ahead.answer().text(), "{\"status\":\"ok\"}\n");
-    there.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    there.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(there.answer().text(), "{\"status\":\"ok\"}\n");
 }
 
@@ -573,7 +573,9 @@ fn a_shutdown_waits_for_no_poll() {
         &hub,
         || {
             let mut raw = Raw::connect(address);
-            raw.send(format!("GET /poll?{LONG} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            raw.send(format!(
+                "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            ));
             (checked(raw.answer()), raw.is_closed())
         },
         || server.shutdown(),
@@ -592,7 +594,7 @@ fn chain(address: SocketAddr, query: &str, mut from: String, step: u64, count: u
     let (mut raw, mut next, mut polls) = (Raw::connect(address), 0, 0);
     while next < count * step {
         raw.send(format!(
-            "GET /poll?{query} HTTP/1.1\r\nHost: t\r\nLast-Event-ID: {from}\r\n\r\n"
+            "GET /poll?{query} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {from}\r\n\r\n"
         ));
         let answer = checked(raw.answer());
         assert!(!answer.text().contains("recovery"), "{}", answer.text());

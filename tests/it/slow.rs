@@ -271,7 +271,7 @@ fn post_all(publisher: &mut Raw, numbers: Range<usize>, bytes: usize) {
         let body = format!("{number} {}", "x".repeat(bytes));
         let length = body.len();
         publisher.send(format!(
-            "POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
         assert_eq!(publisher.answer().status, 200, "{number}");
     }

@@ -168,8 +168,10 @@ fn reload(running: &Running, report: &Report) {
 enum Publishers {
     WithToken,
     Anybody,
-    /// Whoever is on this machine, if that is where the server listens.
+    /// Every program on this machine, if that is where the server listens.
     Local,
+    /// A client that a trusted proxy says is this machine.
+    LocalThroughProxy,
 }
 
 impl Publishers {
@@ -178,6 +180,10 @@ impl Publishers {
             Publishers::Anybody
         } else if config.publish_token.is_some() || config.tokens.is_some() {
             Publishers::WithToken
+        } else if config.trust_proxy.iter().any(|proxy| {
+            proxy.contains(Ipv4Addr::LOCALHOST.into()) || proxy.contains(Ipv6Addr::LOCALHOST.into())
+        }) {
+            Publishers::LocalThroughProxy
         } else {
             Publishers::Local
         }
@@ -189,8 +195,14 @@ impl Publishers {
             Publishers::WithToken => {
                 format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
             }
-            Publishers::Local if !address.ip().to_canonical().is_loopback() => {
+            Publishers::Local | Publishers::LocalThroughProxy
+                if !address.ip().to_canonical().is_loopback() =>
+            {
                 "nobody may: others reach this address (--publish-token, --tokens or --open)".into()
+            }
+            Publishers::LocalThroughProxy => {
+                "only clients that the proxy says are this machine (--publish-token, --tokens or --open)"
+                    .into()
             }
             Publishers::Local | Publishers::Anybody => format!("curl -d 'hello' {url}/events"),
         }
