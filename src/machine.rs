@@ -359,7 +359,6 @@ fn own_group_limit() -> Option<(usize, usize)> {
 /// The memory limit of this process in bytes: the smallest of the limits of its control groups, of
 /// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` where the system does not
 /// say any of them.
-#[allow(dead_code, reason = "the hub is about to use it")]
 pub(crate) fn memory() -> Option<u64> {
     memory_of(|path| read_to_string(path).ok())
 }

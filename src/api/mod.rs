@@ -10,7 +10,6 @@ mod origin;
 mod parameters;
 mod poll;
 mod publish;
-mod refusals;
 mod routes;
 mod semaphore;
 mod stats;
@@ -21,15 +20,16 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::config::{Config, QUOTED_BYTES, STATS_BYTES};
+use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
+use crate::report::Sampled;
 use crate::wire::json::JsonError;
-use crate::wire::{FieldError, Patterns, TopicError};
+use crate::wire::{FieldError, Patterns, Quoted, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
-use refusals::Refusals;
 use routes::Route;
 use semaphore::Semaphore;
 
@@ -40,7 +40,8 @@ pub struct Api {
     config: Config,
     access: Access,
     in_making: Arc<InMaking>,
-    refusals: Arc<Refusals>,
+    /// The lines of the log about requests that were refused.
+    refusals: Arc<Sampled>,
 }
 
 /// What requests may hold in memory together while they are worked on.
@@ -78,7 +79,7 @@ impl Api {
             config,
             access,
             in_making: Arc::new(in_making),
-            refusals: Arc::new(Refusals::new()),
+            refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
         })
     }
 
@@ -101,7 +102,10 @@ impl Api {
         let response = match self.route(request.path()) {
             None => Problem::new(
                 404,
-                format!("{} is not here; GET / lists what is", request.path()),
+                format!(
+                    "{} is not here; GET / lists what is",
+                    Quoted(request.path())
+                ),
             )
             .into(),
             Some(route) if request.method() == "OPTIONS" => {
@@ -115,6 +119,14 @@ impl Api {
                 .unwrap_or_else(|problem| self.explain(problem)),
         };
         self.share(&request, response)
+    }
+
+    /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
+    /// is answered by its head: what is not here, a wrong method, a GET. For a
+    /// [`Handler`](crate::http::Handler) of your own.
+    pub fn wants_body(&self, request: &Request) -> bool {
+        let route = self.route(request.path());
+        request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
@@ -185,7 +197,11 @@ impl Api {
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
     /// read what was wrong.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        self.access.share(request, refusal.into())
+        let response = match refusal.status() {
+            503 => self.explain(Problem::new(503, refusal)),
+            _ => refusal.into(),
+        };
+        self.access.share(request, response)
     }
 
     /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
@@ -302,27 +318,16 @@ impl Api {
         let outcome = self.access.admit(request, action, carrier);
         if let Err(problem) = &outcome {
             // The path, and not the query: a token may be in it.
-            if let Some(untold) = self.refusals.next() {
-                self.log_refusal(request, problem.status(), untold);
+            let (status, sender) = (problem.status(), request.whereabouts());
+            if let Some(untold) = self.refusals.next(Instant::now()) {
+                self.config.report.info(format_args!(
+                    "{sender}: {status} to {} {:?}{untold}",
+                    Quoted(request.method()),
+                    Quoted(request.path())
+                ));
             }
         }
         outcome
-    }
-
-    fn log_refusal(&self, request: &Request, status: u16, untold: usize) {
-        let (sender, method) = (request.whereabouts(), request.method());
-        // LIMIT: what is quoted is cut.
-        let path = request.path();
-        let end = (0..=path.len().min(QUOTED_BYTES)).rev();
-        let end = end.into_iter().find(|end| path.is_char_boundary(*end));
-        let path = &path[..end.unwrap_or(0)];
-        let report = &self.config.report;
-        match untold {
-            0 => report.info(format_args!("{sender}: {status} to {method} {path:?}")),
-            _ => report.info(format_args!(
-                "{sender}: {status} to {method} {path:?}; {untold} more were refused since the last such line"
-            )),
-        }
     }
 
     fn is_valid(&self, pass: Option<u64>, patterns: &Patterns) -> bool {
@@ -386,7 +391,7 @@ problems! {
     FieldError => |_| 400,
     JsonError => |_| 400,
     InvalidClientId => |_| 400,
-    PublishError => |error| if matches!(error, PublishError::IdTaken(_)) { 409 } else { 503 },
+    PublishError => |error| if matches!(error, PublishError::IdTaken { .. }) { 409 } else { 503 },
     SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },
     SendError => |error| if *error == SendError::NoSuchClient { 404 } else { 503 },
     Refusal => Refusal::status,

@@ -81,7 +81,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 35] = [
+const KNOBS: [Knob; 37] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -168,6 +168,16 @@ const KNOBS: [Knob; 35] = [
         "max-body",
         Target::Size(|c| &mut c.max_body),
         "bytes of a request's body",
+    ),
+    knob(
+        "total-bodies",
+        Target::Size(|c| &mut c.total_bodies),
+        "bytes of the bodies of all requests",
+    ),
+    knob(
+        "total-answers",
+        Target::Size(|c| &mut c.total_answers),
+        "bytes of all answers being written",
     ),
     knob(
         "max-head",

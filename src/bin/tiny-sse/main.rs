@@ -20,6 +20,7 @@ mod system;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::{panic, thread};
 
 use args::{Command, Options};
@@ -148,8 +149,14 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
     } else {
         None
     };
+    let uses = Arc::new(uses);
+    let wanted = Arc::clone(&uses);
+    let server = server.wants_body(move |request, api| match &*wanted {
+        Some(uses) => uses.wants_body(request, api),
+        None => false,
+    });
     // One handler for both: each would be a server of its own, in the binary.
-    let running = server.spawn_with(move |request, api| match &uses {
+    let running = server.spawn_with(move |request, api| match &*uses {
         Some(uses) => uses.answer(request, api),
         None => api.answer(request),
     })?;
