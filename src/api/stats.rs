@@ -2,7 +2,7 @@
 
 use super::{Api, Problem};
 use crate::http::{Request, Response};
-use crate::hub::{Client, Stats};
+use crate::hub::{Client, LogStats, Stats};
 use crate::wire::{EventId, json};
 
 impl Api {
@@ -45,6 +45,7 @@ fn render(stats: &Stats, clients: Option<&[Client]>) -> String {
         ("total_deliveries", stats.deliveries.to_string()),
         ("total_bytes", stats.bytes.to_string()),
         ("lag_bytes", stats.lag.to_string()),
+        ("log", log(stats.log.as_ref())),
         ("history", object(history)),
         ("topics", object(topics)),
         ("farewells", object(farewells)),
@@ -56,8 +57,21 @@ fn render(stats: &Stats, clients: Option<&[Client]>) -> String {
     object(members)
 }
 
+fn log(log: Option<&LogStats>) -> String {
+    let Some(LogStats { failure, failures }) = log else {
+        return "null".into();
+    };
+    object([
+        ("failure", quoted(failure.clone())),
+        ("failures", failures.to_string()),
+    ])
+}
+
+fn quoted(text: Option<String>) -> String {
+    text.map_or("null".into(), |text| json::quoted(&text))
+}
+
 fn client(client: &Client) -> String {
-    let quoted = |text: Option<String>| text.map_or("null".into(), |text| json::quoted(&text));
     object([
         ("client_id", json::quoted(&client.id)),
         ("peer", quoted(client.peer.map(|peer| peer.to_string()))),

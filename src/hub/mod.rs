@@ -39,7 +39,7 @@ pub use history::{Cursor, Extent, Gap};
 pub use log::{Entry, Kept, KeptEntry, Log};
 pub use name::{ClientId, InvalidClientId};
 pub use poll::Poll;
-pub use stats::{Client, Stats};
+pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, WRITE_BYTES};
@@ -196,7 +196,7 @@ impl Hub {
             random: RandomState::new(),
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
-            ledger: log.map(|log| Ledger::new(log, inbox_limit, config.report.clone())),
+            ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -395,6 +395,14 @@ impl Hub {
         }
     }
 
+    /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
+    /// second, by [`Log::probe`], so that asking is enough to find out that it works again. Waits for
+    /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
+    /// as one that refuses. A hub without a log refuses nothing.
+    pub fn log_failure(&self) -> Option<String> {
+        self.shared.ledger.as_ref()?.failure()
+    }
+
     /// How the clients are: each of them at about this moment, in no order.
     pub fn client_stats(&self) -> Vec<Client> {
         let state = self.shared.state();
@@ -414,6 +422,11 @@ impl Hub {
 
     /// What the hub counts, all at one moment.
     pub fn stats(&self) -> Stats {
+        // ORDER: before the hub's lock, which is never held together with that of the ledger.
+        let log = self.shared.ledger.as_ref().map(|ledger| {
+            let (failure, failures) = ledger.state();
+            LogStats { failure, failures }
+        });
         let state = self.shared.state();
         let head = state.history.head();
         let sent = self.shared.counters.sent();
@@ -432,6 +445,7 @@ impl Hub {
                 .map(|lane| lane.lag(head).bytes)
                 .sum(),
             publishing: self.shared.counters.publishing.snapshot(),
+            log,
             history: state.history.extent(),
             topics: state.registry.patterns(),
             farewells: Farewell::ALL

@@ -1,10 +1,15 @@
-//! A segment's file: the four things that are asked of it, each of which says in its error which
+//! A segment's file: what is asked of it and of its name in the directory. Each error says which
 //! file it was and what was tried.
+//!
+//! An open file and the file that its path leads to are two things. The journal writes to the first,
+//! and the next start reads the second: an administrator who moves, removes or replaces the file
+//! parts them. [`Disk::look`] asks the path.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What can go wrong, so that a test can make it go wrong.
 pub(super) trait Medium: fmt::Debug + Send + Sync {
@@ -50,19 +55,59 @@ impl Medium for File {
 pub(super) struct Disk {
     path: PathBuf,
     medium: Box<dyn Medium>,
+    /// Of the file that is open, whatever its path leads to by now.
+    identity: Identity,
+}
+
+/// What tells a file from all others that exist at the same time: device and inode. Elsewhere than on
+/// Unix, std does not say, and all files are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+impl Identity {
+    #[cfg(unix)]
+    pub(super) fn of(metadata: &Metadata) -> Identity {
+        use std::os::unix::fs::MetadataExt;
+        Identity(metadata.dev(), metadata.ino())
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn of(_: &Metadata) -> Identity {
+        Identity(0, 0)
+    }
+}
+
+/// What the system says of the file at a path, for the price of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) identity: Identity,
+    pub(super) len: u64,
+    /// When its contents changed last. `None`: the system does not say.
+    pub(super) modified: Option<SystemTime>,
 }
 
 impl Disk {
-    pub(super) fn new(path: PathBuf, medium: Box<dyn Medium>) -> Disk {
-        Disk { path, medium }
+    pub(super) fn new(path: PathBuf, medium: Box<dyn Medium>, identity: Identity) -> Disk {
+        Disk {
+            path,
+            medium,
+            identity,
+        }
     }
 
-    /// An empty file, whatever was there.
-    pub(super) fn create(path: PathBuf) -> io::Result<Disk> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(true);
+    fn of(path: PathBuf, file: File) -> io::Result<Disk> {
+        match file.metadata() {
+            Ok(metadata) => Ok(Disk::new(path, Box::new(file), Identity::of(&metadata))),
+            Err(cause) => Err(failed("look at", &path, &cause)),
+        }
+    }
+
+    /// A new file, which only its owner may read or write. Nothing is there, not even a link.
+    pub(super) fn create_new(path: PathBuf) -> io::Result<Disk> {
+        let mut options = private();
+        options.read(true).write(true).create_new(true);
         match options.open(&path) {
-            Ok(file) => Ok(Disk::new(path, Box::new(file))),
+            Ok(file) => Disk::of(path, file),
             Err(cause) => Err(failed("create", &path, &cause)),
         }
     }
@@ -70,13 +115,31 @@ impl Disk {
     /// A file that is there.
     pub(super) fn open(path: PathBuf) -> io::Result<Disk> {
         match File::options().read(true).write(true).open(&path) {
-            Ok(file) => Ok(Disk::new(path, Box::new(file))),
+            Ok(file) => Disk::of(path, file),
             Err(cause) => Err(failed("open", &path, &cause)),
         }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Looks at the file that the path leads to, which need not be the one that is open. `None`:
+    /// there is none.
+    pub(super) fn look(&self) -> io::Result<Option<Look>> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok(Some(Look {
+                identity: Identity::of(&metadata),
+                len: metadata.len(),
+                modified: metadata.modified().ok(),
+            })),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(failed("look at", &self.path, &cause)),
+        }
     }
 
     pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -100,6 +163,15 @@ impl Disk {
     }
 }
 
+/// What is created with these options is for its owner alone: events may be private, and a journal is
+/// a copy of all of them.
+pub(super) fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Makes the names in a directory durable: a file that was synced can still be lost with its name.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened, and names are as durable as the system makes them.
@@ -118,6 +190,10 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path).map_err(|cause| failed("read", path, &cause))
+}
+
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).map_err(|cause| failed("remove", path, &cause))
 }
 
 /// `cannot write to DIR/00000003.sse: No space left on device (os error 28)`
