@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::machine;
 use crate::report::Report;
 use crate::wire::{Network, Origin, Token};
 
@@ -52,8 +53,15 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long one write may take; then the peer is let go.
     pub write_timeout: Duration,
+    /// Topics and patterns that one client may ask for; more are answered 400. Each is an entry of the
+    /// hub's index, which every client shares.
+    pub max_patterns: usize,
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
+    /// Bytes that may wait for all clients together. With more, the clients that are owed most have fallen
+    /// behind and are closed. Bytes that wait for several clients count for each of them. `None` is 64
+    /// queues, or a quarter of the memory that this process may use, if that is more.
+    pub total_queues: Option<usize>,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
     /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
     pub history_events: usize,
@@ -169,7 +177,9 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(10),
+            max_patterns: 64,
             queue_bytes: MIB,
+            total_queues: None,
             history_events: 10_000,
             history_bytes: 16 * MIB,
             heartbeat: Duration::from_secs(15),
@@ -207,6 +217,15 @@ impl Config {
         self.queue_bytes.saturating_mul(3)
     }
 
+    /// Bytes that may wait for all clients together.
+    pub(crate) fn most_queued(&self) -> usize {
+        self.total_queues.unwrap_or_else(|| {
+            let quarter = machine::memory().unwrap_or(0) / 4;
+            let queues = self.queue_bytes.saturating_mul(QUEUES);
+            queues.max(usize::try_from(quarter).unwrap_or(usize::MAX))
+        })
+    }
+
     /// What an answer that says "later" says of when: the wait of a client that reconnects, in
     /// seconds, as `Retry-After` has it.
     pub(crate) fn retry_after(&self) -> String {
@@ -227,6 +246,7 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
             ("stack-bytes", self.stack_bytes),
         ];
@@ -262,6 +282,14 @@ impl Config {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
+            )));
+        }
+        if let Some(total) = self.total_queues
+            && total < self.queue_bytes
+        {
+            return Err(ConfigError(format!(
+                "total-queues is {total}, less than one client's queue-bytes, {}",
+                self.queue_bytes
             )));
         }
         if self.repair && self.journal.is_none() {
@@ -314,6 +342,10 @@ impl From<ConfigError> for io::Error {
         io::Error::new(io::ErrorKind::InvalidInput, error)
     }
 }
+
+/// How many full queues all clients together may have at least: a memory of 256 MiB has room for these
+/// and for a history.
+const QUEUES: usize = 64;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -387,6 +419,9 @@ pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The pause between two lines about the same want of threads, which may turn thousands away.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
+pub(crate) const SLICE_EVENTS: usize = 2048;
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =

@@ -250,6 +250,7 @@ impl Running {
         http.stop();
         self.hub.close();
         http.shutdown();
+        self.hub.end();
         self.hub.put_log_away();
     }
 }

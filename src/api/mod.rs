@@ -217,7 +217,10 @@ impl Api {
             ("POST", Route::Send) => self.send(request),
             ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
             ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
-            (_, Route::Events(topic)) => self.stream(request, stream::patterns(request, *topic)?),
+            (_, Route::Events(topic)) => {
+                let most = self.config.max_patterns;
+                self.stream(request, stream::patterns(request, *topic, most)?)
+            }
             (_, Route::Poll) => self.poll(request),
             (_, Route::Stats) => self.stats(request),
             (_, Route::Metrics) => Ok(self.metrics()),

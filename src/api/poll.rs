@@ -12,7 +12,7 @@ impl Api {
     /// Answers what was missed, or waits for what comes. The cursor of the next poll is in the head,
     /// in every answer: an empty one has been further than the one before it, too.
     pub(super) fn poll(&self, request: &Request) -> Result<Response, Problem> {
-        let asked = stream::patterns(request, None)?;
+        let asked = stream::patterns(request, None, self.config.max_patterns)?;
         let wish = self.wish(request, asked, Carrier::Header)?;
         let (pass, patterns) = (wish.pass, wish.patterns.clone());
         let wait = match wait(request)? {

@@ -82,10 +82,22 @@ fn stream_head(response: Response) -> Response {
         .with("X-Accel-Buffering", "no")
 }
 
-/// The topic in the path, and those in the query.
-pub(super) fn patterns(request: &Request, topic: Option<&str>) -> Result<Patterns, TopicError> {
-    let topics = topic.into_iter().chain(request.queries("topic"));
-    topics.map(Pattern::new).collect()
+/// The topic in the path, and those in the query: at most `most` of them.
+pub(super) fn patterns(
+    request: &Request,
+    topic: Option<&str>,
+    most: usize,
+) -> Result<Patterns, Problem> {
+    let topics = || topic.into_iter().chain(request.queries("topic"));
+    // LIMIT: what is asked for, before what is asked for twice is dropped.
+    let count = topics().count();
+    if count > most {
+        let what = format!("the request asks for {count} topics, at most {most} are allowed");
+        return Err(Problem::new(400, what));
+    }
+    Ok(topics()
+        .map(Pattern::new)
+        .collect::<Result<_, TopicError>>()?)
 }
 
 /// What is in a request, besides topics.

@@ -193,8 +193,8 @@ impl HeadParser {
                     return Err(Refusal::TooManyFields(limits.max_fields));
                 }
                 (Some(_), false) => {
-                    let which = format_args!("number {}", self.fields.len() + 1);
-                    let field = field(bytes, line, which)?;
+                    let number = self.fields.len() + 1;
+                    let field = field(bytes, line, format_args!("number {number}"))?;
                     self.fields.push(field);
                 }
                 (Some(start), true) => {

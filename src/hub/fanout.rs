@@ -2,159 +2,342 @@
 //!
 //! It takes all that has gathered while it worked as one batch: at rest that is one event, which
 //! goes out at once; under load it is many, which share a write. There is no timer and nothing
-//! to tune. It waits for no client, so what a publisher waits for room in the inbox is bounded
+//! to tune. It waits for no client, so the time that a publisher waits for room in the inbox is bounded
 //! by one pass over the sockets.
+//!
+//! A batch is taken under the hub's lock, together with the audiences that it reaches ([`Batch::take`]).
+//! Everything else is done without the lock: which audience gets which events, the joining, the
+//! writing. A client that is told to leave has left its audience before the batch is taken. It is served
+//! alone: it gets the events from its first due one to the last one before its end.
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::counters::Sent;
 use super::history::Record;
 use super::lane::Lane;
-use super::registry::{Lanes, Registry};
+use super::registry::{Audiences, Lanes, Registry};
 use super::{Farewell, Shared};
-use crate::wire::{Frame, Framing};
+use crate::wire::{Frame, Framing, Patterns, Topic};
 
 /// What publishers and others leave for the fan-out, in order.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// For all who asked for it.
+    /// For all clients that asked for its topic.
     Event(Arc<Record>),
-    /// For one client.
-    Private(Arc<Lane>, Frame),
-    /// The end of one stream.
-    Farewell(Arc<Lane>, Farewell),
+    /// For one client, after the events before the ordinal `at`.
+    Private {
+        lane: Arc<Lane>,
+        frame: Frame,
+        at: u64,
+    },
+    /// The end of one stream, after the events before the ordinal `at`.
+    End {
+        lane: Arc<Lane>,
+        why: Farewell,
+        at: u64,
+    },
 }
 
 impl Item {
-    /// What it counts for in the inbox.
+    /// Bytes that it counts for in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
             Item::Event(record) => record.frame.len(),
-            Item::Private(_, frame) => frame.len(),
-            Item::Farewell(..) => 0,
+            Item::Private { frame, .. } => frame.len(),
+            // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
+            // subscribes under one name again and again would gather without bound.
+            Item::End { .. } => size_of::<Lane>(),
         }
     }
-
-    /// Who is told to leave by this, and was taken out of the registry when it was left.
-    fn dismissed(&self) -> Option<Arc<Lane>> {
-        match self {
-            Item::Farewell(lane, Farewell::Kicked | Farewell::Replaced) => Some(Arc::clone(lane)),
-            _ => None,
-        }
-    }
-}
-
-/// What can be done without the lock.
-pub(super) enum Step {
-    Deliver(Lanes, Rc<Parcel>),
-    Private(Arc<Lane>, Frame),
-    Farewell(Arc<Lane>, Farewell),
 }
 
 /// The thread: it ends when the hub does.
+///
+/// A panic in it can only be a bug. It ends the streams, which then resume from the history, because
+/// an event may not have reached them; the thread goes on.
 pub(super) fn run(shared: &Shared) {
-    while let Some(steps) = shared.next_batch() {
-        let now_ms = shared.now_ms();
-        for step in steps {
-            match step {
-                Step::Deliver(lanes, parcel) => {
-                    let mut sent = Sent::default();
-                    for lane in lanes.iter() {
-                        sent += parcel.offer_to(lane, now_ms);
-                    }
-                    shared.counters.add(sent);
-                }
-                Step::Private(lane, frame) => {
-                    let sent = lane.offer(&frame.shared(lane.framing), 1, now_ms);
-                    shared.counters.add(sent);
-                }
-                Step::Farewell(lane, farewell) => lane.end(farewell, now_ms),
+    let carry_out_next = || {
+        let batch = shared.next_batch()?;
+        batch.carry_out(shared);
+        Some(())
+    };
+    loop {
+        match catch_unwind(AssertUnwindSafe(carry_out_next)) {
+            Ok(Some(())) => {}
+            Ok(None) => return,
+            Err(_) => {
+                shared.config.report.error(format_args!(
+                    "the fan-out panicked; all streams are closed, and resume when they reconnect"
+                ));
+                shared.end_all(Farewell::FellBehind);
             }
         }
     }
 }
 
-/// Turns a batch into steps, under the lock: who is listening is decided here.
-pub(super) fn plan(items: Vec<Item>, registry: &Registry) -> Vec<Step> {
-    let (mut steps, mut events) = (Vec::new(), Vec::new());
-    // Who is told to leave in this batch is out of the registry already, but not yet deaf: what
-    // was published before is for it too.
-    let mut leaving: VecDeque<Arc<Lane>> = items.iter().filter_map(Item::dismissed).collect();
-    for item in items {
-        let step = match item {
-            Item::Event(record) => {
-                events.push(record);
-                continue;
-            }
-            Item::Private(lane, frame) => Step::Private(lane, frame),
-            Item::Farewell(lane, farewell) => Step::Farewell(lane, farewell),
+/// What was in the inbox, and whom it reaches.
+pub(super) struct Batch {
+    items: Vec<Item>,
+    /// Which of `reaches` each event in `items` has, in their order.
+    kinds: Vec<usize>,
+    /// One for each topic in the batch.
+    reaches: Vec<Reach>,
+    /// The lanes of every audience that is reached, by its slot.
+    lanes: HashMap<usize, Lanes>,
+}
+
+/// The audiences of one topic.
+enum Reach {
+    /// Those of an event without a topic.
+    All,
+    /// Those in these lists. No audience is in two of them.
+    Lists(Vec<Audiences>),
+}
+
+impl Batch {
+    /// Finds whom the items reach. The hub's lock is held.
+    ///
+    /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
+    /// once, however many events there are.
+    pub(super) fn take(items: Vec<Item>, registry: &Registry) -> Batch {
+        let (mut kinds, mut reaches, mut lanes) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut kind_of: HashMap<Option<&Topic>, usize> = HashMap::new();
+        let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
+        let mut last: Option<(Option<&Topic>, usize)> = None;
+        let mut note = |slot: usize| {
+            lanes.entry(slot).or_insert_with(|| registry.lanes_of(slot));
         };
-        // ORDER: what was said before goes out before.
-        plan_leaving(&events, &leaving, &mut steps);
-        plan_events(std::mem::take(&mut events), registry, &mut steps);
-        if let Step::Farewell(lane, _) = &step
-            && leaving
-                .front()
-                .is_some_and(|first| Arc::ptr_eq(first, lane))
-        {
-            leaving.pop_front();
+        for item in &items {
+            let Item::Event(record) = item else { continue };
+            let topic = record.topic.as_ref();
+            let kind = match last {
+                Some((same, kind)) if same == topic => kind,
+                _ => *kind_of.entry(topic).or_insert_with(|| {
+                    reaches.push(match topic {
+                        None => {
+                            registry.all_audiences().for_each(&mut note);
+                            Reach::All
+                        }
+                        Some(topic) => {
+                            let lists = registry.lists_for(topic);
+                            for list in &lists {
+                                if lists_seen.insert(Arc::as_ptr(list)) {
+                                    list.iter().copied().for_each(&mut note);
+                                }
+                            }
+                            Reach::Lists(lists.into_iter().cloned().collect())
+                        }
+                    });
+                    reaches.len() - 1
+                }),
+            };
+            last = Some((topic, kind));
+            kinds.push(kind);
         }
-        steps.push(step);
-    }
-    plan_events(events, registry, &mut steps);
-    steps
-}
-
-/// A step for each of those who leave, with the events that it asked for.
-fn plan_leaving(events: &[Arc<Record>], leaving: &VecDeque<Arc<Lane>>, steps: &mut Vec<Step>) {
-    // Many may leave in one batch with nothing said between them.
-    if events.is_empty() {
-        return;
-    }
-    for lane in leaving {
-        let own = events
-            .iter()
-            .filter(|event| lane.patterns.matches(event.topic.as_ref()));
-        let parcel = Parcel::new(own.cloned().collect());
-        steps.push(Step::Deliver(
-            Arc::new(vec![Arc::clone(lane)]),
-            Rc::new(parcel),
-        ));
-    }
-}
-
-/// A step for each audience that any of the events reaches, with all the events that reach it.
-fn plan_events(events: Vec<Arc<Record>>, registry: &Registry, steps: &mut Vec<Step>) {
-    let Some(first) = events.first() else { return };
-    if events.iter().all(|event| event.topic == first.topic) {
-        let reached = registry.reached_by(first.topic.as_ref());
-        let parcel = Rc::new(Parcel::new(events));
-        steps.extend(
-            reached
-                .into_iter()
-                .map(|audience| Step::Deliver(registry.lanes_of(audience), Rc::clone(&parcel))),
-        );
-        return;
-    }
-    let mut parcels: HashMap<usize, Vec<Arc<Record>>> = HashMap::new();
-    for event in events {
-        for audience in registry.reached_by(event.topic.as_ref()) {
-            parcels
-                .entry(audience)
-                .or_default()
-                .push(Arc::clone(&event));
+        Batch {
+            kinds,
+            reaches,
+            lanes,
+            items,
         }
     }
-    steps.extend(parcels.into_iter().map(|(audience, events)| {
-        Step::Deliver(registry.lanes_of(audience), Rc::new(Parcel::new(events)))
-    }));
+
+    /// Does what the items say, in their order.
+    fn carry_out(self, shared: &Shared) {
+        let Batch {
+            items,
+            kinds,
+            reaches,
+            lanes,
+        } = self;
+        let mut delivery = Delivery {
+            shared,
+            now_ms: shared.now_ms(),
+            reaches,
+            lanes,
+            events: Vec::new(),
+            delivered: 0,
+            leaving: HashMap::new(),
+            joined: HashMap::new(),
+        };
+        let mut kinds = kinds.into_iter();
+        // The ends need the events of the whole batch, and do not split it.
+        let (mut ends, mut actions) = (Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                Item::Event(record) => {
+                    let kind = kinds.next().expect("BUG: an event without a kind");
+                    delivery.events.push((kind, record));
+                }
+                Item::Private { lane, frame, at } => {
+                    actions.push((delivery.events.len(), lane, frame, at));
+                }
+                Item::End { lane, why, at } => ends.push((lane, why, at)),
+            }
+        }
+        for (lane, why, _) in &ends {
+            // At the end of the server nothing is said after an end, and the client is still in its
+            // audience.
+            if *why != Farewell::ServerClosing {
+                delivery.leaving.insert(Arc::as_ptr(lane), Vec::new());
+            }
+        }
+        for (before, lane, frame, at) in actions {
+            match delivery.leaving.get_mut(&Arc::as_ptr(&lane)) {
+                Some(own) => own.push((at, frame)),
+                None => {
+                    delivery.deliver_up_to(before);
+                    delivery.offer_frame(&lane, &frame);
+                }
+            }
+        }
+        delivery.deliver_up_to(delivery.events.len());
+        for (lane, why, at) in ends {
+            delivery.part(&lane, why, at);
+        }
+        delivery.shed();
+    }
 }
 
-/// The events of a batch that go to the same lanes, joined once for all of them.
-pub(super) struct Parcel {
+/// A batch that is being carried out.
+struct Delivery<'a> {
+    shared: &'a Shared,
+    now_ms: u64,
+    reaches: Vec<Reach>,
+    lanes: HashMap<usize, Lanes>,
+    /// The events of the batch, in the order of their ordinals, each with its place in `reaches`.
+    events: Vec<(usize, Arc<Record>)>,
+    /// How many of them the audiences have got.
+    delivered: usize,
+    /// The clients that are told to leave, each with the events for it alone.
+    leaving: HashMap<*const Lane, Vec<(u64, Frame)>>,
+    /// What was joined for clients that leave: many of them may have asked for the same.
+    joined: HashMap<(Patterns, usize, usize), Rc<Parcel>>,
+}
+
+impl Delivery<'_> {
+    /// Gives the audiences the events up to the `end`th of the batch.
+    fn deliver_up_to(&mut self, end: usize) {
+        let events = &self.events[self.delivered..end];
+        self.delivered = end;
+        let Some((first, _)) = events.first() else {
+            return;
+        };
+        if events.iter().all(|(kind, _)| kind == first) {
+            let all = events.iter().map(|(_, event)| Arc::clone(event));
+            let parcel = Parcel::new(all.collect());
+            for slot in self.slots_of(*first) {
+                self.deliver(&parcel, slot);
+            }
+            return;
+        }
+        let mut places: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (place, (kind, _)) in events.iter().enumerate() {
+            places.entry(*kind).or_default().push(place);
+        }
+        for (kinds, slots) in self.groups(&places) {
+            let mut own: Vec<usize> = kinds
+                .iter()
+                .flat_map(|kind| &places[kind])
+                .copied()
+                .collect();
+            own.sort_unstable();
+            let own = own.into_iter().map(|place| Arc::clone(&events[place].1));
+            let parcel = Parcel::new(own.collect());
+            for slot in slots {
+                self.deliver(&parcel, slot);
+            }
+        }
+    }
+
+    /// The audiences that get the same kinds of events, with those kinds.
+    fn groups(&self, places: &HashMap<usize, Vec<usize>>) -> HashMap<Vec<usize>, Vec<usize>> {
+        let mut kinds: Vec<usize> = places.keys().copied().collect();
+        kinds.sort_unstable();
+        let mut of_slot: HashMap<usize, Vec<usize>> = HashMap::new();
+        for kind in kinds {
+            for slot in self.slots_of(kind) {
+                of_slot.entry(slot).or_default().push(kind);
+            }
+        }
+        let mut groups: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
+        for (slot, kinds) in of_slot {
+            groups.entry(kinds).or_default().push(slot);
+        }
+        groups
+    }
+
+    /// The slots of the audiences that events of this kind reach.
+    fn slots_of(&self, kind: usize) -> Vec<usize> {
+        match &self.reaches[kind] {
+            Reach::All => self.lanes.keys().copied().collect(),
+            Reach::Lists(lists) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
+        }
+    }
+
+    fn deliver(&self, parcel: &Parcel, slot: usize) {
+        let mut sent = Sent::default();
+        for lane in self.lanes[&slot].iter() {
+            sent += parcel.offer_to(lane, self.now_ms);
+        }
+        self.shared.counters.add(sent);
+        self.shed();
+    }
+
+    fn offer_frame(&self, lane: &Lane, frame: &Frame) {
+        let sent = lane.offer(&frame.shared(lane.framing), 1, self.now_ms);
+        self.shared.counters.add(sent);
+    }
+
+    /// Ends a stream, after the events before the ordinal `at`.
+    fn part(&mut self, lane: &Arc<Lane>, why: Farewell, at: u64) {
+        if let Some(own) = self.leaving.remove(&Arc::as_ptr(lane)) {
+            let mut from = lane.first_due();
+            for (until, frame) in own {
+                self.catch_up(lane, from, until);
+                from = from.max(until);
+                self.offer_frame(lane, &frame);
+            }
+            self.catch_up(lane, from, at);
+        }
+        lane.end(why, self.now_ms);
+    }
+
+    /// Gives a client that leaves the events from one ordinal up to another.
+    fn catch_up(&mut self, lane: &Lane, from: u64, until: u64) {
+        let place = |ordinal| {
+            self.events
+                .partition_point(|(_, event)| event.ordinal < ordinal)
+        };
+        let (from, until) = (place(from), place(until));
+        if from >= until {
+            return;
+        }
+        let events = &self.events;
+        let key = (lane.patterns.clone(), from, until);
+        let parcel = self.joined.entry(key).or_insert_with(|| {
+            let own = events[from..until]
+                .iter()
+                .filter(|(_, event)| lane.patterns.matches(event.topic.as_ref()));
+            let own = own.map(|(_, event)| Arc::clone(event));
+            Rc::new(Parcel::new(own.collect()))
+        });
+        let sent = parcel.offer_to(lane, self.now_ms);
+        self.shared.counters.add(sent);
+    }
+
+    /// Sees to it that all queues together are within their bound.
+    fn shed(&self) {
+        self.shared.shed(self.now_ms);
+    }
+}
+
+/// Events of a batch that go to the same lanes, joined once for all of them.
+struct Parcel {
     events: Vec<Arc<Record>>,
     chunked: OnceCell<Arc<[u8]>>,
     bare: OnceCell<Arc<[u8]>>,
@@ -170,21 +353,21 @@ impl Parcel {
     }
 
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
-        // Ordinals rise: if the first is due, all are. Otherwise the lane went live in the middle
-        // of this batch, or behind it: the part before it has been read from the history.
-        let due = match self
-            .events
-            .iter()
-            .position(|event| lane.is_due(event.ordinal))
-        {
-            Some(behind) => &self.events[behind..],
-            None => return Sent::default(),
+        // A lane that went live in the middle of this batch, or after it, has read the part before
+        // that from the history.
+        let first_due = lane.first_due();
+        let read = match self.events.first() {
+            Some(first) if first.ordinal >= first_due => 0,
+            _ => self
+                .events
+                .partition_point(|event| event.ordinal < first_due),
         };
+        let due = &self.events[read..];
         let count = due.len() as u32;
-        if due.len() == self.events.len() {
-            lane.offer(self.joined(lane.framing), count, now_ms)
-        } else {
-            lane.offer(&join(due, lane.framing), count, now_ms)
+        match (read, count) {
+            (_, 0) => Sent::default(),
+            (0, _) => lane.offer(self.joined(lane.framing), count, now_ms),
+            _ => lane.offer(&join(due, lane.framing), count, now_ms),
         }
     }
 
@@ -206,5 +389,222 @@ fn join(events: &[Arc<Record>], framing: Framing) -> Arc<[u8]> {
                 .for_each(|event| bytes.extend_from_slice(event.frame.bytes(framing)));
             bytes.into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::super::lane::{OPENING, Socket};
+    use super::super::{Hub, Subscribe};
+    use super::*;
+    use crate::chance::Random;
+    use crate::config::Config;
+    use crate::report::Report;
+    use crate::wire::{Decoder, Event, Pattern};
+
+    fn named(name: &str, pattern: Option<&str>) -> Subscribe {
+        Subscribe {
+            client_id: Some(name.parse().unwrap()),
+            patterns: pattern
+                .map(|text| Pattern::new(text).unwrap())
+                .into_iter()
+                .collect(),
+            ..Subscribe::default()
+        }
+    }
+
+    /// The data of the events in a stream of the hub's.
+    fn data(bytes: &[u8]) -> Vec<String> {
+        let mut data = Vec::new();
+        let take = |message: crate::wire::Message| {
+            if message.name == "message" {
+                data.push(message.data);
+            }
+        };
+        Decoder::new(usize::MAX).feed(bytes, take).unwrap();
+        data
+    }
+
+    #[test]
+    fn a_name_that_passes_from_stream_to_stream_gets_each_event_once() {
+        let hub = Hub::new(Config::default()).unwrap();
+        let is_over = AtomicBool::new(false);
+        let mut random = Random::new();
+        let mut wish = || {
+            let pattern = random.pick(&["*", "a*", "a"]);
+            (named("me", Some(pattern)), random.below(3))
+        };
+        let mut seen = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sent = 0;
+                for number in 0..30_000 {
+                    let topic = Topic::new("a").unwrap();
+                    let event = Event::new(number.to_string());
+                    let for_one = number % 7 == 0 && hub.send_to("me", &event).is_ok();
+                    sent += u32::from(for_one);
+                    if !for_one {
+                        hub.publish(event.with_topic(topic)).unwrap();
+                    }
+                }
+                assert!(sent > 1000, "{sent} of 30,000 were for one client alone");
+                is_over.store(true, Ordering::Release);
+            });
+            let (first, _) = wish();
+            let mut before = hub.subscribe(first).unwrap();
+            while !is_over.load(Ordering::Acquire) {
+                let (next, pauses) = wish();
+                let next = hub.subscribe(next).unwrap();
+                let mut bytes = Vec::new();
+                assert_eq!(before.write_to(&mut bytes), Farewell::Replaced);
+                seen.extend(data(&bytes));
+                before = next;
+                (0..pauses).for_each(|_| thread::yield_now());
+            }
+            hub.disconnect("me");
+            let mut bytes = Vec::new();
+            assert_eq!(before.write_to(&mut bytes), Farewell::Kicked);
+            seen.extend(data(&bytes));
+        });
+        let numbers: Vec<u32> = seen.iter().map(|data| data.parse().unwrap()).collect();
+        let expected: Vec<u32> = (numbers[0]..30_000).collect();
+        assert_eq!(numbers, expected);
+    }
+
+    /// A socket that takes nothing before it is told to, and keeps the fan-out waiting until then.
+    struct Stuck(Arc<AtomicBool>);
+
+    impl Socket for Stuck {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            while !self.0.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            Ok(bytes.len())
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn ends_that_nobody_carries_out_are_bounded() {
+        let hub = Hub::new(Config {
+            queue_bytes: 40_000,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let stuck = hub.subscribe(named("stuck", None)).unwrap();
+        let is_free = Arc::new(AtomicBool::new(false));
+        stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
+        stuck.lane().pay(OPENING);
+        hub.publish(Event::new("for the fan-out to wait with"))
+            .unwrap();
+        let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
+        let most = thread::scope(|scope| {
+            let subscriber = scope.spawn(|| {
+                let (mut most, mut replaced) = (0, Vec::new());
+                for _ in 0..10 * bound {
+                    // Each replaces the one before it, and none is served.
+                    replaced.push(hub.subscribe(named("me", None)).unwrap());
+                    most = most.max(hub.shared.state().inbox.len());
+                }
+                most
+            });
+            let is_full = || hub.shared.state().inbox_bytes > hub.shared.inbox_limit;
+            while !is_full() && !subscriber.is_finished() {
+                thread::yield_now();
+            }
+            is_free.store(true, Ordering::Release);
+            subscriber.join().unwrap()
+        });
+        assert!(most <= bound, "{most} ends were in the inbox, {bound} may");
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded_by_closing_the_clients_that_are_owed_most() {
+        let (limit, clients) = (400_000, 20);
+        let hub = Hub::new(Config {
+            queue_bytes: 100_000,
+            total_queues: Some(limit),
+            history_events: 1000,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let topic = |number| format!("user/{number}");
+        // Each is an audience of its own, so that nothing that waits is shared.
+        let subscribe = |number: usize| {
+            let name = number.to_string();
+            hub.subscribe(named(&name, Some(&topic(number)))).unwrap()
+        };
+        let mut streams: Vec<_> = (0..clients).map(subscribe).collect();
+        for round in 0..60 {
+            for number in 0..clients {
+                let event = Event::new("x".repeat(1000 + 10 * number));
+                let event = event.with_topic(Topic::new(&topic(number)).unwrap());
+                hub.publish(event).unwrap();
+            }
+            let is_idle = || hub.shared.state().inbox.is_empty();
+            while !is_idle() {
+                thread::yield_now();
+            }
+            // One that ended keeps its bytes until its thread has seen the end.
+            streams.retain(|stream| stream.lane().ending().is_none());
+            let owed: usize = streams.iter().map(|stream| stream.lane().debt()).sum();
+            assert!(owed <= limit + 2000, "{owed} bytes wait in round {round}");
+        }
+        assert!(streams.len() < clients, "nobody was closed");
+        assert!(streams.len() >= 4, "only {} are left", streams.len());
+        // Those that are owed less were spared.
+        let left: Vec<_> = streams.iter().map(|stream| stream.client_id()).collect();
+        assert!(left.contains(&"0") && !left.contains(&"19"), "{left:?}");
+        drop(streams);
+        let queued = hub.shared.total_queued.load(Ordering::Relaxed);
+        assert_eq!(queued, 0, "what is gone does not count");
+    }
+
+    /// A socket with a bug.
+    struct Broken;
+
+    impl Socket for Broken {
+        fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+            panic!("a bug, for the sake of the test");
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn a_panic_ends_the_streams_and_the_fan_out_goes_on() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&told);
+        let hub = Hub::new(Config {
+            report: Report::new(move |_, line| lines.lock().unwrap().push(line.to_string())),
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let [broken, neighbour] =
+            ["broken", "neighbour"].map(|name| hub.subscribe(named(name, None)).unwrap());
+        broken.lane().open(Arc::new(Broken));
+        broken.lane().pay(OPENING);
+        hub.publish(Event::new("unseen")).unwrap();
+        // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
+        assert_eq!(neighbour.write_to(&mut Vec::new()), Farewell::FellBehind);
+        assert!(
+            told.lock()
+                .unwrap()
+                .iter()
+                .any(|line| line.contains("the fan-out panicked"))
+        );
+        drop(broken);
+        let after = hub.subscribe(named("after", None)).unwrap();
+        hub.publish(Event::new("seen")).unwrap();
+        hub.close();
+        let mut bytes = Vec::new();
+        after.write_to(&mut bytes);
+        assert_eq!(data(&bytes), ["seen"]);
     }
 }

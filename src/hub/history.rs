@@ -6,11 +6,12 @@
 //! search. Ordinals never leave the hub.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::log::Entry;
-use crate::config::Config;
-use crate::wire::{EventId, Frame, Framing, Patterns, Topic};
+use crate::config::{Config, SLICE_EVENTS};
+use crate::wire::{EventId, Frame, Framing, Topic};
 
 /// One event that was said to all who asked for its topic.
 #[derive(Debug)]
@@ -203,36 +204,29 @@ impl History {
         }
     }
 
-    /// The events from `ordinal` on; `None` if some of them are gone.
-    pub(super) fn since(&self, ordinal: u64) -> Option<impl Iterator<Item = &Arc<Record>>> {
-        let index = ordinal.checked_sub(self.first)?;
-        Some(self.ring.range(index as usize..))
-    }
-
-    /// The next events from `ordinal` on for a client with these patterns, some `limit` bytes of
-    /// them, and where to read on, which is nowhere behind the last; `None` if some are gone.
-    pub(super) fn piece(&self, ordinal: u64, patterns: &Patterns, limit: usize) -> Option<Piece> {
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        let all = self.since(ordinal)?;
-        for record in all.filter(|record| patterns.matches(record.topic.as_ref())) {
-            if bytes >= limit {
-                return Some(Piece {
-                    events,
-                    next: Some(record.ordinal),
-                });
+    /// The next events from `ordinal` on, whatever their topics: none at the end of the history. `None`
+    /// if some of them are gone.
+    ///
+    /// LIMIT: [`SLICE_EVENTS`], and about `bytes` of them, because this is done under the hub's lock and
+    /// what is returned stays in memory even if the history lets it go.
+    pub(super) fn slice(&self, ordinal: u64, bytes: usize) -> Option<Vec<Arc<Record>>> {
+        let index = usize::try_from(ordinal.checked_sub(self.first)?).ok()?;
+        let (mut slice, mut left) = (Vec::new(), bytes);
+        for record in self.ring.range(index..).take(SLICE_EVENTS) {
+            if left == 0 {
+                break;
             }
-            bytes += record.frame.len();
-            events.push(Arc::clone(record));
+            left = left.saturating_sub(record.frame.len());
+            slice.push(Arc::clone(record));
         }
-        Some(Piece { events, next: None })
+        Some(slice)
     }
 
-    /// How many events from `ordinal` on are for a client with these patterns.
-    pub(super) fn count_since(&self, ordinal: u64, patterns: &Patterns) -> usize {
-        let events = self.since(ordinal).into_iter().flatten();
-        events
-            .filter(|record| patterns.matches(record.topic.as_ref()))
-            .count()
+    /// The events of these ordinals that are still there.
+    pub(super) fn between(&self, ordinals: Range<u64>) -> impl Iterator<Item = &Arc<Record>> {
+        let index = |ordinal: u64| ordinal.clamp(self.first, self.head()) - self.first;
+        let (from, to) = (index(ordinals.start), index(ordinals.end));
+        self.ring.range(from as usize..to.max(from) as usize)
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -243,13 +237,6 @@ impl History {
             last_id: self.ring.back().map(|record| record.id),
         }
     }
-}
-
-/// A part of the history, for one client.
-pub(super) struct Piece {
-    pub(super) events: Vec<Arc<Record>>,
-    /// The ordinal of the event behind them.
-    pub(super) next: Option<u64>,
 }
 
 /// Why a cursor has no event in the ring.
@@ -394,8 +381,11 @@ mod tests {
             }
             assert!(by_number.ring.len() <= 3 && by_bytes.bytes <= 100 && none.ring.is_empty());
         }
-        assert!(by_number.since(95).is_none());
-        assert_eq!(by_number.since(97).unwrap().count(), 2);
+        assert!(by_number.slice(95, usize::MAX).is_none());
+        assert_eq!(by_number.slice(97, usize::MAX).unwrap().len(), 2);
+        assert_eq!(by_number.slice(97, 1).unwrap().len(), 1);
+        assert_eq!(by_number.slice(99, usize::MAX).unwrap().len(), 0);
+        assert_eq!(by_number.between(0..98).count(), 2);
         assert_eq!(
             after(&none, "199-0"),
             (99, None),

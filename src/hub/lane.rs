@@ -42,9 +42,43 @@ pub(super) enum Message {
         bytes: Arc<[u8]>,
         from: usize,
         events: u32,
+        /// Dropped when the bytes have been written, or with the queue.
+        queued: Queued,
     },
+    /// An event for this client alone. Only the queue of a poll has it: a stream gets it as bytes.
+    Private { bytes: Arc<[u8]>, queued: Queued },
     /// The last message.
     Farewell(Farewell),
+}
+
+/// The bytes that wait in the queues of all clients together. LIMIT: the fan-out keeps it under
+/// `Config::total_queues`, by closing the clients that are owed most. Bytes that wait for several clients count for
+/// each of them, as they do in each client's own backlog.
+///
+/// ORDER: Relaxed: a number by itself. The fan-out adds what it queues before it reads the sum.
+pub(super) type TotalQueued = Arc<AtomicUsize>;
+
+/// Bytes of one message that count as queued, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Queued {
+    bytes: usize,
+    total: TotalQueued,
+}
+
+impl Queued {
+    fn new(bytes: usize, total: &TotalQueued) -> Queued {
+        total.fetch_add(bytes, Ordering::Relaxed);
+        Queued {
+            bytes,
+            total: Arc::clone(total),
+        }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the fan-out thread needs of a client's socket. A trait, so that a test can stand in for
@@ -93,8 +127,12 @@ pub(super) struct Lane {
     pub(super) peer: Option<SocketAddr>,
     pub(super) pass: Option<u64>,
     pub(super) address: Option<IpAddr>,
-    /// Sent to by the fan-out thread alone.
+    /// Sent to by the fan-out thread alone, except for what is for one poll alone.
     queue: Sender<Message>,
+    /// The queues of all clients together.
+    total_queued: TotalQueued,
+    /// Where the lane stands in the list of its audience. Changed and read under the hub's lock.
+    place: AtomicUsize,
     /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
     backlog: AtomicUsize,
     limit: usize,
@@ -125,6 +163,7 @@ impl Lane {
         wish: &Subscribe,
         kind: Kind,
         limit: usize,
+        total_queued: &TotalQueued,
         now_ms: u64,
     ) -> (Arc<Lane>, Receiver<Message>) {
         let (queue, receiver) = channel();
@@ -138,6 +177,8 @@ impl Lane {
             pass: wish.pass,
             address: wish.address,
             queue,
+            total_queued: Arc::clone(total_queued),
+            place: AtomicUsize::new(0),
             backlog: AtomicUsize::new(OPENING),
             limit,
             socket: OnceLock::new(),
@@ -166,6 +207,15 @@ impl Lane {
         Some(Whereabouts { peer, client })
     }
 
+    /// Notes where the lane stands in its audience. The hub's lock is held.
+    pub(super) fn seat_in_audience(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    pub(super) fn place_in_audience(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
+    }
+
     // The fan-out thread's side.
 
     /// Gets `bytes` to the client: now, if its socket takes them, or by its thread. Never waits.
@@ -178,11 +228,34 @@ impl Lane {
             Some(socket) if self.claim(bytes.len()) => {
                 self.write_directly(&**socket, bytes, events, now_ms)
             }
+            // LIMIT: the first message wakes a poll, and then it reads the history. The poll has no
+            // use for a second one.
+            _ if self.kind == Kind::Poll && self.owes_something() => Sent::default(),
             _ => {
                 self.enqueue(bytes, events, now_ms);
                 Sent::default()
             }
         }
+    }
+
+    /// Whether a message with bytes is in the queue, or was.
+    fn owes_something(&self) -> bool {
+        // ORDER: Relaxed: only the fan-out thread adds to it, and a poll pays nothing back.
+        self.backlog.load(Ordering::Relaxed) > OPENING
+    }
+
+    /// Leaves an event for a poll that waits. False: more than a queue may hold has been left already,
+    /// and the poll is about to go. Called under the hub's lock, which the poll takes before it looks for
+    /// the last time, so that nothing left here is lost.
+    pub(super) fn leave_for_poll(&self, bytes: Arc<[u8]>) -> bool {
+        // ORDER: Relaxed: the hub's lock is held by all that leave something here.
+        let before = self.backlog.fetch_add(bytes.len(), Ordering::Relaxed);
+        let has_room = before <= self.limit;
+        if has_room {
+            let queued = Queued::new(bytes.len(), &self.total_queued);
+            self.send(Message::Private { bytes, queued });
+        }
+        has_room
     }
 
     /// The baton is ours.
@@ -222,6 +295,7 @@ impl Lane {
                 bytes: Arc::clone(bytes),
                 from: written,
                 events,
+                queued: Queued::new(bytes.len() - written, &self.total_queued),
             });
         }
         sent
@@ -241,6 +315,7 @@ impl Lane {
             bytes: Arc::clone(bytes),
             from: 0,
             events,
+            queued: Queued::new(bytes.len(), &self.total_queued),
         });
     }
 
@@ -266,24 +341,37 @@ impl Lane {
         let _ = self.queue.send(message);
     }
 
-    /// Whether the fan-out has to deliver this event.
-    pub(super) fn is_due(&self, ordinal: u64) -> bool {
+    /// The first event that the fan-out has to deliver; later ones it delivers too.
+    pub(super) fn first_due(&self) -> u64 {
         // ORDER: Relaxed suffices. A lane goes live under the hub's lock, having read all events
         // up to then. A batch taken before holds only such events, whichever value is seen here; a
         // batch taken after is taken under the same lock, and sees the new one.
-        ordinal >= self.live_from.load(Ordering::Relaxed)
+        self.live_from.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are owed to a client which has not been told to leave.
+    pub(super) fn debt(&self) -> usize {
+        match self.ending.get() {
+            // ORDER: Relaxed: a number of about now.
+            None => self.backlog.load(Ordering::Relaxed),
+            Some(_) => 0,
+        }
     }
 
     // The client's thread's side.
 
-    /// From `ordinal` on events come by the fan-out. The hub's lock is held.
-    pub(super) fn go_live(&self, ordinal: u64) {
-        self.live_from.store(ordinal, Ordering::Relaxed);
-    }
-
-    /// Notes where the thread reads on in the history. The hub's lock is held.
-    pub(super) fn read_from(&self, ordinal: u64) {
-        self.reading_from.store(ordinal, Ordering::Relaxed);
+    /// Notes that the thread has read the history up to `next`. The hub's lock is held. At the `head` of
+    /// the history the lane goes live: from there on events come by the fan-out. Returns where to
+    /// read on, if it did not.
+    ///
+    /// ORDER: under the same lock as the reading, so that nothing is said between the two.
+    pub(super) fn read_up_to(&self, next: u64, head: u64) -> Option<u64> {
+        if next == head {
+            self.live_from.store(head, Ordering::Relaxed);
+            return None;
+        }
+        self.reading_from.store(next, Ordering::Relaxed);
+        Some(next)
     }
 
     /// Notes that events which waited in the queue are written.

@@ -17,6 +17,7 @@ mod history;
 mod lane;
 mod ledger;
 mod log;
+mod missed;
 mod name;
 mod poll;
 mod registry;
@@ -27,7 +28,7 @@ mod stream;
 use std::hash::RandomState;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Instant, SystemTime};
@@ -42,14 +43,15 @@ pub use poll::Poll;
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, WRITE_BYTES};
+use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
 use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
-use history::{History, Piece};
+use history::History;
 use lane::{Kind, Lane};
 use ledger::Ledger;
+use missed::Missed;
 use registry::Registry;
 use state::{Life, Phase, Shared, State, Totals};
 use stream::Recovery;
@@ -69,8 +71,9 @@ use stream::Recovery;
 #[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Dropped with the last clone: the fan-out thread has a share of `shared`, but none of this.
-    _life: Arc<Life>,
+    /// Dropped with the last clone, which joins the fan-out thread: that has a share of `shared`, but
+    /// none of this.
+    life: Arc<Life>,
 }
 
 /// What a client asks for.
@@ -189,8 +192,12 @@ impl Hub {
         // A batch is no larger than the inbox, but for one event. It has to fit into queues that it
         // finds half full.
         let inbox_limit = config.queue_bytes / 4;
+        let most_queued = config.most_queued();
         let shared = Arc::new(Shared {
             inbox_limit,
+            total_queued: Arc::default(),
+            most_queued,
+            shed_above: AtomicUsize::new(most_queued),
             heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random: RandomState::new(),
@@ -203,14 +210,14 @@ impl Hub {
             config,
         });
         let for_thread = Arc::clone(&shared);
-        thread::Builder::new()
+        let fan_out = thread::Builder::new()
             .name("fan-out".into())
             .spawn(move || fanout::run(&for_thread))?;
-        let life = Arc::new(Life(Arc::clone(&shared)));
-        Ok(Hub {
-            shared,
-            _life: life,
-        })
+        let life = Arc::new(Life {
+            shared: Arc::clone(&shared),
+            fan_out: Mutex::new(Some(fan_out)),
+        });
+        Ok(Hub { shared, life })
     }
 
     /// Gives the event its id, keeps it in the history, and sends it to all who asked for its
@@ -268,11 +275,24 @@ impl Hub {
                 .get(client_id)
                 .ok_or(SendError::NoSuchClient)?,
         );
+        if lane.kind == Kind::Poll {
+            if !lane.leave_for_poll(frame.shared(lane.framing)) {
+                return Err(SendError::NoSuchClient);
+            }
+        } else {
+            let at = state.history.head();
+            state.leave(Item::Private { lane, frame, at });
+        }
         let id = state.next_id();
         state.totals.events += 1;
-        state.leave(Item::Private(lane, frame));
         self.shared.wake_fan_out(state);
         Ok(Published { id, recipients: 1 })
+    }
+
+    /// Ends the fan-out thread, once all that was published has been handed on, and joins it. The hub was closed before,
+    /// and has no streams left.
+    pub(crate) fn end(&self) {
+        self.life.end();
     }
 
     /// Lets a client in. It gets what it missed and what comes, without a seam, once somebody
@@ -283,24 +303,18 @@ impl Hub {
     ///
     /// There are as many clients as are allowed, or the hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
-        let mut state = self.shared.state();
-        if state.phase != Phase::Open {
-            return Err(SubscribeError::Closed);
-        }
+        let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
+        let mut state = self.shared.state_to_admit(&wish)?;
         let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
-        let (start, gap) = state.history.resolve(&wish.cursor);
-        let missed = state.history.count_since(start, &lane.patterns);
+        let history = &state.history;
+        let (start, gap) = history.resolve(&wish.cursor);
+        let missed = missed.total(history, start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
-        let first = state.history.piece(start, &lane.patterns, WRITE_BYTES);
-        let Piece {
-            events,
-            next: position,
-        } = first.expect("BUG: a replay from what is gone");
-        match position {
-            None => lane.go_live(state.history.head()),
-            Some(next) => lane.read_from(next),
-        }
+        let first = history
+            .slice(start, WRITE_BYTES)
+            .expect("BUG: a replay from what is gone");
+        let position = lane.read_up_to(start + first.len() as u64, history.head());
         let cursor = state.history.id_before(start);
         drop(state);
         let recovery = |from| Recovery { from, missed, gap };
@@ -310,14 +324,18 @@ impl Hub {
             Cursor::After(id) => Some(recovery(id)),
         };
         let mut welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
-        for event in &events {
-            welcome.extend_from_slice(event.frame.bytes(lane.framing));
+        let mut replayed = 0;
+        for event in first {
+            if lane.patterns.matches(event.topic.as_ref()) {
+                welcome.extend_from_slice(event.frame.bytes(lane.framing));
+                replayed += 1;
+            }
         }
         Ok(Subscription::new(
             self.clone(),
             lane,
             queue,
-            (welcome, events.len() as u32),
+            (welcome, replayed),
             position,
         ))
     }
@@ -346,16 +364,19 @@ impl Hub {
                 .is_some_and(|pass| !is_valid(pass, &lane.patterns))
         };
         let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
-        let mut state = self.shared.state();
         let mut count = 0;
-        for lane in over {
-            // False: it has left meanwhile, or another has its name.
-            if state.registry.remove(&lane) {
-                state.dismiss(lane, Farewell::Kicked);
-                count += 1;
+        // LIMIT: the lock is held for some of them at a time.
+        for some in over.chunks(SLICE_EVENTS) {
+            let mut state = self.shared.state();
+            for lane in some {
+                // False: it has left meanwhile, or another has its name.
+                if state.registry.remove(lane) {
+                    state.dismiss(Arc::clone(lane), Farewell::Kicked);
+                    count += 1;
+                }
             }
+            self.shared.wake_fan_out(state);
         }
-        self.shared.wake_fan_out(state);
         count
     }
 
@@ -369,8 +390,9 @@ impl Hub {
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
+            let (why, at) = (Farewell::ServerClosing, state.history.head());
             for lane in lanes {
-                state.leave(Item::Farewell(lane, Farewell::ServerClosing));
+                state.leave(Item::End { lane, why, at });
             }
         }
         self.shared.wake_fan_out(state);

@@ -233,6 +233,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
         &Subscribe::default(),
         Kind::Stream,
         limit,
+        &Arc::default(),
         0,
     );
     let world = World {
@@ -251,7 +252,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
         lane: Arc::new(Mutex::new(Some(Arc::clone(&lane)))),
         hubs,
     };
-    lane.go_live(0);
+    lane.read_up_to(0, 0);
     lane.open(Arc::new(fake.clone()));
     // Leaked, for the sake of a thread-local that lives as long as it likes: some bytes a seed.
     let queue: &'static Receiver<Message> = Box::leak(Box::new(queue));

@@ -1,21 +1,24 @@
 //! One answer instead of a stream, for what cannot read a stream: what a client has missed, or the
 //! first that is said while it waits.
 //!
-//! A poll that finds something never becomes a client: it is answered from the history, under the
-//! lock that judges its cursor. Only one that has to wait gets a lane, like a stream, but one
-//! without a socket, so that everything comes through its queue. It leaves by a farewell of its
-//! own: what was published before is before that in the queue, and so it knows how far it has been.
+//! Every answer is read from the history. A poll that finds nothing there gets a lane, like a stream,
+//! but one without a socket. The first message in its queue only wakes the poll: it leaves the registry and
+//! reads on in the history, up to the bound of an answer, whatever was said meanwhile. Only what the history
+//! does not hold is taken from the queue: events for this client alone, and the message that woke it, if
+//! the history keeps no events at all.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::counters::Sent;
+use super::history::Record;
 use super::lane::{self, Kind, Lane};
+use super::missed::Missed;
 use super::stream::{RECOVERY, Recovery};
-use super::{Cursor, Farewell, Hub, Phase, Shared, Subscribe, SubscribeError};
+use super::{Cursor, Farewell, Gap, Hub, Phase, Shared, Subscribe, SubscribeError};
 use crate::config::POLL_BYTES;
-use crate::wire::{Decoder, EventId, Framing, Message};
+use crate::wire::{Decoder, EventId, Framing, Message, Patterns};
 
 /// What a poll has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,39 +81,23 @@ impl Hub {
             framing: Framing::Bare,
             ..wish
         };
-        let mut state = self.shared.state();
-        if state.phase != Phase::Open {
-            return Err(SubscribeError::Closed);
+        let mut reading = Reading::begin(&self.shared, wish.cursor.clone(), &wish.patterns)?;
+        loop {
+            let may_wait = reading.is_empty() && !wait.is_zero();
+            match reading.read_on(&self.shared, &wish, may_wait)? {
+                Step::More => {}
+                Step::Done => return Ok(self.counted(reading.poll(&[]))),
+                Step::Waiting(lane, queue) => {
+                    let shared = &self.shared;
+                    let poller = Poller {
+                        shared,
+                        lane,
+                        queue,
+                    };
+                    return Ok(self.counted(poller.wait(reading, &wish, wait, is_wanted)));
+                }
+            }
         }
-        let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor);
-        let mut basket = Basket::new(history.id_before(start));
-        // LIMIT: an answer is put together in memory. The next poll has the rest.
-        let piece = history.piece(start, &wish.patterns, POLL_BYTES);
-        let piece = piece.expect("BUG: a replay from what is gone");
-        if gap.is_none() && piece.events.is_empty() && !wait.is_zero() {
-            let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Poll)?;
-            lane.go_live(state.history.head());
-            drop(state);
-            let shared = &self.shared;
-            let poller = Poller {
-                shared,
-                lane,
-                queue,
-            };
-            return Ok(self.counted(poller.wait(basket, wait, is_wanted)));
-        }
-        let cursor = history.id_before(piece.next.unwrap_or(history.head()));
-        let missed = history.count_since(start, &wish.patterns);
-        drop(state);
-        for record in &piece.events {
-            basket.take(record.frame.bytes(Framing::Bare));
-        }
-        let mut poll = self.counted(basket.at(Some(cursor)));
-        if let (Some(_), Cursor::After(from)) = (gap, wish.cursor) {
-            poll.tell(&Recovery { from, missed, gap });
-        }
-        Ok(poll)
     }
 
     /// What is found counts as delivered.
@@ -134,42 +121,184 @@ impl Poll {
     }
 }
 
-/// Where a poll gathers what it finds, decoded as the client of a stream would.
-struct Basket {
+/// What a poll has found in the history so far.
+struct Reading {
+    events: Vec<Arc<Record>>,
+    /// What they are on the wire. LIMIT: [`POLL_BYTES`] and one event: an answer is put together in memory.
+    bytes: usize,
+    /// The ordinal of the event to look at next.
+    position: u64,
+    /// The id of the event before that: the cursor of the next poll.
+    cursor: EventId,
+    /// The cursor before the first of the events.
+    start: EventId,
+    /// The cursor that was asked for, and what became of it.
+    asked: Cursor,
+    gap: Option<Gap>,
+    /// How many events the history has for this client after its cursor.
+    missed: usize,
+}
+
+/// What follows after a piece of the history.
+enum Step {
+    /// There may be more of it.
+    More,
+    /// The answer is complete.
+    Done,
+    /// There was nothing for this client, which now waits.
+    Waiting(Arc<Lane>, Receiver<lane::Message>),
+}
+
+impl Reading {
+    /// Judges a cursor.
+    fn begin(
+        shared: &Shared,
+        asked: Cursor,
+        patterns: &Patterns,
+    ) -> Result<Reading, SubscribeError> {
+        let missed = Missed::count_ahead(shared, &asked, patterns);
+        let state = shared.state();
+        if state.phase != Phase::Open {
+            return Err(SubscribeError::Closed);
+        }
+        let history = &state.history;
+        let (position, gap) = history.resolve(&asked);
+        let start = history.id_before(position);
+        Ok(Reading {
+            events: Vec::new(),
+            bytes: 0,
+            position,
+            cursor: start,
+            start,
+            asked,
+            gap,
+            missed: missed.total(history, position, patterns),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Reads a piece. At the end of the history the poll becomes a client that waits, if it may: under the
+    /// same lock, so that nothing is said between the two.
+    fn read_on(
+        &mut self,
+        shared: &Shared,
+        wish: &Subscribe,
+        may_wait: bool,
+    ) -> Result<Step, SubscribeError> {
+        if self.bytes >= POLL_BYTES {
+            return Ok(Step::Done);
+        }
+        let mut state = shared.state_to_admit(wish)?;
+        let history = &state.history;
+        let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
+            // The history has moved on over the poll. What was found is an answer; if it is nothing, what
+            // is gone may have been for this client, and that is judged as for any cursor.
+            drop(state);
+            if !self.is_empty() {
+                return Ok(Step::Done);
+            }
+            let asked = match self.asked {
+                Cursor::Earliest => Cursor::Earliest,
+                Cursor::Now | Cursor::After(_) => Cursor::After(self.cursor.to_string()),
+            };
+            *self = Reading::begin(shared, asked, &wish.patterns)?;
+            return Ok(Step::More);
+        };
+        if slice.is_empty() {
+            if !may_wait || self.gap.is_some() {
+                return Ok(Step::Done);
+            }
+            let (lane, queue) = shared.admit(&mut state, wish, Kind::Poll)?;
+            lane.read_up_to(self.position, state.history.head());
+            return Ok(Step::Waiting(lane, queue));
+        }
+        drop(state);
+        self.take(slice, wish);
+        Ok(Step::More)
+    }
+
+    /// Takes what is for this client.
+    fn take(&mut self, slice: Vec<Arc<Record>>, wish: &Subscribe) {
+        for record in slice {
+            (self.position, self.cursor) = (record.ordinal + 1, record.id);
+            if wish.patterns.matches(record.topic.as_ref()) {
+                self.bytes += record.frame.len();
+                self.events.push(record);
+                if self.bytes >= POLL_BYTES {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The answer: the events and then `rest`, decoded as the client of a stream would.
+    fn poll(self, rest: &[Arc<[u8]>]) -> Poll {
+        let mut decoded = Decoded::after(self.start);
+        for record in &self.events {
+            decoded.feed(record.frame.bytes(Framing::Bare));
+        }
+        rest.iter().for_each(|bytes| decoded.feed(bytes));
+        let mut poll = Poll {
+            messages: decoded.messages,
+            cursor: self.cursor.to_string(),
+        };
+        let (gap, missed) = (self.gap, self.missed);
+        if let (Some(_), Cursor::After(from)) = (gap, self.asked) {
+            poll.tell(&Recovery { from, missed, gap });
+        }
+        poll
+    }
+
+    /// The answer if the history has not kept what woke the poll: the bytes that did, as far as an
+    /// answer may go, and then `rest`.
+    fn woken_by(self, bytes: &[u8], rest: &[Arc<[u8]>]) -> Poll {
+        let mut decoded = Decoded::after(self.start);
+        let mut left = bytes;
+        while !left.is_empty() && bytes.len() - left.len() < POLL_BYTES {
+            let end = left.windows(2).position(|pair| pair == b"\n\n");
+            let (event, others) = left.split_at(end.map_or(left.len(), |end| end + 2));
+            decoded.feed(event);
+            left = others;
+        }
+        let cursor = decoded.decoder.last_event_id().to_owned();
+        rest.iter().for_each(|bytes| decoded.feed(bytes));
+        Poll {
+            messages: decoded.messages,
+            cursor,
+        }
+    }
+}
+
+/// Bytes of a stream as messages.
+struct Decoded {
     decoder: Decoder,
     messages: Vec<Message>,
 }
 
-impl Basket {
-    /// An empty one, at `cursor`.
-    fn new(cursor: EventId) -> Basket {
-        let mut basket = Basket {
+impl Decoded {
+    /// As a client decodes them whose last event had the id `cursor`.
+    fn after(cursor: EventId) -> Decoded {
+        let mut decoded = Decoded {
             // These are bytes of our own, and not without end.
             decoder: Decoder::new(usize::MAX),
             messages: Vec::new(),
         };
-        basket.take(format!("id: {cursor}\n\n").as_bytes());
-        basket
+        decoded.feed(format!("id: {cursor}\n\n").as_bytes());
+        decoded
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn feed(&mut self, bytes: &[u8]) {
         let messages = &mut self.messages;
         self.decoder
             .feed(bytes, |message| messages.push(message))
             .expect("BUG: more bytes than there can be");
     }
-
-    /// What was gathered, by one who has been as far as `cursor`, or at least to the last event.
-    fn at(self, cursor: Option<EventId>) -> Poll {
-        let reached = self.decoder.last_event_id();
-        Poll {
-            cursor: cursor.map_or_else(|| reached.to_owned(), |cursor| cursor.to_string()),
-            messages: self.messages,
-        }
-    }
 }
 
-/// A poll that waits, and so has a place among the clients. Dropped, that is free.
+/// A poll that waits. Dropped, it is out of the registry.
 struct Poller<'a> {
     shared: &'a Shared,
     lane: Arc<Lane>,
@@ -177,59 +306,88 @@ struct Poller<'a> {
 }
 
 impl Poller<'_> {
-    /// Waits for the first that comes, and takes with it all that was said by then.
-    ///
-    /// LIMIT: it takes no more than its queue holds; with more it has fallen behind, as a stream.
-    fn wait(self, mut basket: Basket, wait: Duration, is_wanted: impl FnMut() -> bool) -> Poll {
-        match self.first(wait, is_wanted) {
-            Some(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
-            Some(lane::Message::Farewell(_)) => return basket.at(None),
-            // In vain, but not for nothing: the cursor moves on over what others were told, lest it
-            // be evicted while there is nothing for this client.
-            None => {}
+    /// Waits for the first message, and answers what is in the history then.
+    fn wait(
+        self,
+        mut reading: Reading,
+        wish: &Subscribe,
+        wait: Duration,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Poll {
+        let first = self.first(wait, is_wanted);
+        let mut state = self.shared.state();
+        let was_registered = state.registry.remove(&self.lane);
+        let slice = state.history.slice(reading.position, POLL_BYTES);
+        let last_id = state.history.last_id();
+        // The history does not say any more whether something was for this client, and the fan-out may
+        // still be on its way with it. So the poll leaves as a stream does that is told to: what it
+        // should have comes before the end.
+        let must_hear = was_registered && slice.is_none();
+        if must_hear {
+            state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
         }
-        let left_at = self.leave();
-        loop {
-            match self.queue.recv() {
-                Ok(lane::Message::Bytes { bytes, .. }) => basket.take(&bytes),
-                Ok(lane::Message::Farewell(Farewell::Kicked)) => return basket.at(left_at),
-                // It was ended before it left: there may be more that it did not get.
-                Ok(lane::Message::Farewell(_)) => return basket.at(None),
-                Err(_) => unreachable!("BUG: the lane that holds the sender is ours too"),
+        self.shared.wake_fan_out(state);
+        // A poll that was told to leave, or is not wanted any more, answers nothing. Its cursor stays where
+        // it is, so nothing is lost.
+        if !was_registered || matches!(first, First::Unwanted) {
+            return reading.poll(&[]);
+        }
+        let (mut woken_by, mut rest) = (None, Vec::new());
+        let first = match first {
+            First::Message(message) => Some(message),
+            First::Nothing | First::Unwanted => None,
+        };
+        let next = || match must_hear {
+            true => self.queue.recv().ok(),
+            false => self.queue.try_recv().ok(),
+        };
+        for message in first.into_iter().chain(std::iter::from_fn(next)) {
+            match message {
+                lane::Message::Bytes { bytes, .. } => woken_by = Some(bytes),
+                lane::Message::Private {
+                    bytes,
+                    queued: _queued,
+                } => rest.push(bytes),
+                lane::Message::Farewell(_) => break,
             }
         }
+        match (slice, woken_by) {
+            (Some(slice), _) => {
+                reading.take(slice, wish);
+                // What woke the poll may be after much that is not for it.
+                while let Ok(Step::More) = reading.read_on(self.shared, wish, false) {}
+            }
+            (None, Some(bytes)) => return reading.woken_by(&bytes, &rest),
+            (None, None) => reading.cursor = last_id,
+        }
+        reading.poll(&rest)
     }
 
-    /// The first that comes; `None` if nothing does. Who is not wanted any more is as good as kicked.
-    fn first(&self, wait: Duration, mut is_wanted: impl FnMut() -> bool) -> Option<lane::Message> {
+    /// The first message; and whether the poll is wanted, which is asked before each wait.
+    fn first(&self, wait: Duration, mut is_wanted: impl FnMut() -> bool) -> First {
         let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
         loop {
-            // ORDER: asked before the first wait, too. What decides it may have changed before this one
-            // had its place, where whoever changed it looked for those to be ended.
+            // ORDER: asked before the first wait, too. What decides it may have changed before this poll
+            // was in the registry, where those that change it look for polls to end.
             if !is_wanted() {
-                return Some(lane::Message::Farewell(Farewell::Kicked));
+                return First::Unwanted;
             }
             let left = wait.saturating_sub(start.elapsed());
             match self.queue.recv_timeout(left.min(heartbeat)) {
-                Ok(message) => return Some(message),
-                Err(_) if left <= heartbeat => return None,
+                Ok(message) => return First::Message(message),
+                Err(_) if left <= heartbeat => return First::Nothing,
                 Err(_) => {}
             }
         }
     }
+}
 
-    /// Leaves as if it were kicked: deaf only to what is said from now on. Answers the last that
-    /// was said. `None`: somebody else was faster, and the farewell is on its way.
-    fn leave(&self) -> Option<EventId> {
-        let mut state = self.shared.state();
-        if !state.registry.remove(&self.lane) {
-            return None;
-        }
-        let last = state.history.last_id();
-        state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
-        self.shared.wake_fan_out(state);
-        Some(last)
-    }
+/// How a wait ends.
+enum First {
+    Message(lane::Message),
+    Nothing,
+    /// The poll is not wanted any more.
+    Unwanted,
 }
 
 impl Drop for Poller<'_> {
@@ -240,46 +398,94 @@ impl Drop for Poller<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::config::Config;
     use crate::wire::Event;
 
-    #[test]
-    fn a_poll_that_falls_behind_while_it_waits_goes_on_from_the_last_that_it_got() {
-        let config = Config {
-            queue_bytes: 10,
-            ..Config::default()
+    fn data(messages: &[Message]) -> Vec<&str> {
+        messages.iter().map(|message| &*message.data).collect()
+    }
+
+    /// A poll that waits, and the events that are said before its thread runs again.
+    fn waited(hub: &Hub, said: impl FnOnce()) -> Poll {
+        let wish = Subscribe::default();
+        let mut reading = Reading::begin(&hub.shared, Cursor::Now, &wish.patterns).unwrap();
+        let step = reading.read_on(&hub.shared, &wish, true).unwrap();
+        let Step::Waiting(lane, queue) = step else {
+            panic!("there was something to read");
         };
-        let hub = Hub::new(config).unwrap();
-        let (wish, shared) = (Subscribe::default(), &hub.shared);
-        let mut state = shared.state();
-        let start = state.history.last_id();
-        let (lane, queue) = shared.admit(&mut state, &wish, Kind::Poll).unwrap();
-        lane.go_live(state.history.head());
-        drop(state);
-        let publish = |number: u32| hub.publish(Event::new(number.to_string())).unwrap();
-        let published: Vec<_> = (0..10).map(publish).collect();
-        while lane.ending() != Some(Farewell::FellBehind) {
+        said();
+        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= lane::OPENING {
             std::thread::yield_now();
         }
+        let shared = &hub.shared;
         let poller = Poller {
             shared,
             lane,
             queue,
         };
-        let Poll { messages, cursor } = poller.wait(Basket::new(start), Duration::MAX, || true);
-        // How many the fan-out had joined by then is its own affair.
-        let count = messages.len();
-        assert!((1..10).contains(&count), "{messages:?}");
-        assert_eq!(cursor, published[count - 1].id.to_string());
+        poller.wait(reading, &wish, Duration::MAX, || true)
+    }
+
+    #[test]
+    fn a_poll_that_was_woken_holds_one_message_and_answers_from_the_history() {
+        let hub = Hub::new(Config::default()).unwrap();
+        let large = "x".repeat(10_000);
+        let Poll { messages, cursor } = waited(&hub, || {
+            for _ in 0..100 {
+                hub.publish(Event::new(&*large)).unwrap();
+            }
+            let queued = hub.shared.total_queued.load(Ordering::Relaxed);
+            assert!(queued < 300_000, "{queued} bytes wait for one poll");
+        });
+        assert_eq!(messages.len(), POLL_BYTES.div_ceil(10_000 + 40));
         let wish = Subscribe {
             cursor: Cursor::After(cursor),
-            ..wish
+            ..Subscribe::default()
         };
         let rest = hub.poll(wish, Duration::ZERO).unwrap().messages;
-        let data: Vec<_> = rest.iter().map(|message| &*message.data).collect();
-        let expected: Vec<_> = (count..10).map(|number| number.to_string()).collect();
-        assert_eq!(data, expected);
+        assert_eq!(rest.len(), messages.len(), "the next answer is as full");
         assert_eq!(hub.clients(), 0);
+        assert_eq!(hub.shared.total_queued.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_poll_gets_what_woke_it_even_if_the_history_keeps_nothing() {
+        let hub = Hub::new(Config {
+            history_events: 0,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let Poll { messages, cursor } = waited(&hub, || {
+            hub.publish_all(vec![Event::new("1"), Event::new("2\n\n3")])
+                .unwrap();
+        });
+        assert_eq!(data(&messages), ["1", "2\n\n3"]);
+        let wish = Subscribe {
+            cursor: Cursor::After(cursor),
+            ..Subscribe::default()
+        };
+        assert!(
+            hub.poll(wish.clone(), Duration::ZERO)
+                .unwrap()
+                .messages
+                .is_empty()
+        );
+        hub.publish(Event::new("missed")).unwrap();
+        let told = hub.poll(wish, Duration::ZERO).unwrap().messages;
+        assert!(told[0].data.contains("\"reason\":\"evicted\""), "{told:?}");
+    }
+
+    #[test]
+    fn an_event_for_one_poll_comes_after_those_of_its_topics() {
+        let hub = Hub::new(Config::default()).unwrap();
+        let id = || hub.client_stats().remove(0).id;
+        let Poll { messages, .. } = waited(&hub, || {
+            hub.send_to(&id(), &Event::new("for you")).unwrap();
+            hub.publish(Event::new("for all")).unwrap();
+        });
+        assert_eq!(data(&messages), ["for all", "for you"]);
     }
 }

@@ -1,10 +1,11 @@
 //! Who is listening, and to what.
 //!
-//! Clients who asked for the same patterns are one *audience*: an event is matched once for all
-//! of them, and what is joined for one of them is joined for all. Audiences are found from a
-//! topic by look-ups, so that an event costs its own audiences and not all.
+//! Clients that asked for the same patterns are one *audience*: an event is matched once for all
+//! of them, and what is joined for one of them is joined for all. The audiences of a topic are found
+//! by look-ups in two indexes, so an event costs its own audiences and not all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::lane::Lane;
@@ -21,13 +22,16 @@ pub(super) struct Registry {
     audiences: Vec<Audience>,
     free: Vec<usize>,
     by_patterns: HashMap<Patterns, usize>,
-    /// Which audiences asked for exactly this topic, and for all that begin with this. In order,
-    /// for those who list them.
+    /// The audiences that asked for exactly this topic, and those that asked for this prefix. In
+    /// order, so that they can be listed, and so that the prefixes of a topic can be found.
     by_topic: Index,
     by_prefix: Index,
 }
 
-type Index = BTreeMap<Arc<str>, Vec<usize>>;
+type Index = BTreeMap<Arc<str>, Audiences>;
+
+/// The slots of the audiences with one pattern. Changed in place, unless the fan-out is using it.
+pub(super) type Audiences = Arc<Vec<usize>>;
 
 #[derive(Debug, Default)]
 struct Audience {
@@ -62,7 +66,9 @@ impl Registry {
             Some(&audience) => audience,
             None => self.open_audience(lane.patterns.clone()),
         };
-        Arc::make_mut(&mut self.audiences[audience].lanes).push(Arc::clone(lane));
+        let lanes = Arc::make_mut(&mut self.audiences[audience].lanes);
+        lane.seat_in_audience(lanes.len());
+        lanes.push(Arc::clone(lane));
         replaced
     }
 
@@ -86,7 +92,7 @@ impl Registry {
         });
         for pattern in patterns.iter() {
             let (index, key) = self.index_of(pattern);
-            index.entry(key).or_default().push(audience);
+            Arc::make_mut(index.entry(key).or_default()).push(audience);
         }
         self.by_patterns.insert(patterns.clone(), audience);
         self.audiences[audience].patterns = patterns;
@@ -99,11 +105,15 @@ impl Registry {
             .get(&lane.patterns)
             .expect("BUG: a client without an audience");
         let lanes = Arc::make_mut(&mut self.audiences[audience].lanes);
-        let place = lanes
-            .iter()
-            .position(|other| Arc::ptr_eq(other, lane))
-            .expect("BUG: a client not in its audience");
-        lanes.swap_remove(place);
+        let place = lane.place_in_audience();
+        let removed = lanes.swap_remove(place);
+        assert!(
+            Arc::ptr_eq(&removed, lane),
+            "BUG: a client not in its place"
+        );
+        if let Some(moved) = lanes.get(place) {
+            moved.seat_in_audience(place);
+        }
         if lanes.is_empty() {
             self.close_audience(audience);
         }
@@ -116,7 +126,7 @@ impl Registry {
             let audiences = index
                 .get_mut(&key)
                 .expect("BUG: a pattern that is not indexed");
-            audiences.retain(|other| *other != audience);
+            Arc::make_mut(audiences).retain(|other| *other != audience);
             if audiences.is_empty() {
                 index.remove(&key);
             }
@@ -132,35 +142,42 @@ impl Registry {
         }
     }
 
-    /// The audiences that an event reaches, each once.
-    pub(super) fn reached_by(&self, topic: Option<&Topic>) -> Vec<usize> {
-        let Some(topic) = topic.map(Topic::as_str) else {
-            return self.by_patterns.values().copied().collect();
-        };
-        let mut reached = self.by_topic.get(topic).cloned().unwrap_or_default();
-        if !self.by_prefix.is_empty() {
-            let ends = (0..=topic.len()).filter(|&end| topic.is_char_boundary(end));
-            reached.extend(
-                ends.filter_map(|end| self.by_prefix.get(&topic[..end]))
-                    .flatten(),
-            );
-            // An audience may have asked for this topic in several ways.
-            reached.sort_unstable();
-            reached.dedup();
+    /// The lists that together hold every audience that asked for `topic`, each once: at most one of a
+    /// client's patterns matches a topic.
+    pub(super) fn lists_for(&self, topic: &Topic) -> Vec<&Audiences> {
+        let topic = topic.as_str();
+        let mut lists: Vec<_> = self.by_topic.get(topic).into_iter().collect();
+        // The prefixes of the topic, longest first. A key that is no prefix of it shows where to go on:
+        // no key is between that one and the part that both have in common.
+        let mut rest = topic;
+        let up_to = |text| (Bound::Unbounded, Bound::Included(text));
+        while let Some((key, list)) = self.by_prefix.range::<str, _>(up_to(rest)).next_back() {
+            if rest.starts_with(&**key) {
+                lists.push(list);
+                let Some((last, _)) = key.char_indices().next_back() else {
+                    break;
+                };
+                rest = &rest[..last];
+            } else {
+                rest = common_start(key, rest);
+            }
         }
-        reached
+        lists
+    }
+
+    /// The slots of all audiences.
+    pub(super) fn all_audiences(&self) -> impl Iterator<Item = usize> {
+        self.by_patterns.values().copied()
     }
 
     /// How many clients an event reaches.
     pub(super) fn count(&self, topic: Option<&Topic>) -> usize {
-        match topic {
-            None => self.clients.len(),
-            Some(_) => self
-                .reached_by(topic)
-                .into_iter()
-                .map(|audience| self.audiences[audience].lanes.len())
-                .sum(),
-        }
+        let Some(topic) = topic else {
+            return self.clients.len();
+        };
+        let size = |audience: &usize| self.audiences[*audience].lanes.len();
+        let lists = self.lists_for(topic);
+        lists.into_iter().flat_map(|list| &**list).map(size).sum()
     }
 
     /// The lanes of an audience, to go through without the lock.
@@ -188,6 +205,16 @@ impl Registry {
     }
 }
 
+/// What two texts have in common at their beginning.
+fn common_start<'a>(one: &str, other: &'a str) -> &'a str {
+    let pairs = one.bytes().zip(other.bytes());
+    let mut length = pairs.take_while(|(a, b)| a == b).count();
+    while !other.is_char_boundary(length) {
+        length -= 1;
+    }
+    &other[..length]
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Subscribe;
@@ -203,12 +230,27 @@ mod tests {
             patterns,
             ..Subscribe::default()
         };
-        Lane::new(client_id.into(), &wish, Kind::Stream, 1000, 0).0
+        Lane::new(
+            client_id.into(),
+            &wish,
+            Kind::Stream,
+            1000,
+            &Arc::default(),
+            0,
+        )
+        .0
     }
 
     fn reached(registry: &Registry, topic: Option<&str>) -> Vec<String> {
         let topic = topic.map(|topic| Topic::new(topic).unwrap());
-        let audiences = registry.reached_by(topic.as_ref());
+        let audiences: Vec<usize> = match &topic {
+            None => registry.all_audiences().collect(),
+            Some(topic) => registry
+                .lists_for(topic)
+                .into_iter()
+                .flat_map(|list| list.to_vec())
+                .collect(),
+        };
         let mut names: Vec<_> = audiences
             .iter()
             .flat_map(|&a| {
@@ -248,11 +290,11 @@ mod tests {
         assert_eq!(
             registry.patterns(),
             [
-                ("chat/1", 3),
+                ("chat/1", 2),
                 ("chat/2", 1),
                 ("news", 1),
                 ("*", 1),
-                ("chat/*", 2)
+                ("chat/*", 1)
             ]
             .map(|(p, n)| (p.to_string(), n))
         );
@@ -287,5 +329,28 @@ mod tests {
         let snapshot = registry.lanes_of(0);
         registry.remove(&lanes[1]);
         assert_eq!((snapshot.len(), registry.lanes_of(0).len()), (3, 2));
+    }
+    #[test]
+    fn the_prefixes_of_a_topic_are_found_wherever_others_are_between_them() {
+        let texts = ["", "a", "ab", "b", "ä", "aä", "aé", "aäb", "z"];
+        for chosen in 0..1 << texts.len() {
+            let mut registry = Registry::default();
+            let has = |place: &usize| chosen >> place & 1 == 1;
+            for place in (0..texts.len()).filter(has) {
+                let pattern = format!("{}*", texts[place]);
+                registry.insert(&lane(&pattern, &[&pattern]));
+            }
+            for topic in texts.into_iter().skip(1) {
+                let expected: Vec<_> = (0..texts.len())
+                    .filter(|place| has(place) && topic.starts_with(texts[*place]))
+                    .map(|place| format!("{}*", texts[place]))
+                    .collect();
+                let mut found = reached(&registry, Some(topic));
+                found.sort_by_key(String::len);
+                let mut expected_by_length = expected;
+                expected_by_length.sort_by_key(String::len);
+                assert_eq!(found, expected_by_length, "{topic:?} among {chosen:b}");
+            }
+        }
     }
 }

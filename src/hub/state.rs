@@ -2,23 +2,24 @@
 //! together or not at all. Nothing here waits for a client or a disk.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
 use super::draft::{Draft, Drawing};
 use super::error::{Closed, PublishError, SubscribeError};
-use super::fanout::{self, Item, Step};
+use super::fanout::{Batch, Item};
 use super::history::{History, Record};
-use super::lane::{Kind, Lane, Message};
+use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
 use super::ledger::{Ledger, Outcome, Written};
 use super::log::{KeptEntry, Log};
 use super::registry::Registry;
 use super::{ClientId, Farewell, Published, Subscribe};
 use crate::config::{Config, RECONNECT_PAUSE};
-use crate::wire::{EventId, Frame, date};
+use crate::wire::{EventId, Frame, Topic, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
 #[derive(Debug)]
@@ -33,6 +34,11 @@ pub(super) struct Shared {
     /// Makes the names of clients hard to guess, and spreads their returns.
     pub(super) random: RandomState,
     pub(super) counters: Counters,
+    /// Bytes in all queues together. LIMIT: `most_queued`.
+    pub(super) total_queued: TotalQueued,
+    pub(super) most_queued: usize,
+    /// Past which sum the fan-out looks again for clients to close. Used by the fan-out thread alone.
+    pub(super) shed_above: AtomicUsize,
     /// How many clients were told that the server closes.
     pub(super) farewells_said: AtomicU32,
     /// Where events are kept before they are published, if they are.
@@ -106,6 +112,26 @@ impl Shared {
         }
     }
 
+    /// The state, for a client that is about to be let in. One that replaces another waits for room in the
+    /// inbox, as a publisher does: it leaves the end of the other there.
+    pub(super) fn state_to_admit(
+        &self,
+        wish: &Subscribe,
+    ) -> Result<MutexGuard<'_, State>, SubscribeError> {
+        let must_wait = |state: &mut State| {
+            let is_full = state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
+            is_full && state.holder_of(wish).is_some()
+        };
+        let state = self
+            .room
+            .wait_while(self.state(), must_wait)
+            .unwrap_or_else(PoisonError::into_inner);
+        match state.phase {
+            Phase::Open => Ok(state),
+            Phase::Closing | Phase::Over => Err(SubscribeError::Closed),
+        }
+    }
+
     /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
     pub(super) fn admit(
         &self,
@@ -114,9 +140,8 @@ impl Shared {
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
         let own_id = wish.client_id.as_ref();
-        let replaces = own_id.is_some_and(|id| state.registry.get(&id.0).is_some());
         let limit = self.config.max_clients;
-        if state.registry.len() >= limit && !replaces {
+        if state.registry.len() >= limit && state.holder_of(wish).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
@@ -125,7 +150,8 @@ impl Shared {
             ClientId::make(&self.random, state.names)
         });
         let queue_bytes = self.config.queue_bytes;
-        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, self.now_ms());
+        let total = &self.total_queued;
+        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, total, self.now_ms());
         if kind == Kind::Stream {
             state.totals.clients += 1;
         }
@@ -147,7 +173,7 @@ impl Shared {
     }
 
     /// Waits for work and takes all of it. `None`: there will be no more.
-    pub(super) fn next_batch(&self) -> Option<Vec<Step>> {
+    pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
         let mut state = self
             .work
@@ -158,10 +184,54 @@ impl Shared {
         }
         let items = std::mem::take(&mut state.inbox);
         state.inbox_bytes = 0;
-        let steps = fanout::plan(items, &state.registry);
+        let batch = Batch::take(items, &state.registry);
         drop(state);
         self.room.notify_all();
-        Some(steps)
+        Some(batch)
+    }
+
+    /// Ends the stream of every client, without the inbox. For a fan-out that has failed.
+    pub(super) fn end_all(&self, why: Farewell) {
+        let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
+        let now_ms = self.now_ms();
+        lanes.iter().for_each(|lane| lane.end(why, now_ms));
+        self.room.notify_all();
+    }
+
+    /// Closes the clients that are owed most while all queues together hold more than they may. Called by
+    /// the fan-out thread, whenever it may have queued something.
+    pub(super) fn shed(&self, now_ms: u64) {
+        // ORDER: Relaxed: the fan-out itself has added what it queued, and `shed_above` is its own.
+        let total = self.total_queued.load(Ordering::Relaxed);
+        if total <= self.shed_above.load(Ordering::Relaxed) {
+            if total <= self.most_queued {
+                self.shed_above.store(self.most_queued, Ordering::Relaxed);
+            }
+            return;
+        }
+        let state = self.state();
+        let streams = state.registry.lanes();
+        let streams = streams.filter(|lane| lane.kind == Kind::Stream);
+        let mut owed: Vec<_> = streams
+            .map(|lane| (lane.debt(), lane))
+            .filter(|(debt, _)| *debt > OPENING)
+            .map(|(debt, lane)| (debt, Arc::clone(lane)))
+            .collect();
+        drop(state);
+        owed.sort_unstable_by_key(|(debt, _)| std::cmp::Reverse(*debt));
+        let mut sum: usize = owed.iter().map(|(debt, _)| debt).sum();
+        // Some more than needed, so that the next look is not due at once.
+        let step = self.most_queued / 8;
+        for (debt, lane) in owed {
+            if sum <= self.most_queued - step {
+                break;
+            }
+            lane.end(Farewell::FellBehind, now_ms);
+            sum -= debt;
+        }
+        // The queue of a client that was closed is gone when its thread has seen the end. Until then it
+        // counts, and is no reason to look again.
+        self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
     /// Publishes without a log.
@@ -243,8 +313,18 @@ impl State {
 
     /// Events become part of what was said.
     pub(super) fn accept(&mut self, records: Vec<Arc<Record>>) -> Vec<Published> {
+        // Lines of one request have one topic, which is looked up once.
+        let mut counted: Option<(Option<Topic>, usize)> = None;
         let publish = |record: Arc<Record>| {
-            let (id, recipients) = (record.id, self.registry.count(record.topic.as_ref()));
+            let recipients = match &counted {
+                Some((topic, count)) if *topic == record.topic => *count,
+                _ => {
+                    let count = self.registry.count(record.topic.as_ref());
+                    counted = Some((record.topic.clone(), count));
+                    count
+                }
+            };
+            let id = record.id;
             self.history.push(Arc::clone(&record));
             self.totals.events += 1;
             if recipients > 0 {
@@ -271,7 +351,14 @@ impl State {
         if lane.kind == Kind::Stream {
             self.totals.count(why);
         }
-        self.leave(Item::Farewell(lane, why));
+        let at = self.history.head();
+        self.leave(Item::End { lane, why, at });
+    }
+
+    /// The client that has the name which another one wishes for.
+    pub(super) fn holder_of(&self, wish: &Subscribe) -> Option<&Arc<Lane>> {
+        let ClientId(name) = wish.client_id.as_ref()?;
+        self.registry.get(name)
     }
 
     pub(super) fn leave(&mut self, item: Item) {
@@ -280,16 +367,36 @@ impl State {
     }
 }
 
-/// Ends the fan-out thread when it is dropped.
+/// Ends the fan-out thread when it is dropped, and joins it.
 #[derive(Debug)]
-pub(super) struct Life(pub(super) Arc<Shared>);
+pub(super) struct Life {
+    pub(super) shared: Arc<Shared>,
+    /// LOCK: guards nothing but that one thread joins. Taken out by the first that does.
+    pub(super) fan_out: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Life {
+    /// Waits until the fan-out thread has done all that was left for it and has ended. Nothing is delivered any more.
+    pub(super) fn end(&self) {
+        self.shared.state().phase = Phase::Over;
+        self.shared.work.notify_one();
+        self.shared.room.notify_all();
+        let mut fan_out = self.fan_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = fan_out.take()
+            // A report that holds a hub may drop its last clone in the fan-out itself.
+            && thread.thread().id() != thread::current().id()
+        {
+            // A panic in it has been reported.
+            let _ = thread.join();
+        }
+    }
+}
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.0.state().phase = Phase::Over;
-        self.0.work.notify_one();
-        // Or the log would end whenever the fan-out thread does.
-        if let Some(ledger) = &self.0.ledger {
+        self.end();
+        // Or the log would end whenever the last stream does.
+        if let Some(ledger) = &self.shared.ledger {
             ledger.put_away();
         }
     }

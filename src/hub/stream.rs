@@ -126,6 +126,11 @@ impl Subscription {
         &self.lane.client_id
     }
 
+    #[cfg(test)]
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// The first bytes of the stream, framed: the welcome. Whoever takes them out writes them
     /// first; otherwise they are written with the rest.
     pub fn take_welcome(&mut self) -> Vec<u8> {
@@ -363,27 +368,27 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Appends the next piece of what was missed; answers where to read on, which is nowhere once
+    /// Appends the next piece of what was missed; returns where to read on, which is nowhere once
     /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
     ///
     /// LIMIT: a piece, and not all that was missed, so that a slow client holds no more of it.
     fn read_history(&self, from: u64, joined: &mut Joined) -> Option<Option<u64>> {
         let state = self.hub.shared.state();
-        let piece = state
-            .history
-            .piece(from, &self.lane.patterns, WRITE_BYTES)?;
-        match piece.next {
-            // ORDER: under the same lock as the reading, so that nothing comes between the two.
-            None => self.lane.go_live(state.history.head()),
-            Some(next) => self.lane.read_from(next),
-        }
+        let slice = state.history.slice(from, WRITE_BYTES)?;
+        let next = from + slice.len() as u64;
+        let position = self.lane.read_up_to(next, state.history.head());
         drop(state);
-        for event in &piece.events {
+        // LOCK: not held while topics are compared.
+        let patterns = &self.lane.patterns;
+        for event in slice
+            .iter()
+            .filter(|event| patterns.matches(event.topic.as_ref()))
+        {
             let bytes = event.frame.bytes(self.lane.framing);
             joined.bytes.extend_from_slice(bytes);
+            joined.events += 1;
         }
-        joined.events += piece.events.len() as u32;
-        Some(piece.next)
+        Some(position)
     }
 
     /// The next message; `None` if none came within `patience`.
@@ -432,10 +437,12 @@ impl<O: Out> Stream<'_, O> {
                     self.write_joined(&mut joined)?;
                     return Ok(Some(farewell));
                 }
+                Message::Private { .. } => unreachable!("BUG: a stream is told like a poll"),
                 Message::Bytes {
                     bytes,
                     from,
                     events,
+                    queued: _queued,
                 } => {
                     let rest = &bytes[from..];
                     if joined.bytes.len() + rest.len() > WRITE_BYTES {

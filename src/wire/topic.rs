@@ -3,6 +3,7 @@
 //! A pattern is a topic, or the beginning of topics and a `*`. What ends in `*` is therefore
 //! never a topic: a publisher who writes to `chat/*` has mistaken one for the other, and is told.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -49,8 +50,9 @@ impl FromStr for Topic {
     }
 }
 
-/// What a client asks for: one topic, or all that begin alike.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What a client asks for: one topic, or all topics with the same prefix. Patterns are ordered by
+/// their text; of two with the same text, the prefix comes first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// `chat/1`: this topic.
     Topic(Topic),
@@ -76,6 +78,14 @@ impl Pattern {
         Pattern::Prefix("".into())
     }
 
+    /// The topic, or the prefix without its `*`.
+    fn text(&self) -> &str {
+        match self {
+            Pattern::Topic(topic) => &topic.0,
+            Pattern::Prefix(prefix) => prefix,
+        }
+    }
+
     /// Whether all topics that `other` matches match this one too.
     pub fn covers(&self, other: &Pattern) -> bool {
         match (self, other) {
@@ -91,6 +101,20 @@ impl Pattern {
             Pattern::Topic(own) => own == topic,
             Pattern::Prefix(prefix) => topic.0.starts_with(&**prefix),
         }
+    }
+}
+
+impl Ord for Pattern {
+    fn cmp(&self, other: &Pattern) -> Ordering {
+        let is_topic = |pattern: &Pattern| matches!(pattern, Pattern::Topic(_));
+        let by_text = self.text().cmp(other.text());
+        by_text.then_with(|| is_topic(self).cmp(&is_topic(other)))
+    }
+}
+
+impl PartialOrd for Pattern {
+    fn partial_cmp(&self, other: &Pattern) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -111,8 +135,12 @@ impl FromStr for Pattern {
     }
 }
 
-/// All that one client asks for, sorted and without repetition, so that clients who ask for the
-/// same are seen to be equal. Cloning shares it.
+/// All that one client asks for: sorted, and without patterns that another one covers, so that two
+/// clients that get the same topics usually have equal values. Cloning shares it.
+///
+/// A topic is matched by one binary search, however many patterns there are. No pattern in the list
+/// covers another, so every pattern between a prefix and a topic with that prefix has been dropped:
+/// if any pattern matches the topic, it is the last one whose text is not greater than the topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Patterns(Arc<[Pattern]>);
 
@@ -125,13 +153,11 @@ impl Default for Patterns {
 
 impl FromIterator<Pattern> for Patterns {
     fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Patterns {
-        let mut sorted: Vec<Pattern> = Vec::new();
-        for pattern in patterns {
-            if let Err(place) = sorted.binary_search(&pattern) {
-                sorted.insert(place, pattern);
-            }
-        }
-        Patterns(sorted.into())
+        let mut patterns: Vec<Pattern> = patterns.into_iter().collect();
+        patterns.sort_unstable();
+        // What a prefix covers comes right after it in this order.
+        patterns.dedup_by(|pattern, kept| kept.covers(pattern));
+        Patterns(patterns.into())
     }
 }
 
@@ -141,9 +167,24 @@ impl Patterns {
         self.0.iter()
     }
 
-    /// Whether an event is for this client: one without a topic always is.
+    /// Whether an event is for this client. An event without a topic is for every client.
     pub fn matches(&self, topic: Option<&Topic>) -> bool {
-        topic.is_none_or(|topic| self.0.iter().any(|pattern| pattern.matches(topic)))
+        topic.is_none_or(|topic| {
+            self.candidate(&topic.0)
+                .is_some_and(|pattern| pattern.matches(topic))
+        })
+    }
+
+    /// Whether these patterns match every topic that `other` matches.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        self.candidate(other.text())
+            .is_some_and(|pattern| pattern.covers(other))
+    }
+
+    /// The only pattern that can match or cover what has this text.
+    fn candidate(&self, text: &str) -> Option<&Pattern> {
+        let count = self.0.partition_point(|pattern| pattern.text() <= text);
+        self.0[..count].last()
     }
 }
 
@@ -195,6 +236,7 @@ impl std::error::Error for TopicError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::{Random, cases};
 
     #[test]
     fn topics_are_bounded_text_without_control_characters() {
@@ -244,7 +286,39 @@ mod tests {
                 .collect::<Patterns>()
         };
         assert_eq!(patterns(&["b", "a/*", "b"]), patterns(&["a/*", "b"]));
+        assert_eq!(
+            patterns(&["a/1", "a/*", "a/b/*", "a/*", "a", "b"]),
+            patterns(&["b", "a", "a/*"])
+        );
+        assert_eq!(patterns(&["x", "*", "y/*"]), patterns(&["*"]));
         assert!(Patterns::default().matches(None));
         assert!(!Patterns::default().matches(Some(&Topic::new("a").unwrap())));
+    }
+    #[test]
+    fn a_search_finds_what_a_walk_finds() {
+        let text = |random: &mut Random| {
+            let length = random.below(4);
+            (0..length)
+                .map(|_| random.pick(&["a", "b", "ä"]))
+                .collect::<String>()
+        };
+        let asked = |random: &mut Random| text(random) + random.pick(&["", "*"]);
+        let given = |random: &mut Random| {
+            let count = random.below(6);
+            (0..count)
+                .filter_map(|_| Pattern::new(&asked(random)).ok())
+                .collect::<Vec<_>>()
+        };
+        cases(1, given, |given, random| {
+            let patterns: Patterns = given.iter().cloned().collect();
+            if let Ok(topic) = Topic::new(&text(random)) {
+                let expected = given.iter().any(|pattern| pattern.matches(&topic));
+                assert_eq!(patterns.matches(Some(&topic)), expected, "{topic}");
+            }
+            if let Ok(other) = Pattern::new(&asked(random)) {
+                let expected = given.iter().any(|pattern| pattern.covers(&other));
+                assert_eq!(patterns.covers(&other), expected, "{other}");
+            }
+        });
     }
 }

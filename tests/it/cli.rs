@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 24] = [
+const DEFAULTS: [(&str, &str); 26] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -88,8 +88,10 @@ const DEFAULTS: [(&str, &str); 24] = [
     ("overload", "refuse"),
     ("sync", "always"),
     ("queue-bytes", "1MiB"),
+    ("total-queues", "auto"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
+    ("max-patterns", "64"),
     ("max-head", "16KiB"),
     ("max-fields", "100"),
     ("max-target", "8KiB"),

@@ -1244,3 +1244,32 @@ fn the_recovery_event_has_no_id_and_the_welcome_has_the_place_before_the_replay(
         )
     );
 }
+
+#[test]
+fn one_client_asks_for_at_most_64_topics() {
+    let server = server(still());
+    let asked = |count: usize| {
+        let topics: Vec<String> = (0..count)
+            .map(|number| format!("topic={number}*"))
+            .collect();
+        topics.join("&")
+    };
+    Stream::subscribe(address(&server), &format!("/events?{}", asked(64)));
+    Stream::subscribe(address(&server), &format!("/events/one?{}", asked(63)));
+    assert_eq!(
+        get(address(&server), &format!("/poll?{}", asked(64))).status,
+        200
+    );
+    for path in [
+        format!("/events?{}", asked(65)),
+        format!("/events/one?{}", asked(64)),
+        // One topic 65 times is 65 topics asked for.
+        format!("/events?{}", "topic=a&".repeat(65)),
+        format!("/poll?{}", asked(65)),
+    ] {
+        let answer = get(address(&server), &path);
+        assert_eq!(answer.status, 400, "{path}");
+        let expected = "the request asks for 65 topics, at most 64 are allowed";
+        assert!(answer.text().contains(expected), "{}", answer.text());
+    }
+}

@@ -70,6 +70,8 @@ enum Target {
     /// to add one, or what it must be.
     List(&'static str, fn(&mut Options, &str) -> Result<(), String>),
     Size(fn(&mut Config) -> &mut usize),
+    /// A size, or one that the server chooses for the machine.
+    AutoSize(fn(&mut Config) -> &mut Option<usize>),
     Time(fn(&mut Config) -> &mut Duration),
 }
 
@@ -77,7 +79,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 32] = [
+const KNOBS: [Knob; 34] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -146,6 +148,11 @@ const KNOBS: [Knob; 32] = [
         "bytes that may wait for one client",
     ),
     knob(
+        "total-queues",
+        Target::AutoSize(|c| &mut c.total_queues),
+        "bytes that may wait for all clients",
+    ),
+    knob(
         "write-timeout",
         Target::Time(|c| &mut c.write_timeout),
         "for one write to a client",
@@ -169,6 +176,11 @@ const KNOBS: [Knob; 32] = [
         "max-target",
         Target::Size(|c| &mut c.max_target),
         "bytes of a request's path and query",
+    ),
+    knob(
+        "max-patterns",
+        Target::Count(|c| &mut c.max_patterns),
+        "topics and patterns of one client",
     ),
     knob(
         "head-timeout",
@@ -238,7 +250,7 @@ impl Knob {
             Target::Flag(_) => "",
             Target::Count(_) | Target::Limit(_) => "N",
             Target::List(placeholder, _) => placeholder,
-            Target::Size(_) => "SIZE",
+            Target::Size(_) | Target::AutoSize(_) => "SIZE",
             Target::Time(_) => "TIME",
         }
     }
@@ -261,6 +273,10 @@ impl Knob {
                 limit.map_or("off".into(), |limit| limit.to_string())
             }
             Target::Size(field) => show_size(*field(&mut options.config)),
+            Target::AutoSize(field) => {
+                let size = *field(&mut options.config);
+                size.map_or("auto".into(), show_size)
+            }
             Target::Time(field) => format!("{:?}", field(&mut options.config)),
         })
     }
@@ -317,6 +333,12 @@ impl Knob {
             Target::Size(field) => {
                 *field(&mut options.config) = parse_size(value)
                     .ok_or_else(|| wrong("a size, such as 65536, 64KiB or 1MiB"))?;
+            }
+            Target::AutoSize(field) => {
+                *field(&mut options.config) = match value {
+                    "auto" => None,
+                    _ => Some(parse_size(value).ok_or_else(|| wrong("a size, or auto"))?),
+                };
             }
             Target::Time(field) => {
                 *field(&mut options.config) =

@@ -1,0 +1,137 @@
+//! How many events a client has missed, counted without keeping the hub's lock for long.
+//!
+//! The `recovery` event says the number before the first of these events is sent. A history may hold a
+//! hundred thousand events, and to look at all of them takes many milliseconds, during which no
+//! publisher could publish. So they are counted in slices: the lock is held to take a slice, and not while
+//! its topics are compared. Newest first, because the history evicts the oldest: what has been counted
+//! stays counted. The last step, under the lock that also registers the client, only has to look at
+//! what is left: the oldest part and what was said meanwhile.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::history::{Cursor, History, Record};
+use super::state::Shared;
+use crate::config::SLICE_EVENTS;
+use crate::wire::{Pattern, Patterns};
+
+/// Events that were counted ahead.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    /// Ordinals without a gap between them, oldest first, and how many of these events are for the client.
+    slices: VecDeque<(Range<u64>, usize)>,
+}
+
+impl Missed {
+    /// Counts what is after `cursor`, but for about two slices. Takes the lock several times.
+    pub(super) fn count_ahead(shared: &Shared, cursor: &Cursor, patterns: &Patterns) -> Missed {
+        let mut missed = Missed::default();
+        if *cursor == Cursor::Now || patterns.covers(&Pattern::all()) {
+            return missed;
+        }
+        let state = shared.state();
+        let ((start, _), head) = (state.history.resolve(cursor), state.history.head());
+        drop(state);
+        let (mut from, mut to) = (head, head);
+        while from - start > SLICE {
+            let Some(count) = count_slice(shared, from - SLICE..from, patterns) else {
+                break;
+            };
+            missed.slices.push_front((from - SLICE..from, count));
+            from -= SLICE;
+        }
+        // What was said meanwhile. LIMIT: as often as there were slices before, for a publisher could be as
+        // fast as this.
+        for _ in 0..missed.slices.len() {
+            let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
+                break;
+            };
+            missed.slices.push_back((to..to + SLICE, count));
+            to += SLICE;
+        }
+        missed
+    }
+
+    /// All that a client with these patterns is given from `start` on. The hub's lock is held.
+    pub(super) fn total(mut self, history: &History, start: u64, patterns: &Patterns) -> usize {
+        let head = history.head();
+        if patterns.covers(&Pattern::all()) {
+            return (head - start) as usize;
+        }
+        self.slices.retain(|(range, _)| range.start >= start);
+        let oldest = self.slices.front().map_or(start, |(range, _)| range.start);
+        let newest = self.slices.back().map_or(start, |(range, _)| range.end);
+        let ahead: usize = self.slices.iter().map(|(_, count)| count).sum();
+        // LIMIT: about a slice at the old end, a part of which may be gone by now, and what was said since
+        // the counting began.
+        let rest = history.between(start..oldest);
+        ahead + count(rest.chain(history.between(newest..head)), patterns)
+    }
+}
+
+const SLICE: u64 = SLICE_EVENTS as u64;
+
+/// Counts the events of a slice that are for a client. `None` if some are gone, or are not there yet.
+fn count_slice(shared: &Shared, ordinals: Range<u64>, patterns: &Patterns) -> Option<usize> {
+    let state = shared.state();
+    let records: Vec<_> = state.history.between(ordinals.clone()).cloned().collect();
+    drop(state);
+    let is_whole = records.len() as u64 == ordinals.end - ordinals.start;
+    is_whole.then(|| count(records.iter(), patterns))
+}
+
+fn count<'a>(records: impl Iterator<Item = &'a Arc<Record>>, patterns: &Patterns) -> usize {
+    records
+        .filter(|record| patterns.matches(record.topic.as_ref()))
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Random;
+    use crate::config::Config;
+    use crate::hub::Hub;
+    use crate::wire::{Event, Topic};
+
+    fn event(random: &mut Random) -> Event {
+        let topic = Topic::new(random.pick(&["a", "b", "c"])).unwrap();
+        Event::new("").with_topic(topic)
+    }
+
+    #[test]
+    fn what_is_counted_in_slices_is_what_is_there_in_the_end() {
+        let mut random = Random::new();
+        let config = Config {
+            history_events: 5 * SLICE_EVENTS,
+            queue_bytes: 1000,
+            ..Config::default()
+        };
+        let hub = Hub::new(config).unwrap();
+        let patterns: Patterns = [Pattern::new("a").unwrap()].into_iter().collect();
+        for _ in 0..40 {
+            let publish = |count: usize, random: &mut Random| {
+                let events = (0..count).map(|_| event(random)).collect();
+                hub.publish_all(events).unwrap();
+            };
+            publish(random.below(3 * SLICE_EVENTS), &mut random);
+            let state = hub.shared.state();
+            let length = state.history.extent().events as u64;
+            let oldest = state.history.head() - length;
+            let id = state
+                .history
+                .id_before(oldest + random.below(length as usize + 1) as u64);
+            drop(state);
+            let cursor = Cursor::After(id.to_string());
+            let missed = Missed::count_ahead(&hub.shared, &cursor, &patterns);
+            // Said, and evicted, between the counting and the last step.
+            publish(random.below(2 * SLICE_EVENTS), &mut random);
+            let state = hub.shared.state();
+            let (start, _) = state.history.resolve(&cursor);
+            let all = state.history.between(start..u64::MAX);
+            let expected = count(all, &patterns);
+            assert_eq!(missed.total(&state.history, start, &patterns), expected);
+        }
+    }
+}
