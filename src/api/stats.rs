@@ -45,25 +45,24 @@ fn render(stats: &Stats, clients: Option<&[Client]>) -> String {
         ("total_deliveries", stats.deliveries.to_string()),
         ("total_bytes", stats.bytes.to_string()),
         ("lag_bytes", stats.lag.to_string()),
-        ("log", log(stats.log.as_ref())),
         ("history", object(history)),
         ("topics", object(topics)),
         ("farewells", object(farewells)),
         ("uptime_seconds", stats.uptime.as_secs().to_string()),
     ];
+    if let Some(log) = &stats.log {
+        members.push(("log", self::log(log)));
+    }
     if let Some(clients) = clients {
         members.push(("clients", array(clients.iter().map(client))));
     }
     object(members)
 }
 
-fn log(log: Option<&LogStats>) -> String {
-    let Some(LogStats { failure, failures }) = log else {
-        return "null".into();
-    };
+fn log(log: &LogStats) -> String {
     object([
-        ("failure", quoted(failure.clone())),
-        ("failures", failures.to_string()),
+        ("failure", quoted(log.failure.clone())),
+        ("failures", log.failures.to_string()),
     ])
 }
 
