@@ -782,6 +782,7 @@ fn what_could_not_be_read_back_is_not_written() {
 /// A file that fails as often as it is told to.
 #[derive(Debug)]
 struct Faulty {
+    path: PathBuf,
     file: File,
     faults: Arc<Faults>,
 }
@@ -795,6 +796,7 @@ struct Faults {
     /// How many writes, and syncs, are still to find that others have just emptied the file.
     emptied_before_write: AtomicUsize,
     emptied_in_sync: AtomicUsize,
+    removed_in_sync: AtomicUsize,
     /// The same, with a line that others append.
     grown_before_write: AtomicUsize,
     written: AtomicUsize,
@@ -841,6 +843,9 @@ impl Medium for Faulty {
         if fails(&self.faults.emptied_in_sync).is_err() {
             File::set_len(&self.file, 0)?;
         }
+        if fails(&self.faults.removed_in_sync).is_err() {
+            fs::remove_file(&self.path)?;
+        }
         self.faults.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -853,6 +858,7 @@ fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let identity = journal.present.disk.identity();
     let medium = Faulty {
+        path: path.clone(),
         file,
         faults: Arc::clone(&faults),
     };
@@ -909,9 +915,10 @@ fn an_append_that_fails_leaves_nothing_behind() {
 #[cfg(unix)]
 fn a_file_that_others_change_during_an_append_is_not_acknowledged_from() {
     type Left = fn(&Faults) -> &AtomicUsize;
-    let moments: [(Left, &str); 3] = [
+    let moments: [(Left, &str); 4] = [
         (|faults| &faults.emptied_before_write, "was changed"),
         (|faults| &faults.emptied_in_sync, "was cut from"),
+        (|faults| &faults.removed_in_sync, "was removed"),
         (|faults| &faults.grown_before_write, ""),
     ];
     for (left, words) in moments {
