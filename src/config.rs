@@ -43,7 +43,9 @@ pub struct Config {
     pub max_fields: usize,
     /// Bytes of a request's target (path and query); more are answered 414.
     pub max_target: usize,
-    /// Bytes of a request's body, and so of an event's data; more are answered 413.
+    /// Bytes of a request's body, and so of an event's data; more are answered 413. So are the events of
+    /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
+    /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
     /// From the first byte of a head to its last, however they dribble in; then 408.
     pub head_timeout: Duration,
@@ -217,6 +219,12 @@ impl Config {
         self.queue_bytes.saturating_mul(3)
     }
 
+    /// LIMIT: bytes of all events of one request. Many short lines with a long name, or one event of
+    /// many empty lines, are several times as long as the body that they come in.
+    pub(crate) fn most_event_bytes(&self) -> usize {
+        self.max_body.saturating_mul(4).max(64 * KIB)
+    }
+
     /// Bytes that may wait for all clients together.
     pub(crate) fn most_queued(&self) -> usize {
         self.total_queues.unwrap_or_else(|| {
@@ -364,6 +372,9 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// ends.
 pub(crate) const SMALLEST_EVENT: usize = 30;
 
+/// What an event costs beside its text: its id, and its place in the history.
+pub(crate) const EVENT_OVERHEAD: usize = 200;
+
 /// Lines of one NDJSON request. Each is an event of its own, and costs far more memory than the two
 /// bytes that it may be.
 pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
@@ -372,8 +383,14 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
-/// What an answer to a poll holds of the history. It is put together in memory, and as many may be
-/// on their way as there are connections.
+/// Topics that `/stats` lists: the busiest ones.
+pub(crate) const STATS_TOPICS: usize = 1000;
+
+/// What the list of clients in `/stats?clients=1` may be long: ten thousand clients of a few topics each.
+pub(crate) const STATS_BYTES: usize = 4 * MIB;
+
+/// What an answer to a poll holds of the history, as JSON. It is put together in memory, and as many may
+/// be on their way as there are connections.
 pub(crate) const POLL_BYTES: usize = 256 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
@@ -436,6 +453,9 @@ pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
+
+/// The longest list of header fields that the answer to a preflight repeats, in bytes.
+pub(crate) const PREFLIGHT_FIELD_BYTES: usize = 4 * KIB;
 
 /// The largest file of tokens, in bytes: some ten thousand lines. What is larger is another file, given
 /// by mistake.

@@ -4,6 +4,7 @@
 //! Without tokens anybody may subscribe, and whoever is on this machine may publish, if that is where
 //! the server listens. A verb that tokens are for is for nobody else.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::RandomState;
 use std::io;
@@ -15,7 +16,7 @@ use super::Problem;
 use super::origin::{self, Sender};
 use super::tokens::{self, Grant, Holder, Holders, Verb};
 use crate::config::Config;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, percent_decoded};
 use crate::wire::{Origin, Pattern, Patterns, Topic};
 
 /// What a request is about to do.
@@ -265,7 +266,7 @@ impl Access {
         &self,
         action: &Action<'_>,
         carrier: Carrier,
-        candidates: &[&[u8]],
+        candidates: &[Cow<'_, [u8]>],
     ) -> Result<Admission, Problem> {
         let holders = self.holders();
         let known: Vec<&Holder> = candidates
@@ -345,19 +346,25 @@ fn covers<'a>(granted: impl Iterator<Item = &'a Pattern> + Clone, action: &Actio
     }
 }
 
-/// The tokens that a request has with it.
-fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec<&[u8]>, Problem> {
+/// The tokens that a request has with it. A token has neither a space nor a `%` in it, so what libraries
+/// do to base64 in a query or a cookie is undone without one token being taken for another. Padding is
+/// part of a token: `YQ==` and `YQ` are two.
+fn candidates(
+    request: &Request,
+    carrier: Carrier,
+    sender: Sender,
+) -> Result<Vec<Cow<'_, [u8]>>, Problem> {
     let mut found = Vec::new();
     if let Some(credentials) = request.field("authorization")? {
         // SPEC: RFC 9110, 11.4: the scheme has no case. One of another scheme is for somebody else.
         if let Some((scheme, token)) = credentials.split_once(' ')
             && scheme.eq_ignore_ascii_case("bearer")
         {
-            found.push(token.trim_ascii().as_bytes());
+            found.push(Cow::Borrowed(token.trim_ascii().as_bytes()));
         }
     }
     if carrier == Carrier::HeaderOrQuery {
-        found.extend(request.queries("token").map(str::as_bytes));
+        found.extend(request.queries("token").map(with_plus));
     }
     if sender.may_use_cookies() {
         // SPEC: RFC 6265, 4.1.1: `cookie-value = *cookie-octet / ( DQUOTE *cookie-octet DQUOTE )`;
@@ -367,16 +374,34 @@ fn candidates(request: &Request, carrier: Carrier, sender: Sender) -> Result<Vec
             .flat_map(|cookies| cookies.split(|&byte| byte == b';'));
         found.extend(pairs.filter_map(|pair| {
             let value = pair.trim_ascii().strip_prefix(COOKIE.as_bytes())?;
-            match value.strip_prefix(b"=")? {
-                [b'"', quoted @ .., b'"'] => Some(quoted),
-                plain => Some(plain),
-            }
+            Some(without_percent(match value.strip_prefix(b"=")? {
+                [b'"', quoted @ .., b'"'] => quoted,
+                plain => plain,
+            }))
         }));
     }
     // LIMIT: nobody has more than one, or three on the way to another. ORDER: cookies come last: a site
     // beside this one may have set some that push others out.
     found.truncate(3);
     Ok(found)
+}
+
+/// A query is read as a form, where `+` is a space. In a token a space can only have been a `+`.
+fn with_plus(value: &str) -> Cow<'_, [u8]> {
+    if value.contains(' ') {
+        Cow::Owned(value.replace(' ', "+").into_bytes())
+    } else {
+        Cow::Borrowed(value.as_bytes())
+    }
+}
+
+/// Libraries percent-encode the value of a cookie.
+fn without_percent(value: &[u8]) -> Cow<'_, [u8]> {
+    if value.contains(&b'%') {
+        Cow::Owned(percent_decoded(value).into_bytes())
+    } else {
+        Cow::Borrowed(value)
+    }
 }
 
 /// What is to be done is not within what a hook has narrowed it to.

@@ -7,9 +7,11 @@ mod access;
 mod console;
 mod metrics;
 mod origin;
+mod parameters;
 mod poll;
 mod publish;
 mod routes;
+mod semaphore;
 mod stats;
 mod stream;
 mod tokens;
@@ -19,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::wire::json::JsonError;
@@ -27,6 +29,7 @@ use crate::wire::{FieldError, Patterns, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
 use routes::Route;
+use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
 #[derive(Clone, Debug)]
@@ -34,6 +37,16 @@ pub struct Api {
     hub: Hub,
     config: Config,
     access: Access,
+    in_making: Arc<InMaking>,
+}
+
+/// What requests may hold in memory together while they are worked on.
+#[derive(Debug)]
+struct InMaking {
+    /// Events that are being made and published.
+    events: Semaphore,
+    /// Answers of `/stats` that are being made.
+    stats: Semaphore,
 }
 
 impl Api {
@@ -53,10 +66,15 @@ impl Api {
     /// The endpoints of a server that listens at `address`.
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         let access = Access::new(&config, address)?;
+        let in_making = InMaking {
+            events: Semaphore::new(config.most_event_bytes().saturating_mul(2)),
+            stats: Semaphore::new(2 * STATS_BYTES),
+        };
         Ok(Api {
             hub,
             config,
             access,
+            in_making: Arc::new(in_making),
         })
     }
 
@@ -82,7 +100,9 @@ impl Api {
                 format!("{} is not here; GET / lists what is", request.path()),
             )
             .into(),
-            Some(route) if request.method() == "OPTIONS" => routes::preflight(route.methods()),
+            Some(route) if request.method() == "OPTIONS" => {
+                routes::preflight(&request, route.methods())
+            }
             Some(route) if !route.has_method(request.method()) => {
                 route.refuse_method(request.method())
             }
@@ -152,10 +172,10 @@ impl Api {
 
     /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
-    /// may do more than a form could. All pages are told the same, so that one that is refused then
-    /// can read why.
+    /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
+    /// All pages are told the same, so that one that is refused then can read why.
     pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
-        self.share(request, routes::preflight(methods))
+        self.share(request, routes::preflight(request, methods))
     }
 
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
@@ -238,9 +258,10 @@ impl Api {
         }
     }
 
-    /// What a request to this route needs to be allowed, but for streams and polls: they have topics
-    /// to be narrowed, and ask by themselves.
+    /// Checks the parameters of a request to this route, that it is allowed, and that its body is of a
+    /// kind that can be published. Streams and polls have topics to be narrowed, and ask by themselves.
     fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
+        parameters::check(route, request)?;
         let topic;
         let action = match (request.method(), route) {
             ("POST", Route::Events(path)) => {
@@ -256,7 +277,11 @@ impl Api {
             (_, Route::Stats | Route::Metrics) => Action::Stats,
             _ => return Ok(()),
         };
-        self.ask(request, &action, Carrier::Header).map(|_| ())
+        self.ask(request, &action, Carrier::Header)?;
+        if request.method() == "POST" {
+            publish::check_type(request)?;
+        }
+        Ok(())
     }
 
     fn ask(

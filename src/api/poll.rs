@@ -23,7 +23,7 @@ impl Api {
         let Poll { messages, cursor } = self.hub.poll_while(wish, wait, || {
             !request.is_abandoned() && self.is_valid(pass, &patterns)
         })?;
-        Ok(Response::json(200, render(&messages))
+        Ok(Response::json(200, render(messages))
             .with("Cache-Control", "no-store")
             .with("Last-Event-ID", cursor)
             .with("Access-Control-Expose-Headers", "Last-Event-ID"))
@@ -44,16 +44,15 @@ fn wait(request: &Request) -> Result<Duration, Problem> {
     })
 }
 
-fn render(messages: &[Message]) -> String {
+/// Each message is gone as soon as it is written: they and the text are not there at the same time.
+fn render(messages: Vec<Message>) -> String {
     let mut text = String::from("[");
     for message in messages {
         text.push_str(if text.len() > 1 { ",{" } else { "{" });
         if !message.last_event_id.is_empty() {
             member("id", &message.last_event_id, &mut text);
-            text.push(',');
         }
         member("event", &message.name, &mut text);
-        text.push(',');
         member("data", &message.data, &mut text);
         text.push('}');
     }
@@ -61,7 +60,6 @@ fn render(messages: &[Message]) -> String {
 }
 
 fn member(name: &str, value: &str, out: &mut String) {
-    json::quote(name, out);
-    out.push(':');
+    json::key(name, out);
     json::quote(value, out);
 }

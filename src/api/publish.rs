@@ -1,10 +1,12 @@
 //! Everything that becomes an event: plain text, JSON whose member names it, lines of NDJSON, and
 //! a word to one client.
 
+use std::fmt::Write;
 use std::time::Duration;
 
+use super::semaphore::Permit;
 use super::{Api, Problem};
-use crate::config::EVENTS_PER_REQUEST;
+use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST};
 use crate::http::{Request, Response};
 use crate::hub::{ClientId, Published};
 use crate::wire::json::{self, Document};
@@ -19,13 +21,20 @@ impl Api {
     ) -> Result<Response, Problem> {
         let topic = one_topic(request, topic)?;
         let body = text(request)?;
-        if content_type(request)?.0 == "application/x-ndjson" {
+        if is_ndjson(&content_type(request)?.0) {
             return self.publish_lines(request, body, topic);
         }
-        let event = named_by_query(request, Event::new(body))?;
+        let mut event = named_by_query(request, Event::new(body))?;
         let own_id = request.query("id");
-        let event = own_id.map_or(Ok(event.clone()), |id| event.with_id(id))?;
-        let published = self.hub.publish(to(topic, event))?;
+        if let Some(id) = own_id {
+            event = event.with_id(id)?;
+        }
+        self.publish_one(to(topic, event), own_id)
+    }
+
+    fn publish_one(&self, event: Event, own_id: Option<&str>) -> Result<Response, Problem> {
+        let _permit = self.permit_events(size(&event))?;
+        let published = self.hub.publish(event)?;
         Ok(ok(&quoted_id(own_id, &published), published.recipients))
     }
 
@@ -42,30 +51,33 @@ impl Api {
                 "id cannot be the same for several events",
             ));
         }
+        // Each event is this one, with its line as the data.
+        let model = to(topic, named_by_query(request, Event::default())?);
+        // Of several files that were joined each may begin with a mark.
         let lines = body
             .lines()
+            .map(without_mark)
             .enumerate()
             .filter(|(_, line)| !line.trim_ascii().is_empty());
+        // LIMIT: lines, and so events, of one request.
+        if let Some((number, _)) = lines.clone().last()
+            && number >= EVENTS_PER_REQUEST
+        {
+            let what =
+                format!("the body has more than {EVENTS_PER_REQUEST} lines; nothing was published");
+            return Err(Problem::new(413, what));
+        }
+        let of_each = size(&model);
+        let bytes = lines.clone().map(|(_, line)| of_each + line.len());
+        let _permit = self.permit_events(bytes.sum())?;
         let events = lines.map(|(number, line)| {
-            // LIMIT: lines, and so events, of one request.
-            if number >= EVENTS_PER_REQUEST {
-                return Err(Problem::new(
-                    413,
-                    format!(
-                        "the body has more than {EVENTS_PER_REQUEST} lines; nothing was published"
-                    ),
-                ));
-            }
             let document = Document::parse(line).map_err(|error| {
                 Problem::new(
                     400,
                     format!("line {}: {error}; nothing was published", number + 1),
                 )
             })?;
-            Ok(to(
-                topic.clone(),
-                named_by_query(request, Event::new(document.into_string()))?,
-            ))
+            Ok(model.clone().with_data(document.into_string()))
         });
         let published = self
             .hub
@@ -73,18 +85,33 @@ impl Api {
         let Some(last) = published.last() else {
             return Err(Problem::new(400, "the body has no line, and so no event"));
         };
-        let ids: Vec<String> = published
-            .iter()
-            .map(|published| quoted_id(None, published))
-            .collect();
-        Ok(Response::json(
-            200,
-            format!(
-                r#"{{"status":"ok","ids":[{}],"recipients":{}}}"#,
-                ids.join(","),
-                last.recipients
-            ),
-        ))
+        let mut text = String::from(r#"{"status":"ok","ids":"#);
+        for (place, published) in published.iter().enumerate() {
+            let before = if place == 0 { '[' } else { ',' };
+            write!(text, "{before}\"{}\"", published.id).expect("BUG: a String refuses text");
+        }
+        write!(text, "],\"recipients\":{}}}", last.recipients).expect("BUG: a String refuses text");
+        Ok(Response::json(200, text))
+    }
+
+    /// Waits until events of so many bytes may be made.
+    ///
+    /// # Errors
+    ///
+    /// 413: they are more than one request may have.
+    fn permit_events(&self, bytes: usize) -> Result<Permit<'_>, Problem> {
+        let limit = self.config.most_event_bytes();
+        if bytes > limit {
+            return Err(Problem::new(
+                413,
+                format!(
+                    "the events of this request come to {bytes} bytes, with their names, topics and \
+                     {EVENT_OVERHEAD} bytes each; more than {limit} (four times --max-body) are not taken at \
+                     once; nothing was published"
+                ),
+            ));
+        }
+        Ok(self.in_making.events.acquire(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.
@@ -117,8 +144,7 @@ impl Api {
         data: String,
     ) -> Result<Response, Problem> {
         let topic = one_topic(request, None)?;
-        let published = self.hub.publish(to(topic, event.with_data(data)))?;
-        Ok(ok(&quoted_id(None, &published), published.recipients))
+        self.publish_one(to(topic, event.with_data(data)), None)
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
@@ -127,14 +153,9 @@ impl Api {
         request: &Request,
         client_id: &str,
     ) -> Result<Response, Problem> {
-        if request.query("id").is_some() {
-            return Err(Problem::new(
-                400,
-                "an event for one client is not kept, so it cannot have an id to resume from",
-            ));
-        }
         let client_id = known_client(client_id)?;
         let event = named_by_query(request, Event::new(text(request)?))?;
+        let _permit = self.permit_events(size(&event))?;
         let published = self.hub.send_to(client_id.as_str(), &event)?;
         Ok(ok(&quoted_id(None, &published), published.recipients))
     }
@@ -163,6 +184,18 @@ fn ok(id: &str, recipients: usize) -> Response {
 /// The id that went out on the wire, as JSON.
 fn quoted_id(own: Option<&str>, published: &Published) -> String {
     own.map_or_else(|| format!("\"{}\"", published.id), json::quoted)
+}
+
+/// What an event costs, without having been made into bytes. Each line of its data is a field.
+fn size(event: &Event) -> usize {
+    let data = event.data().as_bytes();
+    let breaks = data.iter().filter(|byte| matches!(byte, b'\n' | b'\r'));
+    let fields = (breaks.count() + 1) * "data: \n".len();
+    let name = event.name().map_or(0, str::len);
+    let id = event.id().map_or(0, str::len);
+    // The topic is not on the wire, but a journal writes it down with each event.
+    let topic = event.topic().map_or(0, |topic| topic.as_str().len());
+    EVENT_OVERHEAD + name + id + topic + data.len() + fields
 }
 
 /// What cannot be a client's id is the id of no client.
@@ -212,8 +245,12 @@ fn named_by_query(request: &Request, mut event: Event) -> Result<Event, Problem>
     Ok(event)
 }
 
-/// The body as text, if that is what it is.
-fn text(request: &Request) -> Result<&str, Problem> {
+/// Whether the body, as its fields describe it, is one that can be published: known by the head alone.
+///
+/// # Errors
+///
+/// 415: it is compressed, a form, or not UTF-8; 400: the fields contradict each other.
+pub(super) fn check_type(request: &Request) -> Result<(), Problem> {
     if let Some(coding) = request
         .field("content-encoding")?
         .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
@@ -223,18 +260,56 @@ fn text(request: &Request) -> Result<&str, Problem> {
             format!("Content-Encoding is {coding:?}, only \"identity\" is understood"),
         ));
     }
-    if let (_, Some(charset)) = content_type(request)? {
+    let (media_type, charset) = content_type(request)?;
+    if let Some(charset) = charset {
         return Err(Problem::new(
             415,
             format!("the charset is {charset:?}, only \"utf-8\" is understood"),
         ));
     }
+    // A form that is `application/x-www-form-urlencoded` is what `curl -d` says of any data.
+    if media_type.starts_with("multipart/") {
+        return Err(Problem::new(
+            415,
+            format!(
+                "the body is {media_type}, whose parts and boundaries would be published as they are: send the \
+                 data itself as the body (curl --data-binary @FILE, or in a page fetch(url, {{ method: \
+                 'POST', body: text }}))"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The body as text, if that is what it is.
+fn text(request: &Request) -> Result<&str, Problem> {
     std::str::from_utf8(request.body()).map_err(|error| {
         Problem::new(
             400,
             format!("the body is not UTF-8: byte {}", error.valid_up_to()),
         )
     })
+}
+
+/// Whether a media type is one of those in use for JSON values in lines. None of them is registered, so
+/// each library has its own: with `x-` or without, as a suffix (`application/vnd.elasticsearch+x-ndjson`),
+/// or the older names of Docker, Spring and line-delimited JSON. `application/json-seq` is another format.
+fn is_ndjson(media_type: &str) -> bool {
+    let Some(("application" | "text", subtype)) = media_type.split_once('/') else {
+        return false;
+    };
+    let suffix = subtype.rsplit('+').next().unwrap_or_default();
+    let name = suffix.strip_prefix("x-").unwrap_or(suffix);
+    let names = [
+        "ndjson",
+        "nd-json",
+        "jsonl",
+        "jsonlines",
+        "json-lines",
+        "json-stream",
+        "ldjson",
+    ];
+    names.contains(&name) || subtype == "stream+json"
 }
 
 /// The media type in lower case, and its charset if that is not UTF-8 (or ASCII, which is part of it).
@@ -252,8 +327,15 @@ fn content_type(request: &Request) -> Result<(String, Option<String>), Problem> 
     Ok((media_type, foreign.map(str::to_owned)))
 }
 
+/// A text without the byte order mark that editors and shells of Windows write before it.
+///
+/// SPEC: RFC 8259, 8.1: a parser of JSON may ignore it.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 fn object(request: &Request) -> Result<Document, Problem> {
-    let document = Document::parse(text(request)?)?;
+    let document = Document::parse(without_mark(text(request)?))?;
     if document.is_object() {
         Ok(document)
     } else {

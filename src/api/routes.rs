@@ -1,7 +1,9 @@
 //! Which path is which endpoint, and which methods it has.
 
+use std::borrow::Cow;
+
 use super::console::Asset;
-use crate::config::PREFLIGHT_SECONDS;
+use crate::config::{PREFLIGHT_FIELD_BYTES, PREFLIGHT_SECONDS};
 use crate::http::{Request, Response};
 
 /// An endpoint, with what its path says.
@@ -83,17 +85,35 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin:
-/// the methods that are here.
-pub(super) fn preflight(methods: &'static str) -> Response {
+/// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin: the
+/// methods that are here, and the header fields that it asks for. A page may send any field: what it
+/// may do is decided by the request that follows.
+pub(super) fn preflight(request: &Request, methods: &'static str) -> Response {
+    // Doubled, or not text: not a browser's.
+    let asked = request.field("access-control-request-headers");
+    let asked = asked.ok().flatten().filter(|asked| is_list_of_names(asked));
+    let allowed = asked.map_or(Cow::Borrowed(USUAL_FIELDS), |asked| asked.to_owned().into());
     Response::new(204)
         .with("Allow", methods)
         .with("Access-Control-Allow-Methods", methods)
-        .with(
-            "Access-Control-Allow-Headers",
-            "Authorization, Cache-Control, Content-Type, Last-Event-ID",
-        )
+        .with("Access-Control-Allow-Headers", allowed)
         .with("Access-Control-Max-Age", PREFLIGHT_SECONDS.to_string())
+        .with("Vary", "Access-Control-Request-Headers")
+}
+
+/// What is allowed where nothing is asked for.
+const USUAL_FIELDS: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID";
+
+/// SPEC: Fetch, 3.2.2: `Access-Control-Request-Headers = 1#field-name`; RFC 9110, 5.1 and 5.6.2:
+/// `field-name = token`, `token = 1*tchar`.
+fn is_list_of_names(list: &str) -> bool {
+    let is_name = |name: &str| {
+        let is_tchar =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_tchar)
+    };
+    // LIMIT: what is echoed.
+    list.len() <= PREFLIGHT_FIELD_BYTES && list.split(',').all(|name| is_name(name.trim_ascii()))
 }
 
 /// What is here, with a line to try each.

@@ -28,3 +28,4 @@ pub use refusal::Refusal;
 pub use request::Request;
 pub use response::{Response, Takeover};
 pub use server::{Handle, Server};
+pub(crate) use target::percent_decoded;

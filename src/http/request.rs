@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use super::forwarded::Client;
 use super::head::RequestHead;
+use super::target::Parameter;
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
 use crate::wire::{Framing, Whereabouts};
@@ -37,18 +38,22 @@ impl Request {
         self.head.host()
     }
 
-    /// The first value of a query parameter, decoded as HTML forms are (`+` is a space).
+    /// The first value of a query parameter, decoded as browsers decode HTML forms: `+` is a space, a
+    /// `%` without two hexadecimal digits stays, and U+FFFD replaces what is not UTF-8.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.queries(name).next()
     }
 
     /// All values of a query parameter, in order.
     pub fn queries<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.head
-            .query
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| &**value)
+        self.parameters()
+            .filter(move |parameter| parameter.name == name)
+            .map(|parameter| parameter.value)
+    }
+
+    /// All parameters of the query, in order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
+        self.head.query.iter()
     }
 
     /// The value of a header field, if it is there once and is UTF-8 text.

@@ -110,7 +110,7 @@ impl Response {
         self
     }
 
-    /// Adds a header field.
+    /// Adds a header field. What a `Vary` names is added to the one that is there.
     ///
     /// # Panics
     ///
@@ -121,7 +121,11 @@ impl Response {
             !value.contains(|c: char| c.is_ascii_control()),
             "{name}: control character in {value:?}"
         );
-        self.fields.push((name, value));
+        let mut fields = self.fields.iter_mut();
+        match fields.find(|(present, _)| *present == "Vary" && name == "Vary") {
+            Some((_, names)) => *names = format!("{value}, {names}").into(),
+            None => self.fields.push((name, value)),
+        }
         self
     }
 

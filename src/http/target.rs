@@ -1,11 +1,100 @@
 //! Turns a request target into a path and a query, both decoded.
+//!
+//! A path is decoded strictly: two readers of one path must never find two files. A query may hold
+//! parameters that nobody here knows, so a broken percent-encoding in it is a property of its
+//! parameter and not the end of the request.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::Refusal;
 
-/// The pairs of a query, decoded, in order.
-pub(super) type Query = Vec<(String, String)>;
+/// The parameters of a query, decoded, in order.
+///
+/// All names and values are in one text: a request may be held for a minute, by a poll that waits,
+/// and a `Vec` of pairs of strings takes forty times the bytes of the query `a&a&a&…`.
+#[derive(Clone, Default)]
+pub(super) struct Query {
+    text: String,
+    ends: Vec<Ends>,
+}
+
+/// Where a parameter ends in the text. It begins where the one before it ends.
+#[derive(Clone, Copy)]
+struct Ends {
+    name: u32,
+    value: u32,
+    fault: Option<EncodingFault>,
+}
+
+/// One parameter of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parameter<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) value: &'a str,
+    /// What is wrong with its percent-encoding. Then it is decoded as browsers decode it.
+    pub(crate) fault: Option<EncodingFault>,
+}
+
+/// What is wrong with a percent-encoded text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EncodingFault {
+    Percent,
+    NotUtf8,
+    Nul,
+}
+
+impl fmt::Display for EncodingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EncodingFault::Percent => "% is not followed by two hexadecimal digits",
+            EncodingFault::NotUtf8 => "it is not UTF-8",
+            EncodingFault::Nul => "it has a NUL",
+        })
+    }
+}
+
+impl Query {
+    fn parse(query: &[u8]) -> Query {
+        let pairs = || {
+            query
+                .split(|&byte| byte == b'&')
+                .filter(|pair| !pair.is_empty())
+        };
+        let mut parsed = Query {
+            text: String::with_capacity(query.len()),
+            ends: Vec::with_capacity(pairs().count()),
+        };
+        for pair in pairs() {
+            let (name, value) = split_once(pair, b'=').unwrap_or((pair, b""));
+            let mut end = [0; 2];
+            let mut fault = None;
+            for (part, end) in [name, value].into_iter().zip(&mut end) {
+                let (text, wrong) = decode(part, Space::Plus);
+                parsed.text.push_str(&text);
+                fault = fault.or(wrong);
+                *end = parsed.text.len() as u32;
+            }
+            let [name, value] = end;
+            parsed.ends.push(Ends { name, value, fault });
+        }
+        parsed
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Parameter<'_>> {
+        let mut start = 0;
+        self.ends.iter().map(move |ends| {
+            let (name, value) = (ends.name as usize, ends.value as usize);
+            let parameter = Parameter {
+                name: &self.text[start..name],
+                value: &self.text[name..value],
+                fault: ends.fault,
+            };
+            start = value;
+            parameter
+        })
+    }
+}
 
 /// A request target, taken apart.
 pub(super) struct Target {
@@ -25,8 +114,12 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
         return Ok(Target {
             host: None,
             path: "*".into(),
-            query: Query::new(),
+            query: Query::default(),
         });
+    }
+    // LIMIT: places in a query are 32 bits wide, and what is not UTF-8 becomes three times as long.
+    if target.len() > u32::MAX as usize / 3 {
+        return Err(Refusal::TargetTooLong(u32::MAX as usize / 3));
     }
     if let Some(at) = target
         .iter()
@@ -46,7 +139,10 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
     // SPEC: RFC 9110, 4.2.3: an empty path is `/`. Only the absolute form can have one.
     let path = if path.is_empty() { b"/" } else { path };
-    let path = decode(path, Space::Percent)?;
+    let path = match decode(path, Space::Percent) {
+        (path, None) => path,
+        (_, Some(fault)) => return Err(Refusal::Target(fault.to_string())),
+    };
     if let Some(segment) = path
         .split('/')
         .find(|&segment| segment == "." || segment == "..")
@@ -56,17 +152,10 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
             "the path has the segment {segment:?}"
         )));
     }
-    let pairs = query
-        .split(|&byte| byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = split_once(pair, b'=').unwrap_or((pair, b""));
-            Ok((decode(name, Space::Plus)?, decode(value, Space::Plus)?))
-        });
     Ok(Target {
         host,
         path,
-        query: pairs.collect::<Result<Query, Refusal>>()?,
+        query: Query::parse(query),
     })
 }
 
@@ -156,31 +245,87 @@ enum Space {
     Plus,
 }
 
-/// Resolves `%41`, which must come out as UTF-8 without NUL.
-fn decode(encoded: &[u8], space: Space) -> Result<String, Refusal> {
-    let mut bytes = Vec::with_capacity(encoded.len());
+/// A text with `%41` resolved, as far as it is percent-encoded.
+pub(crate) fn percent_decoded(text: &[u8]) -> String {
+    decode(text, Space::Percent).0
+}
+
+/// Resolves `%41`. What is wrong with the encoding is told, and left as it is (a `%`) or replaced by
+/// U+FFFD (what is not UTF-8).
+///
+/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers
+/// decode every query like this, and find nothing wrong with any.
+fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
+    let (mut bytes, mut fault) = (Vec::with_capacity(encoded.len()), None);
     let mut rest = encoded;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
         bytes.push(match byte {
             b'%' => {
                 let hex = |at: usize| char::from(*behind.get(at)?).to_digit(16);
-                let (Some(high), Some(low)) = (hex(0), hex(1)) else {
-                    return Err(Refusal::Target(
-                        "% is not followed by two hexadecimal digits".into(),
-                    ));
-                };
-                rest = &behind[2..];
-                (high * 16 + low) as u8
+                match (hex(0), hex(1)) {
+                    (Some(high), Some(low)) => {
+                        rest = &behind[2..];
+                        (high * 16 + low) as u8
+                    }
+                    _ => {
+                        fault = Some(EncodingFault::Percent);
+                        b'%'
+                    }
+                }
             }
             b'+' if space == Space::Plus => b' ',
             other => other,
         });
     }
-    let text = String::from_utf8(bytes).map_err(|_| Refusal::Target("it is not UTF-8".into()))?;
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| {
+        fault = fault.or(Some(EncodingFault::NotUtf8));
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    });
     if text.contains('\0') {
-        Err(Refusal::Target("it has a NUL".into()))
-    } else {
-        Ok(text)
+        fault = fault.or(Some(EncodingFault::Nul));
+    }
+    (text, fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_many_parameters_takes_little_more_than_its_text() {
+        let target = format!("/poll?{}", "a&".repeat(4000));
+        let Ok(Target { query, .. }) = parse(target.as_bytes()) else {
+            panic!("{target} is refused");
+        };
+        assert_eq!(query.iter().count(), 4000);
+        // A poll holds it for a minute.
+        let bytes = query.text.capacity() + query.ends.capacity() * size_of::<Ends>();
+        assert!(bytes < 8 * target.len(), "{bytes}");
+    }
+
+    #[test]
+    fn a_broken_encoding_is_found_at_its_parameter() {
+        let percent = Some(EncodingFault::Percent);
+        for (query, name, value, fault) in [
+            ("a=%41", "a", "A", None),
+            ("a=b%", "a", "b%", percent),
+            ("a=%4", "a", "%4", percent),
+            ("a=%zz%41", "a", "%zzA", percent),
+            ("a%=b", "a%", "b", percent),
+            ("a=%%41", "a", "%A", percent),
+            ("a=%ff", "a", "\u{fffd}", Some(EncodingFault::NotUtf8)),
+            ("%e2%82=1", "\u{fffd}", "1", Some(EncodingFault::NotUtf8)),
+            ("a=%00", "a", "\0", Some(EncodingFault::Nul)),
+            ("a=+%2B", "a", " +", None),
+        ] {
+            let whole = format!("x=1&{query}&y");
+            let parsed = Query::parse(whole.as_bytes());
+            let parameters: Vec<_> = parsed.iter().collect();
+            let expected = Parameter { name, value, fault };
+            assert_eq!(parameters[1], expected, "{query}");
+            let around = [&parameters[0], &parameters[2]].map(|p| (p.name, p.value, p.fault));
+            assert_eq!(around, [("x", "1", None), ("y", "", None)], "{query}");
+        }
     }
 }

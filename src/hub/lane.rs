@@ -437,8 +437,8 @@ impl Lane {
     /// bytes that wait in the queue, and events in the history that it has not been through yet,
     /// whether they are for it or not.
     pub(super) fn lag(&self, head: u64) -> Lag {
-        // ORDER: Relaxed: numbers of about now. Those of the replay change under the hub's lock,
-        // which is held.
+        // ORDER: Relaxed: numbers of about now. A replay may be further than `head` was when its
+        // caller asked for it.
         let is_live = self.live_from.load(Ordering::Relaxed) != u64::MAX;
         let bytes = self.backlog.load(Ordering::Relaxed);
         Lag {
@@ -448,7 +448,7 @@ impl Lane {
             replaying: if is_live {
                 0
             } else {
-                head - self.reading_from.load(Ordering::Relaxed)
+                head.saturating_sub(self.reading_from.load(Ordering::Relaxed))
             },
         }
     }

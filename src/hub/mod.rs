@@ -44,7 +44,7 @@ pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, date};
+use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
@@ -52,7 +52,7 @@ use history::History;
 use lane::{Kind, Lane};
 use ledger::Ledger;
 use missed::Missed;
-use registry::Registry;
+use registry::{Lanes, Registry};
 use state::{Life, Phase, Shared, State, Totals};
 use stream::Recovery;
 
@@ -425,33 +425,39 @@ impl Hub {
         self.shared.ledger.as_ref()?.failure()
     }
 
-    /// How the clients are: each of them at about this moment, in no order.
+    /// Whether a client has this name.
+    pub fn has_client(&self, client_id: &str) -> bool {
+        self.shared.state().registry.get(client_id).is_some()
+    }
+
+    /// How many clients an event of this topic would reach now; without a topic, all of them.
+    pub fn listeners(&self, topic: Option<&Topic>) -> usize {
+        self.shared.state().registry.count(topic)
+    }
+
+    /// The state of each client at about this moment, in no order.
     pub fn client_stats(&self) -> Vec<Client> {
-        let state = self.shared.state();
-        let head = state.history.head();
-        let lanes = state.registry.lanes();
-        let lanes: Vec<_> = lanes
-            .map(|lane| (Arc::clone(lane), lane.lag(head)))
-            .collect();
-        // What is written out of them is written without the lock.
-        drop(state);
+        let (audiences, head) = self.audiences();
+        let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let now_ms = self.shared.now_ms();
-        let clients = lanes.into_iter();
-        clients
-            .map(|(lane, lag)| Client::of(&lane, lag, now_ms))
+        lanes
+            .map(|lane| Client::of(lane, lane.lag(head), now_ms))
             .collect()
     }
 
-    /// What the hub counts, all at one moment.
+    /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
         // ORDER: before the hub's lock, which is never held together with that of the ledger.
         let log = self.shared.ledger.as_ref().map(|ledger| {
             let (failure, failures) = ledger.state();
             LogStats { failure, failures }
         });
-        let state = self.shared.state();
-        let head = state.history.head();
+        let (audiences, head) = self.audiences();
+        let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
+        let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
         let sent = self.shared.counters.sent();
+        let publishing = self.shared.counters.publishing.snapshot();
+        let state = self.shared.state();
         Stats {
             uptime: self.shared.epoch.elapsed(),
             active: state.registry.len(),
@@ -461,17 +467,37 @@ impl Hub {
             events: state.totals.events,
             deliveries: sent.events,
             bytes: sent.bytes,
-            lag: state
-                .registry
-                .lanes()
-                .map(|lane| lane.lag(head).bytes)
-                .sum(),
-            publishing: self.shared.counters.publishing.snapshot(),
+            lag,
+            publishing,
             log,
             history: state.history.extent(),
-            topics: state.registry.patterns(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),
         }
+    }
+
+    /// The `most` patterns that the most clients asked for, with the number of those clients, the
+    /// greatest first; and how many patterns are left out.
+    ///
+    /// The time it takes grows with the patterns of all clients, its memory with the clients and `most`.
+    pub fn busiest_topics(&self, most: usize) -> (Vec<(String, usize)>, usize) {
+        let state = self.shared.state();
+        // LOCK: held to count the clients of each audience. Their patterns, of which there may be
+        // hundreds of thousands, are gone through without it.
+        let audiences = state.registry.audiences();
+        let audiences: Vec<_> = audiences
+            .map(|(patterns, lanes)| (patterns.clone(), lanes.len()))
+            .collect();
+        drop(state);
+        stats::busiest(&audiences, most)
+    }
+
+    /// The lanes of all clients, by audience, and the ordinal of the next event.
+    fn audiences(&self) -> (Vec<Lanes>, u64) {
+        let state = self.shared.state();
+        // LOCK: held to share the lists of lanes. The lanes themselves are looked at without it.
+        let audiences = state.registry.audiences();
+        let lanes = audiences.map(|(_, lanes)| Arc::clone(lanes)).collect();
+        (lanes, state.history.head())
     }
 }

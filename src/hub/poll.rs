@@ -18,7 +18,7 @@ use super::missed::Missed;
 use super::stream::{RECOVERY, Recovery};
 use super::{Cursor, Farewell, Gap, Hub, Phase, Shared, Subscribe, SubscribeError};
 use crate::config::POLL_BYTES;
-use crate::wire::{Decoder, EventId, Framing, Message, Patterns};
+use crate::wire::{Decoder, EventId, Framing, Message, Patterns, json};
 
 /// What a poll has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Hub {
     /// What `wish` has missed, or else the first that is said within `wait`; nothing, if nothing is.
     /// If each poll goes on from the cursor of the one before, none of the events is lost between
     /// two of them. Those [for one client](Hub::send_to) find it only while it waits. Of what was
-    /// missed it answers some 256 KiB at a time.
+    /// missed it answers some 256 KiB at a time, as it is in JSON.
     ///
     /// Blocks for up to `wait`, and counts as a client while it does. [`close`](Hub::close),
     /// [`disconnect`](Hub::disconnect) or another who comes under its name end the wait at once, and
@@ -124,7 +124,8 @@ impl Poll {
 /// What a poll has found in the history so far.
 struct Reading {
     events: Vec<Arc<Record>>,
-    /// What they are on the wire. LIMIT: [`POLL_BYTES`] and one event: an answer is put together in memory.
+    /// What they are in an answer, at the most. LIMIT: [`POLL_BYTES`] and one event: an answer is put
+    /// together in memory.
     bytes: usize,
     /// The ordinal of the event to look at next.
     position: u64,
@@ -225,7 +226,7 @@ impl Reading {
         for record in slice {
             (self.position, self.cursor) = (record.ordinal + 1, record.id);
             if wish.patterns.matches(record.topic.as_ref()) {
-                self.bytes += record.frame.len();
+                self.bytes += rendered(record.frame.bytes(Framing::Bare));
                 self.events.push(record);
                 if self.bytes >= POLL_BYTES {
                     break;
@@ -256,11 +257,12 @@ impl Reading {
     /// answer may go, and then `rest`.
     fn woken_by(self, bytes: &[u8], rest: &[Arc<[u8]>]) -> Poll {
         let mut decoded = Decoded::after(self.start);
-        let mut left = bytes;
-        while !left.is_empty() && bytes.len() - left.len() < POLL_BYTES {
+        let (mut left, mut taken) = (bytes, 0);
+        while !left.is_empty() && taken < POLL_BYTES {
             let end = left.windows(2).position(|pair| pair == b"\n\n");
             let (event, others) = left.split_at(end.map_or(left.len(), |end| end + 2));
             decoded.feed(event);
+            taken += rendered(event);
             left = others;
         }
         let cursor = decoded.decoder.last_event_id().to_owned();
@@ -270,6 +272,12 @@ impl Reading {
             cursor,
         }
     }
+}
+
+/// What an event is in an answer, at the most. An answer is JSON, in which a control character takes
+/// six bytes, and an event without a name is called `message`.
+fn rendered(event: &[u8]) -> usize {
+    json::longest(event) + r#"{"id":"","event":"message","data":""},"#.len()
 }
 
 /// Bytes of a stream as messages.

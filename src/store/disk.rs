@@ -7,7 +7,9 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+#[cfg(not(unix))]
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,9 +21,15 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Reading and writing move the file's one cursor: they are for the journal's own thread. The one
+/// Where reading and writing move the file's one cursor, they are for the journal's own thread. The one
 /// that syncs does not.
 impl Medium for File {
+    #[cfg(unix)]
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, bytes, offset)
+    }
+
+    #[cfg(not(unix))]
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let mut file = self;
         file.seek(SeekFrom::Start(offset))?;

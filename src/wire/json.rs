@@ -5,7 +5,7 @@
 //! through a float is another number. Nesting is kept on a stack of [`DEPTH`] bits, not on the
 //! thread's, so that no document can overflow it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::Range;
 
 /// LIMIT: how deeply arrays and objects may nest.
@@ -167,11 +167,32 @@ pub fn quote(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\0'..='\x1f' => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+            '\0'..='\x1f' => {
+                write!(out, "\\u{:04x}", u32::from(character)).expect("BUG: a String refuses text")
+            }
             _ => out.push(character),
         }
     }
     out.push('"');
+}
+
+/// Appends the name of an object's next member: a comma if another is before it, the name, a colon.
+pub(crate) fn key(name: &str, out: &mut String) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    quote(name, out);
+    out.push(':');
+}
+
+/// How many bytes of a JSON string [`quote`] makes of these at the most, without the quotes.
+pub(crate) fn longest(text: &[u8]) -> usize {
+    let length = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.iter().map(length).sum()
 }
 
 /// `text` as a JSON string, in quotes.
@@ -601,6 +622,7 @@ mod tests {
             let literal = quoted(text);
             assert_eq!(Document::parse(&literal).unwrap().as_str(), literal);
             assert_eq!(unquote(&literal).unwrap(), text);
+            assert_eq!(longest(text.as_bytes()) + 2, literal.len());
         }
         assert_eq!(unquote(r#""\ud83e\udd80\/\u00e9""#).unwrap(), "🦀/é");
         for lone in [

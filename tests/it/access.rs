@@ -364,6 +364,14 @@ const NEARLY: &[(&str, &str, u16)] = &[
     ("", "Cookie: tiny_sse_token=wrong; tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: a=b;tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: tiny_sse_token=\"Master_c0ffee\"; a=\"b\"\r\n", 200),
+    // `+` is a space in a query, and a token has none. Libraries percent-encode cookies.
+    ("?token=Subscriber.91c~e/+=", "", 200),
+    ("?token=Subscriber.91c~e/%2B%3D", "", 200),
+    ("?token=Subscriber.91c~e%2F%20=", "", 200),
+    ("", "Cookie: tiny_sse_token=Subscriber.91c~e/+=\r\n", 200),
+    ("", "Cookie: tiny_sse_token=Subscriber.91c~e%2F%2B%3D\r\n", 200),
+    ("", "Cookie: tiny_sse_token=\"Subscriber.91c~e%2f%2b%3d\"\r\n", 200),
+    ("", "Authorization: bEARER  Subscriber.91c~e/+=\r\n", 200),
     // What a site beside this one has put into the browser pushes out nothing else.
     ("?token=Master_c0ffee", "Cookie: tiny_sse_token=1; tiny_sse_token=2; tiny_sse_token=3\r\n", 200),
     // A part of it, more than it, another case.
@@ -402,8 +410,15 @@ const NEARLY: &[(&str, &str, u16)] = &[
     ("?access_token=Master_c0ffee", "", 401),
     ("?token=Master_c0ffee%20", "", 401),
     ("?token=+Master_c0ffee", "", 401),
-    ("?token=Subscriber.91c~e/+=", "", 401),
     ("?token[]=Master_c0ffee", "", 401),
+    ("?token=Subscriber.91c~e/+", "", 401),
+    ("?token=Subscriber.91c~e/++=", "", 401),
+    ("?token=Subscriber.91c~e/=", "", 401),
+    ("?token=Subscriber.91c~e/%252B=", "", 401),
+    ("", "Cookie: tiny_sse_token=Subscriber.91c~e/ =\r\n", 401),
+    ("", "Cookie: tiny_sse_token=Subscriber.91c~e%2F%2B\r\n", 401),
+    ("", "Cookie: tiny_sse_token=Subscriber.91c~e%252F%252B%253D\r\n", 401),
+    ("", "Authorization: Bearer Subscriber.91c~e/ =\r\n", 401),
     // LIMIT: three are looked at.
     ("?token=a&token=b&token=c&token=Master_c0ffee", "", 401),
     // What two readers could read differently is nobody's.

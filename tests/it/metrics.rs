@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tiny_sse::{Config, Event};
+use tiny_sse::{Config, Event, Pattern, Subscribe, Topic};
 
 use crate::kit::{Stream, config, eventually, get, number_after, post, server};
 
@@ -156,7 +156,7 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
     let shown = clients();
     let peer = quick.raw.socket.local_addr().unwrap();
     let start = format!(
-        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"b\",\"a/*\"],"
+        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"a/*\",\"b\"],"
     );
     assert!(shown[0].contains(&start), "{shown:?}");
     assert!(
@@ -191,4 +191,93 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
         number_after(slow, "\"replaying\":") > 0 && number_after(slow, "\"sent_events\":") > 0
     });
     assert_eq!(get(address, "/stats?clients=yes").status, 400);
+}
+
+#[test]
+fn of_very_many_topics_the_busiest_thousand_are_listed_and_the_rest_is_counted() {
+    let server = server(Config {
+        max_patterns: 1000,
+        ..config()
+    });
+    let address = server.local_addr();
+    let topics = |numbers: std::ops::Range<usize>| {
+        let patterns = numbers.map(|number| Pattern::new(&format!("t/{number:04}")).unwrap());
+        let wish = Subscribe {
+            patterns: patterns.collect(),
+            ..Subscribe::default()
+        };
+        server.hub().subscribe(wish).unwrap()
+    };
+    let mut streams = vec![topics(0..700)];
+    let listed = || {
+        let stats = get(address, "/stats").text().to_owned();
+        let (_, topics) = stats.split_once("\"topics\":{").expect("topics");
+        let (topics, _) = topics.split_once('}').unwrap();
+        let topics: Vec<_> = topics.split(',').map(str::to_owned).collect();
+        (topics, number_after(&stats, "\"topics_left_out\":"))
+    };
+    let (list, left_out) = listed();
+    assert_eq!((list.len(), left_out), (700, 0));
+    assert_eq!((&*list[0], &*list[699]), ("\"t/0000\":1", "\"t/0699\":1"));
+    streams.extend([topics(400..1100), topics(500..600), topics(2000..2900)]);
+    let (list, left_out) = listed();
+    assert_eq!((list.len(), left_out), (1000, 1000));
+    // Those that two or three asked for are all there, and no number is that of fewer clients.
+    for (topics, clients) in [(400..500, 2), (500..600, 3), (600..700, 2)] {
+        for number in topics {
+            let entry = format!("\"t/{number:04}\":{clients}");
+            assert!(list.contains(&entry), "no {entry}");
+        }
+    }
+    assert!(list.is_sorted());
+    // The metrics have the numbers alone.
+    let metrics = get(address, "/metrics");
+    assert!(metrics.text().contains("tiny_sse_clients 4\n"));
+    assert!(metrics.body.len() < 8000, "{}", metrics.body.len());
+}
+
+#[test]
+fn of_very_many_clients_those_with_the_most_lag_are_listed_and_the_rest_is_counted() {
+    let server = server(Config {
+        max_clients: 500,
+        max_patterns: 64,
+        ..config()
+    });
+    let address = server.local_addr();
+    let clients: Vec<_> = (0..400)
+        .map(|client| {
+            let patterns = (0..64).map(|n| format!("{client}/{n}/{}\"", "\"".repeat(240)));
+            let wish = Subscribe {
+                client_id: Some(format!("client-{client}").parse().unwrap()),
+                patterns: patterns.map(|text| Pattern::new(&text).unwrap()).collect(),
+                ..Subscribe::default()
+            };
+            server.hub().subscribe(wish).unwrap()
+        })
+        .collect();
+    let late = Topic::new(&format!("399/1/{}\"", "\"".repeat(240))).unwrap();
+    server
+        .hub()
+        .publish(Event::new("x").with_topic(late))
+        .unwrap();
+    eventually("something waits for one of them", || {
+        server.hub().stats().lag > 0
+    });
+    let stats = get(address, "/stats?clients=1");
+    // LIMIT: 4 MiB of clients, and what is beside them.
+    let length = stats.body.len();
+    assert!(
+        (4 << 20) - 40_000 < length && length < (4 << 20) + 600_000,
+        "{length}"
+    );
+    let (_, list) = stats.text().split_once("\"clients\":[{").unwrap();
+    assert!(list.starts_with("\"client_id\":\"client-399\""));
+    let listed = list.matches("\"client_id\":").count();
+    let left_out = number_after(list, "],\"clients_left_out\":") as usize;
+    assert_eq!(listed + left_out, clients.len());
+    assert!(list.ends_with(&format!("}}],\"clients_left_out\":{left_out}}}\n")));
+    drop(clients);
+    let stats = get(address, "/stats?clients=1");
+    let end = "\"clients\":[],\"clients_left_out\":0}\n";
+    assert!(stats.text().ends_with(end), "{stats:?}");
 }

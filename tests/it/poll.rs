@@ -299,6 +299,40 @@ fn an_answer_is_bounded_cut_between_events_and_the_next_one_goes_on() {
 // ---- long polling
 
 #[test]
+fn an_answer_is_bounded_as_it_is_on_the_wire_whatever_json_makes_of_the_events() {
+    let server = server(config());
+    let address = server.local_addr();
+    for (data, count) in [
+        // Six bytes for each one; two for each one; an event of no more than its id and its name.
+        ("\u{1}".repeat(1000), 200),
+        ("\"\\".repeat(1000), 400),
+        (String::new(), 9000),
+    ] {
+        let start = cursor(&poll(address, "", "")).to_owned();
+        for _ in 0..count {
+            server.hub().publish(Event::new(&*data)).unwrap();
+        }
+        let (mut seen, mut answers) = (0, 0);
+        let mut answer = poll(address, "", &start);
+        loop {
+            let events = answer.text().matches("\"event\":").count();
+            if events == 0 {
+                break;
+            }
+            assert!(
+                answer.body.len() <= (256 << 10) + 7000,
+                "{}",
+                answer.body.len()
+            );
+            seen += events;
+            answers += 1;
+            answer = poll(address, "", cursor(&answer));
+        }
+        assert!(seen == count && answers > 1, "{seen} in {answers}");
+    }
+}
+
+#[test]
 fn what_is_published_while_a_poll_waits_arrives_at_once() {
     let server = server(config());
     let address = server.local_addr();

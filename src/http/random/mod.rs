@@ -33,7 +33,11 @@ impl From<&RequestHead> for Facts {
                 .map(|field| (text(&field.name), text(&field.value)))
                 .collect(),
             path: head.path.clone(),
-            query: head.query.clone(),
+            query: head
+                .query
+                .iter()
+                .map(|pair| (pair.name.to_owned(), pair.value.to_owned()))
+                .collect(),
             body: head.body,
             expects_continue: head.expects_continue,
             keep_alive: head.keep_alive,

@@ -180,9 +180,26 @@ fn target_parts(target: &str) -> Option<(String, Vec<(String, String)>)> {
         .map(|pair| {
             let pair = pair.replace('+', "%20");
             let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
-            Some((decoded(name)?, decoded(value)?))
+            (decoded_as_browsers_do(name), decoded_as_browsers_do(value))
         });
-    Some((path, pairs.collect::<Option<_>>()?))
+    Some((path, pairs.collect()))
+}
+
+/// A parameter whose encoding is broken is no reason to refuse the request.
+fn decoded_as_browsers_do(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = raw(parts.next().unwrap_or_default());
+    for part in parts {
+        let part = raw(part);
+        let digits = part
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| number(digits, 16)) {
+            Some(byte) => bytes.extend([&[byte as u8], &part[2..]].concat()),
+            None => bytes.extend([b"%", &part[..]].concat()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn decoded(text: &str) -> Option<String> {

@@ -94,8 +94,7 @@ impl Process {
             return Ok(None);
         };
         let id: ClientId = id.parse().map_err(|error| Response::error(400, error))?;
-        let mut clients = self.hub.client_stats().into_iter();
-        if clients.any(|client| client.id == id.as_str()) {
+        if self.hub.has_client(id.as_str()) {
             Ok(Some(id))
         } else {
             let what = format!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tiny_sse::http::{Request, Response};
 use tiny_sse::hub::PublishError;
-use tiny_sse::{Api, Event, Hub, Pattern, Topic};
+use tiny_sse::{Api, Event, Hub, Topic};
 
 use super::{Threads, only, start_thread};
 
@@ -66,7 +66,7 @@ fn take_turns(hub: &Hub, topic: &Topic, every: Duration, mut turn: Turn) {
         if hub.is_closed() {
             return;
         }
-        if !is_listened_to(hub, topic) {
+        if hub.listeners(Some(topic)) == 0 {
             continue;
         }
         // What the log did not keep is not said again: the next turn says something newer.
@@ -75,10 +75,4 @@ fn take_turns(hub: &Hub, topic: &Topic, every: Duration, mut turn: Turn) {
         }
         thread::sleep(LEAST);
     }
-}
-
-fn is_listened_to(hub: &Hub, topic: &Topic) -> bool {
-    let matches = |pattern: &str| Pattern::new(pattern).is_ok_and(|own| own.matches(topic));
-    let stats = hub.stats();
-    stats.topics.iter().any(|(pattern, _)| matches(pattern))
 }
