@@ -89,7 +89,7 @@ const SETTLING: Duration = Duration::from_millis(700);
 /// Files that either process has open beside its clients, generously; the server keeps a reserve.
 const OTHER_FILES: usize = 640;
 
-const SUBSCRIBE: &[u8] = b"GET /events HTTP/1.1\r\nHost: bench\r\n\r\n";
+const SUBSCRIBE: &[u8] = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -578,7 +578,7 @@ impl Stamp {
         let Stamp { sent_at, number } = self;
         let stamp = format!("@{sent_at:020} {number:010} ");
         format!(
-            "POST /events HTTP/1.1\r\nHost: bench\r\nContent-Type: text/plain\r\n\
+            "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
              Content-Length: {EVENT_BYTES}\r\n\r\n{stamp:x<EVENT_BYTES$}"
         )
         .into_bytes()

@@ -194,7 +194,8 @@ impl Publisher {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let head = format!("POST /events HTTP/1.1\r\nHost: bench\r\nContent-Length: {EVENT_BYTES}");
+        let head =
+            format!("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {EVENT_BYTES}");
         Ok(Publisher {
             socket: BufReader::new(socket),
             request: format!("{head}\r\n\r\n{}", data()).into_bytes(),

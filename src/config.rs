@@ -25,8 +25,9 @@ use crate::wire::{Network, Origin, Token};
 pub struct Config {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
     pub max_clients: usize,
-    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. Who
-    /// comes when all are taken gets the place of who has waited for its request the longest.
+    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. When all
+    /// are taken, a new one evicts the connection that has waited for a request, or for the rest of its
+    /// body, the longest.
     pub extra_connections: usize,
     /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
     /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
@@ -47,6 +48,13 @@ pub struct Config {
     /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
     /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
+    /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
+    /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. Never less
+    /// than [`max_body`](Self::max_body).
+    pub total_bodies: usize,
+    /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
+    /// answer would make them more is answered 503. An answer that is the only one may be larger.
+    pub total_answers: usize,
     /// From the first byte of a head to its last, however they dribble in; then 408.
     pub head_timeout: Duration,
     /// From the head to the last byte of the body; then 408.
@@ -91,11 +99,13 @@ pub struct Config {
     /// With it nobody may publish or subscribe without a token, unless a line begins with `*`
     /// instead of one.
     pub tokens: Option<PathBuf>,
-    /// Whether anybody may publish who reaches the server. Otherwise, without a token, only who is on
-    /// this machine may, and only if the server listens nowhere else.
+    /// Whether every client that reaches the server may publish. Otherwise, without a token, only a
+    /// client on this machine may, only if the server listens nowhere else, and only by a `Host` that no
+    /// other machine can have, such as `localhost`.
     pub open: bool,
-    /// Origins whose pages may publish, too, and use cookies. With none, pages of every origin may
-    /// read, and only the server's own may do more; with some, only these may read.
+    /// Origins whose pages may publish and choose a `client_id`, too, and use cookies. With none, pages of
+    /// every origin may read, and only the server's own may do more; with some, only these may read. Their
+    /// hosts also are names of this machine.
     pub cors_origins: Vec<Origin>,
     /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them. It is
     /// [`Server`](crate::Server) that opens it; a hub of your own is given its log.
@@ -175,6 +185,8 @@ impl Default for Config {
             max_fields: 100,
             max_target: 8 * KIB,
             max_body: MIB,
+            total_bodies: 64 * MIB,
+            total_answers: 64 * MIB,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(15),
@@ -205,8 +217,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Connections of any kind at the same time. One more takes the place of the one that has waited
-    /// for its request the longest; if none does, it is answered 503 without a thread.
+    /// Connections of any kind at the same time. One more evicts the one that has waited for a request, or
+    /// for the rest of its body, the longest; if none waits, it is answered 503 without a thread.
     pub fn max_connections(&self) -> usize {
         self.max_clients.saturating_add(self.extra_connections)
     }
@@ -254,6 +266,7 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("total-answers", self.total_answers),
             ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
             ("stack-bytes", self.stack_bytes),
@@ -290,6 +303,12 @@ impl Config {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
+            )));
+        }
+        if self.total_bodies < self.max_body {
+            return Err(ConfigError(format!(
+                "total-bodies is {}, less than max-body, {}: a body as large as that could not be read",
+                self.total_bodies, self.max_body
             )));
         }
         if let Some(total) = self.total_queues
@@ -368,8 +387,12 @@ const MOST_JITTER: u32 = 1000;
 /// a second, which is little for a server and not long for 10,000 clients.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 
-/// An event without data is about so many bytes on the wire: `id: 1795570197352-0`, `data: `, and its
-/// ends.
+/// The `retry:` of a client that was replaced or dismissed, which should not come back by itself: a
+/// day, which timers of browsers can still count (24 days are too many for them).
+pub(crate) const RETRY_OF_DISMISSED: Duration = Duration::from_secs(86_400);
+
+/// An event without data has at least so many bytes on the wire: `id: 1795570197352-1`, `data: `, and
+/// its ends.
 pub(crate) const SMALLEST_EVENT: usize = 30;
 
 /// What an event costs beside its text: its id, and its place in the history.
@@ -399,6 +422,22 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// What one read asks the socket for. A request is seldom larger, and a thread that waits for
 /// the next one holds no more than this.
 pub(crate) const READ_BYTES: usize = 4 * KIB;
+
+/// By how much the memory of a body grows as its bytes arrive, whatever length a peer has announced: at
+/// least the first, and up to the second by as much as there is.
+pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
+
+/// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
+/// at most one part of so many of the total, so that all connections together have little of it.
+pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);
+
+/// How much of a body arrives until its connection counts as one that waits anew. A body that comes in
+/// slower than others is the first to be evicted when all places are taken.
+pub(crate) const BODY_PROGRESS: usize = 16 * KIB;
+
+/// An answer that is not counted among [`total_answers`](Config::total_answers): a socket takes so much
+/// at once.
+pub(crate) const SMALL_ANSWER: usize = 16 * KIB;
 
 /// Where the head of an answer is put together. More than the largest allocation that glibc keeps
 /// for a thread that has freed it (1,032 bytes), which ten thousand streams would never use again.
@@ -434,15 +473,32 @@ pub(crate) const LEAVING: usize = 32;
 /// begin. They want nothing but a processor, so that it takes this long only where there is none.
 pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The pause between two lines about the same want of threads, which may turn thousands away.
+/// The pause between two lines of the log of one kind, if peers can cause that kind at will.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many requests that cannot be read have a line each in the log at level debug, before only one a
+/// second has. Each of them ends its connection.
+pub(crate) const REFUSALS_TOLD: u32 = 512;
+
+/// How many requests without a right have a line each, before only one a second has. One connection can
+/// send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
 
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
+/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
+/// a client with 8 topics that no other asked for.
+pub(crate) const SLICE_CLIENTS: usize = 16;
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The pause between two connections of a server to its own listener, which wake its `accept` at the
+/// end: doubled from the first to the last. It is also how long such a connection may take.
+pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How long a thread that serves connections waits for the next one before it ends. Starting
 /// another costs some 50 µs; a thread too many costs some 16 KiB.

@@ -1,12 +1,15 @@
 //! Who may do what. Three are asked in turn: whether a page of another site is behind the request
 //! (`origin.rs`), the hook of the embedder, and the tokens (`tokens.rs`).
 //!
-//! Without tokens anybody may subscribe, and whoever is on this machine may publish, if that is where
-//! the server listens. A verb that tokens are for is for nobody else.
+//! Without tokens anybody may subscribe, and a client on this machine may publish, if the server
+//! listens only there. A verb that tokens are for is for nobody else.
+//!
+//! What lets a request in is also its *credential*: the token, what the hook says, or else the address
+//! of the client. A client name that is in use goes only to the same credential.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,8 @@ use super::origin::{self, Sender};
 use super::tokens::{self, Grant, Holder, Holders, Verb};
 use crate::config::Config;
 use crate::http::{Request, Response, percent_decoded};
-use crate::wire::{Origin, Pattern, Patterns, Topic};
+use crate::report::Report;
+use crate::wire::{Network, Origin, Pattern, Patterns, Topic};
 
 /// What a request is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,30 @@ pub enum Verdict {
     Narrow(Patterns),
     /// This is the answer.
     Refuse(Response),
+    /// The verdict on a client that the hook knows: see [`known_as`](Verdict::known_as).
+    Known {
+        /// The same for the same client, and for no other.
+        identity: Box<str>,
+        /// What it may do.
+        verdict: Box<Verdict>,
+    },
+}
+
+impl Verdict {
+    /// This verdict on a client that your own code knows by `identity`: a user, a session. A
+    /// `client_id` that is in use then goes only to a client of the same identity, from wherever that
+    /// comes. Without it the client is known by its token, or by its address if it has none.
+    ///
+    /// ```
+    /// use tiny_sse::Verdict;
+    /// let verdict = Verdict::AsConfigured.known_as("user 42");
+    /// ```
+    pub fn known_as(self, identity: impl Into<Box<str>>) -> Verdict {
+        Verdict::Known {
+            identity: identity.into(),
+            verdict: Box::new(self),
+        }
+    }
 }
 
 /// The hook of an embedder.
@@ -70,13 +98,15 @@ pub(super) struct Admission {
     pub(super) instead: Option<Patterns>,
     /// What let it in, to be asked again after a reload; `None` if no token did.
     pub(super) pass: Option<u64>,
+    /// What a client id that is in use is asked for. `None` is the address of the client.
+    credential: Option<u64>,
 }
 
 impl Admission {
     /// For who has no way to be given other topics than it asked for.
     pub(super) fn check(&self, action: &Action<'_>) -> Result<(), Problem> {
         match &self.instead {
-            Some(patterns) if !covers(patterns.iter(), action) => Err(not_within(action)),
+            Some(patterns) if !covers(&[patterns], action) => Err(not_within(action)),
             _ => Ok(()),
         }
     }
@@ -95,6 +125,8 @@ pub(super) struct Access {
 struct Rules {
     publishing: Door,
     subscribing: Door,
+    /// The address of a server that others than this machine reach there, or through a proxy there.
+    reached_at: Option<SocketAddr>,
     origins: Vec<Origin>,
     /// The tokens of the configuration itself.
     fixed: Vec<Grant>,
@@ -152,11 +184,13 @@ impl Access {
                 patterns: [Pattern::all()].into_iter().collect(),
             })
         });
+        let reached_at = address.filter(|_| !is_local || !config.trust_proxy.is_empty());
         let (fixed, key) = (fixed.collect::<Vec<_>>(), RandomState::new());
         let holders = load(&fixed, config.tokens.as_deref(), &key)?;
         let rules = Rules {
             publishing,
             subscribing,
+            reached_at,
             origins: config.cors_origins.clone(),
             fixed,
             path: config.tokens.clone(),
@@ -191,7 +225,10 @@ impl Access {
             .holders
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *present = Arc::new(holders);
+        let before = std::mem::replace(&mut *present, Arc::new(holders));
+        drop(present);
+        // LOCK: given back first, for this may free some 40,000 patterns.
+        drop(before);
         Ok(count)
     }
 
@@ -202,6 +239,54 @@ impl Access {
         is_granted(&holders, holder, &Action::Subscribe(patterns))
     }
 
+    /// Whether a token still is known by which somebody was let in.
+    pub(super) fn is_known(&self, pass: u64) -> bool {
+        self.holders().has_pass(pass)
+    }
+
+    /// Tells the operator of a server that others can reach what anybody may do there. With a hook it
+    /// is not known who may do what.
+    pub(super) fn warn_of_open_doors(&self, report: &Report) {
+        let Some(address) = self.rules.reached_at else {
+            return;
+        };
+        let holders = self.holders();
+        let all = |action| is_granted(&holders, holders.anybody(), &action);
+        let may_read = self.rules.subscribing == Door::Open || all(Action::Stats);
+        let may_publish = self.rules.publishing == Door::Open || all(Action::Publish(None));
+        let what = match (may_read, may_publish) {
+            _ if self.guard.is_some() => return,
+            (false, false) => return,
+            (true, false) => "subscribe to every topic and see /stats and /metrics",
+            (false, true) => "publish to every topic",
+            (true, true) => "subscribe and publish to every topic, and see /stats and /metrics",
+        };
+        let way = if address.ip().to_canonical().is_loopback() {
+            "through the trusted proxy "
+        } else {
+            ""
+        };
+        report.warn(format_args!(
+            "any client that reaches {address} {way}may {what}; --tokens FILE lets everybody subscribe \
+             only to the topics of its lines such as \"* subscribe public/*\""
+        ));
+    }
+
+    /// The credential of a client that was let in, for the hub.
+    pub(super) fn credential(&self, request: &Request, admission: &Admission) -> u64 {
+        let key = &self.rules.key;
+        match admission.credential {
+            Some(credential) => credential,
+            None if request.is_client_known() => {
+                // A client that has lost its connection comes back from the same address, or, if its
+                // addresses of IPv6 are temporary, from the same /64.
+                key.hash_one(Network::of_subscriber(request.client()))
+            }
+            // Its proxy does not say who it is, so nobody else is the same.
+            None => RandomState::new().hash_one(0),
+        }
+    }
+
     /// Lets a request do something, or answers why not.
     pub(super) fn admit(
         &self,
@@ -210,26 +295,40 @@ impl Access {
         carrier: Carrier,
     ) -> Result<Admission, Problem> {
         let sender = Sender::of(request, &self.rules.origins)?;
-        // What needs the right to publish is no mere reading, whatever the method.
-        let is_more = changes_something(request) || verb_for(action) == Verb::Publish;
-        if is_more && !sender.may_write() {
+        if is_more_than_reading(request, action) && !sender.may_write() {
             return Err(foreign(request, action));
         }
-        let verdict = self.guard.as_ref().map(|guard| guard(request, action));
+        let verdict = match &self.guard {
+            Some(guard) => guard(request, action),
+            None => Verdict::AsConfigured,
+        };
+        self.apply(verdict, request, action, carrier, sender)
+    }
+
+    fn apply(
+        &self,
+        verdict: Verdict,
+        request: &Request,
+        action: &Action<'_>,
+        carrier: Carrier,
+        sender: Sender,
+    ) -> Result<Admission, Problem> {
         match (verdict, action) {
-            (None | Some(Verdict::AsConfigured), _) => {
-                self.ask_door(request, action, carrier, sender)
-            }
-            (Some(Verdict::Allow), _) => Ok(Admission::default()),
-            (Some(Verdict::Refuse(response)), _) => Err(Problem::Answered(response)),
-            (Some(Verdict::Narrow(patterns)), Action::Subscribe(_)) => Ok(Admission {
+            (Verdict::AsConfigured, _) => self.ask_door(request, action, carrier, sender),
+            (Verdict::Allow, _) => Ok(Admission::default()),
+            (Verdict::Refuse(response), _) => Err(Problem::Answered(response)),
+            (Verdict::Narrow(patterns), Action::Subscribe(_)) => Ok(Admission {
                 instead: Some(patterns),
-                pass: None,
+                ..Admission::default()
             }),
-            (Some(Verdict::Narrow(patterns)), _) if covers(patterns.iter(), action) => {
+            (Verdict::Narrow(patterns), _) if covers(&[&patterns], action) => {
                 Ok(Admission::default())
             }
-            (Some(Verdict::Narrow(_)), _) => Err(not_within(action)),
+            (Verdict::Narrow(_), _) => Err(not_within(action)),
+            (Verdict::Known { identity, verdict }, _) => Ok(Admission {
+                credential: Some(self.rules.key.hash_one(identity)),
+                ..self.apply(*verdict, request, action, carrier, sender)?
+            }),
         }
     }
 
@@ -246,8 +345,14 @@ impl Access {
             Verb::Subscribe => self.rules.subscribing,
         };
         match door {
+            Door::Open if self.is_for_this_machine() && is_more_than_reading(request, action) => {
+                self.only_by_own_name(request, action, sender)?;
+            }
             Door::Open => {}
-            Door::ThisMachine => only_here(request, action)?,
+            Door::ThisMachine => {
+                only_from_here(request, action)?;
+                self.only_by_own_name(request, action, sender)?;
+            }
             Door::Tokens => {
                 return self.ask_holders(action, carrier, &candidates(request, carrier, sender)?);
             }
@@ -259,6 +364,31 @@ impl Access {
             Action::Clients => self.ask_door(request, &Action::Stats, carrier, sender),
             _ => Ok(Admission::default()),
         }
+    }
+
+    /// Whether only this machine reaches the server, and nothing was said of anybody else.
+    fn is_for_this_machine(&self) -> bool {
+        self.rules.publishing == Door::ThisMachine && self.rules.reached_at.is_none()
+    }
+
+    /// Asks for a `Host` by which only this machine can be meant.
+    fn only_by_own_name(
+        &self,
+        request: &Request,
+        action: &Action<'_>,
+        sender: Sender,
+    ) -> Result<(), Problem> {
+        let host = request.host().unwrap_or_default();
+        if sender.is_here(host, &self.rules.origins) {
+            return Ok(());
+        }
+        let what = format!(
+            "a token is needed to {} at the host {host:?}, and this server has none: without, it is \
+             for localhost, lest a page of another site comes by a name that leads here ({HOW_TO_OPEN}, \
+             or with --cors-origin http://{host} to trust that name)",
+            Described::of(request, action)
+        );
+        Err(Problem::new(403, what))
     }
 
     /// Lets in whoever holds one of these tokens, if it grants what is to be done.
@@ -278,11 +408,13 @@ impl Access {
             Some(holder) => Ok(Admission {
                 instead: None,
                 pass: Some(holder.pass),
+                // What everybody has is the credential of nobody.
+                credential: Some(holder.pass).filter(|_| !known.is_empty()),
             }),
             None if known.is_empty() => Err(unknown(action, carrier, candidates.is_empty())),
             None => Err(Problem::new(
                 403,
-                format!("this token does not let you {}", Described(action)),
+                format!("this token does not let you {}", Described(action, None)),
             )),
         }
     }
@@ -316,6 +448,17 @@ fn load(fixed: &[Grant], path: Option<&Path>, key: &RandomState) -> io::Result<H
     Ok(Holders::new(fixed.iter().cloned().chain(from_file), key))
 }
 
+/// Whether pages of other sites may not do it. What needs the right to publish is no mere reading,
+/// whatever the method; nor is it to take a name, and with it what is sent to that name.
+fn is_more_than_reading(request: &Request, action: &Action<'_>) -> bool {
+    changes_something(request) || verb_for(action) == Verb::Publish || takes_name(request, action)
+}
+
+/// Whether a client asks for a name of its own.
+fn takes_name(request: &Request, action: &Action<'_>) -> bool {
+    matches!(action, Action::Subscribe(_)) && request.query("client_id").is_some()
+}
+
 /// SPEC: RFC 9110, 9.2.1: GET, HEAD and OPTIONS are safe. There is no TRACE here.
 fn changes_something(request: &Request) -> bool {
     !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
@@ -330,16 +473,20 @@ fn verb_for(action: &Action<'_>) -> Verb {
 }
 
 fn is_granted(holders: &Holders, holder: &Holder, action: &Action<'_>) -> bool {
-    covers(holders.granted(holder, verb_for(action)), action)
+    covers(&holders.granted(holder, verb_for(action)), action)
 }
 
-/// Whether an action keeps within these topics.
-fn covers<'a>(granted: impl Iterator<Item = &'a Pattern> + Clone, action: &Action<'_>) -> bool {
-    let has = |asked: &Pattern| granted.clone().any(|pattern| pattern.covers(asked));
+/// Whether an action keeps within the topics of these patterns together.
+fn covers(granted: &[&Patterns], action: &Action<'_>) -> bool {
+    let has = |asked: &Pattern| granted.iter().any(|patterns| patterns.covers(asked));
     match action {
-        Action::Publish(Some(topic)) => granted.clone().any(|pattern| pattern.matches(topic)),
+        Action::Publish(Some(topic)) => {
+            granted.iter().any(|patterns| patterns.matches(Some(topic)))
+        }
         // Without patterns only events come that reach everybody who is let in at all.
-        Action::Subscribe(asked) => asked.iter().all(has) && granted.clone().next().is_some(),
+        Action::Subscribe(asked) => {
+            asked.iter().all(has) && granted.iter().any(|patterns| patterns.iter().len() > 0)
+        }
         Action::Publish(None) | Action::Client(_) | Action::Stats | Action::Clients => {
             has(&Pattern::all())
         }
@@ -406,28 +553,26 @@ fn without_percent(value: &[u8]) -> Cow<'_, [u8]> {
 
 /// What is to be done is not within what a hook has narrowed it to.
 fn not_within(action: &Action<'_>) -> Problem {
-    Problem::new(403, format!("you may not {}", Described(action)))
+    Problem::new(403, format!("you may not {}", Described(action, None)))
 }
 
-fn only_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
-    if !request.is_local() {
-        let client = request.client();
-        let what = format!(
-            "a token is needed to {} from {client}, and this server has none ({HOW_TO_OPEN})",
-            Described(action)
-        );
-        return Err(Problem::new(403, what));
+fn only_from_here(request: &Request, action: &Action<'_>) -> Result<(), Problem> {
+    if request.is_local() {
+        return Ok(());
     }
-    let host = request.host().unwrap_or_default();
-    if request.field("origin")?.is_some() && !origin::is_this_machine(host) {
-        let what = format!(
-            "a token is needed to {} from a page of {host:?}, and this server has none: without, it \
-             is for pages of localhost ({HOW_TO_OPEN})",
-            Described(action)
-        );
-        return Err(Problem::new(403, what));
-    }
-    Ok(())
+    let action = Described::of(request, action);
+    let client = request.client();
+    let what = if request.is_client_known() {
+        format!(
+            "a token is needed to {action} from {client}, and this server has none ({HOW_TO_OPEN})"
+        )
+    } else {
+        format!(
+            "a token is needed to {action} through the proxy {client}, which does not say who its \
+             client is: it must set X-Forwarded-For or Forwarded ({HOW_TO_OPEN})"
+        )
+    };
+    Err(Problem::new(403, what))
 }
 
 const HOW_TO_OPEN: &str = "start it with --publish-token or TINY_SSE_PUBLISH_TOKEN, with --tokens FILE, \
@@ -435,29 +580,29 @@ const HOW_TO_OPEN: &str = "start it with --publish-token or TINY_SSE_PUBLISH_TOK
 
 fn shut(action: &Action<'_>, address: Option<SocketAddr>) -> Problem {
     let place = address.map_or_else(String::new, |address| format!(" listens on {address},"));
+    let action = Described(action, None);
     let what = format!(
-        "nobody may {}: this server{place} can be reached from elsewhere, and has no token for it \
-         ({HOW_TO_OPEN})",
-        Described(action)
+        "nobody may {action}: this server{place} can be reached from elsewhere, and has no token for \
+         it ({HOW_TO_OPEN})"
     );
     Problem::new(403, what)
 }
 
 fn foreign(request: &Request, action: &Action<'_>) -> Problem {
-    let action = Described(action);
+    let action = Described::of(request, action);
     let what = match request.field("origin") {
         Ok(Some("null")) => format!("a page without an origin may not {action}"),
         Ok(Some(origin)) => {
             format!("a page of {origin} may not {action} (--cors-origin {origin} would let it)")
         }
-        _ => format!("a page of another site may not {action}"),
+        _ => format!("a page of another site may not {action} (--cors-origin ORIGIN would let it)"),
     };
     Problem::new(403, what)
 }
 
 /// SPEC: RFC 6750, 3: the challenge, with `invalid_token` if there was one.
 pub(super) fn unknown(action: &Action<'_>, carrier: Carrier, is_missing: bool) -> Problem {
-    let action = Described(action);
+    let action = Described(action, None);
     let query = match carrier {
         Carrier::Header => "",
         Carrier::HeaderOrQuery => ", or ?token=TOKEN",
@@ -478,8 +623,15 @@ pub(super) fn unknown(action: &Action<'_>, carrier: Carrier, is_missing: bool) -
     Problem::Answered(Response::error(401, what).with("WWW-Authenticate", challenge))
 }
 
-/// An action, as an error names it.
-struct Described<'a>(&'a Action<'a>);
+/// An action, as an error names it; with the name that the client asks for, if that is what matters.
+struct Described<'a>(&'a Action<'a>, Option<&'a str>);
+
+impl<'a> Described<'a> {
+    fn of(request: &'a Request, action: &'a Action<'a>) -> Described<'a> {
+        let name = request.query("client_id");
+        Described(action, name.filter(|_| takes_name(request, action)))
+    }
+}
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -492,11 +644,120 @@ impl fmt::Display for Described<'_> {
                     let before = if place == 0 { " to" } else { "," };
                     write!(f, "{before} {:?}", pattern.to_string())?;
                 }
-                Ok(())
+                match self.1 {
+                    Some(name) => write!(f, " as client_id {name:?}"),
+                    None => Ok(()),
+                }
             }
             Action::Client(name) => write!(f, "publish to the client {name:?} or end its stream"),
             Action::Stats => f.write_str("see the statistics, as who may subscribe to * may"),
             Action::Clients => f.write_str("see the clients, as who may publish to * may"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::api::Api;
+    use crate::hub::{Hub, Subscribe};
+
+    /// 10,000 clients with 8 patterns each are asked about beside 40,000 grants of everybody's, and then
+    /// lose them. Others go on meanwhile. A grant after the other would be 3.2 billion comparisons.
+    #[test]
+    fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
+        const CLIENTS: usize = 10_000;
+        const GRANTS: usize = 40_000;
+        let path = std::env::temp_dir().join(format!("tiny-sse-grants-{}", std::process::id()));
+        let write = |lines: String| {
+            fs::write(&path, lines).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(
+            (0..GRANTS)
+                .map(|n| format!("* subscribe t/{n}\n"))
+                .collect(),
+        );
+        let config = Config {
+            tokens: Some(path.clone()),
+            max_clients: CLIENTS,
+            ..Config::default()
+        };
+        let hub = Hub::new(config.clone()).unwrap();
+        let api = Api::new(hub.clone(), config).unwrap();
+        let pass = api.access.holders().anybody().pass;
+        let pattern = |n: usize| Pattern::new(&format!("t/{}", n % GRANTS)).unwrap();
+        let client = |n: usize| Subscribe {
+            patterns: (0..8).map(|i| pattern(n * 3 + i * 5_000)).collect(),
+            pass: Some(pass),
+            ..Subscribe::default()
+        };
+        let subscriptions: Vec<_> = (0..CLIENTS)
+            .map(|n| hub.subscribe(client(n)).unwrap())
+            .collect();
+        let is_over = AtomicBool::new(false);
+        let (kept, ended, longest) = std::thread::scope(|scope| {
+            // Whoever needs the hub's lock.
+            let other = scope.spawn(|| {
+                let mut longest = Duration::ZERO;
+                // ORDER: Relaxed: it ends when it is seen to.
+                while !is_over.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    hub.clients();
+                    longest = longest.max(start.elapsed());
+                }
+                longest
+            });
+            let reload = || {
+                let start = Instant::now();
+                api.reload_tokens().unwrap();
+                (start.elapsed(), hub.clients())
+            };
+            let kept = reload();
+            write("# nobody\n".into());
+            let ended = reload();
+            is_over.store(true, Ordering::Relaxed);
+            (kept, ended, other.join().unwrap())
+        });
+        fs::remove_file(&path).unwrap();
+        println!("none ends: {kept:?}; all end: {ended:?}; another waited at most {longest:?}");
+        assert_eq!((kept.1, ended.1), (CLIENTS, 0));
+        let most = Duration::from_millis(5_000);
+        assert!(kept.0 + ended.0 < most, "{kept:?} {ended:?}");
+        assert!(longest < most / 10, "another waited {longest:?}");
+        drop(subscriptions);
+    }
+
+    #[test]
+    fn a_request_with_many_patterns_is_judged_soon_beside_a_token_with_many() {
+        const REQUESTS: u32 = 1_000;
+        let granted: Patterns = (0..10_000)
+            .map(|n| Pattern::new(&format!("{n:05}/*")).unwrap())
+            .collect();
+        let asked = |last: &str| -> Patterns {
+            let own = (0..63).map(|n| Pattern::new(&format!("{:05}/a", 9_937 + n)).unwrap());
+            own.chain([Pattern::new(last).unwrap()]).collect()
+        };
+        let anybodys = Patterns::default();
+        let start = Instant::now();
+        for _ in 0..REQUESTS {
+            for (last, is_covered) in [("00000/b*", true), ("00000*", false), ("x", false)] {
+                let action = asked(last);
+                let action = Action::Subscribe(&action);
+                assert_eq!(
+                    covers(&[&granted, &anybodys], &action),
+                    is_covered,
+                    "{last}"
+                );
+            }
+        }
+        let each = start.elapsed() / REQUESTS / 3;
+        println!("{each:?} for a request");
+        assert!(each < Duration::from_millis(2), "{each:?}");
     }
 }

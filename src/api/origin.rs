@@ -29,15 +29,19 @@ impl Sender {
     /// Finds out by what browsers say of their pages, which pages cannot change.
     ///
     /// SPEC: Fetch, 3.1: `Origin` is there in every request that is not GET or HEAD, and in every one
-    /// that is to be shared; Fetch Metadata, 2.3: `Sec-Fetch-Site`, where the URL is trustworthy.
+    /// that is to be shared; Fetch Metadata, 2.3: `Sec-Fetch-Site`, where the URL is trustworthy. RFC
+    /// 9110, 10.1.3: `Referer`, which a page can leave out, but not forge.
     pub(super) fn of(request: &Request, list: &[Origin]) -> Result<Sender, Refusal> {
         let site = request.field("sec-fetch-site")?;
-        let Some(origin) = request.field("origin")? else {
-            return Ok(match site {
-                None | Some("same-origin" | "none") => Sender::Program,
-                // An image, say, or a link.
-                Some(_) => Sender::Foreign,
-            });
+        let origin = match (request.field("origin")?, site) {
+            (Some(origin), _) => origin,
+            (None, Some("same-origin" | "none")) => return Ok(Sender::Program),
+            // An image, say, or a link.
+            (None, Some(_)) => return Ok(Sender::Foreign),
+            (None, None) => match referring_origin(request) {
+                Some(origin) => origin,
+                None => return Ok(Sender::Program),
+            },
         };
         let host = request.host().unwrap_or_default();
         let is_own = || match site {
@@ -64,15 +68,41 @@ impl Sender {
         self != Sender::Foreign
     }
 
+    /// Whether a request with this `Host` comes from this machine and from no page of another site.
+    ///
+    /// Whether a request with this `Host` can only be meant for this machine.
+    ///
+    /// The owner of a name can make it lead here, and then the pages of that name are pages of "this
+    /// server" to a browser (DNS rebinding), which says nothing of them in a GET. So the name must be
+    /// one that can only be this machine's, or that of an origin in the list. A request without a name
+    /// is not a browser's.
+    pub(super) fn is_here(self, host: &str, list: &[Origin]) -> bool {
+        is_this_machine(host)
+            || list.iter().any(|listed| listed.has_host(host))
+            || host.is_empty() && self == Sender::Program
+    }
+
     /// Whether its cookies speak for it: a page of any site makes its browser send them.
     pub(super) fn may_use_cookies(self) -> bool {
         matches!(self, Sender::Program | Sender::OwnPage | Sender::Listed)
     }
 }
 
-/// Whether `Host` can only be this machine. A name of somebody else's can be made to lead here, by
-/// who owns it, and then his pages are pages of "this server" (DNS rebinding).
-pub(super) fn is_this_machine(host: &str) -> bool {
+/// The origin of the page that `Referer` names. It is no origin if that cannot be read.
+fn referring_origin(request: &Request) -> Option<&str> {
+    let mut values = request.fields("referer").filter(|value| !value.is_empty());
+    let (url, other) = (values.next()?, values.next());
+    let url = std::str::from_utf8(url).ok().filter(|_| other.is_none());
+    let origin = url.and_then(|url| {
+        let host = url.find("://")? + 3;
+        let end = url[host..].find(['/', '?', '#']);
+        Some(end.map_or(url, |end| &url[..host + end]))
+    });
+    Some(origin.unwrap_or("null"))
+}
+
+/// Whether `Host` can only be this machine.
+fn is_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

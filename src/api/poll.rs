@@ -20,9 +20,9 @@ impl Api {
             _ if request.method() == "HEAD" => Duration::ZERO,
             wait => wait,
         };
-        let Poll { messages, cursor } = self.hub.poll_while(wish, wait, || {
-            !request.is_abandoned() && self.is_valid(pass, &patterns)
-        })?;
+        let is_wanted = || !request.is_abandoned() && self.is_valid(pass, &patterns);
+        let poll = self.hub.poll_while(wish, wait, is_wanted);
+        let Poll { messages, cursor } = poll.map_err(|error| stream::name_taken(error, request))?;
         Ok(Response::json(200, render(messages))
             .with("Cache-Control", "no-store")
             .with("Last-Event-ID", cursor)

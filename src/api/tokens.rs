@@ -42,6 +42,13 @@ pub(super) struct Holder {
     token: Option<Token>,
     /// The key of its token.
     pub(super) pass: u64,
+    publish: Patterns,
+    subscribe: Patterns,
+}
+
+/// What the lines of one token grant, before all of them are read.
+struct Lines {
+    token: Option<Token>,
     publish: Vec<Pattern>,
     subscribe: Vec<Pattern>,
 }
@@ -63,23 +70,27 @@ impl Holders {
     /// `key` makes the passes, so it must be the same for those that follow each other.
     pub(super) fn new(grants: impl IntoIterator<Item = Grant>, key: &RandomState) -> Holders {
         // No token is empty, so nobody's pass is that of those without one.
-        let mut anybody = Holder::new(None, key.hash_one(&b""[..]));
-        let mut known: HashMap<u64, Holder> = HashMap::new();
+        let pass_of_anybody = key.hash_one(&b""[..]);
+        let mut anybody = Lines::of(None);
+        let mut known: HashMap<u64, Lines> = HashMap::new();
         for grant in grants {
-            let holder = match grant.token {
+            let lines = match grant.token {
                 None => &mut anybody,
                 Some(token) => {
                     let pass = key.hash_one(token.as_bytes());
-                    let new = || Holder::new(Some(token), pass);
+                    let new = || Lines::of(Some(token));
                     known.entry(pass).or_insert_with(new)
                 }
             };
-            holder.add(&grant.verbs, &grant.patterns);
+            lines.add(&grant.verbs, &grant.patterns);
         }
+        let known = known.into_iter();
         Holders {
             key: key.clone(),
-            anybody,
-            known,
+            anybody: anybody.holder(pass_of_anybody),
+            known: known
+                .map(|(pass, lines)| (pass, lines.holder(pass)))
+                .collect(),
         }
     }
 
@@ -94,15 +105,10 @@ impl Holders {
         found.token.as_ref()?.is(candidate).then_some(found)
     }
 
-    /// The topics on which a holder may do this: its own, and anybody's. They are put together when it is
-    /// asked, because a copy of many lines for each of many tokens could be gigabytes.
-    pub(super) fn granted<'a>(
-        &'a self,
-        holder: &'a Holder,
-        verb: Verb,
-    ) -> impl Iterator<Item = &'a Pattern> + Clone {
-        let anybodys = self.anybody.granted(verb);
-        holder.granted(verb).iter().chain(anybodys)
+    /// The topics on which a holder may do this: its own, and anybody's. They are not joined, because a
+    /// copy of many lines for each of many tokens could be gigabytes.
+    pub(super) fn granted<'a>(&'a self, holder: &'a Holder, verb: Verb) -> [&'a Patterns; 2] {
+        [holder.granted(verb), self.anybody.granted(verb)]
     }
 
     /// The holder of that pass; one whose token is gone has what anybody has.
@@ -110,16 +116,20 @@ impl Holders {
         self.known.get(&pass).unwrap_or(&self.anybody)
     }
 
+    /// Whether a token with that pass is known, or it is the pass of those without one.
+    pub(super) fn has_pass(&self, pass: u64) -> bool {
+        pass == self.anybody.pass || self.known.contains_key(&pass)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 }
 
-impl Holder {
-    fn new(token: Option<Token>, pass: u64) -> Holder {
-        Holder {
+impl Lines {
+    fn of(token: Option<Token>) -> Lines {
+        Lines {
             token,
-            pass,
             publish: Vec::new(),
             subscribe: Vec::new(),
         }
@@ -135,7 +145,18 @@ impl Holder {
         }
     }
 
-    fn granted(&self, verb: Verb) -> &[Pattern] {
+    fn holder(self, pass: u64) -> Holder {
+        Holder {
+            token: self.token,
+            pass,
+            publish: self.publish.into_iter().collect(),
+            subscribe: self.subscribe.into_iter().collect(),
+        }
+    }
+}
+
+impl Holder {
+    fn granted(&self, verb: Verb) -> &Patterns {
         match verb {
             Verb::Publish => &self.publish,
             Verb::Subscribe => &self.subscribe,
@@ -244,8 +265,9 @@ mod tests {
     }
 
     fn shown(holders: &Holders, holder: &Holder, verb: Verb) -> String {
-        let patterns: Vec<_> = holders
-            .granted(holder, verb)
+        let granted = holders.granted(holder, verb).into_iter();
+        let patterns: Vec<_> = granted
+            .flat_map(Patterns::iter)
             .map(ToString::to_string)
             .collect();
         patterns.join(" ")
@@ -265,11 +287,12 @@ mod tests {
         let a = holders.of_token(b"a").unwrap();
         let b = holders.of_token(b"b").unwrap();
         for (holder, publish, subscribe) in [
-            (a, "news chat/*", "news chat/* more public/*"),
+            (a, "chat/* news", "chat/* more news public/*"),
             (b, "", "* public/*"),
             // Whoever is anybody has it twice, which is no more.
             (holders.anybody(), "", "public/* public/*"),
         ] {
+            assert!(holders.has_pass(holder.pass));
             assert_eq!(shown(&holders, holder, Verb::Publish), publish);
             assert_eq!(shown(&holders, holder, Verb::Subscribe), subscribe);
         }
@@ -349,9 +372,12 @@ mod tests {
                     );
                     let verb = Verb::Subscribe;
                     assert_eq!(verbs.contains("subscribe"), grant.verbs.contains(&verb));
+                    let granted =
+                        |topic: &&str| grant.patterns.covers(&Pattern::new(topic).unwrap());
+                    assert!(!topics.is_empty() && topics.iter().all(granted));
                     let named =
-                        |topic: &&str| grant.patterns.iter().any(|p| p.to_string() == **topic);
-                    assert!(!topics.is_empty() && topics.iter().all(named));
+                        |pattern: &Pattern| topics.iter().any(|t| *t == pattern.to_string());
+                    assert!(grant.patterns.iter().all(named));
                     assert!(grant.patterns.iter().count() <= topics.len());
                 }
                 (Err(what), _) => {

@@ -12,11 +12,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::head::{RequestHead, is_tchar, trim_ows};
 use crate::wire::Network;
 
-/// Who sent a request.
+/// The client that a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
     pub(super) address: IpAddr,
-    /// No: it is that of the last proxy that is known, and who spoke to that one is not.
+    /// False: `address` is that of the last trusted proxy, and that proxy does not say which client
+    /// spoke to it. Such a client has no right that depends on its address.
     pub(super) is_known: bool,
 }
 
@@ -46,7 +47,8 @@ pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> C
     ) {
         (Some(one), Some(other)) if one != other => itself(false),
         (Some(told), _) | (None, Some(told)) => told,
-        (None, None) => itself(true),
+        // A proxy that says nothing, or says it in another field (`X-Real-IP`).
+        (None, None) => itself(false),
     }
 }
 
@@ -71,14 +73,20 @@ fn walk(
     let mut members = members.map(trim_ows).filter(|member| !member.is_empty());
     let mut client = Client {
         address: peer,
-        is_known: true,
+        // The peer is a proxy. A field without a member says nothing of its client.
+        is_known: false,
     };
-    while client.is_known && trusts(trusted, client.address) {
-        match members.next().map(address) {
-            Some(Some(before)) => client.address = before.to_canonical(),
-            Some(None) => client.is_known = false,
-            None => break,
-        }
+    while trusts(trusted, client.address) {
+        // At the end of the list, the client itself is in a trusted network.
+        let Some(member) = members.next() else { break };
+        let Some(before) = address(member) else {
+            client.is_known = false;
+            break;
+        };
+        client = Client {
+            address: before.to_canonical(),
+            is_known: true,
+        };
     }
     client
 }
@@ -193,7 +201,8 @@ mod tests {
     use crate::config::Config;
     use crate::http::{Head, HeadParser};
 
-    /// The client of a request from `peer` with these fields, as text.
+    /// The client of a request from `peer` with these fields, as text; with a `?` if that is the last
+    /// proxy, which does not say who its client is.
     fn client_of(peer: &str, trusted: &str, fields: &[&str]) -> String {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -206,7 +215,8 @@ mod tests {
             .map(|network| network.parse().unwrap())
             .collect();
         let client = client(peer.parse().unwrap(), &request, &trusted);
-        client.address.to_string()
+        let doubt = if client.is_known { "" } else { "?" };
+        format!("{}{doubt}", client.address)
     }
 
     #[test]
@@ -224,7 +234,32 @@ mod tests {
             }
         }
         assert_eq!(client_of("::ffff:192.0.2.1", "", &[]), "192.0.2.1");
-        assert_eq!(client_of("127.0.0.1", "127.0.0.1", &[]), "127.0.0.1");
+    }
+
+    #[test]
+    fn a_trusted_proxy_that_does_not_name_its_client_leaves_the_client_unknown() {
+        for fields in [
+            &[][..],
+            &["X-Real-IP: 127.0.0.1"],
+            &["X-Real-IP: 192.0.2.7"],
+            &["X-Client-IP: 127.0.0.1", "Via: 1.1 a"],
+            &["X-Forwarded-Host: 127.0.0.1"],
+            &["X-Forwarded-For:"],
+            &["X-Forwarded-For: , ,"],
+            &["X-Forwarded-For: ", "X-Forwarded-For: "],
+            &["Forwarded:"],
+            &["Forwarded:", "X-Forwarded-For:"],
+            &["Forwarded: proto=http"],
+            &["Forwarded: by=127.0.0.1"],
+            &["Forwarded:", "X-Forwarded-For: 127.0.0.1"],
+            &["Forwarded: for=127.0.0.1", "X-Forwarded-For:"],
+        ] {
+            let found = client_of("127.0.0.1", "127.0.0.1 10.0.0.0/8", fields);
+            assert_eq!(found, "127.0.0.1?", "{fields:?}");
+            // Of a peer that is no proxy, the address is known whatever it sends.
+            let found = client_of("127.0.0.1", "10.0.0.0/8", fields);
+            assert_eq!(found, "127.0.0.1", "{fields:?}");
+        }
     }
 
     /// The value of the field, and the client. The peer is 127.0.0.1; it and 10.0.0.0/8 are trusted.
@@ -245,21 +280,21 @@ mod tests {
         ("127.0.0.1", "127.0.0.1"),
         (", ,192.0.2.7, ,", "192.0.2.7"),
         // What cannot be read ends it.
-        ("", "127.0.0.1"),
-        ("unknown", "127.0.0.1"),
-        ("192.0.2.7, unknown", "127.0.0.1"),
-        ("192.0.2.7, unknown, 10.0.0.1", "10.0.0.1"),
-        ("192.0.2.7, 10.0.0.1.1, 10.0.0.1", "10.0.0.1"),
-        ("192.0.2.7 10.0.0.1", "127.0.0.1"),
-        ("192.0.2.7, fe80::1%eth0", "127.0.0.1"),
-        ("010.0.0.1", "127.0.0.1"),
-        ("192.0.2.7, \"10.0.0.1\"", "127.0.0.1"),
-        ("192.0.2.7, 10.0.0.1:", "127.0.0.1"),
-        ("192.0.2.7, 10.0.0.1:http", "127.0.0.1"),
-        ("192.0.2.7, [::1", "127.0.0.1"),
-        ("192.0.2.7, [10.0.0.1]", "127.0.0.1"),
-        ("192.0.2.7, for=10.0.0.1", "127.0.0.1"),
-        ("\u{e9}, 10.0.0.1", "10.0.0.1"),
+        ("", "127.0.0.1?"),
+        ("unknown", "127.0.0.1?"),
+        ("192.0.2.7, unknown", "127.0.0.1?"),
+        ("192.0.2.7, unknown, 10.0.0.1", "10.0.0.1?"),
+        ("192.0.2.7, 10.0.0.1.1, 10.0.0.1", "10.0.0.1?"),
+        ("192.0.2.7 10.0.0.1", "127.0.0.1?"),
+        ("192.0.2.7, fe80::1%eth0", "127.0.0.1?"),
+        ("010.0.0.1", "127.0.0.1?"),
+        ("192.0.2.7, \"10.0.0.1\"", "127.0.0.1?"),
+        ("192.0.2.7, 10.0.0.1:", "127.0.0.1?"),
+        ("192.0.2.7, 10.0.0.1:http", "127.0.0.1?"),
+        ("192.0.2.7, [::1", "127.0.0.1?"),
+        ("192.0.2.7, [10.0.0.1]", "127.0.0.1?"),
+        ("192.0.2.7, for=10.0.0.1", "127.0.0.1?"),
+        ("\u{e9}, 10.0.0.1", "10.0.0.1?"),
     ];
 
     #[rustfmt::skip]
@@ -278,37 +313,37 @@ mod tests {
         ("for=192.0.2.7, for=198.51.100.1;by=\"x,y\", for=10.0.0.1", "198.51.100.1"),
         ("for=192.0.2.7,, ,for=10.0.0.1,", "192.0.2.7"),
         // A name that only its proxy understands.
-        ("for=_hidden", "127.0.0.1"),
-        ("for=unknown", "127.0.0.1"),
-        ("for=\"unknown:80\"", "127.0.0.1"),
-        ("for=192.0.2.7, for=_hidden, for=10.0.0.1", "10.0.0.1"),
+        ("for=_hidden", "127.0.0.1?"),
+        ("for=unknown", "127.0.0.1?"),
+        ("for=\"unknown:80\"", "127.0.0.1?"),
+        ("for=192.0.2.7, for=_hidden, for=10.0.0.1", "10.0.0.1?"),
         // What a client left open takes nothing from the proxy behind it.
         ("for=\"192.0.2.7, for=198.51.100.1", "198.51.100.1"),
         ("for=\", for=198.51.100.1;by=\"x\"", "198.51.100.1"),
         ("for=192.0.2.7;by=\"\\\", for=198.51.100.1", "198.51.100.1"),
-        ("for=\"192.0.2.7, for=10.0.0.1", "10.0.0.1"),
+        ("for=\"192.0.2.7, for=10.0.0.1", "10.0.0.1?"),
         // What is malformed ends it.
-        ("", "127.0.0.1"),
-        ("192.0.2.7", "127.0.0.1"),
-        ("for=", "127.0.0.1"),
-        ("for=\"\"", "127.0.0.1"),
-        ("for=\"", "127.0.0.1"),
-        ("for = 192.0.2.7", "127.0.0.1"),
-        ("for=192.0.2.7:4711", "127.0.0.1"),
-        ("for=[2001:db8::1]", "127.0.0.1"),
-        ("for=\"2001:db8::1\"", "127.0.0.1"),
-        ("for=\"[2001:db8::1\"", "127.0.0.1"),
-        ("for=\"[192.0.2.7]\"", "127.0.0.1"),
-        ("for=\"192.0.2.7:\"", "127.0.0.1"),
-        ("for=\"192.0.2.7:123456\"", "127.0.0.1"),
-        ("for=\"192.0.2.7:_\"", "127.0.0.1"),
-        ("for=\"192.0.2.7\\\"", "127.0.0.1"),
-        ("for=\"192.0.2.7\"x", "127.0.0.1"),
-        ("for=192.0.2.7;for=192.0.2.7", "127.0.0.1"),
-        ("for=192.0.2.7;proto", "127.0.0.1"),
-        ("proto=http", "127.0.0.1"),
-        ("for=192.0.2.7, by=10.0.0.1", "127.0.0.1"),
-        ("for=192.0.2.7;=x", "127.0.0.1"),
+        ("", "127.0.0.1?"),
+        ("192.0.2.7", "127.0.0.1?"),
+        ("for=", "127.0.0.1?"),
+        ("for=\"\"", "127.0.0.1?"),
+        ("for=\"", "127.0.0.1?"),
+        ("for = 192.0.2.7", "127.0.0.1?"),
+        ("for=192.0.2.7:4711", "127.0.0.1?"),
+        ("for=[2001:db8::1]", "127.0.0.1?"),
+        ("for=\"2001:db8::1\"", "127.0.0.1?"),
+        ("for=\"[2001:db8::1\"", "127.0.0.1?"),
+        ("for=\"[192.0.2.7]\"", "127.0.0.1?"),
+        ("for=\"192.0.2.7:\"", "127.0.0.1?"),
+        ("for=\"192.0.2.7:123456\"", "127.0.0.1?"),
+        ("for=\"192.0.2.7:_\"", "127.0.0.1?"),
+        ("for=\"192.0.2.7\\\"", "127.0.0.1?"),
+        ("for=\"192.0.2.7\"x", "127.0.0.1?"),
+        ("for=192.0.2.7;for=192.0.2.7", "127.0.0.1?"),
+        ("for=192.0.2.7;proto", "127.0.0.1?"),
+        ("proto=http", "127.0.0.1?"),
+        ("for=192.0.2.7, by=10.0.0.1", "127.0.0.1?"),
+        ("for=192.0.2.7;=x", "127.0.0.1?"),
     ];
 
     #[test]
@@ -372,15 +407,15 @@ mod tests {
             ),
             (
                 ["X-Forwarded-For: 192.0.2.7", "Forwarded: for=198.51.100.1"],
-                "127.0.0.1",
+                "127.0.0.1?",
             ),
             (
                 ["X-Forwarded-For: 192.0.2.7", "Forwarded: nonsense"],
-                "127.0.0.1",
+                "127.0.0.1?",
             ),
             (
                 ["Forwarded: for=192.0.2.7", "X-Forwarded-For: "],
-                "127.0.0.1",
+                "127.0.0.1?",
             ),
         ] {
             let found = client_of("127.0.0.1", "127.0.0.1 10.0.0.0/8", &fields);
@@ -403,7 +438,7 @@ mod tests {
                 "127.0.0.1 10.0.0.0/8",
                 &[&format!("{name}: {value}")],
             );
-            let trusted = ["127.0.0.1", "10.0.0.1"].contains(&&*found);
+            let trusted = ["127.0.0.1?", "10.0.0.1"].contains(&&*found);
             assert!(trusted, "{name}: {found}");
         }
     }

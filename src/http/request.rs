@@ -100,14 +100,19 @@ impl Request {
     ///
     /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, past proxies
     /// that are trusted, to the first address that is not: what is left of that, anybody may have
-    /// written. Where it cannot be read, or the two fields contradict each other, it is the last
-    /// proxy whose address is known. An IPv4 address is one in either family of sockets.
+    /// written. Where the proxy says nothing, it cannot be read, or the two fields contradict each other,
+    /// it is the last proxy whose address is known. An IPv4 address is one in either family of sockets.
     pub fn client(&self) -> IpAddr {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is this machine. Who came through a proxy that says something
-    /// that is not understood is not known to be; one that says nothing is not seen to be a proxy.
+    /// Whether [`client`](Self::client) is the address of the client. False: it is the address of a
+    /// trusted proxy that does not say who its client is, or says it in a way that is not understood.
+    pub(crate) fn is_client_known(&self) -> bool {
+        self.client.is_known
+    }
+
+    /// Whether the client is known, and is this machine.
     pub(crate) fn is_local(&self) -> bool {
         self.client.is_known && self.client.address.is_loopback()
     }

@@ -22,7 +22,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
@@ -127,6 +127,9 @@ pub(super) struct Lane {
     pub(super) peer: Option<SocketAddr>,
     pub(super) pass: Option<u64>,
     pub(super) address: Option<IpAddr>,
+    credential: Option<u64>,
+    /// The credential is gone: any client may take the name.
+    is_name_free: AtomicBool,
     /// Sent to by the fan-out thread alone, except for what is for one poll alone.
     queue: Sender<Message>,
     /// The queues of all clients together.
@@ -176,6 +179,8 @@ impl Lane {
             peer: wish.peer,
             pass: wish.pass,
             address: wish.address,
+            credential: wish.credential,
+            is_name_free: AtomicBool::new(false),
             queue,
             total_queued: Arc::clone(total_queued),
             place: AtomicUsize::new(0),
@@ -199,6 +204,17 @@ impl Lane {
     pub(super) fn address(&self) -> Option<IpAddr> {
         let of_peer = || self.peer.map(|peer| peer.ip().to_canonical());
         self.address.or_else(of_peer)
+    }
+
+    /// Whether a client with this credential may take the name.
+    pub(super) fn may_be_replaced_by(&self, credential: Option<u64>) -> bool {
+        // ORDER: Relaxed, here and below: the flag says nothing of other memory.
+        self.credential == credential || self.is_name_free.load(Ordering::Relaxed)
+    }
+
+    /// Lets any client take the name.
+    pub(super) fn release_name(&self) {
+        self.is_name_free.store(true, Ordering::Relaxed);
     }
 
     /// Where the client is, for the log.

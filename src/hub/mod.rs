@@ -19,13 +19,14 @@ mod ledger;
 mod log;
 mod missed;
 mod name;
+mod own_ids;
 mod poll;
 mod registry;
 mod state;
 mod stats;
 mod stream;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
@@ -43,8 +44,8 @@ pub use poll::Poll;
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, SLICE_EVENTS, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date};
+use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
@@ -79,7 +80,9 @@ pub struct Hub {
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// The name to be known by; `None` is a new UUID. Who has it already is replaced.
+    /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
+    /// it has the same [`credential`](Self::credential); if not, this one is refused. A name says
+    /// nothing of who the client is.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -96,6 +99,9 @@ pub struct Subscribe {
     pub pass: Option<u64>,
     /// The client's own address, if that end is a proxy.
     pub address: Option<IpAddr>,
+    /// A number for the means by which the client was let in, such as its token. A name that is in use
+    /// goes only to a client with an equal credential. `None` equals `None`.
+    pub credential: Option<u64>,
 }
 
 impl Default for Subscribe {
@@ -110,6 +116,7 @@ impl Default for Subscribe {
             peer: None,
             pass: None,
             address: None,
+            credential: None,
         }
     }
 }
@@ -129,7 +136,8 @@ impl Heartbeat {
     /// Both, framed, in the order of their declaration.
     fn frames() -> [Frame; 2] {
         [
-            Frame::new(b": heartbeat\n\n"),
+            // No empty line: some clients make an empty event of one that ends nothing.
+            Frame::new(b": heartbeat\n"),
             Frame::new(b"event: heartbeat\ndata: {}\n\n"),
         ]
     }
@@ -160,25 +168,33 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself, or the fan-out thread cannot be had.
+    /// The configuration contradicts itself, no id can come after the last one of the log, or the
+    /// fan-out thread cannot be had.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
         Hub::start(config, Some(log), kept)
     }
 
-    /// The id that a hub begins behind if it is born now.
+    /// The id after which a hub begins that is created now. Its sequence number is random, so that no
+    /// event and no other birth has this id.
     pub fn birth() -> EventId {
         EventId {
             ms: date::unix_ms(SystemTime::now()),
-            seq: 0,
+            seq: RandomState::new().hash_one(0) % FIRST_NUMBERS,
         }
     }
 
     /// A hub of a configuration that was checked.
     fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
+        let random = RandomState::new();
+        let last = kept.last_id();
+        let ids = Ids::after(last, random.hash_one(0)).ok_or_else(|| {
+            let what = format!("the log ends with the id {last}, and no id can come after that");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
         let mut state = State {
-            last_id: kept.last_id(),
-            history: History::new(&config, kept.after),
+            ids,
+            history: History::new(&config, &kept),
             registry: Registry::default(),
             inbox: Vec::new(),
             inbox_bytes: 0,
@@ -200,7 +216,7 @@ impl Hub {
             shed_above: AtomicUsize::new(most_queued),
             heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
-            random: RandomState::new(),
+            random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
@@ -301,13 +317,14 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, or the hub is closed.
+    /// There are as many clients as are allowed, a client with another credential has the name, or the
+    /// hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
         let mut state = self.shared.state_to_admit(&wish)?;
         let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
         let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor);
+        let (start, gap) = history.resolve(&wish.cursor, &wish.patterns);
         let missed = missed.total(history, start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
@@ -353,7 +370,7 @@ impl Hub {
     }
 
     /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no; answers how many.
+    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); answers how many.
     ///
     /// Who subscribes at the same time may not be seen: ask again once it is in.
     pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
@@ -366,18 +383,29 @@ impl Hub {
         let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
         let mut count = 0;
         // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_EVENTS) {
+        for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
                 // False: it has left meanwhile, or another has its name.
                 if state.registry.remove(lane) {
-                    state.dismiss(Arc::clone(lane), Farewell::Kicked);
+                    state.dismiss(Arc::clone(lane), Farewell::Expired);
                     count += 1;
                 }
             }
             self.shared.wake_fan_out(state);
         }
         count
+    }
+
+    /// Lets any client take the names of the clients whose [`pass`](Subscribe::pass) is not known any
+    /// more: their credential is gone, so no other client could ever show it.
+    pub(crate) fn release_names(&self, is_known: impl Fn(u64) -> bool) {
+        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
+        for lane in lanes {
+            if lane.pass.is_some_and(|pass| !is_known(pass)) {
+                lane.release_name();
+            }
+        }
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was

@@ -59,7 +59,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed; or it would have to wait, and there are as many clients as are allowed.
+    /// The hub is closed; a client with another credential has the name; or it would have to wait, and
+    /// there are as many clients as are allowed.
     pub fn poll(&self, wish: Subscribe, wait: Duration) -> Result<Poll, SubscribeError> {
         self.poll_while(wish, wait, || true)
     }
@@ -163,7 +164,7 @@ impl Reading {
             return Err(SubscribeError::Closed);
         }
         let history = &state.history;
-        let (position, gap) = history.resolve(&asked);
+        let (position, gap) = history.resolve(&asked, patterns);
         let start = history.id_before(position);
         Ok(Reading {
             events: Vec::new(),

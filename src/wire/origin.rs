@@ -18,6 +18,12 @@ impl Origin {
     pub fn is(&self, header: &str) -> bool {
         *self.0 == *header && !self.is_any()
     }
+
+    /// Whether a page of this origin is asked for with this `Host` header.
+    pub(crate) fn has_host(&self, header: &str) -> bool {
+        let host = self.0.split_once("://").map(|(_, host)| host);
+        host.is_some_and(|host| host.eq_ignore_ascii_case(header))
+    }
 }
 
 impl FromStr for Origin {

@@ -13,13 +13,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tiny_sse::http::Response;
-use tiny_sse::{Action, Config, Event, Pattern, Report, Running, Server, Token, Topic, Verdict};
+use tiny_sse::hub::SubscribeError;
+use tiny_sse::{
+    Action, Config, Event, Hub, Pattern, Report, Running, Server, Subscribe, Token, Topic, Verdict,
+};
 
 use crate::chance::Random;
 use crate::kit::{
     Finally, Raw, Scratch, Stream, config, eventually, get, number_after, post, request, server,
 };
-use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, up_to};
+use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, serve_as, up_to};
 
 // With all that a token may have and a URL may not.
 const PUBLISHER: &str = "Publisher-7f3a+x/Q==";
@@ -180,9 +183,9 @@ const ROWS: &[Row] = &[
     ("GET", "/events/chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1", "subscribe to \\\"chat/1\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1&topic=news", "subscribe to \\\"chat/1\\\", \\\"news\\\"", [401, 401, 403, 200, 200]),
-    ("GET", "/events/news?topic=chat/*", "subscribe to \\\"news\\\", \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
+    ("GET", "/events/news?topic=chat/*", "subscribe to \\\"chat/*\\\", \\\"news\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events?topic=chat/1&topic=sensors/1", "subscribe to \\\"chat/1\\\", \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
-    ("GET", "/events/news?topic=*", "subscribe to \\\"news\\\", \\\"*\\\"", [401, 401, 403, 403, 200]),
+    ("GET", "/events/news?topic=*", "subscribe to \\\"*\\\"", [401, 401, 403, 403, 200]),
     // A pattern: as wide as what is granted, narrower, wider.
     ("GET", "/events/chat/*", "subscribe to \\\"chat/*\\\"", [401, 401, 403, 200, 200]),
     ("GET", "/events/chat/a/*", "subscribe to \\\"chat/a/*\\\"", [401, 401, 403, 200, 200]),
@@ -471,9 +474,13 @@ fn a_token_that_is_not_utf_8_is_a_400_and_no_panic() {
     let file = TokenFile::new(FILE);
     let server = server(file.config());
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n");
+    raw.send(
+        b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xFF\xFE\r\n\r\n",
+    );
     assert_eq!(raw.answer().status, 400);
-    raw.send(b"GET /events/chat/1 HTTP/1.1\r\nHost: t\r\nCookie: tiny_sse_token=\xFF\r\n\r\n");
+    raw.send(
+        b"GET /events/chat/1 HTTP/1.1\r\nHost: localhost\r\nCookie: tiny_sse_token=\xFF\r\n\r\n",
+    );
     assert_eq!(raw.answer().status, 401);
 }
 
@@ -685,8 +692,16 @@ fn a_command_line_that_is_wrong_about_access_is_told_so_and_no_token_is_repeated
 fn the_greeting_says_who_may_publish() {
     let file = TokenFile::new(FILE);
     let name = file.name();
-    let rows: [(&[&str], &str); 5] = [
+    let rows: [(&[&str], &str); 7] = [
         (&[], "curl -d 'hello' http://127.0.0.1:"),
+        (
+            &["--trust-proxy=10.0.0.0/8"],
+            "curl -d 'hello' http://127.0.0.1:",
+        ),
+        (
+            &["--trust-proxy=127.0.0.1"],
+            "publish:    only clients that the proxy says are this machine (--publish-token",
+        ),
         (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
         (
             &["--publish-token", "s3cret"],
@@ -705,6 +720,110 @@ fn the_greeting_says_who_may_publish() {
     }
 }
 
+/// What is said at the start, and after a reload, of a server that others can reach.
+#[test]
+fn a_server_that_others_reach_says_what_anybody_may_do_there() {
+    let file = |text: &str| TokenFile::new(text);
+    let (some, read, write, all) = (
+        file("A publish,subscribe *\n* subscribe public/*\n* publish a\n"),
+        file("* subscribe a* *\n"),
+        file("* publish *\n* subscribe a\n"),
+        file("* publish,subscribe *\n"),
+    );
+    let with = |trust_proxy: &[&str], open: bool, subscribe_token: Option<Token>| Config {
+        trust_proxy: trust_proxy
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect(),
+        subscribe_token,
+        open,
+        ..config()
+    };
+    let plain = || with(&[], false, None);
+    let proxied = |config: Config| Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config
+    };
+    let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
+    let to_read = "may subscribe to every topic and see /stats and /metrics; ";
+    let to_publish = "may publish to every topic; ";
+    let both = "may subscribe and publish to every topic, and see /stats and /metrics; ";
+    #[rustfmt::skip]
+    let rows = [
+        (here, plain(), ""),
+        (there, plain(), to_read),
+        ("[::]:0", plain(), to_read),
+        (here, proxied(plain()), to_read),
+        (here, with(&["10.0.0.0/8"], false, None), to_read),
+        (here, with(&[], true, None), ""),
+        (there, with(&[], true, None), both),
+        (here, with(&["127.0.0.1"], true, None), both),
+        (there, with(&[], true, token("S")), to_publish),
+        (there, with(&[], false, token("S")), ""),
+        (here, with(&["127.0.0.1"], false, token("S")), ""),
+        (there, Config { publish_token: token("P"), ..plain() }, to_read),
+        (there, some.config(), ""),
+        (here, proxied(some.config()), ""),
+        (there, read.config(), to_read),
+        (there, write.config(), to_publish),
+        (here, proxied(all.config()), both),
+        (here, all.config(), ""),
+    ];
+    for (bind, config, expected) in rows {
+        let case = format!("{bind} {config:?}");
+        let (config, log) = listening(config);
+        let bound = match Server::bind(bind, config) {
+            // A machine without IPv6.
+            Err(_) if bind.starts_with('[') => continue,
+            bound => bound.unwrap(),
+        };
+        let server = bound.spawn().unwrap();
+        let said = || {
+            let log = log.lock().unwrap();
+            let lines = log.iter().filter(|line| line.contains("any client that"));
+            lines.cloned().collect::<Vec<_>>()
+        };
+        let lines = said();
+        assert_eq!(
+            lines.len(),
+            usize::from(!expected.is_empty()),
+            "{case}: {lines:?}"
+        );
+        for line in &lines {
+            let address = server.local_addr();
+            let way = if bind == here {
+                " through the trusted proxy"
+            } else {
+                ""
+            };
+            let who = format!("warn any client that reaches {address}{way} {expected}");
+            assert!(line.starts_with(&who), "{case}: {line}");
+            assert!(line.contains("--tokens FILE"), "{case}: {line}");
+        }
+        server.reload_tokens().unwrap();
+        assert_eq!(said().len(), 2 * lines.len(), "{case}");
+    }
+    // A guard decides by itself, and the program shows it without being asked.
+    let (config, log) = listening(plain());
+    let bound = Server::bind(there, config).unwrap();
+    let server = bound.guard(|_, _| Verdict::AsConfigured).spawn().unwrap();
+    drop(server);
+    assert!(
+        !log.lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("any client that"))
+    );
+    let mut serving = serve_as(&["--listen", there]);
+    let errors = serving.process.kill();
+    assert!(
+        errors
+            .iter()
+            .any(|line| line.contains("WARN") || line.contains("warn")),
+        "{errors:?}"
+    );
+}
+
 // ---- the file
 
 /// Whether a server starts with the file as it is; otherwise why not.
@@ -719,6 +838,8 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
     for (mode, is_private) in [
         (0o600, true),
         (0o400, true),
+        // As systemd makes a credential that a service's user may read by an access control list.
+        (0o440, true),
         (0o640, true),
         (0o660, true),
         (0o601, true),
@@ -923,7 +1044,9 @@ fn waiting_poll(server: &Running, target: &str, token: &str) -> Raw {
     let clients = server.hub().clients();
     let mut raw = Raw::connect(server.local_addr());
     let fields = bearer(token);
-    raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{fields}\r\n"));
+    raw.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+    ));
     eventually("the poll waits", || server.hub().clients() == clients + 1);
     raw
 }
@@ -977,7 +1100,7 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     server.reload_tokens().unwrap();
     assert_eq!(server.hub().clients(), kept.len() + 1);
     for (target, stream) in ended.iter().zip(&mut ended_streams) {
-        stream.read_to(": the stream was closed on request\n\n");
+        stream.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
         assert_eq!(stream.try_next(), None, "{target}");
         // The browser comes back, and is told for good.
         let again = get(address, target);
@@ -1001,8 +1124,8 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     }
     assert!(kept_poll.answer().text().contains("to all"));
     let farewells = &server.hub().stats().farewells;
-    let kicked = farewells.iter().find(|(why, _)| why.name() == "kicked");
-    assert_eq!(kicked.unwrap().1, ended.len() as u64, "{farewells:?}");
+    let expired = farewells.iter().find(|(why, _)| why.name() == "expired");
+    assert_eq!(expired.unwrap().1, ended.len() as u64, "{farewells:?}");
 }
 
 #[test]
@@ -1056,7 +1179,7 @@ fn a_stream_is_ended_that_is_let_in_and_has_not_begun() {
         ..file.config()
     });
     let mut raw = Raw::connect(server.local_addr());
-    raw.send("GET /events/a?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /events/a?token=A HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually("it is let in", || joined.load(Ordering::SeqCst));
     file.write("");
     server.reload_tokens().unwrap();
@@ -1122,7 +1245,7 @@ fn no_stream_and_no_poll_outlives_its_token_however_the_reload_falls() {
 /// Comes to stay; answers whether it was let in.
 fn subscribe(address: SocketAddr, streams: &mut Vec<Raw>) -> usize {
     let mut raw = Raw::connect(address);
-    raw.send("GET /events/x?token=A HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /events/x?token=A HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let is_in = raw.head().status == 200;
     if is_in {
         streams.push(raw);
@@ -1171,7 +1294,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     file.write(format!("{MASTER} publish,subscribe *\n"));
     hang_up(&serving, "tokens known: 1; streams ended: 1");
     assert_eq!([publish(PUBLISHER), publish(MASTER)], [401, 200]);
-    gone.read_to(": the stream was closed on request\n\n");
+    gone.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
     assert_eq!(gone.try_next(), None);
     let again = get(address, &with_query("/events/chat/1", SUBSCRIBER));
     assert_eq!(again.status, 401);
@@ -1179,7 +1302,8 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     assert_eq!((said.status, kept.next().data), (200, "hello".to_owned()));
 
     // Requests that are no requests are told of in full, but not of what may be a token.
-    let malformed = format!("GET / HTTP/1.1\r\nHost: t\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
+    let malformed =
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
     assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
@@ -1276,7 +1400,6 @@ fn history_recovery_and_numbers_have_nothing_of_topics_that_are_not_granted() {
 
 #[test]
 fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
-    // That whoever may subscribe may take any name is documented; what was said before is not theirs.
     let file = TokenFile::new(FILE);
     let server = server(file.config());
     let address = server.local_addr();
@@ -1288,15 +1411,283 @@ fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
     let mut mine = Stream::subscribe(address, &target);
     to_me("private");
     assert_eq!(mine.next().data, "private");
-    // Nobody who may not subscribe takes it.
+    // No other client takes it while it is in use, and what was said before is not kept.
     let refused = get(address, "/events/chat/1?client_id=me");
     assert_eq!((refused.status, server.hub().clients()), (401, 1));
-    let taken = "/events/public/1?client_id=me&last_event_id=earliest";
-    let mut theirs = Stream::subscribe(address, taken);
+    let name = "/events/public/1?client_id=me&last_event_id=earliest";
+    assert_eq!(get(address, name).status, 403);
+    to_me("private, too");
+    assert_eq!(mine.next().data, "private, too");
+    drop(mine);
+    eventually("the name is free", || {
+        // What is written to it shows that it has gone.
+        server.hub().publish(Event::new("x")).unwrap();
+        server.hub().clients() == 0
+    });
+    let mut theirs = Stream::subscribe(address, name);
     assert_eq!(theirs.next().name, "recovery");
-    mine.read_to(": another stream came under the same client id\n\n");
-    to_me("for who is here now");
-    assert_eq!(theirs.next().data, "for who is here now");
+    to_me("for the client that is here now");
+    while theirs.next().data != "for the client that is here now" {}
+    assert!(!String::from_utf8_lossy(&theirs.bytes).contains("private"));
+}
+
+// ---- the names of clients
+
+/// The fields of a request through the trusted proxy, from a client at that address.
+fn from(address: &str) -> String {
+    format!("X-Forwarded-For: {address}\r\n")
+}
+
+/// A server where A and B may subscribe to all, and anybody to some, behind a proxy.
+fn with_names(file: &TokenFile, heartbeat: Duration) -> Running {
+    server(Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        heartbeat,
+        ..file.config()
+    })
+}
+
+const NAMES: &str = "A subscribe *\nB subscribe *\nM publish *\n* subscribe public/*\n";
+
+/// An hour, so that nobody is found to have gone.
+const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_name_in_use_goes_to_the_same_credential_and_to_no_other() {
+    let file = TokenFile::new(NAMES);
+    let (a, b, wrong) = (bearer("A"), bearer("B"), bearer("wrong"));
+    let cookie = "Cookie: tiny_sse_token=A\r\n";
+    let one = from("192.0.2.1");
+    let two = from("192.0.2.2");
+    let (home, moved) = (from("2001:db8:0:1::1"), from("2001:db8:0:1:9::2"));
+    let elsewhere = from("2001:db8:0:2::1");
+    #[rustfmt::skip]
+    let rows: &[(&[&str], &[&str], bool)] = &[
+        // The same token, wherever it stands and wherever it comes from.
+        (&[&a, &one], &[&a, &one], true),
+        (&[&a, &one], &[cookie, &two], true),
+        (&[cookie, &one], &[&a, &elsewhere], true),
+        (&[&a], &[&a, &one], true),
+        (&[&a], &[&a], true),
+        // Another one, a wrong one, none.
+        (&[&a, &one], &[&b, &one], false),
+        (&[&a, &one], &[&wrong, &one], false),
+        (&[&a, &one], &[&one], false),
+        (&[&one], &[&a, &one], false),
+        // Without a token, the same address, or the same /64.
+        (&[&one], &[&one], true),
+        (&[&one], &[&wrong, &one], true),
+        (&[&wrong, &one], &[&one], true),
+        (&[&one], &[&two], false),
+        (&[&one], &[&home], false),
+        (&[&home], &[&moved], true),
+        (&[&home], &[&elsewhere], false),
+        (&[&from("::ffff:192.0.2.1")], &[&one], true),
+        // Without a token and an address, nothing is the same.
+        (&[], &[], false),
+        (&["X-Forwarded-For: unknown\r\n"], &["X-Forwarded-For: unknown\r\n"], false),
+        (&["X-Real-IP: 192.0.2.1\r\n"], &["X-Real-IP: 192.0.2.1\r\n"], false),
+        (&[], &[&one], false),
+        (&[&one], &[], false),
+        (&[&from("127.0.0.1")], &[], false),
+    ];
+    for (first, second, is_same) in rows {
+        for target in [
+            "/events/public/1",
+            "/poll?topic=public/1",
+            "/poll?topic=public/1&wait=60",
+        ] {
+            let server = with_names(&file, NO_HEARTBEAT);
+            let address = server.local_addr();
+            let name = "/events/public/1?client_id=alice";
+            let mut alice = Stream::open(address, name, &first.concat());
+            alice.next();
+            let joint = if target.contains('?') { '&' } else { '?' };
+            let target = format!("{target}{joint}client_id=alice");
+            let case = format!("{target} of {second:?} after {first:?}");
+            let mut raw = Raw::connect(address);
+            let fields = second.concat();
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ));
+            if *is_same {
+                if !target.contains("wait=60") {
+                    assert_eq!(raw.head().status, 200, "{case}");
+                }
+                // A poll that does not wait is answered without the name.
+                if !target.contains("/poll?topic=public/1&client") {
+                    assert_eq!(alice.try_next(), None, "{case}");
+                }
+                continue;
+            }
+            let answer = raw.answer();
+            assert_eq!(answer.status, 403, "{case}: {answer:?}");
+            for part in ["client_id \\\"alice\\\" is in use", "token", "address"] {
+                assert!(answer.text().contains(part), "{case}: {}", answer.text());
+            }
+            let to_alice = request(address, "POST", "/clients/alice", &bearer("M"), "hers");
+            assert_eq!(to_alice.status, 200, "{case}");
+            assert_eq!(alice.next().data, "hers", "{case}");
+            assert_eq!(server.hub().clients(), 1, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_in_use_any_more_is_for_the_next_client() {
+    let file = TokenFile::new(NAMES);
+    let server = with_names(&file, Duration::from_millis(20));
+    let address = server.local_addr();
+    let mut next = None;
+    for fields in [
+        bearer("A"),
+        bearer("B"),
+        from("192.0.2.1"),
+        from("192.0.2.2"),
+    ] {
+        // Its connection is gone; within two heartbeats the server has noticed.
+        drop(next.take());
+        eventually("the name", || {
+            let target = "/events/public/1?client_id=alice";
+            let mut raw = Raw::connect(address);
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ));
+            let head = raw.head();
+            assert!([200, 403].contains(&head.status), "{head:?}");
+            next = (head.status == 200).then_some(raw);
+            next.is_some()
+        });
+    }
+}
+
+#[test]
+fn a_generated_name_is_no_easier_to_take_than_a_chosen_one() {
+    let file = TokenFile::new(NAMES);
+    let server = with_names(&file, NO_HEARTBEAT);
+    let address = server.local_addr();
+    let mut alice = Stream::open(address, "/events/public/1", &from("192.0.2.1"));
+    let welcome = alice.next().data;
+    let name = welcome.split("\"client_id\":\"").nth(1).unwrap();
+    let name = name.split('"').next().unwrap();
+    let target = format!("/events/public/1?client_id={name}");
+    let answer = request(address, "GET", &target, &from("192.0.2.2"), "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    let _again = Stream::open(address, &target, &from("192.0.2.1"));
+    assert_eq!(alice.try_next(), None);
+}
+
+#[test]
+fn a_reload_that_takes_a_token_away_gives_its_names_away() {
+    let file = TokenFile::new("GONE subscribe public/*\nKEPT subscribe *\n* subscribe public/*\n");
+    let server = with_names(&file, NO_HEARTBEAT);
+    let address = server.local_addr();
+    // Both may stay: anybody may read what they read.
+    let open = |name: &str, token: &str| {
+        let target = format!("/events/public/1?client_id={name}&token={token}");
+        let mut stream = Stream::open(address, &target, &from("192.0.2.1"));
+        stream.next();
+        stream
+    };
+    let (mut alice, mut bob) = (open("alice", "GONE"), open("bob", "KEPT"));
+    let ask = |name: &str| {
+        let target = format!("/events/public/1?client_id={name}&token=NEW");
+        let mut raw = Raw::connect(address);
+        let fields = from("192.0.2.2");
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+        ));
+        (raw.head().status, raw)
+    };
+    assert_eq!((ask("alice").0, ask("bob").0), (403, 403));
+    file.write("NEW subscribe *\nKEPT subscribe *\n* subscribe public/*\n");
+    server.reload_tokens().unwrap();
+    assert_eq!(server.hub().clients(), 2);
+    let (bobs, alices) = (ask("bob"), ask("alice"));
+    assert_eq!((bobs.0, alices.0), (403, 200));
+    assert_eq!(alice.try_next(), None);
+    server.hub().publish(Event::new("still")).unwrap();
+    assert_eq!(bob.next().data, "still");
+}
+
+#[test]
+fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
+    let config = Config {
+        max_clients: 1,
+        ..config()
+    };
+    let wish = |credential: Option<u64>| Subscribe {
+        client_id: Some("alice".parse().unwrap()),
+        credential,
+        ..Subscribe::default()
+    };
+    for (first, second, outcome) in [
+        (None, None, Ok(())),
+        (Some(1), Some(1), Ok(())),
+        (Some(1), Some(2), Err(SubscribeError::NameTaken)),
+        (Some(1), None, Err(SubscribeError::NameTaken)),
+        (None, Some(1), Err(SubscribeError::NameTaken)),
+        (None, Some(0), Err(SubscribeError::NameTaken)),
+    ] {
+        let hub = Hub::new(config.clone()).unwrap();
+        let held = hub.subscribe(wish(first)).unwrap();
+        let wait = Duration::ZERO;
+        let polled = hub.poll(wish(second), wait).map(drop);
+        assert_eq!(polled, outcome, "{first:?} {second:?}");
+        // Though there is no room for another, who has the name is the first question.
+        let waited = hub
+            .poll_while(wish(second), NO_HEARTBEAT, || false)
+            .map(drop);
+        assert_eq!(waited, outcome, "{first:?} {second:?}");
+        let subscribed = hub.subscribe(wish(second)).map(drop);
+        assert_eq!(subscribed, outcome, "{first:?} {second:?}");
+        drop(held);
+        // A name that nobody has is for everybody.
+        drop(hub.subscribe(wish(second)).unwrap());
+    }
+}
+
+#[test]
+fn a_guard_says_which_clients_are_the_same() {
+    let bound = Server::bind("127.0.0.1:0", config()).unwrap();
+    let bound = bound.guard(|request, _| {
+        let verdict = match request.field("x-verdict").ok().flatten() {
+            Some("allow") => Verdict::Allow,
+            Some("narrow") => Verdict::Narrow([Pattern::all()].into_iter().collect()),
+            _ => Verdict::AsConfigured,
+        };
+        match request.field("x-user").ok().flatten() {
+            Some(user) => verdict.known_as(user),
+            None => verdict,
+        }
+    });
+    let own = |text: &str| [Pattern::new(text).unwrap()].into_iter().collect();
+    let running = bound.spawn_with(move |request, api| match request.path() {
+        "/mine" => api.stream_of(&request, own("mine")),
+        _ => api.answer(request),
+    });
+    let server = running.unwrap();
+    let address = server.local_addr();
+    for path in ["/events/a", "/mine"] {
+        for verdict in ["", "X-Verdict: allow\r\n", "X-Verdict: narrow\r\n"] {
+            let fields = |user: &str| format!("{verdict}{user}");
+            let target = format!("{path}?client_id=me");
+            let (one, two) = ("X-User: one\r\n", "X-User: two\r\n");
+            let mut mine = Stream::open(address, &target, &fields(one));
+            for other in [two, "", "X-User: One\r\n"] {
+                let answer = request(address, "GET", &target, &fields(other), "");
+                assert_eq!(answer.status, 403, "{target} {verdict:?} {other:?}");
+            }
+            let again = Stream::open(address, &target, &fields(one));
+            mine.next();
+            assert_eq!(mine.try_next(), None, "{target} {verdict:?}");
+            server.hub().disconnect("me");
+            drop(again);
+        }
+    }
+    // What a verdict allows and refuses does not change by it.
+    let answer = request(address, "POST", "/events", "X-User: one\r\n", "x");
+    assert_eq!(answer.status, 200);
 }
 
 // ---- a body that is not wanted
@@ -1305,7 +1696,7 @@ const MIB: usize = 1 << 20;
 
 /// The head of a publisher who announces a body.
 fn announcing(fields: &str) -> String {
-    format!("POST /events/news HTTP/1.1\r\nHost: t\r\n{fields}\r\n")
+    format!("POST /events/news HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")
 }
 
 #[test]
@@ -1359,7 +1750,7 @@ fn the_answer_reaches_one_who_sends_all_of_the_body_before_reading() {
         assert_eq!(raw.answer().status, 401, "round {round}");
     }
     // What follows the head is no request of its own: it is the body that was not read.
-    let smuggled = "POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nAuthorization: Bearer Master_c0ffee\r\n\r\nx";
+    let smuggled = "POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nAuthorization: Bearer Master_c0ffee\r\n\r\nx";
     let mut raw = Raw::connect(server.local_addr());
     let length = format!("Content-Length: {}\r\n", smuggled.len());
     raw.send(announcing(&length)).send(smuggled);
@@ -1398,14 +1789,14 @@ fn a_request_without_a_body_that_is_refused_leaves_the_connection_open() {
     let server = server(file.config());
     let mut raw = Raw::connect(server.local_addr());
     for (target, status) in [("/events/chat/1", 401), ("/stats", 401), ("/health", 200)] {
-        raw.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(raw.answer().status, status, "{target}");
     }
-    raw.send("POST /events/news HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
+    raw.send("POST /events/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(raw.answer().status, 401);
-    raw.send("HEAD /events/chat/1 HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("HEAD /events/chat/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(raw.head().status, 401);
-    raw.send("GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
+    raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(raw.answer().status, 200);
 }
 
@@ -1517,7 +1908,8 @@ fn a_guard_allows_narrows_and_refuses_and_otherwise_the_tokens_decide() {
 #[test]
 fn routes_of_ones_own_are_as_closed_to_pages_of_other_sites_as_the_built_in_ones() {
     let server = guarded("127.0.0.1:0", config());
-    let (own, foreign) = ("Origin: http://test\r\n", "Origin: http://evil.test\r\n");
+    let own = "Origin: http://localhost\r\n";
+    let foreign = "Origin: http://evil.test\r\n";
     for (method, target, from_own, from_foreign) in [
         ("POST", "/ring", 204, 403),
         ("POST", "/client", 204, 403),

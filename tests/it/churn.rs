@@ -97,7 +97,7 @@ fn publish(publisher: &mut Raw, topic: &str, number: usize) -> String {
     let (slash, body) = (if topic.is_empty() { "" } else { "/" }, number.to_string());
     let length = body.len();
     publisher.send(format!(
-        "POST /events{slash}{topic} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST /events{slash}{topic} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
     ));
     let answer = publisher.answer();
     assert_eq!(answer.status, 200, "{number}: {}", answer.text());

@@ -257,7 +257,7 @@ impl Publisher<'_> {
         };
         let length = body.len();
         let request = format!(
-            "POST /events{target} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+            "POST /events{target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
         );
         raw.socket.write_all(request.as_bytes()).ok()?;
         let answer = raw.try_answer()?;

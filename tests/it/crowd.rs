@@ -42,7 +42,9 @@ fn visit(address: SocketAddr, share: usize, pace: &Pace) {
         }
         pace.visits.fetch_add(1, Ordering::Relaxed);
         match random.below(4) {
-            0 => drop(Raw::connect(address).send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n")),
+            0 => {
+                Raw::connect(address).send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            }
             1 => {
                 let mut stream = Stream::subscribe(address, "/events?last_event_id=earliest");
                 let replayed = number_after(&stream.next().data, "\"replayed\":");
@@ -107,7 +109,7 @@ fn publish_all(address: SocketAddr, pace: &Pace) {
         let body = number.to_string();
         let length = body.len();
         publisher.send(format!(
-            "POST /events HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
         let answer = publisher.answer();
         assert_eq!(answer.status, 200, "{number}: {}", answer.text());

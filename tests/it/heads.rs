@@ -50,7 +50,7 @@ fn shown(bytes: &[u8], source: &str) -> String {
 }
 
 /// The request that comes behind a row.
-const NEXT: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+const NEXT: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// How a row is sent, and when the request behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,7 +338,7 @@ fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
     let server = server();
     let mut stream = Stream::subscribe(server.local_addr(), "/events/t");
     let mut raw = Raw::connect(server.local_addr());
-    let head = "POST /events/t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /events/t HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     #[rustfmt::skip]
     let bodies = [
         ("0\r\n\r\n", ""),

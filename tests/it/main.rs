@@ -19,6 +19,7 @@ mod connections;
 mod console;
 mod crash;
 mod crowd;
+mod cursors;
 mod demo;
 mod disk;
 mod door;

@@ -48,11 +48,30 @@ const COOKIE: &str = "Cookie: tiny_sse_token=TOKEN\r\n";
 /// this machine, and with the right token.
 #[rustfmt::skip]
 const SENDERS: &[(&str, &str, u16, u16)] = &[
-    // No page.
+    // No page, by a name of this machine.
     ("localhost:8080", "", 200, 200),
+    ("LOCALHOST", "", 200, 200),
     ("127.0.0.1", "", 200, 200),
-    ("box.example.org", "", 200, 200),
+    ("127.1.2.3:8080", "", 200, 200),
+    ("[::1]:8080", "", 200, 200),
+    ("app.localhost", "", 200, 200),
     ("", "", 200, 200),
+    // By another name it may be a page, which that name leads here: of a GET to its own site a
+    // browser says nothing, or that it is one.
+    ("box.example.org", "", 403, 200),
+    ("evil.test", "", 403, 200),
+    ("evil.test:8080", "", 403, 200),
+    ("localhost.evil.test", "", 403, 200),
+    ("127.0.0.1.evil.test", "", 403, 200),
+    ("evil.localhost.test", "", 403, 200),
+    ("notlocalhost", "", 403, 200),
+    ("192.168.0.1", "", 403, 200),
+    ("0.0.0.0", "", 403, 200),
+    ("[::2]", "", 403, 200),
+    ("evil.test", "Sec-Fetch-Site: same-origin\r\n", 403, 200),
+    ("evil.test", "Sec-Fetch-Site: none\r\n", 403, 200),
+    ("evil.test", "Referer: http://evil.test/page\r\n", 403, 200),
+    ("evil.test", "Referer: http://localhost/\r\n", 403, 403),
     // A page of this server.
     ("localhost:8080", "Origin: http://localhost:8080\r\n", 200, 200),
     ("LocalHost:8080", "Origin: http://localhost:8080\r\n", 200, 200),
@@ -65,6 +84,23 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("localhost:8080", "Sec-Fetch-Site: none\r\n", 200, 200),
     // Behind a proxy that changes Host, the browser knows.
     ("localhost:8080", "Origin: https://example.org\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
+    // A browser on a connection that it does not trust may say no more than where it was.
+    ("localhost:8080", "Referer: http://localhost:8080/page?a=b\r\n", 200, 200),
+    ("localhost:8080", "Referer: HTTPS://LOCALHOST:8080\r\n", 200, 200),
+    ("localhost:8080", "Referer:\r\n", 200, 200),
+    ("localhost:8080", "Referer: http://evil.test/\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://evil.test/localhost:8080\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://localhost:8080.evil.test/\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://localhost/\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://localhost:8080@evil.test/\r\n", 403, 403),
+    ("localhost:8080", "Referer: evil.test\r\n", 403, 403),
+    ("localhost:8080", "Referer: /page\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://localhost:8080/\r\nReferer: http://evil.test/\r\n", 403, 403),
+    // What says more goes before.
+    ("localhost:8080", "Referer: http://evil.test/\r\nSec-Fetch-Site: none\r\n", 200, 200),
+    ("localhost:8080", "Referer: http://evil.test/\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
+    ("localhost:8080", "Referer: http://localhost:8080/\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
+    ("localhost:8080", "Referer: http://localhost:8080/\r\nOrigin: http://evil.test\r\n", 403, 403),
     // A page of another site, of another port, of none.
     ("localhost:8080", "Origin: http://evil.test\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost:3000\r\n", 403, 403),
@@ -101,7 +137,7 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
 ];
 
 #[test]
-fn a_page_of_another_site_may_read_and_nothing_more_token_or_not() {
+fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not() {
     let (without, with) = (server(config()), server(with_token(&[])));
     for (host, fields, status, status_with_token) in SENDERS {
         for (address, token, status) in [
@@ -118,6 +154,9 @@ fn a_page_of_another_site_may_read_and_nothing_more_token_or_not() {
                 ("DELETE", "/clients/nobody", 404),
                 ("GET", "/stats?clients=1", 200),
                 ("HEAD", "/stats?clients=1", 200),
+                ("GET", "/events/a?client_id=me", 200),
+                ("HEAD", "/events/a?client_id=me", 200),
+                ("GET", "/poll?client_id=me", 200),
             ] {
                 let expected = if status == 200 { done } else { status };
                 for body in ["", "{}"] {
@@ -160,6 +199,146 @@ fn a_page_of_another_site_may_read_and_nothing_more_token_or_not() {
     assert_eq!(without.hub().stats().events, count(statuses.collect()));
     let statuses = SENDERS.iter().map(|&(_, _, _, with)| with);
     assert_eq!(with.hub().stats().events, count(statuses.collect()));
+}
+
+#[test]
+fn a_request_without_host_is_not_a_browsers() {
+    let server = server(config());
+    for (fields, status) in [
+        ("", 200),
+        ("Origin: http://evil.test\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+        ("Referer: http://evil.test/\r\n", 403),
+        ("Host: evil.test\r\n", 403),
+        ("Host: localhost\r\n", 200),
+    ] {
+        for target in ["/stats?clients=1", "/poll?client_id=me"] {
+            let mut raw = Raw::connect(server.local_addr());
+            raw.send(format!("GET {target} HTTP/1.0\r\n{fields}\r\n"));
+            let answer = raw.answer();
+            assert_eq!(answer.status, status, "{target} {fields:?}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn the_host_of_a_whole_url_counts_as_host() {
+    let server = server(config());
+    for (target, host, status) in [
+        ("http://localhost/stats?clients=1", "evil.test", 200),
+        ("http://evil.test/stats?clients=1", "localhost", 403),
+    ] {
+        let fields = format!("Host: {host}\r\n");
+        let answer = ask(server.local_addr(), "GET", target, &fields, "");
+        assert_eq!(answer.status, status, "{target}: {answer:?}");
+    }
+}
+
+/// Only the server that is for this machine alone asks for the name. Where tokens, or anybody, may
+/// do it, and behind a proxy, the name is another one.
+#[test]
+fn the_host_matters_where_this_machine_is_what_is_allowed() {
+    let open = || Config {
+        open: true,
+        ..config()
+    };
+    let proxied = || Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config()
+    };
+    let publish = || Config {
+        publish_token: Some("TOKEN".parse().unwrap()),
+        ..config()
+    };
+    let named = || with_origins(&["http://sse.test:8080"]);
+    let here = "X-Forwarded-For: 127.0.0.1\r\n";
+    #[rustfmt::skip]
+    let rows: [(&str, Config, &str, &str, [u16; 4]); 8] = [
+        // To publish, to see the clients, to choose a name, to read.
+        ("nothing", config(), "sse.test", "", [403, 403, 403, 200]),
+        ("--open", open(), "sse.test", "", [200, 200, 200, 200]),
+        ("--publish-token", publish(), "sse.test", BEARER, [200, 200, 200, 200]),
+        ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 200, 200]),
+        ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 200, 200]),
+        ("--trust-proxy", proxied(), "localhost", here, [200, 200, 200, 200]),
+        // The name of pages that are allowed is a name of this machine.
+        ("--cors-origin", named(), "sse.test:8080", "", [200, 200, 200, 200]),
+        ("--cors-origin", named(), "sse.test", "", [403, 403, 403, 200]),
+    ];
+    for (name, config, host, fields, expected) in rows {
+        let server = server(config);
+        let fields = format!("Host: {host}\r\n{fields}");
+        let asked = [
+            ("POST", "/events/a"),
+            ("GET", "/stats?clients=1"),
+            ("GET", "/events/a?client_id=me"),
+            ("GET", "/events/a"),
+        ];
+        for ((method, target), status) in asked.into_iter().zip(expected) {
+            let answer = ask(server.local_addr(), method, target, &fields, "x");
+            assert_eq!(
+                answer.status, status,
+                "{name} {method} {target} {fields:?}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_name_is_for_pages_that_may_do_more_than_read() {
+    let lists: [&[&str]; 3] = [&[], &["https://app.test"], &["*"]];
+    for (place, list) in lists.iter().enumerate() {
+        for server in [server(with_origins(list)), server(with_token(list))] {
+            for (fields, expected) in [
+                ("Origin: https://app.test\r\n", [403, 200, 200]),
+                ("Referer: https://app.test/page\r\n", [403, 200, 200]),
+                ("Origin: https://evil.test\r\n", [403, 403, 200]),
+                ("Referer: https://evil.test/page\r\n", [403, 403, 200]),
+                ("Origin: null\r\n", [403, 403, 200]),
+                (
+                    "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n",
+                    [403; 3],
+                ),
+                ("Sec-Fetch-Site: same-site\r\n", [403; 3]),
+                ("Origin: http://localhost\r\n", [200; 3]),
+                ("", [200; 3]),
+            ] {
+                for target in ["/events/a?client_id=me", "/poll?topic=a&client_id=me"] {
+                    let fields = format!("Host: localhost\r\n{fields}{BEARER}");
+                    let answer = ask(server.local_addr(), "GET", target, &fields, "");
+                    let case = format!("{list:?} {target} {fields:?}: {answer:?}");
+                    assert_eq!(answer.status, expected[place], "{case}");
+                    if answer.status == 403 {
+                        assert!(answer.text().contains("client_id \\\"me\\\""), "{case}");
+                        assert!(
+                            answer.text().contains("--cors-origin") || fields.contains("null"),
+                            "{case}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_of_another_site_does_not_end_a_stream() {
+    let server = server(config());
+    let address = server.local_addr();
+    let mut alice = Stream::subscribe(address, "/events/a?client_id=alice");
+    for fields in [
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: image\r\nReferer: https://evil.test/\r\n",
+        "Referer: http://evil.test/\r\n",
+    ] {
+        let fields = format!("Host: localhost\r\n{fields}");
+        let answer = ask(address, "GET", "/events?client_id=alice", &fields, "");
+        assert_eq!(answer.status, 403, "{fields:?}: {answer:?}");
+    }
+    server
+        .hub()
+        .send_to("alice", &tiny_sse::Event::new("hers"))
+        .unwrap();
+    assert_eq!(alice.next().data, "hers");
 }
 
 #[test]
@@ -210,6 +389,8 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
     let foreign = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
     let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
     let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
+    let linked = "Host: sse.test\r\nReferer: https://evil.test/page\r\n";
+    let linked_from_listed = "Host: sse.test\r\nReferer: https://app.test/page\r\n";
     let nobody = "Host: sse.test\r\nOrigin: null\r\n";
     let star = "Host: sse.test\r\nOrigin: *\r\n";
     let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
@@ -228,6 +409,8 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
         (foreign, [401, 401, 401, 401], [403, 403, 401, 401]),
         (image, [401, 401, 401, 401], [403, 403, 403, 403]),
         (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (linked, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (linked_from_listed, [401, 200, 401, 200], [403, 200, 401, 200]),
         (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
         (star, [401, 401, 401, 401], [403, 403, 401, 401]),
         (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),

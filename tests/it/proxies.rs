@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use tiny_sse::{Decoder, Message};
 
 use crate::fronts::{Front, Kind, free_address};
-use crate::kit::{Answer, Scratch, eventually, figures, get, id_of, request};
+use crate::kit::{Answer, Scratch, eventually, figures, id_of, request};
 use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
 
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
@@ -54,7 +55,8 @@ type Change = fn(String) -> String;
 struct Deployment {
     front: Front,
     server: Serving,
-    journal: Scratch,
+    /// The journal, and the file of tokens.
+    files: Scratch,
 }
 
 impl Deployment {
@@ -68,8 +70,8 @@ impl Deployment {
     #[track_caller]
     fn changed(kind: Kind, options: &[&str], change: Change) -> Deployment {
         println!("{kind:?}");
-        let journal = Scratch::new();
-        let server = serve("127.0.0.1:0", options, journal.name());
+        let files = Scratch::new();
+        let server = serve("127.0.0.1:0", options, files.name());
         let configure = |listen, scratch: &str| {
             certify(scratch);
             change(configuration(kind, listen, server.address, scratch))
@@ -77,7 +79,7 @@ impl Deployment {
         Deployment {
             front: Front::start(kind, configure),
             server,
-            journal,
+            files,
         }
     }
 
@@ -90,7 +92,7 @@ impl Deployment {
 
     #[track_caller]
     fn publish(&self, data: &str) -> String {
-        let answer = self.direct("POST", "/events/t", data);
+        let answer = self.direct("POST", "/events/public/t", data);
         assert_eq!(answer.status, 200, "{answer:?}");
         id_of(&answer)
     }
@@ -149,7 +151,7 @@ impl Deployment {
             "Accept: text/event-stream",
         ];
         let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
-        let process = Process::spawn(&mut self.curl(&arguments, "/events/t"));
+        let process = Process::spawn(&mut self.curl(&arguments, "/events/public/t"));
         up_to(&process.err, "> GET ");
         Client {
             process,
@@ -176,22 +178,34 @@ impl Deployment {
     }
 }
 
-/// The program, by the command and the environment of the README's unit.
+/// The program, by the command of the README's unit and its file of tokens.
 #[track_caller]
-fn serve(listen: &str, options: &[&str], journal: &str) -> Serving {
+fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let unit = block("ini", "ExecStart=");
     let line = |key: &str| {
         let value = unit.lines().find_map(|line| line.strip_prefix(key));
         value.unwrap_or_else(|| panic!("no {key} in {unit}"))
     };
+    let tokens = format!("{files}/tokens");
+    fs::create_dir_all(files).unwrap();
+    let make = block("sh", "> /etc/tiny-sse.tokens");
+    let make = make.lines().find(|line| line.contains("printf")).unwrap();
+    let make = put(make, "/etc/tiny-sse.tokens", &tokens);
+    let make = put(&make, "$(openssl rand -base64 32)", TOKEN);
+    let made = Command::new("sh").args(["-c", &make]).status();
+    assert!(made.expect("sh").success(), "{make}");
+    // The group may read it, which the service is in, and nobody else.
+    let mode = fs::metadata(&tokens).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    let group = format!("chgrp {} /etc/", line("SupplementaryGroups="));
+    assert!(block("sh", &group).contains("groupadd"), "no {group:?}");
     let start = put(line("ExecStart="), "127.0.0.1:8080", listen);
-    let start = put(&start, "/var/lib/tiny-sse", journal);
-    assert!(line("EnvironmentFile=").starts_with("/etc/"), "{unit}");
+    let start = put(&start, "/var/lib/tiny-sse", &format!("{files}/journal"));
+    let start = put(&start, "/etc/tiny-sse.tokens", &tokens);
     let mut command = Command::new(PROGRAM);
     command
         .args(start.split(' ').skip(1))
         .args(options)
-        .env("TINY_SSE_PUBLISH_TOKEN", TOKEN)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     greeted(Process::spawn(&mut command))
@@ -369,6 +383,64 @@ fn the_server_knows_the_client_behind_the_proxy_whatever_it_says_of_itself() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
+fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
+    for kind in ALL {
+        let mut deployment = Deployment::of(kind, &[]);
+        let said = |topic: &str| {
+            let answer = deployment.direct("POST", &format!("/events{topic}"), "said");
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        ["/user/42", "/public/t", ""].into_iter().for_each(said);
+        let token = format!("Authorization: Bearer {TOKEN}");
+        for (version, name) in VERSIONS {
+            for (target, stranger, backend) in [
+                ("/poll?topic=*&last_event_id=earliest", 401, 200),
+                ("/poll?topic=user/42&last_event_id=earliest", 401, 200),
+                ("/poll?topic=user/*&last_event_id=earliest", 401, 200),
+                ("/poll?topic=public*&last_event_id=earliest", 401, 200),
+                ("/poll?topic=public/*&topic=user/42", 401, 200),
+                ("/stats", 401, 200),
+                ("/stats?clients=1", 401, 200),
+                ("/metrics", 401, 200),
+                ("/poll?topic=public/t&last_event_id=earliest", 200, 200),
+                ("/poll?topic=public/*&last_event_id=earliest", 200, 200),
+                ("/poll?last_event_id=earliest", 200, 200),
+                ("/health", 200, 200),
+            ] {
+                let expected = [
+                    (&[version][..], stranger),
+                    (&[version, "-H", &token], backend),
+                ];
+                for (arguments, status) in expected {
+                    let answer = deployment.ask(arguments, target);
+                    let start = format!("http/{name} {status}");
+                    assert!(answer.starts_with(&start), "{target}: {answer}");
+                    let is_read = answer.contains("\"said\"");
+                    let is_there = target.contains("earliest") && status == 200;
+                    assert_eq!(is_read, is_there, "{target}: {answer}");
+                }
+            }
+            for target in ["/events?topic=*", "/events/user/42", "/events/*"] {
+                let answer = deployment.ask(&[version], target);
+                let start = format!("http/{name} 401");
+                assert!(answer.starts_with(&start), "{target}: {answer}");
+            }
+            for target in ["/events", "/events/public/t", "/clients/nobody"] {
+                let answer = deployment.ask(&[version, "--data", "x"], target);
+                let start = format!("http/{name} 401");
+                assert!(answer.starts_with(&start), "{target}: {answer}");
+            }
+            deployment.stream(version, &[]).process.kill();
+        }
+        // What strangers may do is what was named, so nothing is said of it at the start.
+        let errors = deployment.server.process.kill();
+        let warned = errors.iter().find(|line| line.contains("any client that"));
+        assert_eq!(warned, None);
+    }
+}
+
+#[test]
+#[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
 fn who_comes_back_through_the_proxy_gets_what_it_missed_and_once() {
     for kind in ALL {
         let mut deployment = Deployment::of(kind, &[]);
@@ -411,7 +483,7 @@ fn who_leaves_is_out_by_the_next_heartbeat_through_the_proxy_too() {
     let leave = |kind| {
         let deployment = Deployment::of(kind, &["--heartbeat", "7s"]);
         let active = |count: usize| {
-            let stats = get(deployment.server.address, "/stats");
+            let stats = deployment.direct("GET", "/stats", "");
             stats
                 .text()
                 .contains(&format!("\"active_connections\":{count},"))
@@ -444,11 +516,11 @@ fn a_browser_is_not_turned_away_for_ever_while_the_server_is_away() {
             if kind == Kind::Nginx {
                 // It does not wait, so the browser does.
                 assert_eq!(all(&client.process.out), ["retry: 2000", ""], "{version}");
-                let answer = deployment.ask(&[version, "--data", "lost"], "/events/t");
+                let answer = deployment.ask(&[version, "--data", "lost"], "/events/public/t");
                 assert!(answer.contains(" 502"), "not published: {answer}");
             }
             let listen = deployment.server.address.to_string();
-            deployment.server = serve(&listen, &[], deployment.journal.name());
+            deployment.server = serve(&listen, &[], deployment.files.name());
             if kind == Kind::Nginx {
                 client = deployment.request_stream(version, &[&field]);
             }
@@ -484,7 +556,7 @@ fn a_publication_passes_up_to_the_limit_and_refusals_come_as_they_are() {
                     let fields = fields.into_iter().flat_map(|field| ["--header", field]);
                     let always = [version, "--data-binary", body];
                     let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
-                    deployment.ask_in_vain(&arguments, "/events/t")
+                    deployment.ask_in_vain(&arguments, "/events/public/t")
                 };
                 let (status, answer) = post(&largest);
                 let start = format!("http/{name} 200");
@@ -508,7 +580,7 @@ fn one_client_too_many_is_told_when_to_come_back() {
         let deployment = Deployment::of(kind, &["--max-clients", "1", "--heartbeat", "100ms"]);
         for (version, name) in VERSIONS {
             let mut only = deployment.stream(version, &[]);
-            let answer = deployment.ask(&[version], "/events/t");
+            let answer = deployment.ask(&[version], "/events/public/t");
             assert!(answer.starts_with(&format!("http/{name} 503")), "{answer}");
             assert!(answer.contains("\nretry-after: 5\r\n"), "{answer}");
             let fields = answer.matches("\naccess-control-allow-origin:").count();
@@ -518,7 +590,7 @@ fn one_client_too_many_is_told_when_to_come_back() {
             assert_eq!(only.next().last_event_id, id);
             only.process.kill();
             eventually("room for another", || {
-                let stats = get(deployment.server.address, "/stats");
+                let stats = deployment.direct("GET", "/stats", "");
                 stats.text().contains("\"active_connections\":0,")
             });
         }

@@ -6,7 +6,7 @@ use std::iter;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Raw, config, get};
+use crate::kit::{Raw, config, eventually, get};
 use crate::program::{all, serve};
 
 /// What must never be seen again.
@@ -15,9 +15,9 @@ const SECRET: &str = "hunter2";
 #[test]
 fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
     let mut serving = serve(&["--log", "debug", "--publish-token", "another"]);
-    let get = |fields: &str| format!("GET /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-    let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let chunked = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let get = |fields: &str| format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let chunked = "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer another\r\nTransfer-Encoding: chunked\r\n\r\n";
     let long = "x".repeat(config().max_head);
     #[rustfmt::skip]
     let rows = [
@@ -47,9 +47,9 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("too large a head", 431, get(&format!("Authorization: Bearer hunter2{long}"))),
         ("an extension", 400, format!("{chunked}5;hunter2\nhello")),
         ("a trailer", 400, format!("{chunked}0\r\nAuthorization : Bearer hunter2\r\n\r\n")),
-        ("in its place, and unknown", 401, "POST /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
+        ("in its place, and unknown", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
         ("in the query, where nothing is", 404, target("/nowhere?token=hunter2")),
-        ("a body without a length", 411, "POST /events HTTP/1.1\r\nHost: a\r\n\r\nhunter2".into()),
+        ("a body without a length", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\n\r\nhunter2".into()),
     ];
     #[rustfmt::skip]
     let answered = [
@@ -106,7 +106,9 @@ fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
     ];
     for (fields, expected) in rows {
         let mut raw = Raw::connect(server.local_addr());
-        raw.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
+        raw.send(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n"
+        ));
         let answer = raw.answer();
         assert!(answer.text().contains(expected), "{fields:?}: {answer:?}");
     }
@@ -132,17 +134,18 @@ fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], behind: usiz
 fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
     let server = crate::kit::server(config());
     let limits = config();
-    let post = |fields: &str| format!("POST /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+    let post =
+        |fields: &str| format!("POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
     let chunks = |body: &str| format!("{}{body}", post("Transfer-Encoding: chunked"));
     #[rustfmt::skip]
     let rows = [
         ("no request line", 400, "GET /events\r\n".into()),
         ("not HTTP", 400, "\x16\x03\x01".into()),
-        ("a field without a colon", 400, "GET / HTTP/1.1\r\nHost: a\r\nX\r\n".into()),
+        ("a field without a colon", 400, "GET / HTTP/1.1\r\nHost: localhost\r\nX\r\n".into()),
         ("a space before a colon", 400, "GET / HTTP/1.1\r\nHost : a\r\n\r\n".into()),
         ("no Host", 400, "GET / HTTP/1.1\r\n\r\n".into()),
-        ("a bare LF", 400, "GET / HTTP/1.1\nHost: a\r\n\r\n".into()),
-        ("a bad target", 400, "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        ("a bare LF", 400, "GET / HTTP/1.1\nHost: localhost\r\n\r\n".into()),
+        ("a bad target", 400, "GET /%zz HTTP/1.1\r\nHost: localhost\r\n\r\n".into()),
         ("two lengths", 400, post("Content-Length: 5, 6")),
         ("a length and chunks", 400, post("Content-Length: 5\r\nTransfer-Encoding: chunked")),
         ("chunked twice", 400, post("Transfer-Encoding: chunked, chunked")),
@@ -150,7 +153,8 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
         ("too long a chunk", 400, chunks("1\r\n")),
         ("a bare LF behind a size", 400, chunks("1\n")),
         ("a bad trailer", 400, chunks("0\r\nX : y\r\n")),
-        ("no length", 411, "POST /events HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        ("a wrong method", 405, "PUT /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n".into()),
+        ("nothing there", 404, "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n".into()),
         ("too long a body", 413, post("Content-Length: 2097152")),
         ("too long a chunk for any body", 413, chunks("200000\r\n")),
         ("too long a body in chunks", 413, chunks(&format!("80000\r\n{}\r\n80001\r\n", "x".repeat(0x80000)))),
@@ -192,7 +196,7 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
 fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
     let server = crate::kit::server(config());
     let mut raw = Raw::connect(server.local_addr());
-    raw.send("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n");
+    raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n");
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         // As fast as another request goes there and back.
@@ -202,4 +206,61 @@ fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
     }
     assert_eq!(raw.answer().status, 413);
     assert!(raw.is_closed());
+}
+
+/// One connection asks again and again for what it has no right to; many send what is no request.
+#[test]
+fn refusals_are_counted_and_not_logged_one_by_one() {
+    const MANY: usize = 3_000;
+    let serving = serve(&["--log", "debug", "--publish-token", "another"]);
+    let path = "p".repeat(4_000);
+    let request = format!("POST /clients/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut raw = Raw::connect(serving.address);
+    for _ in 0..MANY / 100 {
+        raw.send(request.repeat(100));
+        for _ in 0..100 {
+            assert_eq!(raw.answer().status, 401);
+        }
+    }
+    for _ in 0..MANY / 3 {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
+    }
+    // The next line of a kind says how many were left out.
+    let mut log = Vec::new();
+    eventually("told", || {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send(&request).answer().status, 401);
+        log.extend(serving.process.err.try_iter());
+        log.iter().any(|line| line.contains(" more like it"))
+    });
+    serving.process.signal("TERM");
+    log.extend(all(&serving.process.err));
+    let about = |status: &str| log.iter().filter(|line| line.contains(status)).count();
+    assert!((1..100).contains(&about(": 401 to")), "{}", about("401"));
+    assert!((1..700).contains(&about(": 400 ")), "{}", about("400"));
+    let longest = log.iter().map(String::len).max();
+    assert!(longest < Some(500), "{longest:?}");
+}
+
+#[test]
+fn what_is_quoted_of_a_request_is_cut() {
+    let server = crate::kit::server(config());
+    let long = "x".repeat(8_000);
+    for request in [
+        format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("{long} /events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{long}: \x07\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nExpect: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {long}\r\n\r\n"),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        let answer = raw.send(&request).answer();
+        assert!(answer.status >= 400, "{answer:?}");
+        assert!(
+            answer.text().contains("xxxx") && answer.body.len() < 400,
+            "{answer:?}"
+        );
+    }
 }

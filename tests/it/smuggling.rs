@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
     ("CL.TE", "{post}{TE}Content-Length: {rest}\r\n\r\n0\r\n\r\n{hidden}", Refused, "the other order"),
     ("TE.CL", "{post}Content-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "RFC 9112, 6.3; PortSwigger 2019"),
     ("TE.CL", "{post}{TE}Content-Length: 4\r\n\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "the other order"),
-    ("TE.CL", "GET /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "by GET"),
+    ("TE.CL", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "by GET"),
     ("CL.CL", "{post}Content-Length: 0\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 6.3: the first or the last"),
     ("CL.CL", "{post}Content-Length: {rest}\r\nContent-Length: 0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.3"),
     ("CL.CL", "{post}Content-Length: 0, {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 6.3: in a list"),
@@ -72,25 +72,25 @@ const ROWS: &[Row] = &[
     ("0.CL", "{post}Content-Length: {rest+18446744073709551616}\r\n\r\n{hidden}", Refused, "the same in 64 bits"),
     ("0.CL", "{post}Content-Length: {rest+4294967296}\r\n\r\n{hidden}", Refused, "the same in 32 bits"),
     ("0.CL", "{post}Content-Length0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "CVE-2021-40346: a name of 270 bytes"),
-    ("0.CL", "{post}\r\n{hidden}", Refused, "RFC 9110, 15.5.12: no length at all"),
+    ("0.CL", "{post}\r\n{hidden}", Two, "RFC 9112, 6.3: no length at all is no body"),
     // A body that one reader does not believe in.
     ("CL.0", "{post}Content-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2022"),
-    ("CL.0", "GET /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.1: by GET"),
-    ("CL.0", "HEAD /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.2: by HEAD"),
-    ("CL.0", "HEAD /events HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by HEAD, of a stream"),
-    ("CL.0", "OPTIONS /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.7: by OPTIONS"),
-    ("CL.0", "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "of everything"),
-    ("CL.0", "DELETE /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.5: by DELETE"),
-    ("CL.0", "TRACE /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.8: by TRACE"),
-    ("CL.0", "QUERY /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by a method that nobody knows"),
-    ("CL.0", "GET /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to where nothing is"),
-    ("CL.0", "PUT /health HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to what takes no PUT"),
-    ("CL.0", "POST /events/carrier?event=%0A HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to who says no"),
+    ("CL.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.1: by GET"),
+    ("CL.0", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.2: by HEAD"),
+    ("CL.0", "HEAD /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by HEAD, of a stream"),
+    ("CL.0", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.7: by OPTIONS"),
+    ("CL.0", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "of everything"),
+    ("CL.0", "DELETE /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.5: by DELETE"),
+    ("CL.0", "TRACE /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.8: by TRACE"),
+    ("CL.0", "QUERY /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by a method that nobody knows"),
+    ("CL.0", "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to where nothing is"),
+    ("CL.0", "PUT /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to what takes no PUT"),
+    ("CL.0", "POST /events/carrier?event=%0A HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to who says no"),
     ("TE.0", "{post}{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "Arnolfo and others 2024"),
-    ("TE.0", "OPTIONS /carrier HTTP/1.1\r\nHost: a\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by OPTIONS, as it was found"),
-    ("TE.0", "GET /carrier HTTP/1.1\r\nHost: a\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by GET"),
-    ("TE.0", "HEAD /carrier HTTP/1.1\r\nHost: a\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by HEAD"),
-    ("TE.0", "DELETE /nowhere HTTP/1.1\r\nHost: a\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by DELETE, to where nothing is"),
+    ("TE.0", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by OPTIONS, as it was found"),
+    ("TE.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by GET"),
+    ("TE.0", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by HEAD"),
+    ("TE.0", "DELETE /nowhere HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by DELETE, to where nothing is"),
     // Chunks. Of two readers, the first sees one request, the second sees the hidden one.
     ("TERM.EXT", "{post}{TE}\r\n2;\nxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF ends an extension"),
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\n{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF is in the extension"),
@@ -125,61 +125,61 @@ const ROWS: &[Row] = &[
     ("last chunk", "{post}{TE}\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0;a=\"b\"\r\nContent-Length: 9\r\nHost: b\r\n\r\n", Data, "a trailer says nothing"),
     // Where a head ends.
     ("bare LF", "POST /carrier HTTP/1.1\nHost: a\nContent-Length: 0\n\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("bare LF", "GET /carrier HTTP/1.1\r\nHost: a\r\nX: y\n\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("bare LF", "GET /carrier HTTP/1.1\r\nHost: a\r\n\n{hidden}", Refused, "RFC 9112, 2.2"),
+    ("bare LF", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\n\n{hidden}", Refused, "RFC 9112, 2.2"),
+    ("bare LF", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\n{hidden}", Refused, "RFC 9112, 2.2"),
     ("bare LF", "GET /carrier HTTP/1.1\r\nHost: a\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("bare LF", "\nGET /carrier HTTP/1.1\r\nHost: a\r\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("bare CR", "GET /carrier HTTP/1.1\r\nHost: a\r\nX: y\r\r{hidden}", Refused, "RFC 9112, 2.2"),
-    ("bare CR", "GET /carrier HTTP/1.1\r\nHost: a\r\n\r\r\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: a\r\nX: y\r\n {hidden}", Refused, "RFC 9112, 5.2"),
-    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: a\r\nX: y\r\n\t\r\n{hidden}", Refused, "RFC 9112, 5.2: an empty line to some"),
-    ("obs-fold", "GET /carrier HTTP/1.1\r\n \r\nHost: a\r\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
-    ("no colon", "GET /carrier HTTP/1.1\r\nHost: a\r\nX\r\n\r\n{hidden}", Refused, "RFC 9112, 5"),
+    ("bare LF", "\nGET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
+    ("bare CR", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\r{hidden}", Refused, "RFC 9112, 2.2"),
+    ("bare CR", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\r\n{hidden}", Refused, "RFC 9112, 2.2"),
+    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\n {hidden}", Refused, "RFC 9112, 5.2"),
+    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\t\r\n{hidden}", Refused, "RFC 9112, 5.2: an empty line to some"),
+    ("obs-fold", "GET /carrier HTTP/1.1\r\n \r\nHost: localhost\r\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
+    ("no colon", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX\r\n\r\n{hidden}", Refused, "RFC 9112, 5"),
     ("HTTP/0.9", "GET /carrier\r\n\r\n{hidden}", Refused, "RFC 9112, 2.3"),
     ("HTTP/0.9", "GET /carrier HTTP/0.9\r\n\r\n{hidden}", Refused, "RFC 9110, 15.6.6"),
-    ("request line", "GET /carrier HTTP/1.1\x0b\r\nHost: a\r\n\r\n{hidden}", Refused, "RFC 9112, 3"),
+    ("request line", "GET /carrier HTTP/1.1\x0b\r\nHost: localhost\r\n\r\n{hidden}", Refused, "RFC 9112, 3"),
     ("request line", "GET /carrier?\n{hidden}", Refused, "RFC 9112, 3"),
     ("preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}", Refused, "RFC 9113, 3.4"),
     // Whose it is.
     ("Host", "{post}Host: b\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 3.2: two"),
     ("Host", "POST /carrier HTTP/1.1\r\nHost : a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 5.1"),
-    ("Host", "POST http://b/carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, 3.2.2: the absolute form"),
+    ("Host", "POST http://b/carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, 3.2.2: the absolute form"),
     ("Host", "POST http://a/carrier HTTP/1.1\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 3.2: none"),
-    ("Host", "GET http://a/carrier HTTP/1.1\r\nHost: a\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9112, 3.2.2"),
+    ("Host", "GET http://a/carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9112, 3.2.2"),
     // Fields that a proxy is asked to forget.
     ("hop-by-hop", "{post}Connection: Content-Length\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 7.6.1; Davison 2019"),
-    ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: a\r\nConnection: content-length\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 7.6.1: by GET"),
+    ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: content-length\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 7.6.1: by GET"),
     ("hop-by-hop", "{post}Connection: Transfer-Encoding\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 7.6.1"),
-    ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Transfer-Encoding\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 7.6.1: by GET"),
+    ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Transfer-Encoding\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 7.6.1: by GET"),
     ("hop-by-hop", "{post}Connection: Transfer-Encoding\r\n{TE}Content-Length: {rest}\r\n\r\n0\r\n\r\n{hidden}", Refused, "RFC 9110, 7.6.1: and two lengths"),
     // An older version.
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: knows no chunks"),
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: and two lengths"),
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "RFC 9112, 6.1: and two lengths"),
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
-    ("HTTP/1.0", "GET /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n{hidden}", Refused, "a body to the end of the connection"),
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: knows no chunks"),
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: and two lengths"),
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "RFC 9112, 6.1: and two lengths"),
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
+    ("HTTP/1.0", "GET /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n{hidden}", Refused, "a body to the end of the connection"),
     // Who waits for whom.
     ("Expect", "{post}Expect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: does not wait"),
     ("Expect", "{post}Expect: 100-continue\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 10.1.1"),
-    ("Expect", "GET /carrier HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by GET"),
-    ("Expect", "HEAD /carrier HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by HEAD"),
-    ("Expect", "OPTIONS /carrier HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by OPTIONS"),
+    ("Expect", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by GET"),
+    ("Expect", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by HEAD"),
+    ("Expect", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by OPTIONS"),
     ("Expect", "{post}Expect: y 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "PortSwigger 2025: for one reader only"),
     ("Expect", "{post}Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "twice"),
     ("Expect", "{post}Expect:\r\n 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "PortSwigger 2025: obs-fold"),
     ("Expect", "{post}Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n{hidden}", Refused, "an early no, and the body all the same"),
-    ("Expect", "POST /carrier HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: not in HTTP/1.0"),
+    ("Expect", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: not in HTTP/1.0"),
     // Another protocol, which is not spoken here.
     ("Upgrade", "{post}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "Bishop Fox 2020: h2c"),
-    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n{hidden}", Two, "Bishop Fox 2020: h2c"),
-    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{hidden}", Two, "0ang3el 2019: a tunnel that is none"),
-    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "with a body"),
-    ("CONNECT", "CONNECT /carrier HTTP/1.1\r\nHost: a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6: a 200 would be a tunnel"),
+    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n{hidden}", Two, "Bishop Fox 2020: h2c"),
+    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{hidden}", Two, "0ang3el 2019: a tunnel that is none"),
+    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "with a body"),
+    ("CONNECT", "CONNECT /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6: a 200 would be a tunnel"),
     ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6"),
     // Honest, so that it is seen that the proxies hold them back.
-    ("pipelined", "GET /carrier HTTP/1.1\r\nHost: a\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2"),
-    ("pipelined", "HEAD /carrier HTTP/1.1\r\nHost: a\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind a HEAD"),
+    ("pipelined", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2"),
+    ("pipelined", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind a HEAD"),
     ("pipelined", "{post}{TE}\r\n0\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind chunks"),
     ("pipelined", "{post}Content-Length: 0\r\n\r\n\r\n{hidden}", Two, "RFC 9112, 2.2: behind an empty line"),
 ];
@@ -265,8 +265,8 @@ fn hidden(name: &str) -> String {
     // Rows need a length of two hexadecimal digits, of which the last, with the two bytes of a line
     // break, is 0.
     let name: String = name.chars().filter(char::is_ascii).collect();
-    let name = format!("{name:.<126}");
-    let head = "POST /events/smuggled HTTP/1.1\r\nHost: a\r\nContent-Length: ";
+    let name = format!("{name:.<118}");
+    let head = "POST /events/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
     let hidden = format!("{head}{}\r\n\r\n{name}", name.len());
     assert_eq!(hidden.len(), 0xbe, "{hidden:?}");
     hidden
@@ -276,7 +276,7 @@ fn hidden(name: &str) -> String {
 #[track_caller]
 fn filled(text: &str, hidden: &str) -> String {
     let text = text
-        .replace("{post}", "POST /carrier HTTP/1.1\r\nHost: a\r\n")
+        .replace("{post}", "POST /carrier HTTP/1.1\r\nHost: localhost\r\n")
         .replace("{TE}", "Transfer-Encoding: chunked\r\n");
     let text = replaced(&text, "hex", |more| {
         format!("{:x}", hidden.len() as u128 + more)
@@ -385,7 +385,7 @@ impl Target {
 
 /// A request that must get its own answer, and is the last of its connection.
 fn honest(number: usize) -> String {
-    format!("GET /honest/{number} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    format!("GET /honest/{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 }
 
 /// Sends a row and an honest request behind it, and answers all that comes back.

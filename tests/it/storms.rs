@@ -72,7 +72,7 @@ fn one_client_too_many_is_refused_or_on_request_told_to_come_back() {
         let address = server.local_addr();
         let mut first = Stream::subscribe(address, "/events");
         let mut raw = Raw::connect(address);
-        raw.send("GET /events HTTP/1.1\r\nHost: test\r\n\r\n");
+        raw.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let answer = raw.answer();
         let is_last = answer.field("connection") == Some("close");
         assert_eq!(is_last, overload == Overload::Retry, "{answer:?}");
@@ -85,11 +85,14 @@ fn one_client_too_many_is_refused_or_on_request_told_to_come_back() {
             }
             Overload::Retry => {
                 let kind = answer.field("content-type");
-                assert_eq!((answer.status, kind), (200, Some("text/event-stream")));
+                assert_eq!(
+                    (answer.status, kind),
+                    (200, Some("text/event-stream; charset=utf-8"))
+                );
                 assert!(
                     answer
                         .text()
-                        .ends_with(": Too many connections: 1 clients are the limit\n\n"),
+                        .ends_with(": Too many connections: 1 clients are the limit\n"),
                     "{answer:?}"
                 );
                 let told = retries(&answer.body);

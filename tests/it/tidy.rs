@@ -194,6 +194,8 @@ fn the_readme_has_the_limits_as_they_are() {
         ("max-fields", thousands(max_fields)),
         ("max-target", kib(config.max_target)),
         ("max-body", kib(config.max_body)),
+        ("total-bodies", kib(config.total_bodies)),
+        ("total-answers", kib(config.total_answers)),
         ("max-patterns", thousands(config.max_patterns)),
         ("head-timeout", format!("{:?}", config.head_timeout)),
         ("body-timeout", format!("{:?}", config.body_timeout)),

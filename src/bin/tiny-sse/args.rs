@@ -79,7 +79,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 34] = [
+const KNOBS: [Knob; 36] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -161,6 +161,16 @@ const KNOBS: [Knob; 34] = [
         "max-body",
         Target::Size(|c| &mut c.max_body),
         "bytes of a request's body",
+    ),
+    knob(
+        "total-bodies",
+        Target::Size(|c| &mut c.total_bodies),
+        "bytes of the bodies of all requests",
+    ),
+    knob(
+        "total-answers",
+        Target::Size(|c| &mut c.total_answers),
+        "bytes of all answers being written",
     ),
     knob(
         "max-head",

@@ -18,6 +18,7 @@ mod system;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use args::{Command, Options};
@@ -102,8 +103,14 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
     } else {
         None
     };
+    let uses = Arc::new(uses);
+    let wanted = Arc::clone(&uses);
+    let server = server.wants_body(move |request, api| match &*wanted {
+        Some(uses) => uses.wants_body(request, api),
+        None => false,
+    });
     // One handler for both: each would be a server of its own, in the binary.
-    let running = server.spawn_with(move |request, api| match &uses {
+    let running = server.spawn_with(move |request, api| match &*uses {
         Some(uses) => uses.answer(request, api),
         None => api.answer(request),
     })?;
@@ -127,8 +134,10 @@ fn say(line: std::fmt::Arguments<'_>) {
 enum Publishers {
     WithToken,
     Anybody,
-    /// Whoever is on this machine, if that is where the server listens.
+    /// Every program on this machine, if that is where the server listens.
     Local,
+    /// A client that a trusted proxy says is this machine.
+    LocalThroughProxy,
 }
 
 impl Publishers {
@@ -137,6 +146,10 @@ impl Publishers {
             Publishers::Anybody
         } else if config.publish_token.is_some() || config.tokens.is_some() {
             Publishers::WithToken
+        } else if config.trust_proxy.iter().any(|proxy| {
+            proxy.contains(Ipv4Addr::LOCALHOST.into()) || proxy.contains(Ipv6Addr::LOCALHOST.into())
+        }) {
+            Publishers::LocalThroughProxy
         } else {
             Publishers::Local
         }
@@ -148,8 +161,14 @@ impl Publishers {
             Publishers::WithToken => {
                 format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
             }
-            Publishers::Local if !address.ip().to_canonical().is_loopback() => {
+            Publishers::Local | Publishers::LocalThroughProxy
+                if !address.ip().to_canonical().is_loopback() =>
+            {
                 "nobody may: others reach this address (--publish-token, --tokens or --open)".into()
+            }
+            Publishers::LocalThroughProxy => {
+                "only clients that the proxy says are this machine (--publish-token, --tokens or --open)"
+                    .into()
             }
             Publishers::Local | Publishers::Anybody => format!("curl -d 'hello' {url}/events"),
         }

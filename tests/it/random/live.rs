@@ -16,29 +16,29 @@ use crate::kit::{DEADLINE, Raw, Stream, eventually, get};
 use crate::program::{PROGRAM, Process, Serving, all, greeted};
 
 const REQUESTS: [&str; 23] = [
-    "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HEAD /stats HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /stats?clients=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HEAD /stats HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /stats?clients=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "GET /metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-    "GET /nowhere HTTP/1.1\r\nHost: a\r\nX: y\r\nX: z\r\n\r\n",
-    "OPTIONS * HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n",
-    "GET /events/rude?client_id=rude HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /events?topic=rude&topic=b/*&heartbeat=event HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 7\r\n\r\n",
+    "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: y\r\nX: z\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nOrigin: http://b\r\n\r\n",
+    "GET /events/rude?client_id=rude HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /events?topic=rude&topic=b/*&heartbeat=event HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 7\r\n\r\n",
     "GET /events/*?last_event_id=earliest HTTP/1.0\r\n\r\n",
-    "HEAD /events HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /poll?topic=* HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 1-0\r\n\r\n",
-    "POST /events/rude?event=rude HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nto\r\nall\n\u{43f}\n",
-    "POST /events/b/1?id=own&retry=7 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\nA;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
-    "POST /events/rude HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
-    "POST /events/rude HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 16\r\n\r\n{\"a\":1}\n[2,\"3\"]\n",
-    "POST /broadcast?topic=rude HTTP/1.1\r\nHost: a\r\nContent-Length: 23\r\n\r\n{\"event\":\"x\",\"b\":[1,{}]}",
-    "POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 24\r\n\r\n{ \"_event\" : \"y\", \"c\":2 }",
-    "POST /clients/nobody HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
-    "DELETE /clients/nobody HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    "PUT /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n",
+    "HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /poll?topic=* HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 1-0\r\n\r\n",
+    "POST /events/rude?event=rude HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nto\r\nall\n\u{43f}\n",
+    "POST /events/b/1?id=own&retry=7 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\nA;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+    "POST /events/rude HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+    "POST /events/rude HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 16\r\n\r\n{\"a\":1}\n[2,\"3\"]\n",
+    "POST /broadcast?topic=rude HTTP/1.1\r\nHost: localhost\r\nContent-Length: 23\r\n\r\n{\"event\":\"x\",\"b\":[1,{}]}",
+    "POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 24\r\n\r\n{ \"_event\" : \"y\", \"c\":2 }",
+    "POST /clients/nobody HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx",
+    "DELETE /clients/nobody HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "PUT /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n",
 ];
 
 const WORDS: [&str; 13] = [
@@ -58,7 +58,7 @@ const WORDS: [&str; 13] = [
 ];
 
 /// Only as the last thing that a guest says: another request behind it hides that the guest has gone.
-const POLL: &str = "GET /poll?topic=never&wait=9 HTTP/1.1\r\nHost: a\r\n\r\n";
+const POLL: &str = "GET /poll?topic=never&wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// How a guest leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -179,7 +179,8 @@ impl House {
         } else {
             (format!("Content-Length: {length}"), data.clone())
         };
-        let head = format!("POST /events/good?event=good HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        let head =
+            format!("POST /events/good?event=good HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
         let bytes = head + &body + REQUESTS[0];
         let mut start = 0;
         for cut in random.cuts(bytes.len()) {
