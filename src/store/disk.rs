@@ -16,45 +16,59 @@ use std::time::SystemTime;
 /// What can go wrong, so that a test can make it go wrong.
 pub(super) trait Medium: fmt::Debug + Send + Sync {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+    /// Writes at the end, wherever that is by then. If others have cut the file meanwhile, its length
+    /// tells it afterwards; a write to a place would leave a hole before it, and the right length.
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
 }
 
+/// A file that was opened twice: what is opened for appending cannot be written to elsewhere.
+#[derive(Debug)]
+struct Twice {
+    places: File,
+    end: File,
+}
+
 /// Where reading and writing move the file's one cursor, they are for the journal's own thread. The one
 /// that syncs does not.
-impl Medium for File {
+impl Medium for Twice {
     #[cfg(unix)]
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(self, bytes, offset)
+        std::os::unix::fs::FileExt::read_exact_at(&self.places, bytes, offset)
     }
 
     #[cfg(not(unix))]
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut file = self;
+        let mut file = &self.places;
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(bytes)
     }
 
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut &self.end, bytes)
+    }
+
     #[cfg(unix)]
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+        std::os::unix::fs::FileExt::write_all_at(&self.places, bytes, offset)
     }
 
     #[cfg(not(unix))]
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = self;
+        let mut file = &self.places;
         file.seek(SeekFrom::Start(offset))?;
         io::Write::write_all(&mut file, bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        self.places.set_len(len)
     }
 
     /// The data and the length are enough: without its times a file can be read.
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.places.sync_data()
     }
 }
 
@@ -103,10 +117,18 @@ impl Disk {
         }
     }
 
-    fn of(path: PathBuf, file: File) -> io::Result<Disk> {
-        match file.metadata() {
-            Ok(metadata) => Ok(Disk::new(path, Box::new(file), Identity::of(&metadata))),
-            Err(cause) => Err(failed("look at", &path, &cause)),
+    fn of(path: PathBuf, places: File) -> io::Result<Disk> {
+        let open = || {
+            let end = File::options().append(true).open(&path)?;
+            let identity = Identity::of(&places.metadata()?);
+            let is_same = identity == Identity::of(&end.metadata()?);
+            let replaced = || io::Error::other("it was replaced in this moment");
+            let end = is_same.then_some(end).ok_or_else(replaced)?;
+            Ok((Twice { places, end }, identity))
+        };
+        match open() {
+            Ok((file, identity)) => Ok(Disk::new(path, Box::new(file), identity)),
+            Err(cause) => Err(failed("open", &path, &cause)),
         }
     }
 
@@ -153,6 +175,11 @@ impl Disk {
     pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let result = self.medium.read_at(offset, bytes);
         result.map_err(|cause| failed("read", &self.path, &cause))
+    }
+
+    pub(super) fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let result = self.medium.append(bytes);
+        result.map_err(|cause| failed("write to", &self.path, &cause))
     }
 
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

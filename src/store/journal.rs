@@ -160,9 +160,9 @@ impl Journal {
         self.write_anew()
     }
 
-    /// Writes behind the good length and makes it durable, if that is to be now.
+    /// Writes at the end, which is the good length, and makes it durable, if that is to be now.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.present.disk.write_at(self.present.len, bytes)?;
+        self.present.disk.append(bytes)?;
         match self.sync {
             SyncMode::Always => self.present.disk.sync(),
             SyncMode::Interval | SyncMode::Off => Ok(()),
@@ -314,7 +314,7 @@ impl Journal {
         for _ in 0..2 {
             self.prepare()?;
             let accepted = match self.write(bytes) {
-                Ok(()) => self.present.accept(bytes),
+                Ok(()) => self.present.accept(bytes.len()),
                 Err(error) => Err(error),
             };
             match accepted {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{self, Disk, Look};
-use super::segment::{self, SEAL_BYTES};
+use super::segment;
 use crate::config::SyncMode;
 use crate::wire::EventId;
 
@@ -19,8 +19,6 @@ pub(super) struct Present {
     pub(super) disk: Arc<Disk>,
     /// The good length: what is acknowledged ends here.
     pub(super) len: u64,
-    /// The last bytes before it.
-    seal: [u8; SEAL_BYTES],
     /// What its path showed when we had written last.
     left: Look,
 }
@@ -28,8 +26,6 @@ pub(super) struct Present {
 impl Present {
     /// Goes on with a file whose first `len` bytes are whole.
     pub(super) fn resume(number: u64, disk: Disk, len: u64) -> io::Result<Present> {
-        let mut seal = [0; SEAL_BYTES];
-        disk.read_at(len - SEAL_BYTES as u64, &mut seal)?;
         let Some(left) = disk.look()? else {
             let cause = io::ErrorKind::NotFound.into();
             return Err(disk::failed("find", disk.path(), &cause));
@@ -38,7 +34,6 @@ impl Present {
             number,
             disk: Arc::new(disk),
             len,
-            seal,
             left,
         })
     }
@@ -61,7 +56,7 @@ impl Present {
         let disk = Disk::create_new(path.clone())?;
         let dir = path.parent().unwrap_or(Path::new("."));
         let begin = || {
-            disk.write_at(0, &text)?;
+            disk.append(&text)?;
             if sync == SyncMode::Off {
                 return Ok(());
             }
@@ -89,25 +84,17 @@ impl Present {
         found.is_some_and(|found| found.identity == self.disk.identity() && found.len >= self.len)
     }
 
-    /// Moves the good length behind `bytes`, which were written there and synced, if the file at the
-    /// path then has them: a restart will read that one. False: other hands have changed the file.
-    pub(super) fn accept(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let len = self.len + bytes.len() as u64;
+    /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
+    /// the open one and has that length: a restart will read that file. False: other hands have changed
+    /// it.
+    pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
+        let len = self.len + bytes as u64;
         let Some(found) = self.disk.look()? else {
             return Ok(false);
         };
         if found.identity != self.disk.identity() || found.len != len {
             return Ok(false);
         }
-        // A file that was cut after the last look and before our write has the right length again,
-        // with zeros up to our bytes.
-        let mut before = [0; SEAL_BYTES];
-        let read = self.disk.read_at(self.len - SEAL_BYTES as u64, &mut before);
-        if read.is_err() || before != self.seal {
-            return Ok(false);
-        }
-        self.seal
-            .copy_from_slice(&bytes[bytes.len() - SEAL_BYTES..]);
         (self.len, self.left) = (len, found);
         Ok(true)
     }

@@ -333,7 +333,7 @@ fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let disk = Disk::create_new(path.clone())?;
-    disk.write_at(0, text)?;
+    disk.append(text)?;
     disk.sync()?;
     // Some systems rename no file that is open.
     drop(disk);

@@ -43,7 +43,7 @@ const LONGEST_LINE: usize = 512;
 pub(super) const LONGEST_HEADER: usize = 128;
 
 /// `: crc 1a2b3c4d` and the empty line.
-pub(super) const SEAL_BYTES: usize = 16;
+const SEAL_BYTES: usize = 16;
 
 /// LIMIT: both numbers of an id are below this. Ids never go back, so one at the end of the range
 /// would leave none for later events.
