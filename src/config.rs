@@ -592,3 +592,21 @@ pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
 /// How long the journal waits with `--sync interval` before it syncs what was written: what a
 /// power cut can take. A process that dies takes nothing, for the system has the bytes.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A last event that is further ahead of the clock than this when a journal is opened is reported:
+/// then the clock is wrong, or was.
+pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
+
+/// How often the journal reads its newest segment again because the file's time alone has changed.
+/// Reading 32 MiB takes some 50 ms.
+pub(crate) const READINGS_IN_VAIN: u32 = 16;
+
+/// The shortest pause between two attempts to write to a log that refuses events, when nobody
+/// publishes but somebody asks whether all is well.
+pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long `/health` waits for such an attempt: less than the second that most who ask would wait.
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(10);
