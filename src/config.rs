@@ -25,8 +25,9 @@ use crate::wire::{Network, Origin, Token};
 pub struct Config {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
     pub max_clients: usize,
-    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. Who
-    /// comes when all are taken gets the place of who has waited for its request the longest.
+    /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. When all
+    /// are taken, a new one evicts the connection that has waited for a request, or for the rest of its
+    /// body, the longest.
     pub extra_connections: usize,
     /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
     /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
@@ -47,6 +48,13 @@ pub struct Config {
     /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
     /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
+    /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
+    /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. Never less
+    /// than [`max_body`](Self::max_body).
+    pub total_bodies: usize,
+    /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
+    /// answer would make them more is answered 503. An answer that is the only one may be larger.
+    pub total_answers: usize,
     /// From the first byte of a head to its last, however they dribble in; then 408.
     pub head_timeout: Duration,
     /// From the head to the last byte of the body; then 408.
@@ -64,6 +72,10 @@ pub struct Config {
     /// behind and are closed. Bytes that wait for several clients count for each of them. `None` is 64
     /// queues, or a quarter of the memory that this process may use, if that is more.
     pub total_queues: Option<usize>,
+    /// Bytes of the kernel's send buffer for each connection, or `None` for the kernel's own tuning. The
+    /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
+    /// your own has the buffer that you gave it.
+    pub send_buffer: Option<usize>,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
     /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
     pub history_events: usize,
@@ -109,7 +121,7 @@ pub struct Config {
     /// How long a shutdown waits for requests in flight and for streams to say goodbye.
     pub grace: Duration,
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
-    /// is touched, a few KiB. Handlers of your own run on it.
+    /// is touched, a few KiB. At least 64 KiB. Handlers of your own run on it.
     pub stack_bytes: usize,
     /// Who is told what happens. Nobody, by default.
     pub report: Report,
@@ -177,6 +189,8 @@ impl Default for Config {
             max_fields: 100,
             max_target: 8 * KIB,
             max_body: MIB,
+            total_bodies: 64 * MIB,
+            total_answers: 64 * MIB,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(15),
@@ -184,6 +198,7 @@ impl Default for Config {
             max_patterns: 64,
             queue_bytes: MIB,
             total_queues: None,
+            send_buffer: Some(64 * KIB),
             history_events: 10_000,
             history_bytes: 16 * MIB,
             heartbeat: Duration::from_secs(15),
@@ -207,8 +222,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Connections of any kind at the same time. One more takes the place of the one that has waited
-    /// for its request the longest; if none does, it is answered 503 without a thread.
+    /// Connections of any kind at the same time. One more evicts the one that has waited for a request, or
+    /// for the rest of its body, the longest; if none waits, it is answered 503 without a thread.
     pub fn max_connections(&self) -> usize {
         self.max_clients.saturating_add(self.extra_connections)
     }
@@ -256,9 +271,10 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("total-answers", self.total_answers),
             ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
-            ("stack-bytes", self.stack_bytes),
+            ("send-buffer", self.send_buffer.unwrap_or(usize::MAX)),
         ];
         let times = [
             ("head-timeout", self.head_timeout),
@@ -268,6 +284,12 @@ impl Config {
             ("heartbeat", self.heartbeat),
         ];
         let waits = [("retry", self.retry), ("grace", self.grace)];
+        if self.stack_bytes < LEAST_STACK {
+            return Err(ConfigError(format!(
+                "stack-bytes is {}, less than {LEAST_STACK}: a thread that overflows its stack ends the process",
+                self.stack_bytes
+            )));
+        }
         if self.stack_bytes > MOST_STACK {
             return Err(ConfigError(format!(
                 "stack-bytes is {}, more than {MOST_STACK}",
@@ -292,6 +314,12 @@ impl Config {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
+            )));
+        }
+        if self.total_bodies < self.max_body {
+            return Err(ConfigError(format!(
+                "total-bodies is {}, less than max-body, {}: a body as large as that could not be read",
+                self.total_bodies, self.max_body
             )));
         }
         if let Some(total) = self.total_queues
@@ -360,6 +388,10 @@ const QUEUES: usize = 64;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Every endpoint, with the six uses, a journal, tokens and a proxy, was tried with less and less: in a
+/// debug build 32 KiB served all of them and 24 KiB overflowed. Twice of that.
+const LEAST_STACK: usize = 64 * KIB;
+
 /// More than any thread's stack has been.
 const MOST_STACK: usize = 1 << 30;
 
@@ -406,6 +438,22 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// the next one holds no more than this.
 pub(crate) const READ_BYTES: usize = 4 * KIB;
 
+/// By how much the memory of a body grows as its bytes arrive, whatever length a peer has announced: at
+/// least the first, and up to the second by as much as there is.
+pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
+
+/// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
+/// at most one part of so many of the total, so that all connections together have little of it.
+pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);
+
+/// How much of a body arrives until its connection counts as one that waits anew. A body that comes in
+/// slower than others is the first to be evicted when all places are taken.
+pub(crate) const BODY_PROGRESS: usize = 16 * KIB;
+
+/// An answer that is not counted among [`total_answers`](Config::total_answers): a socket takes so much
+/// at once.
+pub(crate) const SMALL_ANSWER: usize = 16 * KIB;
+
 /// Where the head of an answer is put together. More than the largest allocation that glibc keeps
 /// for a thread that has freed it (1,032 bytes), which ten thousand streams would never use again.
 pub(crate) const HEAD_BYTES: usize = 1040;
@@ -424,7 +472,8 @@ pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
 /// How many who were turned away are kept at the door until they have seen their answer, each for up
-/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread.
+/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread. Fewer where
+/// descriptors are few.
 pub(crate) const DOORSTEP: usize = 256;
 
 /// How often it is looked whether they have gone, while somebody is there. That they have is not
@@ -432,7 +481,8 @@ pub(crate) const DOORSTEP: usize = 256;
 pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many connections that were let go in favour of others may be on their way out. Until their
-/// threads have run once more they are there beside those who came for them.
+/// threads have run once more they are there beside those who came for them. Fewer where descriptors
+/// or threads are few.
 pub(crate) const LEAVING: usize = 32;
 
 /// How long a connection that finds all places taken waits, with all behind it, for threads of this
@@ -440,8 +490,16 @@ pub(crate) const LEAVING: usize = 32;
 /// begin. They want nothing but a processor, so that it takes this long only where there is none.
 pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The pause between two lines about the same want of threads, which may turn thousands away.
+/// The pause between two lines of the log of one kind, if peers can cause that kind at will.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many requests that cannot be read have a line each in the log at level debug, before only one a
+/// second has. Each of them ends its connection.
+pub(crate) const REFUSALS_TOLD: u32 = 512;
+
+/// How many requests without a right have a line each, before only one a second has. One connection can
+/// send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
 
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
@@ -453,6 +511,14 @@ pub(crate) const SLICE_CLIENTS: usize = 16;
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The pause between two connections of a server to its own listener, which wake its `accept` at the
+/// end: doubled from the first to the last. It is also how long such a connection may take.
+pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_millis(100));
+
+/// How many of those connections are open at the same time.
+pub(crate) const KNOCKS: usize = 16;
 
 /// How long a thread that serves connections waits for the next one before it ends. Starting
 /// another costs some 50 µs; a thread too many costs some 16 KiB.
@@ -474,16 +540,17 @@ pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 /// The longest name that a client may choose for itself, in bytes.
 pub(crate) const CLIENT_ID_BYTES: usize = 64;
 
-/// What is left to the rest of the program when the machine's limits are shared out: descriptors
-/// (who is at the door or on the way out; the listener, a journal, what an embedder opens), threads,
-/// memory maps, bytes of address space (the allocator reserves 64 MiB for each of its arenas).
-pub(crate) const DESCRIPTORS_KEPT: usize = DOORSTEP + LEAVING + 32;
+/// What is kept for the rest of the program when the machine's limits are shared out, at the least and at
+/// the most: descriptors (a journal, the next connection, what is read from `/proc`, what an embedder
+/// opens), threads (the program's own are about fifteen), memory maps, bytes of address space (the
+/// history, bodies, queues; the allocator reserves 64 MiB for each of its arenas).
+pub(crate) const DESCRIPTORS_KEPT: (usize, usize) = (12, 32);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const THREADS_KEPT: usize = 64;
+pub(crate) const THREADS_KEPT: (usize, usize) = (24, 64);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const MAPS_KEPT: usize = 512;
+pub(crate) const MAPS_KEPT: (usize, usize) = (128, 512);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const ADDRESSES_KEPT: usize = 256 * MIB;
+pub(crate) const ADDRESSES_KEPT: (usize, usize) = (64 * MIB, 256 * MIB);
 
 /// On Linux a thread has its stack and its signal handler's, each with a page before it that
 /// cannot be touched: four maps.
@@ -493,7 +560,7 @@ pub(crate) const MAPS_PER_THREAD: usize = 4;
 pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
 
 /// Address space that must be there beside a new thread's stack, for what other threads may
-/// allocate meanwhile.
+/// allocate meanwhile; at most an eighth of all there is.
 pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
 
 /// The bounds of the histogram of how long a publisher waits: from a hub in memory to a disk that
@@ -525,3 +592,21 @@ pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
 /// How long the journal waits with `--sync interval` before it syncs what was written: what a
 /// power cut can take. A process that dies takes nothing, for the system has the bytes.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A last event that is further ahead of the clock than this when a journal is opened is reported:
+/// then the clock is wrong, or was.
+pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
+
+/// How often the journal reads its newest segment again because the file's time alone has changed.
+/// Reading 32 MiB takes some 50 ms.
+pub(crate) const READINGS_IN_VAIN: u32 = 16;
+
+/// The shortest pause between two attempts to write to a log that refuses events, when nobody
+/// publishes but somebody asks whether all is well.
+pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long `/health` waits for such an attempt: less than the second that most who ask would wait.
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,7 +1,12 @@
 //! How the library tells what happens without printing it: a level, a line, and whoever listens.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::COMPLAINT_PAUSE;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,8 +51,8 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 pub struct Report(Option<Arc<Sink>>);
 
 impl Report {
-    /// Calls `sink` for each line, from whichever thread it concerns; it should not block for long,
-    /// nor panic: some of these threads serve everybody.
+    /// Calls `sink` for each line, on the thread that the line is about. It should not block for long:
+    /// some of these threads serve all clients. A panic in it loses its line and nothing else.
     pub fn new(sink: impl Fn(Level, fmt::Arguments<'_>) + Send + Sync + 'static) -> Report {
         Report(Some(Arc::new(sink)))
     }
@@ -68,10 +73,74 @@ impl Report {
         self.tell(Level::Debug, line);
     }
 
-    /// Tells whoever listens.
+    /// Calls the listener, if there is one.
     pub fn tell(&self, level: Level, line: fmt::Arguments<'_>) {
         if let Some(sink) = &self.0 {
-            sink(level, line);
+            // A panic in it is the listener's bug. The panic hook has reported it by now, and the thread
+            // that reports goes on, because it may be one that serves all clients.
+            let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
+        }
+    }
+}
+
+/// Chooses the lines to report of a kind that peers can cause as often as they like: each while they are
+/// few, and then at most one a second. The others are counted, and the next line that is reported says
+/// how many there were.
+#[derive(Debug)]
+pub(crate) struct Sampled {
+    start: Instant,
+    /// How many lines may be reported at once.
+    burst: u32,
+    /// When all that was reported would have been, at one line a second, in milliseconds after `start`.
+    ///
+    /// ORDER: relaxed, as is the count. Neither guards other memory; a line that is counted a moment too
+    /// late is counted with the next one.
+    used_up: AtomicU64,
+    untold: AtomicU64,
+}
+
+/// How many lines were counted and not reported. `Display` is the end of the next line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Untold(u64);
+
+impl Sampled {
+    pub(crate) fn new(burst: u32) -> Sampled {
+        Sampled {
+            start: Instant::now(),
+            burst,
+            used_up: AtomicU64::new(0),
+            untold: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether this line is one to report, and how many were not since the last one.
+    pub(crate) fn next(&self, now: Instant) -> Option<Untold> {
+        let millis = |time: Duration| time.as_millis() as u64;
+        let now = millis(now.saturating_duration_since(self.start));
+        let latest = now + millis(COMPLAINT_PAUSE * self.burst);
+        let with_this = |used_up: u64| {
+            let used_up = used_up.max(now) + millis(COMPLAINT_PAUSE);
+            (used_up <= latest).then_some(used_up)
+        };
+        let relaxed = Ordering::Relaxed;
+        if self
+            .used_up
+            .fetch_update(relaxed, relaxed, with_this)
+            .is_ok()
+        {
+            Some(Untold(self.untold.swap(0, Ordering::Relaxed)))
+        } else {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            more => write!(f, "; {more} more like it since the last such line"),
         }
     }
 }
@@ -83,5 +152,38 @@ impl fmt::Debug for Report {
         } else {
             "Report(nobody)"
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_panics_ends_nothing_else() {
+        let report = Report::new(|_, line| panic!("on purpose, for the test: {line}"));
+        report.error(format_args!("one"));
+        report.tell(Level::Debug, format_args!("two"));
+    }
+
+    #[test]
+    fn of_many_lines_one_a_second_is_reported_with_how_many_were_not() {
+        let sampled = Sampled::new(1);
+        let start = sampled.start;
+        assert_eq!(sampled.next(start), Some(Untold(0)));
+        for _ in 0..1000 {
+            assert_eq!(sampled.next(start + COMPLAINT_PAUSE / 2), None);
+        }
+        assert_eq!(sampled.next(start + COMPLAINT_PAUSE), Some(Untold(1000)));
+        assert_eq!(sampled.next(start + COMPLAINT_PAUSE), None);
+        assert_eq!(sampled.next(start + 3 * COMPLAINT_PAUSE), Some(Untold(1)));
+        let few = Sampled::new(3);
+        let told = (0..10).filter(|_| few.next(few.start).is_some());
+        assert_eq!(told.count(), 3, "at once");
+        let later = few.start + 2 * COMPLAINT_PAUSE;
+        let told = (0..10).filter(|_| few.next(later).is_some());
+        assert_eq!(told.count(), 2, "two pauses later");
+        assert_eq!(Untold(0).to_string(), "");
+        assert!(Untold(7).to_string().contains("7 more"));
     }
 }

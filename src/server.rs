@@ -1,11 +1,12 @@
 //! The whole server: a hub, its endpoints, and the listener in front of them.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::api::{Action, Api, Verdict};
 use crate::config::{Config, SMALLEST_EVENT};
-use crate::http::{self, Handler, Refusal, Request, Response};
+use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
 use crate::store::{Journal, JournalOptions};
@@ -24,6 +25,19 @@ pub struct Server {
     http: http::Server,
     hub: Hub,
     api: Api,
+    /// Which requests to routes of the embedder's own want their bodies, if it has said so.
+    wants_body: Option<WantsBody>,
+}
+
+/// Whether a request to a route of the embedder's own wants its body.
+struct WantsBody(Box<WishForBody>);
+
+type WishForBody = dyn Fn(&Request, &Api) -> bool + Send + Sync;
+
+impl fmt::Debug for WantsBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WantsBody(..)")
+    }
 }
 
 impl Server {
@@ -40,26 +54,33 @@ impl Server {
     /// contradicts itself, there is no thread for the hub, the journal cannot be opened
     /// ([`Journal::open`]), or the file of tokens cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
-        Server::from_listener(TcpListener::bind(address)?, config)
+        Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
-    /// Serves a listener that was made elsewhere.
+    /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
+    /// them. A listener that does not block is made blocking, for all its holders; more is said at
+    /// [`http::Server::from_listener`].
     ///
     /// # Errors
     ///
     /// As [`bind`](Self::bind), but for the address.
-    pub fn from_listener(listener: TcpListener, mut config: Config) -> io::Result<Server> {
+    pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
+        Server::new(listener, Holders::MaybeOthers, config)
+    }
+
+    fn new(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        machine::fit(&mut config)?;
+        let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
         let is_proxied = !config.trust_proxy.is_empty();
         config.console = config.console.at(address, is_proxied);
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::from_listener(listener, config)?,
+            http: http::Server::new(listener, holders, config, reserves)?,
             hub,
             api,
+            wants_body: None,
         })
     }
 
@@ -117,19 +138,55 @@ impl Server {
         }
     }
 
+    /// Says which requests to routes of your own want the bodies that they announce. The built-in
+    /// endpoints say so for themselves. `wants_body` sees the head of a request that has a body; it may
+    /// ask [`Api::permit`], so that the body of a client without the right is not read either.
+    ///
+    /// A request whose body is not wanted is answered by its head: the handler gets it with an empty
+    /// body, and its connection is closed after the answer. So a stranger who announces large bodies to
+    /// paths that are not there takes no memory.
+    ///
+    /// Without this, the body of each request is read before the handler is asked, within
+    /// [`Config::total_bodies`], because the request may be one to a route of your own.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tiny_sse::{Config, Server, http::Response};
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let running = server
+    ///     .wants_body(|request, _| (request.method(), request.path()) == ("POST", "/length"))
+    ///     .spawn_with(|request, api| match (request.method(), request.path()) {
+    ///         ("POST", "/length") => Response::text(200, request.body().len().to_string()),
+    ///         _ => api.answer(request),
+    ///     })?;
+    /// # running.shutdown();
+    /// # Ok(()) }
+    /// ```
+    pub fn wants_body(
+        self,
+        wants_body: impl Fn(&Request, &Api) -> bool + Send + Sync + 'static,
+    ) -> Server {
+        Server {
+            wants_body: Some(WantsBody(Box::new(wants_body))),
+            ..self
+        }
+    }
+
     /// Serves the built-in endpoints from now on, in threads of its own. Does not block.
     ///
     /// # Errors
     ///
     /// The threads that accept connections cannot be had.
     pub fn spawn(self) -> io::Result<Running> {
-        self.spawn_with(|request, api| api.answer(request))
+        self.wants_body(|_, _| false)
+            .spawn_with(|request, api| api.answer(request))
     }
 
     /// Serves routes of your own, and by [`Api::answer`] the built-in ones. `handler` runs on the
     /// threads of the connections; a panic in it is a 500. Who may not do what a built-in endpoint
     /// would do is refused before the body is read, so before `handler` is asked; what it does by
-    /// itself it guards by [`Api::permit`].
+    /// itself it guards by [`Api::permit`]. Say by [`wants_body`](Self::wants_body) which of your routes
+    /// have a use for a body.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -150,11 +207,17 @@ impl Server {
         self,
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
-        let Server { http, hub, api } = self;
+        let Server {
+            http,
+            hub,
+            api,
+            wants_body,
+        } = self;
         api.warn_of_open_doors();
         let front = Front {
             api: api.clone(),
             handler,
+            wants_body,
         };
         Ok(Running {
             http: Some(http.spawn_handler(front)?),
@@ -168,9 +231,19 @@ impl Server {
 struct Front<F> {
     api: Api,
     handler: F,
+    wants_body: Option<WantsBody>,
 }
 
 impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
+    fn wants_body(&self, request: &Request) -> bool {
+        // Whatever was not declared may be for a route of the handler's own.
+        self.wants_body
+            .as_ref()
+            .is_none_or(|WantsBody(wants_body)| {
+                self.api.wants_body(request) || wants_body(request, &self.api)
+            })
+    }
+
     fn admit(&self, request: &Request) -> Result<(), Response> {
         self.api.admit(request)
     }

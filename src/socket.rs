@@ -1,6 +1,6 @@
 //! What a connection asks of its socket beyond std: a write with an end, and a look at the peer.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,32 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
 /// Writes all of `bytes`, or fails with `TimedOut` once `timeout` has passed, however the peer
 /// dribbles. The socket is blocking, and `timeout` is its write timeout already: the common write
 /// costs one system call.
-pub(crate) fn write_within(
+pub(crate) fn write_within(socket: &TcpStream, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+    write_both_within(socket, bytes, &[], timeout)
+}
+
+/// [`write_within`] for a head and a body that are not joined in memory.
+pub(crate) fn write_both_within(
     mut socket: &TcpStream,
-    mut bytes: &[u8],
+    mut head: &[u8],
+    mut body: &[u8],
     timeout: Duration,
 ) -> io::Result<()> {
     let start = Instant::now();
     let mut shortened = false;
     let outcome = loop {
-        match socket.write(bytes) {
+        let written = if body.is_empty() {
+            socket.write(head)
+        } else {
+            socket.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+        };
+        match written {
             Ok(0) => break Err(ErrorKind::WriteZero.into()),
-            Ok(count) if count == bytes.len() => break Ok(()),
-            Ok(count) => bytes = &bytes[count..],
+            Ok(count) if count == head.len() + body.len() => break Ok(()),
+            Ok(count) => {
+                let of_head = count.min(head.len());
+                (head, body) = (&head[of_head..], &body[count - of_head..]);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if is_timeout(&error) => break Err(ErrorKind::TimedOut.into()),
             Err(error) => break Err(error),
@@ -44,13 +58,11 @@ pub(crate) fn write_within(
     outcome
 }
 
-/// Writes what fits without waiting for anybody, and that it is the last. The socket does not block
-/// any more.
+/// Writes what fits without waiting for the peer. The socket does not block any more.
 pub(crate) fn write_at_once(mut socket: &TcpStream, bytes: &[u8]) {
-    // Best effort: a peer to whom even this does not fit, or who has gone, gets nothing.
+    // Best effort: a peer to whom even this does not fit, or that has gone, gets nothing.
     let _ = socket.set_nonblocking(true);
     let _ = socket.write(bytes);
-    let _ = socket.shutdown(Shutdown::Write);
 }
 
 /// Whether the peer has closed its side, or the connection is broken. What the peer sent
@@ -89,18 +101,23 @@ pub(crate) fn seems_gone(socket: &TcpStream) -> bool {
 /// peer has done, too, or is silent for a moment. To close with bytes unread would reset it and take
 /// our last answer from the peer (RFC 9112, 9.6).
 ///
-/// LIMIT: `longest`, and of bytes, for who goes on and on.
+/// LIMIT: `longest`, and a number of bytes.
+pub(crate) fn close_gently(socket: &TcpStream, longest: Duration) {
+    close_gently_within(socket, || longest);
+}
+
+/// [`close_gently`] with a limit that may become shorter meanwhile: it is asked before each read.
 ///
 /// Never inlined, for its buffer: a stream's thread would carry it on its stack for life.
 #[inline(never)]
-pub(crate) fn close_gently(mut socket: &TcpStream, longest: Duration) {
+pub(crate) fn close_gently_within(mut socket: &TcpStream, longest: impl Fn() -> Duration) {
     // Best effort, all of it: the connection is over, and the peer may be gone.
     let _ = socket.shutdown(Shutdown::Write);
     if socket.set_read_timeout(Some(LINGER_SILENCE)).is_err() {
         return;
     }
     let (start, mut waste, mut total) = (Instant::now(), [0; 4096], 0);
-    while total < LINGER_BYTES && start.elapsed() < longest {
+    while total < LINGER_BYTES && start.elapsed() < longest() {
         match socket.read(&mut waste) {
             Ok(0) | Err(_) => break,
             Ok(count) => total += count,

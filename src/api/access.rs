@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Problem;
 use super::origin::{self, Sender};
@@ -132,6 +132,9 @@ struct Rules {
     fixed: Vec<Grant>,
     path: Option<PathBuf>,
     key: RandomState,
+    /// LOCK: guards nothing but the order: one reload reads the file and takes effect before the next one
+    /// reads it. Held while the file is read, and no request waits for it.
+    reloading: Mutex<()>,
     /// LOCK: guards which tokens are known. Held to take or change the pointer, never while the file
     /// is read.
     holders: RwLock<Arc<Holders>>,
@@ -195,6 +198,7 @@ impl Access {
             fixed,
             path: config.tokens.clone(),
             key,
+            reloading: Mutex::default(),
             holders: RwLock::new(Arc::new(holders)),
         };
         Ok(Access {
@@ -218,6 +222,8 @@ impl Access {
     /// The file cannot be used. All stays as it was.
     pub(super) fn reload(&self) -> io::Result<usize> {
         let rules = &self.rules;
+        let turn = rules.reloading.lock();
+        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
         let holders = load(&rules.fixed, rules.path.as_deref(), &rules.key)?;
         let count = holders.len();
         // A panic under this lock would be one of a pointer being copied.
@@ -383,9 +389,9 @@ impl Access {
             return Ok(());
         }
         let what = format!(
-            "a token is needed to {} at the host {host:?}, and this server has none: without, it is \
-             for localhost, lest a page of another site comes by a name that leads here ({HOW_TO_OPEN}, \
-             or with --cors-origin http://{host} to trust that name)",
+            "a token is needed to {} at the host {host:?}, and this server has none: without a token it \
+             must be asked as localhost, because another site can make its own name lead here \
+             ({HOW_TO_OPEN}, or with --cors-origin http://{host} to allow that name)",
             Described::of(request, action)
         );
         Err(Problem::new(403, what))
@@ -408,7 +414,7 @@ impl Access {
             Some(holder) => Ok(Admission {
                 instead: None,
                 pass: Some(holder.pass),
-                // What everybody has is the credential of nobody.
+                // What everybody has tells no client from another.
                 credential: Some(holder.pass).filter(|_| !known.is_empty()),
             }),
             None if known.is_empty() => Err(unknown(action, carrier, candidates.is_empty())),
@@ -449,7 +455,7 @@ fn load(fixed: &[Grant], path: Option<&Path>, key: &RandomState) -> io::Result<H
 }
 
 /// Whether pages of other sites may not do it. What needs the right to publish is no mere reading,
-/// whatever the method; nor is it to take a name, and with it what is sent to that name.
+/// whatever the method. A client that takes a name gets what is sent to that name.
 fn is_more_than_reading(request: &Request, action: &Action<'_>) -> bool {
     changes_something(request) || verb_for(action) == Verb::Publish || takes_name(request, action)
 }

@@ -20,12 +20,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::config::{Config, STATS_BYTES};
+use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
+use crate::report::Sampled;
 use crate::wire::json::JsonError;
-use crate::wire::{FieldError, Patterns, TopicError};
+use crate::wire::{FieldError, Patterns, Quoted, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
 use routes::Route;
@@ -38,6 +40,8 @@ pub struct Api {
     config: Config,
     access: Access,
     in_making: Arc<InMaking>,
+    /// The lines of the log about requests that were refused.
+    refusals: Arc<Sampled>,
 }
 
 /// What requests may hold in memory together while they are worked on.
@@ -75,6 +79,7 @@ impl Api {
             config,
             access,
             in_making: Arc::new(in_making),
+            refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
         })
     }
 
@@ -97,7 +102,10 @@ impl Api {
         let response = match self.route(request.path()) {
             None => Problem::new(
                 404,
-                format!("{} is not here; GET / lists what is", request.path()),
+                format!(
+                    "{} is not here; GET / lists what is",
+                    Quoted(request.path())
+                ),
             )
             .into(),
             Some(route) if request.method() == "OPTIONS" => {
@@ -111,6 +119,14 @@ impl Api {
                 .unwrap_or_else(|problem| self.explain(problem)),
         };
         self.share(&request, response)
+    }
+
+    /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
+    /// is answered by its head: what is not here, a wrong method, a GET. For a
+    /// [`Handler`](crate::http::Handler) of your own.
+    pub fn wants_body(&self, request: &Request) -> bool {
+        let route = self.route(request.path());
+        request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
@@ -181,7 +197,11 @@ impl Api {
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
     /// read what was wrong.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        self.access.share(request, refusal.into())
+        let response = match refusal.status() {
+            503 => self.explain(Problem::new(503, refusal)),
+            _ => refusal.into(),
+        };
+        self.access.share(request, response)
     }
 
     /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
@@ -257,9 +277,17 @@ impl Api {
             (_, Route::Poll) => self.poll(request),
             (_, Route::Stats) => self.stats(request),
             (_, Route::Metrics) => Ok(self.metrics()),
-            (_, Route::Health) => Ok(Response::json(200, r#"{"status":"ok"}"#)),
+            (_, Route::Health) => self.health(),
             (_, Route::Asset(asset)) => Ok(asset.answer(request)),
             (_, _) => Ok(self.front(request)),
+        }
+    }
+
+    /// Whether this server does its work, for what is in front of it to ask.
+    fn health(&self) -> Result<Response, Problem> {
+        match self.hub.log_failure() {
+            None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
+            Some(why) => Err(Problem::new(503, format!("events are refused: {why}"))),
         }
     }
 
@@ -299,11 +327,13 @@ impl Api {
         if let Err(problem) = &outcome {
             // The path, and not the query: a token may be in it.
             let (status, sender) = (problem.status(), request.whereabouts());
-            self.config.report.info(format_args!(
-                "{sender}: {status} to {} {:?}",
-                request.method(),
-                request.path()
-            ));
+            if let Some(untold) = self.refusals.next(Instant::now()) {
+                self.config.report.info(format_args!(
+                    "{sender}: {status} to {} {:?}{untold}",
+                    Quoted(request.method()),
+                    Quoted(request.path())
+                ));
+            }
         }
         outcome
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::console::Asset;
 use crate::config::{PREFLIGHT_FIELD_BYTES, PREFLIGHT_SECONDS};
 use crate::http::{Request, Response};
+use crate::wire::Quoted;
 
 /// An endpoint, with what its path says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl<'a> Route<'a> {
             let what = format!("{method} is not allowed here, only {}", self.methods());
             Response::error(405, what).with("Allow", self.methods())
         } else {
-            Response::error(501, format!("the method {method} is not implemented"))
+            let what = format!("the method {} is not implemented", Quoted(method));
+            Response::error(501, what)
         }
     }
 }

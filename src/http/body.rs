@@ -1,17 +1,23 @@
 //! Turns the bytes behind a head into the request's body.
 //!
-//! Nothing is allocated for what a peer has only announced: the body grows as it arrives, and
-//! never over the limit.
+//! Nothing is allocated for what a peer has only announced: the body grows as it arrives, never over
+//! its limit, and each allocation is taken from the budget of all bodies before it is made.
 
+use super::budget::{Budget, Share};
 use super::head::{check_trailer, is_field_byte, is_tchar};
 use super::{BodyLength, Refusal};
-use crate::config::Config;
+use crate::config::{BODY_STEP, Config};
 
 /// A body being read.
 #[derive(Debug)]
-pub(super) struct BodyDecoder {
+pub(super) struct BodyDecoder<'a> {
     state: State,
     body: Vec<u8>,
+    /// How many bytes the body can have: the announced length, or the limit of a body in chunks.
+    most: usize,
+    budget: &'a Budget,
+    /// The bytes that `body` has room for, if it is not small.
+    share: Share<'a>,
     /// What the lines of sizes have had beyond [`PLAIN_SIZE_LINE`], in all.
     extensions: usize,
 }
@@ -39,16 +45,19 @@ const SIZE_LINE: usize = 256;
 /// times the body and a head. By lines alone it could be 260 times as much.
 const PLAIN_SIZE_LINE: usize = 16;
 
-impl BodyDecoder {
-    pub(super) fn new(length: BodyLength) -> BodyDecoder {
-        let state = match length {
-            BodyLength::None | BodyLength::Known(0) => State::Done,
-            BodyLength::Known(length) => State::Known(length),
-            BodyLength::Chunked => State::Size,
+impl<'a> BodyDecoder<'a> {
+    pub(super) fn new(length: BodyLength, limits: &Config, budget: &'a Budget) -> BodyDecoder<'a> {
+        let (state, most) = match length {
+            BodyLength::None | BodyLength::Known(0) => (State::Done, 0),
+            BodyLength::Known(length) => (State::Known(length), length),
+            BodyLength::Chunked => (State::Size, limits.max_body),
         };
         BodyDecoder {
             state,
             body: Vec::new(),
+            most,
+            budget,
+            share: budget.share(),
             extensions: 0,
         }
     }
@@ -57,8 +66,29 @@ impl BodyDecoder {
         matches!(self.state, State::Done)
     }
 
-    pub(super) fn into_body(self) -> Vec<u8> {
-        self.body
+    /// The body, and what it has taken of the budget.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Share<'a>) {
+        (self.body, self.share)
+    }
+
+    /// Appends bytes of the body.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let (length, capacity) = (self.body.len() + bytes.len(), self.body.capacity());
+        if length > capacity {
+            // LIMIT: twice what has arrived while that is little, then a quarter more; and never more than
+            // can come.
+            let step = (capacity / 4).max(capacity.clamp(BODY_STEP.0, BODY_STEP.1));
+            let room = (capacity + step).min(self.most).max(length);
+            // ORDER: taken from the budget before it is allocated.
+            if room > self.budget.small() && !self.share.try_grow(room) {
+                return Err(Refusal::BodiesTooLarge(self.budget.limit()));
+            }
+            let more = room - self.body.len();
+            let reserved = self.body.try_reserve_exact(more);
+            reserved.map_err(|_| Refusal::NoMemory(room))?;
+        }
+        self.body.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Reads on; answers how many bytes of `input` it has used. The rest, if the body is not
@@ -71,7 +101,7 @@ impl BodyDecoder {
                 State::Done => return Ok(used),
                 State::Known(left) | State::Chunk(left) => {
                     let count = left.min(rest.len());
-                    self.body.extend_from_slice(&rest[..count]);
+                    self.append(&rest[..count])?;
                     used += count;
                     let known = matches!(self.state, State::Known(_));
                     self.state = match (left - count, known) {
@@ -232,14 +262,16 @@ mod tests {
 
     /// What comes of a body that arrives up to each of `ends`, as a connection would read it.
     fn decoded(bytes: &[u8], ends: impl Iterator<Item = usize>, limits: &Config) -> String {
-        let (mut decoder, mut used) = (BodyDecoder::new(BodyLength::Chunked), 0);
+        let budget = Budget::new(limits.total_bodies);
+        let mut decoder = BodyDecoder::new(BodyLength::Chunked, limits, &budget);
+        let mut used = 0;
         for end in ends {
             match decoder.decode(&bytes[used..end], limits) {
                 Err(refusal) => return format!("{refusal:?}"),
                 Ok(count) => used += count,
             }
             if decoder.is_done() {
-                return format!("{:?} of {used} bytes", decoder.into_body());
+                return format!("{:?} of {used} bytes", decoder.into_parts().0);
             }
         }
         format!("{:?} is not all", decoder.state)

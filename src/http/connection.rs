@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
+use super::budget::{Budgets, Share};
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
-use crate::config::{Config, LINGER, READ_BYTES};
-use crate::socket::{close_gently, is_timeout, write_at_once, write_within};
-use crate::wire::{Framing, Whereabouts};
+use crate::config::{BODY_PROGRESS, Config, LINGER, LINGER_SILENCE, READ_BYTES, SMALL_ANSWER};
+use crate::report::Sampled;
+use crate::socket::{close_gently_within, is_timeout, write_both_within, write_within};
+use crate::wire::{Framing, Quoted, Whereabouts};
 
 /// What the server tells a connection about its place among the others.
 pub(super) trait Door {
@@ -21,6 +23,12 @@ pub(super) trait Door {
     fn may_wait(&self) -> bool;
     /// A head has begun to arrive, and the connection is about to wait for the rest.
     fn note_arriving(&self);
+    /// A body has begun to arrive or has made progress, and the connection is about to wait for more of
+    /// it. False: too late, the place is another's.
+    fn note_body(&self) -> bool;
+    /// The place is another's, and this is the answer to a request that had begun. It is written without
+    /// waiting for the peer.
+    fn evict(&self, answer: &[u8]);
     /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
     /// the place is another's.
     fn hold(&self) -> bool;
@@ -35,16 +43,27 @@ pub(super) trait Door {
     fn is_closing(&self) -> bool;
 }
 
+/// What all connections of a server share, beyond their places.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) budgets: Budgets,
+    /// The lines of the log about requests that were refused.
+    pub(super) refusals: Sampled,
+}
+
 /// A connection between two requests.
 pub(super) struct Connection<'a, D> {
     pub(super) socket: &'a Arc<TcpStream>,
     pub(super) peer: SocketAddr,
     pub(super) config: &'a Config,
     pub(super) door: &'a D,
+    pub(super) shared: &'a Shared,
     /// Who sent the request that is looked at: until its head says otherwise, the peer.
     client: IpAddr,
     /// It asks for a head alone, as far as it has been read.
     head_only: bool,
+    /// A body has begun to arrive and has not ended.
+    in_body: bool,
     /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
     buffer: Vec<u8>,
     /// A request has ended, and the empty line that may be behind it has not come.
@@ -65,6 +84,16 @@ enum Next {
     Request,
     End,
     Stream(Stream),
+}
+
+/// A request that is to be answered.
+struct Arrived<'a> {
+    request: Request,
+    /// It has a body, and that was not read: nothing can be read after it.
+    is_cut: bool,
+    /// What its body has of the budget. Kept until it has been answered, whatever the handler does with
+    /// the body.
+    share: Option<Share<'a>>,
 }
 
 /// Why no request came.
@@ -108,14 +137,17 @@ impl<'a, D: Door> Connection<'a, D> {
         peer: SocketAddr,
         config: &'a Config,
         door: &'a D,
+        shared: &'a Shared,
     ) -> Self {
         Connection {
             socket,
             peer,
             config,
             door,
+            shared,
             client: peer.ip().to_canonical(),
             head_only: false,
+            in_body: false,
             buffer: Vec::new(),
             may_skip_line: false,
             timeout: None,
@@ -128,10 +160,17 @@ impl<'a, D: Door> Connection<'a, D> {
         // Who has sent its next request ahead of time does not wait for one.
         while self.has_begun() || self.door.may_wait() {
             let (asked, response) = match self.next_request(silence, handler) {
-                Ok(request) => {
+                Ok(Arrived {
+                    request,
+                    is_cut,
+                    share,
+                }) => {
                     let (asked, what) = (Asked::by(&request.head), what(&request));
                     let response = self.guarded(&what, || handler.answer(request));
-                    (asked, response.unwrap_or_else(|failed| failed))
+                    drop(share);
+                    let mut response = response.unwrap_or_else(|failed| failed);
+                    response.is_last |= is_cut;
+                    (asked, response)
                 }
                 Err(NoRequest::Declined(asked, response)) => (asked, response),
                 Err(NoRequest::Refused(refusal)) => return self.end(Some(refusal), handler),
@@ -179,16 +218,29 @@ impl<'a, D: Door> Connection<'a, D> {
     /// The place is another's. Who has begun to speak is told so, if it can be done at once: the other
     /// is waiting. Who has not may take it for the end of an idle connection.
     fn make_room(&mut self) {
-        if self.has_begun() {
-            let why = "Too many connections: this one has waited for its request the longest";
-            let answer = Response::later(self.config, why);
-            write_at_once(self.socket, &answer.last_bytes(self.head_only));
-        }
+        let why = if self.in_body {
+            "Too many connections: this one has waited for its body the longest"
+        } else if self.has_begun() {
+            "Too many connections: this one has waited for its request the longest"
+        } else {
+            return;
+        };
+        let answer = Response::later(self.config, why);
+        self.door.evict(&answer.last_bytes(self.head_only));
     }
 
     fn close(&self) {
         self.door.note_lingering();
-        close_gently(self.socket, LINGER);
+        let start = Instant::now();
+        close_gently_within(self.socket, || {
+            // A shutdown does not wait for a peer that goes on sending.
+            let may_hurry = start.elapsed() >= LINGER_SILENCE;
+            if may_hurry && self.door.is_closing() {
+                Duration::ZERO
+            } else {
+                LINGER
+            }
+        });
     }
 
     fn whereabouts(&self) -> Whereabouts {
@@ -198,13 +250,15 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    /// Reads a whole request. `silence` is how long its first byte may take.
+    /// Reads a request, with its body if the handler wants it. `silence` is how long its first byte may
+    /// take.
     fn next_request(
         &mut self,
         silence: Duration,
         handler: &dyn Handler,
-    ) -> Result<Request, NoRequest> {
-        (self.client, self.head_only) = (self.peer.ip().to_canonical(), false);
+    ) -> Result<Arrived<'a>, NoRequest> {
+        self.client = self.peer.ip().to_canonical();
+        (self.head_only, self.in_body) = (false, false);
         let start = Instant::now();
         while !self.has_begun() {
             let left = silence.saturating_sub(start.elapsed());
@@ -225,19 +279,42 @@ impl<'a, D: Door> Connection<'a, D> {
             client,
             socket: Arc::downgrade(self.socket),
         };
-        if has_body(&request.head) {
-            self.guarded(&what(&request), || handler.admit(&request))
-                .and_then(|admitted| admitted)
-                .map_err(|unwanted| NoRequest::declined(&request.head, unwanted))?;
-            request.body = match self.body(&request.head) {
+        let (mut is_cut, mut share) = (has_body(&request.head), None);
+        if is_cut && self.may_bring_body(&request, handler)? {
+            let body = self.body(&request.head);
+            let body = match body {
+                // ORDER: before the refusal, because an evicted connection gets the answer that says so.
+                Err(NoRequest::Refused(_)) if !self.door.hold() => Err(NoRequest::Over),
                 Err(NoRequest::Refused(refusal)) => {
                     let response = self.refuse(&refusal, handler, Some(&request));
-                    return Err(NoRequest::declined(&request.head, response));
+                    Err(NoRequest::declined(&request.head, response))
                 }
-                outcome => outcome?,
+                outcome => outcome,
             };
+            let (bytes, taken) = body?;
+            (request.body, is_cut, share) = (bytes, false, Some(taken));
         }
-        Ok(request)
+        Ok(Arrived {
+            request,
+            is_cut,
+            share,
+        })
+    }
+
+    /// Whether the body is to be read. `Err` is the answer to a request that may not bring it.
+    fn may_bring_body(&self, request: &Request, handler: &dyn Handler) -> Result<bool, NoRequest> {
+        let outcome = self.guarded(&what(request), || {
+            // ORDER: before the rights and before all that can be wrong with a body: a 404 and a 405 come
+            // before a 401, a 413 and a 415.
+            let is_wanted = handler.wants_body(request);
+            if is_wanted {
+                handler.admit(request)?;
+            }
+            Ok(is_wanted)
+        });
+        outcome
+            .and_then(|admitted| admitted)
+            .map_err(|unwanted| NoRequest::declined(&request.head, unwanted))
     }
 
     /// The handler's answer to what was no request, or whose body is wrong.
@@ -248,17 +325,24 @@ impl<'a, D: Door> Connection<'a, D> {
         request: Option<&Request>,
     ) -> Response {
         let status = refusal.status();
-        let report = &self.config.report;
-        report.debug(format_args!("{}: {status} {refusal}", self.whereabouts()));
-        self.guarded("a refusal", || handler.refuse(refusal, request))
-            .unwrap_or_else(|failed| failed)
+        if let Some(untold) = self.shared.refusals.next(Instant::now()) {
+            let (sender, report) = (self.whereabouts(), &self.config.report);
+            report.debug(format_args!("{sender}: {status} {refusal}{untold}"));
+        }
+        let response = self
+            .guarded("a refusal", || handler.refuse(refusal, request))
+            .unwrap_or_else(|failed| failed);
+        if response.status == 503 && !response.has_field("Retry-After") {
+            return response.with("Retry-After", self.config.retry_after());
+        }
+        response
     }
 
     /// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
     /// have left half done is its own, the connection's state is not among it.
     fn guarded<T>(&self, what: &str, call: impl FnOnce() -> T) -> Result<T, Response> {
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
-            let report = &self.config.report;
+            let (what, report) = (Quoted(what), &self.config.report);
             report.error(format_args!(
                 "the handler of {what:?} panicked; answered 500"
             ));
@@ -313,12 +397,14 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
+    fn body(&mut self, head: &RequestHead) -> Result<(Vec<u8>, Share<'a>), NoRequest> {
         // LIMIT: a length is refused as it is announced, not when it has come.
         if matches!(head.body, BodyLength::Known(length) if length > self.config.max_body) {
             return Err(Refusal::BodyTooLarge(self.config.max_body).into());
         }
-        let (mut decoder, start) = (BodyDecoder::new(head.body), Instant::now());
+        let budget = &self.shared.budgets.bodies;
+        let mut decoder = BodyDecoder::new(head.body, self.config, budget);
+        let start = Instant::now();
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
         if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {
             write_within(
@@ -327,11 +413,26 @@ impl<'a, D: Door> Connection<'a, D> {
                 self.config.write_timeout,
             )?;
         }
+        // How much has come since the connection has noted its progress, if it has.
+        let mut progress = None;
         loop {
             let used = decoder.decode(&self.buffer, self.config)?;
             self.buffer.drain(..used);
             if decoder.is_done() {
-                return Ok(decoder.into_body());
+                // ORDER: before the handler is called; from here on the connection is not evicted.
+                if progress.is_some() && !self.door.hold() {
+                    return Err(NoRequest::Over);
+                }
+                self.in_body = false;
+                return Ok(decoder.into_parts());
+            }
+            progress = progress.map(|before| before + used);
+            if progress.is_none_or(|progress| progress >= BODY_PROGRESS) {
+                self.in_body = true;
+                if !self.door.note_body() {
+                    return Err(NoRequest::Over);
+                }
+                progress = Some(0);
             }
             self.read_by(start, self.config.body_timeout, Refusal::BodyTimeout)?;
         }
@@ -372,36 +473,63 @@ impl<'a, D: Door> Connection<'a, D> {
     }
 
     /// Writes the answer, or gives back the stream that it is.
-    fn answer(&self, response: Response, asked: Asked) -> io::Result<Next> {
-        let framing = asked.version.stream_framing();
-        let (length, keep_alive) = match (&response.body, framing) {
-            (Body::Bytes(bytes), _) => (Length::Known(bytes.len()), asked.keep_alive),
-            (Body::Takeover { .. }, Framing::Chunked) => {
-                (Length::Chunks, asked.keep_alive || !asked.head_only)
+    fn answer(&self, mut response: Response, asked: Asked) -> io::Result<Next> {
+        // SPEC: RFC 9112, 6.3: these end with their heads, whatever a handler gave them.
+        let is_head = asked.head_only || matches!(response.status, 100..=199 | 204 | 304);
+        let mut share = self.shared.budgets.answers.share();
+        if !is_head && response.body().len() > SMALL_ANSWER {
+            let bytes = response.body().len();
+            if asked.may_change {
+                // What has been done must not be told to come again, so this is not refused.
+                share.grow(bytes);
+            } else if !share.try_grow(bytes) {
+                // LIMIT: with the answers that are being written; this one is dropped here.
+                response = Response::later(self.config, "Too many answers wait for their readers");
             }
-            (Body::Takeover { .. }, Framing::Bare) => (Length::UntilClose, false),
+        }
+        let framing = asked.version.stream_framing();
+        let frame = Frame {
+            keep_alive: asked.keep_alive,
+            idle_timeout: None,
+            length: Length::Chunks,
         };
-        let mut bytes = response.head(&Frame { keep_alive, length });
+        let frame = match (&response.body, framing) {
+            (Body::Bytes(bytes), _) => Frame {
+                length: Length::Known(bytes.len()),
+                // Zero would say that the connection is over.
+                idle_timeout: Some(self.config.idle_timeout.as_secs())
+                    .filter(|&seconds| seconds > 0),
+                ..frame
+            },
+            (Body::Takeover { .. }, Framing::Chunked) => frame,
+            (Body::Takeover { .. }, Framing::Bare) => Frame {
+                length: Length::UntilClose,
+                keep_alive: false,
+                ..frame
+            },
+        };
+        let keep_alive = frame.keep_alive;
+        let mut head = response.head(&frame);
+        let mut body = Vec::new();
         match response.body {
-            // SPEC: RFC 9112, 6.3: these end with their heads, whatever a handler gave them.
-            _ if asked.head_only || matches!(response.status, 100..=199 | 204 | 304) => {}
-            Body::Bytes(body) => bytes.extend_from_slice(&body),
+            _ if is_head => {}
+            Body::Bytes(bytes) => body = bytes,
             Body::Takeover { first, take } => {
-                bytes.extend_from_slice(&first);
+                head.extend_from_slice(&first);
                 let socket = Arc::clone(self.socket);
                 return Ok(Next::Stream(Stream {
                     take,
                     takeover: Takeover {
                         socket,
                         framing,
-                        opening: bytes,
+                        opening: head,
                     },
                     whereabouts: self.whereabouts(),
                 }));
             }
         }
         self.door.note_answered();
-        write_within(self.socket, &bytes, self.config.write_timeout)?;
+        write_both_within(self.socket, &head, &body, self.config.write_timeout)?;
         Ok(if keep_alive { Next::Request } else { Next::End })
     }
 }
@@ -410,6 +538,10 @@ impl<'a, D: Door> Connection<'a, D> {
 struct Asked {
     keep_alive: bool,
     head_only: bool,
+    /// The method may have changed something.
+    ///
+    /// SPEC: RFC 9110, 9.2.1: the safe methods are GET, HEAD, OPTIONS and TRACE.
+    may_change: bool,
     version: Version,
 }
 
@@ -418,6 +550,7 @@ impl Asked {
         Asked {
             keep_alive: head.keep_alive,
             head_only: head.method() == "HEAD",
+            may_change: !matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE"),
             version: head.version(),
         }
     }
@@ -427,6 +560,7 @@ impl Asked {
         Asked {
             keep_alive: false,
             head_only,
+            may_change: false,
             version: Version::Http11,
         }
     }

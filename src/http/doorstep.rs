@@ -1,4 +1,5 @@
-//! Where those wait who were turned away with an answer, until they have it.
+//! Where those wait who were turned away with an answer, until they have it; and those that were
+//! evicted with one.
 //!
 //! Their request may still be on its way, and to close a socket on bytes that are unread resets it
 //! and takes the answer back (RFC 9112, 9.6). They have no place and are to cost no thread, so one
@@ -12,15 +13,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
-use crate::config::{DOORSTEP, DOORSTEP_PAUSE, LINGER, LINGER_BYTES};
+use crate::config::{DOORSTEP_PAUSE, LINGER, LINGER_BYTES, LINGER_SILENCE};
 
 /// The side of those who turn away.
 #[derive(Debug)]
 pub(super) struct Doorstep {
     /// `None` is the last message.
     visitors: Sender<Option<Visitor>>,
-    /// How many visitors there are. LIMIT: [`DOORSTEP`].
+    /// How many visitors there are. LIMIT: `most`.
     count: Arc<AtomicUsize>,
+    most: usize,
 }
 
 /// The side of the thread that watches over them.
@@ -31,7 +33,12 @@ pub(super) struct Watch(Receiver<Option<Visitor>>);
 struct Visitor {
     socket: Arc<TcpStream>,
     since: Instant,
+    /// When bytes of it have come last, or it came itself.
+    heard: Instant,
     bytes: usize,
+    /// It was evicted by a `shutdown` of its reading side, and so its end cannot be seen: each read
+    /// finds one as soon as there are no bytes.
+    is_evicted: bool,
     _counted: Counted,
 }
 
@@ -47,25 +54,46 @@ impl Drop for Counted {
 }
 
 impl Doorstep {
-    pub(super) fn new() -> (Doorstep, Watch) {
+    /// Room for so many.
+    pub(super) fn new(most: usize) -> (Doorstep, Watch) {
         let (visitors, watched) = channel();
-        let count = Arc::default();
-        (Doorstep { visitors, count }, Watch(watched))
+        let doorstep = Doorstep {
+            visitors,
+            count: Arc::default(),
+            most,
+        };
+        (doorstep, Watch(watched))
     }
 
-    /// Keeps a socket that does not block, and on which all has been said. Where there is no room
-    /// for it, and at a shutdown, it is closed at once.
+    /// Keeps a socket that does not block, and on which all has been said. Where there is no room for it, and at
+    /// a shutdown, it is closed at once.
     pub(super) fn keep(&self, socket: Arc<TcpStream>) {
+        self.admit(socket, false);
+    }
+
+    /// [`keep`](Self::keep) for a connection that was evicted: the reading side of its socket is shut
+    /// down already.
+    ///
+    /// Its writing side is not: Linux resets a connection to which bytes come after both sides were shut
+    /// down. The answer says how long it is and that it is the last.
+    pub(super) fn keep_evicted(&self, socket: Arc<TcpStream>) {
+        self.admit(socket, true);
+    }
+
+    fn admit(&self, socket: Arc<TcpStream>, is_evicted: bool) {
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&self.count));
-        if before >= DOORSTEP {
+        if before >= self.most {
             return;
         }
+        let now = Instant::now();
         // Refused only if the watch is over.
         let _ = self.visitors.send(Some(Visitor {
             socket,
-            since: Instant::now(),
+            since: now,
+            heard: now,
             bytes: 0,
+            is_evicted,
             _counted: counted,
         }));
     }
@@ -116,8 +144,14 @@ impl Visitor {
                 return false;
             }
             match (&*self.socket).read(&mut waste) {
+                Ok(0) if self.is_evicted => {
+                    return now.saturating_duration_since(self.heard) < LINGER_SILENCE;
+                }
                 Ok(0) => return false,
-                Ok(count) => self.bytes += count,
+                Ok(count) => {
+                    self.bytes += count;
+                    self.heard = now;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
@@ -129,7 +163,9 @@ impl Visitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use crate::config::DOORSTEP;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
     use std::thread;
 
     fn pair() -> (Arc<TcpStream>, TcpStream) {
@@ -143,7 +179,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
-        let (doorstep, watch) = Doorstep::new();
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
         let ((inside, _), (outside, mut peer)) = (pair(), pair());
         for _ in 0..DOORSTEP {
             doorstep.keep(Arc::clone(&inside));
@@ -161,8 +197,27 @@ mod tests {
     }
 
     #[test]
+    fn an_evicted_connection_is_read_on_and_closed_after_a_moment_of_silence() {
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
+        let watcher = thread::spawn(move || watch.run());
+        let (evicted, mut peer) = pair();
+        evicted.shutdown(Shutdown::Read).unwrap();
+        (&*evicted).write_all(b"bye").unwrap();
+        let start = Instant::now();
+        doorstep.keep_evicted(evicted);
+        let mut answer = [0; 3];
+        peer.read_exact(&mut answer).unwrap();
+        // A peer that still sends is not answered by a reset.
+        peer.write_all(&[b'x'; 100_000]).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "more than the answer");
+        assert!(start.elapsed() >= LINGER_SILENCE, "it was not waited for");
+        doorstep.close();
+        watcher.join().unwrap();
+    }
+
+    #[test]
     fn who_has_gone_and_who_has_been_there_long_enough_is_let_go() {
-        let (doorstep, watch) = Doorstep::new();
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
         let watcher = thread::spawn(move || watch.run());
         let ((gone, peer_gone), (stays, mut peer)) = (pair(), pair());
         let start = Instant::now();

@@ -400,12 +400,14 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
         }
         return chunked(head);
     }
+    // A request without either field has no body, whatever its method (`curl -X POST`). SPEC: RFC 1945,
+    // 8.3: but in HTTP/1.0 these must have a length. There clients ended a body by the connection, which
+    // would be read as the next request.
     let Some(first) = lengths.next() else {
-        let brings_body = matches!(head.method(), "POST" | "PUT" | "PATCH");
-        return if brings_body {
-            Err(Refusal::LengthRequired)
-        } else {
-            Ok(BodyLength::None)
+        let is_old = head.version == Version::Http10;
+        return match head.method() {
+            "POST" | "PUT" | "PATCH" if is_old => Err(Refusal::LengthRequired),
+            _ => Ok(BodyLength::None),
         };
     };
     let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);

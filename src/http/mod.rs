@@ -7,6 +7,7 @@
 //! `forwarded.rs` who it is that speaks through a proxy.
 
 mod body;
+mod budget;
 mod connection;
 mod doorstep;
 mod forwarded;
@@ -27,5 +28,6 @@ pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;
 pub use response::{Response, Takeover};
+pub(crate) use server::Holders;
 pub use server::{Handle, Server};
 pub(crate) use target::percent_decoded;

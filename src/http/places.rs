@@ -3,8 +3,8 @@
 //!
 //! A place is worth something while a request is on its way through it. Who waits for a request
 //! costs a thread and gives nothing, and to wait slowly is the cheapest attack there is; so of those
-//! who wait, the one who has done so the longest makes room. Who has a request, writes an answer or
-//! is a stream never does.
+//! who wait, the one who has done so the longest makes room. A connection whose body dribbles waits, too.
+//! Who has a request, writes an answer or is a stream never does.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,6 +19,8 @@ pub(super) enum Stage {
     Idle,
     /// It waits for the rest of a head.
     Arriving,
+    /// It waits for the rest of a body.
+    Body,
     /// All is said, and it waits for the peer to take note.
     Lingering,
     /// It is on its way out, and another has come for it.
@@ -139,6 +141,11 @@ impl<P> Places<P> {
         true
     }
 
+    /// [`set`](Self::set) for a connection that has made progress, and so waits anew.
+    pub(super) fn renew(&mut self, key: u64, stage: Stage) -> bool {
+        self.set(key, Stage::Busy) && self.set(key, stage)
+    }
+
     /// Lets the one go who has waited the longest. `None`: nobody waits.
     pub(super) fn let_one_go(&mut self) -> Option<&P> {
         let (_, key) = self.waiting.pop_first()?;
@@ -229,13 +236,32 @@ mod tests {
     }
 
     #[test]
+    fn a_body_waits_from_its_last_progress_on() {
+        let mut places = Places::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| places.enter(name));
+        for key in [a, b, c] {
+            assert!(places.renew(key, Body));
+        }
+        assert!(places.set(d, Idle));
+        assert!(places.renew(a, Body));
+        // What dribbles in without progress changes nothing.
+        assert!(places.set(b, Body));
+        assert!(places.set(c, Busy), "its request is complete");
+        for name in ["b", "d", "a"] {
+            assert_eq!(places.let_one_go(), Some(&name));
+        }
+        assert_eq!(places.let_one_go(), None, "c is busy");
+        assert!(!places.renew(a, Body), "it was evicted");
+    }
+
+    #[test]
     fn who_was_let_go_does_not_come_back_and_leaves_nothing() {
         let mut places = Places::default();
         let [a, b] = ["a", "b"].map(|name| places.enter(name));
         places.set(a, Idle);
         places.set(b, Idle);
         assert_eq!(places.let_one_go(), Some(&"a"));
-        for stage in [Busy, Idle, Arriving, Lingering] {
+        for stage in [Busy, Idle, Arriving, Body, Lingering] {
             assert!(!places.set(a, stage));
         }
         assert_eq!((places.len(), places.staying()), (2, 1));

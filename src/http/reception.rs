@@ -15,21 +15,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Door, Stream};
+use super::budget::{Budget, Budgets};
+use super::connection::{Connection, Door, Shared, Stream};
 use super::doorstep::Doorstep;
 use super::places::{Places, Stage};
 use super::{Handler, Response, forwarded};
-use crate::config::{CLERK_PATIENCE, COMPLAINT_PAUSE, Config, JAM_PATIENCE, LAST_WAIT, LEAVING};
+use crate::config::{CLERK_PATIENCE, Config, JAM_PATIENCE, LAST_WAIT, REFUSALS_TOLD};
 use crate::machine::ThreadRoom;
+use crate::report::Sampled;
 use crate::socket::write_at_once;
 use crate::wire::Network;
 
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
+    /// How many connections may be on their way out, beside those that have a place.
+    leaving: usize,
     handler: Box<dyn Handler>,
     room: ThreadRoom,
     doorstep: Doorstep,
+    shared: Shared,
+    /// The lines of the log about threads that could not be had.
+    complaints: Sampled,
     /// LOCK: guards who is connected and who serves. Held to look up, insert and remove; no I/O
     /// waits under it (`shutdown` on a socket returns at once).
     table: Mutex<Table>,
@@ -43,14 +50,13 @@ pub(super) struct Reception {
 
 #[derive(Default)]
 struct Table {
-    /// Every connection. LIMIT: `Config::max_connections` and [`LEAVING`], and so of all else here.
+    /// Every connection. LIMIT: `Config::max_connections` and `Reception::leaving`, and so of all else here.
     places: Places<Entry>,
     /// Connections that no clerk has taken yet.
     arrivals: VecDeque<Arrival>,
     /// Clerks without a connection, those that are just being started among them.
     idle_clerks: usize,
     clerks: HashMap<ThreadId, JoinHandle<()>>,
-    complaints: Complaints,
     /// A connection waits to be let in, until somebody waits or leaves.
     is_jammed: bool,
     closing: bool,
@@ -72,12 +78,27 @@ struct Arrival {
 }
 
 impl Reception {
-    pub(super) fn new(config: Config, handler: Box<dyn Handler>, doorstep: Doorstep) -> Reception {
+    pub(super) fn new(
+        config: Config,
+        leaving: usize,
+        handler: Box<dyn Handler>,
+        doorstep: Doorstep,
+    ) -> Reception {
+        let budgets = Budgets {
+            bodies: Budget::new(config.total_bodies),
+            answers: Budget::new(config.total_answers),
+        };
         Reception {
             config,
+            leaving,
             handler,
             room: ThreadRoom::new(),
             doorstep,
+            shared: Shared {
+                budgets,
+                refusals: Sampled::new(REFUSALS_TOLD),
+            },
+            complaints: Sampled::new(1),
             table: Mutex::default(),
             arrival: Condvar::new(),
             shortage: Condvar::new(),
@@ -106,7 +127,7 @@ impl Reception {
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
         let most = self.config.max_connections();
         let is_jammed = |table: &mut Table| {
-            table.is_jammed = table.is_jam(most);
+            table.is_jammed = table.is_jam(most, self.leaving);
             table.is_jammed
         };
         let waited = self
@@ -170,7 +191,7 @@ impl Reception {
             return Ok(());
         }
         // LIMIT: beside those who have a place, and with a thread and a descriptor each.
-        if table.places.leaving() < LEAVING
+        if table.places.leaving() < self.leaving
             && let Some(entry) = table.places.let_one_go()
         {
             // Wakes its clerk, if it reads. What has arrived can still be read after this.
@@ -242,8 +263,16 @@ impl Reception {
             peer,
         }) = self.next_arrival()
         {
-            if let Some(stream) = self.serve(&place, &socket, peer) {
-                self.begin(stream, place, socket);
+            // Handlers are guarded one by one. What is left is an embedder's value that panics when it is
+            // dropped, and it does not end the thread.
+            let served = AssertUnwindSafe(|| self.serve(&place, &socket, peer));
+            match catch_unwind(served) {
+                Ok(Some(stream)) => self.begin(stream, place, socket),
+                Ok(None) => {}
+                Err(_) => {
+                    let report = &self.config.report;
+                    report.error(format_args!("the connection of {peer} panicked; closed"));
+                }
             }
             self.table().idle_clerks += 1;
         }
@@ -270,7 +299,7 @@ impl Reception {
             .and_then(|()| socket.set_write_timeout(Some(self.config.write_timeout)));
         // They fail only if the peer has gone already.
         prepared.ok()?;
-        Connection::new(socket, peer, &self.config, place).serve(&*self.handler)
+        Connection::new(socket, peer, &self.config, place, &self.shared).serve(&*self.handler)
     }
 
     /// Gives a stream its thread.
@@ -308,19 +337,16 @@ impl Reception {
     /// behind it.
     fn turn_away(&self, socket: Arc<TcpStream>, answer: &Response) {
         write_at_once(&socket, &answer.last_bytes(false));
+        // Best effort: the peer may be gone.
+        let _ = socket.shutdown(Shutdown::Write);
         self.doorstep.keep(socket);
     }
 
     /// Reports a want of threads, which is seldom one connection's alone.
     fn complain(&self, what: fmt::Arguments<'_>) {
-        let untold = self.table().complaints.next(Instant::now());
-        let report = &self.config.report;
-        match untold {
-            None => {}
-            Some(0) => report.error(format_args!("{what}; answered 503")),
-            Some(more) => report.error(format_args!(
-                "{what}; answered 503, as were {more} more since the last such line"
-            )),
+        if let Some(untold) = self.complaints.next(Instant::now()) {
+            let report = &self.config.report;
+            report.error(format_args!("{what}; answered 503{untold}"));
         }
     }
 
@@ -344,8 +370,8 @@ impl Reception {
         self.doorstep.close();
     }
 
-    /// Ends the shutdown: waits for the grace, closes what is left, joins the threads.
-    pub(super) fn wait_for_the_rest(&self) {
+    /// Ends the shutdown that began at `start`: waits for the grace, closes what is left, joins the threads.
+    pub(super) fn wait_for_the_rest(&self, start: Instant) {
         let mut table = self.table();
         let streams: Vec<_> = table
             .places
@@ -354,7 +380,7 @@ impl Reception {
             .collect();
         let clerks = std::mem::take(&mut table.clerks);
         drop(table);
-        if !self.wait_until_empty(self.config.grace) {
+        if !self.wait_until_empty(self.config.grace.saturating_sub(start.elapsed())) {
             for (_, entry) in self.table().places.all() {
                 let _ = entry.socket.shutdown(Shutdown::Both);
             }
@@ -383,11 +409,11 @@ impl Reception {
 impl Table {
     /// Whether all places are taken, and nobody can be let go yet: those who were are still there, or
     /// those who will be have no clerk. Either is over as soon as some thread has run.
-    fn is_jam(&self, most: usize) -> bool {
+    fn is_jam(&self, most: usize, leaving: usize) -> bool {
         let places = &self.places;
         let is_full = places.staying() >= most && !self.closing;
         let is_slow = !places.has_waiting() && !self.arrivals.is_empty();
-        is_full && (places.leaving() >= LEAVING || is_slow)
+        is_full && (places.leaving() >= leaving || is_slow)
     }
 
     /// Whether connections wait that no clerk will come for.
@@ -401,26 +427,6 @@ impl std::fmt::Debug for Reception {
         f.debug_struct("Reception")
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// When something was last reported, and how often it was not since.
-#[derive(Default)]
-struct Complaints {
-    told: Option<Instant>,
-    untold: usize,
-}
-
-impl Complaints {
-    /// How many have gone untold, if it is time for the next line.
-    fn next(&mut self, now: Instant) -> Option<usize> {
-        let is_soon = |told| now.saturating_duration_since(told) < COMPLAINT_PAUSE;
-        if self.told.is_some_and(is_soon) {
-            self.untold += 1;
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -445,6 +451,13 @@ impl Place {
         }
         !is_closing
     }
+
+    /// The connection's socket.
+    fn socket(&self) -> Option<Arc<TcpStream>> {
+        let mut table = self.reception.table();
+        let entry = table.places.get_mut(self.key);
+        entry.map(|entry| Arc::clone(&entry.socket))
+    }
 }
 
 impl Door for Place {
@@ -456,6 +469,24 @@ impl Door for Place {
 
     fn note_arriving(&self) {
         self.wait(Stage::Arriving);
+    }
+
+    fn note_body(&self) -> bool {
+        let mut table = self.reception.table();
+        let stays = table.places.renew(self.key, Stage::Body);
+        let is_jammed = table.is_jammed;
+        drop(table);
+        if is_jammed {
+            self.reception.departure.notify_all();
+        }
+        stays
+    }
+
+    fn evict(&self, answer: &[u8]) {
+        if let Some(socket) = self.socket() {
+            write_at_once(&socket, answer);
+            self.reception.doorstep.keep_evicted(socket);
+        }
     }
 
     fn note_lingering(&self) {
@@ -495,22 +526,5 @@ impl Drop for Place {
         self.reception.departure.notify_all();
         // ORDER: closes the socket, perhaps, and not under the lock.
         drop(entry);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_want_of_threads_is_reported_once_in_a_while_with_how_often_it_was_not() {
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.next(start), Some(0));
-        for _ in 0..1000 {
-            assert_eq!(complaints.next(start + COMPLAINT_PAUSE / 2), None);
-        }
-        assert_eq!(complaints.next(start + COMPLAINT_PAUSE), Some(1000));
-        assert_eq!(complaints.next(start + COMPLAINT_PAUSE), None);
-        assert_eq!(complaints.next(start + 3 * COMPLAINT_PAUSE), Some(1));
     }
 }

@@ -34,10 +34,14 @@ pub enum Refusal {
     ChunkedNotLast(String),
     /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),
-    /// 411: a method that brings a body, without its length.
+    /// 411: HTTP/1.0, and a method that brings a body, without its length.
     LengthRequired,
     /// 413: the body has more bytes than this.
     BodyTooLarge(usize),
+    /// 503: the bodies of all requests together would have more bytes than this.
+    BodiesTooLarge(usize),
+    /// 503: the system has no memory for so many bytes of a body.
+    NoMemory(usize),
     /// 400: the chunks of a body against their grammar.
     Chunk(&'static str),
     /// 417: an `Expect` other than `100-continue`.
@@ -62,6 +66,7 @@ impl Refusal {
             Expectation(_) => 417,
             HeadTooLarge(_) | TooManyFields(_) => 431,
             TransferEncoding(_) => 501,
+            BodiesTooLarge(_) | NoMemory(_) => 503,
             Version(_) => 505,
         }
     }
@@ -106,9 +111,17 @@ impl fmt::Display for Refusal {
                 "Transfer-Encoding is {found:?}, only \"chunked\" is understood"
             ),
             LengthRequired => {
-                f.write_str("the request needs a Content-Length (0 for an empty body) or chunks")
+                f.write_str("in HTTP/1.0 this request needs a Content-Length (0 for an empty body)")
             }
             BodyTooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            BodiesTooLarge(limit) => write!(
+                f,
+                "the bodies of all requests together would be larger than {limit} bytes; try again later"
+            ),
+            NoMemory(size) => write!(
+                f,
+                "there is no memory for {size} bytes of a body; try again later"
+            ),
             Chunk(why) => write!(f, "chunked body: {why}"),
             Expectation(found) => write!(
                 f,

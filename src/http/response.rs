@@ -129,6 +129,13 @@ impl Response {
         self
     }
 
+    /// Whether it has a header field of that name.
+    pub(super) fn has_field(&self, name: &str) -> bool {
+        self.fields
+            .iter()
+            .any(|(own, _)| own.eq_ignore_ascii_case(name))
+    }
+
     /// The status code.
     pub fn status(&self) -> u16 {
         self.status
@@ -146,6 +153,7 @@ impl Response {
     pub(super) fn last_bytes(&self, head_only: bool) -> Vec<u8> {
         let mut bytes = self.head(&Frame {
             keep_alive: false,
+            idle_timeout: None,
             length: Length::Known(self.body().len()),
         });
         if !head_only {
@@ -182,6 +190,13 @@ impl Response {
                 "close"
             }
         ));
+        // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. Clients that know it do not send a request
+        // on a connection that is about to be closed.
+        if let Some(seconds) = framing.idle_timeout
+            && framing.keep_alive
+        {
+            line(format_args!("Keep-Alive: timeout={seconds}"));
+        }
         match framing.length {
             // SPEC: RFC 9110, 8.6: no Content-Length in a 1xx or 204; in a 304 that of the 200, or none.
             Length::Known(_) if matches!(self.status, 100..=199 | 204 | 304) => {}
@@ -197,6 +212,8 @@ impl Response {
 /// How the connection frames an answer.
 pub(super) struct Frame {
     pub(super) keep_alive: bool,
+    /// The seconds after which a connection that is kept is closed, to be told to the client.
+    pub(super) idle_timeout: Option<u64>,
     pub(super) length: Length,
 }
 

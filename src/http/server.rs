@@ -5,20 +5,34 @@
 //! nobody accepts is answered by the kernel with one-second waits.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::doorstep::Doorstep;
 use super::reception::Reception;
 use super::{Handler, Request, Response};
-use crate::config::{ACCEPT_PAUSE, Config, LAST_WAIT};
+use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
+use crate::machine::{self, Reserves};
 
 /// A listening socket, not served yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    holders: Holders,
     config: Config,
+    reserves: Reserves,
+}
+
+/// Which processes may hold a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holders {
+    /// This server made it and nobody else has it: it may be shut down.
+    ThisServer,
+    /// It was made elsewhere, and others may hold it too: a process that hands it over, or a service
+    /// manager. On Linux `shutdown(2)` would end it for all of them.
+    MaybeOthers,
 }
 
 impl Server {
@@ -26,20 +40,48 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The address is in use or not this machine's, the port is not permitted, or the
-    /// configuration contradicts itself ([`Config::check`]).
+    /// The address is in use or not this machine's, the port is not permitted, the
+    /// configuration contradicts itself ([`Config::check`]), or the machine has no room for even one
+    /// client.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
-        Server::from_listener(TcpListener::bind(address)?, config)
+        Server::fitted(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
-    /// Serves a listener that was made elsewhere.
+    /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown ends the
+    /// accepting here and leaves the listener to them. To wake its own `accept`, the shutdown connects to
+    /// the listener.
+    ///
+    /// A listener that does not block is made blocking, for all its holders.
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself ([`Config::check`]).
+    /// The configuration contradicts itself ([`Config::check`]), the machine has no room for even one
+    /// client, or the system refuses to make the listener blocking.
     pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
+        Server::fitted(listener, Holders::MaybeOthers, config)
+    }
+
+    fn fitted(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        Ok(Server { listener, config })
+        let reserves = machine::fit(&mut config)?;
+        Server::new(listener, holders, config, reserves)
+    }
+
+    /// Serves a listener with what the machine was found to give.
+    pub(crate) fn new(
+        listener: TcpListener,
+        holders: Holders,
+        config: Config,
+        reserves: Reserves,
+    ) -> io::Result<Server> {
+        // Otherwise the accept loop would take "nothing is there" for an error, and pause.
+        listener.set_nonblocking(false)?;
+        Ok(Server {
+            listener,
+            holders,
+            config,
+            reserves,
+        })
     }
 
     /// The address that is listened on, with its real port.
@@ -69,11 +111,18 @@ impl Server {
     ///
     /// The three threads that let connections in cannot be had.
     pub fn spawn_handler(self, handler: impl Handler + 'static) -> io::Result<Handle> {
-        let Server { listener, config } = self;
+        let Server {
+            listener,
+            holders,
+            config,
+            reserves,
+        } = self;
         let local_addr = listener.local_addr()?;
-        let waker = Waker::new(&listener)?;
-        let (doorstep, watch) = Doorstep::new();
-        let reception = Arc::new(Reception::new(config, Box::new(handler), doorstep));
+        let waker = Waker::new(&listener, holders)?;
+        let (doorstep, watch) = Doorstep::new(reserves.doorstep);
+        let leaving = reserves.leaving;
+        let reception = Reception::new(config, leaving, Box::new(handler), doorstep);
+        let reception = Arc::new(reception);
         let (at_the_door, inside) = (Arc::clone(&reception), Arc::clone(&reception));
         let starter = thread::Builder::new()
             .name("start".into())
@@ -115,6 +164,10 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                 ) => {}
             Err(error) => {
+                if error.kind() == ErrorKind::WouldBlock {
+                    // Another holder has changed it meanwhile. Best effort: else it is tried again.
+                    let _ = listener.set_nonblocking(false);
+                }
                 let report = &reception.config.report;
                 report.error(format_args!(
                     "cannot accept a connection: {error}; trying again in {pause:?}"
@@ -164,16 +217,59 @@ impl Handle {
     }
 
     fn close(&mut self) {
-        let Some(threads) = self.threads.take() else {
+        let Some([acceptor, starter, watcher]) = self.threads.take() else {
             return;
         };
+        let start = Instant::now();
         self.stop();
-        self.waker.wake(self.local_addr);
-        for thread in threads {
+        self.end(acceptor, start);
+        for thread in [starter, watcher] {
             // Their loops end when the server is closing; a panic in them has been reported by std.
             let _ = thread.join();
         }
-        self.reception.wait_for_the_rest();
+        self.reception.wait_for_the_rest(start);
+    }
+
+    /// Ends the accept loop, which sees that the server is closing as soon as its `accept` returns.
+    ///
+    /// A connection of our own makes it return, but for two cases: the connection is not let through
+    /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
+    /// the grace is over the listener is shut down.
+    fn end(&self, acceptor: JoinHandle<()>, start: Instant) {
+        let config = &self.reception.config;
+        let patience = config.grace.max(LAST_WAIT);
+        let is_shut_down = match self.waker.holders {
+            Holders::ThisServer => self.waker.shut_down(),
+            Holders::MaybeOthers => false,
+        };
+        // ORDER: kept until the loop has ended. One that is closed may not be accepted, and a holder that
+        // has accepted one is busy with it and leaves the next one to others. LIMIT: so many.
+        let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
+        while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
+            if connections.len() == KNOCKS {
+                connections.clear();
+            }
+            let connection = TcpStream::connect_timeout(&reachable(self.local_addr), pause);
+            connections.extend(connection);
+            wait_for(&acceptor, pause);
+            pause = (pause * 2).min(KNOCK_PAUSE.1);
+        }
+        if !is_shut_down && !acceptor.is_finished() {
+            let was_shut_down = self.waker.shut_down();
+            config.report.warn(format_args!(
+                "cannot connect to the listener on {} to end its accept: {}",
+                self.local_addr,
+                match was_shut_down {
+                    true => "the listener was shut down, for other processes that hold it too",
+                    false => "its thread is left behind",
+                }
+            ));
+            if !was_shut_down {
+                return;
+            }
+        }
+        // A panic in it has been reported by std.
+        let _ = acceptor.join();
     }
 }
 
@@ -183,51 +279,96 @@ impl Drop for Handle {
     }
 }
 
+/// Waits until a thread has ended, for up to `limit`.
+fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
+    let start = Instant::now();
+    while !thread.is_finished() && start.elapsed() < limit {
+        thread::sleep(KNOCK_PAUSE.0.min(limit));
+    }
+}
+
+/// The address by which this machine reaches a listener. One without an address of its own is reached by
+/// the loopback address of its family.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
+}
+
 /// Ends a blocking `accept`, for which std has no word.
 #[derive(Debug)]
 struct Waker {
+    holders: Holders,
     #[cfg(unix)]
     listener: TcpStream,
 }
 
 impl Waker {
     #[cfg(unix)]
-    fn new(listener: &TcpListener) -> io::Result<Waker> {
+    fn new(listener: &TcpListener, holders: Holders) -> io::Result<Waker> {
         // The type only says which calls are allowed: of a TcpStream one may ask `shutdown`,
-        // and Linux answers it on a listening socket by waking whoever waits in `accept`.
+        // and Linux answers it on a listening socket by waking the thread that waits in `accept`.
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
+            holders,
             listener: descriptor.into(),
         })
     }
 
     #[cfg(not(unix))]
-    fn new(_: &TcpListener) -> io::Result<Waker> {
-        Ok(Waker {})
+    fn new(_: &TcpListener, holders: Holders) -> io::Result<Waker> {
+        Ok(Waker { holders })
     }
 
+    /// Ends the listener, for all its holders. False: the system does not do that.
     #[cfg(unix)]
-    fn wake(&self, address: SocketAddr) {
-        if self.listener.shutdown(std::net::Shutdown::Both).is_err() {
-            knock(address);
-        }
+    fn shut_down(&self) -> bool {
+        self.listener.shutdown(std::net::Shutdown::Both).is_ok()
     }
 
     #[cfg(not(unix))]
-    fn wake(&self, address: SocketAddr) {
-        knock(address);
+    fn shut_down(&self) -> bool {
+        false
     }
 }
 
-/// Elsewhere a connection of our own wakes it.
-fn knock(mut address: SocketAddr) {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Report;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// As with a firewall that does not let the server's own connections through.
+    #[test]
+    fn a_listener_that_cannot_be_reached_is_shut_down_when_the_grace_is_over() {
+        let warnings: Arc<AtomicUsize> = Arc::default();
+        let heard = Arc::clone(&warnings);
+        let grace = 30 * KNOCK_PAUSE.0;
+        let config = Config {
+            grace,
+            report: Report::new(move |_, line| {
+                let line = line.to_string();
+                assert!(line.contains("cannot connect to the listener"), "{line}");
+                heard.fetch_add(1, Ordering::SeqCst);
+            }),
+            ..Config::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let server = Server::from_listener(listener, config).unwrap();
+        let mut handle = server.spawn(|_| Response::new(204)).unwrap();
+        let address = handle.local_addr();
+        handle.local_addr = closed.unwrap();
+        let start = Instant::now();
+        handle.shutdown();
+        let took = start.elapsed();
+        assert!(took >= grace && took < 10 * LAST_WAIT, "{took:?}");
+        assert_eq!(warnings.load(Ordering::SeqCst), 1);
+        assert!(TcpStream::connect(address).is_err(), "it is there still");
     }
-    // Best effort: if it is refused there is no listener to wake.
-    drop(TcpStream::connect_timeout(&address, LAST_WAIT));
 }

@@ -8,6 +8,7 @@ mod id;
 pub mod json;
 mod network;
 mod origin;
+mod quoted;
 mod token;
 mod topic;
 
@@ -20,5 +21,6 @@ pub(crate) use id::{FIRST_NUMBERS, Ids};
 pub(crate) use network::Whereabouts;
 pub use network::{Network, NetworkError};
 pub use origin::{InvalidOrigin, Origin};
+pub(crate) use quoted::Quoted;
 pub use token::{InvalidToken, Token};
 pub use topic::{Pattern, Patterns, Topic, TopicError};

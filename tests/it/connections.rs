@@ -2,7 +2,7 @@
 //! house, and the end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -74,7 +74,8 @@ fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
         ("GET /health HTTP/1.0\r\n\r\n", 200),
         ("GET /health HTTP/1.1\r\n\r\n", 400),
         ("GET /%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
-        ("POST /events HTTP/1.1\r\nHost: localhost\r\n\r\n", 411),
+        ("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n", 404),
+        ("PUT /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n", 405),
         ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n", 413),
         ("GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: miracles\r\n\r\n", 417),
         ("POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
@@ -110,7 +111,8 @@ fn a_request_hidden_in_another_is_not_executed() {
     let server = server(config());
     let size = HIDDEN.len();
     let with = |fields: &str, body: &str| {
-        format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}")
+        // To an endpoint that has a use for a body, and no right of anybody's to be asked for.
+        format!("POST /clients/nobody HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}")
     };
     let get =
         |fields: &str| format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{HIDDEN}");
@@ -134,7 +136,7 @@ fn a_request_hidden_in_another_is_not_executed() {
         ("TE.TE, a fold", 400, with("X: y\r\n Transfer-Encoding: chunked\r\n", &cl_te)),
         ("TE.TE, a bare LF", 400, with("X: y\nTransfer-Encoding: chunked\r\n", &cl_te)),
         ("TE.TE, a bare CR", 400, with("X: y\rTransfer-Encoding: chunked\r\n", &cl_te)),
-        ("TE in HTTP/1.0", 400, format!("POST /nowhere HTTP/1.0\r\n{chunked}Connection: keep-alive\r\n\r\n{cl_te}")),
+        ("TE in HTTP/1.0", 400, format!("POST /clients/nobody HTTP/1.0\r\n{chunked}Connection: keep-alive\r\n\r\n{cl_te}")),
         ("TERM.EXT, a bare LF in an extension", 400, with(chunked, &format!("1;\nx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
         ("EXT.TERM, a bare CR in an extension", 400, with(chunked, &format!("1;a\rx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
         ("TERM.SPILL, a bare LF behind data", 400, with(chunked, &format!("1\r\nx\n0\r\n\r\n{HIDDEN}"))),
@@ -202,10 +204,10 @@ fn head_is_answered_as_get_is_but_without_the_body() {
             assert_eq!(rest, if body { length } else { 0 }, "{method} {path}");
         }
     }
-    // What is refused behind the head.
+    // What is refused, or has a body that is not read.
     for (fields, status) in [
-        ("Content-Length: 1048577\r\n\r\n", 413),
-        ("Transfer-Encoding: chunked\r\n\r\nno size\r\n", 400),
+        ("Content-Length: 1048577\r\n\r\n", 200),
+        ("Transfer-Encoding: chunked\r\n\r\nno size\r\n", 200),
         ("X : y\r\n\r\n", 400),
     ] {
         let mut raw = Raw::connect(server.local_addr());
@@ -436,18 +438,16 @@ fn a_handler_that_panics_is_a_500_and_the_end_of_that_connection_only() {
 
 #[test]
 fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
-    let server = server(Config {
+    let (server, has_begun, go) = gated(Config {
         max_clients: 1,
         extra_connections: 2,
         ..config()
     });
-    // Each in the middle of a request: who only waits for one would make room.
+    // Each is being answered: a connection that waits would make room.
     let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
     for raw in &mut inside {
-        raw.send(
-            "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
-        );
-        assert_eq!(raw.head().status, 100);
+        raw.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        has_begun.recv().unwrap();
     }
     for says_something in [false, true] {
         let mut outside = Raw::connect(server.local_addr());
@@ -470,7 +470,7 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
         );
         assert!(outside.is_closed());
     }
-    inside.pop();
+    go.send(()).unwrap();
     eventually("let in", || {
         let mut raw = Raw::connect(server.local_addr());
         let _ = raw
@@ -478,8 +478,11 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
             .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         raw.answer().status == 200
     });
+    for _ in 0..2 {
+        go.send(()).unwrap();
+    }
     for raw in &mut inside {
-        assert_eq!(raw.send("x").answer().status, 200, "who was inside before");
+        assert_eq!(raw.answer().status, 200, "one that was inside before");
     }
 }
 
@@ -581,14 +584,13 @@ fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
 
 #[test]
 fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
-    let server = server(Config {
+    let patient = Config {
         grace: crate::kit::DEADLINE,
         ..config()
-    });
+    };
+    let server = handled_by(patient, path);
     let mut raw = Raw::connect(server.local_addr());
-    raw.send(
-        "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
-    );
+    raw.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     // Says that the head has been read, so that the connection is not idle.
     assert_eq!(raw.head().status, 100);
     let mut idle = Raw::connect(server.local_addr());
@@ -598,7 +600,7 @@ fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
     let answer = raw.answer();
     assert_eq!(
         (answer.status, answer.field("connection")),
-        (405, Some("close"))
+        (200, Some("close"))
     );
     closing.join().unwrap();
 }
@@ -761,4 +763,256 @@ fn the_last_answer_is_followed_by_an_end_and_not_by_a_reset() {
             bytes.len()
         );
     }
+}
+
+#[test]
+fn an_answer_that_keeps_the_connection_says_for_how_long() {
+    let limits = Config {
+        idle_timeout: Duration::from_secs(7),
+        ..config()
+    };
+    let server = server(limits);
+    #[rustfmt::skip]
+    let rows = [
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", Some("timeout=7")),
+        ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", Some("timeout=7")),
+        ("OPTIONS /events HTTP/1.1\r\nHost: localhost\r\n\r\n", Some("timeout=7")),
+        ("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Some("timeout=7")),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", None),
+        ("GET /health HTTP/1.0\r\n\r\n", None),
+        ("GET /health HTTP/2.0\r\n\r\n", None),
+        // A stream is not idle, and lasts.
+        ("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n", None),
+        ("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n", None),
+    ];
+    for (request, expected) in rows {
+        let mut raw = Raw::connect(server.local_addr());
+        let head = raw.send(request).head();
+        assert_eq!(head.field("keep-alive"), expected, "{request:?}");
+    }
+    // None can be told in whole seconds.
+    let quick = crate::kit::server(Config {
+        idle_timeout: SHORT,
+        ..config()
+    });
+    let mut raw = Raw::connect(quick.local_addr());
+    let head = raw
+        .send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .answer();
+    assert_eq!(head.field("connection"), Some("keep-alive"));
+    assert_eq!(head.field("keep-alive"), None);
+}
+
+#[test]
+fn a_close_that_was_asked_for_is_answered_on_everything() {
+    let server = server(config());
+    for target in ["/health", "/nowhere", "/", "/poll", "/stats", "/events"] {
+        for method in ["GET", "HEAD", "OPTIONS", "PUT"] {
+            let mut raw = Raw::connect(server.local_addr());
+            raw.send(format!(
+                "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            ));
+            let head = raw.head();
+            let close = head.field("connection");
+            assert_eq!(close, Some("close"), "{method} {target}: {head:?}");
+        }
+    }
+    // Such a stream has its chunks, and its last one.
+    let mut stream = Stream::open(
+        server.local_addr(),
+        "/events?client_id=me",
+        "Connection: close\r\n",
+    );
+    assert_eq!(stream.head.field("connection"), Some("close"));
+    assert_eq!(stream.head.field("transfer-encoding"), Some("chunked"));
+    eventually("registered", || server.hub().clients() == 1);
+    crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
+    while stream.try_next().is_some() {}
+    assert!(stream.has_ended, "without its last chunk");
+    assert!(stream.raw.is_closed());
+}
+
+#[test]
+fn a_method_that_brings_a_body_may_come_without_one() {
+    let server = server(config());
+    let mut raw = Raw::connect(server.local_addr());
+    for (start, status) in [
+        ("POST /events", 200),
+        ("POST /events/topic", 200),
+        ("POST /clients/nobody", 404),
+        ("DELETE /clients/nobody", 404),
+        ("PUT /events", 405),
+        ("PATCH /events", 405),
+        ("POST /send", 400),
+    ] {
+        raw.send(format!("{start} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let answer = raw.answer();
+        assert_eq!(answer.status, status, "{start}: {answer:?}");
+    }
+    assert_eq!(total_events(&server), 2);
+}
+
+/// Does all that may be reported.
+fn provoke(server: &Running) {
+    for bytes in [
+        "nonsense\r\n\r\n",
+        "GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\nContent-Length: 1\r\n\r\nx",
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        assert!(raw.send(bytes).answer().status >= 400, "{bytes:?}");
+    }
+    let stream = Stream::subscribe(server.local_addr(), "/events");
+    drop(stream);
+    eventually("gone", || server.hub().clients() == 0);
+}
+
+#[test]
+fn a_report_that_panics_ends_nothing_else() {
+    let told = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&told);
+    let config = Config {
+        report: Report::new(move |_, line| {
+            heard.store(true, Ordering::SeqCst);
+            panic!("on purpose, for the test: {line}");
+        }),
+        max_clients: 2,
+        extra_connections: 1,
+        heartbeat: Duration::from_millis(20),
+        ..config()
+    };
+    let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
+    let server = bound
+        .spawn_with(|request, api| match request.path() {
+            "/panic" => panic!("on purpose, for the test"),
+            _ => api.answer(request),
+        })
+        .expect("threads");
+    for _ in 0..10 {
+        provoke(&server);
+    }
+    assert!(told.load(Ordering::SeqCst));
+    assert_eq!(get(server.local_addr(), "/health").status, 200);
+    let start = Instant::now();
+    server.shutdown();
+    assert!(start.elapsed() < Duration::from_secs(2), "it hung");
+}
+
+#[test]
+fn a_peer_that_sends_on_after_its_answer_does_not_hold_up_a_shutdown() {
+    let server = server(Config {
+        grace: crate::kit::DEADLINE,
+        ..config()
+    });
+    let mut raw = Raw::connect(server.local_addr());
+    raw.send("nonsense\r\n\r\n");
+    assert_eq!(raw.answer().status, 400);
+    let (is_over, over) = channel::<()>();
+    let sender = std::thread::spawn(move || {
+        // Best effort, and at a pace: the server has closed at some time.
+        while over.recv_timeout(SHORT / 10).is_err() {
+            let _ = raw.socket.write(b"x");
+        }
+    });
+    let start = Instant::now();
+    server.shutdown();
+    let took = start.elapsed();
+    is_over.send(()).unwrap();
+    sender.join().unwrap();
+    assert!(took < crate::kit::DEADLINE / 4, "{took:?}");
+}
+
+// ---- listeners
+
+#[test]
+fn a_shutdown_leaves_an_inherited_listener_to_its_other_holders() {
+    for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+        // Where there is no IPv6, two rows are not tried.
+        let Ok(listener) = TcpListener::bind(address) else {
+            continue;
+        };
+        let other = listener.try_clone().expect("a descriptor");
+        for _ in 0..3 {
+            let own = listener.try_clone().expect("a descriptor");
+            let bound = Server::from_listener(own, config()).expect("a server");
+            let server = bound.spawn().expect("threads");
+            let port = server.local_addr().port();
+            let reachable = match server.local_addr().is_ipv4() {
+                true => std::net::SocketAddr::from(([127, 0, 0, 1], port)),
+                false => std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
+            };
+            assert_eq!(get(reachable, "/health").status, 200, "{address}");
+            let start = Instant::now();
+            server.shutdown();
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(1), "{address}: {took:?}");
+            // The connections by which the server woke itself may be there still.
+            let mine = TcpStream::connect(reachable).expect("a listener that is there");
+            let me = mine.local_addr().unwrap();
+            while other.accept().expect("a connection").1 != me {}
+        }
+    }
+}
+
+/// Other holders take the connections by which the server wakes itself.
+#[test]
+fn a_shutdown_ends_though_other_holders_accept() {
+    const OTHERS: usize = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().unwrap();
+    // Each says back what it is told, until that is the end.
+    let accept = |other: TcpListener| {
+        loop {
+            let (mut socket, _) = other.accept().expect("a listener that goes on");
+            let mut word = [0];
+            if socket.read(&mut word).is_ok_and(|count| count == 1) {
+                let _ = socket.write_all(&word);
+                if word == *b"!" {
+                    break;
+                }
+            }
+        }
+    };
+    let others: Vec<_> = (0..OTHERS)
+        .map(|_| listener.try_clone().expect("a descriptor"))
+        .map(|other| std::thread::spawn(move || accept(other)))
+        .collect();
+    let tell = |word: &[u8]| {
+        let mut socket = TcpStream::connect(address).expect("a listener that is there");
+        socket.write_all(word).unwrap();
+        assert_eq!(socket.read(&mut [0]).unwrap(), 1);
+    };
+    // Which of them gets a connection is for the system to say, so there is more than one try.
+    for _ in 0..10 {
+        (0..OTHERS).for_each(|_| tell(b"?"));
+        let own = listener.try_clone().expect("a descriptor");
+        let server = Server::from_listener(own, config()).unwrap();
+        let server = server.spawn().expect("threads");
+        let start = Instant::now();
+        server.shutdown();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    (0..OTHERS).for_each(|_| tell(b"!"));
+    for other in others {
+        other.join().expect("its listener was shut down");
+    }
+}
+
+#[test]
+fn a_listener_that_does_not_block_is_made_blocking() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).unwrap();
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&lines);
+    let report = Report::new(move |_, line| heard.lock().unwrap().push(line.to_string()));
+    let bound = Server::from_listener(listener, Config { report, ..config() });
+    let server = bound.expect("a server").spawn().expect("threads");
+    for _ in 0..3 {
+        assert_eq!(get(server.local_addr(), "/health").status, 200);
+    }
+    server.shutdown();
+    let lines = lines.lock().unwrap();
+    let failed = lines.iter().any(|line| line.contains("cannot accept"));
+    assert!(!failed, "{lines:?}");
 }

@@ -1,16 +1,19 @@
-//! At the door: who is let in when there is no room, whose client somebody is, how many of one
-//! address there may be, and how a no reaches whom it is for.
+//! At the door: which connection makes room when there is none, how much memory all bodies and all
+//! answers may take, which client a request is from, how many connections one address may have, and
+//! how a refusal reaches its client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tiny_sse::http::Response;
 use tiny_sse::{Config, Network, Report, Running, Server};
 
 use crate::chance::Random;
-use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, request, server};
+use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
 
 /// Long enough for a busy machine to read what has been sent, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -33,6 +36,65 @@ fn health(raw: &mut Raw, fields: &str) -> Answer {
         "GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
     ));
     raw.answer()
+}
+
+/// A server with three places, and requests that it answers when it is told to.
+struct Held {
+    server: Running,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    begun: AtomicUsize,
+    is_open: AtomicBool,
+}
+
+impl Drop for Held {
+    /// Also when the test fails, or the shutdown would wait.
+    fn drop(&mut self) {
+        self.gate.is_open.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Held {
+    fn new(config: Config) -> Held {
+        let gate: Arc<Gate> = Arc::default();
+        let inside = Arc::clone(&gate);
+        let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
+        let server = bound
+            .spawn_with(move |request, api| match request.path() {
+                "/held" => {
+                    inside.begun.fetch_add(1, Ordering::SeqCst);
+                    eventually("let go", || inside.is_open.load(Ordering::SeqCst));
+                    Response::text(200, "held")
+                }
+                _ => api.answer(request),
+            })
+            .expect("threads");
+        Held { server, gate }
+    }
+
+    /// A request that is being answered.
+    #[track_caller]
+    fn one_more(&self) -> Raw {
+        let before = self.gate.begun.load(Ordering::SeqCst);
+        let mut raw = Raw::connect(self.server.local_addr());
+        raw.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        eventually("its handler runs", || {
+            self.gate.begun.load(Ordering::SeqCst) > before
+        });
+        raw
+    }
+
+    /// Answers all of them.
+    #[track_caller]
+    fn finish(&self, held: &mut [Raw]) {
+        self.gate.is_open.store(true, Ordering::SeqCst);
+        for raw in held {
+            assert_eq!(raw.answer().text(), "held");
+        }
+    }
 }
 
 /// A connection whose request's head is there and whose body the server waits for.
@@ -110,15 +172,15 @@ fn who_is_let_go_while_it_asks_for_a_head_gets_no_more_than_a_head() {
 }
 
 #[test]
-fn a_request_that_is_there_a_body_and_a_stream_make_no_room() {
-    let server = server(Config {
+fn a_request_that_is_answered_and_a_stream_make_no_room() {
+    let held = Held::new(Config {
         max_clients: 2,
         extra_connections: 1,
         ..config()
     });
-    let address = server.local_addr();
+    let address = held.server.local_addr();
     let mut stream = Stream::subscribe(address, "/events");
-    let mut slow_body = in_the_middle(address);
+    let mut answered = [held.one_more()];
     // Its second request waits for an answer to the first one, which the poll waits for.
     let mut poll = Raw::connect(address);
     poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -132,9 +194,300 @@ fn a_request_that_is_there_a_body_and_a_stream_make_no_room() {
         );
         assert!(answer.text().contains("Too many connections"), "{answer:?}");
     }
-    assert_eq!(slow_body.send("y").answer().status, 200);
-    assert_eq!(stream.next().data, "xy");
+    held.server
+        .hub()
+        .publish(tiny_sse::Event::new("x"))
+        .unwrap();
+    assert_eq!(stream.next().data, "x");
     assert_eq!((poll.answer().status, poll.answer().status), (200, 200));
+    held.finish(&mut answered);
+}
+
+/// A request of which some of a body of `length` bytes has been read, and nothing else comes.
+#[track_caller]
+fn stuck(address: SocketAddr, length: usize, sent: usize) -> Raw {
+    let mut raw = Raw::connect(address);
+    raw.send(format!(
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    ));
+    assert_eq!(raw.head().status, 100);
+    raw.send(vec![b'x'; sent]);
+    raw
+}
+
+#[test]
+fn a_body_that_dribbles_makes_room_and_is_told_so_though_it_goes_on() {
+    let held = Held::new(small_config());
+    let address = held.server.local_addr();
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let raw = stuck(address, 100_000, 1);
+        settle(&raw);
+        bodies.push(raw);
+    }
+    let mut visitors = Vec::new();
+    let start = Instant::now();
+    for raw in &mut bodies {
+        visitors.push(held.one_more());
+        // It sends on before it looks; a reset would take the answer from it.
+        for _ in 0..20 {
+            let sent = raw.socket.write_all(b"y");
+            assert!(sent.is_ok(), "{sent:?}");
+        }
+        let answer = raw.answer();
+        assert_eq!(
+            (answer.status, answer.field("retry-after")),
+            (503, Some("5"))
+        );
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(answer.text().contains("its body the longest"), "{answer:?}");
+        let mut nothing = [0];
+        assert_eq!(raw.socket.read(&mut nothing).ok(), Some(0), "a reset");
+    }
+    let took = start.elapsed();
+    assert!(took < DEADLINE, "{took:?}");
+    held.finish(&mut visitors);
+}
+
+#[test]
+fn of_two_bodies_the_one_that_makes_progress_stays() {
+    let held = Held::new(small_config());
+    let address = held.server.local_addr();
+    let _answered = held.one_more();
+    let (mut fast, mut slow) = (stuck(address, 100_000, 1), stuck(address, 100_000, 1));
+    settle(&slow);
+    fast.send(vec![b'x'; 99_000]);
+    settle(&fast);
+    let mut visitor = Raw::connect(address);
+    assert_eq!(health(&mut visitor, "").status, 200);
+    assert_eq!(slow.answer().status, 503);
+    assert_eq!(fast.send(vec![b'x'; 999]).answer().status, 200);
+}
+
+// ---- how much memory all bodies take together
+
+/// A server in which two bodies of 64 KiB fill the budget.
+fn two_bodies() -> Config {
+    Config {
+        max_body: 64 << 10,
+        total_bodies: 128 << 10,
+        ..config()
+    }
+}
+
+#[test]
+fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
+    let server = server(two_bodies());
+    let address = server.local_addr();
+    let body = vec![b'x'; 64 << 10];
+    let mut held: Vec<_> = (0..2)
+        .map(|_| stuck(address, body.len(), body.len() - 1))
+        .collect();
+    for raw in &held {
+        settle(raw);
+    }
+    for chunked in [false, true] {
+        let fields = if chunked {
+            "Transfer-Encoding: chunked\r\n"
+        } else {
+            "Content-Length: 65536\r\n"
+        };
+        let mut raw = Raw::connect(address);
+        raw.send(format!(
+            "POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+        ));
+        let start = if chunked { "10000\r\n" } else { "" };
+        // Best effort: it may have been answered already.
+        let _ = raw.socket.write_all(start.as_bytes());
+        let _ = raw.socket.write_all(&body);
+        let answer = raw.answer();
+        assert_eq!(
+            (answer.status, answer.field("retry-after")),
+            (503, Some("5")),
+            "{answer:?}"
+        );
+        assert!(answer.text().contains("131072 bytes"), "{answer:?}");
+        assert_eq!(
+            answer.field("access-control-expose-headers"),
+            Some("Retry-After")
+        );
+    }
+    // What all of them have is given back, whatever becomes of them.
+    assert_eq!(held.pop().unwrap().send("x").answer().status, 200);
+    drop(held);
+    eventually("room again", || {
+        request(address, "POST", "/events", "", &body).status == 200
+    });
+    for _ in 0..5 {
+        let mut inside = [stuck(address, 65536, 65535), stuck(address, 65536, 65535)];
+        for raw in &mut inside {
+            assert_eq!(raw.send("x").answer().status, 200);
+        }
+    }
+}
+
+#[test]
+fn what_is_only_announced_takes_nothing_from_others() {
+    let server = server(two_bodies());
+    let address = server.local_addr();
+    let announced: Vec<_> = (0..100).map(|_| stuck(address, 64 << 10, 1)).collect();
+    let body = vec![b'x'; 64 << 10];
+    assert_eq!(request(address, "POST", "/events", "", &body).status, 200);
+    assert_eq!(announced.len(), 100);
+}
+
+#[test]
+fn small_bodies_are_read_though_large_ones_fill_the_budget() {
+    let server = server(Config {
+        max_body: 64 << 20,
+        ..config()
+    });
+    let address = server.local_addr();
+    let full = stuck(address, 64 << 20, (64 << 20) - 1);
+    settle(&full);
+    let large = request(address, "POST", "/events", "", vec![b'x'; 64 << 10]);
+    assert_eq!(large.status, 503, "{large:?}");
+    let small = request(address, "POST", "/events", "", vec![b'x'; 4 << 10]);
+    assert_eq!(small.status, 200, "{small:?}");
+}
+
+/// Whatever will be refused or has no use for a body is answered before any of it has come.
+#[test]
+fn a_body_that_is_not_wanted_is_not_waited_for() {
+    let server = server(Config {
+        publish_token: Some("a-token-to-publish-with".parse().unwrap()),
+        ..config()
+    });
+    #[rustfmt::skip]
+    let rows = [
+        ("POST /nowhere", 404), ("PUT /nowhere", 404), ("GET /nowhere", 404),
+        ("PUT /events", 405), ("PATCH /events/topic", 405), ("DELETE /events", 405),
+        ("POST /health", 405), ("POST /stats", 405), ("GET /broadcast", 405), ("PUT /clients/me", 405),
+        ("BREW /events", 501), ("GET /health", 200), ("HEAD /health", 200), ("GET /stats", 200),
+        ("GET /poll", 200), ("OPTIONS /events", 204), ("DELETE /clients/me", 401),
+        ("POST /events", 401), ("POST /events/topic", 401), ("POST /send", 401), ("POST /clients/me", 401),
+    ];
+    for (start, status) in rows {
+        for length in [
+            "Content-Length: 1048576",
+            "Content-Length: 104857600",
+            "Content-Length: 1048576\r\nExpect: 100-continue",
+            "Content-Length: 1048576\r\nContent-Type: multipart/form-data",
+            "Transfer-Encoding: chunked",
+        ] {
+            let mut raw = Raw::connect(server.local_addr());
+            raw.send(format!(
+                "{start} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n"
+            ));
+            let answer = raw.head();
+            assert_eq!(answer.status, status, "{start}, {length}: {answer:?}");
+            assert_eq!(answer.field("connection"), Some("close"), "{start}");
+            assert_eq!(
+                answer.field("allow").is_some(),
+                [405, 204].contains(&status)
+            );
+        }
+    }
+    // A stream begins, too.
+    let stream = Stream::open(
+        server.local_addr(),
+        "/events",
+        "Content-Length: 1048576\r\n",
+    );
+    assert_eq!(stream.head.field("connection"), Some("close"));
+}
+
+#[test]
+fn a_route_of_ones_own_says_whether_it_wants_a_body() {
+    let echo = |request: tiny_sse::http::Request, api: &tiny_sse::Api| match request.path() {
+        "/echo" | "/deaf" => Response::text(200, format!("{} bytes", request.body().len())),
+        _ => api.answer(request),
+    };
+    let bound = || Server::bind("127.0.0.1:0", config()).expect("a free port");
+    // What is said in the end, of a body that comes only if it is waited for.
+    let said = |server: &Running, start: &str| {
+        let mut raw = Raw::connect(server.local_addr());
+        raw.send(format!(
+            "{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        ));
+        let head = raw.head();
+        match head.status {
+            100 => raw.send("hello").answer(),
+            _ => head,
+        }
+    };
+    let undeclared = bound().spawn_with(echo).expect("threads");
+    assert_eq!(said(&undeclared, "POST /echo").text(), "5 bytes");
+    assert_eq!(
+        said(&undeclared, "POST /nowhere").field("connection"),
+        Some("keep-alive")
+    );
+    let declared = bound()
+        .wants_body(|request, _| request.path() == "/echo")
+        .spawn_with(echo)
+        .expect("threads");
+    assert_eq!(said(&declared, "POST /echo").text(), "5 bytes");
+    assert_eq!(said(&declared, "POST /events").status, 200);
+    for (start, status) in [
+        ("POST /deaf", 200),
+        ("POST /nowhere", 404),
+        ("PUT /events", 405),
+    ] {
+        let head = said(&declared, start);
+        assert_eq!(
+            (head.status, head.field("connection")),
+            (status, Some("close")),
+            "{start}"
+        );
+    }
+}
+
+// ---- how much memory all answers take together
+
+#[test]
+fn answers_that_nobody_reads_have_one_budget() {
+    // More than the buffers of two sockets take.
+    const LARGE: usize = 16 << 20;
+    let bound = Server::bind(
+        "127.0.0.1:0",
+        Config {
+            total_answers: 2 * LARGE,
+            write_timeout: DEADLINE,
+            ..config()
+        },
+    );
+    let server = bound
+        .expect("a free port")
+        .spawn_with(|request, _| match request.path() {
+            "/large" => Response::text(200, "x".repeat(LARGE)),
+            _ => Response::text(200, "small"),
+        })
+        .expect("threads");
+    let address = server.local_addr();
+    let ask = |method: &str| {
+        let mut raw = Raw::connect(address);
+        raw.send(format!(
+            "{method} /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        raw
+    };
+    let mut unread: Vec<_> = (0..2).map(|_| ask("GET")).collect();
+    for raw in &unread {
+        let _ = raw.socket.peek(&mut [0]).expect("an answer");
+    }
+    let answer = ask("GET").answer();
+    assert_eq!(
+        (answer.status, answer.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert_eq!(ask("HEAD").head().status, 200, "it has no body");
+    assert_eq!(get(address, "/small").status, 200);
+    // What has been done is not told to come again.
+    assert_eq!(ask("POST").head().status, 200);
+    for raw in &mut unread {
+        assert_eq!(raw.answer().body.len(), LARGE);
+    }
+    eventually("room again", || ask("GET").answer().status == 200);
 }
 
 #[test]
@@ -159,9 +512,9 @@ fn who_lingers_behind_its_last_answer_makes_room() {
 #[test]
 fn who_is_turned_away_reads_why_whatever_it_still_sends() {
     const CROWD: usize = 200;
-    let server = small();
-    let address = server.local_addr();
-    let mut inside: Vec<_> = (0..3).map(|_| in_the_middle(address)).collect();
+    let held = Held::new(small_config());
+    let address = held.server.local_addr();
+    let mut inside: Vec<_> = (0..3).map(|_| held.one_more()).collect();
     let mut outside = Vec::new();
     for number in 0..CROWD {
         let mut raw = Raw::connect(address);
@@ -179,24 +532,21 @@ fn who_is_turned_away_reads_why_whatever_it_still_sends() {
         let is_whole = text.starts_with("HTTP/1.1 503 ") && text.ends_with("connections\"}\n");
         assert!(is_whole, "{number}: {text:?}");
     }
-    for raw in &mut inside {
-        assert_eq!(raw.send("x").answer().status, 200);
-    }
+    held.finish(&mut inside);
 }
 
 #[test]
 fn who_was_turned_away_and_stays_does_not_hold_up_a_shutdown() {
-    let server = server(Config {
-        grace: SHORT,
-        ..small_config()
-    });
-    let _inside: Vec<_> = (0..3).map(|_| in_the_middle(server.local_addr())).collect();
-    let mut outside: Vec<_> = (0..20).map(|_| Raw::connect(server.local_addr())).collect();
+    let held = Held::new(small_config());
+    let address = held.server.local_addr();
+    let mut inside: Vec<_> = (0..3).map(|_| held.one_more()).collect();
+    let mut outside: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
     for raw in &mut outside {
         assert_eq!(raw.answer().status, 503);
     }
+    held.finish(&mut inside);
     // Joins the thread that watches over them, or would hang.
-    server.shutdown();
+    drop(held);
     for raw in &mut outside {
         assert!(raw.is_closed());
     }

@@ -6,7 +6,7 @@ use std::iter;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Raw, config, get};
+use crate::kit::{Raw, config, eventually, get};
 use crate::program::{all, serve};
 
 /// What must never be seen again.
@@ -17,7 +17,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
     let mut serving = serve(&["--log", "debug", "--publish-token", "another"]);
     let get = |fields: &str| format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
     let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let chunked = "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer another\r\nTransfer-Encoding: chunked\r\n\r\n";
     let long = "x".repeat(config().max_head);
     #[rustfmt::skip]
     let rows = [
@@ -49,7 +49,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("a trailer", 400, format!("{chunked}0\r\nAuthorization : Bearer hunter2\r\n\r\n")),
         ("in its place, and unknown", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
         ("in the query, where nothing is", 404, target("/nowhere?token=hunter2")),
-        ("a body without a length", 411, "POST /events HTTP/1.1\r\nHost: localhost\r\n\r\nhunter2".into()),
+        ("a body without a length", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\n\r\nhunter2".into()),
     ];
     #[rustfmt::skip]
     let answered = [
@@ -153,7 +153,8 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
         ("too long a chunk", 400, chunks("1\r\n")),
         ("a bare LF behind a size", 400, chunks("1\n")),
         ("a bad trailer", 400, chunks("0\r\nX : y\r\n")),
-        ("no length", 411, "POST /events HTTP/1.1\r\nHost: localhost\r\n\r\n".into()),
+        ("a wrong method", 405, "PUT /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n".into()),
+        ("nothing there", 404, "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n".into()),
         ("too long a body", 413, post("Content-Length: 2097152")),
         ("too long a chunk for any body", 413, chunks("200000\r\n")),
         ("too long a body in chunks", 413, chunks(&format!("80000\r\n{}\r\n80001\r\n", "x".repeat(0x80000)))),
@@ -205,4 +206,61 @@ fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
     }
     assert_eq!(raw.answer().status, 413);
     assert!(raw.is_closed());
+}
+
+/// One connection asks again and again for what it has no right to; many send what is no request.
+#[test]
+fn refusals_are_counted_and_not_logged_one_by_one() {
+    const MANY: usize = 3_000;
+    let serving = serve(&["--log", "debug", "--publish-token", "another"]);
+    let path = "p".repeat(4_000);
+    let request = format!("POST /clients/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut raw = Raw::connect(serving.address);
+    for _ in 0..MANY / 100 {
+        raw.send(request.repeat(100));
+        for _ in 0..100 {
+            assert_eq!(raw.answer().status, 401);
+        }
+    }
+    for _ in 0..MANY / 3 {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
+    }
+    // The next line of a kind says how many were left out.
+    let mut log = Vec::new();
+    eventually("told", || {
+        let mut raw = Raw::connect(serving.address);
+        assert_eq!(raw.send(&request).answer().status, 401);
+        log.extend(serving.process.err.try_iter());
+        log.iter().any(|line| line.contains(" more like it"))
+    });
+    serving.process.signal("TERM");
+    log.extend(all(&serving.process.err));
+    let about = |status: &str| log.iter().filter(|line| line.contains(status)).count();
+    assert!((1..100).contains(&about(": 401 to")), "{}", about("401"));
+    assert!((1..700).contains(&about(": 400 ")), "{}", about("400"));
+    let longest = log.iter().map(String::len).max();
+    assert!(longest < Some(500), "{longest:?}");
+}
+
+#[test]
+fn what_is_quoted_of_a_request_is_cut() {
+    let server = crate::kit::server(config());
+    let long = "x".repeat(8_000);
+    for request in [
+        format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("{long} /events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{long}: \x07\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nExpect: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {long}\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {long}\r\n\r\n"),
+    ] {
+        let mut raw = Raw::connect(server.local_addr());
+        let answer = raw.send(&request).answer();
+        assert!(answer.status >= 400, "{answer:?}");
+        assert!(
+            answer.text().contains("xxxx") && answer.body.len() < 400,
+            "{answer:?}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Under siege, on the real program: hundreds whose heads come a byte a second, thousands who say
 //! nothing, all of whom come back as soon as they are put out; and among them somebody who wants an
-//! event. Prints how long that took, beside the same in peace.
+//! event. Prints how long that took, beside the same in peace. And bodies: more than a thousand of a
+//! megabyte of which the last byte is held back, and thousands that come a byte at a time.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -232,4 +233,154 @@ fn who_wants_an_event_gets_it_while_thousands_take_all_places_and_say_nothing() 
 #[ignore = "takes 30 s and 2,700 open files"]
 fn who_wants_an_event_gets_it_while_thousands_have_a_thread_each_and_say_nothing() {
     withstand(&["--max-clients", "4000"], Duration::from_secs(15));
+}
+
+// ---- bodies
+
+/// Connections with large bodies: one for each place of the default.
+const BODIES: usize = 1_256;
+const BODY_BYTES: usize = 1 << 20;
+
+/// What a server at its defaults may have taken at the most, in KiB.
+const MOST_KIB: u64 = 128 << 10;
+
+/// A client that has announced a body and sends as much of it as it is told to.
+struct Uploader {
+    socket: TcpStream,
+    sent: usize,
+    told: Vec<u8>,
+}
+
+impl Uploader {
+    fn open(address: SocketAddr, start: &str) -> Uploader {
+        let mut socket = TcpStream::connect(address).expect("a connection");
+        let head =
+            format!("{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
+        socket.set_nonblocking(true).unwrap();
+        // Best effort, as all that follows: it may have been turned away.
+        let _ = socket.write(head.as_bytes());
+        Uploader {
+            socket,
+            sent: 0,
+            told: Vec::new(),
+        }
+    }
+
+    /// Sends up to `most` bytes of its body, and reads what there is.
+    fn step(&mut self, most: usize) {
+        static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
+        let left = most.saturating_sub(self.sent).min(BODY.len());
+        match self.socket.write(&BODY[..left]) {
+            Ok(count) => self.sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.sent = most,
+        }
+        let mut bytes = [0; 4096];
+        if let Ok(count) = self.socket.read(&mut bytes) {
+            self.told.extend_from_slice(&bytes[..count]);
+        }
+    }
+
+    /// The status that it was told; `None`: nothing yet.
+    fn status(&self) -> Option<u16> {
+        let told = String::from_utf8_lossy(&self.told);
+        let status = told.split(' ').nth(1);
+        let is_later = !told.starts_with("HTTP/1.1 503 ") || told.contains("\r\nRetry-After: ");
+        assert!(is_later, "a 503 that does not say when: {told}");
+        status.map(|status| status.parse().expect("a status"))
+    }
+}
+
+/// Asks and publishes until it is told to stop; each must be answered as in peace.
+fn go_on_as_ever(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
+    let mut times = Vec::new();
+    loop {
+        times.push(visit(address));
+        assert_eq!(get(address, "/health").status, 200);
+        if is_over.recv_timeout(VISITS) != Err(RecvTimeoutError::Timeout) {
+            return times;
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes five seconds and 1,500 open files"]
+fn bodies_that_nobody_waits_for_take_no_memory_and_the_others_have_a_budget() {
+    allow_open_files(BODIES + 200);
+    for (starts, most_held) in [
+        (&["POST /nowhere", "GET /health", "PUT /events"][..], 0),
+        (&["POST /events"][..], 64),
+    ] {
+        let program = serve(&[]);
+        let (address, pid) = (program.address, program.process.child.id());
+        let (over, is_over) = channel();
+        let mut highest = 0;
+        let (uploaders, times) = thread::scope(|scope| {
+            let visits = scope.spawn(move || go_on_as_ever(address, &is_over));
+            let mut uploaders = Vec::new();
+            for number in 0..BODIES {
+                uploaders.push(Uploader::open(address, starts[number % starts.len()]));
+                // All of them go on while more come.
+                for uploader in uploaders.iter_mut().rev().take(20) {
+                    uploader.step(BODY_BYTES - 1);
+                }
+            }
+            eventually("all are answered, or have sent all but one byte", || {
+                highest = highest.max(status(pid, "VmRSS"));
+                for uploader in &mut uploaders {
+                    uploader.step(BODY_BYTES - 1);
+                }
+                let is_done = |one: &Uploader| one.status().is_some() || one.sent == BODY_BYTES - 1;
+                uploaders.iter().all(is_done)
+            });
+            drop(over);
+            (uploaders, visits.join().expect("visits"))
+        });
+        let count = |wanted: Option<u16>| {
+            let told = uploaders.iter().filter(|one| one.status() == wanted);
+            told.count()
+        };
+        let held = count(None);
+        println!(
+            "{starts:?}: {highest} KiB at the most; {held} held, {} with a 404, {} with a 405, {} with a 503",
+            count(Some(404)),
+            count(Some(405)),
+            count(Some(503))
+        );
+        println!("  {}", figures("visits meanwhile", times));
+        assert!(highest <= MOST_KIB, "{highest} KiB");
+        assert!(held <= most_held, "{held} are held");
+    }
+}
+
+#[test]
+#[ignore = "takes five seconds and 3,000 open files"]
+fn who_wants_an_event_gets_it_while_slow_bodies_take_all_places() {
+    const SLOW_BODIES: usize = 2 * BODIES;
+    allow_open_files(SLOW_BODIES + 200);
+    let program = serve(&[]);
+    let (address, pid) = (program.address, program.process.child.id());
+    let mut times = Vec::new();
+    let mut slow: Vec<Uploader> = Vec::new();
+    for number in 0..SLOW_BODIES {
+        slow.push(Uploader::open(address, "POST /events"));
+        for uploader in slow.iter_mut().rev().take(2) {
+            uploader.step(uploader.sent + 1);
+        }
+        if number % 20 == 0 && number > BODIES {
+            times.push(visit(address));
+        }
+    }
+    println!("{}", figures("visits among slow bodies", times));
+    let memory = status(pid, "VmRSS");
+    println!("  {memory} KiB, {} threads", status(pid, "Threads"));
+    assert!(memory <= MOST_KIB, "{memory} KiB");
+    // Those that made room were told so, or the most of them: some were too many at once.
+    let mut evicted = 0;
+    eventually("told", || {
+        slow.iter_mut().for_each(|one| one.step(0));
+        evicted = slow.iter().filter(|one| one.status() == Some(503)).count();
+        evicted >= BODIES / 2
+    });
+    println!("  {evicted} of {SLOW_BODIES} were told to come later");
 }

@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
     ("0.CL", "{post}Content-Length: {rest+18446744073709551616}\r\n\r\n{hidden}", Refused, "the same in 64 bits"),
     ("0.CL", "{post}Content-Length: {rest+4294967296}\r\n\r\n{hidden}", Refused, "the same in 32 bits"),
     ("0.CL", "{post}Content-Length0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "CVE-2021-40346: a name of 270 bytes"),
-    ("0.CL", "{post}\r\n{hidden}", Refused, "RFC 9110, 15.5.12: no length at all"),
+    ("0.CL", "{post}\r\n{hidden}", Two, "RFC 9112, 6.3: no length at all is no body"),
     // A body that one reader does not believe in.
     ("CL.0", "{post}Content-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2022"),
     ("CL.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.1: by GET"),

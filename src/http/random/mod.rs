@@ -4,6 +4,7 @@
 mod oracle;
 
 use super::body::BodyDecoder;
+use super::budget::Budget;
 use super::head::RequestHead;
 use super::{BodyLength, Head, HeadParser, Refusal, Version};
 use crate::chance::{Bytes, Mutator, Random, cases};
@@ -297,11 +298,13 @@ fn read_body(
         max_head: sent.max_head,
         ..Config::default()
     };
-    let (bytes, mut decoder, mut used) = (&sent.bytes.0, BodyDecoder::new(sent.length), 0);
+    let budget = Budget::new(limits.total_bodies);
+    let mut decoder = BodyDecoder::new(sent.length, &limits, &budget);
+    let (bytes, mut used) = (&sent.bytes.0, 0);
     for cut in cuts {
         used += decoder.decode(&bytes[used..cut], &limits)?;
         if decoder.is_done() {
-            let body = decoder.into_body();
+            let body = decoder.into_parts().0;
             assert!(body.len() <= used && body.len() <= sent.max_body);
             assert!(
                 body.capacity() <= 2 * used + 64,
@@ -316,7 +319,7 @@ fn read_body(
             "{waiting} bytes wait for the end of a line"
         );
     }
-    let held = decoder.into_body().capacity();
+    let held = decoder.into_parts().0.capacity();
     assert!(
         held <= 2 * bytes.len() + 64,
         "{held} bytes for {}",

@@ -88,9 +88,8 @@ fn complete(head: &str, limits: &Config) -> Option<Facts> {
         && is_host
         && fields.len() <= limits.max_fields
         && expectations.iter().all(is_expected);
-    let brings_body = ["POST", "PUT", "PATCH"].contains(&&*method);
     let body = match (&*members("content-length"), &*members("transfer-encoding")) {
-        ([], []) if brings_body => return None,
+        ([], []) if !is_new && ["POST", "PUT", "PATCH"].contains(&&*method) => return None,
         ([], []) => BodyLength::None,
         ([], [coding]) if is_new && coding.eq_ignore_ascii_case("chunked") => BodyLength::Chunked,
         ([one, more @ ..], []) if more.iter().all(|other| other == one) => {

@@ -150,20 +150,18 @@ impl Uses {
         }
     }
 
+    /// Whether the body of a request is to be read: it is for one of the six, and it may be.
+    pub(crate) fn wants_body(&self, request: &Request, api: &Api) -> bool {
+        let route = Route::of(request.path()).filter(|route| route.has_method("POST"));
+        request.method() == "POST" && route.is_some_and(|route| permit(request, route, api).is_ok())
+    }
+
     /// Answers a request that publishes something, from whoever may.
     fn take(&self, request: &Request, route: Route<'_>, api: &Api) -> Response {
-        let topic = match Topic::new(&route.published_to()) {
+        let topic = match permit(request, route, api) {
             Ok(topic) => topic,
-            Err(error) => return api.share(request, Response::error(400, error)),
+            Err(refusal) => return refusal,
         };
-        // Who names a client speaks to that client, and not to a topic.
-        let action = match (route, request.query("client_id")) {
-            (Route::Upload, Some(client_id)) => Action::Client(client_id),
-            _ => Action::Publish(Some(&topic)),
-        };
-        if let Err(refusal) = api.permit(request, &action) {
-            return refusal;
-        }
         let response = match route {
             Route::Notifications => self.notifications.send(request),
             Route::Messages(_) => self.chat.say(request, topic),
@@ -183,6 +181,19 @@ impl Uses {
             Route::Upload | Route::Messages(_) => unreachable!("BUG: only to be posted to"),
         }
     }
+}
+
+/// The topic that a request publishes to, if it may.
+fn permit(request: &Request, route: Route<'_>, api: &Api) -> Result<Topic, Response> {
+    let topic = Topic::new(&route.published_to())
+        .map_err(|error| api.share(request, Response::error(400, error)))?;
+    // A request that names a client speaks to that client, and not to a topic.
+    let action = match (route, request.query("client_id")) {
+        (Route::Upload, Some(client_id)) => Action::Client(client_id),
+        _ => Action::Publish(Some(&topic)),
+    };
+    api.permit(request, &action)?;
+    Ok(topic)
 }
 
 /// Starts a thread of a use; answers what to wake it by.
