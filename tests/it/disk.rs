@@ -342,6 +342,32 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
     assert!(warnings.is_empty(), "it was not whole: {warnings:?}");
 }
 
+/// A write beyond the limit of a file's size sends the signal XFSZ, which ends a program that does nothing
+/// about it.
+#[test]
+fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
+    for sync in ["always", "interval", "off"] {
+        let journal = Scratch::new();
+        let mut serving = serve(&["--journal", journal.name(), "--sync", sync]);
+        let address = serving.address;
+        publish(&serving, "/events", "before");
+        let good = fs::read(segment(&journal)).unwrap();
+        for room in [0, 1, 40] {
+            allow(&serving.process, &(good.len() + room).to_string());
+            let answer = post(address, "/events", "refused: as long as the other one");
+            assert_eq!(answer.status, 503, "{sync}, {room}: {answer:?}");
+            assert!(answer.text().contains("File too large"), "{answer:?}");
+            assert_eq!(fs::read(segment(&journal)).unwrap(), good, "{sync}, {room}");
+            assert_eq!(get(address, "/health").status, 503, "{sync}, {room}");
+        }
+        allow(&serving.process, "unlimited");
+        eventually("healthy again", || get(address, "/health").status == 200);
+        publish(&serving, "/events", "after");
+        serving.process.kill();
+        assert_eq!(retained(&serve_on(&journal)), ["before", "after"], "{sync}");
+    }
+}
+
 // ---- other hands
 
 /// A command that an administrator or a tool may run in the journal's directory, and how many of the
