@@ -427,9 +427,9 @@ pub(crate) const STATS_TOPICS: usize = 1000;
 /// What the list of clients in `/stats?clients=1` may be long: ten thousand clients of a few topics each.
 pub(crate) const STATS_BYTES: usize = 4 * MIB;
 
-/// What an answer to a poll holds of the history, as JSON. It is put together in memory, and as many may
-/// be on their way as there are connections.
-pub(crate) const POLL_BYTES: usize = 256 * KIB;
+/// What an answer to a poll holds of the history, as JSON. A thousand polls that one event wakes are put
+/// together in memory at the same time.
+pub(crate) const POLL_BYTES: usize = 64 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);

@@ -35,7 +35,7 @@ impl Hub {
     /// What `wish` has missed, or else the first that is said within `wait`; nothing, if nothing is.
     /// If each poll goes on from the cursor of the one before, none of the events is lost between
     /// two of them. Those [for one client](Hub::send_to) find it only while it waits. Of what was
-    /// missed it answers some 256 KiB at a time, as it is in JSON.
+    /// missed it returns some 64 KiB at a time, as they are in JSON.
     ///
     /// Blocks for up to `wait`, and counts as a client while it does. [`close`](Hub::close),
     /// [`disconnect`](Hub::disconnect) or another who comes under its name end the wait at once, and
