@@ -78,7 +78,8 @@ struct Arrival {
 impl Reception {
     pub(super) fn new(config: Config, handler: Box<dyn Handler>, doorstep: Doorstep) -> Reception {
         let budgets = Budgets {
-            bodies: Budget::new(config.total_bodies),
+            // LIMIT: never less than one body of the largest size.
+            bodies: Budget::new(config.total_bodies.max(config.max_body)),
             answers: Budget::new(config.total_answers),
         };
         Reception {

@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 26] = [
+const DEFAULTS: [(&str, &str); 28] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -91,6 +91,8 @@ const DEFAULTS: [(&str, &str); 26] = [
     ("total-queues", "auto"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
+    ("total-bodies", "64MiB"),
+    ("total-answers", "64MiB"),
     ("max-patterns", "64"),
     ("max-head", "16KiB"),
     ("max-fields", "100"),
