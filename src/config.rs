@@ -382,8 +382,12 @@ const MOST_JITTER: u32 = 1000;
 /// a second, which is little for a server and not long for 10,000 clients.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 
-/// An event without data is about so many bytes on the wire: `id: 1795570197352-0`, `data: `, and its
-/// ends.
+/// The `retry:` of a client that was replaced or dismissed, which should not come back by itself: a
+/// day, which timers of browsers can still count (24 days are too many for them).
+pub(crate) const RETRY_OF_DISMISSED: Duration = Duration::from_secs(86_400);
+
+/// An event without data has at least so many bytes on the wire: `id: 1795570197352-1`, `data: `, and
+/// its ends.
 pub(crate) const SMALLEST_EVENT: usize = 30;
 
 /// What an event costs beside its text: its id, and its place in the history.

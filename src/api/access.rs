@@ -383,9 +383,9 @@ impl Access {
             return Ok(());
         }
         let what = format!(
-            "a token is needed to {} at the host {host:?}, and this server has none: without, it is \
-             for localhost, lest a page of another site comes by a name that leads here ({HOW_TO_OPEN}, \
-             or with --cors-origin http://{host} to trust that name)",
+            "a token is needed to {} at the host {host:?}, and this server has none: without a token it \
+             must be asked as localhost, because another site can make its own name lead here \
+             ({HOW_TO_OPEN}, or with --cors-origin http://{host} to allow that name)",
             Described::of(request, action)
         );
         Err(Problem::new(403, what))
@@ -408,7 +408,7 @@ impl Access {
             Some(holder) => Ok(Admission {
                 instead: None,
                 pass: Some(holder.pass),
-                // What everybody has is the credential of nobody.
+                // What everybody has tells no client from another.
                 credential: Some(holder.pass).filter(|_| !known.is_empty()),
             }),
             None if known.is_empty() => Err(unknown(action, carrier, candidates.is_empty())),
@@ -449,7 +449,7 @@ fn load(fixed: &[Grant], path: Option<&Path>, key: &RandomState) -> io::Result<H
 }
 
 /// Whether pages of other sites may not do it. What needs the right to publish is no mere reading,
-/// whatever the method; nor is it to take a name, and with it what is sent to that name.
+/// whatever the method. A client that takes a name gets what is sent to that name.
 fn is_more_than_reading(request: &Request, action: &Action<'_>) -> bool {
     changes_something(request) || verb_for(action) == Verb::Publish || takes_name(request, action)
 }

@@ -391,7 +391,7 @@ problems! {
     FieldError => |_| 400,
     JsonError => |_| 400,
     InvalidClientId => |_| 400,
-    PublishError => |error| if matches!(error, PublishError::IdTaken(_)) { 409 } else { 503 },
+    PublishError => |error| if matches!(error, PublishError::IdTaken { .. }) { 409 } else { 503 },
     SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },
     SendError => |error| if *error == SendError::NoSuchClient { 404 } else { 503 },
     Refusal => Refusal::status,

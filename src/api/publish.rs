@@ -2,7 +2,6 @@
 //! a word to one client.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::semaphore::Permit;
 use super::{Api, Problem};
@@ -232,15 +231,7 @@ fn named_by_query(request: &Request, mut event: Event) -> Result<Event, Problem>
         event = event.with_name(name)?;
     }
     if let Some(retry) = request.query("retry") {
-        let digits = !retry.is_empty() && retry.bytes().all(|byte| byte.is_ascii_digit());
-        let ms = retry.parse().ok().filter(|_| digits);
-        let ms = ms.ok_or_else(|| {
-            Problem::new(
-                400,
-                format!("retry is {retry:?}, it must be milliseconds in digits"),
-            )
-        })?;
-        event = event.with_retry(Duration::from_millis(ms));
+        event = event.with_retry_of(retry)?;
     }
     Ok(event)
 }

@@ -1,7 +1,9 @@
 //! `GET /events`, and routes of others' that are like it: from a request to a stream.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
+use super::parameters::is_cursor;
 use super::{Action, Api, Carrier, Problem, access};
 use crate::config::Overload;
 use crate::http::{Request, Response};
@@ -70,19 +72,22 @@ impl Api {
     fn come_back_later(&self, full: SubscribeError) -> Response {
         let retry = self.config.retry.as_millis() as u64;
         let wait = retry + RandomState::new().hash_one(0) % retry.max(1);
-        let body = format!("retry: {wait}\n: {full}\n\n");
+        // No empty line: some clients make an empty event of one that ends nothing.
+        let body = format!("retry: {wait}\n: {full}\n");
         // Its place among the connections is for others, who are to be told the same.
         Response::new(200).with_body(CONTENT_TYPE, body).and_close()
     }
 }
 
-const CONTENT_TYPE: &str = "text/event-stream";
+/// An event stream is UTF-8 without saying so (HTML, 9.2.5). But some clients, such as Python's
+/// `requests`, read any text without a charset as ISO-8859-1.
+const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 
-/// What browsers and proxies must know to pass events on as they come. `X-Accel-Buffering` is
-/// nginx's word for it.
+/// What browsers and proxies must know to pass events on as they come. A proxy that compresses gathers
+/// them, unless it is told not to transform. `X-Accel-Buffering` is nginx's word for it.
 fn stream_head(response: Response) -> Response {
     response
-        .with("Cache-Control", "no-cache")
+        .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
 }
 
@@ -109,7 +114,7 @@ fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
     Ok(Subscribe {
         client_id: request.query("client_id").map(str::parse).transpose()?,
         patterns,
-        cursor: cursor(request)?,
+        cursor: cursor(request),
         framing: request.stream_framing(),
         heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
@@ -144,14 +149,33 @@ fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {
     }
 }
 
-/// The header is the browser's own, and newer than what the page wrote into the URL.
-fn cursor(request: &Request) -> Result<Cursor, Problem> {
-    let from_header = request.field("last-event-id")?.filter(|id| !id.is_empty());
-    let from_query = request.query("last_event_id").filter(|id| !id.is_empty());
-    Ok(match (from_header, from_query) {
-        (Some(id), _) => Cursor::After(id.to_owned()),
-        (None, Some("earliest")) => Cursor::Earliest,
-        (None, Some(id)) => Cursor::After(id.to_owned()),
-        (None, None) => Cursor::Now,
-    })
+/// The cursor of a request. It is opaque, and never wrong: of one that cannot be read, is too long or is
+/// there twice the stream says that it is unknown. An EventSource would never come back after a 400.
+///
+/// The header wins over the query, because the browser made it after the page had made the URL. In the
+/// query `lastEventId`, which other clients add as they reconnect, wins over `last_event_id`.
+fn cursor(request: &Request) -> Cursor {
+    let from_header = request.fields("last-event-id");
+    let from_header = from_header.map(String::from_utf8_lossy);
+    if let Some(id) = joined(from_header) {
+        return Cursor::After(id);
+    }
+    let from_query = |is_own: bool| {
+        let parameters = request.parameters();
+        let named = parameters.filter(move |parameter| {
+            is_cursor(parameter.name) && (parameter.name == "last_event_id") == is_own
+        });
+        joined(named.map(|parameter| parameter.value.into()))
+    };
+    match from_query(false).or_else(|| from_query(true)) {
+        Some(word) if word == "earliest" => Cursor::Earliest,
+        Some(id) => Cursor::After(id),
+        None => Cursor::Now,
+    }
+}
+
+/// SPEC: RFC 9110, 5.3: several fields of one name are one list. No event has a list as its id.
+fn joined<'a>(ids: impl Iterator<Item = Cow<'a, str>>) -> Option<String> {
+    let ids: Vec<_> = ids.filter(|id| !id.is_empty()).collect();
+    (!ids.is_empty()).then(|| ids.join(", "))
 }

@@ -27,6 +27,11 @@
  *
  * With a cookie no option is needed; `credentials: 'include'` if it is that of another origin.
  *
+ * A server that ends a stream says why, and it is the `reason` of the `error` event. After `replaced`
+ * (another stream has the same `client_id`: a second tab, say) and `kicked` (somebody asked for the end)
+ * the client stays closed until `connect()` is called: two tabs under one name would otherwise
+ * take the stream from each other for ever. After all others it comes back.
+ *
  * The reading order: {@link EventStreamParser} is the format, `Connection` one stream and its
  * returns, `SharedConnection` one stream for many tabs, {@link SSEClient} what a page sees of them.
  *
@@ -55,6 +60,8 @@
  *   status or type, no connection or a broken one, nothing heard for too long, the stream's end; or
  *   `token` did not give one
  * @property {string} message
+ * @property {string} [reason] why the server ended the stream, if it has said so: `replaced`, `kicked`,
+ *   `expired`, `ended` or `closing`
  * @property {boolean} final no further attempt is made
  * @property {number} [status] of the answer, if there was one
  * @property {number} [retryAfter] milliseconds that the answer asks for, if it can be seen
@@ -118,6 +125,18 @@ const REMEMBERED_IDS = 4096;
 
 /** What a server says of the connection itself, to each one anew. It is never replayed. */
 const OF_THE_CONNECTION = new Set(['system', 'recovery', 'heartbeat']);
+
+/** What the reasons of a server that ends a stream mean. */
+const REASONS = Object.freeze({
+  replaced: 'another stream came under the same client_id',
+  kicked: 'somebody asked for it',
+  expired: 'the token is not valid any more',
+  ended: 'its topics have ended',
+  closing: 'the server is closing',
+});
+
+/** Those after which the client does not come back by itself. */
+const LAST_REASONS = new Set(['replaced', 'kicked']);
 
 /** Names that the client speaks under. The server's events of these names go to `*` alone. */
 const OWN_TYPES = new Set(['open', 'error', 'state', 'gap']);
@@ -221,6 +240,8 @@ class Connection {
   /** Attempts that failed since there was a good stream: one with an event, or one that lasted. */
   #failures = 0;
   #openedAt = Infinity;
+  /** Why the server ends the stream, once it has said so. */
+  #reason = '';
   #stopping = new AbortController();
   /** @type {'CONNECTING' | 'OPEN'} */
   state = 'CONNECTING';
@@ -281,6 +302,7 @@ class Connection {
     const attempt = new AbortController();
     const abort = () => attempt.abort();
     const watchdog = new Watchdog(this.#options.silence, abort);
+    this.#reason = '';
     this.#stopping.signal.addEventListener('abort', abort);
     try {
       const token = await tokenOf(this.#options, attempt.signal);
@@ -289,8 +311,10 @@ class Connection {
       const refusal = await refusalOf(response, this.#options.giveUpOn);
       if (refusal) return refusal;
       await this.#read(/** @type {ReadableStream<Uint8Array>} */ (response.body), watchdog);
-      return { kind: 'end', message: 'the server ended the stream', final: false };
+      return this.#end();
     } catch (error) {
+      // What breaks after the last event breaks nothing.
+      if (this.#reason) return this.#end();
       if (watchdog.hasBarked) {
         const message = `nothing came for ${this.#options.silence} ms`;
         return { kind: 'silence', message, final: false };
@@ -302,6 +326,15 @@ class Connection {
       watchdog.stop();
       attempt.abort();
     }
+  }
+
+  /** The stream has ended. @returns {Problem} */
+  #end() {
+    const message = 'the server ended the stream';
+    const reason = this.#reason;
+    if (!reason) return { kind: 'end', message, final: false };
+    const meaning = Object(REASONS)[reason] ?? reason;
+    return { kind: 'end', reason, message: `${message}: ${meaning}`, final: LAST_REASONS.has(reason) };
   }
 
   /** @param {string} token @param {AbortSignal} signal @returns {RequestInit} */
@@ -323,7 +356,8 @@ class Connection {
     this.#enter('OPEN');
     const parser = new EventStreamParser(this.#sink(), this.#cursor);
     const reader = body.getReader();
-    for (let part; !(part = await reader.read()).done; ) {
+    // What a proxy keeps open after the last event is not waited for.
+    for (let part; !this.#reason && !(part = await reader.read()).done; ) {
       watchdog.calm();
       parser.feed(part.value);
     }
@@ -337,6 +371,7 @@ class Connection {
         if (signal.aborted) return;
         this.#failures = 0;
         this.#cursor = event.id;
+        this.#reason ||= closingReason(event);
         this.#owner.event(event);
       },
       cursor: (/** @type {string} */ cursor) => {
@@ -364,6 +399,13 @@ class Connection {
     this.#failures += 1;
     return Math.min(grown * (1 + jitter * Math.random()), LONGEST_DELAY);
   }
+}
+
+/** Why the server ends the stream, if this event says so. @param {SSEEvent} event @returns {string} */
+function closingReason({ type, data }) {
+  if (type !== 'system') return '';
+  const told = Object(parsed(data));
+  return told.type === 'closed' ? String(told.reason) : '';
 }
 
 /** `token` gave none. What it gave instead is not in the message, which goes into logs. */
@@ -665,8 +707,10 @@ class SharedConnection {
     if (word.kind === 'hello') {
       if (this.#line) this.#tell({ kind: 'state', state: this.#line.state });
     } else if (this.#line) {
-      // The last words of the leader before: its events count, the rest is out of date.
+      // The last words of the leader before: its events count, and so does the server's word that it
+      // should not come back. The rest is out of date.
       if (word.kind === 'event') this.#takeEvent(word.event, word.from);
+      else if (word.kind === 'problem' && word.problem.final && word.problem.reason) this.#owner.problem(word.problem);
     } else {
       this.#compare(word.cursor);
       this.#follow(word);

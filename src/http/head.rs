@@ -296,7 +296,12 @@ fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<
         )));
     }
     let value = trim_ows(&text[colon + 1..]);
-    if !value.iter().all(|&byte| is_field_byte(byte)) {
+    // SPEC: RFC 9110, 5.5: other control characters than CR, LF and NUL may be kept where they are safe.
+    // They are in a cursor, which is only compared. A browser sends back whatever id it was given, by
+    // whichever server, and does not come back after a 400.
+    let is_cursor = text[..colon].eq_ignore_ascii_case(b"last-event-id");
+    let is_allowed = |byte: u8| is_field_byte(byte) || is_cursor && !matches!(byte, b'\r' | 0);
+    if !value.iter().all(|&byte| is_allowed(byte)) {
         return Err(Refusal::Field(format!(
             "a control character in the value of {}",
             shown([&text[..colon]])

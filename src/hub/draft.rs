@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::history::Record;
+use super::own_ids::OwnId;
 use super::{PublishError, State};
 use crate::wire::{Event, Frame, Topic, encode_id};
 
 /// An event made into bytes, but for the id that it will have.
 #[derive(Debug)]
 pub(super) struct Draft {
-    own_id: Option<Box<str>>,
+    own_id: Option<OwnId>,
     topic: Option<Topic>,
     behind_id: Vec<u8>,
 }
@@ -21,7 +22,7 @@ impl Draft {
         let mut behind_id = Vec::new();
         event.encode_behind_id(&mut behind_id);
         Draft {
-            own_id: event.id().map(Into::into),
+            own_id: event.id().map(|id| OwnId::new(id, event.topic())),
             topic: event.topic().cloned(),
             behind_id,
         }
@@ -41,7 +42,7 @@ pub(super) struct Drawing<'a> {
     /// Where the next one will be in the history.
     ordinal: u64,
     /// Publishers' ids among what was drawn so far.
-    own_ids: HashSet<Box<str>>,
+    own_ids: HashSet<OwnId>,
 }
 
 impl Drawing<'_> {
@@ -53,14 +54,19 @@ impl Drawing<'_> {
         }
     }
 
-    /// All of these, or none if the id of one is taken.
+    /// All of these, or none if the id of one is taken on its topic.
     pub(super) fn draw(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Record>>, PublishError> {
-        let own_ids = || drafts.iter().filter_map(|draft| draft.own_id.as_ref());
         let mut fresh = HashSet::new();
-        for own_id in own_ids() {
+        for draft in &drafts {
+            let Some(own_id) = &draft.own_id else {
+                continue;
+            };
             let is_taken = self.own_ids.contains(own_id) || self.state.history.has_own_id(own_id);
             if is_taken || !fresh.insert(own_id.clone()) {
-                return Err(PublishError::IdTaken(own_id.to_string()));
+                return Err(PublishError::IdTaken {
+                    id: own_id.id().to_owned(),
+                    topic: draft.topic.clone(),
+                });
             }
         }
         self.own_ids.extend(fresh);
@@ -73,7 +79,7 @@ impl Drawing<'_> {
         self.ordinal += 1;
         let mut id_line = Vec::with_capacity(32);
         match &draft.own_id {
-            Some(own_id) => encode_id(own_id, &mut id_line),
+            Some(own_id) => encode_id(own_id.id(), &mut id_line),
             None => encode_id(&id.to_string(), &mut id_line),
         }
         Arc::new(Record {

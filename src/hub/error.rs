@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wire::Topic;
+
 /// The hub is closed: nothing is published and nobody is let in any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
@@ -19,9 +21,14 @@ impl std::error::Error for Closed {}
 pub enum PublishError {
     /// The hub is closed.
     Closed,
-    /// An event that is retained has this id already. If it is the same event, whose answer was
-    /// lost on the way, all is well: it was published.
-    IdTaken(String),
+    /// An event of the same topic that is retained has this id already. If it is the same event, whose
+    /// answer was lost on the way, all is well: it was published.
+    IdTaken {
+        /// The id.
+        id: String,
+        /// The topic; `None`: neither of the two events has one.
+        topic: Option<Topic>,
+    },
     /// The log did not keep it, for this reason.
     NotKept(String),
 }
@@ -36,9 +43,20 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PublishError::Closed => Closed.fmt(f),
-            PublishError::IdTaken(id) => {
-                write!(f, "an event with the id {id:?} was published already")
+            PublishError::IdTaken { id, topic: None } => {
+                write!(
+                    f,
+                    "already published: an event without a topic and with the id {id:?}"
+                )
             }
+            PublishError::IdTaken {
+                id,
+                topic: Some(topic),
+            } => write!(
+                f,
+                "already published: an event of the topic {:?} with the id {id:?}",
+                topic.as_str()
+            ),
             PublishError::NotKept(why) => write!(f, "the event could not be kept: {why}"),
         }
     }

@@ -13,18 +13,25 @@ pub enum Farewell {
     Replaced,
     /// Somebody asked for it: [`Hub::disconnect`](crate::Hub::disconnect).
     Kicked,
+    /// What let the client in does not let it in any more: its token was withdrawn or has expired. It may
+    /// come back with another one.
+    Expired,
+    /// All topics of the client have ended.
+    Ended,
     /// The server shuts down.
     ServerClosing,
 }
 
 impl Farewell {
     /// All of them, in the order of `/stats`.
-    pub const ALL: [Farewell; 6] = [
+    pub const ALL: [Farewell; 8] = [
         Farewell::HungUp,
         Farewell::FellBehind,
         Farewell::TimedOut,
         Farewell::Replaced,
         Farewell::Kicked,
+        Farewell::Expired,
+        Farewell::Ended,
         Farewell::ServerClosing,
     ];
 
@@ -36,6 +43,8 @@ impl Farewell {
             Farewell::TimedOut => "timed_out",
             Farewell::Replaced => "replaced",
             Farewell::Kicked => "kicked",
+            Farewell::Expired => "expired",
+            Farewell::Ended => "ended",
             Farewell::ServerClosing => "server_closing",
         }
     }
@@ -48,15 +57,25 @@ impl Farewell {
             Farewell::TimedOut => "the client did not take a write in time",
             Farewell::Replaced => "another stream came under the same client id",
             Farewell::Kicked => "the stream was closed on request",
+            Farewell::Expired => "the client is not allowed to have the stream any more",
+            Farewell::Ended => "the topics of the client have ended",
             Farewell::ServerClosing => "the server is closing",
+        }
+    }
+
+    /// The name that a client which still listens is told, in the last event of its stream.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Farewell::HungUp | Farewell::FellBehind | Farewell::TimedOut => None,
+            Farewell::ServerClosing => Some("closing"),
+            Farewell::Replaced | Farewell::Kicked | Farewell::Expired | Farewell::Ended => {
+                Some(self.name())
+            }
         }
     }
 
     /// Whether the client still listens, so that a last word reaches it.
     pub(super) fn is_polite(self) -> bool {
-        matches!(
-            self,
-            Farewell::Replaced | Farewell::Kicked | Farewell::ServerClosing
-        )
+        self.reason().is_some()
     }
 }

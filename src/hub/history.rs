@@ -5,21 +5,22 @@
 //! this hub's life, counted from 0, so that "everything behind this one" is an index and not a
 //! search. Ordinals never leave the hub.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::log::Entry;
+use super::log::{Entry, Kept};
+use super::own_ids::{OwnId, OwnIds};
 use crate::config::{Config, SLICE_EVENTS};
-use crate::wire::{EventId, Frame, Framing, Topic};
+use crate::wire::{EventId, Frame, Framing, Patterns, Topic};
 
 /// One event that was said to all who asked for its topic.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) ordinal: u64,
     pub(super) id: EventId,
-    /// The publisher's own id, which stood on the wire in place of `id`.
-    pub(super) own_id: Option<Box<str>>,
+    /// The publisher's own id, which is on the wire in place of `id`.
+    pub(super) own_id: Option<OwnId>,
     pub(super) topic: Option<Topic>,
     pub(super) frame: Frame,
 }
@@ -77,12 +78,10 @@ pub(super) struct History {
     bytes: usize,
     /// The ordinal of the first record in the ring, or of the next one if it is empty.
     first: u64,
-    /// The id before the first one that is retained. A cursor there has missed nothing that
-    /// is gone; one before it may have.
-    evicted: EventId,
-    /// Where publishers' own ids are in the ring, each at its latest event: there is but one, as
-    /// long as `has_own_id` was asked before.
-    own_ids: HashMap<Box<str>, u64>,
+    /// The event before the first one that is retained.
+    evicted: Evicted,
+    /// Where publishers' own ids are in the ring.
+    own_ids: OwnIds,
     most_events: usize,
     most_bytes: usize,
     /// The number does not count as long as there are no more bytes than this, because what waited
@@ -92,16 +91,31 @@ pub(super) struct History {
     least_bytes: usize,
 }
 
+/// The latest event that is not retained, or the birth of the hub. A client that has seen it has missed
+/// nothing that is gone; one that has not seen it may have.
+#[derive(Debug)]
+struct Evicted {
+    id: EventId,
+    own_id: Option<OwnId>,
+    topic: Option<Topic>,
+}
+
 impl History {
-    /// An empty history behind the event `evicted`. Older cursors are of another life, or of what
-    /// is gone.
-    pub(super) fn new(config: &Config, evicted: EventId) -> History {
+    /// An empty history after the event that `kept` begins after. Older cursors are of another life, or
+    /// of what is gone.
+    pub(super) fn new(config: &Config, kept: &Kept) -> History {
+        let topic = kept.after_topic.clone();
+        let own_id = kept.after_own_id.as_deref();
         History {
             ring: VecDeque::new(),
             bytes: 0,
             first: 0,
-            evicted,
-            own_ids: HashMap::new(),
+            evicted: Evicted {
+                id: kept.after,
+                own_id: own_id.map(|id| OwnId::new(id, topic.as_ref())),
+                topic,
+            },
+            own_ids: OwnIds::default(),
             most_events: config.history_events,
             most_bytes: config.history_bytes,
             least_bytes: if config.history_events == 0 {
@@ -119,7 +133,7 @@ impl History {
 
     /// The id of the latest event; of the hub's birth, if there was none.
     pub(super) fn last_id(&self) -> EventId {
-        self.ring.back().map_or(self.evicted, |record| record.id)
+        self.ring.back().map_or(self.evicted.id, |record| record.id)
     }
 
     pub(super) fn push(&mut self, record: Arc<Record>) {
@@ -135,14 +149,15 @@ impl History {
                 .pop_front()
                 .expect("BUG: an empty history is too large");
             self.bytes -= gone.frame.len();
-            // Only its own: out of a log an id may come twice.
-            if let Some(own_id) = &gone.own_id
-                && self.own_ids.get(own_id) == Some(&gone.ordinal)
-            {
-                self.own_ids.remove(own_id);
+            if let Some(own_id) = &gone.own_id {
+                self.own_ids.remove(own_id, gone.ordinal);
             }
             self.first = gone.ordinal + 1;
-            self.evicted = gone.id;
+            self.evicted = Evicted {
+                id: gone.id,
+                own_id: gone.own_id.clone(),
+                topic: gone.topic.clone(),
+            };
         }
     }
 
@@ -155,17 +170,18 @@ impl History {
         many && spare || self.bytes > self.most_bytes
     }
 
-    /// Whether an event in the ring went out under this id of its publisher's.
-    pub(super) fn has_own_id(&self, own_id: &str) -> bool {
-        self.own_ids.contains_key(own_id)
+    /// Whether an event in the ring went out under this id of its publisher's, on the same topic.
+    pub(super) fn has_own_id(&self, own_id: &OwnId) -> bool {
+        self.own_ids.contains(own_id)
     }
 
-    /// Where a replay after `cursor` begins, and what is missing before it.
-    pub(super) fn resolve(&self, cursor: &Cursor) -> (u64, Option<Gap>) {
+    /// Where a replay after `cursor` begins for a client with these patterns, and what is missing
+    /// before it.
+    pub(super) fn resolve(&self, cursor: &Cursor, patterns: &Patterns) -> (u64, Option<Gap>) {
         match cursor {
             Cursor::Now => (self.head(), None),
             Cursor::Earliest => (self.first, None),
-            Cursor::After(id) => match self.place_of(id) {
+            Cursor::After(id) => match self.place_of(id, patterns) {
                 Ok(ordinal) => (ordinal + 1, None),
                 Err(Gone::None) => (self.first, None),
                 Err(Gone::Gap(gap)) => (self.first, Some(gap)),
@@ -173,23 +189,28 @@ impl History {
         }
     }
 
-    /// The ordinal of the event that went out under `id`.
-    fn place_of(&self, id: &str) -> Result<u64, Gone> {
-        if let Some(&ordinal) = self.own_ids.get(id) {
+    /// The ordinal of the event that went out to a client with these patterns under `id`.
+    fn place_of(&self, id: &str, patterns: &Patterns) -> Result<u64, Gone> {
+        if let Some(ordinal) = self.own_ids.latest(id, patterns) {
             return Ok(ordinal);
         }
-        let id: EventId = id.parse().map_err(|_| Gone::Gap(Gap::Unknown))?;
-        if id == self.evicted {
+        let evicted = &self.evicted;
+        let is_own = evicted.own_id.as_ref().is_some_and(|own| own.id() == id);
+        if is_own && patterns.matches(evicted.topic.as_ref()) {
             return Err(Gone::None);
         }
-        if id < self.evicted {
+        let id: EventId = id.parse().map_err(|_| Gone::Gap(Gap::Unknown))?;
+        if id == evicted.id {
+            return Err(Gone::None);
+        }
+        if id < evicted.id {
             return Err(Gone::Gap(Gap::Evicted));
         }
         if id > self.last_id() {
             return Err(Gone::Gap(Gap::Future));
         }
-        // Between the first and the last every id that was ever on a wire is here: another one
-        // comes from another life, whose clock was ahead of ours.
+        // Between the first and the last every id that was ever on a wire is here: another one is
+        // from another life, or from another server.
         match self.ring.binary_search_by_key(&id, |record| record.id) {
             Ok(index) => Ok(self.first + index as u64),
             Err(_) => Err(Gone::Gap(Gap::Unknown)),
@@ -200,7 +221,7 @@ impl History {
     pub(super) fn id_before(&self, ordinal: u64) -> EventId {
         match ordinal.checked_sub(self.first + 1) {
             Some(index) => self.ring[index as usize].id,
-            None => self.evicted,
+            None => self.evicted.id,
         }
     }
 
@@ -262,6 +283,7 @@ pub struct Extent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Pattern;
 
     fn history(events: usize, bytes: usize) -> History {
         let config = Config {
@@ -270,23 +292,40 @@ mod tests {
             queue_bytes: 1,
             ..Config::default()
         };
-        History::new(&config, EventId { ms: 100, seq: 0 })
+        History::new(&config, &born(100))
+    }
+
+    fn born(ms: u64) -> Kept {
+        Kept {
+            after: EventId { ms, seq: 0 },
+            ..Kept::nothing()
+        }
     }
 
     fn push(history: &mut History, ms: u64, own_id: Option<&str>) {
+        push_to(history, ms, own_id, None);
+    }
+
+    fn push_to(history: &mut History, ms: u64, own_id: Option<&str>, topic: Option<&str>) {
         let (ordinal, id) = (history.head(), EventId { ms, seq: 0 });
+        let topic = topic.map(|name| Topic::new(name).unwrap());
         let record = Record {
             ordinal,
             id,
-            own_id: own_id.map(Into::into),
-            topic: None,
+            own_id: own_id.map(|own_id| OwnId::new(own_id, topic.as_ref())),
+            topic,
             frame: Frame::new(b"data: \n\n"),
         };
         history.push(Arc::new(record));
     }
 
     fn after(history: &History, id: &str) -> (u64, Option<Gap>) {
-        history.resolve(&Cursor::After(id.into()))
+        after_among(history, id, &[])
+    }
+
+    fn after_among(history: &History, id: &str, patterns: &[&str]) -> (u64, Option<Gap>) {
+        let patterns = patterns.iter().map(|text| Pattern::new(text).unwrap());
+        history.resolve(&Cursor::After(id.into()), &patterns.collect())
     }
 
     #[test]
@@ -328,21 +367,85 @@ mod tests {
         ] {
             assert_eq!(after(&history, cursor), expected, "cursor {cursor:?}");
         }
-        assert_eq!(history.resolve(&Cursor::Now), (5, None));
-        assert_eq!(history.resolve(&Cursor::Earliest), (2, None));
+        let none = Patterns::default();
+        assert_eq!(history.resolve(&Cursor::Now, &none), (5, None));
+        assert_eq!(history.resolve(&Cursor::Earliest, &none), (2, None));
     }
 
     #[test]
     fn an_own_id_may_be_used_again_once_its_event_is_gone() {
         let mut history = history(2, 10_000);
+        let mine = OwnId::new("mine", None);
         push(&mut history, 101, Some("mine"));
         push(&mut history, 102, None);
-        assert!(history.has_own_id("mine"));
+        assert!(history.has_own_id(&mine));
         push(&mut history, 103, None);
-        assert!(!history.has_own_id("mine"));
-        assert_eq!(after(&history, "mine"), (1, Some(Gap::Unknown)));
+        assert!(!history.has_own_id(&mine));
+        assert_eq!(
+            after(&history, "mine"),
+            (1, None),
+            "the last one that is gone: nothing after it is missing"
+        );
+        push(&mut history, 104, None);
+        assert_eq!(after(&history, "mine"), (2, Some(Gap::Unknown)));
         push(&mut history, 104, Some("mine"));
-        assert_eq!(after(&history, "mine"), (4, None));
+        assert_eq!(after(&history, "mine"), (5, None));
+    }
+
+    #[test]
+    fn an_own_id_as_a_cursor_is_an_event_of_the_clients_topics() {
+        for (events, bytes) in [(0, 0), (1, 10_000), (1000, 40)] {
+            let mut history = history(events, bytes);
+            push_to(&mut history, 101, Some("x"), Some("a"));
+            push_to(&mut history, 102, Some("x"), Some("b"));
+            for ms in 103..106 {
+                push_to(&mut history, ms, Some("x"), Some("b"));
+            }
+            let head = history.head();
+            for patterns in [&["b"][..], &["a", "b"], &["*"], &["b*"]] {
+                let verdict = after_among(&history, "x", patterns);
+                assert_eq!(verdict, (head, None), "{events} events, {patterns:?}");
+            }
+            assert_eq!(
+                after(&history, "x").1,
+                Some(Gap::Unknown),
+                "{events} events: of no topic of the client"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_event_that_is_gone_is_known_by_each_of_its_ids() {
+        for (events, bytes, of) in [(0, 0, None), (1, 10_000, Some("a")), (1000, 14, Some("a"))] {
+            let mut history = history(events, bytes);
+            for ms in 101..110 {
+                let own_id = format!("own {ms}");
+                push_to(&mut history, ms, Some(&own_id), of);
+                let last = history.evicted.id;
+                if last.ms > 100 {
+                    let own_id = format!("own {}", last.ms);
+                    for id in [own_id, last.to_string()] {
+                        let verdict = after_among(&history, &id, &["a"]);
+                        assert_eq!(verdict, (history.first, None), "{id} of {events} events");
+                    }
+                }
+                let older = format!("own {}", last.ms - 1);
+                let verdict = after_among(&history, &older, &["a"]);
+                assert_eq!(verdict, (history.first, Some(Gap::Unknown)), "{older}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_event_that_a_log_does_not_give_back_is_known_by_its_own_id_too() {
+        let kept = Kept {
+            after_own_id: Some("mine".into()),
+            after_topic: Some(Topic::new("a").unwrap()),
+            ..born(100)
+        };
+        let history = History::new(&Config::default(), &kept);
+        assert_eq!(after_among(&history, "mine", &["a"]), (0, None));
+        assert_eq!(after_among(&history, "mine", &["b"]).1, Some(Gap::Unknown));
     }
 
     #[test]
@@ -402,7 +505,7 @@ mod tests {
             history_bytes: 1_000_000,
             ..Config::default()
         };
-        let mut history = History::new(&config, EventId::default());
+        let mut history = History::new(&config, &born(0));
         (1..=1000).for_each(|ms| push(&mut history, ms, None));
         assert!((6000..6100).contains(&history.bytes), "{}", history.bytes);
     }

@@ -44,6 +44,11 @@ pub struct Kept {
     /// The id before the first of `entries`. Whoever is there has missed nothing that `entries`
     /// does not have; whoever is before it may have.
     pub after: EventId,
+    /// The publisher's own id of the event `after`, if that was on the wire: a client may have it as its
+    /// cursor. `None` is also right if the log does not know it; such a client is then told of a gap.
+    pub after_own_id: Option<Box<str>>,
+    /// The topic of the event `after`. It only matters together with `after_own_id`.
+    pub after_topic: Option<Topic>,
     /// The latest events, in their order.
     pub entries: Vec<KeptEntry>,
 }
@@ -53,6 +58,8 @@ impl Kept {
     pub fn nothing() -> Kept {
         Kept {
             after: Hub::birth(),
+            after_own_id: None,
+            after_topic: None,
             entries: Vec::new(),
         }
     }

@@ -31,7 +31,10 @@ impl Missed {
             return missed;
         }
         let state = shared.state();
-        let ((start, _), head) = (state.history.resolve(cursor), state.history.head());
+        let ((start, _), head) = (
+            state.history.resolve(cursor, patterns),
+            state.history.head(),
+        );
         drop(state);
         let (mut from, mut to) = (head, head);
         while from - start > SLICE {
@@ -128,7 +131,7 @@ mod tests {
             // Said, and evicted, between the counting and the last step.
             publish(random.below(2 * SLICE_EVENTS), &mut random);
             let state = hub.shared.state();
-            let (start, _) = state.history.resolve(&cursor);
+            let (start, _) = state.history.resolve(&cursor, &patterns);
             let all = state.history.between(start..u64::MAX);
             let expected = count(all, &patterns);
             assert_eq!(missed.total(&state.history, start, &patterns), expected);

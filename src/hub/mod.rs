@@ -19,13 +19,14 @@ mod ledger;
 mod log;
 mod missed;
 mod name;
+mod own_ids;
 mod poll;
 mod registry;
 mod state;
 mod stats;
 mod stream;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
@@ -44,7 +45,7 @@ pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
-use crate::wire::{Event, EventId, Frame, Framing, Patterns, Topic, date};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
 use fanout::Item;
@@ -135,7 +136,8 @@ impl Heartbeat {
     /// Both, framed, in the order of their declaration.
     fn frames() -> [Frame; 2] {
         [
-            Frame::new(b": heartbeat\n\n"),
+            // No empty line: some clients make an empty event of one that ends nothing.
+            Frame::new(b": heartbeat\n"),
             Frame::new(b"event: heartbeat\ndata: {}\n\n"),
         ]
     }
@@ -166,25 +168,33 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself, or the fan-out thread cannot be had.
+    /// The configuration contradicts itself, no id can come after the last one of the log, or the
+    /// fan-out thread cannot be had.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
         Hub::start(config, Some(log), kept)
     }
 
-    /// The id that a hub begins behind if it is born now.
+    /// The id after which a hub begins that is created now. Its sequence number is random, so that no
+    /// event and no other birth has this id.
     pub fn birth() -> EventId {
         EventId {
             ms: date::unix_ms(SystemTime::now()),
-            seq: 0,
+            seq: RandomState::new().hash_one(0) % FIRST_NUMBERS,
         }
     }
 
     /// A hub of a configuration that was checked.
     fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
+        let random = RandomState::new();
+        let last = kept.last_id();
+        let ids = Ids::after(last, random.hash_one(0)).ok_or_else(|| {
+            let what = format!("the log ends with the id {last}, and no id can come after that");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
         let mut state = State {
-            last_id: kept.last_id(),
-            history: History::new(&config, kept.after),
+            ids,
+            history: History::new(&config, &kept),
             registry: Registry::default(),
             inbox: Vec::new(),
             inbox_bytes: 0,
@@ -206,7 +216,7 @@ impl Hub {
             shed_above: AtomicUsize::new(most_queued),
             heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
-            random: RandomState::new(),
+            random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger: log.map(|log| Ledger::new(log, inbox_limit, config.report.clone())),
@@ -314,7 +324,7 @@ impl Hub {
         let mut state = self.shared.state_to_admit(&wish)?;
         let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
         let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor);
+        let (start, gap) = history.resolve(&wish.cursor, &wish.patterns);
         let missed = missed.total(history, start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
@@ -360,7 +370,7 @@ impl Hub {
     }
 
     /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no; answers how many.
+    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); answers how many.
     ///
     /// Who subscribes at the same time may not be seen: ask again once it is in.
     pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
@@ -378,7 +388,7 @@ impl Hub {
             for lane in some {
                 // False: it has left meanwhile, or another has its name.
                 if state.registry.remove(lane) {
-                    state.dismiss(Arc::clone(lane), Farewell::Kicked);
+                    state.dismiss(Arc::clone(lane), Farewell::Expired);
                     count += 1;
                 }
             }

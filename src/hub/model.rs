@@ -67,7 +67,7 @@ impl World {
         let (mut next, mut rest) = (0, &self.written[..]);
         while !rest.is_empty() {
             let expected = if rest[0] == b':' {
-                b": heartbeat\n\n".to_vec()
+                b": heartbeat\n".to_vec()
             } else {
                 event(next)
             };

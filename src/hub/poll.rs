@@ -164,7 +164,7 @@ impl Reading {
             return Err(SubscribeError::Closed);
         }
         let history = &state.history;
-        let (position, gap) = history.resolve(&asked);
+        let (position, gap) = history.resolve(&asked, patterns);
         let start = history.id_before(position);
         Ok(Reading {
             events: Vec::new(),

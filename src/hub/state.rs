@@ -16,10 +16,11 @@ use super::history::{History, Record};
 use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
 use super::ledger::{Ledger, Outcome, Written};
 use super::log::{KeptEntry, Log};
+use super::own_ids::OwnId;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Published, Subscribe};
-use crate::config::{Config, RECONNECT_PAUSE};
-use crate::wire::{EventId, Frame, Topic, date};
+use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
+use crate::wire::{EventId, Frame, Ids, Topic, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// The latest id given out.
-    pub(super) last_id: EventId,
+    /// Gives the ids of this life of the hub.
+    pub(super) ids: Ids,
     pub(super) history: History,
     pub(super) registry: Registry,
     /// What the fan-out thread has not taken yet.
@@ -284,12 +285,24 @@ impl Shared {
         Written { outcomes, failure }
     }
 
-    /// What a client is told to wait by a server that closes: the usual, and its place in the
-    /// order of leaving, so that the next server is not met by all at once.
-    pub(super) fn retry_after_closing(&self) -> Duration {
-        // ORDER: Relaxed: each gets a place of its own, whichever.
-        let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
-        self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+    /// What a client is told to wait before it comes back from a stream that ended in this way.
+    ///
+    /// - From a server that closes: the usual, and its place in the order of leaving, so that the next
+    ///   server does not get all of them at once.
+    /// - Without a valid token: up to twice the usual, because many may lose theirs at once.
+    /// - Replaced or dismissed it should not come back at all: two pages under one name would replace
+    ///   each other for ever. An EventSource cannot be told that, so it is told a day.
+    pub(super) fn retry_after(&self, farewell: Farewell) -> Duration {
+        match farewell {
+            Farewell::Replaced | Farewell::Kicked => RETRY_OF_DISMISSED,
+            Farewell::ServerClosing => {
+                // ORDER: Relaxed: each gets a place of its own, whichever.
+                let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
+                self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+            }
+            Farewell::Expired => self.config.retry + self.config.retry * self.share() / 1000,
+            _ => self.retry(),
+        }
     }
 
     /// What a client is told to wait before it reconnects, with its share of the jitter.
@@ -299,8 +312,12 @@ impl Shared {
             retry_jitter,
             ..
         } = self.config;
-        let share = self.random.hash_one(Instant::now()) % 1000;
-        retry + retry * retry_jitter / 100 * share as u32 / 1000
+        retry + retry * retry_jitter / 100 * self.share() / 1000
+    }
+
+    /// A random number of thousandths.
+    fn share(&self) -> u32 {
+        (self.random.hash_one(Instant::now()) % 1000) as u32
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -310,8 +327,7 @@ impl Shared {
 
 impl State {
     pub(super) fn next_id(&mut self) -> EventId {
-        self.last_id = self.last_id.next(date::unix_ms(SystemTime::now()));
-        self.last_id
+        self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
     /// Events become part of what was said.
@@ -340,10 +356,11 @@ impl State {
 
     /// An event that was said in another life of this hub.
     pub(super) fn remember(&mut self, entry: KeptEntry) {
+        let own_id = entry.own_id.as_deref();
         self.history.push(Arc::new(Record {
             ordinal: self.history.head(),
             id: entry.id,
-            own_id: entry.own_id,
+            own_id: own_id.map(|id| OwnId::new(id, entry.topic.as_ref())),
             topic: entry.topic,
             frame: Frame::new(&entry.message),
         }));

@@ -21,7 +21,7 @@ use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
 use crate::config::{LINGER_SILENCE, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
-use crate::wire::{Event, EventId, Frame, Whereabouts, date, encode_id, json};
+use crate::wire::{Event, EventId, Frame, LONGEST_FIELD, Whereabouts, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
 #[derive(Debug)]
@@ -58,14 +58,16 @@ pub(super) fn welcome(
     if !has_gap {
         encode_id(&cursor, &mut bytes);
     }
-    named("system", data).with_retry(retry).encode(&mut bytes);
+    Event::of_server("system", data)
+        .with_retry(retry)
+        .encode(&mut bytes);
     if let Some(recovery) = recovery {
         // ORDER: a cursor behind a gap comes with the word of the gap and not before it. Who is cut
         // off between the two events would come back as one who has missed nothing.
         if has_gap {
             encode_id(&cursor, &mut bytes);
         }
-        named(RECOVERY, recovery.data()).encode(&mut bytes);
+        Event::of_server(RECOVERY, recovery.data()).encode(&mut bytes);
     }
     Frame::new(&bytes).bytes(lane.framing).to_vec()
 }
@@ -89,6 +91,10 @@ impl Recovery {
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
+        // LIMIT: a cursor is as long as its client likes. No id of an event is cut.
+        let mut ends = (0..=from.len().min(LONGEST_FIELD)).rev();
+        let end = ends.find(|&end| from.is_char_boundary(end));
+        let from = &from[..end.unwrap_or(0)];
         let (from, complete) = (json::quoted(from), gap.is_none());
         format!(r#"{{"recovered_from":{from},"replayed":{missed},"complete":{complete}{reason}}}"#)
     }
@@ -532,24 +538,19 @@ impl<O: Out> Stream<'_, O> {
         self.write(heartbeat)
     }
 
-    /// The last words, to a client that still listens.
+    /// The last event, to a client that still listens, and the end. The event has no id: the cursor of
+    /// the client stays where it is.
     fn part(&mut self, farewell: Farewell) -> io::Result<()> {
-        if farewell.is_polite() {
-            self.take_baton()?;
-            let mut words = format!(": {}\n\n", farewell.explain());
-            if farewell == Farewell::ServerClosing {
-                let retry = self.hub.shared.retry_after_closing();
-                words.insert_str(0, &format!("retry: {}\n", retry.as_millis()));
-            }
-            let (words, framing) = (Frame::new(words.as_bytes()), self.lane.framing);
-            self.write(&[words.bytes(framing), framing.end()].concat())?;
-        }
-        Ok(())
+        let Some(reason) = farewell.reason() else {
+            return Ok(());
+        };
+        self.take_baton()?;
+        let data = format!(r#"{{"type":"closed","reason":"{reason}"}}"#);
+        let retry = self.hub.shared.retry_after(farewell);
+        let mut event = Vec::new();
+        let last = Event::of_server("system", data).with_retry(retry);
+        last.encode(&mut event);
+        let (last, framing) = (Frame::new(&event), self.lane.framing);
+        self.write(&[last.bytes(framing), framing.end()].concat())
     }
-}
-
-fn named(name: &'static str, data: String) -> Event {
-    Event::new(data)
-        .with_name(name)
-        .expect("BUG: a name of our own with a line break")
 }

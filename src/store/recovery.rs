@@ -37,7 +37,7 @@ use super::journal::{JournalOptions, Present, segment_path};
 use super::segment::{self, Contents, Damage};
 use crate::config::SyncMode;
 use crate::hub::{Kept, KeptEntry};
-use crate::wire::EventId;
+use crate::wire::{EventId, Topic};
 
 /// Finds the segment to go on with, or begins the first, and reads what is wanted back.
 pub(super) fn recover(options: &JournalOptions, born: EventId) -> io::Result<(Present, Kept)> {
@@ -48,6 +48,7 @@ pub(super) fn recover(options: &JournalOptions, born: EventId) -> io::Result<(Pr
         entries: Vec::new(),
         bytes: 0,
         after: born,
+        after_own: None,
         complete: false,
     };
     let present = recovery.newest()?;
@@ -56,9 +57,15 @@ pub(super) fn recover(options: &JournalOptions, born: EventId) -> io::Result<(Pr
         number -= 1;
         recovery.older(number)?;
     }
+    if !recovery.complete && recovery.has_before(number) {
+        recovery.look_at_end_of(number - 1);
+    }
     recovery.entries.reverse();
+    let (after_own_id, after_topic) = recovery.after_own.unwrap_or_default();
     let kept = Kept {
         after: recovery.after,
+        after_own_id,
+        after_topic,
         entries: recovery.entries,
     };
     Ok((present, kept))
@@ -76,6 +83,8 @@ struct Recovery<'a> {
     /// The id before the last of `entries`. While `complete` is false that is what the segment
     /// before must end with.
     after: EventId,
+    /// The publisher's own id and the topic of the event `after`, if it was read.
+    after_own: Option<(Option<Box<str>>, Option<Topic>)>,
     /// There is no more to be had: the event before is too much, or is in a hole.
     complete: bool,
 }
@@ -188,10 +197,25 @@ impl Recovery<'_> {
             let count = self.entries.len() + 1;
             self.bytes = self.bytes.saturating_add(bytes);
             if count > self.options.events || self.bytes > self.options.bytes {
+                self.after_own = block.own_id_and_topic();
                 self.complete = true;
                 return;
             }
             self.entries.extend(block.entry());
+        }
+    }
+
+    /// Reads the own id of the event `after` out of the segment that ends with it, from which no more
+    /// is wanted. What is wrong with that segment is not complained of, as it would not be if nothing
+    /// were looked for: a client whose cursor is that id is then told of a gap.
+    fn look_at_end_of(&mut self, number: u64) {
+        let Ok(bytes) = disk::read(&segment_path(&self.options.dir, number)) else {
+            return;
+        };
+        let contents = segment::read(&bytes);
+        let last = contents.blocks.last().map(|(_, block)| block);
+        if contents.damage_before(self.after).is_none() {
+            self.after_own = last.and_then(|block| block.own_id_and_topic());
         }
     }
 
@@ -281,8 +305,14 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
     if damage.beyond.is_some_and(|beyond| beyond.is_last) && found > last {
         return found;
     }
-    // Any event may have been the last: an id behind all of them, which none of them had.
-    last.max(found).next(born.ms).max(born)
+    // Any event may have been the last: an id after all of them, which none of them had. Should the
+    // clock have been set back, it is in a millisecond of its own, because lost events may have any
+    // number in that of the last event.
+    let greatest = last.max(found);
+    EventId {
+        ms: born.ms.max(greatest.ms.saturating_add(1)),
+        seq: born.seq,
+    }
 }
 
 /// Gives a segment another text, at once or not at all: a crash halfway through must not leave one

@@ -153,6 +153,14 @@ impl Block<'_> {
         matches!(self.head, Head::Event(_)).then_some(self.body.len() + 1)
     }
 
+    /// The publisher's own id and the topic, if this is an event.
+    pub(super) fn own_id_and_topic(&self) -> Option<(Option<Box<str>>, Option<Topic>)> {
+        let Head::Event(event) = &self.head else {
+            return None;
+        };
+        Some((event.own_id.map(Into::into), event.topic.clone()))
+    }
+
     /// The event, if this is one.
     pub(super) fn entry(&self) -> Option<KeptEntry> {
         let Head::Event(event) = &self.head else {

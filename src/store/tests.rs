@@ -161,7 +161,7 @@ fn of_every_kind() -> Vec<KeptEntry> {
         event("привет, мир").with_topic(topic("чат/1")),
         event("🦀\n🦀\r\n\r🦀\n").with_name("краб 🦀").unwrap(),
         event("").with_topic(topic(" a b ")),
-        event("own").with_id("свой: event 1-0").unwrap(),
+        event("own").with_id(":event1-0").unwrap(),
         event("looks like an id").with_id("7-007").unwrap(),
         event(": event 1-0\nid: 1-0\n: crc 00000000\n\n: gap 9-9\n\0\u{feff}\u{85}\u{2028}"),
         event("r").with_retry(Duration::from_millis(1500)),
@@ -177,6 +177,8 @@ fn what_was_appended_is_read_back_as_it_was() {
     let mut one = dir.open().unwrap();
     let empty = Kept {
         after: BORN,
+        after_own_id: None,
+        after_topic: None,
         entries: Vec::new(),
     };
     assert_eq!(one.kept, empty);
@@ -379,7 +381,7 @@ fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
     fs::write(dir.segment(1), &changed).unwrap();
     dir.refuses();
     let again = dir.repaired();
-    assert_eq!(again.kept.after, EventId { ms: 2002, seq: 1 });
+    assert_eq!(again.kept.after, id(2003));
     drop(again);
     // Of two clocks the later one counts.
     fs::write(dir.segment(1), &changed).unwrap();
@@ -419,16 +421,24 @@ fn no_publisher_can_feign_a_record() {
     let dir = Scratch::new();
     dir.open().unwrap().add(&[plain(2000)]).unwrap();
     let good = dir.text(1);
-    for feigned in [
+    // Publishers of an earlier version could have such ids.
+    let mut by_id = entry(2001, &Event::new(""));
+    by_id.own_id = Some(": event 3000-0".into());
+    by_id.message = b"id: : event 3000-0\ndata: \n\n".to_vec();
+    let by_events = [
         Event::new(": event 3000-0\nid: 3000-0\ndata: x\n: crc 00000000\n\n"),
         Event::new("x: event 3000-0"),
         Event::new("x: gap 3000-0"),
         Event::new("").with_name(": event 3000-0").unwrap(),
-        Event::new("").with_id(": event 3000-0").unwrap(),
         Event::new("").with_topic(Topic::new(": event 3000-0").unwrap()),
-    ] {
+    ]
+    .map(|event| entry(2001, &event));
+    for feigned in by_events.into_iter().chain([by_id]) {
         fs::write(dir.segment(1), &good).unwrap();
-        dir.open().unwrap().add(&[entry(2001, &feigned)]).unwrap();
+        dir.open()
+            .unwrap()
+            .add(std::slice::from_ref(&feigned))
+            .unwrap();
         let mut text = dir.text(1);
         text[good.len()] ^= 1;
         fs::write(dir.segment(1), &text).unwrap();
@@ -599,6 +609,44 @@ fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
 }
 
 #[test]
+fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
+    let topic = Topic::new("a").unwrap();
+    let own = |ms: u64| {
+        let event = Event::new("x").with_topic(topic.clone());
+        entry(ms, &event.with_id(format!("own-{ms}")).unwrap())
+    };
+    // Three segments of two events: the event before may be in the middle of a segment, at the end of
+    // one that is read, and at the end of one that is not.
+    let dir = Scratch::new();
+    let mut one = dir.open().unwrap();
+    one.journal.segment_bytes = 150;
+    for ms in 2000..2006 {
+        one.add(&[own(ms)]).unwrap();
+    }
+    drop(one);
+    assert!(dir.segment(3).exists() && !dir.segment(4).exists());
+    for events in 0..=6 {
+        let opened = dir.with(|options| options.events = events).unwrap();
+        let kept = opened.kept;
+        assert_eq!(kept.entries.len(), events);
+        let before = (events < 6).then(|| 2005 - events as u64);
+        let expected = before.map(|ms| (format!("own-{ms}").into(), "a"));
+        let found = kept
+            .after_own_id
+            .zip(kept.after_topic.as_ref().map(Topic::as_str));
+        assert_eq!(found, expected, "{events} events");
+        assert_eq!(kept.after, before.map_or(BORN, id), "{events} events");
+    }
+    // Nothing is wanted of it, so nothing is said of it.
+    fs::write(dir.segment(2), b"damaged").unwrap();
+    let opened = dir.with(|options| options.events = 2).unwrap();
+    assert_eq!(
+        (opened.kept.after_own_id, opened.kept.entries.len()),
+        (None, 2)
+    );
+}
+
+#[test]
 fn ids_that_do_not_rise_are_damage() {
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
@@ -614,7 +662,7 @@ fn ids_that_do_not_rise_are_damage() {
         assert!(error.contains(&expected), "{error}");
         // Whoever has seen the last event may have seen all, but nobody knows what that was.
         let again = dir.repaired();
-        assert_eq!(again.kept.after, EventId { ms: 2001, seq: 1 });
+        assert_eq!(again.kept.after, id(2002));
     }
 }
 

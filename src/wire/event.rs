@@ -6,9 +6,21 @@
 //! and the browser joins them again.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{EventId, Topic};
+
+/// The names of the server's own events. A publisher cannot use them, so a client can believe them.
+const SERVERS_NAMES: [&str; 3] = ["system", "recovery", "heartbeat"];
+
+/// LIMIT: bytes of a name and of a publisher's id. An id comes back as a header field, and proxies
+/// refuse what is much longer.
+pub(crate) const LONGEST_FIELD: usize = 255;
+
+/// The `retry` of a publisher, in milliseconds: up to a day. It is for all clients that get the event;
+/// none of them is made to reconnect all the time, or not at all.
+const RETRY_MS: RangeInclusive<u64> = 100..=86_400_000;
 
 /// One event, before the hub has given it an id.
 ///
@@ -50,36 +62,65 @@ impl Event {
         self
     }
 
+    /// An event of the server's own, under a name that publishers cannot use.
+    pub(crate) fn of_server(name: &'static str, data: String) -> Event {
+        debug_assert!(SERVERS_NAMES.contains(&name), "{name:?} is not reserved");
+        Event {
+            data,
+            name: Some(name.to_owned()),
+            ..Event::default()
+        }
+    }
+
     /// Sets the `event` field: the type under which a browser dispatches it.
     ///
     /// # Errors
     ///
-    /// The name has a line break or a NUL, either of which would end the field early.
+    /// The name has a line break or a NUL, either of which would end the field early, has more than
+    /// 255 bytes, or is one of the server's own: `system`, `recovery`, `heartbeat`.
     pub fn with_name(mut self, name: impl Into<String>) -> Result<Event, FieldError> {
-        self.name = Some(FieldError::check("event", name.into())?);
+        self.name = Some(FieldError::check_name(name.into())?);
         Ok(self)
     }
 
     /// Sets the `id` field: what a browser sends back as `Last-Event-ID`. Without it the hub's
     /// own id is sent, which is what exact replay is made for.
     ///
-    /// No two events should ever have the same id. The hub refuses a second one while the first is in
-    /// its history; after that it cannot know, and who comes back with the id goes on behind the second.
+    /// No two events should ever have the same id. The hub refuses a second one on the same topic while
+    /// the first is in its history; after that it cannot know. A client that comes back with an id goes
+    /// on after the last event of that id among its topics.
     ///
     /// # Errors
     ///
-    /// The id is empty (which would erase the browser's cursor), has a control character or begins
-    /// or ends with a space (it would not come back as it was), is `earliest`, or has the form of the
+    /// The id is empty (which would erase the browser's cursor), is longer than 255 bytes or is not
+    /// visible ASCII, `!` to `~` (it may not come back as it was), is `earliest`, or has the form of the
     /// hub's own ids, [`EventId`] (nobody could tell whose it is).
     pub fn with_id(mut self, id: impl Into<String>) -> Result<Event, FieldError> {
         self.id = Some(FieldError::check_id(id.into())?);
         Ok(self)
     }
 
-    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it reconnects.
+    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it reconnects. It
+    /// is not checked here. Requests may ask for 100 ms to one day.
     pub fn with_retry(mut self, retry: Duration) -> Event {
         self.retry = Some(retry);
         self
+    }
+
+    /// Sets the `retry` field to what a request has: milliseconds, in digits.
+    pub(crate) fn with_retry_of(self, text: &str) -> Result<Event, FieldError> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let ms = text
+            .parse()
+            .ok()
+            .filter(|ms| digits && RETRY_MS.contains(ms));
+        match ms {
+            Some(ms) => Ok(self.with_retry(Duration::from_millis(ms))),
+            None => Err(FieldError {
+                field: "retry",
+                fault: Fault::OutOfLimits(shown(text)),
+            }),
+        }
     }
 
     /// Sends the event to those who asked for `topic`, and not to everybody.
@@ -189,37 +230,49 @@ enum Fault {
         found: char,
         at: usize,
     },
-    OuterSpace,
+    TooLong(usize),
+    NotVisible {
+        found: char,
+        at: usize,
+    },
     /// It has the form of an [`EventId`].
     Reserved(String),
+    /// It is a name of the server's.
+    OfServer(&'static str),
+    /// It is not a number of milliseconds within [`RETRY_MS`].
+    OutOfLimits(String),
 }
 
 impl FieldError {
     /// SPEC: HTML, 9.2.6: a line break ends the field, and an id with a NUL is ignored.
-    fn check(field: &'static str, value: String) -> Result<String, FieldError> {
-        match value
+    fn check_name(name: String) -> Result<String, FieldError> {
+        let control = name
             .char_indices()
-            .find(|(_, found)| matches!(found, '\n' | '\r' | '\0'))
-        {
-            Some((at, found)) => Err(FieldError {
-                field,
-                fault: Fault::Forbidden { found, at },
-            }),
-            None => Ok(value),
-        }
+            .find(|(_, found)| matches!(found, '\n' | '\r' | '\0'));
+        // Some clients take the spaces around a name away.
+        let of_server = SERVERS_NAMES.iter().find(|own| **own == name.trim());
+        let fault = match (control, of_server) {
+            (Some((at, found)), _) => Fault::Forbidden { found, at },
+            (None, Some(own)) => Fault::OfServer(own),
+            (None, None) if name.len() > LONGEST_FIELD => Fault::TooLong(name.len()),
+            (None, None) => return Ok(name),
+        };
+        Err(FieldError {
+            field: "event",
+            fault,
+        })
     }
 
-    /// SPEC: an id comes back in the field `Last-Event-ID`, whose value has no control characters,
-    /// and loses the spaces around it (RFC 9110, 5.5).
+    /// SPEC: an id comes back in the field `Last-Event-ID`, whose value has no control characters, loses
+    /// the spaces around it, and is ASCII wherever it is to be understood (RFC 9110, 5.5).
     fn check_id(id: String) -> Result<String, FieldError> {
-        let id = FieldError::check("id", id)?;
-        let control = id
+        let invisible = id
             .char_indices()
-            .find(|(_, found)| found.is_ascii_control());
-        let fault = match control {
+            .find(|(_, found)| !found.is_ascii_graphic());
+        let fault = match invisible {
             _ if id.is_empty() => Fault::Empty,
-            Some((at, found)) => Fault::Forbidden { found, at },
-            None if id.starts_with(' ') || id.ends_with(' ') => Fault::OuterSpace,
+            Some((at, found)) => Fault::NotVisible { found, at },
+            None if id.len() > LONGEST_FIELD => Fault::TooLong(id.len()),
             // A cursor in a query may also be the word for the oldest event.
             None if id == "earliest" || id.parse::<EventId>().is_ok() => Fault::Reserved(id),
             None => return Ok(id),
@@ -228,20 +281,43 @@ impl FieldError {
     }
 }
 
+/// What of a publisher's text is in an error. LIMIT: a line, not the whole text.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(32).collect();
+    format!("{start:?}")
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field;
         match &self.fault {
-            Fault::Empty => write!(f, "{} is empty", self.field),
+            Fault::Empty => write!(f, "{field} is empty"),
             Fault::Forbidden { found, at } => write!(
                 f,
-                "{} has {found:?} at byte {at}: line breaks and NUL are not allowed in it, nor control characters in an id",
-                self.field
+                "{field} has {found:?} at byte {at}: line breaks and NUL are not allowed in it"
             ),
-            Fault::OuterSpace => write!(f, "{} begins or ends with a space", self.field),
+            Fault::TooLong(length) => write!(
+                f,
+                "{field} has {length} bytes, more than the {LONGEST_FIELD} that are allowed"
+            ),
+            Fault::NotVisible { found, at } => write!(
+                f,
+                "{field} has {found:?} at byte {at}: only visible ASCII, ! to ~, is allowed in it"
+            ),
             Fault::Reserved(id) => write!(
                 f,
-                "{} is {id:?}, which is a word or has the form of the server's own ids",
-                self.field
+                "{field} is {id:?}, which is a word or has the form of the server's own ids"
+            ),
+            Fault::OfServer(name) => write!(
+                f,
+                "{field} is {name:?}, a name of the server's own events; use another one than {}",
+                SERVERS_NAMES.join(", ")
+            ),
+            Fault::OutOfLimits(found) => write!(
+                f,
+                "{field} is {found}, it must be from {} to {} milliseconds, in digits",
+                RETRY_MS.start(),
+                RETRY_MS.end()
             ),
         }
     }
@@ -291,17 +367,72 @@ mod tests {
         let error = Event::new("").with_id("ab\ndata: x").unwrap_err();
         assert_eq!(
             error.to_string(),
-            r"id has '\n' at byte 2: line breaks and NUL are not allowed in it, nor control characters in an id"
+            r"id has '\n' at byte 2: only visible ASCII, ! to ~, is allowed in it"
         );
         assert_eq!(
             Event::new("").with_id("").unwrap_err().to_string(),
             "id is empty"
         );
-        for bad in [" a", "a ", "a\tb", "a\x7f", "7-7", "earliest"] {
+        let longest = "x".repeat(255);
+        let longer = "x".repeat(256);
+        for bad in [
+            " a",
+            "a ",
+            "a b",
+            "a\tb",
+            "a\x7f",
+            "заказ",
+            "7-7",
+            "earliest",
+            &longer,
+        ] {
             assert!(Event::new("").with_id(bad).is_err(), "{bad:?}");
         }
-        for good in ["a b", "заказ-1", "7-07", "7", "-"] {
+        for good in ["a,b", "7-07", "7", "-", "!~", &longest] {
             assert!(Event::new("").with_id(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_short_and_not_one_of_the_servers() {
+        let (longest, longer) = ("ж".repeat(127) + "x", "ж".repeat(128));
+        for bad in [
+            "system",
+            "recovery",
+            "heartbeat",
+            " system",
+            "system ",
+            &longer,
+        ] {
+            assert!(Event::new("").with_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["", "System", "systems", "message", "error", &longest] {
+            assert!(Event::new("").with_name(good).is_ok(), "{good:?}");
+        }
+        let error = Event::new("").with_name("system").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"event is "system", a name of the server's own events; use another one than system, recovery, heartbeat"#
+        );
+    }
+
+    #[test]
+    fn a_retry_is_between_a_moment_and_a_day() {
+        let limits = "it must be from 100 to 86400000 milliseconds, in digits";
+        for (text, found) in [
+            ("0", r#""0""#),
+            ("99", r#""99""#),
+            ("86400001", r#""86400001""#),
+            ("", r#""""#),
+            ("+100", r#""+100""#),
+            ("1e3", r#""1e3""#),
+            ("99999999999999999999", r#""99999999999999999999""#),
+        ] {
+            let error = Event::new("").with_retry_of(text).unwrap_err().to_string();
+            assert_eq!(error, format!("retry is {found}, {limits}"));
+        }
+        for text in ["100", "86400000", "0000000000000000000000100"] {
+            assert!(Event::new("").with_retry_of(text).is_ok(), "{text}");
         }
     }
 }

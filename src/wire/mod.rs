@@ -13,10 +13,11 @@ mod token;
 mod topic;
 
 pub use decoder::{Decoder, Message, TooLarge};
-pub(crate) use event::encode_id;
 pub use event::{Event, FieldError};
+pub(crate) use event::{LONGEST_FIELD, encode_id};
 pub use frame::{Frame, Framing};
 pub use id::{EventId, InvalidId};
+pub(crate) use id::{FIRST_NUMBERS, Ids};
 pub(crate) use network::Whereabouts;
 pub use network::{Network, NetworkError};
 pub use origin::{InvalidOrigin, Origin};

@@ -142,6 +142,48 @@ test('what ends it for good, by its code', async (t) => {
   }
 });
 
+const closed = (reason) => `event:system\nretry:100\ndata:{"type":"closed","reason":"${reason}"}\n\n`;
+
+test('replaced or dismissed, it stays away, and says why', async (t) => {
+  for (const [reason, answer] of [
+    ['replaced', ends],
+    ['kicked', cut],
+    ['kicked', stays], // a proxy in between keeps the stream open
+  ]) {
+    const { url, requests } = await script(t, answer(`id:7\ndata:1\n\n${closed(reason)}`), stays('data:2\n\n'));
+    const { client: own, heard } = client(t, url, { silence: 0 });
+    own.connect();
+    await until(`${reason}: the end`, () => own.state === 'CLOSED');
+    const [error] = heard.error;
+    assert.deepEqual([error.kind, error.reason, error.final, error.retryIn], ['end', reason, true, undefined]);
+    assert.match(error.message, reason === 'replaced' ? /same client_id$/ : /asked for it$/);
+    assert.deepEqual([heard.error.length, heard.state], [1, ['CONNECTING', 'OPEN', 'CLOSED']]);
+    assert.deepEqual(heard.all.at(-1), ['system', { type: 'closed', reason }, '7']);
+    assert.equal(requests.length, 1);
+    own.connect();
+    await until(`${reason}: connect() tries again`, () => heard.all.length === 3);
+    assert.equal(requests[1].headers['last-event-id'], '7');
+  }
+});
+
+test('after every other end it comes back, and says why', async (t) => {
+  for (const reason of ['closing', 'expired', 'ended', 'something new']) {
+    const { url } = await script(t, ends(closed(reason)), stays('data:2\n\n'));
+    const { client: own, heard } = client(t, url);
+    own.connect();
+    await until(`${reason}: the return`, () => heard.all.length === 2);
+    const [error] = heard.error;
+    assert.deepEqual([error.kind, error.reason, error.final, error.retryIn], ['end', reason, false, 100]);
+  }
+  // What only looks like it.
+  const feigned = 'event:closed\ndata:{"type":"closed","reason":"kicked"}\n\nevent:system\ndata:null\n\nevent:system\ndata:{"type":"connected"}\n\n';
+  const { url } = await script(t, ends(feigned), stays('data:2\n\n'));
+  const { client: own, heard } = client(t, url);
+  own.connect();
+  await until('the return', () => heard.all.length === 4);
+  assert.deepEqual([heard.error[0].kind, heard.error[0].reason, heard.error[0].final], ['end', undefined, false]);
+});
+
 test('what EventSource gives up on, and this does not', async (t) => {
   const rows = [
     ...[400, 408, 409, 429, 431, 500, 501, 502, 503, 504].map((code) => [status(code), 'status']),

@@ -24,6 +24,36 @@ test('it receives, and resumes exactly after the server was killed and started a
   assert.deepEqual(await messages(page, 7), numbers(1, 7));
 });
 
+test('two pages under one name do not take the stream from each other again and again', async (t) => {
+  const server = await Server.start(t, '--retry', '100ms');
+  const { tab } = await browser(t);
+  const origin = await site(t);
+  const [first, second, witness] = [await tab(origin), await tab(origin), await tab(origin)];
+  await listenNatively(first, `${server.origin}/events?client_id=me`);
+  await opened(first);
+  await first.evaluate(() => {
+    window.told = [];
+    window.source.addEventListener('system', ({ data, lastEventId }) => window.told.push([JSON.parse(data), lastEventId]));
+  });
+  const { id } = await server.publish(1);
+  await messages(first, 1);
+  await listenNatively(second, `${server.origin}/events?client_id=me`);
+  await until('the first is told', () => first.evaluate(() => window.told.length === 1 && window.source.readyState === 0));
+  assert.deepEqual(await first.evaluate(() => window.told), [[{ type: 'closed', reason: 'replaced' }, id]]);
+  // One that is cut off comes back at the usual wait, several times, before the first does.
+  await listenNatively(witness, `${server.origin}/events?client_id=witness`);
+  for (let cuts = 1; cuts <= 5; cuts += 1) {
+    await until('the witness is there', () => server.stats().then(({ active_connections: active }) => active === 2));
+    await server.kill();
+    await server.restart();
+    await until('it has noticed', async () => (await heard(witness)).error >= cuts);
+    await opened(witness);
+  }
+  await opened(second);
+  assert.equal(await state(first), 0);
+  assert.equal((await heard(first)).open, 1);
+});
+
 test('a 503 is its end, but not with --overload retry', async (t) => {
   for (const [overload, comesBack] of [['refuse', false], ['retry', true]]) {
     const server = await Server.start(t, '--max-clients', '1', '--overload', overload, '--retry', '200ms', '--heartbeat', '500ms');

@@ -191,6 +191,22 @@ test('the end for good is the end for all', async (t) => {
   }
 });
 
+test('one under the same name, or a dismissal, is the end for all tabs that share', async (t) => {
+  const server = await Server.start(t, '--retry', '200ms');
+  const { pages } = await tabs(t, server, 3, { path: '/events?client_id=me' });
+  const [other] = (await tabs(t, server, 1, { path: '/events?client_id=me' })).pages;
+  for (const page of pages) {
+    await until('it is closed', async () => (await state(page)) === 'CLOSED');
+    assert.equal((await heard(page)).error.at(-1).reason, 'replaced');
+  }
+  assert.equal(await state(other), 'OPEN');
+  const { total_connections: total } = await server.stats();
+  assert.equal(total, 2);
+  await fetch(`${server.origin}/clients/me`, { method: 'DELETE' });
+  await until('it is closed', async () => (await state(other)) === 'CLOSED');
+  assert.equal((await heard(other)).error.at(-1).reason, 'kicked');
+});
+
 test('where there are no locks, each tab has a connection of its own', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);

@@ -1100,7 +1100,7 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     server.reload_tokens().unwrap();
     assert_eq!(server.hub().clients(), kept.len() + 1);
     for (target, stream) in ended.iter().zip(&mut ended_streams) {
-        stream.read_to(": the stream was closed on request\n\n");
+        stream.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
         assert_eq!(stream.try_next(), None, "{target}");
         // The browser comes back, and is told for good.
         let again = get(address, target);
@@ -1124,8 +1124,8 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
     }
     assert!(kept_poll.answer().text().contains("to all"));
     let farewells = &server.hub().stats().farewells;
-    let kicked = farewells.iter().find(|(why, _)| why.name() == "kicked");
-    assert_eq!(kicked.unwrap().1, ended.len() as u64, "{farewells:?}");
+    let expired = farewells.iter().find(|(why, _)| why.name() == "expired");
+    assert_eq!(expired.unwrap().1, ended.len() as u64, "{farewells:?}");
 }
 
 #[test]
@@ -1294,7 +1294,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     file.write(format!("{MASTER} publish,subscribe *\n"));
     hang_up(&serving, "tokens known: 1; streams ended: 1");
     assert_eq!([publish(PUBLISHER), publish(MASTER)], [401, 200]);
-    gone.read_to(": the stream was closed on request\n\n");
+    gone.read_to("{\"type\":\"closed\",\"reason\":\"expired\"}\n\n");
     assert_eq!(gone.try_next(), None);
     let again = get(address, &with_query("/events/chat/1", SUBSCRIBER));
     assert_eq!(again.status, 401);

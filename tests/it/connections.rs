@@ -219,7 +219,10 @@ fn head_is_answered_as_get_is_but_without_the_body() {
     }
     raw.send("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = raw.head();
-    assert_eq!(head.field("content-type"), Some("text/event-stream"));
+    assert_eq!(
+        head.field("content-type"),
+        Some("text/event-stream; charset=utf-8")
+    );
     assert_eq!(head.field("connection"), Some("keep-alive"));
     raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n");

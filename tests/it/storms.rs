@@ -85,11 +85,14 @@ fn one_client_too_many_is_refused_or_on_request_told_to_come_back() {
             }
             Overload::Retry => {
                 let kind = answer.field("content-type");
-                assert_eq!((answer.status, kind), (200, Some("text/event-stream")));
+                assert_eq!(
+                    (answer.status, kind),
+                    (200, Some("text/event-stream; charset=utf-8"))
+                );
                 assert!(
                     answer
                         .text()
-                        .ends_with(": Too many connections: 1 clients are the limit\n\n"),
+                        .ends_with(": Too many connections: 1 clients are the limit\n"),
                     "{answer:?}"
                 );
                 let told = retries(&answer.body);

@@ -132,7 +132,12 @@ fn request_line(line: &str, limits: &Config) -> Option<(String, String, Version)
 pub(super) fn field(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
-    let control = |found: char| found != '\t' && found.is_ascii_control();
+    let is_cursor = name.eq_ignore_ascii_case("last-event-id");
+    let control = |found: char| match found {
+        '\t' => false,
+        '\r' | '\n' | '\0' => true,
+        other => other.is_ascii_control() && !is_cursor,
+    };
     let good = !name.is_empty() && name.chars().all(is_tchar) && !value.contains(control);
     good.then(|| (name.into(), value.into()))
 }
