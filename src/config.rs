@@ -72,6 +72,10 @@ pub struct Config {
     /// behind and are closed. Bytes that wait for several clients count for each of them. `None` is 64
     /// queues, or a quarter of the memory that this process may use, if that is more.
     pub total_queues: Option<usize>,
+    /// Bytes of the kernel's send buffer for each connection, or `None` for the kernel's own tuning. The
+    /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
+    /// your own has the buffer that you gave it.
+    pub send_buffer: Option<usize>,
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
     /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
     pub history_events: usize,
@@ -117,7 +121,7 @@ pub struct Config {
     /// How long a shutdown waits for requests in flight and for streams to say goodbye.
     pub grace: Duration,
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
-    /// is touched, a few KiB. Handlers of your own run on it.
+    /// is touched, a few KiB. At least 64 KiB. Handlers of your own run on it.
     pub stack_bytes: usize,
     /// Who is told what happens. Nobody, by default.
     pub report: Report,
@@ -194,6 +198,7 @@ impl Default for Config {
             max_patterns: 64,
             queue_bytes: MIB,
             total_queues: None,
+            send_buffer: Some(64 * KIB),
             history_events: 10_000,
             history_bytes: 16 * MIB,
             heartbeat: Duration::from_secs(15),
@@ -270,7 +275,7 @@ impl Config {
             ("total-answers", self.total_answers),
             ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
-            ("stack-bytes", self.stack_bytes),
+            ("send-buffer", self.send_buffer.unwrap_or(usize::MAX)),
         ];
         let times = [
             ("head-timeout", self.head_timeout),
@@ -280,6 +285,12 @@ impl Config {
             ("heartbeat", self.heartbeat),
         ];
         let waits = [("retry", self.retry), ("grace", self.grace)];
+        if self.stack_bytes < LEAST_STACK {
+            return Err(ConfigError(format!(
+                "stack-bytes is {}, less than {LEAST_STACK}: a thread that overflows its stack ends the process",
+                self.stack_bytes
+            )));
+        }
         if self.stack_bytes > MOST_STACK {
             return Err(ConfigError(format!(
                 "stack-bytes is {}, more than {MOST_STACK}",
@@ -372,6 +383,10 @@ const QUEUES: usize = 64;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Every endpoint, with the six uses, a journal, tokens and a proxy, was tried with less and less: in a
+/// debug build 32 KiB served all of them and 24 KiB overflowed. Twice of that.
+const LEAST_STACK: usize = 64 * KIB;
+
 /// More than any thread's stack has been.
 const MOST_STACK: usize = 1 << 30;
 
@@ -452,7 +467,8 @@ pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
 /// How many who were turned away are kept at the door until they have seen their answer, each for up
-/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread.
+/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread. Fewer where
+/// descriptors are few.
 pub(crate) const DOORSTEP: usize = 256;
 
 /// How often it is looked whether they have gone, while somebody is there. That they have is not
@@ -460,7 +476,8 @@ pub(crate) const DOORSTEP: usize = 256;
 pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many connections that were let go in favour of others may be on their way out. Until their
-/// threads have run once more they are there beside those who came for them.
+/// threads have run once more they are there beside those who came for them. Fewer where descriptors
+/// or threads are few.
 pub(crate) const LEAVING: usize = 32;
 
 /// How long a connection that finds all places taken waits, with all behind it, for threads of this
@@ -518,16 +535,17 @@ pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 /// The longest name that a client may choose for itself, in bytes.
 pub(crate) const CLIENT_ID_BYTES: usize = 64;
 
-/// What is left to the rest of the program when the machine's limits are shared out: descriptors
-/// (who is at the door or on the way out; the listener, a journal, what an embedder opens), threads,
-/// memory maps, bytes of address space (the allocator reserves 64 MiB for each of its arenas).
-pub(crate) const DESCRIPTORS_KEPT: usize = DOORSTEP + LEAVING + 32;
+/// What is kept for the rest of the program when the machine's limits are shared out, at the least and at
+/// the most: descriptors (a journal, the next connection, what is read from `/proc`, what an embedder
+/// opens), threads (the program's own are about fifteen), memory maps, bytes of address space (the
+/// history, bodies, queues; the allocator reserves 64 MiB for each of its arenas).
+pub(crate) const DESCRIPTORS_KEPT: (usize, usize) = (12, 32);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const THREADS_KEPT: usize = 64;
+pub(crate) const THREADS_KEPT: (usize, usize) = (24, 64);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const MAPS_KEPT: usize = 512;
+pub(crate) const MAPS_KEPT: (usize, usize) = (128, 512);
 /// See [`DESCRIPTORS_KEPT`].
-pub(crate) const ADDRESSES_KEPT: usize = 256 * MIB;
+pub(crate) const ADDRESSES_KEPT: (usize, usize) = (64 * MIB, 256 * MIB);
 
 /// On Linux a thread has its stack and its signal handler's, each with a page before it that
 /// cannot be touched: four maps.
@@ -537,7 +555,7 @@ pub(crate) const MAPS_PER_THREAD: usize = 4;
 pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
 
 /// Address space that must be there beside a new thread's stack, for what other threads may
-/// allocate meanwhile.
+/// allocate meanwhile; at most an eighth of all there is.
 pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
 
 /// The bounds of the histogram of how long a publisher waits: from a hub in memory to a disk that
@@ -569,3 +587,21 @@ pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
 /// How long the journal waits with `--sync interval` before it syncs what was written: what a
 /// power cut can take. A process that dies takes nothing, for the system has the bytes.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A last event that is further ahead of the clock than this when a journal is opened is reported:
+/// then the clock is wrong, or was.
+pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
+
+/// How often the journal reads its newest segment again because the file's time alone has changed.
+/// Reading 32 MiB takes some 50 ms.
+pub(crate) const READINGS_IN_VAIN: u32 = 16;
+
+/// The shortest pause between two attempts to write to a log that refuses events, when nobody
+/// publishes but somebody asks whether all is well.
+pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long `/health` waits for such an attempt: less than the second that most who ask would wait.
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,121 +1,277 @@
 //! What this machine gives: how many connections its limits on open files, threads and memory
-//! maps leave room for.
+//! maps leave room for, and how much memory there is.
 //!
 //! It is asked at the start because it is too late afterwards: std aborts the whole process when
 //! a new thread cannot map the stack of its signal handler. Where the system does not say (there is
 //! no `/proc`), nothing is assumed.
 
-use std::fs::read_to_string;
+use std::fs::{read_dir, read_to_string};
 use std::io;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{
-    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, MAPS_KEPT, MAPS_PER_THREAD,
-    SIGNAL_STACK_BYTES, THREADS_KEPT,
+    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, DOORSTEP, LEAVING, MAPS_KEPT,
+    MAPS_PER_THREAD, SIGNAL_STACK_BYTES, THREADS_KEPT,
 };
 
-/// A limit of the machine, in connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Bound {
-    connections: usize,
-    /// The limit as the system has it, and how to raise it.
-    what: String,
+/// How many connections of each kind there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    clients: usize,
+    extra: usize,
+    reserves: Reserves,
 }
 
-/// Lowers `config.max_clients` to what the machine gives, and reports it.
+/// How many connections may be there beside those that have a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reserves {
+    /// Those that are turned away, until they have read their answer.
+    pub(crate) doorstep: usize,
+    /// Those that are evicted, until their threads have ended.
+    pub(crate) leaving: usize,
+}
+
+/// What [`fit`] makes of the machine where nothing is scarce.
+impl Default for Reserves {
+    fn default() -> Reserves {
+        Reserves {
+            doorstep: DOORSTEP,
+            leaving: LEAVING,
+        }
+    }
+}
+
+impl Reserves {
+    fn sum(&self) -> usize {
+        self.doorstep.saturating_add(self.leaving)
+    }
+}
+
+/// A limit of the machine, and what is spent of it.
+#[derive(Clone, Debug)]
+struct Supply {
+    /// What it is a number of.
+    unit: &'static str,
+    limit: usize,
+    /// What is taken already, and kept for the rest of the program.
+    rest: usize,
+    /// What one connection needs.
+    each: usize,
+    /// Connections that are turned away need nothing of it: they have no thread.
+    only_threads: bool,
+    /// How to raise it.
+    remedy: String,
+}
+
+impl Supply {
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.rest) / self.each
+    }
+
+    /// What is given to connections that want this much. `None`: not even one of each kind has room.
+    fn share(&self, wanted: Shares) -> Option<Shares> {
+        if !self.only_threads {
+            return share(wanted, self.room());
+        }
+        let doorstep = wanted.reserves.doorstep;
+        let threads = Reserves {
+            doorstep: 0,
+            ..wanted.reserves
+        };
+        let wanted = Shares {
+            reserves: threads,
+            ..wanted
+        };
+        let mut shares = share(wanted, self.room())?;
+        shares.reserves.doorstep = doorstep;
+        Some(shares)
+    }
+
+    /// What needs how much of it, and how much there is.
+    fn sum(&self, shares: Shares) -> String {
+        let Shares {
+            clients,
+            extra,
+            reserves,
+        } = shares;
+        let (unit, rest, each, limit) = (self.unit, self.rest, self.each, self.limit);
+        let (turned_away, count) = if self.only_threads {
+            (String::new(), reserves.leaving)
+        } else {
+            let text = format!("{} that are turned away, ", reserves.doorstep);
+            (text, reserves.sum())
+        };
+        let count = count.saturating_add(clients).saturating_add(extra);
+        let total = count.saturating_mul(each).saturating_add(rest);
+        format!(
+            "{total} {unit} are needed, {each} for each connection ({clients} of clients, {extra} extra, \
+             {turned_away}{} that are evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
+            reserves.leaving, self.remedy
+        )
+    }
+}
+
+/// Shares out the room for so many connections. What peers get while they go shrinks first, to a
+/// sixteenth of the room; then the extra connections, to an eighth of what is left; clients last.
+/// `None`: there is not even room for one of each kind.
+fn share(wanted: Shares, room: usize) -> Option<Shares> {
+    let Reserves { doorstep, leaving } = wanted.reserves;
+    let reserves = wanted.reserves.sum();
+    let kinds = usize::from(doorstep > 0) + usize::from(leaving > 0);
+    let asked = wanted.clients.saturating_add(wanted.extra);
+    let least = (room / 16).max(kinds).min(reserves);
+    let kept = room.saturating_sub(asked).clamp(least, reserves);
+    let places = room.checked_sub(kept)?;
+    let least = (places / 8).max(1).min(wanted.extra);
+    let extra = places
+        .saturating_sub(wanted.clients)
+        .clamp(least, wanted.extra);
+    let clients = places.checked_sub(extra)?.min(wanted.clients);
+    // In proportion, and one of each at the least. Nothing is divided by 0: without reserves none is kept.
+    let leaving = match leaving {
+        0 => 0,
+        _ => (kept * leaving / reserves).max(1),
+    };
+    (clients > 0).then_some(Shares {
+        clients,
+        extra,
+        reserves: Reserves {
+            doorstep: kept - leaving,
+            leaving,
+        },
+    })
+}
+
+/// Lowers `config.max_clients` and `config.extra_connections` to what the machine gives, reports it,
+/// and returns what is left for connections on their way out.
 ///
 /// # Errors
 ///
 /// The machine leaves no room for even one client.
-pub(crate) fn fit(config: &mut Config) -> io::Result<()> {
-    let bounds = [
+pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
+    let wanted = Shares {
+        clients: config.max_clients,
+        extra: config.extra_connections,
+        reserves: Reserves::default(),
+    };
+    let supplies = [
         open_files(),
         threads(),
         memory_maps(),
         address_space(config),
     ];
-    let Some(tightest) = bounds
-        .into_iter()
-        .flatten()
-        .min_by_key(|bound| bound.connections)
-    else {
-        return Ok(());
-    };
-    let room = tightest
-        .connections
-        .saturating_sub(config.extra_connections);
-    if room == 0 {
-        return Err(io::Error::other(format!(
-            "no room for a client: {}",
-            tightest.what
-        )));
+    let (mut given, mut lowered_by) = (wanted, None);
+    for supply in supplies.into_iter().flatten() {
+        let Some(shares) = supply.share(wanted) else {
+            let one = Shares {
+                clients: 1,
+                extra: 1,
+                reserves: Reserves {
+                    doorstep: 1,
+                    leaving: 1,
+                },
+            };
+            let what = format!("no room for a client: {}", supply.sum(one));
+            return Err(io::Error::other(what));
+        };
+        if (shares.clients, shares.extra) < (given.clients, given.extra) {
+            lowered_by = Some(supply);
+        }
+        given = Shares {
+            clients: given.clients.min(shares.clients),
+            extra: given.extra.min(shares.extra),
+            reserves: Reserves {
+                doorstep: given.reserves.doorstep.min(shares.reserves.doorstep),
+                leaving: given.reserves.leaving.min(shares.reserves.leaving),
+            },
+        };
     }
-    if room < config.max_clients {
+    if let Some(supply) = lowered_by {
+        let lowered = [
+            ("max-clients", wanted.clients, given.clients),
+            ("extra-connections", wanted.extra, given.extra),
+        ];
+        let lowered: Vec<String> = lowered
+            .iter()
+            .filter(|(_, from, to)| from != to)
+            .map(|(name, from, to)| format!("{name} lowered from {from} to {to}"))
+            .collect();
         config.report.warn(format_args!(
-            "max-clients lowered from {} to {room}: {}",
-            config.max_clients, tightest.what
+            "{}: {}",
+            lowered.join(", "),
+            supply.sum(wanted)
         ));
-        config.max_clients = room;
     }
-    Ok(())
+    config.max_clients = given.clients;
+    config.extra_connections = given.extra;
+    Ok(given.reserves)
 }
 
-fn open_files() -> Option<Bound> {
+/// The part of a limit that is kept for the rest of the program: an eighth, within these bounds.
+fn kept(limit: usize, (least, most): (usize, usize)) -> usize {
+    (limit / 8).clamp(least, most)
+}
+
+fn open_files() -> Option<Supply> {
     let limit = own_limit("Max open files")?;
-    Some(Bound {
-        connections: limit.saturating_sub(DESCRIPTORS_KEPT),
-        what: format!(
-            "{limit} open files are allowed, one is needed for each connection (ulimit -n, LimitNOFILE=)"
-        ),
+    // The list has the descriptor by which it is read, too.
+    let open = read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
+    Some(Supply {
+        unit: "open files",
+        limit,
+        rest: open + kept(limit, DESCRIPTORS_KEPT),
+        each: 1,
+        only_threads: false,
+        remedy: "ulimit -n, LimitNOFILE=".into(),
     })
 }
 
-fn threads() -> Option<Bound> {
+fn threads() -> Option<Supply> {
     // "0.00 0.01 0.05 2/345 6789": threads that run, and threads that are.
     let loadavg = read_to_string("/proc/loadavg").ok()?;
     let taken: usize = loadavg.split(['/', ' ']).nth(4)?.parse().ok()?;
     let system = ["threads-max", "pid_max"].into_iter().filter_map(|name| {
         let limit: usize = number(&format!("/proc/sys/kernel/{name}"))?;
-        Some((
-            limit.saturating_sub(taken),
-            format!("kernel.{name} is {limit}, {taken} threads exist (sysctl kernel.{name}=N)"),
-        ))
+        Some((limit, taken, format!("sysctl kernel.{name}=N")))
     });
-    let group = own_group_limit().map(|limit| {
-        (
-            limit,
-            format!("the control group allows {limit} more tasks (TasksMax=, --pids-limit)"),
-        )
-    });
-    let (left, what) = system.chain(group).min_by_key(|(left, _)| *left)?;
-    Some(Bound {
-        connections: left.saturating_sub(THREADS_KEPT),
-        what,
+    let group =
+        own_group_limit().map(|(limit, taken)| (limit, taken, "TasksMax=, --pids-limit".into()));
+    let (limit, taken, remedy) = system
+        .chain(group)
+        .min_by_key(|(limit, taken, _)| limit.saturating_sub(*taken))?;
+    Some(Supply {
+        unit: "threads",
+        limit,
+        rest: taken + kept(limit, THREADS_KEPT),
+        each: 1,
+        only_threads: true,
+        remedy,
     })
 }
 
-fn memory_maps() -> Option<Bound> {
-    let limit: usize = number("/proc/sys/vm/max_map_count")?;
-    Some(Bound {
-        connections: limit.saturating_sub(MAPS_KEPT) / MAPS_PER_THREAD,
-        what: format!(
-            "vm.max_map_count is {limit}, {MAPS_PER_THREAD} are needed for each thread (sysctl vm.max_map_count=N)"
-        ),
+fn memory_maps() -> Option<Supply> {
+    let limit = number("/proc/sys/vm/max_map_count")?;
+    let taken = read_to_string("/proc/self/maps").ok()?.lines().count();
+    Some(Supply {
+        unit: "memory maps",
+        limit,
+        rest: taken + kept(limit, MAPS_KEPT),
+        each: MAPS_PER_THREAD,
+        only_threads: true,
+        remedy: "sysctl vm.max_map_count=N".into(),
     })
 }
 
-fn address_space(config: &Config) -> Option<Bound> {
+fn address_space(config: &Config) -> Option<Supply> {
     let limit = own_limit("Max address space")?;
-    let each = config.stack_bytes + SIGNAL_STACK_BYTES;
-    Some(Bound {
-        connections: limit
-            .saturating_sub(addresses_taken()?)
-            .saturating_sub(ADDRESSES_KEPT)
-            / each,
-        what: format!(
-            "{limit} bytes of address space are allowed, {each} are needed for each thread (ulimit -v, LimitAS=)"
-        ),
+    Some(Supply {
+        unit: "bytes of address space",
+        limit,
+        rest: addresses_taken()? + (limit / 2).clamp(ADDRESSES_KEPT.0, ADDRESSES_KEPT.1),
+        each: config.stack_bytes + SIGNAL_STACK_BYTES,
+        only_threads: true,
+        remedy: "ulimit -v, LimitAS=".into(),
     })
 }
 
@@ -162,8 +318,9 @@ impl ThreadRoom {
             return start();
         }
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let needed = stack_bytes + SIGNAL_STACK_BYTES + ADDRESSES_SPARE;
         let known = own_limit("Max address space").zip(addresses_taken());
+        let spare = known.map_or(0, |(limit, _)| (limit / 8).min(ADDRESSES_SPARE));
+        let needed = stack_bytes + SIGNAL_STACK_BYTES + spare;
         if let Some((limit, taken)) = known
             && taken.saturating_add(needed) > limit
         {
@@ -185,23 +342,23 @@ fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// The number of tasks that the control groups of this process leave: the smallest of all levels.
-fn own_group_limit() -> Option<usize> {
+/// The number of tasks that a control group of this process allows and how many it has, of the level
+/// that leaves the fewest.
+fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {
         let limit: usize = number(&format!("{folder}/pids.max"))?;
-        Some(limit.saturating_sub(number(&format!("{folder}/pids.current"))?))
+        Some((limit, number(&format!("{folder}/pids.current"))?))
     };
     group_folders(&groups, "pids")
         .into_iter()
         .filter_map(left)
-        .min()
+        .min_by_key(|(limit, taken)| limit.saturating_sub(*taken))
 }
 
 /// The memory limit of this process in bytes: the smallest of the limits of its control groups, of
 /// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` where the system does not
 /// say any of them.
-#[allow(dead_code, reason = "the hub is about to use it")]
 pub(crate) fn memory() -> Option<u64> {
     memory_of(|path| read_to_string(path).ok())
 }
@@ -284,6 +441,122 @@ mod tests {
 
     /// Paths, each with the text that stands there.
     type Files = &'static [(&'static str, &'static str)];
+
+    fn shares([clients, extra, doorstep, leaving]: [usize; 4]) -> Shares {
+        Shares {
+            clients,
+            extra,
+            reserves: Reserves { doorstep, leaving },
+        }
+    }
+
+    #[test]
+    fn room_is_shared_out_and_clients_are_lowered_last() {
+        let (default, small) = ([1000, 256, 256, 32], [10, 5, 256, 32]);
+        let threads = [1000, 256, 0, 32];
+        for (wanted, room, given) in [
+            // All of it.
+            (default, usize::MAX, Some(default)),
+            (default, 1544, Some(default)),
+            // The reserves shrink in proportion.
+            (default, 1543, Some([1000, 256, 256, 31])),
+            (default, 1400, Some([1000, 256, 128, 16])),
+            (default, 1340, Some([1000, 256, 75, 9])),
+            // They are at their least, and the extra connections shrink.
+            (default, 1300, Some([1000, 219, 72, 9])),
+            (default, 1220, Some([1000, 144, 68, 8])),
+            // The clients shrink, too.
+            (default, 1200, Some([985, 140, 67, 8])),
+            (default, 240, Some([197, 28, 14, 1])),
+            (default, 48, Some([40, 5, 2, 1])),
+            (default, 16, Some([13, 1, 1, 1])),
+            (default, 4, Some([1, 1, 1, 1])),
+            (default, 3, None),
+            (default, 0, None),
+            (small, 303, Some(small)),
+            (small, 48, Some([10, 5, 30, 3])),
+            (small, 17, Some([10, 5, 1, 1])),
+            (small, 16, Some([10, 4, 1, 1])),
+            (small, 13, Some([10, 1, 1, 1])),
+            (small, 5, Some([2, 1, 1, 1])),
+            (small, 3, None),
+            ([1, 1, 256, 32], 4, Some([1, 1, 1, 1])),
+            // What has no use of it gets none.
+            (threads, 1287, Some([1000, 255, 0, 32])),
+            (threads, 4, Some([2, 1, 0, 1])),
+            (threads, 3, Some([1, 1, 0, 1])),
+            (threads, 2, None),
+            (
+                [usize::MAX, usize::MAX, 256, 32],
+                1000,
+                Some([821, 117, 56, 6]),
+            ),
+            ([usize::MAX, 1, 256, 32], 1000, Some([937, 1, 56, 6])),
+        ] {
+            let found = share(shares(wanted), room);
+            assert_eq!(found, given.map(shares), "{wanted:?} in {room}");
+        }
+    }
+
+    #[test]
+    fn shares_fit_grow_with_the_room_and_leave_none_out() {
+        for wanted in [
+            [1000, 256, 256, 32],
+            [10, 5, 256, 32],
+            [3, 900, 256, 32],
+            [9000, 1, 256, 32],
+        ] {
+            let mut before = [0; 4];
+            for room in 0..2000 {
+                let Some(given) = share(shares(wanted), room) else {
+                    assert!(room < 4, "{wanted:?} in {room}");
+                    continue;
+                };
+                let now = [
+                    given.clients,
+                    given.extra,
+                    given.reserves.doorstep,
+                    given.reserves.leaving,
+                ];
+                assert!(now.iter().sum::<usize>() <= room, "{now:?} in {room}");
+                assert!(now.iter().all(|count| *count > 0), "{now:?} in {room}");
+                assert!(
+                    now.iter().zip(wanted).all(|(now, wanted)| *now <= wanted),
+                    "{now:?}"
+                );
+                assert!(now[0] >= before[0], "{now:?} after {before:?} in {room}");
+                before = now;
+            }
+        }
+    }
+
+    #[test]
+    fn the_message_has_the_sum() {
+        let supply = Supply {
+            unit: "open files",
+            limit: 100,
+            rest: 20,
+            each: 1,
+            only_threads: false,
+            remedy: "ulimit -n".into(),
+        };
+        assert_eq!(
+            supply.sum(shares([10, 5, 3, 2])),
+            "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 that are turned away, \
+             2 that are evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
+        );
+        let supply = Supply {
+            unit: "memory maps",
+            each: 4,
+            only_threads: true,
+            ..supply
+        };
+        assert_eq!(
+            supply.sum(shares([10, 5, 3, 2])),
+            "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 that are evicted) and \
+             20 for the rest of the program; 100 are allowed (ulimit -n)"
+        );
+    }
 
     #[test]
     fn the_memory_limit_is_the_smallest_of_all() {

@@ -70,14 +70,14 @@ impl Server {
 
     fn new(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        machine::fit(&mut config)?;
+        let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
         let is_proxied = !config.trust_proxy.is_empty();
         config.console = config.console.at(address, is_proxied);
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::new(listener, holders, config)?,
+            http: http::Server::new(listener, holders, config, reserves)?,
             hub,
             api,
             wants_body: None,

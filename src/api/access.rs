@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Problem;
 use super::origin::{self, Sender};
@@ -132,6 +132,9 @@ struct Rules {
     fixed: Vec<Grant>,
     path: Option<PathBuf>,
     key: RandomState,
+    /// LOCK: guards nothing but the order: one reload reads the file and takes effect before the next one
+    /// reads it. Held while the file is read, and no request waits for it.
+    reloading: Mutex<()>,
     /// LOCK: guards which tokens are known. Held to take or change the pointer, never while the file
     /// is read.
     holders: RwLock<Arc<Holders>>,
@@ -195,6 +198,7 @@ impl Access {
             fixed,
             path: config.tokens.clone(),
             key,
+            reloading: Mutex::default(),
             holders: RwLock::new(Arc::new(holders)),
         };
         Ok(Access {
@@ -218,6 +222,8 @@ impl Access {
     /// The file cannot be used. All stays as it was.
     pub(super) fn reload(&self) -> io::Result<usize> {
         let rules = &self.rules;
+        let turn = rules.reloading.lock();
+        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
         let holders = load(&rules.fixed, rules.path.as_deref(), &rules.key)?;
         let count = holders.len();
         // A panic under this lock would be one of a pointer being copied.

@@ -277,9 +277,17 @@ impl Api {
             (_, Route::Poll) => self.poll(request),
             (_, Route::Stats) => self.stats(request),
             (_, Route::Metrics) => Ok(self.metrics()),
-            (_, Route::Health) => Ok(Response::json(200, r#"{"status":"ok"}"#)),
+            (_, Route::Health) => self.health(),
             (_, Route::Asset(asset)) => Ok(asset.answer(request)),
             (_, _) => Ok(self.front(request)),
+        }
+    }
+
+    /// Whether this server does its work, for what is in front of it to ask.
+    fn health(&self) -> Result<Response, Problem> {
+        match self.hub.log_failure() {
+            None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
+            Some(why) => Err(Problem::new(503, format!("events are refused: {why}"))),
         }
     }
 

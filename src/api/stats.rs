@@ -73,6 +73,13 @@ fn render(
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);
+    if let Some(log) = &stats.log {
+        json::key("log", out);
+        out.push('{');
+        text_or_null("failure", log.failure.as_ref(), out);
+        number("failures", log.failures, out);
+        out.push('}');
+    }
 }
 
 /// The clients, as many of them as `limit` bytes hold, those with the most lag first.

@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
-use crate::config::{DOORSTEP, DOORSTEP_PAUSE, LINGER, LINGER_BYTES, LINGER_SILENCE};
+use crate::config::{DOORSTEP_PAUSE, LINGER, LINGER_BYTES, LINGER_SILENCE};
 
 /// The side of those who turn away.
 #[derive(Debug)]
 pub(super) struct Doorstep {
     /// `None` is the last message.
     visitors: Sender<Option<Visitor>>,
-    /// How many visitors there are. LIMIT: [`DOORSTEP`].
+    /// How many visitors there are. LIMIT: `most`.
     count: Arc<AtomicUsize>,
+    most: usize,
 }
 
 /// The side of the thread that watches over them.
@@ -53,10 +54,15 @@ impl Drop for Counted {
 }
 
 impl Doorstep {
-    pub(super) fn new() -> (Doorstep, Watch) {
+    /// Room for so many.
+    pub(super) fn new(most: usize) -> (Doorstep, Watch) {
         let (visitors, watched) = channel();
-        let count = Arc::default();
-        (Doorstep { visitors, count }, Watch(watched))
+        let doorstep = Doorstep {
+            visitors,
+            count: Arc::default(),
+            most,
+        };
+        (doorstep, Watch(watched))
     }
 
     /// Keeps a socket that does not block, and on which all has been said. Where there is no room for it, and at
@@ -77,7 +83,7 @@ impl Doorstep {
     fn admit(&self, socket: Arc<TcpStream>, is_evicted: bool) {
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&self.count));
-        if before >= DOORSTEP {
+        if before >= self.most {
             return;
         }
         let now = Instant::now();
@@ -157,6 +163,7 @@ impl Visitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DOORSTEP;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
     use std::thread;
@@ -172,7 +179,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
-        let (doorstep, watch) = Doorstep::new();
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
         let ((inside, _), (outside, mut peer)) = (pair(), pair());
         for _ in 0..DOORSTEP {
             doorstep.keep(Arc::clone(&inside));
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_evicted_connection_is_read_on_and_closed_after_a_moment_of_silence() {
-        let (doorstep, watch) = Doorstep::new();
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
         let watcher = thread::spawn(move || watch.run());
         let (evicted, mut peer) = pair();
         evicted.shutdown(Shutdown::Read).unwrap();
@@ -210,7 +217,7 @@ mod tests {
 
     #[test]
     fn who_has_gone_and_who_has_been_there_long_enough_is_let_go() {
-        let (doorstep, watch) = Doorstep::new();
+        let (doorstep, watch) = Doorstep::new(DOORSTEP);
         let watcher = thread::spawn(move || watch.run());
         let ((gone, peer_gone), (stays, mut peer)) = (pair(), pair());
         let start = Instant::now();

@@ -20,7 +20,7 @@ use super::connection::{Connection, Door, Shared, Stream};
 use super::doorstep::Doorstep;
 use super::places::{Places, Stage};
 use super::{Handler, Response, forwarded};
-use crate::config::{CLERK_PATIENCE, Config, JAM_PATIENCE, LAST_WAIT, LEAVING, REFUSALS_TOLD};
+use crate::config::{CLERK_PATIENCE, Config, JAM_PATIENCE, LAST_WAIT, REFUSALS_TOLD};
 use crate::machine::ThreadRoom;
 use crate::report::Sampled;
 use crate::socket::write_at_once;
@@ -29,6 +29,8 @@ use crate::wire::Network;
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
+    /// How many connections may be on their way out, beside those that have a place.
+    leaving: usize,
     handler: Box<dyn Handler>,
     room: ThreadRoom,
     doorstep: Doorstep,
@@ -48,7 +50,7 @@ pub(super) struct Reception {
 
 #[derive(Default)]
 struct Table {
-    /// Every connection. LIMIT: `Config::max_connections` and [`LEAVING`], and so of all else here.
+    /// Every connection. LIMIT: `Config::max_connections` and `Reception::leaving`, and so of all else here.
     places: Places<Entry>,
     /// Connections that no clerk has taken yet.
     arrivals: VecDeque<Arrival>,
@@ -76,7 +78,12 @@ struct Arrival {
 }
 
 impl Reception {
-    pub(super) fn new(config: Config, handler: Box<dyn Handler>, doorstep: Doorstep) -> Reception {
+    pub(super) fn new(
+        config: Config,
+        leaving: usize,
+        handler: Box<dyn Handler>,
+        doorstep: Doorstep,
+    ) -> Reception {
         let budgets = Budgets {
             // LIMIT: never less than one body of the largest size.
             bodies: Budget::new(config.total_bodies.max(config.max_body)),
@@ -84,6 +91,7 @@ impl Reception {
         };
         Reception {
             config,
+            leaving,
             handler,
             room: ThreadRoom::new(),
             doorstep,
@@ -120,7 +128,7 @@ impl Reception {
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
         let most = self.config.max_connections();
         let is_jammed = |table: &mut Table| {
-            table.is_jammed = table.is_jam(most);
+            table.is_jammed = table.is_jam(most, self.leaving);
             table.is_jammed
         };
         let waited = self
@@ -184,7 +192,7 @@ impl Reception {
             return Ok(());
         }
         // LIMIT: beside those who have a place, and with a thread and a descriptor each.
-        if table.places.leaving() < LEAVING
+        if table.places.leaving() < self.leaving
             && let Some(entry) = table.places.let_one_go()
         {
             // Wakes its clerk, if it reads. What has arrived can still be read after this.
@@ -402,11 +410,11 @@ impl Reception {
 impl Table {
     /// Whether all places are taken, and nobody can be let go yet: those who were are still there, or
     /// those who will be have no clerk. Either is over as soon as some thread has run.
-    fn is_jam(&self, most: usize) -> bool {
+    fn is_jam(&self, most: usize, leaving: usize) -> bool {
         let places = &self.places;
         let is_full = places.staying() >= most && !self.closing;
         let is_slow = !places.has_waiting() && !self.arrivals.is_empty();
-        is_full && (places.leaving() >= LEAVING || is_slow)
+        is_full && (places.leaving() >= leaving || is_slow)
     }
 
     /// Whether connections wait that no clerk will come for.

@@ -14,6 +14,7 @@ use super::doorstep::Doorstep;
 use super::reception::Reception;
 use super::{Handler, Request, Response};
 use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
+use crate::machine::{self, Reserves};
 
 /// A listening socket, not served yet.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Server {
     listener: TcpListener,
     holders: Holders,
     config: Config,
+    reserves: Reserves,
 }
 
 /// Which processes may hold a listening socket.
@@ -38,10 +40,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The address is in use or not this machine's, the port is not permitted, or the
-    /// configuration contradicts itself ([`Config::check`]).
+    /// The address is in use or not this machine's, the port is not permitted, the
+    /// configuration contradicts itself ([`Config::check`]), or the machine has no room for even one
+    /// client.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
-        Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
+        Server::fitted(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown ends the
@@ -52,24 +55,32 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself ([`Config::check`]), or the system refuses to make the
-    /// listener blocking.
+    /// The configuration contradicts itself ([`Config::check`]), the machine has no room for even one
+    /// client, or the system refuses to make the listener blocking.
     pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
-        Server::new(listener, Holders::MaybeOthers, config)
+        Server::fitted(listener, Holders::MaybeOthers, config)
     }
 
+    fn fitted(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
+        config.check()?;
+        let reserves = machine::fit(&mut config)?;
+        Server::new(listener, holders, config, reserves)
+    }
+
+    /// Serves a listener with what the machine was found to give.
     pub(crate) fn new(
         listener: TcpListener,
         holders: Holders,
         config: Config,
+        reserves: Reserves,
     ) -> io::Result<Server> {
-        config.check()?;
         // Otherwise the accept loop would take "nothing is there" for an error, and pause.
         listener.set_nonblocking(false)?;
         Ok(Server {
             listener,
             holders,
             config,
+            reserves,
         })
     }
 
@@ -104,11 +115,14 @@ impl Server {
             listener,
             holders,
             config,
+            reserves,
         } = self;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener, holders)?;
-        let (doorstep, watch) = Doorstep::new();
-        let reception = Arc::new(Reception::new(config, Box::new(handler), doorstep));
+        let (doorstep, watch) = Doorstep::new(reserves.doorstep);
+        let leaving = reserves.leaving;
+        let reception = Reception::new(config, leaving, Box::new(handler), doorstep);
+        let reception = Arc::new(reception);
         let (at_the_door, inside) = (Arc::clone(&reception), Arc::clone(&reception));
         let starter = thread::Builder::new()
             .name("start".into())

@@ -4,13 +4,16 @@
 //! There is no thread for it and nothing to tune: a publisher alone writes at once, and while one
 //! writes the others gather.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Instant;
 
 use super::draft::Draft;
 use super::log::Log;
 use super::{PublishError, Published};
+use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
 use crate::report::Report;
 
 /// What became of what one publisher brought.
@@ -31,6 +34,8 @@ pub(super) struct Ledger {
     /// passed on together, and has to fit into queues.
     group_bytes: usize,
     report: Report,
+    /// A probe has ended. Those wait for it who ask whether the log works.
+    probed: Condvar,
 }
 
 #[derive(Debug)]
@@ -41,8 +46,16 @@ struct Desk {
     waiting: Vec<Waiter>,
     /// Who waits until nobody writes any more.
     closers: Vec<Thread>,
-    /// The last group was not kept, and that was reported.
-    is_failing: bool,
+    /// Why the last group was not kept, or the last probe failed. `None`: the log works.
+    failure: Option<String>,
+    /// How many publishers were refused because the log had failed.
+    failures: u64,
+    /// When the log was taken or given back last.
+    since: Instant,
+    /// A probe is to begin, or goes on.
+    is_probing: bool,
+    /// The thread of the last probe, until it is joined: by the next probe, or when the log is put away.
+    prober: Option<JoinHandle<()>>,
 }
 
 /// A publisher that waits, parked: each is woken for itself, because ten that are woken to see that
@@ -74,10 +87,15 @@ impl Ledger {
                 log: Place::Here(log),
                 waiting: Vec::new(),
                 closers: Vec::new(),
-                is_failing: false,
+                failure: None,
+                failures: 0,
+                since: Instant::now(),
+                is_probing: false,
+                prober: None,
             }),
             group_bytes,
             report,
+            probed: Condvar::new(),
         }
     }
 
@@ -131,16 +149,18 @@ impl Ledger {
         let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
         let drafts = group.iter_mut().map(take_drafts).collect();
         // A log may be anybody's. One that panics must not leave the others waiting for ever.
-        let written = catch_unwind(AssertUnwindSafe(|| write(&mut *log, drafts)));
-        let Written { outcomes, failure } = written.unwrap_or_else(|_| {
-            let failure = "the log panicked".to_owned();
+        let written = without_unwinding(|| write(&mut *log, drafts));
+        let Written { outcomes, failure } = written.unwrap_or_else(|panic| {
+            let failure = format!("the log panicked: {panic}");
             Written {
                 outcomes: vec![Err(PublishError::NotKept(failure.clone())); group.len()],
                 failure: Some(failure),
             }
         });
         let mut desk = self.give_back(log);
-        let was_failing = std::mem::replace(&mut desk.is_failing, failure.is_some());
+        let is_refused = |outcome: &&Outcome| matches!(outcome, Err(PublishError::NotKept(_)));
+        desk.failures += outcomes.iter().filter(is_refused).count() as u64;
+        let change = desk.note(failure);
         drop(desk);
         for (waiter, outcome) in group.into_iter().zip(outcomes) {
             let first = waiter.outcome.set(outcome);
@@ -148,13 +168,76 @@ impl Ledger {
             waiter.thread.unpark();
         }
         // ORDER: last: whoever is told may publish what it is told, and would wait for us.
-        match failure {
-            Some(failure) if !was_failing => self.report.error(format_args!(
+        self.tell(change);
+    }
+
+    fn tell(&self, change: Change) {
+        match change {
+            Change::Failed(failure) => self.report.error(format_args!(
                 "the log failed: {failure}; publishers get 503 until it works again"
             )),
-            None if was_failing => self.report.warn(format_args!("the log works again")),
-            _ => {}
+            Change::Works => self.report.warn(format_args!("the log works again")),
+            Change::None => {}
         }
+    }
+
+    /// Why the log refuses events, if it does.
+    ///
+    /// After a failure the log is tried again, in a thread of its own, at most once in
+    /// [`PROBE_PAUSE`]: without publishers nothing else would find out that it works again. Waits for
+    /// that for [`PROBE_PATIENCE`], and then returns what is known: a disk that hangs holds up nobody
+    /// that asks.
+    pub(super) fn failure(self: &Arc<Ledger>) -> Option<String> {
+        let mut desk = self.desk();
+        if desk.is_probe_due() {
+            desk.is_probing = true;
+            if let Some(last) = desk.prober.take() {
+                // It has ended. A panic in it was of the report, and is reported by std.
+                let _ = last.join();
+            }
+            let ledger = Arc::clone(self);
+            let name = thread::Builder::new().name("log probe".into());
+            // LOCK: held as the thread is started, so that whoever puts the log away joins it.
+            match name.spawn(move || ledger.probe()) {
+                Ok(thread) => desk.prober = Some(thread),
+                // What is known stays true until there is a thread.
+                Err(_) => desk.is_probing = false,
+            }
+        }
+        let is_probing = |desk: &mut Desk| desk.is_probing;
+        let (desk, _) = self
+            .probed
+            .wait_timeout_while(desk, PROBE_PATIENCE, is_probing)
+            .unwrap_or_else(PoisonError::into_inner);
+        desk.state().0
+    }
+
+    /// Why the log refuses events, as far as is known without trying it, and how many publishers
+    /// were refused.
+    pub(super) fn state(&self) -> (Option<String>, u64) {
+        self.desk().state()
+    }
+
+    /// Tries whether the log works again. LOCK: not held meanwhile; publishers wait for the log as
+    /// they do while another one writes.
+    fn probe(&self) {
+        let mut desk = self.desk();
+        let mut change = Change::None;
+        // Somebody else may have it by now, who then finds out.
+        if let Some(mut log) = desk.take() {
+            drop(desk);
+            let tried = without_unwinding(|| log.probe());
+            let failure = match tried {
+                Ok(result) => result.err().map(|error| error.to_string()),
+                Err(panic) => Some(format!("the log panicked: {panic}")),
+            };
+            desk = self.give_back(log);
+            change = desk.note(failure);
+        }
+        desk.is_probing = false;
+        drop(desk);
+        self.probed.notify_all();
+        self.tell(change);
     }
 
     /// Puts the log back, and wakes who is next: to write, so that the disk does not wait for the
@@ -162,14 +245,15 @@ impl Ledger {
     fn give_back(&self, log: Box<dyn Log>) -> MutexGuard<'_, Desk> {
         let mut desk = self.desk();
         if matches!(desk.log, Place::OutForTheLastTime) {
-            // ORDER: behind the lock, and before the closers: to drop a log may wait for its disk.
+            // ORDER: without the lock, and before the closers: to drop a log may wait for its disk.
             drop(desk);
-            drop(log);
+            self.end(log);
             desk = self.desk();
             desk.log = Place::PutAway;
             desk.closers.drain(..).for_each(|closer| closer.unpark());
         } else {
             desk.log = Place::Here(log);
+            desk.since = Instant::now();
             desk.waiting
                 .iter()
                 .take(1)
@@ -191,9 +275,12 @@ impl Ledger {
                 None
             }
         };
-        // ORDER: behind the lock: to drop a log may wait for its disk.
+        let prober = desk.prober.take();
+        // ORDER: without the lock: to drop a log may wait for its disk.
         drop(desk);
-        drop(log);
+        if let Some(log) = log {
+            self.end(log);
+        }
         for waiter in refused {
             let first = waiter.outcome.set(Err(PublishError::Closed));
             first.expect("BUG: refused what was written down");
@@ -202,7 +289,44 @@ impl Ledger {
         while matches!(self.desk().log, Place::OutForTheLastTime) {
             thread::park();
         }
+        if let Some(prober) = prober {
+            // As in `failure`.
+            let _ = prober.join();
+        }
     }
+
+    /// Drops the log. A panic there is reported, and nobody waits for ever because of it.
+    fn end(&self, log: Box<dyn Log>) {
+        if let Err(panic) = without_unwinding(|| drop(log)) {
+            self.report.error(format_args!(
+                "the log panicked as it was closed: {panic}; the latest events may be lost"
+            ));
+        }
+    }
+}
+
+/// What has become of the log, that somebody should be told.
+enum Change {
+    None,
+    Failed(String),
+    Works,
+}
+
+/// Calls what may be anybody's code, and returns what it panicked with.
+fn without_unwinding<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let text = text_of(&*payload);
+        // To drop it is also to call anybody's code.
+        std::mem::forget(payload);
+        text
+    })
+}
+
+/// What was panicked with, if it is text, as it usually is.
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no text".into())
 }
 
 impl Desk {
@@ -216,13 +340,44 @@ impl Desk {
         if self.waiting.is_empty() {
             return None;
         }
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<Box<dyn Log>> {
         match std::mem::replace(&mut self.log, Place::Out) {
-            Place::Here(log) => Some(log),
+            Place::Here(log) => {
+                self.since = Instant::now();
+                Some(log)
+            }
             elsewhere => {
                 self.log = elsewhere;
                 None
             }
         }
+    }
+
+    fn is_probe_due(&self) -> bool {
+        let is_free = matches!(self.log, Place::Here(_)) && !self.is_probing;
+        let has_ended = self.prober.as_ref().is_none_or(JoinHandle::is_finished);
+        self.failure.is_some() && is_free && has_ended && self.since.elapsed() >= PROBE_PAUSE
+    }
+
+    /// Notes how an attempt has ended.
+    fn note(&mut self, failure: Option<String>) -> Change {
+        let had_failed = std::mem::replace(&mut self.failure, failure).is_some();
+        match &self.failure {
+            Some(failure) if !had_failed => Change::Failed(failure.clone()),
+            None if had_failed => Change::Works,
+            _ => Change::None,
+        }
+    }
+
+    fn state(&self) -> (Option<String>, u64) {
+        let time = self.since.elapsed();
+        let is_stuck = matches!(self.log, Place::Out) && time > LOG_PATIENCE;
+        let stuck = || format!("the log has not answered for {} s", time.as_secs());
+        let failure = self.failure.clone();
+        (failure.or_else(|| is_stuck.then(stuck)), self.failures)
     }
 
     /// Those who have come first, as many as fit.
@@ -248,8 +403,10 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
     use std::thread;
 
-    use crate::config::Config;
+    use super::Place;
+    use crate::config::{Config, PROBE_PATIENCE};
     use crate::hub::{Entry, Hub, Kept, Log, PublishError};
+    use crate::report::Report;
     use crate::wire::Event;
 
     /// A log that says how many events it was given, and waits to be told that they are kept.
@@ -352,6 +509,191 @@ mod tests {
         });
         assert_eq!(kept.load(Ordering::Relaxed), 24_000);
         assert_eq!(hub.stats().events, 24_000);
+    }
+
+    /// A log that does what the next number says: 0 works, 1 fails, 2 panics, 3 waits for another
+    /// number. An append and a probe take one each, the end of the log the last.
+    #[derive(Debug)]
+    struct Moody(Receiver<u8>);
+
+    impl Moody {
+        fn act(&self) -> std::io::Result<()> {
+            match self.0.recv() {
+                Ok(1) => Err(std::io::Error::other("a bad mood")),
+                Ok(2) => panic!("a very bad mood"),
+                Ok(3) => self.act(),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        }
+    }
+
+    impl Log for Moody {
+        fn append(&mut self, _: &[Entry<'_>]) -> std::io::Result<()> {
+            self.act()
+        }
+
+        fn probe(&mut self) -> std::io::Result<()> {
+            self.act()
+        }
+    }
+
+    impl Drop for Moody {
+        fn drop(&mut self) {
+            let _ = self.act();
+        }
+    }
+
+    /// A hub whose log is moody, and what is reported.
+    fn moody() -> (Hub, Sender<u8>, Receiver<String>) {
+        let (moods, log) = channel();
+        let (lines, reports) = channel();
+        let report = Report::new(move |_, line| {
+            let _ = lines.send(line.to_string()); // Nobody may listen any more.
+        });
+        let config = Config {
+            report,
+            ..Config::default()
+        };
+        let hub = Hub::with_log(config, Box::new(Moody(log)), Kept::nothing()).unwrap();
+        (hub, moods, reports)
+    }
+
+    fn publish(hub: &Hub) -> Result<(), PublishError> {
+        hub.publish(Event::new("")).map(|_| ())
+    }
+
+    #[test]
+    fn a_log_that_panics_is_a_log_that_fails() {
+        let (hub, moods, reports) = moody();
+        for mood in [0, 2, 1, 0] {
+            moods.send(mood).unwrap();
+            let why = match mood {
+                0 => None,
+                1 => Some("a bad mood"),
+                _ => Some("the log panicked: a very bad mood"),
+            };
+            let expected = why.map_or(Ok(()), |why| Err(PublishError::NotKept(why.into())));
+            assert_eq!(publish(&hub), expected);
+        }
+        assert_eq!(hub.stats().log.unwrap().failures, 2);
+        let told: Vec<_> = reports.try_iter().collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("the log panicked: a very bad mood"));
+        assert_eq!(told[1], "the log works again");
+    }
+
+    #[test]
+    fn a_log_that_panics_as_it_is_dropped_ends_nothing_else() {
+        // By a shutdown, by the last handle of the hub, and with a publisher under way.
+        for way in 0..3 {
+            let (hub, moods, reports) = moody();
+            match way {
+                0 => {
+                    moods.send(2).unwrap();
+                    hub.put_log_away();
+                    hub.put_log_away();
+                    assert_eq!(publish(&hub), Err(PublishError::Closed));
+                }
+                1 => {
+                    moods.send(2).unwrap();
+                    drop(hub);
+                }
+                _ => thread::scope(|scope| {
+                    moods.send(3).unwrap();
+                    let publisher = scope.spawn(|| publish(&hub));
+                    let ledger = hub.shared.ledger.as_ref().unwrap();
+                    while !matches!(ledger.desk().log, Place::Out) {
+                        thread::yield_now();
+                    }
+                    let closer = scope.spawn(|| hub.put_log_away());
+                    while ledger.desk().closers.is_empty() {
+                        thread::yield_now();
+                    }
+                    moods.send(0).unwrap();
+                    moods.send(2).unwrap();
+                    assert_eq!(publisher.join().unwrap(), Ok(()));
+                    closer.join().unwrap();
+                }),
+            }
+            let told = reports.recv().unwrap();
+            assert!(
+                told.contains("panicked as it was closed: a very bad mood"),
+                "{told}"
+            );
+        }
+    }
+
+    /// Waits until the hub says that.
+    #[track_caller]
+    fn eventually(hub: &Hub, expected: Option<&str>) {
+        let start = std::time::Instant::now();
+        while hub.log_failure().as_deref() != expected {
+            assert!(start.elapsed().as_secs() < 20, "{:?}", hub.log_failure());
+        }
+    }
+
+    #[test]
+    fn a_log_that_works_again_is_found_out_without_a_publisher() {
+        let (hub, moods, reports) = moody();
+        assert_eq!(hub.log_failure(), None);
+        // An append that fails, and then probes that do, and panic.
+        for mood in [1, 1, 2, 1] {
+            moods.send(mood).unwrap();
+        }
+        assert!(publish(&hub).is_err());
+        assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
+        assert_eq!(
+            hub.stats().log.unwrap().failure.as_deref(),
+            Some("a bad mood")
+        );
+        eventually(&hub, Some("the log panicked: a very bad mood"));
+        eventually(&hub, Some("a bad mood"));
+        moods.send(0).unwrap();
+        eventually(&hub, None);
+        moods.send(0).unwrap();
+        assert_eq!(publish(&hub), Ok(()));
+        let told = [(); 2].map(|()| reports.recv().unwrap());
+        assert!(
+            told[0].starts_with("the log failed: a bad mood"),
+            "{told:?}"
+        );
+        assert_eq!(told[1], "the log works again");
+        assert_eq!(reports.try_recv(), Err(TryRecvError::Empty));
+        // A probe is no publisher.
+        assert_eq!(hub.stats().log.unwrap().failures, 1);
+    }
+
+    #[test]
+    fn a_probe_that_hangs_holds_up_nobody_that_asks() {
+        let (hub, moods, _reports) = moody();
+        moods.send(1).unwrap();
+        assert!(publish(&hub).is_err());
+        // Nothing tells the log what to do: the probe hangs.
+        let ledger = hub.shared.ledger.as_ref().unwrap();
+        while !matches!(ledger.desk().log, Place::Out) {
+            assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
+        }
+        let start = std::time::Instant::now();
+        assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
+        assert!(
+            start.elapsed() < 10 * PROBE_PATIENCE,
+            "{:?}",
+            start.elapsed()
+        );
+        // A publisher waits for it, and then has its turn; and so has the end.
+        thread::scope(|scope| {
+            let publisher = scope.spawn(|| publish(&hub));
+            while ledger.desk().waiting.is_empty() {
+                thread::yield_now();
+            }
+            moods.send(0).unwrap();
+            moods.send(0).unwrap();
+            assert_eq!(publisher.join().unwrap(), Ok(()));
+        });
+        assert_eq!(hub.log_failure(), None);
+        moods.send(0).unwrap();
+        hub.put_log_away();
+        assert!(ledger.desk().prober.is_none());
     }
 
     #[test]

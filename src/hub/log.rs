@@ -36,6 +36,19 @@ pub trait Log: Send + fmt::Debug {
     /// log is as it was before, or will be before it takes anything else, so the caller may go on
     /// and call it again with these events or with others.
     fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()>;
+
+    /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called when
+    /// nobody publishes but somebody asks [whether the log works](Hub::log_failure), and may block as an
+    /// append may.
+    ///
+    /// A log that cannot try it says yes, which is the default; the next append tells.
+    ///
+    /// # Errors
+    ///
+    /// An append would fail, for this reason.
+    fn probe(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a log has when it is opened: what a history is to be filled with.

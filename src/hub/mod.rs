@@ -41,7 +41,7 @@ pub use history::{Cursor, Extent, Gap};
 pub use log::{Entry, Kept, KeptEntry, Log};
 pub use name::{ClientId, InvalidClientId};
 pub use poll::Poll;
-pub use stats::{Client, Stats};
+pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
@@ -219,7 +219,7 @@ impl Hub {
             random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
-            ledger: log.map(|log| Ledger::new(log, inbox_limit, config.report.clone())),
+            ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -445,6 +445,14 @@ impl Hub {
         }
     }
 
+    /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
+    /// second, by [`Log::probe`], so that asking is enough to find out that it works again. Waits for
+    /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
+    /// as one that refuses. A hub without a log refuses nothing.
+    pub fn log_failure(&self) -> Option<String> {
+        self.shared.ledger.as_ref()?.failure()
+    }
+
     /// Whether a client has this name.
     pub fn has_client(&self, client_id: &str) -> bool {
         self.shared.state().registry.get(client_id).is_some()
@@ -467,6 +475,11 @@ impl Hub {
 
     /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
+        // ORDER: before the hub's lock, which is never held together with that of the ledger.
+        let log = self.shared.ledger.as_ref().map(|ledger| {
+            let (failure, failures) = ledger.state();
+            LogStats { failure, failures }
+        });
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
@@ -484,6 +497,7 @@ impl Hub {
             bytes: sent.bytes,
             lag,
             publishing,
+            log,
             history: state.history.extent(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),

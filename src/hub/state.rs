@@ -43,7 +43,7 @@ pub(super) struct Shared {
     /// How many clients were told that the server closes.
     pub(super) farewells_said: AtomicU32,
     /// Where events are kept before they are published, if they are.
-    pub(super) ledger: Option<Ledger>,
+    pub(super) ledger: Option<Arc<Ledger>>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
     /// or not at all. Nobody waits for a socket, a disk or a client under it.
     pub(super) state: Mutex<State>,

@@ -35,10 +35,21 @@ pub struct Stats {
     pub lag: u64,
     /// How long publishers waited for their answer from the hub, and for the log behind it.
     pub publishing: Histogram,
+    /// How the log is. `None`: there is none.
+    pub log: Option<LogStats>,
     /// What is retained of the events.
     pub history: Extent,
     /// How streams ended, and how often.
     pub farewells: [(Farewell, u64); Farewell::ALL.len()],
+}
+
+/// How a log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStats {
+    /// Why it refuses events. `None`: the last attempt to write succeeded.
+    pub failure: Option<String>,
+    /// How many publishers it has refused.
+    pub failures: u64,
 }
 
 /// One client, as it is at about this moment.

@@ -7,17 +7,30 @@
 //! been. If even the cut fails, the file may hold something behind the good length, and nothing is
 //! accepted until it could be cut.
 //!
-//! `segment.rs` has the format, `recovery.rs` what is done with a file that a crash has left.
+//! # Other hands
+//!
+//! Administrators and their tools delete, move, replace, cut and edit files while they are written
+//! to. So before an event is acknowledged, the file at the segment's path is the one that is open, and
+//! has the length that it should have: a restart will read what is acknowledged. If the file is not as
+//! it was left, it is read again. A file that still begins with all that was acknowledged is cut to
+//! that and used. Otherwise the journal goes on in a new segment that begins with a gap record, as
+//! after a repair: a start reads back to the gap and no further, whatever is in the older files.
+//! Where even the directory is another one, nothing is accepted until it is back.
+//!
+//! `segment.rs` has the format, `present.rs` the newest segment, `recovery.rs` what is done with a file
+//! that a crash has left.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{self, Disk, failed};
+use super::directory::Directory;
+use super::disk::{self, Disk, Look};
+use super::present::{Beginning, Present};
 use super::syncer::Syncer;
 use super::{recovery, segment};
-use crate::config::{SEGMENT_BYTES, SYNC_INTERVAL, SyncMode};
+use crate::config::{READINGS_IN_VAIN, SEGMENT_BYTES, SYNC_INTERVAL, SyncMode, WRONG_CLOCK};
 use crate::hub::{Entry, Kept, Log};
 use crate::report::Report;
 use crate::wire::EventId;
@@ -41,55 +54,68 @@ pub struct JournalOptions {
 }
 
 /// An append-only log in files `00000001.sse`, `00000002.sse`, … of one directory: an event stream
-/// in plain text, which `less` and any reader of event streams can read.
+/// in plain text, which `less` and any reader of event streams can read. The directory and the files
+/// are for their owner alone.
 ///
 /// A file that has grown past 32 MiB is followed by a new one. The journal never removes any; the
-/// oldest can be deleted at any time.
+/// oldest can be deleted at any time. If the newest is deleted, moved or changed, the journal reports
+/// it and goes on in a new file; after a restart, clients that have not seen the latest event before
+/// that are told of a gap.
 #[derive(Debug)]
 pub struct Journal {
-    dir: PathBuf,
+    directory: Directory,
     sync: SyncMode,
-    report: Report,
+    pub(super) report: Report,
     pub(super) present: Present,
     /// The latest id in the journal.
     last: EventId,
     /// An append has failed and could not be taken back: the file may have something behind the
     /// good length.
     torn: bool,
+    /// The file was changed by others while it was written to: it is read again before it is used.
+    doubtful: bool,
+    /// The bytes of the append that was refused last: what a [probe](Log::probe) tries to write.
+    pub(super) refused: usize,
+    /// How often the segment may still be read again because of a new time alone. LIMIT: on file systems
+    /// that change the time later than the write, that would be at each append; at 0 the time is
+    /// not compared any more.
+    pub(super) readings: u32,
     /// Only with [`SyncMode::Interval`].
     pub(super) syncer: Option<Syncer>,
     /// The size that lets the next append begin a new segment.
     pub(super) segment_bytes: u64,
-    /// Held for as long as the journal is open, and freed by the system however we end.
-    _lock: File,
-}
-
-/// The segment that is written to: the newest.
-#[derive(Debug)]
-pub(super) struct Present {
-    pub(super) number: u64,
-    /// Shared with the thread that syncs.
-    pub(super) disk: Arc<Disk>,
-    /// The good length: what is acknowledged ends here.
-    pub(super) len: u64,
 }
 
 impl Journal {
     /// Opens the journal in a directory, or begins one there, whose first event comes after `born`.
     /// Reads as much from its end as is wanted back, and the newest segment whole. If the newest
     /// ends in something that was not written to its end, which is what a crash leaves, that is cut
-    /// off and reported. Blocks on the disk.
+    /// off and reported. Permissions that other users have on the files are taken away, and that is
+    /// reported too, as is a last event from more than a day after `born`. Blocks on the disk.
     ///
     /// # Errors
     ///
     /// The directory is in use by another server ([`ResourceBusy`](io::ErrorKind::ResourceBusy)),
-    /// is damaged, which no crash can do to what was synced
-    /// ([`InvalidData`](io::ErrorKind::InvalidData)), was written by another version
+    /// is damaged, which no crash can do to what was synced, or has an id near the end of the range
+    /// of ids ([`InvalidData`](io::ErrorKind::InvalidData)), was written by another version
     /// ([`Unsupported`](io::ErrorKind::Unsupported)), or cannot be read or written to. The message
     /// names the file and, for a damage, the place.
-    pub fn open(options: JournalOptions, born: EventId) -> io::Result<(Journal, Kept)> {
-        let lock = occupy(&options.dir)?;
+    pub fn open(mut options: JournalOptions, born: EventId) -> io::Result<(Journal, Kept)> {
+        // The files are looked for by their path as long as the journal is open, wherever the process
+        // is by then.
+        let absolute = std::path::absolute(&options.dir);
+        options.dir = absolute.map_err(|cause| disk::failed("find", &options.dir, &cause))?;
+        let directory = Directory::occupy(&options.dir, &options.report)?;
         let (present, kept) = recovery::recover(&options, born)?;
+        let last = kept.last_id();
+        if last.ms.saturating_sub(born.ms) > WRONG_CLOCK.as_millis() as u64 {
+            let hours = (last.ms - born.ms) / WRONG_CLOCK.as_millis() as u64 * 24;
+            options.report.warn(format_args!(
+                "the latest event in {}, {last}, is from more than {hours} hours after this machine's time: \
+                 one of the two clocks was wrong; ids go on from there",
+                options.dir.display()
+            ));
+        }
         let syncer = match options.sync {
             SyncMode::Interval => {
                 let disk = Arc::clone(&present.disk);
@@ -99,35 +125,48 @@ impl Journal {
             SyncMode::Always | SyncMode::Off => None,
         };
         let journal = Journal {
-            dir: options.dir,
+            directory,
             sync: options.sync,
             report: options.report,
             present,
-            last: kept.last_id(),
+            last,
             torn: false,
+            doubtful: false,
+            refused: 0,
+            readings: READINGS_IN_VAIN,
             syncer,
             segment_bytes: SEGMENT_BYTES,
-            _lock: lock,
         };
         Ok((journal, kept))
     }
 
-    /// Writes behind the good length and makes it durable, if that is to be now.
+    /// Makes the journal ready for an append: makes good what an earlier append or sync has left, or
+    /// other hands have done, and begins a new segment if this one is full. When it fails, nothing
+    /// that is acknowledged has changed.
+    fn prepare(&mut self) -> io::Result<()> {
+        self.restore()?;
+        self.rotate_if_full()
+    }
+
+    /// Makes good what an earlier append or sync has left, or other hands have done.
+    fn restore(&mut self) -> io::Result<()> {
+        let found = self.present.disk.look()?;
+        if self.torn && !self.doubtful && self.present.may_be_cut(found) {
+            self.cut_back()?;
+            self.torn = false;
+        } else if self.torn || self.doubtful || !self.present.is_as_left(found, self.readings > 0) {
+            self.take_up(found)?;
+        }
+        self.write_anew()
+    }
+
+    /// Writes at the end, which is the good length, and makes it durable, if that is to be now.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.present.disk.write_at(self.present.len, bytes)?;
+        self.present.disk.append(bytes)?;
         match self.sync {
             SyncMode::Always => self.present.disk.sync(),
             SyncMode::Interval | SyncMode::Off => Ok(()),
         }
-    }
-
-    /// Makes good what an earlier append or sync has left, if one has.
-    fn restore(&mut self) -> io::Result<()> {
-        if self.torn {
-            self.cut_back()?;
-            self.torn = false;
-        }
-        self.write_anew()
     }
 
     /// Cuts the segment to its good length.
@@ -138,13 +177,83 @@ impl Journal {
     /// the good length everything was synced before, with success. The cut throws the pages behind
     /// it away and makes the one that it goes through dirty; what is appended next is written into
     /// pages that are dirty again. So the next `fsync` that succeeds has really written all of it.
-    fn cut_back(&self) -> io::Result<()> {
+    fn cut_back(&mut self) -> io::Result<()> {
         self.present.disk.set_len(self.present.len)?;
         // Or what the publisher was told is not kept would be found again after a power cut.
-        match self.sync {
-            SyncMode::Always => self.present.disk.sync(),
-            SyncMode::Interval | SyncMode::Off => Ok(()),
+        if self.sync == SyncMode::Always {
+            self.present.disk.sync()?;
         }
+        self.present.note_left()
+    }
+
+    /// Goes on after other hands have changed the segment's file: in the file at its path, if that
+    /// begins with all that was acknowledged, otherwise in a new segment.
+    fn take_up(&mut self, found: Option<Look>) -> io::Result<()> {
+        self.directory.check()?;
+        match self.present.examine(found, self.last) {
+            Ok((disk, len)) => self.go_on_in(disk, len)?,
+            Err(why) => self.begin_after_hole(&why)?,
+        }
+        (self.torn, self.doubtful) = (false, false);
+        Ok(())
+    }
+
+    /// Goes on in a file that has `len` bytes, the first of which are all that was acknowledged.
+    fn go_on_in(&mut self, disk: Disk, len: u64) -> io::Result<()> {
+        let excess = len - self.present.len;
+        if disk.identity() == self.present.disk.identity() {
+            if excess == 0 {
+                self.readings = self.readings.saturating_sub(1);
+                return self.present.note_left();
+            }
+            self.cut_back()?;
+            if !self.torn {
+                self.report.warn(format_args!(
+                    "{excess} bytes were appended to {}, and not by this server; they were cut off",
+                    disk.path().display()
+                ));
+            }
+            return Ok(());
+        }
+        disk.set_len(self.present.len)?;
+        if self.sync != SyncMode::Off {
+            disk.sync()?;
+            disk::sync_dir(self.directory.path())?;
+        }
+        let next = Present::resume(self.present.number, disk, self.present.len)?;
+        self.report.warn(format_args!(
+            "{} was replaced by another file with the same records; the journal goes on in it",
+            next.disk.path().display()
+        ));
+        self.turn_to(next);
+        Ok(())
+    }
+
+    /// Begins a segment from which a restart does not read back into what is before it.
+    fn begin_after_hole(&mut self, why: &str) -> io::Result<()> {
+        let dir = self.directory.path();
+        let newest = recovery::numbers(dir)?.last().copied();
+        let number = following(newest.unwrap_or(0).max(self.present.number))?;
+        let path = segment_path(dir, number);
+        let next = Present::begin(path, number, Beginning::AfterHole(self.last), self.sync)?;
+        let (old, new) = (self.present.disk.path(), next.disk.path());
+        self.report.error(format_args!(
+            "{} {why}; the journal goes on in {}, and after a restart, clients that \
+             have not seen {} will be told of a gap",
+            old.display(),
+            new.display(),
+            self.last
+        ));
+        self.turn_to(next);
+        Ok(())
+    }
+
+    /// Writes to this segment, which is durable, from now on.
+    fn turn_to(&mut self, next: Present) {
+        if let Some(syncer) = &self.syncer {
+            syncer.turn_to(Arc::clone(&next.disk), next.len);
+        }
+        self.present = next;
     }
 
     /// After a sync in the background has failed: writes again what was acknowledged but is not
@@ -153,8 +262,8 @@ impl Journal {
     /// It cannot be taken back, because clients have it. And a second sync alone would prove
     /// nothing, as said above: the pages must be dirty again. The bytes are those that the system
     /// still has in memory; one that has dropped them with the error (Btrfs does) gives back
-    /// something else, which does not check, and then only a new start helps.
-    fn write_anew(&self) -> io::Result<()> {
+    /// something else, which does not check, and then those events are lost.
+    fn write_anew(&mut self) -> io::Result<()> {
         let Some(syncer) = &self.syncer else {
             return Ok(());
         };
@@ -165,13 +274,13 @@ impl Journal {
         let mut bytes = vec![0; (self.present.len - durable) as usize];
         disk.read_at(durable, &mut bytes)?;
         if !segment::is_whole(&bytes) {
-            return Err(io::Error::other(format!(
-                "{} has lost what could not be synced behind byte {durable}; start again to go on without it",
-                disk.path().display()
-            )));
+            let why = format!("has lost what could not be synced, from byte {durable} on");
+            return self.begin_after_hole(&why);
         }
         disk.write_at(durable, &bytes)?;
-        syncer.sync()
+        let synced = syncer.sync();
+        self.present.note_left()?;
+        synced
     }
 
     /// Syncs all that is acknowledged, in whatever mode but [`SyncMode::Off`].
@@ -190,12 +299,45 @@ impl Journal {
         }
         // ORDER: the old segment before the new one is there, so that only the newest can be torn.
         self.flush()?;
-        let next = Present::begin(&self.dir, self.present.number + 1, self.last, self.sync)?;
-        if let Some(syncer) = &self.syncer {
-            syncer.turn_to(Arc::clone(&next.disk), next.len);
-        }
-        self.present = next;
+        self.directory.check()?;
+        let number = following(self.present.number)?;
+        let path = segment_path(self.directory.path(), number);
+        clear_attempt(&path)?;
+        let next = Present::begin(path, number, Beginning::After(self.last), self.sync)?;
+        self.turn_to(next);
         Ok(())
+    }
+
+    /// Appends whole blocks, all or none.
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // LIMIT: if the file is changed by others between the two looks at it, there is one more attempt.
+        for _ in 0..2 {
+            self.prepare()?;
+            let accepted = match self.write(bytes) {
+                Ok(()) => self.present.accept(bytes.len()),
+                Err(error) => Err(error),
+            };
+            match accepted {
+                Ok(true) => {
+                    if let Some(syncer) = &self.syncer {
+                        syncer.wrote(self.present.len);
+                    }
+                    return Ok(());
+                }
+                Ok(false) => (self.torn, self.doubtful) = (true, true),
+                Err(error) => {
+                    self.torn = true;
+                    // The cause is what the publisher must hear of; if this fails, the next one hears of it.
+                    let _ = self.restore();
+                    return Err(error);
+                }
+            }
+        }
+        let _ = self.restore(); // As above.
+        let name = self.present.disk.path().display();
+        Err(io::Error::other(format!(
+            "{name} is being changed, and not by this server"
+        )))
     }
 
     /// What is to be written for these entries.
@@ -204,6 +346,8 @@ impl Journal {
         for entry in entries {
             let refused = if entry.id <= last {
                 format!("id {} is not after {last}", entry.id)
+            } else if !segment::leaves_room(entry.id) {
+                format!("id {} leaves too few for other events", entry.id)
             } else if !segment::is_message(entry.message) {
                 format!("event {} is not one message with its id first", entry.id)
             } else {
@@ -223,20 +367,22 @@ impl Log for Journal {
             return Ok(());
         };
         let bytes = self.encode(entries)?;
-        self.restore()?;
-        self.rotate_if_full()?;
-        if let Err(error) = self.write(&bytes) {
-            self.torn = true;
-            // The cause is what the publisher must hear of; if this fails, the next one hears of it.
-            let _ = self.restore();
-            return Err(error);
+        let result = self.add(&bytes);
+        match result {
+            Ok(()) => self.last = newest.id,
+            Err(_) => self.refused = bytes.len(),
         }
-        self.present.len += bytes.len() as u64;
-        self.last = newest.id;
-        if let Some(syncer) = &self.syncer {
-            syncer.wrote(self.present.len);
-        }
-        Ok(())
+        result
+    }
+
+    /// Writes as many bytes as the append had that was refused last, and takes them back.
+    fn probe(&mut self) -> io::Result<()> {
+        self.prepare()?;
+        // A crash in between leaves a torn end, which the next start cuts off.
+        let bytes = vec![b'\n'; self.refused.max(1)];
+        self.torn = true;
+        let written = self.write(&bytes);
+        written.and(self.restore())
     }
 }
 
@@ -250,65 +396,24 @@ impl Drop for Journal {
     }
 }
 
-impl Present {
-    /// Begins a segment after the event with this id.
-    pub(super) fn begin(
-        dir: &Path,
-        number: u64,
-        after: EventId,
-        sync: SyncMode,
-    ) -> io::Result<Present> {
-        let path = segment_path(dir, number);
-        // A file may be there from an attempt that failed halfway, but never one with events: no
-        // number is given twice, and nobody else is here.
-        let disk = Disk::create(path.clone())?;
-        let mut header = Vec::new();
-        segment::encode_header(after, &mut header);
-        let begin = || {
-            disk.write_at(0, &header)?;
-            if sync == SyncMode::Off {
-                return Ok(());
-            }
-            disk.sync()?;
-            disk::sync_dir(dir)
-        };
-        if let Err(error) = begin() {
-            // Best effort: what is left is a torn header at the most, which a start knows.
-            let _ = fs::remove_file(path);
-            return Err(error);
-        }
-        Ok(Present {
-            number,
-            disk: Arc::new(disk),
-            len: header.len() as u64,
-        })
-    }
-}
-
 /// `DIR/00000001.sse`
 pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.sse"))
 }
 
-/// Creates the directory if it is not there, and takes it for ourselves.
-fn occupy(dir: &Path) -> io::Result<File> {
-    match fs::create_dir(dir) {
-        Ok(()) => disk::sync_dir(dir.parent().unwrap_or(dir))?,
-        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(cause) => return Err(failed("create", dir, &cause)),
+/// The number of the segment after this one.
+fn following(number: u64) -> io::Result<u64> {
+    let none = || io::Error::other("no number is left for another segment");
+    number.checked_add(1).ok_or_else(none)
+}
+
+/// Removes what an attempt to begin a segment has left, which has no events. Anything else stays, and
+/// is in the way.
+fn clear_attempt(path: &Path) -> io::Result<()> {
+    let is_short =
+        |found: fs::Metadata| found.is_file() && found.len() <= segment::LONGEST_HEADER as u64;
+    if fs::symlink_metadata(path).is_ok_and(is_short) && segment::has_no_event(&disk::read(path)?) {
+        disk::remove(path)?;
     }
-    let path = dir.join("lock");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    let lock = options
-        .open(&path)
-        .map_err(|cause| failed("open", &path, &cause))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::Error(cause)) => Err(failed("lock", &path, &cause)),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("{} is in use by another tiny-sse", dir.display()),
-        )),
-    }
+    Ok(())
 }

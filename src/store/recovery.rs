@@ -30,10 +30,10 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::disk::{self, Disk, failed};
-use super::journal::{JournalOptions, Present, segment_path};
+use super::journal::{JournalOptions, segment_path};
+use super::present::{Beginning, Present};
 use super::segment::{self, Contents, Damage};
 use crate::config::SyncMode;
 use crate::hub::{Kept, KeptEntry};
@@ -95,7 +95,8 @@ impl Recovery<'_> {
         let dir = &self.options.dir;
         let Some((number, bytes)) = self.newest_with_header()? else {
             let number = self.numbers.first().map_or(1, |number| *number);
-            return Present::begin(dir, number, self.born, self.options.sync);
+            let path = segment_path(dir, number);
+            return Present::begin(path, number, Beginning::After(self.born), self.options.sync);
         };
         let path = segment_path(dir, number);
         let contents = self.contents(&path, &bytes)?;
@@ -120,11 +121,7 @@ impl Recovery<'_> {
             disk.sync()?;
             disk::sync_dir(dir)?;
         }
-        Ok(Present {
-            number,
-            disk: Arc::new(disk),
-            len: len as u64,
-        })
+        Present::resume(number, disk, len as u64)
     }
 
     /// The number and the text of the newest segment. One whose header was not written to its end
@@ -141,10 +138,10 @@ impl Recovery<'_> {
                 path.display(),
                 bytes.len()
             ));
+            disk::remove(&path)?;
             if self.numbers.len() == 1 {
                 return Ok(None);
             }
-            fs::remove_file(&path).map_err(|cause| failed("remove", &path, &cause))?;
             self.numbers.pop();
         }
         Ok(None)
@@ -182,7 +179,18 @@ impl Recovery<'_> {
             let line = format!("{} is a journal of another version", path.display());
             return Err(io::Error::new(io::ErrorKind::Unsupported, line));
         }
-        Ok(segment::read(bytes))
+        let contents = segment::read(bytes);
+        match contents.greatest_id() {
+            Some(id) if !segment::leaves_room(id) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} has the id {id}, after which too few are left for other events: each of its numbers must be \
+                     less than 2^63; delete its record, or move the files away to begin a new journal",
+                    path.display()
+                ),
+            )),
+            _ => Ok(contents),
+        }
     }
 
     /// Takes what is wanted of a segment, from its end.
@@ -319,8 +327,13 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
 /// that ends before the hole as if there were none.
 fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     let path = segment.with_extension("sse.new");
-    let disk = Disk::create(path.clone())?;
-    disk.write_at(0, text)?;
+    // A repair that was cut short may have left one.
+    match disk::remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let disk = Disk::create_new(path.clone())?;
+    disk.append(text)?;
     disk.sync()?;
     // Some systems rename no file that is open.
     drop(disk);
@@ -347,7 +360,7 @@ fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<Option<String>> {
 fn fresh_file(segment: &Path) -> io::Result<(File, PathBuf)> {
     let mut path = segment.with_extension("sse.damaged");
     for number in 2.. {
-        match File::create_new(&path) {
+        match disk::private().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                 path = segment.with_extension(format!("sse.damaged.{number}"));
@@ -359,7 +372,7 @@ fn fresh_file(segment: &Path) -> io::Result<(File, PathBuf)> {
 }
 
 /// The segments of a directory, rising. Other files are none of ours.
-fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let listed = |cause| failed("list", dir, &cause);
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(listed)? {

@@ -40,10 +40,19 @@ const GAP: &str = ": gap ";
 /// LIMIT: no first line of a block is longer. An id has 41 bytes at the most, a topic 255.
 const LONGEST_LINE: usize = 512;
 /// Nor is a whole header.
-const LONGEST_HEADER: usize = 128;
+pub(super) const LONGEST_HEADER: usize = 128;
 
 /// `: crc 1a2b3c4d` and the empty line.
 const SEAL_BYTES: usize = 16;
+
+/// LIMIT: both numbers of an id are below this. Ids never go back, so one at the end of the range
+/// would leave none for later events.
+const ID_LIMIT: u64 = 1 << 63;
+
+/// Whether enough ids are left after this one.
+pub(super) fn leaves_room(id: EventId) -> bool {
+    id.ms < ID_LIMIT && id.seq < ID_LIMIT
+}
 
 /// Appends the header of a segment whose events come after `after`.
 pub(super) fn encode_header(after: EventId, out: &mut Vec<u8>) {
@@ -358,6 +367,12 @@ impl<'a> Contents<'a> {
         self.blocks.last().map(|(_, block)| block.id())
     }
 
+    /// The greatest id that checks, also of what is behind a damage.
+    pub(super) fn greatest_id(&self) -> Option<EventId> {
+        let beyond = self.damage.and_then(|damage| damage.beyond);
+        self.last_id().max(beyond.map(|beyond| beyond.greatest))
+    }
+
     /// What is wrong with this segment, given that the next one's first event comes after `next`.
     pub(super) fn damage_before(&self, next: EventId) -> Option<Damage> {
         let ends = self.last_id() == Some(next);
@@ -411,6 +426,20 @@ fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
         at += 1;
     }
     None
+}
+
+/// Whether this is a whole segment that ends with the event `last`.
+pub(super) fn is_up_to(bytes: &[u8], last: EventId) -> bool {
+    let contents = read(bytes);
+    contents.damage.is_none() && contents.last_id() == Some(last)
+}
+
+/// Whether this is what an attempt to begin a segment leaves when it fails: nothing, a part of a
+/// header, or a whole one.
+pub(super) fn has_no_event(bytes: &[u8]) -> bool {
+    let Contents { blocks, damage, .. } = read(bytes);
+    let is_bare_header = damage.is_none() && blocks.iter().all(|(_, block)| block.is_header());
+    is_bare_header || is_torn_header(bytes)
 }
 
 /// Whether these are whole blocks and nothing else.

@@ -94,11 +94,12 @@ impl Syncer {
         }
     }
 
-    /// Another segment is written to from now on; the one before is synced. All `len` bytes of
-    /// this one are durable.
+    /// Another file is written to from now on; the one before is synced, or does not matter any
+    /// more. All `len` bytes of this one are durable.
     pub(super) fn turn_to(&self, disk: Arc<Disk>, len: u64) {
         let mut state = self.shared.state_at_rest();
         (state.disk, state.written, state.durable) = (disk, len, len);
+        state.failure = None;
     }
 
     /// If a sync has failed: up to where the segment is durable.

@@ -2,7 +2,7 @@
 //! byte, with a medium that fails when told to.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +56,25 @@ impl Scratch {
         self.with(|_| ())
     }
 
-    fn with(&self, wish: impl FnOnce(&mut JournalOptions)) -> io::Result<Opened> {
+    /// A shell that another test starts has a copy of all our locks until it is a shell, so a journal
+    /// that was closed may be in use for a moment more.
+    pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
+        let start = Instant::now();
+        loop {
+            let opened = self.open_with(&wish);
+            let is_busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+            if !opened.as_ref().is_err_and(is_busy) || start.elapsed().as_secs() >= 5 {
+                return opened;
+            }
+            thread::yield_now();
+        }
+    }
+
+    pub(super) fn open_at_once(&self) -> io::Result<Opened> {
+        self.open_with(&|_: &mut JournalOptions| ())
+    }
+
+    fn open_with(&self, wish: &impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
         let (lines, reports) = mpsc::channel();
         let mut options = JournalOptions {
             dir: self.0.clone(),
@@ -96,7 +114,7 @@ impl Drop for Scratch {
 }
 
 pub(super) struct Opened {
-    journal: Journal,
+    pub(super) journal: Journal,
     pub(super) kept: Kept,
     reports: Receiver<String>,
 }
@@ -104,6 +122,15 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn reports(&self) -> Vec<String> {
         self.reports.try_iter().collect()
+    }
+
+    /// Reports of the journal from now on, not of its thread.
+    fn with_journals_reports(&mut self) -> Receiver<String> {
+        let (lines, reports) = mpsc::channel();
+        self.journal.report = Report::new(move |level, line| {
+            let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+        });
+        reports
     }
 
     pub(super) fn add(&mut self, entries: &[KeptEntry]) -> io::Result<()> {
@@ -748,7 +775,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
 fn one_server_has_a_journal_at_a_time() {
     let dir = Scratch::new();
     let one = dir.open().unwrap();
-    let error = dir.open().err().expect("it was opened twice");
+    let error = dir.open_at_once().err().expect("it was opened twice");
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
     let expected = format!("{} is in use by another tiny-sse", dir.0.display());
     assert_eq!(error.to_string(), expected);
@@ -803,6 +830,7 @@ fn what_could_not_be_read_back_is_not_written() {
 /// A file that fails as often as it is told to.
 #[derive(Debug)]
 struct Faulty {
+    path: PathBuf,
     file: File,
     faults: Arc<Faults>,
 }
@@ -813,6 +841,12 @@ struct Faults {
     writes: AtomicUsize,
     syncs: AtomicUsize,
     cuts: AtomicUsize,
+    /// How many writes, and syncs, are still to find that others have just emptied the file.
+    emptied_before_write: AtomicUsize,
+    emptied_in_sync: AtomicUsize,
+    removed_in_sync: AtomicUsize,
+    /// The same, with a line that others append.
+    grown_before_write: AtomicUsize,
     written: AtomicUsize,
     synced: AtomicUsize,
 }
@@ -827,26 +861,48 @@ fn fails(left: &AtomicUsize) -> io::Result<()> {
 
 impl Medium for Faulty {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, bytes)
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        if fails(&self.faults.emptied_before_write).is_err() {
+            self.file.set_len(0)?;
+        }
+        if fails(&self.faults.grown_before_write).is_err() {
+            let mut file = &self.file;
+            file.seek(SeekFrom::End(0))?;
+            file.write_all(&[b'x'; 5000])?;
+        }
+        self.write_at(self.file.metadata()?.len(), bytes)
     }
 
     /// A write that fails has written a half.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(offset))?;
         if let Err(error) = fails(&self.faults.writes) {
-            self.file.write_at(offset, &bytes[..bytes.len() / 2])?;
+            file.write_all(&bytes[..bytes.len() / 2])?;
             return Err(error);
         }
         self.faults.written.fetch_add(1, Ordering::Relaxed);
-        self.file.write_at(offset, bytes)
+        file.write_all(bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         fails(&self.faults.cuts)?;
-        Medium::set_len(&self.file, len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
         fails(&self.faults.syncs)?;
+        if fails(&self.faults.emptied_in_sync).is_err() {
+            self.file.set_len(0)?;
+        }
+        if fails(&self.faults.removed_in_sync).is_err() {
+            fs::remove_file(&self.path)?;
+        }
         self.faults.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -857,11 +913,13 @@ fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let faults = Arc::new(Faults::default());
     let path = journal.present.disk.path().to_owned();
     let file = File::options().read(true).write(true).open(&path).unwrap();
+    let identity = journal.present.disk.identity();
     let medium = Faulty {
+        path: path.clone(),
         file,
         faults: Arc::clone(&faults),
     };
-    journal.present.disk = Arc::new(Disk::new(path, Box::new(medium)));
+    journal.present.disk = Arc::new(Disk::new(path, Box::new(medium), identity));
     faults
 }
 
@@ -869,8 +927,9 @@ fn undermine(journal: &mut Journal) -> Arc<Faults> {
 fn fails_to(what: &str, result: io::Result<()>, path: &Path) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
-    let expected = format!("cannot {what} {}: ", path.display());
-    assert!(error.to_string().starts_with(&expected), "{error}");
+    let line = error.to_string();
+    assert!(line.starts_with(&format!("cannot {what}")), "{line}");
+    assert!(line.contains(&format!(" {}: ", path.display())), "{line}");
 }
 
 #[test]
@@ -905,6 +964,85 @@ fn an_append_that_fails_leaves_nothing_behind() {
             "{mode:?}"
         );
     }
+}
+
+/// The worst moments for an administrator's command: after the file was looked at, before the write or
+/// the answer.
+#[test]
+#[cfg(unix)]
+fn a_file_that_others_change_during_an_append_is_not_acknowledged_from() {
+    type Left = fn(&Faults) -> &AtomicUsize;
+    let moments: [(Left, &str); 4] = [
+        (|faults| &faults.emptied_before_write, "was cut from"),
+        (|faults| &faults.emptied_in_sync, "was cut from"),
+        (|faults| &faults.removed_in_sync, "was removed"),
+        (|faults| &faults.grown_before_write, ""),
+    ];
+    for (left, words) in moments {
+        let dir = Scratch::new();
+        let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
+        one.add(&plains(2000..2002)).unwrap();
+        let faults = undermine(&mut one.journal);
+        left(&faults).store(1, Ordering::Relaxed);
+        one.add(&plains(3000..3002)).unwrap();
+        let reports = one.reports();
+        let is_told = reports.iter().all(|line| line.contains(words));
+        assert!(
+            is_told && reports.is_empty() == words.is_empty(),
+            "{reports:?}"
+        );
+        one.add(&[plain(3002)]).unwrap();
+        drop(one);
+        let kept = dir.open().unwrap().kept;
+        if words.is_empty() {
+            assert_eq!(times(&kept), [2000, 2001, 3000, 3001, 3002]);
+        } else {
+            assert_eq!(
+                (kept.after, times(&kept)),
+                (id(2001), vec![3000, 3001, 3002]),
+                "{words}"
+            );
+        }
+    }
+    // And again, and again: then it is not acknowledged, and later it is.
+    let dir = Scratch::new();
+    let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
+    one.add(&plains(2000..2002)).unwrap();
+    let faults = undermine(&mut one.journal);
+    faults.grown_before_write.store(2, Ordering::Relaxed);
+    let error = one.add(&[plain(3000)]).unwrap_err().to_string();
+    assert!(
+        error.contains("is being changed, and not by this server"),
+        "{error}"
+    );
+    one.add(&[plain(3000)]).unwrap();
+    drop(one);
+    assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001, 3000]);
+}
+
+#[test]
+fn a_probe_fails_as_the_append_before_it_did() {
+    let dir = Scratch::new();
+    let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
+    one.add(&[plain(2000)]).unwrap();
+    let before = dir.text(1);
+    let faults = undermine(&mut one.journal);
+    // The append and its first probe fail: by their writes, by their syncs, by the cut.
+    for left in [&faults.writes, &faults.syncs] {
+        left.store(1, Ordering::Relaxed);
+        one.add(&plains(2001..2005)).unwrap_err();
+        let refused = one.journal.refused;
+        assert!(refused > 4 * 30, "{refused}");
+        left.store(1, Ordering::Relaxed);
+        fails_to("", one.journal.probe(), &dir.segment(1));
+        one.journal.probe().unwrap();
+        assert_eq!(dir.text(1), before);
+    }
+    faults.cuts.store(1, Ordering::Relaxed);
+    fails_to("cut", one.journal.probe(), &dir.segment(1));
+    one.add(&plains(2001..2003)).unwrap();
+    drop(one);
+    assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001, 2002]);
 }
 
 #[test]
@@ -1035,24 +1173,32 @@ fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anythin
 }
 
 #[test]
-fn what_the_system_has_dropped_with_a_failed_sync_is_not_taken_for_good() {
+fn what_the_system_has_dropped_with_a_failed_sync_is_a_gap() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
     faults.syncs.store(1, Ordering::Relaxed);
     one.add(&[plain(2000)]).unwrap();
     one.reports.recv().unwrap();
-    let text = dir.text(1);
+    let (text, path) = (dir.text(1), dir.segment(1));
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
     let dropped = [&text[..header_len()], &vec![0; text.len() - header_len()]].concat();
-    fs::write(dir.segment(1), dropped).unwrap();
-    for _ in 0..2 {
-        let error = one.add(&[plain(2001)]).unwrap_err().to_string();
-        assert!(
-            error.contains("has lost what could not be synced"),
-            "{error}"
-        );
-    }
+    fs::write(&path, dropped).unwrap();
+    // The system does not change the time when it drops what it could not write.
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_modified(time).unwrap();
+    let lost = one.with_journals_reports();
+    one.add(&[plain(2001)]).unwrap();
+    let report = lost.try_recv().unwrap();
+    assert!(
+        report.contains("has lost what could not be synced"),
+        "{report}"
+    );
     drop(one);
-    assert_eq!(times(&dir.open().unwrap().kept), [0; 0]);
+    let again = dir.open().unwrap();
+    assert_eq!(
+        (again.kept.after, times(&again.kept)),
+        (id(2000), vec![2001])
+    );
 }
 
 #[test]

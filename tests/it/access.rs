@@ -1327,10 +1327,42 @@ fn the_program_reads_its_tokens_again_at_sighup() {
 }
 
 #[test]
-fn without_a_file_sighup_ends_the_program_as_it_always_did() {
-    let mut serving = serve(&["--publish-token", "P"]);
-    serving.process.signal("HUP");
-    assert_eq!(serving.process.exit_code(), None);
+fn reloads_at_the_same_time_never_end_with_the_older_file() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path()).unwrap();
+    let (path, next) = (scratch.path().join("tokens"), scratch.path().join("next"));
+    // Long, so that reading takes a while.
+    let filling = "filling subscribe a b c\n".repeat(2000);
+    let write = |number: usize| {
+        std::fs::write(&next, format!("{filling}token{number} subscribe *\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&next, mode).unwrap();
+        std::fs::rename(&next, &path).unwrap();
+    };
+    write(0);
+    let running = server(Config {
+        tokens: Some(path.clone()),
+        ..config()
+    });
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // ORDER: Relaxed: a flag that nothing else depends on.
+        let _end = Finally(|| is_over.store(true, std::sync::atomic::Ordering::Relaxed));
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                running.reload_tokens().unwrap();
+            }
+        });
+        for number in 1..100 {
+            write(number);
+            running.reload_tokens().unwrap();
+            for _ in 0..3 {
+                let field = format!("Authorization: Bearer token{number}\r\n");
+                let answer = request(running.local_addr(), "GET", "/stats", &field, "");
+                assert_eq!(answer.status, 200, "{number}: {answer:?}");
+            }
+        }
+    });
 }
 
 // ---- what is not granted does not come

@@ -1,11 +1,11 @@
 //! The program, as a shell and a terminal see it: what it prints, how it ends, what it logs.
 
-use std::io::{PipeWriter, Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
-use crate::kit::{Answer, Raw, Stream, eventually, get, number_after, post, request};
-use crate::program::{PROGRAM, Process, all, end_of, serve, serve_as, up_to};
+use crate::kit::{Answer, Raw, Scratch, Stream, eventually, get, number_after, post, request};
+use crate::program::{PROGRAM, Process, all, end_of, greeted, serve, serve_as, up_to};
 
 // ---- what it prints
 
@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 28] = [
+const DEFAULTS: [(&str, &str); 29] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -89,6 +89,7 @@ const DEFAULTS: [(&str, &str); 28] = [
     ("sync", "always"),
     ("queue-bytes", "1MiB"),
     ("total-queues", "auto"),
+    ("send-buffer", "64KiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
     ("total-bodies", "64MiB"),
@@ -261,12 +262,12 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--log=off", "demo"], &["demo must be the first word"]),
         (&["sreve", "--log=off"], &["sreve", "serve"]),
         // Far ones.
-        (&["--frobnicate"], &["--frobnicate", "--help"]),
+        (&["--frobnicate"], &["--frob…", "--help"]),
         (&["--", "x"], &["--", "--help"]),
-        (&["127.0.0.1:8080"], &["127.0.0.1:8080", "--help"]),
-        (&["two\nlines"], &["two\\nlines", "--help"]),
+        (&["127.0.0.1:8080"], &["127.…", "--help"]),
+        (&["a\nb"], &["a\\nb", "--help"]),
         (&["--\u{1b}[2J=1"], &["--\\u{1b}[2J", "--help"]),
-        (&["--log", "off", "extra"], &["extra", "--help"]),
+        (&["--log", "off", "extra"], &["extr…", "--help"]),
         (&[""], &["--help"]),
         // No value.
         (&["--listen"], &["--listen needs a value"]),
@@ -274,9 +275,25 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         // Values that are none.
         (
             &["--listen=8080"],
-            &["--listen", "\"8080\"", "127.0.0.1:8080"],
+            &[
+                "--listen",
+                "\"8080\"",
+                "127.0.0.1:8080",
+                ":8080 for every address",
+            ],
         ),
         (&["--listen", ""], &["--listen", "\"\""]),
+        (&["--listen", "localhost"], &["\"localhost\"", "and a port"]),
+        (&["--listen", "::1:80"], &["\"::1:80\"", "[::1]:80"]),
+        (
+            &["--listen=http://127.0.0.1:80/"],
+            &["http://127.0.0.1:80/", "127.0.0.1:8080"],
+        ),
+        (
+            &["--send-buffer=off"],
+            &["--send-buffer", "\"off\"", "auto"],
+        ),
+        (&["--send-buffer=0"], &["--send-buffer is 0"]),
         (
             &["--max-clients=many"],
             &["--max-clients", "\"many\"", "whole number"],
@@ -347,7 +364,18 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--max-target=0"], &["--max-target is 0"]),
         (&["--max-body=0"], &["--max-body is 0"]),
         (&["--queue-bytes=0"], &["--queue-bytes is 0"]),
-        (&["--stack-bytes=0"], &["--stack-bytes is 0"]),
+        (
+            &["--stack-bytes=0"],
+            &["--stack-bytes is 0, less than 65536"],
+        ),
+        (
+            &["--stack-bytes=4096"],
+            &["--stack-bytes is 4096, less than"],
+        ),
+        (
+            &["--stack-bytes=65535"],
+            &["--stack-bytes is 65535, less than"],
+        ),
         (&["--heartbeat=0s"], &["--heartbeat is 0"]),
         (&["--write-timeout=0ms"], &["--write-timeout is 0"]),
         (&["--head-timeout=0s"], &["--head-timeout is 0"]),
@@ -407,6 +435,63 @@ fn a_word_that_is_not_utf_8_is_refused_and_not_shown_for_it_may_be_a_token() {
         );
         assert_eq!(process.exit_code(), Some(2));
         assert_eq!(all(&process.err), [format!("tiny-sse: {error}")]);
+    }
+}
+
+#[test]
+fn an_unknown_word_that_may_be_a_token_is_not_shown_in_full() {
+    for arguments in [
+        &["s3cret-of-mine"][..],
+        &["--publish-token", "one", "s3cret-of-mine"],
+        &["--s3cret-of-mine"],
+        &["--s3cret-of-mine=x"],
+        &["--publish-token:s3cret-of-mine"],
+        &["--publish-tokens3cret-of-mine"],
+        &["--tokenss3cret-of-mine=x"],
+        &["serve", "serve-s3cret-of-mine"],
+        &["-s3cret-of-mine"],
+        &["--publish-token=s3cret-of-mine\n"],
+    ] {
+        let (code, printed, errors) = end_of(arguments);
+        assert_eq!((code, printed), (Some(2), vec![]), "{arguments:?}");
+        let is_shown = errors[0].contains("s3cret");
+        assert!(errors.len() == 1 && !is_shown, "{arguments:?}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_value_is_quoted_in_200_bytes_at_most() {
+    let long = "x".repeat(100_000);
+    for option in ["--log", "--listen", "--max-clients", "--trust-proxy"] {
+        let (code, _, errors) = end_of(&[option, &long]);
+        assert_eq!(code, Some(2), "{option}");
+        let quoted = errors[0].matches('x').count();
+        assert!((200..220).contains(&quoted), "{option}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_port_alone_is_every_address_of_the_machine() {
+    for listen in [":0", "*:0"] {
+        let serving = serve_as(&["--listen", listen, "--open"]);
+        let port = serving.address.port();
+        let url = format!("http://127.0.0.1:{port}/events");
+        assert!(serving.greeting[2].contains(&url), "{:?}", serving.greeting);
+        let mut hosts = vec!["127.0.0.1"];
+        // A machine without IPv6 has no such address of its own either.
+        if TcpListener::bind("[::1]:0").is_ok() {
+            hosts.push("[::1]");
+        }
+        for host in hosts {
+            let address = format!("{host}:{port}").parse().unwrap();
+            let mut stream = Stream::subscribe(address, "/events");
+            post(address, "/events", host);
+            assert_eq!(stream.next().data, host, "{listen}");
+        }
+        let taken = format!(":{port}");
+        let (code, _, errors) = end_of(&["--listen", &taken]);
+        let expected = format!("tiny-sse: cannot listen on {taken}: address in use");
+        assert_eq!((code, errors), (Some(1), vec![expected]));
     }
 }
 
@@ -522,6 +607,50 @@ fn a_second_signal_does_not_wait_for_the_grace() {
     }
 }
 
+#[test]
+fn a_closed_terminal_ends_no_stream() {
+    for _ in 0..2 {
+        let mut serving = serve(&[]);
+        let mut stream = Stream::subscribe(serving.address, "/events");
+        serving.process.signal("HUP");
+        up_to(
+            &serving.process.err,
+            "SIGHUP: ignored, there is no file of tokens to read again",
+        );
+        post(serving.address, "/events", "still here");
+        assert_eq!(stream.next().data, "still here");
+        serving.process.signal("TERM");
+        assert_eq!(serving.process.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
+    let scratch = Scratch::new();
+    let mut command = Command::new("prlimit");
+    command
+        .args(["--fsize=100000", PROGRAM, "--listen", "127.0.0.1:0"])
+        .args(["--journal", scratch.name()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut serving = greeted(Process::spawn(&mut command));
+    let mut stream = Stream::subscribe(serving.address, "/events");
+    let body = "x".repeat(10_000);
+    let answers: Vec<Answer> = (0..15)
+        .map(|_| post(serving.address, "/events", &body))
+        .collect();
+    let kept = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((5..10).contains(&kept), "{kept} of 100,000 bytes");
+    for answer in &answers[kept..] {
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    for _ in 0..kept {
+        assert_eq!(stream.next().data, body);
+    }
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+}
+
 // ---- what it logs
 
 #[test]
@@ -580,6 +709,30 @@ fn info_logs_comings_and_goings_and_nothing_for_an_event() {
         };
         assert_eq!(reason, kicked, "{level}");
     }
+}
+
+#[test]
+fn refusals_are_counted_and_what_they_quote_is_cut() {
+    let mut serving = serve(&["--publish-token=secret", "--log=info"]);
+    let mut raw = Raw::connect(serving.address);
+    let long = "x".repeat(250);
+    for _ in 0..2000 {
+        raw.send(format!(
+            "POST /events/{long} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let answer = raw.answer();
+        assert_eq!(answer.status, 401);
+        if answer.field("connection") == Some("close") {
+            raw = Raw::connect(serving.address);
+        }
+    }
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+    let log = all(&serving.process.err);
+    let told = log.iter().filter(|line| line.contains(": 401 to POST "));
+    let (lines, longest) = (told.clone().count(), told.map(String::len).max());
+    assert!((10..1000).contains(&lines), "{lines}");
+    assert!(longest < Some(350), "{longest:?}");
 }
 
 // ---- nobody listens to it
@@ -642,6 +795,144 @@ fn a_standard_output_that_nobody_reads_does_not_hurt() {
     assert_eq!(help.exit_code(), Some(0));
 }
 
+/// A pipe that is full, and that nobody reads before the test does. 64 KiB fill it.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(&[b'.'; 64 * 1024]).expect("room");
+    (reader, writer)
+}
+
+#[test]
+fn standard_output_and_error_that_are_full_delay_nothing() {
+    let (_out, output) = full_pipe();
+    let (_err, errors) = full_pipe();
+    let (mut process, address) = serve_unheard(|address| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["--listen", address, "--log", "debug"])
+            .stdout(output.try_clone().unwrap())
+            .stderr(errors.try_clone().unwrap());
+        command
+    });
+    // Each of these is logged, and they are more than what may wait.
+    let mut stream = Stream::subscribe(address, "/events");
+    for round in 0..100 {
+        let mut raw = Raw::connect(address);
+        raw.send("no request at all\r\n\r\n");
+        assert_eq!(raw.answer().status, 400, "{round}");
+    }
+    process.signal("HUP");
+    post(address, "/events", "still here");
+    assert_eq!(stream.next().data, "still here");
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_though_nobody_reads_its_log() {
+    let (_err, errors) = full_pipe();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["--listen", "127.0.0.1:0", "--grace", "1h"])
+        .stdout(Stdio::piped())
+        .stderr(errors);
+    let mut serving = greeted(Process::spawn(&mut command));
+    let _stuck = request_in_flight(serving.address);
+    serving.process.signal("TERM");
+    eventually("nobody is let in any more", || {
+        std::net::TcpStream::connect(serving.address).is_err()
+    });
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(143));
+}
+
+#[test]
+fn an_error_ends_it_though_nobody_reads_what_it_was() {
+    for (arguments, code) in [(&["--lisen"][..], 2), (&["--listen=192.0.2.1:0"], 1)] {
+        let (_err, errors) = full_pipe();
+        let mut command = Command::new(PROGRAM);
+        let mut process = Process::spawn(command.args(arguments).stderr(errors));
+        assert_eq!(process.exit_code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_read_late_has_its_lines_in_order() {
+    let (mut err, errors) = full_pipe();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["--listen", "127.0.0.1:0", "--log", "debug"])
+        .stdout(Stdio::piped())
+        .stderr(errors);
+    let mut serving = greeted(Process::spawn(&mut command));
+    // The test's own copy of the pipe, without which the log has an end.
+    drop(command);
+    for number in 10..60 {
+        let mut raw = Raw::connect(serving.address);
+        raw.send(format!(
+            "GET / HTTP/1.1\r\nHost: t\r\nExpect: {number}\r\n\r\n"
+        ));
+        assert_eq!(raw.answer().status, 417);
+    }
+    let mut filling = vec![0; 64 * 1024];
+    err.read_exact(&mut filling).expect("what was there before");
+    serving.process.signal("TERM");
+    let mut log = String::new();
+    err.read_to_string(&mut log).expect("lines");
+    assert_eq!(serving.process.exit_code(), Some(0));
+    let refused: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains(" debug "))
+        .collect();
+    assert_eq!(refused.len(), 50, "{log}");
+    assert!(refused.is_sorted_by_key(|line| &line[..24]), "{log}");
+    for (number, line) in (10..60).zip(&refused) {
+        assert!(line.contains(&number.to_string()), "{line}");
+    }
+    assert!(log.lines().last().unwrap().contains("SIGTERM"), "{log}");
+}
+
+// ---- peers that vanish
+
+#[test]
+#[ignore = "needs a network of its own: unshare, ip"]
+fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
+    // In a network of its own the loopback can be cut, which is what a pulled cable is: no FIN, no
+    // RST, and nothing is acknowledged.
+    let script = format!(
+        "ip link set lo up && exec '{PROGRAM}' --listen 127.0.0.1:0 --log info --heartbeat 2s --write-timeout 1s"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--net", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut serving = greeted(Process::spawn(&mut command));
+    let pid = serving.process.child.id().to_string();
+    let within = |line: &str| {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--user",
+            "--net",
+            "--preserve-credentials",
+            "--target",
+            &pid,
+        ]);
+        command.args(["sh", "-c", line]).stdout(Stdio::piped());
+        Process::spawn(&mut command)
+    };
+    let url = format!("http://{}/events", serving.address);
+    let client = within(&format!("exec curl --silent --no-buffer '{url}'"));
+    up_to(&client.out, "data: {\"type\":\"connected\"");
+    let cut = std::time::Instant::now();
+    assert_eq!(within("ip link set lo down").exit_code(), Some(0));
+    up_to(&serving.process.err, " left (");
+    let noticed = cut.elapsed();
+    assert!(noticed.as_secs_f32() < 5.0, "after {noticed:?}");
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+}
+
 // ---- a machine that gives too little
 
 /// Asks for a stream. Who is turned away may be so before it has said what it wants.
@@ -653,6 +944,226 @@ fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
         .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = raw.head();
     (raw, head)
+}
+
+/// The program with so many open files, and these arguments.
+fn with_files(count: usize, arguments: &[&str]) -> Command {
+    let mut command = Command::new("prlimit");
+    command
+        .arg(format!("--nofile={count}"))
+        .args([PROGRAM, "--listen", "127.0.0.1:0"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn the_smallest_stack_serves_every_endpoint() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path()).unwrap();
+    let tokens = scratch.path().join("tokens");
+    std::fs::write(&tokens, "* publish,subscribe *\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&tokens, mode).unwrap();
+    let journal = scratch.path().join("journal");
+    let mut serving = serve(&[
+        "demo",
+        "--stack-bytes=64KiB",
+        "--log=debug",
+        "--console=on",
+        "--tokens",
+        tokens.to_str().unwrap(),
+        "--journal",
+        journal.to_str().unwrap(),
+    ]);
+    let address = serving.address;
+    let mut stream = Stream::subscribe(address, "/events?topic=*&client_id=me");
+    let deep = format!(
+        "{{\"event\":\"x\",\"a\":{}{}}}",
+        "[".repeat(60),
+        "]".repeat(60)
+    );
+    let deeper = format!("{{\"a\":{}", "[".repeat(500_000));
+    let line = "{\"data\":\"x\"}\n".repeat(5000);
+    let large = "x".repeat(1 << 20);
+    for (method, target, fields, body, status) in [
+        ("POST", "/clients/me", "", &*deep, 200),
+        ("DELETE", "/clients/me", "", "", 200),
+        ("POST", "/events", "", &large, 200),
+        ("POST", "/events/a?event=b&id=c", "", "x", 200),
+        (
+            "POST",
+            "/events",
+            "Content-Type: application/x-ndjson\r\n",
+            &line,
+            200,
+        ),
+        ("POST", "/broadcast", "", &deep, 200),
+        ("POST", "/broadcast", "", &deeper, 400),
+        ("POST", "/send", "", &deep, 200),
+        ("POST", "/api/process", "", &large, 200),
+        ("POST", "/api/notifications", "", "{\"text\":\"x\"}", 200),
+        ("GET", "/", "Accept: text/html\r\n", "", 200),
+        ("GET", "/", "", "", 200),
+        ("GET", "/health", "", "", 200),
+        ("GET", "/stats?clients=1", "", "", 200),
+        ("GET", "/metrics", "", "", 200),
+        ("GET", "/poll?topic=*&last_event_id=earliest", "", "", 200),
+        ("GET", "/nowhere", "", "", 404),
+        (
+            "OPTIONS",
+            "/events",
+            "Origin: https://a.example\r\n",
+            "",
+            204,
+        ),
+        ("DELETE", "/clients/nobody", "", "", 404),
+    ] {
+        if cfg!(not(feature = "console")) && fields.starts_with("Accept") {
+            continue;
+        }
+        let answer = request(address, method, target, fields, body);
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+    }
+    while stream.try_next().is_some() {}
+    let mut raw = Raw::connect(address);
+    raw.send("no request at all\r\n\r\n");
+    assert_eq!(raw.answer().status, 400);
+    let mut replay = Stream::subscribe(address, "/events?topic=*&last_event_id=earliest");
+    replay.next();
+    serving.process.signal("HUP");
+    serving.process.signal("TERM");
+    assert_eq!(serving.process.exit_code(), Some(0));
+}
+
+#[test]
+fn few_open_files_are_shared_out_and_what_is_lowered_is_said() {
+    for (files, clients, extra, is_lowered) in [
+        (64, 10, 5, false),
+        (48, 10, 5, false),
+        (256, 100, 50, false),
+        (256, 1000, 256, true),
+        (64, 1000, 256, true),
+        (24, 10, 5, true),
+    ] {
+        let (most, more) = (clients.to_string(), extra.to_string());
+        let arguments = ["--max-clients", &most, "--extra-connections", &more];
+        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let stats = get(serving.address, "/stats");
+        let given = number_after(stats.text(), "\"max_connections\":");
+        assert_eq!(
+            given < clients,
+            is_lowered,
+            "{given} clients of {files} files"
+        );
+        assert!(given > 0 && given <= clients);
+        serving.process.signal("TERM");
+        assert_eq!(serving.process.exit_code(), Some(0));
+        let log = all(&serving.process.err);
+        let lowered = format!("max-clients lowered from {clients} to {given}, ");
+        let told = log.iter().find(|line| line.contains(&lowered));
+        assert_eq!(told.is_some(), is_lowered, "{files}: {log:?}");
+        let sum = format!("{files} are allowed (ulimit -n, LimitNOFILE=)");
+        assert!(told.is_none_or(|line| line.ends_with(&sum)), "{told:?}");
+    }
+}
+
+#[test]
+fn too_few_open_files_are_an_error_with_the_sum_and_a_1() {
+    for files in 4..20 {
+        let mut process = Process::spawn(&mut with_files(files, &["--log=error"]));
+        assert_eq!(process.exit_code(), Some(1), "{files}");
+        let errors = all(&process.err);
+        assert_eq!(errors.len(), 1, "{files}: {errors:?}");
+        assert!(errors[0].starts_with("tiny-sse: "), "{files}: {errors:?}");
+        // With 4 not even the limits can be read.
+        let parts = [
+            " open files are needed",
+            &format!("; {files} are allowed (ulimit -n"),
+        ];
+        let has_sum = parts.iter().all(|part| errors[0].contains(part));
+        assert!(has_sum || files == 4, "{files}: {errors:?}");
+    }
+}
+
+#[test]
+fn with_few_open_files_everybody_gets_an_answer() {
+    for files in [24, 25, 30, 40, 64, 100] {
+        let scratch = Scratch::new();
+        let arguments = ["--heartbeat=50ms", "--journal", scratch.name()];
+        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let mut streams = Vec::new();
+        let mut refused = 0;
+        for _ in 0..2 * files {
+            let (raw, head) = ask_for_a_stream(serving.address);
+            match head.status {
+                200 => streams.push(raw),
+                status => {
+                    assert_eq!(status, 503, "{files}: {head:?}");
+                    assert!(head.field("retry-after").is_some(), "{head:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(
+            !streams.is_empty() && refused > files / 2,
+            "{files}: {refused}"
+        );
+        // Those that are there go on, and there is room again when some have left.
+        streams.truncate(streams.len() / 2);
+        eventually("room again", || {
+            let mut raw = Raw::connect(serving.address);
+            // Refused if the answer is there already.
+            let _ = raw.socket.write_all(
+                b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+            );
+            raw.answer().status == 200
+        });
+        serving.process.signal("TERM");
+        assert_eq!(serving.process.exit_code(), Some(0), "{files}");
+        let log = all(&serving.process.err).join("\n");
+        assert!(
+            !log.contains("panicked") && !log.contains("cannot accept"),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn little_address_space_is_shared_out() {
+    for (mib, is_served) in [(40, false), (100, true), (160, true), (300, true)] {
+        let script = format!(
+            "ulimit -v {}; exec '{PROGRAM}' --listen 127.0.0.1:0",
+            mib << 10
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdout(Stdio::piped());
+        let mut process = Process::spawn(command.stderr(Stdio::piped()));
+        if !is_served {
+            assert_eq!(process.exit_code(), Some(1), "{mib} MiB");
+            let errors = all(&process.err);
+            let sum = " bytes of address space are needed, ";
+            assert!(
+                errors.len() == 1 && errors[0].contains(sum),
+                "{mib} MiB: {errors:?}"
+            );
+            continue;
+        }
+        let mut serving = greeted(process);
+        let mut streams = Vec::new();
+        let refusal = loop {
+            let (raw, head) = ask_for_a_stream(serving.address);
+            if head.status != 200 {
+                break head;
+            }
+            streams.push(raw);
+        };
+        assert_eq!(refusal.status, 503, "{mib} MiB: {refusal:?}");
+        assert!(streams.len() > 20, "{mib} MiB: {}", streams.len());
+        serving.process.signal("TERM");
+        assert_eq!(serving.process.exit_code(), Some(0), "{mib} MiB");
+    }
 }
 
 #[test]

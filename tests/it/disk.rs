@@ -10,7 +10,7 @@ use tiny_sse::hub::{Entry, Log};
 use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Hub, Report};
 
-use crate::kit::{Scratch, Stream, get, id_of, number_after, post, request};
+use crate::kit::{Scratch, Stream, eventually, get, id_of, number_after, post, request};
 use crate::program::{PROGRAM, Process, Serving, end_of, greeted, serve};
 
 fn segment(journal: &Scratch) -> PathBuf {
@@ -288,25 +288,173 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
         }
         assert_nothing_else_came(&serving, &mut stream, "me");
         assert!(judgement(&serving, &cursor).ends_with(r#""replayed":0,"complete":true}"#));
-        assert_eq!(get(address, "/health").status, 200);
+        // Who has to know it is told, as long as it is so: 30 bytes would have had room.
+        let health = get(address, "/health");
+        assert_eq!(health.status, 503, "{room}: {health:?}");
+        assert_eq!(health.field("retry-after"), Some("7"), "{health:?}");
+        for part in [
+            r#"{"status":"error","error":"events are refused: "#,
+            "File too large",
+        ] {
+            assert!(health.text().contains(part), "{room}: {health:?}");
+        }
     }
+    let refused = 5 * 3;
+    let stats = get(address, "/stats").text().to_owned();
+    let failures = number_after(&stats, r#""failures":"#);
+    assert_eq!(failures, refused, "{stats}");
+    assert!(
+        stats.contains(r#""log":{"failure":"cannot write to "#),
+        "{stats}"
+    );
+    let metrics = get(address, "/metrics").text().to_owned();
+    for line in [
+        format!("\ntiny_sse_log_failures_total {refused}\n"),
+        "\ntiny_sse_log_failing 1\n".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "no {line:?} in {metrics}");
+    }
+    assert_eq!(fs::read(segment(&journal)).unwrap(), good);
 
     allow(&serving.process, "unlimited");
+    // Nobody publishes: what is in front of it asks, and sends nobody here until it works.
+    eventually("healthy again", || get(address, "/health").status == 200);
+    assert_eq!(fs::read(segment(&journal)).unwrap(), good);
+    let metrics = get(address, "/metrics").text().to_owned();
+    assert!(metrics.contains("\ntiny_sse_log_failing 0\n"), "{metrics}");
     publish(&serving, "/events", "after");
     // An id is not used up by an event that was refused.
     assert_eq!(publish(&serving, "/events/news?id=mine", "mine"), "mine");
     assert_eq!(stream.next().data, "after");
     assert_eq!(stream.next().data, "mine");
-    let errors = about(&journal, serving.process.kill());
-    // Said once, however many publishers hear of it.
+    let lines = serving.process.kill();
+    let errors = about(&journal, lines.clone());
+    // Said once, however many publishers hear of it, and that it is over.
+    let over = " warn  the log works again";
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains(" error the log failed: cannot write to "));
+    assert!(lines.iter().any(|line| line.ends_with(over)), "{lines:#?}");
 
     let mut again = serve_on(&journal);
     assert_eq!(retained(&again), ["before", "after", "mine"]);
     assert!(judgement(&again, &cursor).ends_with(r#""replayed":2,"complete":true}"#));
     let warnings = about(&journal, again.process.kill());
     assert!(warnings.is_empty(), "it was not whole: {warnings:?}");
+}
+
+// ---- other hands
+
+/// A command that an administrator or a tool may run in the journal's directory, and how many of the
+/// three events before it a restart still has.
+const HANDS: [(&str, usize); 13] = [
+    ("rm *.sse", 0),
+    ("gzip *.sse", 0),
+    ("mv 00000001.sse ..; mv ../00000001.sse 00000001.sse.1", 0),
+    ("> 00000001.sse", 0),
+    ("sed -i s/second/changed/ 00000001.sse", 0),
+    ("cp 00000001.sse 00000001.sse.1 && : > 00000001.sse", 0),
+    (
+        "mv 00000001.sse 00000001.sse.1 && install -m 600 /dev/null 00000001.sse",
+        0,
+    ),
+    ("rm -r *", 0),
+    ("echo '# by hand' >> 00000001.sse", 3),
+    ("sed -i s/nothing/changed/ 00000001.sse", 3),
+    ("chmod a+rx . *; touch *", 3),
+    ("ln 00000001.sse backup", 3),
+    ("rm -f lock", 3),
+];
+
+#[test]
+fn whatever_is_done_to_the_files_no_acknowledged_event_is_forgotten_by_a_restart() {
+    for (hand, still_kept) in HANDS {
+        let journal = Scratch::new();
+        let mut serving = serve_on(&journal);
+        let ids = ["first", "second", "third"].map(|data| publish(&serving, "/events", data));
+        in_the_directory(&journal, hand);
+        let fourth = publish(&serving, "/events", "fourth");
+        let fifth = publish(&serving, "/events", "fifth");
+        // Who is still here has missed nothing.
+        let complete = |replayed| format!(r#""replayed":{replayed},"complete":true}}"#);
+        assert!(
+            judgement(&serving, &ids[0]).ends_with(&complete(4)),
+            "{hand}"
+        );
+        serving.process.kill();
+
+        let again = serve_on(&journal);
+        let mut expected = ["first", "second", "third", "fourth", "fifth"].to_vec();
+        expected.drain(..3 - still_kept);
+        assert_eq!(retained(&again), expected, "{hand}");
+        let is_gone = still_kept == 0;
+        let verdict = judgement(&again, &ids[0]);
+        assert_eq!(
+            verdict.ends_with(r#""reason":"evicted"}"#),
+            is_gone,
+            "{hand}: {verdict}"
+        );
+        for (cursor, replayed) in [(&ids[2], 2), (&fourth, 1), (&fifth, 0)] {
+            let verdict = judgement(&again, cursor);
+            assert!(verdict.ends_with(&complete(replayed)), "{hand}: {verdict}");
+        }
+    }
+}
+
+#[test]
+fn without_its_directory_a_journal_refuses_until_it_is_back() {
+    let journal = Scratch::new();
+    let mut serving = serve_on(&journal);
+    let address = serving.address;
+    publish(&serving, "/events", "before");
+    let away = Scratch::new();
+    fs::rename(journal.path(), away.path()).unwrap();
+    let answer = post(address, "/events", "refused");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(
+        answer.text().contains("was moved, removed or replaced"),
+        "{answer:?}"
+    );
+    assert_eq!(get(address, "/health").status, 503);
+    // Nor is it taken by another server under its new name.
+    let (code, _, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", away.name()]);
+    assert_eq!(code, Some(1), "{errors:?}");
+    assert!(about(&away, errors)[0].ends_with("is in use by another tiny-sse"));
+    fs::rename(away.path(), journal.path()).unwrap();
+    eventually("healthy again", || get(address, "/health").status == 200);
+    publish(&serving, "/events", "after");
+    serving.process.kill();
+    assert_eq!(retained(&serve_on(&journal)), ["before", "after"]);
+}
+
+#[track_caller]
+fn in_the_directory(journal: &Scratch, script: &str) {
+    let mut shell = Command::new("sh");
+    let status = shell
+        .args(["-ec", script])
+        .current_dir(journal.path())
+        .status();
+    assert!(status.expect("sh").success(), "{script}");
+}
+
+#[test]
+fn a_journal_whose_last_id_leaves_no_room_is_refused_with_the_remedy() {
+    let journal = Scratch::new();
+    fs::create_dir(journal.path()).unwrap();
+    let blocks = [
+        ": tiny-sse journal 1, after 1000-0\n".to_owned(),
+        format!(": event {0}-{0}\nid: {0}-{0}\ndata: x\n", u64::MAX),
+    ];
+    let text = blocks.map(|block| format!("{block}: crc {:08x}\n\n", crc32(block.as_bytes())));
+    fs::write(segment(&journal), text.concat()).unwrap();
+    let (code, printed, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
+    assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
+    let line = about(&journal, errors).pop().expect("a message");
+    for part in [
+        "00000001.sse has the id 18446744073709551615-",
+        "move the files away",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
 }
 
 // ---- a clock that was ahead

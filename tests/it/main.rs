@@ -14,6 +14,7 @@ mod access;
 mod browser;
 mod churn;
 mod cli;
+mod clients;
 mod connections;
 mod console;
 mod crash;

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::listen::Listen;
+use crate::log::cut;
 use tiny_sse::store::SyncMode;
 use tiny_sse::{Config, Console, Level, Network, Origin, Overload, Token};
 
@@ -24,7 +26,7 @@ pub(crate) enum Command {
 /// How to serve.
 #[derive(Debug)]
 pub(crate) struct Options {
-    pub(crate) listen: String,
+    pub(crate) listen: Listen,
     /// The least important lines that are logged; `None` logs nothing.
     pub(crate) log: Option<Level>,
     /// Whether the six uses are served too.
@@ -35,7 +37,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            listen: "127.0.0.1:8080".into(),
+            listen: "127.0.0.1:8080".parse().expect("BUG: no address"),
             log: Some(Level::Warn),
             demo: false,
             config: Config::default(),
@@ -79,7 +81,7 @@ const fn knob(name: &'static str, target: Target, help: &'static str) -> Knob {
     Knob { name, help, target }
 }
 
-const KNOBS: [Knob; 36] = [
+const KNOBS: [Knob; 37] = [
     knob("listen", Target::Listen, "where to listen"),
     knob(
         "max-clients",
@@ -151,6 +153,11 @@ const KNOBS: [Knob; 36] = [
         "total-queues",
         Target::AutoSize(|c| &mut c.total_queues),
         "bytes that may wait for all clients",
+    ),
+    knob(
+        "send-buffer",
+        Target::AutoSize(|c| &mut c.send_buffer),
+        "the kernel's buffer for one, or auto",
     ),
     knob(
         "write-timeout",
@@ -268,7 +275,7 @@ impl Knob {
     /// The value that `options` has now, as it would be written; `None` if it has none.
     fn show(&self, options: &mut Options) -> Option<String> {
         Some(match self.target {
-            Target::Listen => options.listen.clone(),
+            Target::Listen => options.listen.to_string(),
             Target::Log => options.log.map_or("off", Level::name).into(),
             Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::List(..) => {
                 return None;
@@ -292,10 +299,11 @@ impl Knob {
     }
 
     fn set(&self, options: &mut Options, value: &str) -> Result<(), String> {
-        let wrong = |what: &str| format!("--{} is {value:?}, it must be {what}", self.name);
+        let wrong = |what: &str| self.wrong(value, what);
         match self.target {
-            Target::Listen if value.contains(':') => options.listen = value.into(),
-            Target::Listen => return Err(wrong("an address and a port, such as 127.0.0.1:8080")),
+            Target::Listen => {
+                options.listen = value.parse().map_err(|what: String| wrong(&what))?;
+            }
             Target::Log => options.log = parse_level(value).ok_or_else(|| wrong(self.help))?,
             Target::Path(..) if value.is_empty() => return Err(wrong("a path")),
             Target::Path(_, field) => *field(&mut options.config) = Some(value.into()),
@@ -335,9 +343,7 @@ impl Knob {
             }
             Target::List(_, add) => {
                 for value in value.split(',').map(str::trim) {
-                    add(options, value).map_err(|what| {
-                        format!("--{} is {value:?}, it must be {what}", self.name)
-                    })?;
+                    add(options, value).map_err(|what| self.wrong(value, &what))?;
                 }
             }
             Target::Size(field) => {
@@ -347,7 +353,9 @@ impl Knob {
             Target::AutoSize(field) => {
                 *field(&mut options.config) = match value {
                     "auto" => None,
-                    _ => Some(parse_size(value).ok_or_else(|| wrong("a size, or auto"))?),
+                    _ => Some(
+                        parse_size(value).ok_or_else(|| wrong("a size, such as 64KiB, or auto"))?,
+                    ),
                 };
             }
             Target::Time(field) => {
@@ -357,7 +365,17 @@ impl Knob {
         }
         Ok(())
     }
+
+    /// LIMIT: what is quoted is cut; a value may be as long as the system's longest command line.
+    fn wrong(&self, value: &str, what: &str) -> String {
+        let mut value = value.to_owned();
+        cut(&mut value, QUOTED_BYTES);
+        format!("--{} is {value:?}, it must be {what}", self.name)
+    }
 }
+
+/// See [`Knob::wrong`].
+const QUOTED_BYTES: usize = 200;
 
 fn add_proxy(options: &mut Options, value: &str) -> Result<(), String> {
     let proxy: Network = parsed(value)?;
@@ -479,20 +497,30 @@ fn not_text(word: &OsStr) -> String {
     }
 }
 
+/// Names the nearest known word. The unknown one may be a token that stands where none may
+/// (`--publish-token-s3cret`), so it is shown in full only where it is nearly a known word and hardly longer.
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = word.trim_start_matches('-');
     let nearest = known
         .min_by_key(|name| distance(bare, name))
         .expect("BUG: nothing is known");
     let dashes = &word[..word.len() - bare.len()];
+    let is_near = distance(bare, nearest) <= nearest.len().max(4) / 2;
+    let mut shown = word.to_owned();
+    if !is_near || bare.len() > nearest.len() + 2 {
+        cut(&mut shown, dashes.len() + SHOWN_BYTES);
+    }
     // A line break in it would make two lines of this one, and an escape whatever it likes.
-    let word = word.escape_debug();
-    if distance(bare, nearest) <= nearest.len().max(4) / 2 {
-        format!("unknown {kind} {word}, did you mean {dashes}{nearest}?")
+    let shown = shown.escape_debug();
+    if is_near {
+        format!("unknown {kind} {shown}, did you mean {dashes}{nearest}?")
     } else {
-        format!("unknown {kind} {word}; tiny-sse --help lists what there is")
+        format!("unknown {kind} {shown}; tiny-sse --help lists what there is")
     }
 }
+
+/// What is shown of a word that may be a token: less than helps to guess one.
+const SHOWN_BYTES: usize = 4;
 
 /// How many letters to insert, delete or change to get from one word to the other (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {

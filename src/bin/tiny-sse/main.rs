@@ -11,56 +11,67 @@ mod args;
 )]
 mod chance;
 mod demo;
+mod listen;
+mod log;
 #[cfg(test)]
 mod random;
 mod system;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::{panic, thread};
 
 use args::{Command, Options};
 use demo::{Threads, Uses};
-use system::Signal;
-use tiny_sse::wire::date;
+use log::Log;
+use system::{Signal, Signals};
 use tiny_sse::{Config, Level, Report, Running, Server};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
-        Ok(Command::Serve(options)) => match serve(*options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => fail(1, &message),
-        },
+        Ok(Command::Serve(options)) => {
+            // ORDER: before the first thread, because threads inherit what is blocked, and the
+            // allocator is set up for all of them.
+            let signals = Signals::block();
+            system::set_up_allocator();
+            let log = Log::start();
+            match serve(*options, signals, &log) {
+                Ok(()) => finish(&log, 0),
+                Err(message) => fail(&log, 1, &message),
+            }
+        }
         Ok(Command::Print(text)) => {
             // Best effort: a reader such as `head` may have seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(message) => fail(2, &message),
+        Err(message) => fail(&Log::start(), 2, &message),
     }
 }
 
-fn fail(code: u8, message: &str) -> ExitCode {
-    say(format_args!("tiny-sse: {message}"));
+fn fail(log: &Log, code: u8, message: &str) -> ExitCode {
+    log.say(format_args!("tiny-sse: {message}"));
+    finish(log, code)
+}
+
+fn finish(log: &Log, code: u8) -> ExitCode {
+    log.finish();
     ExitCode::from(code)
 }
 
-fn serve(options: Options) -> Result<(), String> {
+fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
     let Options {
         listen,
-        log,
+        log: level,
         demo,
         config,
     } = options;
-    // ORDER: before the first thread, because threads inherit what is blocked.
-    let signals = system::Signals::block(config.tokens.is_some());
-    system::spare_addresses();
-    let publishers = Publishers::of(&config);
-    let report = report(log);
+    log_panics(log.clone());
+    let (publishers, has_tokens) = (Publishers::of(&config), config.tokens.is_some());
     let config = Config {
-        report: report.clone(),
+        report: log.report(level),
         ..config
     };
     if let Err(error) = system::raise_open_files() {
@@ -70,29 +81,64 @@ fn serve(options: Options) -> Result<(), String> {
             format_args!("cannot raise the limit of open files: {error}"),
         );
     }
-    let cannot = |error: io::Error| format!("cannot listen on {listen}: {}", reason(&error));
-    let listener = TcpListener::bind(&*listen).map_err(cannot)?;
-    system::raise_backlog(&listener).map_err(cannot)?;
+    let listener = listen
+        .bind(&config)
+        .map_err(|error| format!("cannot listen on {listen}: {}", reason(&error)))?;
+    let report = config.report.clone();
     let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(running.local_addr(), demo, publishers);
+    let mut reachable = running.local_addr();
+    if listen.is_every_address() {
+        reachable.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    greet(running.local_addr(), reachable, demo, publishers);
     let signal = loop {
         match signals.wait() {
-            Signal::Hangup => reload(&running, &report),
+            Signal::Hangup if has_tokens => reload(&running, &report),
+            Signal::Hangup => report.tell(
+                Level::Warn,
+                format_args!(
+                    "SIGHUP: ignored, there is no file of tokens to read again (--tokens)"
+                ),
+            ),
             Signal::End(name) => break name,
         }
     };
-    signals.exit_at_the_next();
-    say(format_args!(
+    let last = log.clone();
+    signals.exit_at_the_next(move || last.finish());
+    log.say(format_args!(
         "tiny-sse: {signal}: closing; once more to end at once"
     ));
     running.shutdown();
     for thread in threads {
-        // A panic in it has been reported by std.
+        // A panic in it has been reported by the hook.
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// Sends what std would print of a panic to the log: std waits for standard error, and a thread that
+/// serves everybody may be the one that panics.
+fn log_panics(log: Log) {
+    panic::set_hook(Box::new(move |panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        log.tell(
+            Level::Error,
+            format_args!("thread {name} panicked at {place}: {message:?}"),
+        );
+    }));
 }
 
 /// Serves, with the six uses in front or without, and answers the threads to be joined at the end.
@@ -123,11 +169,6 @@ fn reload(running: &Running, report: &Report) {
         let line = format_args!("SIGHUP: {error}; the tokens from before stay");
         report.tell(Level::Error, line);
     }
-}
-
-/// Best effort: `eprintln!` would panic where nobody reads standard error any more.
-fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Who may publish, for a person to know.
@@ -175,10 +216,9 @@ impl Publishers {
     }
 }
 
-/// What a person does next.
-fn greet(address: SocketAddr, demo: bool, publishers: Publishers) {
-    let mut reachable = address;
-    match address.ip() {
+/// What a person does next, with the address that this person can connect to.
+fn greet(address: SocketAddr, mut reachable: SocketAddr, demo: bool, publishers: Publishers) {
+    match reachable.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => reachable.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
@@ -192,23 +232,10 @@ fn greet(address: SocketAddr, demo: bool, publishers: Publishers) {
     if demo {
         text += &demo::list(&url);
     }
-    // Best effort: a server is no worse for a standard output that is closed.
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-/// Lines of the log go to standard error, with the time.
-fn report(most: Option<Level>) -> Report {
-    Report::new(move |level, line| {
-        if most.is_some_and(|most| level <= most) {
-            let line = format!(
-                "{} {:5} {line}\n",
-                date::iso8601(SystemTime::now()),
-                level.name()
-            );
-            // Best effort, and in one write, so that lines of several threads do not mix.
-            let _ = io::stderr().write_all(line.as_bytes());
-        }
-    })
+    // Best effort: a server is no worse for a standard output that is closed. In a thread that nobody
+    // joins, because standard output may be a pipe that nobody reads.
+    let write = move || io::stdout().write_all(text.as_bytes());
+    let _ = thread::Builder::new().name("greeting".into()).spawn(write);
 }
 
 /// "permission denied" rather than "Permission denied (os error 13)".

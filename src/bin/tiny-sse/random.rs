@@ -8,9 +8,9 @@ use crate::args::{self, Command};
 use crate::chance::{Bytes, Mutator, Random, cases};
 
 #[rustfmt::skip]
-const OPTIONS: [&str; 32] = [
+const OPTIONS: [&str; 33] = [
     "listen", "max-clients", "extra-connections", "heartbeat", "retry", "retry-jitter", "overload", "history",
-    "history-bytes", "journal", "sync", "repair", "queue-bytes", "total-queues", "write-timeout", "max-body", "max-patterns", "max-head",
+    "history-bytes", "journal", "sync", "repair", "queue-bytes", "total-queues", "send-buffer", "write-timeout", "max-body", "max-patterns", "max-head",
     "max-fields", "max-target", "head-timeout", "body-timeout", "idle-timeout", "grace", "stack-bytes", "console",
     "log", "max-per-ip", "publish-token", "subscribe-token", "tokens", "unknown",
 ];

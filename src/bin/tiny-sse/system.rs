@@ -1,12 +1,14 @@
 //! The few things that std has no door to, and all of the crate's `unsafe`: waiting for signals,
-//! a longer queue of connections, more open files, an allocator that spares address space.
+//! a longer queue of connections, socket options, more open files, an allocator that spares address
+//! space and gives memory back.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::process;
 use std::thread;
+use std::time::Duration;
 
 /// Room for a signal set of any C library (glibc has the largest, 128 bytes). It is only ever
 /// written and read by the library.
@@ -27,6 +29,13 @@ unsafe extern "C" {
     fn pthread_sigmask(how: c_int, set: *const SignalSet, old: *mut SignalSet) -> c_int;
     fn sigwait(set: *const SignalSet, signal: *mut c_int) -> c_int;
     fn listen(socket: c_int, backlog: c_int) -> c_int;
+    fn setsockopt(
+        socket: c_int,
+        level: c_int,
+        name: c_int,
+        value: *const c_void,
+        length: u32,
+    ) -> c_int;
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     fn getrlimit(resource: c_int, limit: *mut Limit) -> c_int;
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
@@ -39,6 +48,11 @@ unsafe extern "C" {
 const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
+const SIGXFSZ: c_int = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    31
+} else {
+    25
+};
 
 const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
     0
@@ -48,34 +62,27 @@ const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")
 
 /// What a signal asks for.
 pub(crate) enum Signal {
-    /// SIGHUP: to read again what can be read again.
+    /// SIGHUP: to read again what can be read again. It also comes when the terminal that the
+    /// program was started from is closed.
     Hangup,
     /// To end; with its name.
     End(&'static str),
 }
 
-/// SIGINT and SIGTERM, and SIGHUP if it is wanted, blocked so that they wait to be asked for. No
-/// handler runs, so nothing has to be safe to do in one.
+/// SIGINT, SIGTERM and SIGHUP, blocked so that they wait to be asked for. No handler runs, so nothing
+/// has to be safe to do in one.
+///
+/// SIGXFSZ is blocked too: a write past the limit of a file's size is then an error, as on a full disk,
+/// and not the end of the process. std ignores SIGPIPE. All other signals do what they do by default:
+/// SIGQUIT, SIGUSR1 and SIGUSR2 end the process at once, SIGTSTP stops it.
 pub(crate) struct Signals(SignalSet);
 
 impl Signals {
-    /// Blocks them in this thread and in those that it starts from now on. SIGHUP, if it is not
-    /// wanted, does what it always did: it ends the program with its terminal, or, under `nohup`,
-    /// nothing.
-    pub(crate) fn block(hangup: bool) -> Signals {
-        let mut set = SignalSet([0; 128]);
-        // SAFETY: `set` is large and aligned enough for any `sigset_t`, and lives through the
-        // calls; the signals are valid; a null pointer for the old mask is allowed.
-        unsafe {
-            sigemptyset(&mut set);
-            sigaddset(&mut set, SIGINT);
-            sigaddset(&mut set, SIGTERM);
-            if hangup {
-                sigaddset(&mut set, SIGHUP);
-            }
-            pthread_sigmask(SIG_BLOCK, &set, std::ptr::null_mut());
-        }
-        Signals(set)
+    /// Blocks them in this thread and in those that it starts from now on.
+    pub(crate) fn block() -> Signals {
+        // SIGXFSZ is never waited for: it stays pending, once for each thread.
+        block(&[SIGXFSZ]);
+        Signals(block(&[SIGHUP, SIGINT, SIGTERM]))
     }
 
     /// Blocks until one of them comes.
@@ -87,15 +94,18 @@ impl Signals {
         }
     }
 
-    /// Ends the process as soon as another one comes that asks for it.
-    pub(crate) fn exit_at_the_next(self) {
+    /// Ends the process as soon as another one comes that asks for it, after `last`, which must not
+    /// take long.
+    pub(crate) fn exit_at_the_next(self, last: impl FnOnce() + Send + 'static) {
         let exit = move || {
-            loop {
+            let signal = loop {
                 match self.next() {
                     SIGHUP => {}
-                    signal => process::exit(128 + signal),
+                    signal => break signal,
                 }
-            }
+            };
+            last();
+            process::exit(128 + signal);
         };
         // Best effort: without a thread the shutdown is merely not to be hurried.
         let _ = thread::Builder::new().name("signals".into()).spawn(exit);
@@ -109,12 +119,81 @@ impl Signals {
     }
 }
 
+/// Blocks signals in this thread and in those that it starts from now on; returns them as a set.
+fn block(signals: &[c_int]) -> SignalSet {
+    let mut set = SignalSet([0; 128]);
+    // SAFETY: `set` is large and aligned enough for any `sigset_t`, and lives through the calls; the
+    // signals are valid; a null pointer for the old mask is allowed.
+    unsafe {
+        sigemptyset(&mut set);
+        for signal in signals {
+            sigaddset(&mut set, *signal);
+        }
+        pthread_sigmask(SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+    set
+}
+
 /// Lets 4,096 connections wait to be accepted. std's 128 are gone in a storm, and whom the kernel
 /// drops tries again only after a second. The kernel lowers it to `net.core.somaxconn`.
 pub(crate) fn raise_backlog(listener: &TcpListener) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `listener` is; `listen` on a socket that listens
     // only changes its backlog.
     match unsafe { listen(listener.as_raw_fd(), 4096) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const SOL_SOCKET: c_int = if IS_LINUX { 1 } else { 0xffff };
+const SO_SNDBUF: c_int = if IS_LINUX { 7 } else { 0x1001 };
+/// MIPS and SPARC have numbers of their own, those of the BSDs.
+const IS_LINUX: bool = cfg!(all(
+    any(target_os = "linux", target_os = "android"),
+    not(any(
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "sparc64"
+    ))
+));
+
+/// Fixes the size of the send buffers of the sockets that the listener accepts from now on. Linux
+/// counts its own bookkeeping too and takes twice as much, and at most twice `net.core.wmem_max`.
+pub(crate) fn set_send_buffer(listener: &TcpListener, bytes: usize) -> io::Result<()> {
+    let bytes = bytes.try_into().unwrap_or(c_int::MAX / 2);
+    set_option(listener, SOL_SOCKET, SO_SNDBUF, bytes)
+}
+
+/// Ends the connections that the listener accepts from now on when bytes sent to the peer have waited
+/// so long: to be acknowledged, or for room at the peer.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn set_user_timeout(listener: &TcpListener, longest: Duration) -> io::Result<()> {
+    const IPPROTO_TCP: c_int = 6;
+    const TCP_USER_TIMEOUT: c_int = 18;
+    let ms = longest.as_millis().try_into().unwrap_or(c_int::MAX);
+    set_option(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, ms)
+}
+
+/// Elsewhere the system decides.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn set_user_timeout(_: &TcpListener, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
+fn set_option(listener: &TcpListener, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let length = size_of::<c_int>() as u32;
+    // SAFETY: the descriptor is open as long as `listener` is; `value` is a `c_int` of that length, and
+    // lives through the call, which only reads it.
+    let outcome = unsafe {
+        setsockopt(
+            listener.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    match outcome {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -150,27 +229,80 @@ pub(crate) fn raise_open_files() -> io::Result<()> {
     Ok(())
 }
 
-/// Where address space is limited, keeps glibc from reserving 64 MiB of it for an arena of each of
-/// the first threads; several hundred streams fit into that.
+/// Sets up glibc's allocator, before there is a second thread.
+///
+/// It raises its thresholds with each large block that is freed, and then keeps up to 64 MiB at the
+/// end of each of its arenas; here they stay where they begin. Where address space is limited, there is
+/// one arena: each reserves 64 MiB, into which several hundred streams fit.
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
-pub(crate) fn spare_addresses() {
+pub(crate) fn set_up_allocator() {
     const RLIMIT_AS: c_int = if cfg!(any(target_arch = "mips64", target_arch = "mips64r6")) {
         6
     } else {
         9
     };
+    const M_TRIM_THRESHOLD: c_int = -1;
+    const M_MMAP_THRESHOLD: c_int = -3;
     const M_ARENA_MAX: c_int = -8;
     let mut limit = Limit { soft: 0, hard: 0 };
     // SAFETY: `limit` is a `struct rlimit` of this system and lives through the call; `mallopt`
     // takes any values, and is called before there is a second thread. It fails only by changing
-    // nothing, and then fewer streams fit.
+    // nothing, and then more memory is kept, or fewer streams fit.
     unsafe {
+        mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+        mallopt(M_MMAP_THRESHOLD, 128 * 1024);
         if getrlimit(RLIMIT_AS, &mut limit) == 0 && limit.soft != u64::MAX {
             mallopt(M_ARENA_MAX, 1);
         }
     }
 }
 
-/// Other allocators reserve little.
+/// Other allocators keep and reserve little.
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
-pub(crate) fn spare_addresses() {}
+pub(crate) fn set_up_allocator() {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    unsafe extern "C" {
+        fn getsockopt(
+            socket: c_int,
+            level: c_int,
+            name: c_int,
+            value: *mut c_void,
+            length: *mut u32,
+        ) -> c_int;
+    }
+
+    fn option(socket: &TcpStream, level: c_int, name: c_int) -> c_int {
+        let (mut value, mut length): (c_int, u32) = (0, size_of::<c_int>() as u32);
+        // SAFETY: `value` has room for `length` bytes, and both live through the call.
+        let outcome = unsafe {
+            getsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                (&raw mut value).cast(),
+                &mut length,
+            )
+        };
+        assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
+        value
+    }
+
+    #[test]
+    fn an_accepted_socket_inherits_the_options_of_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        set_send_buffer(&listener, 40_000).unwrap();
+        set_user_timeout(&listener, Duration::from_millis(12_345)).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(option(&accepted, SOL_SOCKET, SO_SNDBUF), 80_000);
+        assert_eq!(option(&accepted, 6, 18), 12_345);
+        // What no number of the system can hold is the largest, and not an error.
+        set_send_buffer(&listener, usize::MAX).unwrap();
+        set_user_timeout(&listener, Duration::MAX).unwrap();
+    }
+}

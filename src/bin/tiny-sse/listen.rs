@@ -1,0 +1,214 @@
+//! Turns the value of `--listen` into a listener, with the socket options that accepted sockets
+//! inherit from it.
+//!
+//! A port without a host, or with `*` in its place, is every address of the machine.
+
+use std::fmt;
+use std::fs::read_to_string;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::Duration;
+
+use tiny_sse::Config;
+
+use crate::system;
+
+/// An address to listen on, as it was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Listen {
+    text: String,
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Debug)]
+enum Host {
+    /// Every address of the machine.
+    Every,
+    /// An address without its brackets, or a name.
+    Named(String),
+}
+
+impl FromStr for Listen {
+    /// What the value must be.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+        let number = Some(port).filter(|port| is_port(port));
+        let number: Option<u16> = number.and_then(|port| port.parse().ok());
+        // Where the port was right, the example has it.
+        let shown = number.unwrap_or(8080);
+        let form = || {
+            format!(
+                "an address and a port, such as 127.0.0.1:{shown} or [::1]:{shown}, or :{shown} for every address"
+            )
+        };
+        if !text.contains(':') {
+            return Err(form());
+        }
+        let port = number.ok_or_else(form)?;
+        let host = match host {
+            "" | "*" => Host::Every,
+            _ => Host::Named(bare(host).ok_or_else(form)?.to_owned()),
+        };
+        Ok(Listen {
+            text: text.to_owned(),
+            host,
+            port,
+        })
+    }
+}
+
+/// A host without the brackets that an IPv6 address needs before a port. `None`: neither an address
+/// nor a name.
+fn bare(host: &str) -> Option<&str> {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let is_name = |host: &str| {
+        let is_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        host.bytes().all(is_label)
+    };
+    match inner {
+        // With a scope: `fe80::1%2`.
+        Some(address) => format!("[{address}]:0")
+            .parse::<SocketAddr>()
+            .is_ok()
+            .then_some(address),
+        None => is_name(host).then_some(host),
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Listen {
+    /// Listens there.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use or not this machine's, the port is not permitted, or the name has no
+    /// address.
+    pub(crate) fn bind(&self, config: &Config) -> io::Result<TcpListener> {
+        let listener = self.listener()?;
+        system::raise_backlog(&listener)?;
+        // Best effort, both: without them the kernel does as it is configured.
+        if let Some(bytes) = config.send_buffer {
+            let _ = system::set_send_buffer(&listener, bytes);
+        }
+        let _ = system::set_user_timeout(&listener, longest_silence(config));
+        Ok(listener)
+    }
+
+    fn listener(&self) -> io::Result<TcpListener> {
+        let port = self.port;
+        let host = match &self.host {
+            Host::Every => return every_address(port),
+            Host::Named(host) => host,
+        };
+        let mut addresses: Vec<SocketAddr> = (&**host, port).to_socket_addrs()?.collect();
+        // `localhost` is both. A proxy or a script that is told 127.0.0.1 finds the server there.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        TcpListener::bind(&*addresses)
+    }
+
+    /// Whether the listener takes IPv4 too, whatever its own address is.
+    pub(crate) fn is_every_address(&self) -> bool {
+        matches!(self.host, Host::Every)
+    }
+}
+
+/// Listens on every address of the machine: IPv6 and IPv4 by one socket where the system has such
+/// sockets, otherwise IPv4.
+fn every_address(port: u16) -> io::Result<TcpListener> {
+    let sysctl = read_to_string("/proc/sys/net/ipv6/bindv6only");
+    // Without the file there is no IPv6, or the system is not Linux, and others separate the two.
+    if sysctl.is_ok_and(|only_ipv6| only_ipv6.trim() == "0") {
+        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
+            // The kernel has IPv6, and this network has not.
+            Err(error) if !is_final(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// Whether the other family would fail with this error, too.
+fn is_final(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AddrInUse | ErrorKind::PermissionDenied
+    )
+}
+
+/// How long a peer may acknowledge nothing. A peer that vanished does not acknowledge the next
+/// heartbeat, and the heartbeat after that one finds the connection ended: so it is noticed within two.
+/// A quarter less than a heartbeat leaves room for the kernel's own timers. Never less than one write
+/// may take.
+fn longest_silence(config: &Config) -> Duration {
+    (config.heartbeat / 4 * 3).max(config.write_timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_a_port_are_taken_and_every_other_form_is_explained() {
+        for (text, is_every) in [
+            ("127.0.0.1:8080", false),
+            ("0.0.0.0:80", false),
+            ("localhost:0", false),
+            ("a-host.example_1.org:65535", false),
+            ("[::1]:8080", false),
+            ("[::]:8080", false),
+            ("[fe80::1%2]:8080", false),
+            (":8080", true),
+            ("*:8080", true),
+            (":0", true),
+        ] {
+            let listen: Listen = text.parse().unwrap_or_else(|what| panic!("{text}: {what}"));
+            assert_eq!(listen.is_every_address(), is_every, "{text}");
+            assert_eq!(listen.to_string(), text);
+        }
+        for (text, port) in [
+            ("", 8080),
+            (":", 8080),
+            ("8080", 8080),
+            ("80", 80),
+            ("localhost", 8080),
+            ("127.0.0.1", 8080),
+            ("127.0.0.1:", 8080),
+            ("127.0.0.1:http", 8080),
+            ("127.0.0.1:65536", 8080),
+            ("127.0.0.1:-1", 8080),
+            ("127.0.0.1:+1", 8080),
+            ("::1:9000", 9000),
+            ("::1", 1),
+            ("::", 8080),
+            ("[::1]", 8080),
+            ("[::1:9000", 9000),
+            ("[127.0.0.1]:9000", 9000),
+            ("[]:9000", 9000),
+            ("http://127.0.0.1:9000", 9000),
+            ("127.0.0.1:9000/", 8080),
+            ("**:9000", 9000),
+            (" :9000", 9000),
+            ("a b:9000", 9000),
+        ] {
+            let what = text.parse::<Listen>().expect_err(text);
+            assert!(
+                what.contains(&format!(
+                    " 127.0.0.1:{port} or [::1]:{port}, or :{port} for every address"
+                )),
+                "{text:?}: {what}"
+            );
+        }
+    }
+}
