@@ -49,8 +49,8 @@ pub struct Config {
     /// counted with its name, its topic and 200 bytes.
     pub max_body: usize,
     /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
-    /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. Never less
-    /// than [`max_body`](Self::max_body).
+    /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. It counts as
+    /// at least one [`max_body`](Self::max_body), so that a body of that size can be read.
     pub total_bodies: usize,
     /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
     /// answer would make them more is answered 503. An answer that is the only one may be larger.
@@ -271,6 +271,7 @@ impl Config {
             ("max-fields", self.max_fields),
             ("max-target", self.max_target),
             ("max-body", self.max_body),
+            ("total-bodies", self.total_bodies),
             ("total-answers", self.total_answers),
             ("max-patterns", self.max_patterns),
             ("queue-bytes", self.queue_bytes),
@@ -314,12 +315,6 @@ impl Config {
             return Err(ConfigError(format!(
                 "{name} is longer than {} days",
                 LONGEST.as_secs() / 86_400
-            )));
-        }
-        if self.total_bodies < self.max_body {
-            return Err(ConfigError(format!(
-                "total-bodies is {}, less than max-body, {}: a body as large as that could not be read",
-                self.total_bodies, self.max_body
             )));
         }
         if let Some(total) = self.total_queues

@@ -85,7 +85,8 @@ impl Reception {
         doorstep: Doorstep,
     ) -> Reception {
         let budgets = Budgets {
-            bodies: Budget::new(config.total_bodies),
+            // LIMIT: never less than one body of the largest size.
+            bodies: Budget::new(config.total_bodies.max(config.max_body)),
             answers: Budget::new(config.total_answers),
         };
         Reception {

@@ -138,8 +138,11 @@ impl Server {
         Ok(Handle {
             reception,
             local_addr,
-            waker,
-            threads: Some([acceptor, starter, watcher]),
+            running: Some(Threads {
+                waker,
+                acceptor,
+                others: [starter, watcher],
+            }),
         })
     }
 }
@@ -185,9 +188,17 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
 pub struct Handle {
     reception: Arc<Reception>,
     local_addr: SocketAddr,
+    /// `None` once it is shut down.
+    running: Option<Threads>,
+}
+
+/// The threads of a server beside those that serve.
+#[derive(Debug)]
+struct Threads {
     waker: Waker,
-    /// Those that accept, start and turn away; `None` once it is shut down.
-    threads: Option<[JoinHandle<()>; 3]>,
+    acceptor: JoinHandle<()>,
+    /// Those that start others, and watch over those that were turned away.
+    others: [JoinHandle<()>; 2],
 }
 
 impl Handle {
@@ -217,14 +228,21 @@ impl Handle {
     }
 
     fn close(&mut self) {
-        let Some([acceptor, starter, watcher]) = self.threads.take() else {
+        let Some(Threads {
+            waker,
+            acceptor,
+            others,
+        }) = self.running.take()
+        else {
             return;
         };
         let start = Instant::now();
         self.stop();
-        self.end(acceptor, start);
-        self.waker.release();
-        for thread in [starter, watcher] {
+        self.end(&waker, acceptor, start);
+        // ORDER: before what may take long. This is the last descriptor of the listener here, and while it
+        // is open the system goes on letting clients connect, whom nobody would serve.
+        drop(waker);
+        for thread in others {
             // Their loops end when the server is closing; a panic in them has been reported by std.
             let _ = thread.join();
         }
@@ -236,11 +254,11 @@ impl Handle {
     /// A connection of our own makes it return, but for two cases: the connection is not let through
     /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
     /// the grace is over the listener is shut down.
-    fn end(&self, acceptor: JoinHandle<()>, start: Instant) {
+    fn end(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
         let config = &self.reception.config;
         let patience = config.grace.max(LAST_WAIT);
-        let is_shut_down = match self.waker.holders {
-            Holders::ThisServer => self.waker.shut_down(),
+        let is_shut_down = match waker.holders {
+            Holders::ThisServer => waker.shut_down(),
             Holders::MaybeOthers => false,
         };
         // ORDER: kept until the loop has ended. One that is closed may not be accepted, and a holder that
@@ -256,7 +274,7 @@ impl Handle {
             pause = (pause * 2).min(KNOCK_PAUSE.1);
         }
         if !is_shut_down && !acceptor.is_finished() {
-            let was_shut_down = self.waker.shut_down();
+            let was_shut_down = waker.shut_down();
             config.report.warn(format_args!(
                 "cannot connect to the listener on {} to end its accept: {}",
                 self.local_addr,
@@ -305,9 +323,8 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 struct Waker {
     holders: Holders,
-    /// `None` once nothing accepts here any more.
     #[cfg(unix)]
-    listener: Option<TcpStream>,
+    listener: TcpStream,
 }
 
 impl Waker {
@@ -318,7 +335,7 @@ impl Waker {
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
             holders,
-            listener: Some(descriptor.into()),
+            listener: descriptor.into(),
         })
     }
 
@@ -330,15 +347,7 @@ impl Waker {
     /// Ends the listener, for all its holders. False: the system does not do that.
     #[cfg(unix)]
     fn shut_down(&self) -> bool {
-        let listener = self.listener.as_ref();
-        listener.is_some_and(|listener| listener.shutdown(std::net::Shutdown::Both).is_ok())
-    }
-
-    /// Closes this descriptor of the listener. Without it the kernel would go on taking connections that
-    /// nobody accepts, until the server has ended.
-    fn release(&mut self) {
-        #[cfg(unix)]
-        drop(self.listener.take());
+        self.listener.shutdown(std::net::Shutdown::Both).is_ok()
     }
 
     #[cfg(not(unix))]

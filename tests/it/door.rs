@@ -327,6 +327,16 @@ fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
 }
 
 #[test]
+fn a_budget_has_room_for_one_body_of_the_largest_size() {
+    let server = server(Config {
+        total_bodies: 1,
+        ..two_bodies()
+    });
+    let (address, body) = (server.local_addr(), vec![b'x'; 64 << 10]);
+    assert_eq!(request(address, "POST", "/events", "", &body).status, 200);
+}
+
+#[test]
 fn what_is_only_announced_takes_nothing_from_others() {
     let server = server(two_bodies());
     let address = server.local_addr();
