@@ -223,6 +223,7 @@ impl Handle {
         let start = Instant::now();
         self.stop();
         self.end(acceptor, start);
+        self.waker.release();
         for thread in [starter, watcher] {
             // Their loops end when the server is closing; a panic in them has been reported by std.
             let _ = thread.join();
@@ -304,8 +305,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 struct Waker {
     holders: Holders,
+    /// `None` once nothing accepts here any more.
     #[cfg(unix)]
-    listener: TcpStream,
+    listener: Option<TcpStream>,
 }
 
 impl Waker {
@@ -316,7 +318,7 @@ impl Waker {
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
             holders,
-            listener: descriptor.into(),
+            listener: Some(descriptor.into()),
         })
     }
 
@@ -328,7 +330,15 @@ impl Waker {
     /// Ends the listener, for all its holders. False: the system does not do that.
     #[cfg(unix)]
     fn shut_down(&self) -> bool {
-        self.listener.shutdown(std::net::Shutdown::Both).is_ok()
+        let listener = self.listener.as_ref();
+        listener.is_some_and(|listener| listener.shutdown(std::net::Shutdown::Both).is_ok())
+    }
+
+    /// Closes this descriptor of the listener. Without it the kernel would go on taking connections that
+    /// nobody accepts, until the server has ended.
+    fn release(&mut self) {
+        #[cfg(unix)]
+        drop(self.listener.take());
     }
 
     #[cfg(not(unix))]

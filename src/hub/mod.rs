@@ -245,8 +245,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed, an event that is retained has the same id of its publisher's, or the log
-    /// did not keep it.
+    /// The hub is closed, an event of the same topic that is retained has the same id of its publisher's,
+    /// or the log did not keep it.
     pub fn publish(&self, event: Event) -> Result<Published, PublishError> {
         let published = self.publish_all(vec![event])?;
         Ok(published

@@ -25,9 +25,10 @@ test('it receives, and resumes exactly after the server was killed and started a
 });
 
 test('two pages under one name do not take the stream from each other again and again', async (t) => {
-  const server = await Server.start(t, '--retry', '100ms');
-  const { tab } = await browser(t);
+  // A page of another site may choose a name only if it is allowed to read.
   const origin = await site(t);
+  const server = await Server.start(t, '--retry', '100ms', '--cors-origin', origin);
+  const { tab } = await browser(t);
   const [first, second, witness] = [await tab(origin), await tab(origin), await tab(origin)];
   await listenNatively(first, `${server.origin}/events?client_id=me`);
   await opened(first);

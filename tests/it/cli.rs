@@ -75,7 +75,7 @@ fn the_two_lines_it_prints_work() {
 }
 
 /// Every option, and the value that it has when nobody says anything.
-const DEFAULTS: [(&str, &str); 27] = [
+const DEFAULTS: [(&str, &str); 29] = [
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
     ("extra-connections", "256"),
@@ -92,6 +92,8 @@ const DEFAULTS: [(&str, &str); 27] = [
     ("send-buffer", "64KiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
+    ("total-bodies", "64MiB"),
+    ("total-answers", "64MiB"),
     ("max-patterns", "64"),
     ("max-head", "16KiB"),
     ("max-fields", "100"),
@@ -230,7 +232,7 @@ fn a_size_is_bytes_or_has_a_unit_of_two_to_the_ten() {
         ("3MiB", "3145728"),
         ("1GiB", "1073741824"),
     ] {
-        let serving = serve(&["--max-body", size]);
+        let serving = serve(&["--max-body", size, "--total-bodies=1GiB"]);
         let mut raw = Raw::connect(serving.address);
         raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
         let answer = raw.answer();
@@ -716,7 +718,7 @@ fn refusals_are_counted_and_what_they_quote_is_cut() {
     let long = "x".repeat(250);
     for _ in 0..2000 {
         raw.send(format!(
-            "POST /events/{long} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"
+            "POST /events/{long} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         ));
         let answer = raw.answer();
         assert_eq!(answer.status, 401);
@@ -868,7 +870,7 @@ fn a_log_that_is_read_late_has_its_lines_in_order() {
     for number in 10..60 {
         let mut raw = Raw::connect(serving.address);
         raw.send(format!(
-            "GET / HTTP/1.1\r\nHost: t\r\nExpect: {number}\r\n\r\n"
+            "GET / HTTP/1.1\r\nHost: localhost\r\nExpect: {number}\r\n\r\n"
         ));
         assert_eq!(raw.answer().status, 417);
     }

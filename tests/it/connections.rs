@@ -590,7 +590,7 @@ fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
     };
     let server = handled_by(patient, path);
     let mut raw = Raw::connect(server.local_addr());
-    raw.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    raw.send("POST /late HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     // Says that the head has been read, so that the connection is not idle.
     assert_eq!(raw.head().status, 100);
     let mut idle = Raw::connect(server.local_addr());
