@@ -11,7 +11,7 @@ use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Hub, Report};
 
 use crate::kit::{Scratch, Stream, eventually, get, id_of, number_after, post, request};
-use crate::program::{PROGRAM, Process, Serving, end_of, greeted, serve};
+use crate::program::{PROGRAM, Process, Serving, end_of, greeted, serve, up_to};
 
 fn segment(journal: &Scratch) -> PathBuf {
     journal.path().join("00000001.sse")
@@ -212,7 +212,10 @@ fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap(
     }
     assert_eq!(judgement(&repaired, &ids[3]), complete(&ids[3], 0));
     let fifth = publish(&repaired, "/events", "fifth");
-    let warnings = about(&journal, repaired.process.kill());
+    // Lines are written by a thread of their own, which the kill may come before.
+    let mut lines = up_to(&repaired.process.err, "is damaged at byte");
+    lines.extend(repaired.process.kill());
+    let warnings = about(&journal, lines);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in [
         " warn  ",
@@ -327,7 +330,8 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
     assert_eq!(publish(&serving, "/events/news?id=mine", "mine"), "mine");
     assert_eq!(stream.next().data, "after");
     assert_eq!(stream.next().data, "mine");
-    let lines = serving.process.kill();
+    let mut lines = up_to(&serving.process.err, "the log works again");
+    lines.extend(serving.process.kill());
     let errors = about(&journal, lines.clone());
     // Said once, however many publishers hear of it, and that it is over.
     let over = " warn  the log works again";
