@@ -175,7 +175,8 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
                 report.error(format_args!(
                     "cannot accept a connection: {error}; trying again in {pause:?}"
                 ));
-                thread::sleep(pause);
+                // Cut short by a shutdown.
+                thread::park_timeout(pause);
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
         }
@@ -265,6 +266,8 @@ impl Handle {
         // has accepted one is busy with it and leaves the next one to others. LIMIT: so many.
         let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
         while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
+            // It may be pausing after an error.
+            acceptor.thread().unpark();
             if connections.len() == KNOCKS {
                 connections.clear();
             }
@@ -287,6 +290,7 @@ impl Handle {
                 return;
             }
         }
+        acceptor.thread().unpark(); // As above.
         // A panic in it has been reported by std.
         let _ = acceptor.join();
     }
@@ -389,5 +393,34 @@ mod tests {
         assert!(took >= grace && took < 10 * LAST_WAIT, "{took:?}");
         assert_eq!(warnings.load(Ordering::SeqCst), 1);
         assert!(TcpStream::connect(address).is_err(), "it is there still");
+    }
+
+    /// As without a descriptor left.
+    #[cfg(unix)]
+    #[test]
+    fn a_shutdown_does_not_wait_for_the_pause_after_an_accept_that_failed() {
+        let warnings: Arc<AtomicUsize> = Arc::default();
+        let heard = Arc::clone(&warnings);
+        let config = Config {
+            grace: Duration::ZERO,
+            report: Report::new(move |_, line| {
+                let is_it = line.to_string().contains("cannot connect to the listener");
+                heard.fetch_add(usize::from(is_it), Ordering::SeqCst);
+            }),
+            ..Config::default()
+        };
+        // No `accept` on this one ever succeeds.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::from(std::os::fd::OwnedFd::from(socket));
+        let handle = Server::from_listener(listener, config).unwrap();
+        let handle = handle.spawn(|_| Response::new(204)).unwrap();
+        // The pause of a second has begun: those before it come to 630 ms.
+        thread::sleep(Duration::from_millis(700));
+        handle.shutdown();
+        assert_eq!(
+            warnings.load(Ordering::SeqCst),
+            0,
+            "its listener was shut down"
+        );
     }
 }
