@@ -20,7 +20,13 @@ impl Api {
             _ if request.method() == "HEAD" => Duration::ZERO,
             wait => wait,
         };
-        let is_wanted = || !request.is_abandoned() && self.is_valid(pass, &patterns);
+        // ORDER: asked once the poll is in, as for a stream.
+        let is_wanted = || {
+            if pass.is_some_and(|pass| !self.access.is_known(pass)) {
+                self.release_names();
+            }
+            !request.is_abandoned() && self.is_valid(pass, &patterns)
+        };
         let poll = self.hub.poll_while(wish, wait, is_wanted);
         let Poll { messages, cursor } = poll.map_err(|error| stream::name_taken(error, request))?;
         Ok(Response::json(200, render(messages))
