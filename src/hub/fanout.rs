@@ -21,7 +21,7 @@ use super::history::Record;
 use super::lane::Lane;
 use super::registry::{Audiences, Lanes, Registry};
 use super::{Farewell, Shared};
-use crate::wire::{Frame, Framing, Patterns, Topic};
+use crate::wire::{Frame, Framing, Topic};
 
 /// What publishers and others leave for the fan-out, in order.
 #[derive(Debug)]
@@ -36,10 +36,22 @@ pub(super) enum Item {
     },
     /// The end of one stream, after the events before the ordinal `at`.
     End {
-        lane: Arc<Lane>,
+        lane: Leaver,
         why: Farewell,
         at: u64,
     },
+}
+
+/// A client that is to be told to leave. It is out of the registry, so nobody else would tell it: if this
+/// is dropped before it was told, because of a panic, it is let go.
+#[derive(Debug)]
+pub(super) struct Leaver(pub(super) Arc<Lane>);
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        // The first reason stands.
+        self.0.end(Farewell::FellBehind, 0);
+    }
 }
 
 impl Item {
@@ -108,8 +120,12 @@ impl Batch {
         let mut kind_of: HashMap<Option<&Topic>, usize> = HashMap::new();
         let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
         let mut last: Option<(Option<&Topic>, usize)> = None;
+        // An audience is in as many lists as it has patterns, so most of what is gone through was noted.
+        let mut is_noted = vec![false; registry.slots()];
         let mut note = |slot: usize| {
-            lanes.entry(slot).or_insert_with(|| registry.lanes_of(slot));
+            if !std::mem::replace(&mut is_noted[slot], true) {
+                lanes.insert(slot, registry.lanes_of(slot));
+            }
         };
         for item in &items {
             let Item::Event(record) = item else { continue };
@@ -162,7 +178,9 @@ impl Batch {
             events: Vec::new(),
             delivered: 0,
             leaving: HashMap::new(),
+            topics: Vec::new(),
             joined: HashMap::new(),
+            joined_bytes: 0,
         };
         let mut kinds = kinds.into_iter();
         // The ends need the events of the whole batch, and do not split it.
@@ -171,6 +189,9 @@ impl Batch {
             match item {
                 Item::Event(record) => {
                     let kind = kinds.next().expect("BUG: an event without a kind");
+                    if kind == delivery.topics.len() {
+                        delivery.topics.push(record.topic.clone());
+                    }
                     delivery.events.push((kind, record));
                 }
                 Item::Private { lane, frame, at } => {
@@ -183,7 +204,7 @@ impl Batch {
             // At the end of the server nothing is said after an end, and the client is still in its
             // audience.
             if *why != Farewell::ServerClosing {
-                delivery.leaving.insert(Arc::as_ptr(lane), Vec::new());
+                delivery.leaving.insert(Arc::as_ptr(&lane.0), Vec::new());
             }
         }
         for (before, lane, frame, at) in actions {
@@ -197,7 +218,7 @@ impl Batch {
         }
         delivery.deliver_up_to(delivery.events.len());
         for (lane, why, at) in ends {
-            delivery.part(&lane, why, at);
+            delivery.part(&lane.0, why, at);
         }
         delivery.shed();
     }
@@ -215,8 +236,12 @@ struct Delivery<'a> {
     delivered: usize,
     /// The clients that are told to leave, each with the events for it alone.
     leaving: HashMap<*const Lane, Vec<(u64, Frame)>>,
-    /// What was joined for clients that leave: many of them may have asked for the same.
-    joined: HashMap<(Patterns, usize, usize), Rc<Parcel>>,
+    /// The topic of each kind of events.
+    topics: Vec<Option<Topic>>,
+    /// What was joined for clients that leave, by the kinds of events and the places of the first and the
+    /// one behind the last: many of them may get the same. LIMIT: the bytes of one queue, and one parcel.
+    joined: HashMap<(Vec<usize>, usize, usize), Rc<Parcel>>,
+    joined_bytes: usize,
 }
 
 impl Delivery<'_> {
@@ -305,6 +330,11 @@ impl Delivery<'_> {
             self.catch_up(lane, from, at);
         }
         lane.end(why, self.now_ms);
+        // LIMIT: who is told to leave is out of the registry, where `shed` looks, and keeps its queue for as
+        // long as it reads. So it gets the time for that only while there is room.
+        if why != Farewell::ServerClosing && self.shared.is_half_full() {
+            lane.cut_if_owed();
+        }
     }
 
     /// Gives a client that leaves the events from one ordinal up to another.
@@ -317,15 +347,25 @@ impl Delivery<'_> {
         if from >= until {
             return;
         }
-        let events = &self.events;
-        let key = (lane.patterns.clone(), from, until);
-        let parcel = self.joined.entry(key).or_insert_with(|| {
-            let own = events[from..until]
-                .iter()
-                .filter(|(_, event)| lane.patterns.matches(event.topic.as_ref()));
-            let own = own.map(|(_, event)| Arc::clone(event));
-            Rc::new(Parcel::new(own.collect()))
-        });
+        let topics = self.topics.iter().enumerate();
+        let kinds = topics.filter(|(_, topic)| lane.patterns.matches(topic.as_ref()));
+        let kinds: Vec<usize> = kinds.map(|(kind, _)| kind).collect();
+        let key = (kinds, from, until);
+        let parcel = match self.joined.get(&key) {
+            Some(parcel) => Rc::clone(parcel),
+            None => {
+                let events = self.events[from..until].iter();
+                let own = events.filter(|(kind, _)| key.0.binary_search(kind).is_ok());
+                let own: Vec<_> = own.map(|(_, event)| Arc::clone(event)).collect();
+                if self.joined_bytes > self.shared.config.queue_bytes {
+                    (self.joined, self.joined_bytes) = (HashMap::new(), 0);
+                }
+                self.joined_bytes += own.iter().map(|event| event.frame.len()).sum::<usize>();
+                let parcel = Rc::new(Parcel::new(own));
+                self.joined.insert(key, Rc::clone(&parcel));
+                parcel
+            }
+        };
         let sent = parcel.offer_to(lane, self.now_ms);
         self.shared.counters.add(sent);
     }
@@ -606,5 +646,172 @@ mod tests {
         let mut bytes = Vec::new();
         after.write_to(&mut bytes);
         assert_eq!(data(&bytes), ["seen"]);
+    }
+
+    /// Waits at the first write until it is told to go on, and breaks at the second.
+    struct StuckThenBroken(Arc<AtomicBool>, AtomicBool);
+
+    impl Socket for StuckThenBroken {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(!self.1.swap(true, Ordering::AcqRel), "a bug, for the test");
+            while !self.0.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            Ok(bytes.len())
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn a_panic_ends_the_streams_too_that_were_told_to_leave() {
+        let hub = Hub::new(Config::default()).unwrap();
+        let [broken, kicked] =
+            ["broken", "kicked"].map(|name| hub.subscribe(named(name, None)).unwrap());
+        let is_free = Arc::new(AtomicBool::new(false));
+        let socket = StuckThenBroken(Arc::clone(&is_free), AtomicBool::new(false));
+        broken.lane().open(Arc::new(socket));
+        broken.lane().pay(OPENING);
+        hub.publish(Event::new("one")).unwrap();
+        while !hub.shared.state().inbox.is_empty() {
+            thread::yield_now();
+        }
+        // Both are of the next batch, which breaks before it comes to the end.
+        hub.publish(Event::new("two")).unwrap();
+        assert!(hub.disconnect("kicked"));
+        is_free.store(true, Ordering::Release);
+        while broken.lane().ending().is_none() {
+            thread::yield_now();
+        }
+        let start = std::time::Instant::now();
+        while kicked.lane().ending().is_none() {
+            assert!(start.elapsed().as_secs() < 5, "it is never told to leave");
+            thread::yield_now();
+        }
+    }
+
+    /// A socket that takes nothing.
+    struct Full(AtomicBool);
+
+    impl Socket for Full {
+        fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn cut(&self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn queues_of_clients_that_are_replaced_again_and_again_are_bounded() {
+        let limit = 400_000;
+        let hub = Hub::new(Config {
+            queue_bytes: 100_000,
+            total_queues: Some(limit),
+            history_events: 1000,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let (mut streams, mut most) = (Vec::new(), 0);
+        for _ in 0..40 {
+            let stream = hub.subscribe(named("me", None)).unwrap();
+            let socket = Arc::new(Full(AtomicBool::new(false)));
+            stream.lane().open(Arc::clone(&socket) as Arc<dyn Socket>);
+            for _ in 0..9 {
+                hub.publish(Event::new("x".repeat(10_000))).unwrap();
+            }
+            streams.push((stream, socket));
+            while !hub.shared.state().inbox.is_empty() {
+                thread::yield_now();
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+            // Whose socket was cut is gone soon.
+            streams.retain(|(_, socket)| !socket.0.load(Ordering::Acquire));
+            most = most.max(hub.shared.total_queued.load(Ordering::Relaxed));
+        }
+        assert!(most <= 2 * limit, "{most} bytes waited, {limit} may");
+    }
+
+    /// A socket that takes everything.
+    #[derive(Default)]
+    struct Tape(Mutex<Vec<u8>>);
+
+    impl Socket for Tape {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn cut(&self) {}
+    }
+
+    #[test]
+    fn who_leaves_and_who_stays_get_their_own_of_one_batch() {
+        let texts = ["a", "b", "c", "*", "a*", "c/*", "c/1"];
+        let names = ["a", "b", "c", "c/1", "c/2", "ab"];
+        let mut random = Random::new();
+        for _ in 0..30 {
+            let hub = Hub::new(Config {
+                // Less than a batch, so that what is joined for those who leave is dropped in between.
+                queue_bytes: 1000,
+                ..Config::default()
+            });
+            let hub = hub.unwrap();
+            let mut clients = Vec::new();
+            for number in 0..20 {
+                let count = random.below(4);
+                let wish = Subscribe {
+                    patterns: (0..count)
+                        .map(|_| Pattern::new(random.pick(&texts)).unwrap())
+                        .collect(),
+                    ..named(&number.to_string(), None)
+                };
+                let stream = hub.subscribe(wish).unwrap();
+                let tape = Arc::new(Tape::default());
+                stream.lane().open(Arc::clone(&tape) as Arc<dyn Socket>);
+                stream.lane().pay(OPENING);
+                clients.push((stream, tape, Vec::new(), false));
+            }
+            // All under one lock, and so in one batch.
+            let mut state = hub.shared.state();
+            for number in 0..200 {
+                let topic = match random.below(10) {
+                    0 => None,
+                    _ => Some(Topic::new(random.pick(&names)).unwrap()),
+                };
+                let event = Event::new(number.to_string());
+                let event = match topic.clone() {
+                    Some(topic) => event.with_topic(topic),
+                    None => event,
+                };
+                let drafts = vec![super::super::Draft::new(event)];
+                let records = super::super::draft::Drawing::new(&mut state).draw(drafts);
+                let records = records.unwrap().into_iter();
+                state.accept(records.map(super::super::draft::Drawn::record).collect());
+                for (stream, _, expected, has_left) in &mut clients {
+                    if *has_left {
+                        continue;
+                    }
+                    if stream.lane().patterns.matches(topic.as_ref()) {
+                        expected.push(number.to_string());
+                    }
+                    if random.below(300) == 0 {
+                        let lane = state.registry.get(stream.client_id()).unwrap().clone();
+                        assert!(state.registry.remove(&lane));
+                        state.dismiss(lane, Farewell::Kicked);
+                        *has_left = true;
+                    }
+                }
+            }
+            hub.shared.wake_fan_out(state);
+            hub.close();
+            for (stream, tape, expected, _) in &clients {
+                while stream.lane().ending().is_none() {
+                    thread::yield_now();
+                }
+                assert_eq!(data(&tape.0.lock().unwrap()), *expected);
+            }
+        }
     }
 }

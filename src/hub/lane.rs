@@ -245,8 +245,9 @@ impl Lane {
                 self.write_directly(&**socket, bytes, events, now_ms)
             }
             // LIMIT: the first message wakes a poll, and then it reads the history. The poll has no
-            // use for a second one.
-            _ if self.kind == Kind::Poll && self.owes_something() => Sent::default(),
+            // use for a second one. It has for the first, even behind an event for it alone: the history may
+            // not keep what is in it.
+            _ if self.kind == Kind::Poll && self.has_events() => Sent::default(),
             _ => {
                 self.enqueue(bytes, events, now_ms);
                 Sent::default()
@@ -254,10 +255,20 @@ impl Lane {
         }
     }
 
-    /// Whether a message with bytes is in the queue, or was.
-    fn owes_something(&self) -> bool {
-        // ORDER: Relaxed: only the fan-out thread adds to it, and a poll pays nothing back.
-        self.backlog.load(Ordering::Relaxed) > OPENING
+    /// Whether the fan-out has left events in the queue of a poll.
+    fn has_events(&self) -> bool {
+        // ORDER: Relaxed: only the fan-out thread adds to it, and a poll takes nothing off.
+        self.queued.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets go of a client that was told to leave and is still owed something, without its last word.
+    pub(super) fn cut_if_owed(&self) {
+        // ORDER: Relaxed: a guess, as in `end`.
+        if self.backlog.load(Ordering::Relaxed) > OPENING
+            && let Some(socket) = self.socket.get()
+        {
+            socket.cut();
+        }
     }
 
     /// Leaves an event for a poll that waits. False: more than a queue may hold has been left already,
@@ -323,7 +334,8 @@ impl Lane {
         let before = self.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
         // LIMIT: what waits already counts, and not what comes, so that an event larger than a
         // queue can be had at all: the limit and one batch.
-        if before > self.limit {
+        // A poll gets no second one.
+        if before > self.limit && self.kind == Kind::Stream {
             return self.end(Farewell::FellBehind, now_ms);
         }
         self.queued.fetch_add(events.into(), Ordering::Relaxed);

@@ -48,7 +48,7 @@ use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
-use fanout::Item;
+use fanout::{Item, Leaver};
 use history::History;
 use lane::{Kind, Lane};
 use ledger::Ledger;
@@ -220,6 +220,7 @@ impl Hub {
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
+            turn: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -419,7 +420,7 @@ impl Hub {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
             let (why, at) = (Farewell::ServerClosing, state.history.head());
-            for lane in lanes {
+            for lane in lanes.into_iter().map(Leaver) {
                 state.leave(Item::End { lane, why, at });
             }
         }

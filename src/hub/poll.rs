@@ -497,4 +497,28 @@ mod tests {
         });
         assert_eq!(data(&messages), ["for all", "for you"]);
     }
+
+    #[test]
+    fn an_event_behind_one_for_a_poll_alone_is_not_lost_if_the_history_keeps_nothing() {
+        let hub = Hub::new(Config {
+            history_events: 0,
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        let id = || hub.client_stats().remove(0).id;
+        let Poll { messages, cursor } = waited(&hub, || {
+            hub.send_to(&id(), &Event::new("for you")).unwrap();
+            hub.publish(Event::new("for all")).unwrap();
+        });
+        let wish = Subscribe {
+            cursor: Cursor::After(cursor),
+            ..Subscribe::default()
+        };
+        let next = hub.poll(wish, Duration::ZERO).unwrap().messages;
+        let is_told = next.iter().any(|told| told.name == RECOVERY);
+        assert!(
+            data(&messages).contains(&"for all") || is_told,
+            "lost, and not told: {messages:?}, then {next:?}"
+        );
+    }
 }

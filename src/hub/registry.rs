@@ -165,6 +165,11 @@ impl Registry {
         lists
     }
 
+    /// How many slots there are, the free ones among them.
+    pub(super) fn slots(&self) -> usize {
+        self.audiences.len()
+    }
+
     /// The slots of all audiences.
     pub(super) fn all_audiences(&self) -> impl Iterator<Item = usize> {
         self.by_patterns.values().copied()

@@ -9,9 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
-use super::draft::{Draft, Drawing};
+use super::draft::{Draft, Drawing, Drawn};
 use super::error::{Closed, PublishError, SubscribeError};
-use super::fanout::{Batch, Item};
+use super::fanout::{Batch, Item, Leaver};
 use super::history::{History, Record};
 use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
 use super::ledger::{Ledger, Outcome, Written};
@@ -19,7 +19,7 @@ use super::log::{KeptEntry, Log};
 use super::own_ids::OwnId;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Published, Subscribe};
-use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
+use crate::config::{Config, FEW_EVENTS, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
 use crate::wire::{EventId, Frame, Ids, Topic, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) farewells_said: AtomicU32,
     /// Where events are kept before they are published, if they are.
     pub(super) ledger: Option<Arc<Ledger>>,
+    /// LOCK: guards nothing but that one publisher publishes at a time, without a log. Taken before `state`.
+    pub(super) turn: Mutex<()>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
     /// or not at all. Nobody waits for a socket, a disk or a client under it.
     pub(super) state: Mutex<State>,
@@ -238,10 +240,33 @@ impl Shared {
         self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
+    /// Whether all queues together hold more than half of what they may.
+    pub(super) fn is_half_full(&self) -> bool {
+        // ORDER: Relaxed, as in `shed`.
+        self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
+    }
+
     /// Publishes without a log.
     pub(super) fn publish(&self, drafts: Vec<Draft>) -> Outcome {
+        // LOCK: before the hub's lock, and only here. Nobody else publishes meanwhile, so that the hub's can be
+        // given back while many records are made.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state_with_room()?;
-        let records = Drawing::new(&mut state).draw(drafts)?;
+        let drawn = Drawing::new(&mut state).draw(drafts)?;
+        let are_few = drawn.len() <= FEW_EVENTS;
+        let records = drawn.into_iter().map(Drawn::record);
+        let (mut state, records) = if are_few {
+            (state, records.collect())
+        } else {
+            drop(state);
+            let records = records.collect();
+            let state = self.state();
+            // Or it would be said behind the farewells.
+            if state.phase != Phase::Open {
+                return Err(PublishError::Closed);
+            }
+            (state, records)
+        };
         let published = state.accept(records);
         self.wake_fan_out(state);
         Ok(published)
@@ -260,11 +285,13 @@ impl Shared {
             }
         };
         let mut drawing = Drawing::new(&mut state);
-        let mut drawn: Vec<_> = group
+        let drawn: Vec<_> = group
             .into_iter()
             .map(|drafts| drawing.draw(drafts))
             .collect();
         drop(state);
+        let make = |drawn: Vec<Drawn>| drawn.into_iter().map(Drawn::record).collect::<Vec<_>>();
+        let mut drawn: Vec<_> = drawn.into_iter().map(|outcome| outcome.map(make)).collect();
         let records = drawn.iter().flatten().flatten();
         let entries: Vec<_> = records.map(|record| record.entry()).collect();
         // Nothing is left to be kept if all of them have asked for ids that are taken.
@@ -372,6 +399,7 @@ impl State {
             self.totals.count(why);
         }
         let at = self.history.head();
+        let lane = Leaver(lane);
         self.leave(Item::End { lane, why, at });
     }
 
