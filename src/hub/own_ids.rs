@@ -73,24 +73,15 @@ impl OwnIds {
     /// The latest event that went out under `id` among those without a topic and those of a client
     /// with these patterns.
     ///
-    /// LIMIT: one look-up for each topic. For prefixes, each topic that has the id is passed once, however
-    /// many prefixes there are: 100,000 topics with one id take about 2 ms. Their names are not looked at.
+    /// LIMIT: one look-up for each topic. For prefixes, each topic that has the id is passed once, because
+    /// no prefix of a client covers another: 100,000 topics with one id take about 2 ms. Their names are
+    /// not looked at.
     pub(super) fn latest(&self, id: &str, patterns: &Patterns) -> Option<u64> {
         let mut latest = self.0.get(&OwnId::new(id, None)).copied();
-        let mut prefix_before: Option<&str> = None;
         for pattern in patterns.iter() {
             let found = match pattern {
                 Pattern::Topic(topic) => self.0.get(&OwnId::new(id, Some(topic))).copied(),
-                // Prefixes come in order: one that is covered comes after the one that covers it.
-                Pattern::Prefix(prefix)
-                    if prefix_before.is_some_and(|it| prefix.starts_with(it)) =>
-                {
-                    None
-                }
-                Pattern::Prefix(prefix) => {
-                    prefix_before = Some(prefix);
-                    self.latest_with_prefix(id, prefix)
-                }
+                Pattern::Prefix(prefix) => self.latest_with_prefix(id, prefix),
             };
             latest = latest.max(found);
         }

@@ -232,7 +232,7 @@ fn a_size_is_bytes_or_has_a_unit_of_two_to_the_ten() {
         ("3MiB", "3145728"),
         ("1GiB", "1073741824"),
     ] {
-        let serving = serve(&["--max-body", size, "--total-bodies=1GiB"]);
+        let serving = serve(&["--max-body", size]);
         let mut raw = Raw::connect(serving.address);
         raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
         let answer = raw.answer();
