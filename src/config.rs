@@ -437,6 +437,13 @@ pub(crate) const READ_BYTES: usize = 4 * KIB;
 /// least the first, and up to the second by as much as there is.
 pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
 
+/// An id in the list of an answer, at the most: two numbers of 64 bits, a dash, quotes and a comma.
+pub(crate) const ID_BYTES: usize = 44;
+
+/// How often a request that waits for a budget looks again: at first, and at last.
+pub(crate) const BUDGET_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(5), Duration::from_millis(100));
+
 /// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
 /// at most one part of so many of the total, so that all connections together have little of it.
 pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);

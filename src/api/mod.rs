@@ -352,6 +352,9 @@ impl Api {
     }
 }
 
+/// Why an answer is not made.
+const NO_ROOM: &str = "Too many answers wait for their readers";
+
 /// What was wrong with a request.
 #[derive(Debug)]
 enum Problem {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Api, Carrier, Problem, stream};
+use super::{Api, Carrier, NO_ROOM, Problem, stream};
 use crate::config::POLL_SECONDS;
 use crate::http::{Request, Response};
 use crate::hub::Poll;
@@ -27,12 +27,22 @@ impl Api {
             }
             !request.is_abandoned() && self.is_valid(pass, &patterns)
         };
-        let poll = self.hub.poll_while(wish, wait, is_wanted);
-        let Poll { messages, cursor } = poll.map_err(|error| stream::name_taken(error, request))?;
+        let found = self.hub.find(wish, wait, is_wanted);
+        let found = found.map_err(|error| stream::name_taken(error, request))?;
+        // LIMIT: one event wakes many polls, and may be large. ORDER: reserved before the answer is made, of
+        // which there are three copies for a moment: the bytes that are decoded, the messages, the text. It
+        // is waited for, because an event for this client alone is nowhere else.
+        let bytes = found.size().saturating_mul(3);
+        let patience = self.config.write_timeout;
+        let Some(share) = request.reserve_answer(bytes, patience) else {
+            return Err(Problem::new(503, NO_ROOM));
+        };
+        let Poll { messages, cursor } = found.into_poll();
         Ok(Response::json(200, render(messages))
             .with("Cache-Control", "no-store")
             .with("Last-Event-ID", cursor)
-            .with("Access-Control-Expose-Headers", "Last-Event-ID"))
+            .with("Access-Control-Expose-Headers", "Last-Event-ID")
+            .reserved(share))
     }
 }
 

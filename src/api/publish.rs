@@ -2,10 +2,11 @@
 //! a word to one client.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::semaphore::Permit;
-use super::{Api, Problem};
-use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST};
+use super::{Api, NO_ROOM, Problem};
+use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
 use crate::http::{Request, Response};
 use crate::hub::{ClientId, Published};
 use crate::wire::json::{self, Document};
@@ -78,19 +79,28 @@ impl Api {
             })?;
             Ok(model.clone().with_data(document.into_string()))
         });
-        let published = self
-            .hub
-            .publish_all(events.collect::<Result<_, Problem>>()?)?;
+        let events = events.collect::<Result<Vec<_>, Problem>>()?;
+        // LIMIT: the answer is larger than the request. ORDER: reserved before anything is published: then it
+        // would be too late to refuse.
+        let bytes = (events.len() + 3) * ID_BYTES;
+        let Some(share) = request.reserve_answer(bytes, Duration::ZERO) else {
+            return Err(Problem::new(
+                503,
+                format!("{NO_ROOM}; nothing was published"),
+            ));
+        };
+        let published = self.hub.publish_all(events)?;
         let Some(last) = published.last() else {
             return Err(Problem::new(400, "the body has no line, and so no event"));
         };
-        let mut text = String::from(r#"{"status":"ok","ids":"#);
+        let mut text = String::with_capacity(bytes);
+        text.push_str(r#"{"status":"ok","ids":"#);
         for (place, published) in published.iter().enumerate() {
             let before = if place == 0 { '[' } else { ',' };
             write!(text, "{before}\"{}\"", published.id).expect("BUG: a String refuses text");
         }
         write!(text, "],\"recipients\":{}}}", last.recipients).expect("BUG: a String refuses text");
-        Ok(Response::json(200, text))
+        Ok(Response::json(200, text).reserved(share))
     }
 
     /// Waits until events of so many bytes may be made.

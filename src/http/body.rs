@@ -17,7 +17,7 @@ pub(super) struct BodyDecoder<'a> {
     most: usize,
     budget: &'a Budget,
     /// The bytes that `body` has room for, if it is not small.
-    share: Share<'a>,
+    share: Share,
     /// What the lines of sizes have had beyond [`PLAIN_SIZE_LINE`], in all.
     extensions: usize,
 }
@@ -67,7 +67,7 @@ impl<'a> BodyDecoder<'a> {
     }
 
     /// The body, and what it has taken of the budget.
-    pub(super) fn into_parts(self) -> (Vec<u8>, Share<'a>) {
+    pub(super) fn into_parts(self) -> (Vec<u8>, Share) {
         (self.body, self.share)
     }
 

@@ -1,9 +1,12 @@
 //! A number of bytes that all connections share: one budget for the bodies that are being read, one for
 //! the answers that are being written. Each is one atomic, so no connection waits for another here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::config::SMALL_BODY;
+use crate::config::{BUDGET_PAUSE, SMALL_BODY};
 
 /// The budgets of a server.
 #[derive(Debug)]
@@ -12,27 +15,27 @@ pub(super) struct Budgets {
     pub(super) answers: Budget,
 }
 
-/// A number of bytes, and how many of them are taken.
+/// A number of bytes, and how many of them are taken. Cloning shares them.
 ///
 /// ORDER: all accesses are relaxed. The number guards no other memory, and each change of it is one
 /// atomic step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Budget {
-    taken: AtomicUsize,
+    taken: Arc<AtomicUsize>,
     limit: usize,
 }
 
 /// What one body or one answer has taken of a budget. Dropping it gives the bytes back.
 #[derive(Debug)]
-pub(super) struct Share<'a> {
-    budget: &'a Budget,
+pub(crate) struct Share {
+    budget: Budget,
     bytes: usize,
 }
 
 impl Budget {
     pub(super) fn new(limit: usize) -> Budget {
         Budget {
-            taken: AtomicUsize::new(0),
+            taken: Arc::default(),
             limit,
         }
     }
@@ -42,9 +45,9 @@ impl Budget {
     }
 
     /// A share of nothing yet.
-    pub(super) fn share(&self) -> Share<'_> {
+    pub(super) fn share(&self) -> Share {
         Share {
-            budget: self,
+            budget: self.clone(),
             bytes: 0,
         }
     }
@@ -56,7 +59,7 @@ impl Budget {
     }
 }
 
-impl Share<'_> {
+impl Share {
     /// Takes as much as makes the share `bytes` large. False: the budget does not have it, and the share
     /// stays as it was. A share that is the only one may be larger than the limit.
     pub(super) fn try_grow(&mut self, bytes: usize) -> bool {
@@ -76,15 +79,35 @@ impl Share<'_> {
         outcome.is_ok()
     }
 
+    /// [`try_grow`](Self::try_grow), again and again for up to `patience`. Blocks meanwhile.
+    pub(super) fn grow_within(&mut self, bytes: usize, patience: Duration) -> bool {
+        let (start, mut pause) = (Instant::now(), BUDGET_PAUSE.0);
+        while !self.try_grow(bytes) {
+            if start.elapsed() >= patience {
+                return false;
+            }
+            thread::sleep(pause.min(patience));
+            pause = (pause * 2).min(BUDGET_PAUSE.1);
+        }
+        true
+    }
+
     /// Takes as much as makes the share `bytes` large, whether the budget has it or not.
     pub(super) fn grow(&mut self, bytes: usize) {
         let more = bytes.saturating_sub(self.bytes);
         self.budget.taken.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
     }
+
+    /// Gives back all but `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.budget.taken.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
+    }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }

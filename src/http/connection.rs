@@ -87,13 +87,13 @@ enum Next {
 }
 
 /// A request that is to be answered.
-struct Arrived<'a> {
+struct Arrived {
     request: Request,
     /// It has a body, and that was not read: nothing can be read after it.
     is_cut: bool,
     /// What its body has of the budget. Kept until it has been answered, whatever the handler does with
     /// the body.
-    share: Option<Share<'a>>,
+    share: Option<Share>,
 }
 
 /// Why no request came.
@@ -256,7 +256,7 @@ impl<'a, D: Door> Connection<'a, D> {
         &mut self,
         silence: Duration,
         handler: &dyn Handler,
-    ) -> Result<Arrived<'a>, NoRequest> {
+    ) -> Result<Arrived, NoRequest> {
         self.client = self.peer.ip().to_canonical();
         (self.head_only, self.in_body) = (false, false);
         let start = Instant::now();
@@ -278,6 +278,7 @@ impl<'a, D: Door> Connection<'a, D> {
             peer: self.peer,
             client,
             socket: Arc::downgrade(self.socket),
+            answers: self.shared.budgets.answers.clone(),
         };
         let (mut is_cut, mut share) = (has_body(&request.head), None);
         if is_cut && self.may_bring_body(&request, handler)? {
@@ -397,7 +398,7 @@ impl<'a, D: Door> Connection<'a, D> {
         }
     }
 
-    fn body(&mut self, head: &RequestHead) -> Result<(Vec<u8>, Share<'a>), NoRequest> {
+    fn body(&mut self, head: &RequestHead) -> Result<(Vec<u8>, Share), NoRequest> {
         // LIMIT: a length is refused as it is announced, not when it has come.
         if matches!(head.body, BodyLength::Known(length) if length > self.config.max_body) {
             return Err(Refusal::BodyTooLarge(self.config.max_body).into());
@@ -476,9 +477,14 @@ impl<'a, D: Door> Connection<'a, D> {
     fn answer(&self, mut response: Response, asked: Asked) -> io::Result<Next> {
         // SPEC: RFC 9112, 6.3: these end with their heads, whatever a handler gave them.
         let is_head = asked.head_only || matches!(response.status, 100..=199 | 204 | 304);
-        let mut share = self.shared.budgets.answers.share();
-        if !is_head && response.body().len() > SMALL_ANSWER {
-            let bytes = response.body().len();
+        let bytes = response.body().len();
+        let reserved = response.share.take();
+        let is_reserved = reserved.is_some();
+        let mut share = reserved.unwrap_or_else(|| self.shared.budgets.answers.share());
+        if is_reserved {
+            // What the making of it took beyond that is free again.
+            share.shrink(bytes);
+        } else if !is_head && bytes > SMALL_ANSWER {
             if asked.may_change {
                 // What has been done must not be told to come again, so this is not refused.
                 share.grow(bytes);

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Weak;
+use std::time::Duration;
 
+use super::budget::{Budget, Share};
 use super::forwarded::Client;
 use super::head::RequestHead;
 use super::target::Parameter;
@@ -19,6 +21,8 @@ pub struct Request {
     pub(super) client: Client,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
+    /// What all answers together may take.
+    pub(super) answers: Budget,
 }
 
 impl Request {
@@ -130,6 +134,13 @@ impl Request {
     pub(crate) fn is_abandoned(&self) -> bool {
         let socket = self.socket.upgrade();
         socket.is_none_or(|socket| seems_gone(&socket))
+    }
+
+    /// Takes the memory of an answer before the answer is made; see [`Response::reserved`]. Waits for it for
+    /// up to `patience`. `None`: the answers of others have all of it.
+    pub(crate) fn reserve_answer(&self, bytes: usize, patience: Duration) -> Option<Share> {
+        let mut share = self.answers.share();
+        share.grow_within(bytes, patience).then_some(share)
     }
 
     /// The version of HTTP that the client speaks.

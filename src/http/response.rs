@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Refusal;
+use super::budget::Share;
 use crate::config::{Config, HEAD_BYTES};
 use crate::wire::{Framing, date, json};
 
@@ -21,6 +22,8 @@ pub struct Response {
     pub(super) body: Body,
     /// The connection ends with it, whatever was asked for.
     pub(super) is_last: bool,
+    /// The memory that was reserved for it, if it was.
+    pub(super) share: Option<Share>,
 }
 
 pub(super) enum Body {
@@ -51,6 +54,7 @@ impl Response {
             fields: Vec::new(),
             body: Body::Bytes(Vec::new()),
             is_last: false,
+            share: None,
         }
     }
 
@@ -102,6 +106,12 @@ impl Response {
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
         self.body = Body::Bytes(body.into());
         self.with("Content-Type", content_type)
+    }
+
+    /// Counts under memory that was reserved before it was made, and is not refused for want of it.
+    pub(crate) fn reserved(mut self, share: Share) -> Response {
+        self.share = Some(share);
+        self
     }
 
     /// Makes it the last answer of its connection, which is closed behind it.

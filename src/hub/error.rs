@@ -97,8 +97,10 @@ impl std::error::Error for SubscribeError {}
 /// Why an event for one client was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// No client has that name.
+    /// No client has that name, or it is a poll that is about to be answered.
     NoSuchClient,
+    /// As much waits for all clients together as may.
+    NoRoom,
     /// The hub is closed.
     Closed,
 }
@@ -113,6 +115,9 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendError::NoSuchClient => f.write_str("no client has this id"),
+            SendError::NoRoom => {
+                f.write_str("as many bytes wait for all clients together as may (total-queues)")
+            }
             SendError::Closed => Closed.fmt(f),
         }
     }

@@ -271,18 +271,24 @@ impl Lane {
         }
     }
 
-    /// Leaves an event for a poll that waits. False: more than a queue may hold has been left already,
-    /// and the poll is about to go. Called under the hub's lock, which the poll takes before it looks for
-    /// the last time, so that nothing left here is lost.
+    /// Leaves an event for a poll that waits. False: something was left already, so that the poll is about
+    /// to go. Called under the hub's lock, which the poll takes before it looks for the last time, so
+    /// that nothing left here is lost.
+    ///
+    /// LIMIT: one event: what is left here is not in the history, so the answer has to hold all of it.
     pub(super) fn leave_for_poll(&self, bytes: Arc<[u8]>) -> bool {
-        // ORDER: Relaxed: the hub's lock is held by all that leave something here.
-        let before = self.backlog.fetch_add(bytes.len(), Ordering::Relaxed);
-        let has_room = before <= self.limit;
-        if has_room {
+        // ORDER: Relaxed: the message itself goes through the queue, and only this number decides.
+        let first = self.backlog.compare_exchange(
+            OPENING,
+            OPENING + bytes.len(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if first.is_ok() {
             let queued = Queued::new(bytes.len(), &self.total_queued);
             self.send(Message::Private { bytes, queued });
         }
-        has_room
+        first.is_ok()
     }
 
     /// The baton is ours.

@@ -41,6 +41,7 @@ pub use history::{Cursor, Extent, Gap};
 pub use log::{Entry, Kept, KeptEntry, Log};
 pub use name::{ClientId, InvalidClientId};
 pub use poll::Poll;
+
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
@@ -280,7 +281,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// No client has that name, or the hub is closed.
+    /// No client has that name, as much waits for all clients together as may, or the hub is closed.
     pub fn send_to(&self, client_id: &str, event: &Event) -> Result<Published, SendError> {
         let mut bytes = Vec::new();
         event.encode(&mut bytes);
@@ -293,6 +294,10 @@ impl Hub {
                 .ok_or(SendError::NoSuchClient)?,
         );
         if lane.kind == Kind::Poll {
+            // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
+            if self.shared.has_no_room(frame.len()) {
+                return Err(SendError::NoRoom);
+            }
             if !lane.leave_for_poll(frame.shared(lane.framing)) {
                 return Err(SendError::NoSuchClient);
             }

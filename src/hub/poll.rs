@@ -78,36 +78,48 @@ impl Hub {
         wait: Duration,
         is_wanted: impl FnMut() -> bool,
     ) -> Result<Poll, SubscribeError> {
+        Ok(self.find(wish, wait, is_wanted)?.into_poll())
+    }
+
+    /// [`poll_while`](Self::poll_while), of which the messages are not made yet: until then it holds what
+    /// others hold too. Blocks like it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll).
+    pub(crate) fn find(
+        &self,
+        wish: Subscribe,
+        wait: Duration,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Result<Found, SubscribeError> {
         let wish = Subscribe {
             framing: Framing::Bare,
             ..wish
         };
-        let mut reading = Reading::begin(&self.shared, wish.cursor.clone(), &wish.patterns)?;
-        loop {
+        let shared = &self.shared;
+        let mut reading = Reading::begin(shared, wish.cursor.clone(), &wish.patterns)?;
+        let found = loop {
             let may_wait = reading.is_empty() && !wait.is_zero();
-            match reading.read_on(&self.shared, &wish, may_wait)? {
+            match reading.read_on(shared, &wish, may_wait)? {
                 Step::More => {}
-                Step::Done => return Ok(self.counted(reading.poll(&[]))),
+                Step::Done => break Found::in_history(reading),
                 Step::Waiting(lane, queue) => {
-                    let shared = &self.shared;
                     let poller = Poller {
                         shared,
                         lane,
                         queue,
                     };
-                    return Ok(self.counted(poller.wait(reading, &wish, wait, is_wanted)));
+                    break poller.wait(reading, &wish, wait, is_wanted);
                 }
             }
-        }
-    }
-
-    /// What is found counts as delivered.
-    fn counted(&self, poll: Poll) -> Poll {
-        self.shared.counters.add(Sent {
-            events: poll.messages.len() as u64,
+        };
+        // What is found counts as delivered.
+        shared.counters.add(Sent {
+            events: found.events() as u64,
             bytes: 0,
         });
-        poll
+        Ok(found)
     }
 }
 
@@ -235,43 +247,78 @@ impl Reading {
             }
         }
     }
+}
 
-    /// The answer: the events and then `rest`, decoded as the client of a stream would.
-    fn poll(self, rest: &[Arc<[u8]>]) -> Poll {
-        let mut decoded = Decoded::after(self.start);
-        for record in &self.events {
+/// What a poll answers, not decoded yet.
+pub(crate) struct Found {
+    reading: Reading,
+    /// The bytes that woke the poll, if the history has not kept them.
+    woken_by: Option<Arc<[u8]>>,
+    /// An event for this client alone, which counts as queued until it is in the answer.
+    private: Option<(Arc<[u8]>, lane::Queued)>,
+}
+
+impl Found {
+    fn in_history(reading: Reading) -> Found {
+        Found {
+            reading,
+            woken_by: None,
+            private: None,
+        }
+    }
+
+    fn events(&self) -> usize {
+        self.reading.events.len() + self.woken().count() + usize::from(self.private.is_some())
+    }
+
+    /// The events in what woke the poll, as many as an answer may have.
+    fn woken(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut left, mut taken) = (self.woken_by.as_deref().unwrap_or_default(), 0);
+        std::iter::from_fn(move || {
+            if left.is_empty() || taken >= POLL_BYTES {
+                return None;
+            }
+            let end = left.windows(2).position(|pair| pair == b"\n\n");
+            let (event, others) = left.split_at(end.map_or(left.len(), |end| end + 2));
+            taken += rendered(event);
+            left = others;
+            Some(event)
+        })
+    }
+
+    /// The bytes that it is in JSON, at the most.
+    pub(crate) fn size(&self) -> usize {
+        let woken: usize = self.woken().map(rendered).sum();
+        let private = self
+            .private
+            .as_ref()
+            .map_or(0, |(bytes, _)| rendered(bytes));
+        self.reading.bytes + woken + private
+    }
+
+    /// The messages, decoded as the client of a stream would.
+    pub(crate) fn into_poll(self) -> Poll {
+        let mut decoded = Decoded::after(self.reading.start);
+        for record in &self.reading.events {
             decoded.feed(record.frame.bytes(Framing::Bare));
         }
-        rest.iter().for_each(|bytes| decoded.feed(bytes));
+        self.woken().for_each(|event| decoded.feed(event));
+        let cursor = match &self.woken_by {
+            None => self.reading.cursor.to_string(),
+            Some(_) => decoded.decoder.last_event_id().to_owned(),
+        };
+        if let Some((bytes, _)) = &self.private {
+            decoded.feed(bytes);
+        }
         let mut poll = Poll {
             messages: decoded.messages,
-            cursor: self.cursor.to_string(),
+            cursor,
         };
-        let (gap, missed) = (self.gap, self.missed);
-        if let (Some(_), Cursor::After(from)) = (gap, self.asked) {
+        let (gap, missed) = (self.reading.gap, self.reading.missed);
+        if let (Some(_), Cursor::After(from)) = (gap, self.reading.asked) {
             poll.tell(&Recovery { from, missed, gap });
         }
         poll
-    }
-
-    /// The answer if the history has not kept what woke the poll: the bytes that did, as far as an
-    /// answer may go, and then `rest`.
-    fn woken_by(self, bytes: &[u8], rest: &[Arc<[u8]>]) -> Poll {
-        let mut decoded = Decoded::after(self.start);
-        let (mut left, mut taken) = (bytes, 0);
-        while !left.is_empty() && taken < POLL_BYTES {
-            let end = left.windows(2).position(|pair| pair == b"\n\n");
-            let (event, others) = left.split_at(end.map_or(left.len(), |end| end + 2));
-            decoded.feed(event);
-            taken += rendered(event);
-            left = others;
-        }
-        let cursor = decoded.decoder.last_event_id().to_owned();
-        rest.iter().for_each(|bytes| decoded.feed(bytes));
-        Poll {
-            messages: decoded.messages,
-            cursor,
-        }
     }
 }
 
@@ -322,7 +369,7 @@ impl Poller<'_> {
         wish: &Subscribe,
         wait: Duration,
         is_wanted: impl FnMut() -> bool,
-    ) -> Poll {
+    ) -> Found {
         let first = self.first(wait, is_wanted);
         let mut state = self.shared.state();
         let was_registered = state.registry.remove(&self.lane);
@@ -339,9 +386,9 @@ impl Poller<'_> {
         // A poll that was told to leave, or is not wanted any more, answers nothing. Its cursor stays where
         // it is, so nothing is lost.
         if !was_registered || matches!(first, First::Unwanted) {
-            return reading.poll(&[]);
+            return Found::in_history(reading);
         }
-        let (mut woken_by, mut rest) = (None, Vec::new());
+        let (mut woken_by, mut private) = (None, None);
         let first = match first {
             First::Message(message) => Some(message),
             First::Nothing | First::Unwanted => None,
@@ -353,23 +400,27 @@ impl Poller<'_> {
         for message in first.into_iter().chain(std::iter::from_fn(next)) {
             match message {
                 lane::Message::Bytes { bytes, .. } => woken_by = Some(bytes),
-                lane::Message::Private {
-                    bytes,
-                    queued: _queued,
-                } => rest.push(bytes),
+                lane::Message::Private { bytes, queued } => private = Some((bytes, queued)),
                 lane::Message::Farewell(_) => break,
             }
         }
-        match (slice, woken_by) {
+        let is_gone = slice.is_none();
+        match (slice, &woken_by) {
             (Some(slice), _) => {
                 reading.take(slice, wish);
                 // What woke the poll may be after much that is not for it.
                 while let Ok(Step::More) = reading.read_on(self.shared, wish, false) {}
             }
-            (None, Some(bytes)) => return reading.woken_by(&bytes, &rest),
+            (None, Some(_)) => {}
             (None, None) => reading.cursor = last_id,
         }
-        reading.poll(&rest)
+        // What the history has kept is read there.
+        let woken_by = woken_by.filter(|_| is_gone);
+        Found {
+            reading,
+            woken_by,
+            private,
+        }
     }
 
     /// The first message; and whether the poll is wanted, which is asked before each wait.
@@ -435,7 +486,8 @@ mod tests {
             lane,
             queue,
         };
-        poller.wait(reading, &wish, Duration::MAX, || true)
+        let found = poller.wait(reading, &wish, Duration::MAX, || true);
+        found.into_poll()
     }
 
     #[test]

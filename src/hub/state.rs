@@ -240,6 +240,13 @@ impl Shared {
         self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
+    /// Whether so many bytes more would be too many for all queues together.
+    pub(super) fn has_no_room(&self, bytes: usize) -> bool {
+        // ORDER: Relaxed, as in `shed`.
+        let total = self.total_queued.load(Ordering::Relaxed);
+        total.saturating_add(bytes) > self.most_queued
+    }
+
     /// Whether all queues together hold more than half of what they may.
     pub(super) fn is_half_full(&self) -> bool {
         // ORDER: Relaxed, as in `shed`.
