@@ -81,7 +81,8 @@ pub struct Config {
     pub history_events: usize,
     /// Bytes of those events on the wire, never less than three queues: who fell behind can then catch
     /// up, if it comes back before more is said than there is room for, and no event is larger than
-    /// two fifths of a queue. In memory an event costs some 200 bytes more.
+    /// two fifths of a queue. In memory an event costs some 200 bytes more. Events so small that this matters
+    /// are kept as long as all of them take less than twice this many bytes of memory.
     pub history_bytes: usize,
     /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
     /// and the two ends learn of each other's death.
@@ -463,6 +464,10 @@ pub(crate) const HEAD_BYTES: usize = 1040;
 /// What one write to a client joins together: enough that the cost of the call does not matter,
 /// and little enough that ten thousand clients can do it at once.
 pub(crate) const WRITE_BYTES: usize = 64 * KIB;
+
+/// What one write of a replay joins together. A client that reads its replay slowly holds as much in memory,
+/// and thousands may do so at once.
+pub(crate) const REPLAY_BYTES: usize = 16 * KIB;
 
 /// What a connection that is to be closed may still send. Closing a socket with bytes unread resets
 /// it, and a reset takes our last answer away from the peer.

@@ -352,7 +352,11 @@ impl Access {
         };
         match door {
             Door::Open if self.is_for_this_machine() && is_more_than_reading(request, action) => {
-                self.only_by_own_name(request, action, sender)?;
+                // Another site's name leads here with no token of this server's.
+                let candidates = candidates(request, carrier, sender)?;
+                if !self.is_known(&candidates) {
+                    self.only_by_own_name(request, action, sender)?;
+                }
             }
             Door::Open => {}
             Door::ThisMachine => {
@@ -360,7 +364,16 @@ impl Access {
                 self.only_by_own_name(request, action, sender)?;
             }
             Door::Tokens => {
-                return self.ask_holders(action, carrier, &candidates(request, carrier, sender)?);
+                let candidates = candidates(request, carrier, sender)?;
+                let admission = self.ask_holders(action, carrier, &candidates)?;
+                // Without a token a client is known by its address, which it shares with every page in a
+                // browser of this machine.
+                let is_known_by_address = admission.credential.is_none();
+                if is_known_by_address && self.is_for_this_machine() && takes_name(request, action)
+                {
+                    self.only_by_own_name(request, action, sender)?;
+                }
+                return Ok(admission);
             }
             Door::Shut(address) => return Err(shut(action, address)),
         }
@@ -372,9 +385,17 @@ impl Access {
         }
     }
 
-    /// Whether only this machine reaches the server, and nothing was said of anybody else.
+    /// Whether one of these tokens is known.
+    fn is_known(&self, candidates: &[Cow<'_, [u8]>]) -> bool {
+        let holders = self.holders();
+        candidates
+            .iter()
+            .any(|candidate| holders.of_token(candidate).is_some())
+    }
+
+    /// Whether only this machine reaches the server, and it is not open to everybody.
     fn is_for_this_machine(&self) -> bool {
-        self.rules.publishing == Door::ThisMachine && self.rules.reached_at.is_none()
+        self.rules.publishing != Door::Open && self.rules.reached_at.is_none()
     }
 
     /// Asks for a `Host` by which only this machine can be meant.

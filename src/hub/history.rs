@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::log::{Entry, Kept};
 use super::own_ids::{OwnId, OwnIds};
-use crate::config::{Config, SLICE_EVENTS};
+use crate::config::{Config, EVENT_OVERHEAD, SLICE_EVENTS};
 use crate::wire::{EventId, Frame, Framing, Patterns, Topic};
 
 /// One event that was said to all who asked for its topic.
@@ -26,6 +26,14 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// What it takes in memory, about: its parts, and what the allocator and the indexes add.
+    fn memory(&self) -> usize {
+        let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
+        // The text of an own id has the topic in it, too.
+        let own_id = self.own_id.as_ref().map_or(0, OwnId::len);
+        size_of::<Record>() + EVENT_OVERHEAD / 2 + self.frame.len() + topic + own_id
+    }
+
     /// The event, as a log keeps it.
     pub(super) fn entry(&self) -> Entry<'_> {
         Entry {
@@ -76,6 +84,8 @@ pub(super) struct History {
     ring: VecDeque<Arc<Record>>,
     /// What the ring's events are on the wire, and so in queues.
     bytes: usize,
+    /// What they take in memory, about.
+    memory: usize,
     /// The ordinal of the first record in the ring, or of the next one if it is empty.
     first: u64,
     /// The event before the first one that is retained.
@@ -109,6 +119,7 @@ impl History {
         History {
             ring: VecDeque::new(),
             bytes: 0,
+            memory: 0,
             first: 0,
             evicted: Evicted {
                 id: kept.after,
@@ -139,6 +150,7 @@ impl History {
     pub(super) fn push(&mut self, record: Arc<Record>) {
         debug_assert_eq!(record.ordinal, self.head());
         self.bytes += record.frame.len();
+        self.memory += record.memory();
         if let Some(own_id) = &record.own_id {
             self.own_ids.insert(own_id.clone(), record.ordinal);
         }
@@ -149,6 +161,7 @@ impl History {
                 .pop_front()
                 .expect("BUG: an empty history is too large");
             self.bytes -= gone.frame.len();
+            self.memory -= gone.memory();
             if let Some(own_id) = &gone.own_id {
                 self.own_ids.remove(own_id, gone.ordinal);
             }
@@ -167,7 +180,9 @@ impl History {
         };
         let many = self.ring.len() > self.most_events;
         let spare = self.bytes - oldest.frame.len() >= self.least_bytes;
-        many && spare || self.bytes > self.most_bytes
+        // LIMIT: of memory, for events of which the frame is the least part.
+        let heavy = self.memory > self.most_bytes.saturating_mul(2);
+        many && spare || self.bytes > self.most_bytes || heavy
     }
 
     /// Whether an event in the ring went out under this id of its publisher's, on the same topic.

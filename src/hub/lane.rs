@@ -217,6 +217,14 @@ impl Lane {
         self.is_name_free.store(true, Ordering::Relaxed);
     }
 
+    /// Counts bytes that are held for the client outside of its queue. `None`: with them, all queues together
+    /// would hold more than `most`.
+    pub(super) fn queue_within(&self, bytes: usize, most: usize) -> Option<Queued> {
+        let queued = Queued::new(bytes, &self.total_queued);
+        // ORDER: Relaxed: added before the sum is read, so that of two that come together one sees both.
+        (self.total_queued.load(Ordering::Relaxed) <= most).then_some(queued)
+    }
+
     /// Where the client is, for the log.
     pub(super) fn whereabouts(&self) -> Option<Whereabouts> {
         let (peer, client) = self.peer.zip(self.address())?;

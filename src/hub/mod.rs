@@ -45,7 +45,7 @@ pub use poll::Poll;
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, SLICE_CLIENTS, WRITE_BYTES};
+use crate::config::{Config, REPLAY_BYTES, SLICE_CLIENTS};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
 use draft::Draft;
@@ -334,8 +334,8 @@ impl Hub {
         let missed = missed.total(history, start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
-        let first = history
-            .slice(start, WRITE_BYTES)
+        let mut first = history
+            .slice(start, REPLAY_BYTES)
             .expect("BUG: a replay from what is gone");
         let position = lane.read_up_to(start + first.len() as u64, history.head());
         let cursor = state.history.id_before(start);
@@ -346,19 +346,13 @@ impl Hub {
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
-        let mut welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
-        let mut replayed = 0;
-        for event in first {
-            if lane.patterns.matches(event.topic.as_ref()) {
-                welcome.extend_from_slice(event.frame.bytes(lane.framing));
-                replayed += 1;
-            }
-        }
+        let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
+        first.retain(|event| lane.patterns.matches(event.topic.as_ref()));
         Ok(Subscription::new(
             self.clone(),
             lane,
             queue,
-            (welcome, replayed),
+            (welcome, first),
             position,
         ))
     }

@@ -34,6 +34,11 @@ impl OwnId {
         OwnId(text.into())
     }
 
+    /// Bytes of the text.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The id, without the topic.
     pub(super) fn id(&self) -> &str {
         let is_end = |byte: &u8| matches!(*byte, TOPIC | NO_TOPIC);

@@ -17,9 +17,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use super::counters::Sent;
+use super::history::Record;
 use super::lane::{Lane, Message, OPENING};
 use super::{Farewell, Gap, Hub};
-use crate::config::{LINGER_SILENCE, WRITE_BYTES};
+use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
 use crate::wire::{Event, EventId, Frame, LONGEST_FIELD, Whereabouts, date, encode_id, json};
 
@@ -30,10 +31,10 @@ pub struct Subscription {
     hub: Hub,
     lane: Arc<Lane>,
     queue: Receiver<Message>,
-    /// The welcome and the first of what was missed, framed, unless it was taken.
+    /// The welcome, framed, unless it was taken.
     welcome: Vec<u8>,
-    /// How many events are in the welcome, beside those that belong to it.
-    replayed: u32,
+    /// The first of what was missed.
+    missed: Vec<Arc<Record>>,
     /// The first ordinal to be read from the history; `None` if there is nothing to read.
     position: Option<u64>,
     /// Whether the hub has been told of the end.
@@ -105,7 +106,7 @@ impl Subscription {
         hub: Hub,
         lane: Arc<Lane>,
         queue: Receiver<Message>,
-        (welcome, replayed): (Vec<u8>, u32),
+        (welcome, missed): (Vec<u8>, Vec<Arc<Record>>),
         position: Option<u64>,
     ) -> Subscription {
         let subscription = Subscription {
@@ -113,7 +114,7 @@ impl Subscription {
             lane,
             queue,
             welcome,
-            replayed,
+            missed,
             position,
             has_left: false,
         };
@@ -174,11 +175,8 @@ impl Subscription {
             owed: OPENING,
             holds_baton: true,
         };
-        let opening = Joined {
-            bytes: opening,
-            events: self.replayed,
-        };
-        let farewell = match stream.live(opening, self.position) {
+        let missed = std::mem::take(&mut self.missed);
+        let farewell = match stream.live(opening, missed, self.position) {
             Ok(farewell) => farewell,
             // The fan-out's reason comes before what it looks like from here: it cuts the socket.
             Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
@@ -323,8 +321,13 @@ struct Stream<'a, O> {
 }
 
 impl<O: Out> Stream<'_, O> {
-    fn live(&mut self, opening: Joined, position: Option<u64>) -> io::Result<Farewell> {
-        if let Some(farewell) = self.open(opening, position)? {
+    fn live(
+        &mut self,
+        opening: Vec<u8>,
+        missed: Vec<Arc<Record>>,
+        position: Option<u64>,
+    ) -> io::Result<Farewell> {
+        if let Some(farewell) = self.open(opening, missed, position)? {
             return Ok(farewell);
         }
         loop {
@@ -345,31 +348,34 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Writes the opening and what the client missed.
+    /// Writes the opening and what the client missed. Returns why the stream ends, if it does.
     fn open(
         &mut self,
-        mut joined: Joined,
+        opening: Vec<u8>,
+        mut missed: Vec<Arc<Record>>,
         mut position: Option<u64>,
     ) -> io::Result<Option<Farewell>> {
+        let mut joined = Joined {
+            bytes: opening,
+            events: 0,
+        };
         loop {
-            // Who is kicked or replaced meanwhile has its farewell in the queue. A server that
-            // closes says it behind what was published.
+            // A client that is told to leave has its end in the queue. A server that closes says it after
+            // what was published.
             let ending = self.lane.ending();
+            // ORDER: read before the last piece is written, which may take long: the oldest event is the
+            // next one to be evicted.
             let next = match position {
                 Some(ordinal) if ending.is_none_or(|why| why == Farewell::ServerClosing) => {
-                    self.read_history(ordinal, &mut joined)
+                    self.read_history(ordinal, &mut missed)
                 }
                 _ => Some(None),
             };
-            for part in joined.bytes.chunks(WRITE_BYTES) {
-                self.write(part)?;
-            }
-            self.count_events(joined.events);
-            joined.clear();
+            let has_room = self.write_missed(&mut missed, &mut joined)?;
             match next {
-                Some(None) => return Ok(None),
-                Some(more) => position = more,
-                None => return Ok(Some(Farewell::FellBehind)),
+                Some(None) if has_room => return Ok(None),
+                Some(more) if has_room => position = more,
+                _ => return Ok(Some(Farewell::FellBehind)),
             }
         }
     }
@@ -377,24 +383,63 @@ impl<O: Out> Stream<'_, O> {
     /// Appends the next piece of what was missed; returns where to read on, which is nowhere once
     /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
     ///
-    /// LIMIT: a piece, and not all that was missed, so that a slow client holds no more of it.
-    fn read_history(&self, from: u64, joined: &mut Joined) -> Option<Option<u64>> {
+    /// LIMIT: a piece, and not all that was missed, because the history may evict it and a slow client
+    /// still holds it.
+    fn read_history(&self, from: u64, missed: &mut Vec<Arc<Record>>) -> Option<Option<u64>> {
         let state = self.hub.shared.state();
-        let slice = state.history.slice(from, WRITE_BYTES)?;
+        let mut slice = state.history.slice(from, REPLAY_BYTES)?;
         let next = from + slice.len() as u64;
         let position = self.lane.read_up_to(next, state.history.head());
         drop(state);
         // LOCK: not held while topics are compared.
-        let patterns = &self.lane.patterns;
-        for event in slice
-            .iter()
-            .filter(|event| patterns.matches(event.topic.as_ref()))
-        {
-            let bytes = event.frame.bytes(self.lane.framing);
-            joined.bytes.extend_from_slice(bytes);
-            joined.events += 1;
-        }
+        slice.retain(|event| self.lane.patterns.matches(event.topic.as_ref()));
+        missed.append(&mut slice);
         Some(position)
+    }
+
+    /// Writes what is joined and these events, small ones together and large ones from where they are. False: there is no room
+    /// for a large one among what waits for all clients.
+    ///
+    /// LIMIT: [`REPLAY_BYTES`] are copied for a client that reads slowly.
+    fn write_missed(
+        &mut self,
+        missed: &mut Vec<Arc<Record>>,
+        joined: &mut Joined,
+    ) -> io::Result<bool> {
+        if !missed.is_empty() {
+            let room = REPLAY_BYTES.saturating_sub(joined.bytes.len());
+            joined.bytes.reserve_exact(room);
+        }
+        for event in missed.drain(..) {
+            let bytes = event.frame.bytes(self.lane.framing);
+            if joined.bytes.len() + bytes.len() > REPLAY_BYTES {
+                self.flush(joined)?;
+            }
+            if bytes.len() <= REPLAY_BYTES {
+                joined.bytes.extend_from_slice(bytes);
+                joined.events += 1;
+                continue;
+            }
+            let shared = &self.hub.shared;
+            let Some(_queued) = self.lane.queue_within(bytes.len(), shared.most_queued) else {
+                return Ok(false);
+            };
+            for part in bytes.chunks(WRITE_BYTES) {
+                self.write(part)?;
+            }
+            self.count_events(1);
+        }
+        self.flush(joined)?;
+        Ok(true)
+    }
+
+    fn flush(&mut self, joined: &mut Joined) -> io::Result<()> {
+        for part in joined.bytes.chunks(WRITE_BYTES) {
+            self.write(part)?;
+        }
+        self.count_events(joined.events);
+        joined.clear();
+        Ok(())
     }
 
     /// The next message; `None` if none came within `patience`.
