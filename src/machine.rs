@@ -23,12 +23,12 @@ struct Shares {
     reserves: Reserves,
 }
 
-/// How many connections may be there beside those that have a place.
+/// How many connections may be open beside those that have a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserves {
-    /// Those that are turned away, until they have read their answer.
+    /// Rejected connections, until their clients have read the answer.
     pub(crate) doorstep: usize,
-    /// Those that are evicted, until their threads have ended.
+    /// Evicted connections, until their threads have ended.
     pub(crate) leaving: usize,
 }
 
@@ -112,8 +112,8 @@ impl Supply {
     }
 }
 
-/// Shares out the room for so many connections. What peers get while they go shrinks first, to a
-/// sixteenth of the room; then the extra connections, to an eighth of what is left; clients last.
+/// Divides the room for so many connections among their kinds. The reserves are reduced first, to a
+/// sixteenth of the room; then the extra connections, to an eighth of the rest; the clients last.
 /// `None`: there is not even room for one of each kind.
 fn share(wanted: Shares, room: usize) -> Option<Shares> {
     let Reserves { doorstep, leaving } = wanted.reserves;
@@ -481,7 +481,7 @@ mod tests {
             (small, 5, Some([2, 1, 1, 1])),
             (small, 3, None),
             ([1, 1, 256, 32], 4, Some([1, 1, 1, 1])),
-            // What has no use of it gets none.
+            // A kind that does not need the resource gets none.
             (threads, 1287, Some([1000, 255, 0, 32])),
             (threads, 4, Some([2, 1, 0, 1])),
             (threads, 3, Some([1, 1, 0, 1])),

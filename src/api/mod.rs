@@ -220,13 +220,13 @@ impl Api {
         Ok(())
     }
 
-    /// Lets others take the names of clients that are still let in, though their token is gone: no client
-    /// can show that token any more.
+    /// Lets any client take the names of clients whose token is gone but whose streams go on: no client
+    /// can present that token any more.
     fn release_names(&self) {
         self.hub.release_names(|pass| self.access.is_known(pass));
     }
 
-    /// Says what anybody may do on a server that others can reach.
+    /// Warns what a client without a token may do, if other machines can reach the server.
     pub(crate) fn warn_of_open_doors(&self) {
         self.access.warn_of_open_doors(&self.config.report);
     }

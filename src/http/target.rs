@@ -1,8 +1,8 @@
 //! Turns a request target into a path and a query, both decoded.
 //!
-//! A path is decoded strictly: two readers of one path must never find two files. A query may hold
-//! parameters that nobody here knows, so a broken percent-encoding in it is a property of its
-//! parameter and not the end of the request.
+//! A path is decoded strictly: two readers of one path must never find two files. A query may have
+//! parameters that this server does not use, so a broken percent-encoding is a fault of its parameter
+//! and not an error of the whole request.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -79,7 +79,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// What was in the inbox, and whom it reaches.
+/// The items of the inbox, and the clients that they reach.
 pub(super) struct Batch {
     items: Vec<Item>,
     /// Which of `reaches` each event in `items` has, in their order.
@@ -99,7 +99,7 @@ enum Reach {
 }
 
 impl Batch {
-    /// Finds whom the items reach. The hub's lock is held.
+    /// Finds the clients that the items reach. The hub's lock is held.
     ///
     /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
     /// once, however many events there are.
@@ -215,7 +215,7 @@ struct Delivery<'a> {
     delivered: usize,
     /// The clients that are told to leave, each with the events for it alone.
     leaving: HashMap<*const Lane, Vec<(u64, Frame)>>,
-    /// What was joined for clients that leave: many of them may have asked for the same.
+    /// Events that were joined for clients that leave: many of these may have asked for the same topics.
     joined: HashMap<(Patterns, usize, usize), Rc<Parcel>>,
 }
 

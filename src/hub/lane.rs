@@ -130,7 +130,7 @@ pub(super) struct Lane {
     credential: Option<u64>,
     /// The credential is gone: any client may take the name.
     is_name_free: AtomicBool,
-    /// Sent to by the fan-out thread alone, except for what is for one poll alone.
+    /// Only the fan-out thread sends to it, except for events that are for one poll alone.
     queue: Sender<Message>,
     /// The queues of all clients together.
     total_queued: TotalQueued,
@@ -260,11 +260,11 @@ impl Lane {
         self.backlog.load(Ordering::Relaxed) > OPENING
     }
 
-    /// Leaves an event for a poll that waits. False: more than a queue may hold has been left already,
-    /// and the poll is about to go. Called under the hub's lock, which the poll takes before it looks for
-    /// the last time, so that nothing left here is lost.
+    /// Queues an event for a waiting poll. False: the queue is full, and the poll is about to end. Called
+    /// under the hub's lock, which the poll takes before it reads the queue for the last time, so that no
+    /// queued event is lost.
     pub(super) fn leave_for_poll(&self, bytes: Arc<[u8]>) -> bool {
-        // ORDER: Relaxed: the hub's lock is held by all that leave something here.
+        // ORDER: Relaxed: every caller holds the hub's lock.
         let before = self.backlog.fetch_add(bytes.len(), Ordering::Relaxed);
         let has_room = before <= self.limit;
         if has_room {

@@ -44,8 +44,8 @@ impl Missed {
             missed.slices.push_front((from - SLICE..from, count));
             from -= SLICE;
         }
-        // What was said meanwhile. LIMIT: as often as there were slices before, for a publisher could be as
-        // fast as this.
+        // Events that were published meanwhile. LIMIT: as many slices as there were before, because a publisher
+        // could be as fast as this loop.
         for _ in 0..missed.slices.len() {
             let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
                 break;

@@ -315,7 +315,7 @@ struct Poller<'a> {
 }
 
 impl Poller<'_> {
-    /// Waits for the first message, and answers what is in the history then.
+    /// Waits for the first message, and returns the events that are in the history then.
     fn wait(
         self,
         mut reading: Reading,
@@ -328,16 +328,16 @@ impl Poller<'_> {
         let was_registered = state.registry.remove(&self.lane);
         let slice = state.history.slice(reading.position, POLL_BYTES);
         let last_id = state.history.last_id();
-        // The history does not say any more whether something was for this client, and the fan-out may
-        // still be on its way with it. So the poll leaves as a stream does that is told to: what it
-        // should have comes before the end.
+        // The events are gone from the history, so it is not known whether some were for this client, and the
+        // fan-out may not have delivered them yet. So the poll ends like a stream that is dismissed: its
+        // events come before the end.
         let must_hear = was_registered && slice.is_none();
         if must_hear {
             state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
         }
         self.shared.wake_fan_out(state);
-        // A poll that was told to leave, or is not wanted any more, answers nothing. Its cursor stays where
-        // it is, so nothing is lost.
+        // A poll that was dismissed, or is not wanted any more, returns no event. Its cursor stays where it
+        // is, so nothing is lost.
         if !was_registered || matches!(first, First::Unwanted) {
             return reading.poll(&[]);
         }

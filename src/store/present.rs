@@ -1,5 +1,5 @@
-//! The segment that is written to, and what tells that its file is still what we left: in its place,
-//! as long as it was, and changed by nobody else.
+//! The segment that is written to, and the check that its file is as the journal left it: at its path,
+//! of the same length, and not changed by another program.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) struct Present {
     pub(super) disk: Arc<Disk>,
     /// The good length: what is acknowledged ends here.
     pub(super) len: u64,
-    /// What its path showed when we had written last.
+    /// The state of the file at its path after our last write.
     left: Look,
 }
 

@@ -56,8 +56,8 @@ impl Scratch {
         self.with(|_| ())
     }
 
-    /// A shell that another test starts has a copy of all our locks until it is a shell, so a journal
-    /// that was closed may be in use for a moment more.
+    /// A shell that another test starts holds copies of all our locks between `fork` and `exec`, so a
+    /// journal that was closed may be in use for a moment more.
     pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
         let start = Instant::now();
         loop {

@@ -939,7 +939,7 @@ fn a_misspelt_parameter_is_refused_and_publishes_nothing() {
 }
 
 #[test]
-fn a_parameter_of_somebody_else_does_no_harm_to_what_reads() {
+fn a_get_ignores_parameters_that_are_for_others() {
     let server = server(still());
     for target in [
         "/events?utm_source=a&_=1763790000123",
