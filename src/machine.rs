@@ -58,7 +58,7 @@ struct Supply {
     rest: usize,
     /// What one connection needs.
     each: usize,
-    /// Connections that are turned away need nothing of it: they have no thread.
+    /// Rejected connections need none of it, because they have no thread.
     only_threads: bool,
     /// How to raise it.
     remedy: String,
@@ -96,17 +96,17 @@ impl Supply {
             reserves,
         } = shares;
         let (unit, rest, each, limit) = (self.unit, self.rest, self.each, self.limit);
-        let (turned_away, count) = if self.only_threads {
+        let (rejected, count) = if self.only_threads {
             (String::new(), reserves.leaving)
         } else {
-            let text = format!("{} that are turned away, ", reserves.doorstep);
+            let text = format!("{} rejected, ", reserves.doorstep);
             (text, reserves.sum())
         };
         let count = count.saturating_add(clients).saturating_add(extra);
         let total = count.saturating_mul(each).saturating_add(rest);
         format!(
             "{total} {unit} are needed, {each} for each connection ({clients} of clients, {extra} extra, \
-             {turned_away}{} that are evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
+             {rejected}{} evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
             reserves.leaving, self.remedy
         )
     }
@@ -542,8 +542,8 @@ mod tests {
         };
         assert_eq!(
             supply.sum(shares([10, 5, 3, 2])),
-            "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 that are turned away, \
-             2 that are evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
+            "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 rejected, \
+             2 evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
         );
         let supply = Supply {
             unit: "memory maps",
@@ -553,7 +553,7 @@ mod tests {
         };
         assert_eq!(
             supply.sum(shares([10, 5, 3, 2])),
-            "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 that are evicted) and \
+            "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 evicted) and \
              20 for the rest of the program; 100 are allowed (ulimit -n)"
         );
     }

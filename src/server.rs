@@ -25,7 +25,7 @@ pub struct Server {
     http: http::Server,
     hub: Hub,
     api: Api,
-    /// Which requests to routes of the embedder's own want their bodies, if it has said so.
+    /// Which requests to routes of the embedder's own want their bodies, if `wants_body` was called.
     wants_body: Option<WantsBody>,
 }
 
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them. A listener that does not block is made blocking, for all its holders; more is said at
+    /// them. A listener that does not block is made blocking, for all its holders; see also
     /// [`http::Server::from_listener`].
     ///
     /// # Errors

@@ -189,7 +189,7 @@ impl Api {
     /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
     /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
-    /// All pages are told the same, so that one that is refused then can read why.
+    /// The answer is the same for all pages, so that a page that is refused later can read why.
     pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }

@@ -180,7 +180,7 @@ impl Batch {
             }
         }
         for (lane, why, _) in &ends {
-            // At the end of the server nothing is said after an end, and the client is still in its
+            // At a shutdown of the server no event is published after an end, and the client is still in its
             // audience.
             if *why != Farewell::ServerClosing {
                 delivery.leaving.insert(Arc::as_ptr(lane), Vec::new());

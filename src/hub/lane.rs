@@ -380,7 +380,7 @@ impl Lane {
     /// the history the lane goes live: from there on events come by the fan-out. Returns where to
     /// read on, if it did not.
     ///
-    /// ORDER: under the same lock as the reading, so that nothing is said between the two.
+    /// ORDER: under the same lock as the reading, so that no event is published between the two.
     pub(super) fn read_up_to(&self, next: u64, head: u64) -> Option<u64> {
         if next == head {
             self.live_from.store(head, Ordering::Relaxed);

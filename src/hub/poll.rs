@@ -3,7 +3,7 @@
 //!
 //! Every answer is read from the history. A poll that finds nothing there gets a lane, like a stream,
 //! but one without a socket. The first message in its queue only wakes the poll: it leaves the registry and
-//! reads on in the history, up to the bound of an answer, whatever was said meanwhile. Only what the history
+//! reads on in the history, up to the bound of an answer, whatever was published meanwhile. Only what the history
 //! does not hold is taken from the queue: events for this client alone, and the message that woke it, if
 //! the history keeps no events at all.
 
@@ -183,7 +183,7 @@ impl Reading {
     }
 
     /// Reads a piece. At the end of the history the poll becomes a client that waits, if it may: under the
-    /// same lock, so that nothing is said between the two.
+    /// same lock, so that no event is published between the two.
     fn read_on(
         &mut self,
         shared: &Shared,
@@ -417,7 +417,7 @@ mod tests {
         messages.iter().map(|message| &*message.data).collect()
     }
 
-    /// A poll that waits, and the events that are said before its thread runs again.
+    /// A poll that waits, and the events that are published before its thread runs again.
     fn waited(hub: &Hub, said: impl FnOnce()) -> Poll {
         let wish = Subscribe::default();
         let mut reading = Reading::begin(&hub.shared, Cursor::Now, &wish.patterns).unwrap();

@@ -7,7 +7,7 @@
 //! been. If even the cut fails, the file may hold something behind the good length, and nothing is
 //! accepted until it could be cut.
 //!
-//! # Other hands
+//! # Changes by other programs
 //!
 //! Administrators and their tools delete, move, replace, cut and edit files while they are written
 //! to. So before an event is acknowledged, the file at the segment's path is the one that is open, and

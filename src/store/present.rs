@@ -85,8 +85,8 @@ impl Present {
     }
 
     /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
-    /// the open one and has that length: a restart will read that file. False: other hands have changed
-    /// it.
+    /// the open one and has that length: a restart will read that file. False: another program has
+    /// changed it.
     pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
         let len = self.len + bytes as u64;
         let Some(found) = self.disk.look()? else {

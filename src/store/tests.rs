@@ -664,7 +664,7 @@ fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
         assert_eq!(found, expected, "{events} events");
         assert_eq!(kept.after, before.map_or(BORN, id), "{events} events");
     }
-    // Nothing is wanted of it, so nothing is said of it.
+    // The file is not needed, so its damage is not reported.
     fs::write(dir.segment(2), b"damaged").unwrap();
     let opened = dir.with(|options| options.events = 2).unwrap();
     assert_eq!(

@@ -1443,7 +1443,7 @@ fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
     let mut mine = Stream::subscribe(address, &target);
     to_me("private");
     assert_eq!(mine.next().data, "private");
-    // No other client takes it while it is in use, and what was said before is not kept.
+    // No other client takes it while it is in use, and earlier private events are not kept.
     let refused = get(address, "/events/chat/1?client_id=me");
     assert_eq!((refused.status, server.hub().clients()), (401, 1));
     let name = "/events/public/1?client_id=me&last_event_id=earliest";

@@ -372,7 +372,7 @@ fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
     }
 }
 
-// ---- other hands
+// ---- changes by other programs
 
 /// A command that an administrator or a tool may run in the journal's directory, and how many of the
 /// three events before it a restart still has.

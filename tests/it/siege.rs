@@ -257,7 +257,7 @@ impl Uploader {
         let head =
             format!("{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
         socket.set_nonblocking(true).unwrap();
-        // Best effort, as all that follows: it may have been turned away.
+        // Best effort, here and below: the server may have rejected the connection.
         let _ = socket.write(head.as_bytes());
         Uploader {
             socket,
