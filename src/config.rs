@@ -68,9 +68,9 @@ pub struct Config {
     pub max_patterns: usize,
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
     pub queue_bytes: usize,
-    /// Bytes that may wait for all clients together. With more, the clients that are owed most have fallen
-    /// behind and are closed. Bytes that wait for several clients count for each of them. `None` is 64
-    /// queues, or a quarter of the memory that this process may use, if that is more.
+    /// Bytes that may wait for all clients together. With more, the clients for which the most bytes wait have
+    /// fallen behind and are disconnected. Bytes that wait for several clients count for each of them.
+    /// `None` is 64 queues, or a quarter of the memory that this process may use, whichever is more.
     pub total_queues: Option<usize>,
     /// Bytes of the kernel's send buffer for each connection, or `None` for the kernel's own tuning. The
     /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
@@ -420,11 +420,11 @@ pub(crate) const POLL_SECONDS: u64 = 60;
 /// Topics that `/stats` lists: the busiest ones.
 pub(crate) const STATS_TOPICS: usize = 1000;
 
-/// What the list of clients in `/stats?clients=1` may be long: ten thousand clients of a few topics each.
+/// Bytes of the list of clients in `/stats?clients=1`: enough for ten thousand clients of a few topics each.
 pub(crate) const STATS_BYTES: usize = 4 * MIB;
 
-/// What an answer to a poll holds of the history, as JSON. A thousand polls that one event wakes are put
-/// together in memory at the same time.
+/// Bytes of history in one answer to a poll, as JSON. If one event wakes a thousand polls, all their
+/// answers are in memory at the same time.
 pub(crate) const POLL_BYTES: usize = 64 * KIB;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
@@ -434,8 +434,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// the next one holds no more than this.
 pub(crate) const READ_BYTES: usize = 4 * KIB;
 
-/// By how much the memory of a body grows as its bytes arrive, whatever length a peer has announced: at
-/// least the first, and up to the second by as much as there is.
+/// Bytes by which the memory of a body grows as its bytes arrive, whatever length a peer has announced: at
+/// least the first number. Up to the second number the memory doubles; then it grows by a quarter.
 pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
 
 /// An id in the list of an answer, at the most: two numbers of 64 bits, a dash, quotes and a comma.
@@ -445,16 +445,16 @@ pub(crate) const ID_BYTES: usize = 44;
 pub(crate) const BUDGET_PAUSE: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_millis(100));
 
-/// A body that is not counted among [`total_bodies`](Config::total_bodies): at most so many bytes, and
-/// at most one part of so many of the total, so that all connections together have little of it.
+/// A body is not counted among [`total_bodies`](Config::total_bodies) if it has at most the first number of
+/// bytes, and at most the total divided by the second number, so that small bodies together stay small.
 pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);
 
-/// How much of a body arrives until its connection counts as one that waits anew. A body that comes in
+/// Bytes of a body after which the waiting time of its connection starts again. A body that comes in
 /// slower than others is the first to be evicted when all places are taken.
 pub(crate) const BODY_PROGRESS: usize = 16 * KIB;
 
-/// An answer that is not counted among [`total_answers`](Config::total_answers): a socket takes so much
-/// at once.
+/// An answer of at most so many bytes is not counted among [`total_answers`](Config::total_answers): a
+/// socket takes it at once.
 pub(crate) const SMALL_ANSWER: usize = 16 * KIB;
 
 /// Where the head of an answer is put together. More than the largest allocation that glibc keeps
@@ -478,18 +478,17 @@ pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// megabits. It could as well have dribbled in a body that is not refused. See [`LINGER_BYTES`].
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
-/// How many who were turned away are kept at the door until they have seen their answer, each for up
-/// to [`LINGER`]; with one more, it is let go at once. Each costs a descriptor and no thread. Fewer where
-/// descriptors are few.
+/// Rejected connections that are kept open until their clients have read the answer, each for up to
+/// [`LINGER`]; one more is closed at once. Each costs a descriptor and no thread. Fewer where descriptors
+/// are few.
 pub(crate) const DOORSTEP: usize = 256;
 
 /// How often it is looked whether they have gone, while somebody is there. That they have is not
 /// urgent, and each look is a system call for each of them.
 pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
 
-/// How many connections that were let go in favour of others may be on their way out. Until their
-/// threads have run once more they are there beside those who came for them. Fewer where descriptors
-/// or threads are few.
+/// Evicted connections whose threads have not ended yet. Until then they exist beside the connections that
+/// replaced them. Fewer where descriptors or threads are few.
 pub(crate) const LEAVING: usize = 32;
 
 /// How long a connection that finds all places taken waits, with all behind it, for threads of this
@@ -500,12 +499,12 @@ pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
 /// The pause between two lines of the log of one kind, if peers can cause that kind at will.
 pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many requests that cannot be read have a line each in the log at level debug, before only one a
-/// second has. Each of them ends its connection.
+/// Malformed requests that are logged at once, at level debug; further ones are logged at one line a
+/// second. Each of them ends its connection.
 pub(crate) const REFUSALS_TOLD: u32 = 512;
 
-/// How many requests without a right have a line each, before only one a second has. One connection can
-/// send thousands of them in a second.
+/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
+/// line a second. One connection can send thousands of them in a second.
 pub(crate) const DENIALS_TOLD: u32 = 32;
 
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
@@ -611,11 +610,11 @@ pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
 /// Reading 32 MiB takes some 50 ms.
 pub(crate) const READINGS_IN_VAIN: u32 = 16;
 
-/// The shortest pause between two attempts to write to a log that refuses events, when nobody
-/// publishes but somebody asks whether all is well.
+/// The shortest pause between two probes of a log that refuses events, while there are no publishers but
+/// `/health` is requested.
 pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long `/health` waits for such an attempt: less than the second that most who ask would wait.
+/// How long `/health` waits for such a probe: less than one second, a common timeout of health checks.
 pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A log that has taken longer than this for one group of events is stuck, and so is every publisher.

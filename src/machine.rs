@@ -23,12 +23,12 @@ struct Shares {
     reserves: Reserves,
 }
 
-/// How many connections may be there beside those that have a place.
+/// How many connections may be open beside those that have a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserves {
-    /// Those that are turned away, until they have read their answer.
+    /// Rejected connections, until their clients have read the answer.
     pub(crate) doorstep: usize,
-    /// Those that are evicted, until their threads have ended.
+    /// Evicted connections, until their threads have ended.
     pub(crate) leaving: usize,
 }
 
@@ -58,7 +58,7 @@ struct Supply {
     rest: usize,
     /// What one connection needs.
     each: usize,
-    /// Connections that are turned away need nothing of it: they have no thread.
+    /// Rejected connections need none of it, because they have no thread.
     only_threads: bool,
     /// How to raise it.
     remedy: String,
@@ -96,24 +96,24 @@ impl Supply {
             reserves,
         } = shares;
         let (unit, rest, each, limit) = (self.unit, self.rest, self.each, self.limit);
-        let (turned_away, count) = if self.only_threads {
+        let (rejected, count) = if self.only_threads {
             (String::new(), reserves.leaving)
         } else {
-            let text = format!("{} that are turned away, ", reserves.doorstep);
+            let text = format!("{} rejected, ", reserves.doorstep);
             (text, reserves.sum())
         };
         let count = count.saturating_add(clients).saturating_add(extra);
         let total = count.saturating_mul(each).saturating_add(rest);
         format!(
             "{total} {unit} are needed, {each} for each connection ({clients} of clients, {extra} extra, \
-             {turned_away}{} that are evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
+             {rejected}{} evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
             reserves.leaving, self.remedy
         )
     }
 }
 
-/// Shares out the room for so many connections. What peers get while they go shrinks first, to a
-/// sixteenth of the room; then the extra connections, to an eighth of what is left; clients last.
+/// Divides the room for so many connections among their kinds. The reserves are reduced first, to a
+/// sixteenth of the room; then the extra connections, to an eighth of the rest; the clients last.
 /// `None`: there is not even room for one of each kind.
 fn share(wanted: Shares, room: usize) -> Option<Shares> {
     let Reserves { doorstep, leaving } = wanted.reserves;
@@ -481,7 +481,7 @@ mod tests {
             (small, 5, Some([2, 1, 1, 1])),
             (small, 3, None),
             ([1, 1, 256, 32], 4, Some([1, 1, 1, 1])),
-            // What has no use of it gets none.
+            // A kind that does not need the resource gets none.
             (threads, 1287, Some([1000, 255, 0, 32])),
             (threads, 4, Some([2, 1, 0, 1])),
             (threads, 3, Some([1, 1, 0, 1])),
@@ -542,8 +542,8 @@ mod tests {
         };
         assert_eq!(
             supply.sum(shares([10, 5, 3, 2])),
-            "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 that are turned away, \
-             2 that are evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
+            "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 rejected, \
+             2 evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
         );
         let supply = Supply {
             unit: "memory maps",
@@ -553,7 +553,7 @@ mod tests {
         };
         assert_eq!(
             supply.sum(shares([10, 5, 3, 2])),
-            "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 that are evicted) and \
+            "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 evicted) and \
              20 for the rest of the program; 100 are allowed (ulimit -n)"
         );
     }

@@ -91,7 +91,8 @@ pub(crate) struct Sampled {
     start: Instant,
     /// How many lines may be reported at once.
     burst: u32,
-    /// When all that was reported would have been, at one line a second, in milliseconds after `start`.
+    /// The time at which all lines so far would have been reported at one line a second, in milliseconds
+    /// after `start`.
     ///
     /// ORDER: relaxed, as is the count. Neither guards other memory; a line that is counted a moment too
     /// late is counted with the next one.

@@ -25,7 +25,7 @@ pub struct Server {
     http: http::Server,
     hub: Hub,
     api: Api,
-    /// Which requests to routes of the embedder's own want their bodies, if it has said so.
+    /// Which requests to routes of the embedder's own want their bodies, if `wants_body` was called.
     wants_body: Option<WantsBody>,
 }
 
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them. A listener that does not block is made blocking, for all its holders; more is said at
+    /// them. A listener that does not block is made blocking, for all its holders; see also
     /// [`http::Server::from_listener`].
     ///
     /// # Errors
@@ -116,8 +116,8 @@ impl Server {
     /// let running = server
     ///     .guard(|request, action| match (user(request), action) {
     ///         (None, _) => Verdict::Refuse(Response::error(401, "who are you?")),
-    ///         // Everybody gets the topics of their own, whatever they ask for, and keeps a `client_id`
-    ///         // from wherever they come back.
+    ///         // A user gets only their own topics, whatever the request asks for, and keeps a
+    ///         // `client_id` when they reconnect from another address.
     ///         (Some(user), Action::Subscribe(_)) => match Pattern::new(&format!("users/{user}/*")) {
     ///             Ok(own) => Verdict::Narrow([own].into_iter().collect()).known_as(user),
     ///             Err(error) => Verdict::Refuse(Response::error(400, error)),
@@ -143,8 +143,8 @@ impl Server {
     /// ask [`Api::permit`], so that the body of a client without the right is not read either.
     ///
     /// A request whose body is not wanted is answered by its head: the handler gets it with an empty
-    /// body, and its connection is closed after the answer. So a stranger who announces large bodies to
-    /// paths that are not there takes no memory.
+    /// body, and its connection is closed after the answer. So a client that announces large bodies to
+    /// unknown paths takes no memory.
     ///
     /// Without this, the body of each request is read before the handler is asked, within
     /// [`Config::total_bodies`], because the request may be one to a route of your own.

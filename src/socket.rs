@@ -58,9 +58,9 @@ pub(crate) fn write_both_within(
     outcome
 }
 
-/// Writes what fits without waiting for the peer. The socket does not block any more.
+/// Writes the bytes that fit without waiting for the peer. Makes the socket non-blocking.
 pub(crate) fn write_at_once(mut socket: &TcpStream, bytes: &[u8]) {
-    // Best effort: a peer to whom even this does not fit, or that has gone, gets nothing.
+    // Best effort: the peer may have gone, or the send buffer may be full.
     let _ = socket.set_nonblocking(true);
     let _ = socket.write(bytes);
 }

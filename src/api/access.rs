@@ -2,7 +2,7 @@
 //! (`origin.rs`), the hook of the embedder, and the tokens (`tokens.rs`).
 //!
 //! Without tokens anybody may subscribe, and a client on this machine may publish, if the server
-//! listens only there. A verb that tokens are for is for nobody else.
+//! listens only there. If a verb has tokens, only their holders may use it.
 //!
 //! What lets a request in is also its *credential*: the token, what the hook says, or else the address
 //! of the client. A client name that is in use goes only to the same credential.
@@ -54,7 +54,7 @@ pub enum Verdict {
     Refuse(Response),
     /// The verdict on a client that the hook knows: see [`known_as`](Verdict::known_as).
     Known {
-        /// The same for the same client, and for no other.
+        /// Equal for two requests of the same client, different for different clients.
         identity: Box<str>,
         /// What it may do.
         verdict: Box<Verdict>,
@@ -98,7 +98,7 @@ pub(super) struct Admission {
     pub(super) instead: Option<Patterns>,
     /// What let it in, to be asked again after a reload; `None` if no token did.
     pub(super) pass: Option<u64>,
-    /// What a client id that is in use is asked for. `None` is the address of the client.
+    /// The credential by which a client id that is in use can be taken over. `None`: the client's address.
     credential: Option<u64>,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Access {
 struct Rules {
     publishing: Door,
     subscribing: Door,
-    /// The address of a server that others than this machine reach there, or through a proxy there.
+    /// The address of the server, if clients on other machines reach it, directly or through a proxy.
     reached_at: Option<SocketAddr>,
     origins: Vec<Origin>,
     /// The tokens of the configuration itself.
@@ -233,7 +233,7 @@ impl Access {
             .unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *present, Arc::new(holders));
         drop(present);
-        // LOCK: given back first, for this may free some 40,000 patterns.
+        // LOCK: released first, because this may free some 40,000 patterns.
         drop(before);
         Ok(count)
     }
@@ -245,13 +245,13 @@ impl Access {
         is_granted(&holders, holder, &Action::Subscribe(patterns))
     }
 
-    /// Whether a token still is known by which somebody was let in.
+    /// Whether the token that let a client in is still known.
     pub(super) fn is_known(&self, pass: u64) -> bool {
         self.holders().has_pass(pass)
     }
 
-    /// Tells the operator of a server that others can reach what anybody may do there. With a hook it
-    /// is not known who may do what.
+    /// Warns the operator what a client without a token may do, if other machines can reach the server.
+    /// With a hook this is not known, and nothing is reported.
     pub(super) fn warn_of_open_doors(&self, report: &Report) {
         let Some(address) = self.rules.reached_at else {
             return;
@@ -288,7 +288,7 @@ impl Access {
                 // addresses of IPv6 are temporary, from the same /64.
                 key.hash_one(Network::of_subscriber(request.client()))
             }
-            // Its proxy does not say who it is, so nobody else is the same.
+            // Its proxy does not name it, so no other client counts as the same one.
             None => RandomState::new().hash_one(0),
         }
     }
@@ -354,7 +354,7 @@ impl Access {
             Door::Open if self.is_for_this_machine() && is_more_than_reading(request, action) => {
                 // Another site's name leads here with no token of this server's.
                 let candidates = candidates(request, carrier, sender)?;
-                if !self.is_known(&candidates) {
+                if !self.has_holder(&candidates) {
                     self.only_by_own_name(request, action, sender)?;
                 }
             }
@@ -386,7 +386,7 @@ impl Access {
     }
 
     /// Whether one of these tokens is known.
-    fn is_known(&self, candidates: &[Cow<'_, [u8]>]) -> bool {
+    fn has_holder(&self, candidates: &[Cow<'_, [u8]>]) -> bool {
         let holders = self.holders();
         candidates
             .iter()
@@ -398,7 +398,7 @@ impl Access {
         self.rules.publishing != Door::Open && self.rules.reached_at.is_none()
     }
 
-    /// Asks for a `Host` by which only this machine can be meant.
+    /// Requires a `Host` that can only mean this machine.
     fn only_by_own_name(
         &self,
         request: &Request,
@@ -435,7 +435,7 @@ impl Access {
             Some(holder) => Ok(Admission {
                 instead: None,
                 pass: Some(holder.pass),
-                // What everybody has tells no client from another.
+                // Rights that every client has do not tell one client from another.
                 credential: Some(holder.pass).filter(|_| !known.is_empty()),
             }),
             None if known.is_empty() => Err(unknown(action, carrier, candidates.is_empty())),
@@ -475,8 +475,8 @@ fn load(fixed: &[Grant], path: Option<&Path>, key: &RandomState) -> io::Result<H
     Ok(Holders::new(fixed.iter().cloned().chain(from_file), key))
 }
 
-/// Whether pages of other sites may not do it. What needs the right to publish is no mere reading,
-/// whatever the method. A client that takes a name gets what is sent to that name.
+/// Whether pages of other sites may not do this. An action that needs the right to publish is more than
+/// reading, whatever its method. A client that takes a name gets what is sent to that name.
 fn is_more_than_reading(request: &Request, action: &Action<'_>) -> bool {
     changes_something(request) || verb_for(action) == Verb::Publish || takes_name(request, action)
 }
@@ -694,8 +694,8 @@ mod tests {
     use crate::api::Api;
     use crate::hub::{Hub, Subscribe};
 
-    /// 10,000 clients with 8 patterns each are asked about beside 40,000 grants of everybody's, and then
-    /// lose them. Others go on meanwhile. A grant after the other would be 3.2 billion comparisons.
+    /// 10,000 clients with 8 patterns each are checked against 40,000 grants to everybody, and then lose
+    /// these grants. Other threads go on meanwhile. A linear search would take 3.2 billion comparisons.
     #[test]
     fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
         const CLIENTS: usize = 10_000;
@@ -729,10 +729,10 @@ mod tests {
             .collect();
         let is_over = AtomicBool::new(false);
         let (kept, ended, longest) = std::thread::scope(|scope| {
-            // Whoever needs the hub's lock.
+            // Another thread that needs the hub's lock.
             let other = scope.spawn(|| {
                 let mut longest = Duration::ZERO;
-                // ORDER: Relaxed: it ends when it is seen to.
+                // ORDER: Relaxed: the loop ends once it sees the flag; the flag guards no other memory.
                 while !is_over.load(Ordering::Relaxed) {
                     let start = Instant::now();
                     hub.clients();

@@ -189,7 +189,7 @@ impl Api {
     /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
     /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
-    /// All pages are told the same, so that one that is refused then can read why.
+    /// The answer is the same for all pages, so that a page that is refused later can read why.
     pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
@@ -220,13 +220,13 @@ impl Api {
         Ok(())
     }
 
-    /// Lets others take the names of clients that are still let in, though their token is gone: no client
-    /// can show that token any more.
+    /// Lets any client take the names of clients whose token is gone but whose streams go on: no client
+    /// can present that token any more.
     fn release_names(&self) {
         self.hub.release_names(|pass| self.access.is_known(pass));
     }
 
-    /// Says what anybody may do on a server that others can reach.
+    /// Warns what a client without a token may do, if other machines can reach the server.
     pub(crate) fn warn_of_open_doors(&self) {
         self.access.warn_of_open_doors(&self.config.report);
     }

@@ -68,14 +68,12 @@ impl Sender {
         self != Sender::Foreign
     }
 
-    /// Whether a request with this `Host` comes from this machine and from no page of another site.
-    ///
     /// Whether a request with this `Host` can only be meant for this machine.
     ///
     /// The owner of a name can make it lead here, and then the pages of that name are pages of "this
     /// server" to a browser (DNS rebinding), which says nothing of them in a GET. So the name must be
     /// one that can only be this machine's, or that of an origin in the list. A request without a name
-    /// is not a browser's.
+    /// does not come from a browser.
     pub(super) fn is_here(self, host: &str, list: &[Origin]) -> bool {
         is_this_machine(host)
             || list.iter().any(|listed| listed.has_host(host))

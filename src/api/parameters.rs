@@ -35,8 +35,7 @@ const ALIASES: [(&str, &str); 1] = [("channel", "topic")];
 /// # Errors
 ///
 /// 400: a parameter is unknown and has an effect that is not the intended one, is there twice, or has
-/// a broken percent-encoding. What is wrong with the encoding of a parameter that is not ours is not
-/// looked at.
+/// a broken percent-encoding. The encoding of a parameter that is not ours is not checked.
 pub(super) fn check(route: &Route, request: &Request) -> Result<(), Problem> {
     let Some(known) = known(request.method(), route) else {
         return Ok(());
@@ -44,7 +43,7 @@ pub(super) fn check(route: &Route, request: &Request) -> Result<(), Problem> {
     let is_strict = matches!(request.method(), "POST" | "DELETE");
     for parameter in request.parameters() {
         // A token that is not looked at, or not found under its name, is answered 401 where one is
-        // needed. A cursor is opaque: of one that cannot be read the stream says that it is unknown.
+        // needed. A cursor is opaque: the stream reports a cursor that cannot be read as unknown.
         if parameter.name == TOKEN && parameter.fault.is_none()
             || !is_strict && is_cursor(parameter.name)
         {

@@ -60,7 +60,8 @@ fn wait(request: &Request) -> Result<Duration, Problem> {
     })
 }
 
-/// Each message is gone as soon as it is written: they and the text are not there at the same time.
+/// Each message is dropped as soon as it is written, so that memory never holds all messages and the
+/// whole text.
 fn render(messages: Vec<Message>) -> String {
     let mut text = String::from("[");
     for message in messages {

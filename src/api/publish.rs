@@ -53,7 +53,7 @@ impl Api {
         }
         // Each event is this one, with its line as the data.
         let model = to(topic, named_by_query(request, Event::default())?);
-        // Of several files that were joined each may begin with a mark.
+        // If several files were joined, each may begin with a byte order mark.
         let lines = body
             .lines()
             .map(without_mark)
@@ -195,7 +195,7 @@ fn quoted_id(own: Option<&str>, published: &Published) -> String {
     own.map_or_else(|| format!("\"{}\"", published.id), json::quoted)
 }
 
-/// What an event costs, without having been made into bytes. Each line of its data is a field.
+/// The cost of an event, computed without encoding it. Each line of its data is a field.
 fn size(event: &Event) -> usize {
     let data = event.data().as_bytes();
     let breaks = data.iter().filter(|byte| matches!(byte, b'\n' | b'\r'));
@@ -268,7 +268,7 @@ pub(super) fn check_type(request: &Request) -> Result<(), Problem> {
             format!("the charset is {charset:?}, only \"utf-8\" is understood"),
         ));
     }
-    // A form that is `application/x-www-form-urlencoded` is what `curl -d` says of any data.
+    // `application/x-www-form-urlencoded` is accepted, because `curl -d` sends this type for any data.
     if media_type.starts_with("multipart/") {
         return Err(Problem::new(
             415,

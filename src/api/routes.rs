@@ -91,7 +91,7 @@ impl<'a> Route<'a> {
 /// methods that are here, and the header fields that it asks for. A page may send any field: what it
 /// may do is decided by the request that follows.
 pub(super) fn preflight(request: &Request, methods: &'static str) -> Response {
-    // Doubled, or not text: not a browser's.
+    // A browser sends the field at most once, and as text.
     let asked = request.field("access-control-request-headers");
     let asked = asked.ok().flatten().filter(|asked| is_list_of_names(asked));
     let allowed = asked.map_or(Cow::Borrowed(USUAL_FIELDS), |asked| asked.to_owned().into());
@@ -103,7 +103,7 @@ pub(super) fn preflight(request: &Request, methods: &'static str) -> Response {
         .with("Vary", "Access-Control-Request-Headers")
 }
 
-/// What is allowed where nothing is asked for.
+/// The header fields that are allowed if the request asks for none.
 const USUAL_FIELDS: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID";
 
 /// SPEC: Fetch, 3.2.2: `Access-Control-Request-Headers = 1#field-name`; RFC 9110, 5.1 and 5.6.2:

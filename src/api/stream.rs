@@ -124,7 +124,7 @@ fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
     })
 }
 
-/// What a client is told that asks for a name which is in use.
+/// The answer to a client that asks for a name which is in use.
 pub(super) fn name_taken(error: SubscribeError, request: &Request) -> Problem {
     match (error, request.query("client_id")) {
         (SubscribeError::NameTaken, Some(name)) => {
@@ -149,8 +149,8 @@ fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {
     }
 }
 
-/// The cursor of a request. It is opaque, and never wrong: of one that cannot be read, is too long or is
-/// there twice the stream says that it is unknown. An EventSource would never come back after a 400.
+/// The cursor of a request. It is opaque, and never an error: the stream reports it as
+/// unknown if it cannot be read, is too long or is there twice. An EventSource would never come back after a 400.
 ///
 /// The header wins over the query, because the browser made it after the page had made the URL. In the
 /// query `lastEventId`, which other clients add as they reconnect, wins over `last_event_id`.

@@ -105,8 +105,8 @@ impl Holders {
         found.token.as_ref()?.is(candidate).then_some(found)
     }
 
-    /// The topics on which a holder may do this: its own, and anybody's. They are not joined, because a
-    /// copy of many lines for each of many tokens could be gigabytes.
+    /// The topics on which a holder may do this: its own, and those of every client. They are not joined,
+    /// because a copy of many lines for each of many tokens could be gigabytes.
     pub(super) fn granted<'a>(&'a self, holder: &'a Holder, verb: Verb) -> [&'a Patterns; 2] {
         [holder.granted(verb), self.anybody.granted(verb)]
     }

@@ -135,7 +135,7 @@ const REASONS = Object.freeze({
   closing: 'the server is closing',
 });
 
-/** Those after which the client does not come back by itself. */
+/** The reasons after which the client does not reconnect by itself. */
 const LAST_REASONS = new Set(['replaced', 'kicked']);
 
 /** Names that the client speaks under. The server's events of these names go to `*` alone. */
@@ -707,8 +707,8 @@ class SharedConnection {
     if (word.kind === 'hello') {
       if (this.#line) this.#tell({ kind: 'state', state: this.#line.state });
     } else if (this.#line) {
-      // The last words of the leader before: its events count, and so does the server's word that it
-      // should not come back. The rest is out of date.
+      // The message is from the previous leader. Its events count, and so does the server's message that the
+      // client should not come back. Other messages are out of date.
       if (word.kind === 'event') this.#takeEvent(word.event, word.from);
       else if (word.kind === 'problem' && word.problem.final && word.problem.reason) this.#owner.problem(word.problem);
     } else {

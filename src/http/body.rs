@@ -75,11 +75,11 @@ impl<'a> BodyDecoder<'a> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let (length, capacity) = (self.body.len() + bytes.len(), self.body.capacity());
         if length > capacity {
-            // LIMIT: twice what has arrived while that is little, then a quarter more; and never more than
-            // can come.
+            // LIMIT: twice the bytes that have arrived while they are few, then a quarter more; and never more
+            // than the largest length of this body.
             let step = (capacity / 4).max(capacity.clamp(BODY_STEP.0, BODY_STEP.1));
             let room = (capacity + step).min(self.most).max(length);
-            // ORDER: taken from the budget before it is allocated.
+            // ORDER: the budget is charged before the memory is allocated.
             if room > self.budget.small() && !self.share.try_grow(room) {
                 return Err(Refusal::BodiesTooLarge(self.budget.limit()));
             }

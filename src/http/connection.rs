@@ -24,9 +24,9 @@ pub(super) trait Door {
     /// A head has begun to arrive, and the connection is about to wait for the rest.
     fn note_arriving(&self);
     /// A body has begun to arrive or has made progress, and the connection is about to wait for more of
-    /// it. False: too late, the place is another's.
+    /// it. False: too late, the connection was evicted.
     fn note_body(&self) -> bool;
-    /// The place is another's, and this is the answer to a request that had begun. It is written without
+    /// The connection was evicted, and this is the answer to a request that had begun. It is written without
     /// waiting for the peer.
     fn evict(&self, answer: &[u8]);
     /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
@@ -89,9 +89,9 @@ enum Next {
 /// A request that is to be answered.
 struct Arrived {
     request: Request,
-    /// It has a body, and that was not read: nothing can be read after it.
+    /// It has a body that was not read, so no further request can be read.
     is_cut: bool,
-    /// What its body has of the budget. Kept until it has been answered, whatever the handler does with
+    /// The body's share of the budget. Kept until the request has been answered, whatever the handler does with
     /// the body.
     share: Option<Share>,
 }
@@ -414,7 +414,7 @@ impl<'a, D: Door> Connection<'a, D> {
                 self.config.write_timeout,
             )?;
         }
-        // How much has come since the connection has noted its progress, if it has.
+        // Bytes since the connection last noted its progress; `None` before the first time.
         let mut progress = None;
         loop {
             let used = decoder.decode(&self.buffer, self.config)?;
@@ -486,10 +486,10 @@ impl<'a, D: Door> Connection<'a, D> {
             share.shrink(bytes);
         } else if !is_head && bytes > SMALL_ANSWER {
             if asked.may_change {
-                // What has been done must not be told to come again, so this is not refused.
+                // The request may already have taken effect and must not be repeated, so its answer is sent.
                 share.grow(bytes);
             } else if !share.try_grow(bytes) {
-                // LIMIT: with the answers that are being written; this one is dropped here.
+                // LIMIT: the answers that are being written. This answer is dropped here.
                 response = Response::later(self.config, "Too many answers wait for their readers");
             }
         }

@@ -1,5 +1,4 @@
-//! Where those wait who were turned away with an answer, until they have it; and those that were
-//! evicted with one.
+//! Keeps rejected and evicted connections open until their clients have read the answer.
 //!
 //! Their request may still be on its way, and to close a socket on bytes that are unread resets it
 //! and takes the answer back (RFC 9112, 9.6). They have no place and are to cost no thread, so one
@@ -33,11 +32,11 @@ pub(super) struct Watch(Receiver<Option<Visitor>>);
 struct Visitor {
     socket: Arc<TcpStream>,
     since: Instant,
-    /// When bytes of it have come last, or it came itself.
+    /// When bytes last arrived on it, or when it was handed over.
     heard: Instant,
     bytes: usize,
-    /// It was evicted by a `shutdown` of its reading side, and so its end cannot be seen: each read
-    /// finds one as soon as there are no bytes.
+    /// It was evicted by a `shutdown` of its reading side. The peer's end cannot be seen then: a read
+    /// returns an end whenever there are no bytes.
     is_evicted: bool,
     _counted: Counted,
 }
@@ -54,7 +53,7 @@ impl Drop for Counted {
 }
 
 impl Doorstep {
-    /// Room for so many.
+    /// A doorstep for at most so many connections.
     pub(super) fn new(most: usize) -> (Doorstep, Watch) {
         let (visitors, watched) = channel();
         let doorstep = Doorstep {
@@ -65,8 +64,8 @@ impl Doorstep {
         (doorstep, Watch(watched))
     }
 
-    /// Keeps a socket that does not block, and on which all has been said. Where there is no room for it, and at
-    /// a shutdown, it is closed at once.
+    /// Keeps a non-blocking socket on which the whole answer has been written. If `most` are kept already, and
+    /// at a shutdown, it is closed at once.
     pub(super) fn keep(&self, socket: Arc<TcpStream>) {
         self.admit(socket, false);
     }

@@ -47,7 +47,7 @@ pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> C
     ) {
         (Some(one), Some(other)) if one != other => itself(false),
         (Some(told), _) | (None, Some(told)) => told,
-        // A proxy that says nothing, or says it in another field (`X-Real-IP`).
+        // A proxy that does not name its client, or names it in another field (`X-Real-IP`).
         (None, None) => itself(false),
     }
 }
@@ -256,7 +256,7 @@ mod tests {
         ] {
             let found = client_of("127.0.0.1", "127.0.0.1 10.0.0.0/8", fields);
             assert_eq!(found, "127.0.0.1?", "{fields:?}");
-            // Of a peer that is no proxy, the address is known whatever it sends.
+            // The address of a peer that is not a proxy is known, whatever the peer sends.
             let found = client_of("127.0.0.1", "10.0.0.0/8", fields);
             assert_eq!(found, "127.0.0.1", "{fields:?}");
         }

@@ -2,9 +2,9 @@
 //! reception, without its lock.
 //!
 //! A place is worth something while a request is on its way through it. Who waits for a request
-//! costs a thread and gives nothing, and to wait slowly is the cheapest attack there is; so of those
-//! who wait, the one who has done so the longest makes room. A connection whose body dribbles waits, too.
-//! Who has a request, writes an answer or is a stream never does.
+//! costs a thread and gives nothing, and to wait slowly is the cheapest attack there is; so of the
+//! connections that wait, the one that has waited the longest is evicted. A connection whose body arrives
+//! slowly counts as waiting. A connection that is answering a request, or is a stream, is never evicted.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -29,13 +29,13 @@ use crate::wire::Network;
 /// What the threads of a server share.
 pub(super) struct Reception {
     pub(super) config: Config,
-    /// How many connections may be on their way out, beside those that have a place.
+    /// How many evicted connections may still be open, beside those that have a place.
     leaving: usize,
     handler: Box<dyn Handler>,
     room: ThreadRoom,
     doorstep: Doorstep,
     shared: Shared,
-    /// The lines of the log about threads that could not be had.
+    /// Log lines about threads that could not be started.
     complaints: Sampled,
     /// LOCK: guards who is connected and who serves. Held to look up, insert and remove; no I/O
     /// waits under it (`shutdown` on a socket returns at once).

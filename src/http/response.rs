@@ -120,7 +120,7 @@ impl Response {
         self
     }
 
-    /// Adds a header field. What a `Vary` names is added to the one that is there.
+    /// Adds a header field. The names of a second `Vary` are appended to the first one.
     ///
     /// # Panics
     ///

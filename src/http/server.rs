@@ -28,7 +28,7 @@ pub struct Server {
 /// Which processes may hold a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holders {
-    /// This server made it and nobody else has it: it may be shut down.
+    /// This server made it and no other process has it: it may be shut down.
     ThisServer,
     /// It was made elsewhere, and others may hold it too: a process that hands it over, or a service
     /// manager. On Linux `shutdown(2)` would end it for all of them.
@@ -198,7 +198,7 @@ pub struct Handle {
 struct Threads {
     waker: Waker,
     acceptor: JoinHandle<()>,
-    /// Those that start others, and watch over those that were turned away.
+    /// The thread that starts other threads, and the thread that watches rejected connections.
     others: [JoinHandle<()>; 2],
 }
 
@@ -240,8 +240,8 @@ impl Handle {
         let start = Instant::now();
         self.stop();
         self.end(&waker, acceptor, start);
-        // ORDER: before what may take long. This is the last descriptor of the listener here, and while it
-        // is open the system goes on letting clients connect, whom nobody would serve.
+        // ORDER: before the steps that may take long. This is the last descriptor of the listener here, and
+        // while it is open the system accepts connections that no thread would serve.
         drop(waker);
         for thread in others {
             // Their loops end when the server is closing; a panic in them has been reported by std.
@@ -262,8 +262,8 @@ impl Handle {
             Holders::ThisServer => waker.shut_down(),
             Holders::MaybeOthers => false,
         };
-        // ORDER: kept until the loop has ended. One that is closed may not be accepted, and a holder that
-        // has accepted one is busy with it and leaves the next one to others. LIMIT: so many.
+        // ORDER: the connections are kept until the loop has ended. A closed connection may not be accepted,
+        // and a holder that has accepted one is busy and leaves the next one to others. LIMIT: `KNOCKS`.
         let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
         while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
             // It may be pausing after an error.
@@ -283,7 +283,7 @@ impl Handle {
                 self.local_addr,
                 match was_shut_down {
                     true => "the listener was shut down, for other processes that hold it too",
-                    false => "its thread is left behind",
+                    false => "its thread goes on waiting",
                 }
             ));
             if !was_shut_down {

@@ -1,8 +1,8 @@
 //! Turns a request target into a path and a query, both decoded.
 //!
-//! A path is decoded strictly: two readers of one path must never find two files. A query may hold
-//! parameters that nobody here knows, so a broken percent-encoding in it is a property of its
-//! parameter and not the end of the request.
+//! A path is decoded strictly: two readers of one path must never find two files. A query may have
+//! parameters that this server does not use, so a broken percent-encoding is a fault of its parameter
+//! and not an error of the whole request.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -250,8 +250,8 @@ pub(crate) fn percent_decoded(text: &[u8]) -> String {
     decode(text, Space::Percent).0
 }
 
-/// Resolves `%41`. What is wrong with the encoding is told, and left as it is (a `%`) or replaced by
-/// U+FFFD (what is not UTF-8).
+/// Resolves `%41`. Returns a fault, too: a `%` without two digits stays as it is, and bytes that are
+/// not UTF-8 are replaced by U+FFFD.
 ///
 /// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers
 /// decode every query like this, and find nothing wrong with any.

@@ -21,8 +21,8 @@ impl std::error::Error for Closed {}
 pub enum PublishError {
     /// The hub is closed.
     Closed,
-    /// An event of the same topic that is retained has this id already. If it is the same event, whose
-    /// answer was lost on the way, all is well: it was published.
+    /// An event of the same topic that is retained has this id already. If it is the same event, and
+    /// only the answer was lost, then the event was published.
     IdTaken {
         /// The id.
         id: String,

@@ -91,7 +91,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// What was in the inbox, and whom it reaches.
+/// The items of the inbox, and the clients that they reach.
 pub(super) struct Batch {
     items: Vec<Item>,
     /// Which of `reaches` each event in `items` has, in their order.
@@ -111,7 +111,7 @@ enum Reach {
 }
 
 impl Batch {
-    /// Finds whom the items reach. The hub's lock is held.
+    /// Finds the clients that the items reach. The hub's lock is held.
     ///
     /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
     /// once, however many events there are.
@@ -201,7 +201,7 @@ impl Batch {
             }
         }
         for (lane, why, _) in &ends {
-            // At the end of the server nothing is said after an end, and the client is still in its
+            // At a shutdown of the server no event is published after an end, and the client is still in its
             // audience.
             if *why != Farewell::ServerClosing {
                 delivery.leaving.insert(Arc::as_ptr(&lane.0), Vec::new());
@@ -721,11 +721,11 @@ mod tests {
             for _ in 0..9 {
                 hub.publish(Event::new("x".repeat(10_000))).unwrap();
             }
-            streams.push((stream, socket));
-            while !hub.shared.state().inbox.is_empty() {
+            // Until all nine wait for it, or it has been closed for what waits for others.
+            while stream.lane().ending().is_none() && stream.lane().debt() <= 90_000 {
                 thread::yield_now();
             }
-            thread::sleep(std::time::Duration::from_millis(5));
+            streams.push((stream, socket));
             // Whose socket was cut is gone soon.
             streams.retain(|(_, socket)| !socket.0.load(Ordering::Acquire));
             most = most.max(hub.shared.total_queued.load(Ordering::Relaxed));

@@ -13,8 +13,8 @@ pub enum Farewell {
     Replaced,
     /// Somebody asked for it: [`Hub::disconnect`](crate::Hub::disconnect).
     Kicked,
-    /// What let the client in does not let it in any more: its token was withdrawn or has expired. It may
-    /// come back with another one.
+    /// The client has no right to the stream any more: its token was withdrawn or has expired. It may come
+    /// back with another token.
     Expired,
     /// All topics of the client have ended.
     Ended,
@@ -63,7 +63,7 @@ impl Farewell {
         }
     }
 
-    /// The name that a client which still listens is told, in the last event of its stream.
+    /// The reason in the last event of the stream. `None`: such a stream ends without an event.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
             Farewell::HungUp | Farewell::FellBehind | Farewell::TimedOut => None,

@@ -102,7 +102,7 @@ pub(super) struct History {
 }
 
 /// The latest event that is not retained, or the birth of the hub. A client that has seen it has missed
-/// nothing that is gone; one that has not seen it may have.
+/// no event that is gone; a client that has not seen it may have missed some.
 #[derive(Debug)]
 struct Evicted {
     id: EventId,
@@ -111,8 +111,8 @@ struct Evicted {
 }
 
 impl History {
-    /// An empty history after the event that `kept` begins after. Older cursors are of another life, or
-    /// of what is gone.
+    /// An empty history after the event that `kept` begins after. Older cursors are from another life of
+    /// the server, or of events that are gone.
     pub(super) fn new(config: &Config, kept: &Kept) -> History {
         let topic = kept.after_topic.clone();
         let own_id = kept.after_own_id.as_deref();

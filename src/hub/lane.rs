@@ -130,7 +130,7 @@ pub(super) struct Lane {
     credential: Option<u64>,
     /// The credential is gone: any client may take the name.
     is_name_free: AtomicBool,
-    /// Sent to by the fan-out thread alone, except for what is for one poll alone.
+    /// Only the fan-out thread sends to it, except for events that are for one poll alone.
     queue: Sender<Message>,
     /// The queues of all clients together.
     total_queued: TotalQueued,
@@ -406,7 +406,7 @@ impl Lane {
     /// the history the lane goes live: from there on events come by the fan-out. Returns where to
     /// read on, if it did not.
     ///
-    /// ORDER: under the same lock as the reading, so that nothing is said between the two.
+    /// ORDER: under the same lock as the reading, so that no event is published between the two.
     pub(super) fn read_up_to(&self, next: u64, head: u64) -> Option<u64> {
         if next == head {
             self.live_from.store(head, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub(super) struct Ledger {
     /// passed on together, and has to fit into queues.
     group_bytes: usize,
     report: Report,
-    /// A probe has ended. Those wait for it who ask whether the log works.
+    /// A probe has ended. [`failure`](Self::failure) waits for it.
     probed: Condvar,
 }
 
@@ -52,9 +52,9 @@ struct Desk {
     failures: u64,
     /// When the log was taken or given back last.
     since: Instant,
-    /// A probe is to begin, or goes on.
+    /// A probe is about to begin, or is running.
     is_probing: bool,
-    /// The thread of the last probe, until it is joined: by the next probe, or when the log is put away.
+    /// The thread of the last probe, until it is joined: by the next probe, or when the log is closed.
     prober: Option<JoinHandle<()>>,
 }
 
@@ -185,19 +185,19 @@ impl Ledger {
     ///
     /// After a failure the log is tried again, in a thread of its own, at most once in
     /// [`PROBE_PAUSE`]: without publishers nothing else would find out that it works again. Waits for
-    /// that for [`PROBE_PATIENCE`], and then returns what is known: a disk that hangs holds up nobody
-    /// that asks.
+    /// the probe for [`PROBE_PATIENCE`], and then returns the last known state, so that a disk that hangs
+    /// does not block the caller.
     pub(super) fn failure(self: &Arc<Ledger>) -> Option<String> {
         let mut desk = self.desk();
         if desk.is_probe_due() {
             desk.is_probing = true;
             if let Some(last) = desk.prober.take() {
-                // It has ended. A panic in it was of the report, and is reported by std.
+                // It has ended. Only the report can have panicked in it, and std has reported that.
                 let _ = last.join();
             }
             let ledger = Arc::clone(self);
             let name = thread::Builder::new().name("log probe".into());
-            // LOCK: held as the thread is started, so that whoever puts the log away joins it.
+            // LOCK: held while the thread is started, so that `put_away` joins it.
             match name.spawn(move || ledger.probe()) {
                 Ok(thread) => desk.prober = Some(thread),
                 // What is known stays true until there is a thread.
@@ -223,7 +223,7 @@ impl Ledger {
     fn probe(&self) {
         let mut desk = self.desk();
         let mut change = Change::None;
-        // Somebody else may have it by now, who then finds out.
+        // A publisher may have taken the log by now, and then finds out whether it works.
         if let Some(mut log) = desk.take() {
             drop(desk);
             let tried = without_unwinding(|| log.probe());
@@ -295,7 +295,7 @@ impl Ledger {
         }
     }
 
-    /// Drops the log. A panic there is reported, and nobody waits for ever because of it.
+    /// Drops the log. A panic in its drop is reported, and leaves no thread waiting for ever.
     fn end(&self, log: Box<dyn Log>) {
         if let Err(panic) = without_unwinding(|| drop(log)) {
             self.report.error(format_args!(
@@ -305,24 +305,24 @@ impl Ledger {
     }
 }
 
-/// What has become of the log, that somebody should be told.
+/// A change in the state of the log that is to be reported.
 enum Change {
     None,
     Failed(String),
     Works,
 }
 
-/// Calls what may be anybody's code, and returns what it panicked with.
+/// Calls code of the log, which may be an embedder's own, and returns the message if it panics.
 fn without_unwinding<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = text_of(&*payload);
-        // To drop it is also to call anybody's code.
+        // Dropping the payload would call the embedder's code, too.
         std::mem::forget(payload);
         text
     })
 }
 
-/// What was panicked with, if it is text, as it usually is.
+/// The message of a panic, if its payload is text.
 fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());

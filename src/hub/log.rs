@@ -37,11 +37,11 @@ pub trait Log: Send + fmt::Debug {
     /// and call it again with these events or with others.
     fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()>;
 
-    /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called when
-    /// nobody publishes but somebody asks [whether the log works](Hub::log_failure), and may block as an
-    /// append may.
+    /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called while
+    /// there are no publishers, for callers of [`Hub::log_failure`], and may block as an append may.
     ///
-    /// A log that cannot try it says yes, which is the default; the next append tells.
+    /// A log that cannot try it returns `Ok`, as the default does; then the next append shows whether the
+    /// log works.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@
 //! publisher could publish. So they are counted in slices: the lock is held to take a slice, and not while
 //! its topics are compared. Newest first, because the history evicts the oldest: what has been counted
 //! stays counted. The last step, under the lock that also registers the client, only has to look at
-//! what is left: the oldest part and what was said meanwhile.
+//! the rest: the oldest part, and the events that were published meanwhile.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -44,8 +44,8 @@ impl Missed {
             missed.slices.push_front((from - SLICE..from, count));
             from -= SLICE;
         }
-        // What was said meanwhile. LIMIT: as often as there were slices before, for a publisher could be as
-        // fast as this.
+        // Events that were published meanwhile. LIMIT: as many slices as there were before, because a publisher
+        // could be as fast as this loop.
         for _ in 0..missed.slices.len() {
             let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
                 break;
@@ -66,7 +66,7 @@ impl Missed {
         let oldest = self.slices.front().map_or(start, |(range, _)| range.start);
         let newest = self.slices.back().map_or(start, |(range, _)| range.end);
         let ahead: usize = self.slices.iter().map(|(_, count)| count).sum();
-        // LIMIT: about a slice at the old end, a part of which may be gone by now, and what was said since
+        // LIMIT: about a slice at the old end, a part of which may be gone by now, and the events since
         // the counting began.
         let rest = history.between(start..oldest);
         ahead + count(rest.chain(history.between(newest..head)), patterns)

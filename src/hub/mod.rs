@@ -73,8 +73,8 @@ use stream::Recovery;
 #[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Dropped with the last clone, which joins the fan-out thread: that has a share of `shared`, but
-    /// none of this.
+    /// Dropped with the last clone, which joins the fan-out thread. That thread has a share of
+    /// `shared`, but none of `life`.
     life: Arc<Life>,
 }
 
@@ -82,8 +82,8 @@ pub struct Hub {
 #[derive(Clone, Debug)]
 pub struct Subscribe {
     /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
-    /// it has the same [`credential`](Self::credential); if not, this one is refused. A name says
-    /// nothing of who the client is.
+    /// it has the same [`credential`](Self::credential); if not, this client is refused. A name does
+    /// not prove the identity of a client.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -170,7 +170,7 @@ impl Hub {
     /// # Errors
     ///
     /// The configuration contradicts itself, no id can come after the last one of the log, or the
-    /// fan-out thread cannot be had.
+    /// fan-out thread cannot be started.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
         Hub::start(config, Some(log), kept)
@@ -370,7 +370,7 @@ impl Hub {
     }
 
     /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); answers how many.
+    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); returns how many.
     ///
     /// Who subscribes at the same time may not be seen: ask again once it is in.
     pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
@@ -386,7 +386,7 @@ impl Hub {
         for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
-                // False: it has left meanwhile, or another has its name.
+                // False: the client has left meanwhile, or another client has its name.
                 if state.registry.remove(lane) {
                     state.dismiss(Arc::clone(lane), Farewell::Expired);
                     count += 1;

@@ -18,9 +18,9 @@ use crate::wire::{Pattern, Patterns, Topic};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct OwnId(Arc<[u8]>);
 
-/// What is between an id and its topic.
+/// The separator between an id and its topic.
 const TOPIC: u8 = 1;
-/// What is after an id that was given without a topic.
+/// The byte after an id that was given without a topic.
 const NO_TOPIC: u8 = 0;
 /// A byte that is greater than each byte of UTF-8.
 const AFTER_ALL: u8 = 0xFF;

@@ -3,7 +3,7 @@
 //!
 //! Every answer is read from the history. A poll that finds nothing there gets a lane, like a stream,
 //! but one without a socket. The first message in its queue only wakes the poll: it leaves the registry and
-//! reads on in the history, up to the bound of an answer, whatever was said meanwhile. Only what the history
+//! reads on in the history, up to the bound of an answer, whatever was published meanwhile. Only what the history
 //! does not hold is taken from the queue: events for this client alone, and the message that woke it, if
 //! the history keeps no events at all.
 
@@ -195,7 +195,7 @@ impl Reading {
     }
 
     /// Reads a piece. At the end of the history the poll becomes a client that waits, if it may: under the
-    /// same lock, so that nothing is said between the two.
+    /// same lock, so that no event is published between the two.
     fn read_on(
         &mut self,
         shared: &Shared,
@@ -362,7 +362,7 @@ struct Poller<'a> {
 }
 
 impl Poller<'_> {
-    /// Waits for the first message, and answers what is in the history then.
+    /// Waits for the first message, and returns the events that are in the history then.
     fn wait(
         self,
         mut reading: Reading,
@@ -375,16 +375,16 @@ impl Poller<'_> {
         let was_registered = state.registry.remove(&self.lane);
         let slice = state.history.slice(reading.position, POLL_BYTES);
         let last_id = state.history.last_id();
-        // The history does not say any more whether something was for this client, and the fan-out may
-        // still be on its way with it. So the poll leaves as a stream does that is told to: what it
-        // should have comes before the end.
+        // The events are gone from the history, so it is not known whether some were for this client, and the
+        // fan-out may not have delivered them yet. So the poll ends like a stream that is dismissed: its
+        // events come before the end.
         let must_hear = was_registered && slice.is_none();
         if must_hear {
             state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
         }
         self.shared.wake_fan_out(state);
-        // A poll that was told to leave, or is not wanted any more, answers nothing. Its cursor stays where
-        // it is, so nothing is lost.
+        // A poll that was dismissed, or is not wanted any more, returns no event. Its cursor stays where it
+        // is, so nothing is lost.
         if !was_registered || matches!(first, First::Unwanted) {
             return Found::in_history(reading);
         }
@@ -468,7 +468,7 @@ mod tests {
         messages.iter().map(|message| &*message.data).collect()
     }
 
-    /// A poll that waits, and the events that are said before its thread runs again.
+    /// A poll that waits, and the events that are published before its thread runs again.
     fn waited(hub: &Hub, said: impl FnOnce()) -> Poll {
         let wish = Subscribe::default();
         let mut reading = Reading::begin(&hub.shared, Cursor::Now, &wish.patterns).unwrap();

@@ -204,8 +204,8 @@ impl Shared {
         self.room.notify_all();
     }
 
-    /// Closes the clients that are owed most while all queues together hold more than they may. Called by
-    /// the fan-out thread, whenever it may have queued something.
+    /// Closes the clients for which the most bytes wait, while all queues together hold more than
+    /// `most_queued`. Called by the fan-out thread, whenever it may have queued something.
     pub(super) fn shed(&self, now_ms: u64) {
         // ORDER: Relaxed: the fan-out itself has added what it queued, and `shed_above` is its own.
         let total = self.total_queued.load(Ordering::Relaxed);
@@ -226,7 +226,7 @@ impl Shared {
         drop(state);
         owed.sort_unstable_by_key(|(debt, _)| std::cmp::Reverse(*debt));
         let mut sum: usize = owed.iter().map(|(debt, _)| debt).sum();
-        // Some more than needed, so that the next look is not due at once.
+        // Closes some more than needed, so that the next call does not have to.
         let step = self.most_queued / 8;
         for (debt, lane) in owed {
             if sum <= self.most_queued - step {
@@ -321,16 +321,17 @@ impl Shared {
 
     /// What a client is told to wait before it comes back from a stream that ended in this way.
     ///
-    /// - From a server that closes: the usual, and its place in the order of leaving, so that the next
-    ///   server does not get all of them at once.
-    /// - Without a valid token: up to twice the usual, because many may lose theirs at once.
-    /// - Replaced or dismissed it should not come back at all: two pages under one name would replace
-    ///   each other for ever. An EventSource cannot be told that, so it is told a day.
+    /// - The server closes: the usual time, and a pause for each client that was told before, so that the
+    ///   next server does not get all of them at once.
+    /// - The token is not valid any more: up to twice the usual time, because many clients may lose their
+    ///   tokens at once.
+    /// - The client was replaced or kicked: it should not come back at all, because two pages under one
+    ///   name would replace each other for ever. An EventSource cannot be told that, so it is told a day.
     pub(super) fn retry_after(&self, farewell: Farewell) -> Duration {
         match farewell {
             Farewell::Replaced | Farewell::Kicked => RETRY_OF_DISMISSED,
             Farewell::ServerClosing => {
-                // ORDER: Relaxed: each gets a place of its own, whichever.
+                // ORDER: Relaxed: each client gets a place of its own; which one does not matter.
                 let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
             }
@@ -450,7 +451,7 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         self.end();
-        // Or the log would end whenever the last stream does.
+        // Only here: otherwise the log would be closed whenever the last stream ends.
         if let Some(ledger) = &self.shared.ledger {
             ledger.put_away();
         }

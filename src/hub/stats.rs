@@ -35,7 +35,7 @@ pub struct Stats {
     pub lag: u64,
     /// How long publishers waited for their answer from the hub, and for the log behind it.
     pub publishing: Histogram,
-    /// How the log is. `None`: there is none.
+    /// The state of the log. `None`: the hub has no log.
     pub log: Option<LogStats>,
     /// What is retained of the events.
     pub history: Extent,
@@ -43,7 +43,7 @@ pub struct Stats {
     pub farewells: [(Farewell, u64); Farewell::ALL.len()],
 }
 
-/// How a log is.
+/// The state of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStats {
     /// Why it refuses events. `None`: the last attempt to write succeeded.

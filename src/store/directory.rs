@@ -1,7 +1,7 @@
 //! The journal's directory: created, locked, and closed to other users of the machine.
 //!
-//! The lock is on the directory itself. A file for it could be deleted, and the next server would
-//! lock another one beside us.
+//! The lock is on the directory itself. A file for it could be deleted, and a second server would
+//! then lock a new file, while this one is still running.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -69,7 +69,7 @@ fn lock(path: &Path) -> io::Result<File> {
     let lock = match File::open(path).map(|dir| (dir.try_lock(), dir)) {
         Ok((Ok(()), dir)) => dir,
         Ok((Err(TryLockError::WouldBlock), _)) => return Err(in_use(path)),
-        // Windows opens no directory, and NFS locks none: a file has to do there.
+        // Windows cannot open a directory, and NFS cannot lock one, so a file is locked there.
         Ok((Err(TryLockError::Error(_)), _)) | Err(_) => {
             let mut options = disk::private();
             options.write(true).create(true).truncate(false);
@@ -84,7 +84,7 @@ fn lock(path: &Path) -> io::Result<File> {
         Ok(file) => {
             try_lock(&file, path, &name)?;
             if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-                // Best effort: it is in nobody's way.
+                // Best effort: a file that stays does no harm.
                 let _ = fs::remove_file(&name);
             }
             Ok(lock)

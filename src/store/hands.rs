@@ -294,7 +294,7 @@ fn a_new_time_alone_is_looked_into_only_so_often() {
     assert!(one.reports()[0].contains("was removed"));
 }
 
-// ---- who may come in
+// ---- the lock, and the permissions of the files
 
 #[test]
 fn without_its_lock_file_a_journal_is_as_locked_as_with_it() {
@@ -439,7 +439,7 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
                 encode_header(BORN, text);
                 encode_gap(id, None, text);
             },
-            // Behind a damage.
+            // After a damaged record.
             &|text| {
                 encode_header(BORN, text);
                 text.extend(b": event damaged\n");
@@ -495,7 +495,7 @@ fn a_last_id_far_ahead_of_the_clock_is_a_warning() {
     }
 }
 
-// ---- asked whether it works
+// ---- probes
 
 #[test]
 fn a_probe_tells_what_an_append_would_and_leaves_nothing() {

@@ -7,7 +7,7 @@
 //! been. If even the cut fails, the file may hold something behind the good length, and nothing is
 //! accepted until it could be cut.
 //!
-//! # Other hands
+//! # Changes by other programs
 //!
 //! Administrators and their tools delete, move, replace, cut and edit files while they are written
 //! to. So before an event is acknowledged, the file at the segment's path is the one that is open, and
@@ -140,15 +140,15 @@ impl Journal {
         Ok((journal, kept))
     }
 
-    /// Makes the journal ready for an append: makes good what an earlier append or sync has left, or
-    /// other hands have done, and begins a new segment if this one is full. When it fails, nothing
-    /// that is acknowledged has changed.
+    /// Makes the journal ready for an append: repairs what an earlier append or sync, or another program,
+    /// has left, and begins a new segment if this one is full. When it fails, nothing that is
+    /// acknowledged has changed.
     fn prepare(&mut self) -> io::Result<()> {
         self.restore()?;
         self.rotate_if_full()
     }
 
-    /// Makes good what an earlier append or sync has left, or other hands have done.
+    /// Repairs what an earlier append or sync, or another program, has left.
     fn restore(&mut self) -> io::Result<()> {
         let found = self.present.disk.look()?;
         if self.torn && !self.doubtful && self.present.may_be_cut(found) {
@@ -186,7 +186,7 @@ impl Journal {
         self.present.note_left()
     }
 
-    /// Goes on after other hands have changed the segment's file: in the file at its path, if that
+    /// Goes on after another program has changed the segment's file: in the file at its path, if that
     /// begins with all that was acknowledged, otherwise in a new segment.
     fn take_up(&mut self, found: Option<Look>) -> io::Result<()> {
         self.directory.check()?;
@@ -327,7 +327,7 @@ impl Journal {
                 Ok(false) => (self.torn, self.doubtful) = (true, true),
                 Err(error) => {
                     self.torn = true;
-                    // The cause is what the publisher must hear of; if this fails, the next one hears of it.
+                    // The publisher gets the cause. If `restore` fails, the next publisher gets that error.
                     let _ = self.restore();
                     return Err(error);
                 }

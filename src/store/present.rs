@@ -1,5 +1,5 @@
-//! The segment that is written to, and what tells that its file is still what we left: in its place,
-//! as long as it was, and changed by nobody else.
+//! The segment that is written to, and the check that its file is as the journal left it: at its path,
+//! of the same length, and not changed by another program.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) struct Present {
     pub(super) disk: Arc<Disk>,
     /// The good length: what is acknowledged ends here.
     pub(super) len: u64,
-    /// What its path showed when we had written last.
+    /// The state of the file at its path after our last write.
     left: Look,
 }
 
@@ -85,8 +85,8 @@ impl Present {
     }
 
     /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
-    /// the open one and has that length: a restart will read that file. False: other hands have changed
-    /// it.
+    /// the open one and has that length: a restart will read that file. False: another program has
+    /// changed it.
     pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
         let len = self.len + bytes as u64;
         let Some(found) = self.disk.look()? else {

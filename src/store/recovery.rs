@@ -214,8 +214,8 @@ impl Recovery<'_> {
     }
 
     /// Reads the own id of the event `after` out of the segment that ends with it, from which no more
-    /// is wanted. What is wrong with that segment is not complained of, as it would not be if nothing
-    /// were looked for: a client whose cursor is that id is then told of a gap.
+    /// is wanted. Damage in that segment is not reported, because its events are not needed: a client
+    /// whose cursor is that id is then told of a gap.
     fn look_at_end_of(&mut self, number: u64) {
         let Ok(bytes) = disk::read(&segment_path(&self.options.dir, number)) else {
             return;

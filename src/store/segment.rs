@@ -367,7 +367,7 @@ impl<'a> Contents<'a> {
         self.blocks.last().map(|(_, block)| block.id())
     }
 
-    /// The greatest id that checks, also of what is behind a damage.
+    /// The greatest id of all valid records, including those after a damaged one.
     pub(super) fn greatest_id(&self) -> Option<EventId> {
         let beyond = self.damage.and_then(|damage| damage.beyond);
         self.last_id().max(beyond.map(|beyond| beyond.greatest))

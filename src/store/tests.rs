@@ -56,8 +56,8 @@ impl Scratch {
         self.with(|_| ())
     }
 
-    /// A shell that another test starts has a copy of all our locks until it is a shell, so a journal
-    /// that was closed may be in use for a moment more.
+    /// A shell that another test starts holds copies of all our locks between `fork` and `exec`, so a
+    /// journal that was closed may be in use for a moment more.
     pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
         let start = Instant::now();
         loop {
@@ -664,7 +664,7 @@ fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
         assert_eq!(found, expected, "{events} events");
         assert_eq!(kept.after, before.map_or(BORN, id), "{events} events");
     }
-    // Nothing is wanted of it, so nothing is said of it.
+    // The file is not needed, so its damage is not reported.
     fs::write(dir.segment(2), b"damaged").unwrap();
     let opened = dir.with(|options| options.events = 2).unwrap();
     assert_eq!(

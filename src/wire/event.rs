@@ -306,7 +306,7 @@ impl fmt::Display for FieldError {
             ),
             Fault::Reserved(id) => write!(
                 f,
-                "{field} is {id:?}, which is a word or has the form of the server's own ids"
+                "{field} is {id:?}: earliest and the form of the server's own ids are reserved"
             ),
             Fault::OfServer(name) => write!(
                 f,

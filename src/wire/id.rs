@@ -40,7 +40,7 @@ impl Ids {
     /// from about `random` on.
     ///
     /// The first id is in a later millisecond than `last`, even if the clock was set back: an earlier
-    /// life may have given more ids in the millisecond of `last` than anybody remembers.
+    /// life may have given more ids in the millisecond of `last` than are known now.
     ///
     /// Returns `None` if no id can come after `last`.
     pub(crate) fn after(last: EventId, random: u64) -> Option<Ids> {

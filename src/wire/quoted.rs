@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// LIMIT: the bytes of a peer's text that one line quotes. A line that quotes more is not read by
-/// anybody, and a peer that sends many of them fills the disk.
+/// LIMIT: the bytes of a peer's text that one line quotes. Longer quotes help no reader, and a peer that
+/// causes many of them fills the disk.
 const QUOTED_BYTES: usize = 200;
 
 /// Text of a peer, in quotes and escaped as Rust does it. What is longer than 200 bytes is cut, and the

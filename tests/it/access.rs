@@ -720,9 +720,9 @@ fn the_greeting_says_who_may_publish() {
     }
 }
 
-/// What is said at the start, and after a reload, of a server that others can reach.
+/// The warning at the start, and after a reload, of a server that other machines can reach.
 #[test]
-fn a_server_that_others_reach_says_what_anybody_may_do_there() {
+fn a_server_that_others_reach_warns_what_a_client_without_a_token_may_do() {
     let file = |text: &str| TokenFile::new(text);
     let (some, read, write, all) = (
         file("A publish,subscribe *\n* subscribe public/*\n* publish a\n"),
@@ -1443,7 +1443,7 @@ fn an_event_for_one_client_is_for_who_has_its_name_now_and_is_not_kept() {
     let mut mine = Stream::subscribe(address, &target);
     to_me("private");
     assert_eq!(mine.next().data, "private");
-    // No other client takes it while it is in use, and what was said before is not kept.
+    // No other client takes it while it is in use, and earlier private events are not kept.
     let refused = get(address, "/events/chat/1?client_id=me");
     assert_eq!((refused.status, server.hub().clients()), (401, 1));
     let name = "/events/public/1?client_id=me&last_event_id=earliest";
@@ -1470,7 +1470,7 @@ fn from(address: &str) -> String {
     format!("X-Forwarded-For: {address}\r\n")
 }
 
-/// A server where A and B may subscribe to all, and anybody to some, behind a proxy.
+/// A server behind a proxy, where A and B may subscribe to all topics, and every client to some.
 fn with_names(file: &TokenFile, heartbeat: Duration) -> Running {
     server(Config {
         trust_proxy: vec!["127.0.0.1".parse().unwrap()],
@@ -1481,7 +1481,7 @@ fn with_names(file: &TokenFile, heartbeat: Duration) -> Running {
 
 const NAMES: &str = "A subscribe *\nB subscribe *\nM publish *\n* subscribe public/*\n";
 
-/// An hour, so that nobody is found to have gone.
+/// An hour, so that no client is found to have gone.
 const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -1614,7 +1614,7 @@ fn a_reload_that_takes_a_token_away_gives_its_names_away() {
     let file = TokenFile::new("GONE subscribe public/*\nKEPT subscribe *\n* subscribe public/*\n");
     let server = with_names(&file, NO_HEARTBEAT);
     let address = server.local_addr();
-    // Both may stay: anybody may read what they read.
+    // Both streams go on: every client may read these topics.
     let open = |name: &str, token: &str| {
         let target = format!("/events/public/1?client_id={name}&token={token}");
         let mut stream = Stream::open(address, &target, &from("192.0.2.1"));
@@ -1666,7 +1666,7 @@ fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
         let wait = Duration::ZERO;
         let polled = hub.poll(wish(second), wait).map(drop);
         assert_eq!(polled, outcome, "{first:?} {second:?}");
-        // Though there is no room for another, who has the name is the first question.
+        // The name is checked first, although the limit of clients is reached.
         let waited = hub
             .poll_while(wish(second), NO_HEARTBEAT, || false)
             .map(drop);
@@ -1674,7 +1674,7 @@ fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
         let subscribed = hub.subscribe(wish(second)).map(drop);
         assert_eq!(subscribed, outcome, "{first:?} {second:?}");
         drop(held);
-        // A name that nobody has is for everybody.
+        // Any client may take a name that is not in use.
         drop(hub.subscribe(wish(second)).unwrap());
     }
 }

@@ -829,7 +829,7 @@ fn standard_output_and_error_that_are_full_delay_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_it_though_nobody_reads_its_log() {
+fn a_second_signal_ends_it_though_its_log_is_not_read() {
     let (_err, errors) = full_pipe();
     let mut command = Command::new(PROGRAM);
     command
@@ -847,7 +847,7 @@ fn a_second_signal_ends_it_though_nobody_reads_its_log() {
 }
 
 #[test]
-fn an_error_ends_it_though_nobody_reads_what_it_was() {
+fn an_error_ends_it_though_standard_error_is_not_read() {
     for (arguments, code) in [(&["--lisen"][..], 2), (&["--listen=192.0.2.1:0"], 1)] {
         let (_err, errors) = full_pipe();
         let mut command = Command::new(PROGRAM);
@@ -1088,7 +1088,7 @@ fn too_few_open_files_are_an_error_with_the_sum_and_a_1() {
 }
 
 #[test]
-fn with_few_open_files_everybody_gets_an_answer() {
+fn with_few_open_files_every_client_gets_an_answer() {
     for files in [24, 25, 30, 40, 64, 100] {
         let scratch = Scratch::new();
         let arguments = ["--heartbeat=50ms", "--journal", scratch.name()];

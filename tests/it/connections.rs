@@ -443,7 +443,7 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
         extra_connections: 2,
         ..config()
     });
-    // Each is being answered: a connection that waits would make room.
+    // Each is being answered: a connection that waits would be evicted.
     let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
     for raw in &mut inside {
         raw.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -781,7 +781,7 @@ fn an_answer_that_keeps_the_connection_says_for_how_long() {
         ("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", None),
         ("GET /health HTTP/1.0\r\n\r\n", None),
         ("GET /health HTTP/2.0\r\n\r\n", None),
-        // A stream is not idle, and lasts.
+        // A stream has no idle timeout.
         ("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n", None),
         ("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n", None),
     ];
@@ -790,7 +790,7 @@ fn an_answer_that_keeps_the_connection_says_for_how_long() {
         let head = raw.send(request).head();
         assert_eq!(head.field("keep-alive"), expected, "{request:?}");
     }
-    // None can be told in whole seconds.
+    // The timeout is shorter than a second, and the field has whole seconds.
     let quick = crate::kit::server(Config {
         idle_timeout: SHORT,
         ..config()
@@ -804,7 +804,7 @@ fn an_answer_that_keeps_the_connection_says_for_how_long() {
 }
 
 #[test]
-fn a_close_that_was_asked_for_is_answered_on_everything() {
+fn every_answer_to_connection_close_says_close() {
     let server = server(config());
     for target in ["/health", "/nowhere", "/", "/poll", "/stats", "/events"] {
         for method in ["GET", "HEAD", "OPTIONS", "PUT"] {
@@ -833,7 +833,7 @@ fn a_close_that_was_asked_for_is_answered_on_everything() {
 }
 
 #[test]
-fn a_method_that_brings_a_body_may_come_without_one() {
+fn a_post_or_delete_without_a_length_has_no_body() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
     for (start, status) in [
@@ -852,7 +852,7 @@ fn a_method_that_brings_a_body_may_come_without_one() {
     assert_eq!(total_events(&server), 2);
 }
 
-/// Does all that may be reported.
+/// Causes every line that may be reported.
 fn provoke(server: &Running) {
     for bytes in [
         "nonsense\r\n\r\n",

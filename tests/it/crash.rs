@@ -640,7 +640,7 @@ fn assert_starts_with_what_is_whole(written: &Written, harm: Harm) {
         "{harm:?}: {ids:?}"
     );
 
-    // Lines are written by a thread of their own, which the kill may come before.
+    // A separate thread writes the log, and the kill may come before it has.
     let mut warnings = if good == text.len() {
         Vec::new()
     } else {

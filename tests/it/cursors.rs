@@ -1,5 +1,5 @@
-//! Whatever a cursor is, and whichever server or life of a server it is from: a client that has missed
-//! something is told so, and one that has missed nothing is told that.
+//! A client that has missed something is told so, and a client that has missed nothing is told that,
+//! whatever its cursor is, and whichever server or life of a server the cursor is from.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -324,10 +324,10 @@ fn an_id_that_several_topics_have_means_the_last_event_among_those_of_the_client
     }
 }
 
-// ---- what is no cursor
+// ---- texts that are not cursors
 
-/// What a stream is told that is asked for with this query and these fields: the data of its `recovery`
-/// event, or nothing. A poll is told of the same gap.
+/// The data of the `recovery` event of a stream that is requested with this query and these fields, if
+/// there is one. A poll must report the same gap.
 #[track_caller]
 fn told(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
     let ask = |path: &str| {

@@ -212,7 +212,7 @@ fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap(
     }
     assert_eq!(judgement(&repaired, &ids[3]), complete(&ids[3], 0));
     let fifth = publish(&repaired, "/events", "fifth");
-    // Lines are written by a thread of their own, which the kill may come before.
+    // A separate thread writes the log, and the kill may come before it has.
     let mut lines = up_to(&repaired.process.err, "is damaged at byte");
     lines.extend(repaired.process.kill());
     let warnings = about(&journal, lines);
@@ -291,7 +291,7 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
         }
         assert_nothing_else_came(&serving, &mut stream, "me");
         assert!(judgement(&serving, &cursor).ends_with(r#""replayed":0,"complete":true}"#));
-        // Who has to know it is told, as long as it is so: 30 bytes would have had room.
+        // `/health` fails as long as the disk is full, although 30 bytes would have fitted.
         let health = get(address, "/health");
         assert_eq!(health.status, 503, "{room}: {health:?}");
         assert_eq!(health.field("retry-after"), Some("7"), "{health:?}");
@@ -320,7 +320,7 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
 
     allow(&serving.process, "unlimited");
-    // Nobody publishes: what is in front of it asks, and sends nobody here until it works.
+    // There are no publishers: a load balancer requests `/health`, and sends none until the journal works.
     eventually("healthy again", || get(address, "/health").status == 200);
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
     let metrics = get(address, "/metrics").text().to_owned();
@@ -372,7 +372,7 @@ fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
     }
 }
 
-// ---- other hands
+// ---- changes by other programs
 
 /// A command that an administrator or a tool may run in the journal's directory, and how many of the
 /// three events before it a restart still has.
@@ -404,7 +404,7 @@ fn whatever_is_done_to_the_files_no_acknowledged_event_is_forgotten_by_a_restart
         in_the_directory(&journal, hand);
         let fourth = publish(&serving, "/events", "fourth");
         let fifth = publish(&serving, "/events", "fifth");
-        // Who is still here has missed nothing.
+        // A client of the running server has missed nothing.
         let complete = |replayed| format!(r#""replayed":{replayed},"complete":true}}"#);
         assert!(
             judgement(&serving, &ids[0]).ends_with(&complete(4)),

@@ -1,4 +1,4 @@
-//! At the door: which connection makes room when there is none, how much memory all bodies and all
+//! At the door: which connection is evicted when all places are taken, how much memory all bodies and all
 //! answers may take, which client a request is from, how many connections one address may have, and
 //! how a refusal reaches its client.
 
@@ -172,7 +172,7 @@ fn who_is_let_go_while_it_asks_for_a_head_gets_no_more_than_a_head() {
 }
 
 #[test]
-fn a_request_that_is_answered_and_a_stream_make_no_room() {
+fn a_request_that_is_answered_and_a_stream_are_not_evicted() {
     let held = Held::new(Config {
         max_clients: 2,
         extra_connections: 1,
@@ -216,7 +216,7 @@ fn stuck(address: SocketAddr, length: usize, sent: usize) -> Raw {
 }
 
 #[test]
-fn a_body_that_dribbles_makes_room_and_is_told_so_though_it_goes_on() {
+fn a_slow_body_is_evicted_and_answered_though_it_goes_on() {
     let held = Held::new(small_config());
     let address = held.server.local_addr();
     let mut bodies = Vec::new();
@@ -337,7 +337,7 @@ fn a_budget_has_room_for_one_body_of_the_largest_size() {
 }
 
 #[test]
-fn what_is_only_announced_takes_nothing_from_others() {
+fn a_body_that_is_only_announced_takes_nothing_from_the_budget() {
     let server = server(two_bodies());
     let address = server.local_addr();
     let announced: Vec<_> = (0..100).map(|_| stuck(address, 64 << 10, 1)).collect();
@@ -361,7 +361,7 @@ fn small_bodies_are_read_though_large_ones_fill_the_budget() {
     assert_eq!(small.status, 200, "{small:?}");
 }
 
-/// Whatever will be refused or has no use for a body is answered before any of it has come.
+/// A request that will be refused, or needs no body, is answered before its body arrives.
 #[test]
 fn a_body_that_is_not_wanted_is_not_waited_for() {
     let server = server(Config {
@@ -414,7 +414,7 @@ fn a_route_of_ones_own_says_whether_it_wants_a_body() {
         _ => api.answer(request),
     };
     let bound = || Server::bind("127.0.0.1:0", config()).expect("a free port");
-    // What is said in the end, of a body that comes only if it is waited for.
+    // The final answer to a request that expects `100 Continue` and sends its body only after that.
     let said = |server: &Running, start: &str| {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(format!(
@@ -455,7 +455,7 @@ fn a_route_of_ones_own_says_whether_it_wants_a_body() {
 // ---- how much memory all answers take together
 
 #[test]
-fn answers_that_nobody_reads_have_one_budget() {
+fn answers_that_are_not_read_share_one_budget() {
     // More than the buffers of two sockets take.
     const LARGE: usize = 16 << 20;
     let bound = Server::bind(
@@ -845,7 +845,7 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
         ("X-Forwarded-For: unknown\r\n", unknown),
         ("X-Forwarded-For: unknown, 127.0.0.1\r\n", unknown),
         ("Forwarded: for=_hidden\r\n", unknown),
-        // It says nothing, or where nobody looks for it.
+        // The proxy does not name the client, or names it in a field that is not read.
         ("", unknown),
         ("X-Real-IP: 127.0.0.1\r\n", unknown),
         ("X-Real-IP: 192.0.2.7\r\n", unknown),
@@ -880,7 +880,7 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
             assert_eq!(answer.status, status, "{case}");
             assert!(answer.text().contains(refused), "{case}");
         }
-        // To read is no matter of the address.
+        // The right to read does not depend on the address.
         let answer = request(server.local_addr(), "GET", "/stats", fields, "");
         assert_eq!(answer.status, 200, "{fields:?}");
     }

@@ -194,7 +194,7 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
 }
 
 #[test]
-fn of_very_many_topics_the_busiest_thousand_are_listed_and_the_rest_is_counted() {
+fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
     let server = server(Config {
         max_patterns: 1000,
         ..config()
@@ -237,7 +237,7 @@ fn of_very_many_topics_the_busiest_thousand_are_listed_and_the_rest_is_counted()
 }
 
 #[test]
-fn of_very_many_clients_those_with_the_most_lag_are_listed_and_the_rest_is_counted() {
+fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
     let server = server(Config {
         max_clients: 500,
         max_patterns: 64,

@@ -234,8 +234,8 @@ fn the_host_of_a_whole_url_counts_as_host() {
     }
 }
 
-/// Only the server that is for this machine alone asks for the name. Where tokens, or anybody, may
-/// do it, and behind a proxy, the name is another one.
+/// Only a server that serves this machine alone checks the name. With tokens, with `--open`, and behind
+/// a proxy, the name may be another one.
 #[test]
 fn the_host_matters_where_this_machine_is_what_is_allowed() {
     let open = || Config {

@@ -194,7 +194,7 @@ fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let make = put(&make, "$(openssl rand -base64 32)", TOKEN);
     let made = Command::new("sh").args(["-c", &make]).status();
     assert!(made.expect("sh").success(), "{make}");
-    // The group may read it, which the service is in, and nobody else.
+    // Only the group of the service may read it.
     let mode = fs::metadata(&tokens).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     let group = format!("chgrp {} /etc/", line("SupplementaryGroups="));
@@ -432,7 +432,7 @@ fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
             }
             deployment.stream(version, &[]).process.kill();
         }
-        // What strangers may do is what was named, so nothing is said of it at the start.
+        // The file says what a client without a token may do, so the start has no warning.
         let errors = deployment.server.process.kill();
         let warned = errors.iter().find(|line| line.contains("any client that"));
         assert_eq!(warned, None);

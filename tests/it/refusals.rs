@@ -34,9 +34,9 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("a password for the host", 400, "GET / HTTP/1.1\r\nHost: me:hunter2@a\r\n\r\n".into()),
         ("a password in the target", 400, target("http://me:hunter2@a/")),
         ("a password in another form of target", 400, target("me:hunter2@a")),
-        ("behind a bad percent", 400, target("/events/%zz?token=hunter2")),
-        ("behind a path that is not UTF-8", 400, target("/events/%ff?token=hunter2")),
-        ("behind a NUL in the path", 400, target("/events/%00?token=hunter2")),
+        ("after a bad percent", 400, target("/events/%zz?token=hunter2")),
+        ("after a path that is not UTF-8", 400, target("/events/%ff?token=hunter2")),
+        ("after a NUL in the path", 400, target("/events/%00?token=hunter2")),
         ("a fragment", 400, target("/events#token=hunter2")),
         ("a dot segment", 400, target("/hunter2/../events")),
         ("no version", 400, "GET /events?token=hunter2\r\n\r\n".into()),
@@ -53,7 +53,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
     ];
     #[rustfmt::skip]
     let answered = [
-        ("behind a bad parameter", 400, target("/events?topic=%zz&token=hunter2")),
+        ("after a bad parameter", 400, target("/events?topic=%zz&token=hunter2")),
         ("before a bad percent", 400, target("/events?token=hunter2%")),
         ("not UTF-8", 400, target("/events?token=hunter2%ff")),
         ("a NUL in the query", 400, target("/events?token=%00hunter2")),

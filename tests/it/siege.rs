@@ -1,7 +1,7 @@
 //! Under siege, on the real program: hundreds whose heads come a byte a second, thousands who say
 //! nothing, all of whom come back as soon as they are put out; and among them somebody who wants an
-//! event. Prints how long that took, beside the same in peace. And bodies: more than a thousand of a
-//! megabyte of which the last byte is held back, and thousands that come a byte at a time.
+//! event. Prints how long that took, beside the same in peace. Other tests send more than a thousand
+//! bodies of a megabyte without their last byte, and thousands of bodies that come a byte at a time.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -257,7 +257,7 @@ impl Uploader {
         let head =
             format!("{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
         socket.set_nonblocking(true).unwrap();
-        // Best effort, as all that follows: it may have been turned away.
+        // Best effort, here and below: the server may have rejected the connection.
         let _ = socket.write(head.as_bytes());
         Uploader {
             socket,
@@ -291,7 +291,7 @@ impl Uploader {
     }
 }
 
-/// Asks and publishes until it is told to stop; each must be answered as in peace.
+/// Subscribes and publishes until it is told to stop; each request must be answered as without attackers.
 fn go_on_as_ever(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
     let mut times = Vec::new();
     loop {
@@ -305,7 +305,7 @@ fn go_on_as_ever(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
 
 #[test]
 #[ignore = "takes five seconds and 1,500 open files"]
-fn bodies_that_nobody_waits_for_take_no_memory_and_the_others_have_a_budget() {
+fn unwanted_bodies_take_no_memory_and_the_others_share_a_budget() {
     allow_open_files(BODIES + 200);
     for (starts, most_held) in [
         (&["POST /nowhere", "GET /health", "PUT /events"][..], 0),
@@ -355,7 +355,7 @@ fn bodies_that_nobody_waits_for_take_no_memory_and_the_others_have_a_budget() {
 
 #[test]
 #[ignore = "takes five seconds and 3,000 open files"]
-fn who_wants_an_event_gets_it_while_slow_bodies_take_all_places() {
+fn a_client_gets_its_event_while_slow_bodies_take_all_places() {
     const SLOW_BODIES: usize = 2 * BODIES;
     allow_open_files(SLOW_BODIES + 200);
     let program = serve(&[]);
@@ -375,7 +375,7 @@ fn who_wants_an_event_gets_it_while_slow_bodies_take_all_places() {
     let memory = status(pid, "VmRSS");
     println!("  {memory} KiB, {} threads", status(pid, "Threads"));
     assert!(memory <= MOST_KIB, "{memory} KiB");
-    // Those that made room were told so, or the most of them: some were too many at once.
+    // Most of the evicted clients have a 503; the others were too many at once.
     let mut evicted = 0;
     eventually("told", || {
         slow.iter_mut().for_each(|one| one.step(0));

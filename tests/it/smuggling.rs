@@ -85,7 +85,7 @@ const ROWS: &[Row] = &[
     ("CL.0", "QUERY /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by a method that nobody knows"),
     ("CL.0", "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to where nothing is"),
     ("CL.0", "PUT /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to what takes no PUT"),
-    ("CL.0", "POST /events/carrier?event=%0A HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to who says no"),
+    ("CL.0", "POST /events/carrier?event=%0A HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to an endpoint that refuses it"),
     ("TE.0", "{post}{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "Arnolfo and others 2024"),
     ("TE.0", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by OPTIONS, as it was found"),
     ("TE.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by GET"),
@@ -179,7 +179,7 @@ const ROWS: &[Row] = &[
     ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6"),
     // Honest, so that it is seen that the proxies hold them back.
     ("pipelined", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2"),
-    ("pipelined", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind a HEAD"),
+    ("pipelined", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: after a HEAD"),
     ("pipelined", "{post}{TE}\r\n0\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind chunks"),
     ("pipelined", "{post}Content-Length: 0\r\n\r\n\r\n{hidden}", Two, "RFC 9112, 2.2: behind an empty line"),
 ];

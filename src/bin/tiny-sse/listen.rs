@@ -39,7 +39,7 @@ impl FromStr for Listen {
         let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
         let number = Some(port).filter(|port| is_port(port));
         let number: Option<u16> = number.and_then(|port| port.parse().ok());
-        // Where the port was right, the example has it.
+        // If the port is valid, the example repeats it.
         let shown = number.unwrap_or(8080);
         let form = || {
             format!(
@@ -128,10 +128,10 @@ impl Listen {
 /// sockets, otherwise IPv4.
 fn every_address(port: u16) -> io::Result<TcpListener> {
     let sysctl = read_to_string("/proc/sys/net/ipv6/bindv6only");
-    // Without the file there is no IPv6, or the system is not Linux, and others separate the two.
+    // Without the file there is no IPv6, or the system is not Linux: other systems separate IPv6 and IPv4.
     if sysctl.is_ok_and(|only_ipv6| only_ipv6.trim() == "0") {
         match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
-            // The kernel has IPv6, and this network has not.
+            // The kernel has IPv6, but this network does not.
             Err(error) if !is_final(&error) => {}
             outcome => return outcome,
         }
@@ -139,7 +139,7 @@ fn every_address(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
 }
 
-/// Whether the other family would fail with this error, too.
+/// Whether listening on IPv4 would fail with this error, too.
 fn is_final(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -148,9 +148,9 @@ fn is_final(error: &io::Error) -> bool {
 }
 
 /// How long a peer may acknowledge nothing. A peer that vanished does not acknowledge the next
-/// heartbeat, and the heartbeat after that one finds the connection ended: so it is noticed within two.
-/// A quarter less than a heartbeat leaves room for the kernel's own timers. Never less than one write
-/// may take.
+/// heartbeat, and the write of the following heartbeat fails: so the loss is noticed within two heartbeats.
+/// The limit is a quarter less than a heartbeat, because the kernel's own timers add to it, and never
+/// less than `write_timeout`.
 fn longest_silence(config: &Config) -> Duration {
     (config.heartbeat / 4 * 3).max(config.write_timeout)
 }

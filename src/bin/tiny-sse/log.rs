@@ -1,8 +1,8 @@
 //! Turns the lines of all threads into writes of one thread, because standard error may be a pipe that
-//! nobody reads, and only that thread may wait for it.
+//! is not read, and only that thread may wait for it.
 //!
-//! The queue is bounded: a line that finds it full is dropped and counted, and the count stands where
-//! the lines would have been. Lines keep their order, and have the time when they happened.
+//! The queue is bounded: if it is full, a line is dropped and counted, and the log has the count in place of
+//! the lines. Lines keep their order, and each has the time at which it was logged.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use tiny_sse::{Level, Report};
 /// are at most 10,000 lines. 8,000 clients that join at the same moment are logged in full.
 const QUEUE_BYTES: usize = 1 << 20;
 
-/// What a line of no length costs in the queue, in bytes.
+/// The cost of an empty line in the queue, in bytes.
 const LINE_COST: usize = 100;
 
 /// LIMIT: bytes of one line; a longer one is cut.
@@ -31,7 +31,7 @@ const WRITE_BYTES: usize = 16 * 1024;
 /// How long the end of the program waits for standard error to take what is in the queue.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
-/// The side of those that have something to say. No call of it waits, except [`finish`](Log::finish).
+/// The sending side of the queue. No call of it waits, except [`finish`](Log::finish).
 #[derive(Clone)]
 pub(crate) struct Log {
     /// `None`: the machine gave no thread, and each line is written by the caller.
@@ -44,7 +44,7 @@ pub(crate) struct Log {
 struct Counts {
     /// What the queue holds, and what is being written.
     queued: AtomicUsize,
-    /// Lines that were dropped and not told of yet.
+    /// Lines that were dropped and not yet reported.
     dropped: AtomicUsize,
 }
 
@@ -108,7 +108,7 @@ impl Log {
         cut(&mut text, LINE_BYTES);
         text.push('\n');
         let Some(lines) = &self.lines else {
-            // Best effort: there is nobody else to be told.
+            // Best effort: there is no other place to report to.
             let _ = io::stderr().write_all(text.as_bytes());
             return;
         };
@@ -128,12 +128,12 @@ impl Log {
         let Some(lines) = &self.lines else { return };
         let (done, wait) = channel();
         let _ = lines.send(Message::Finish(done));
-        // Best effort: who does not read standard error by now misses the rest.
+        // Best effort: lines that standard error has not taken by now are lost.
         let _ = wait.recv_timeout(LAST_WAIT);
     }
 }
 
-/// The side that may wait for a reader.
+/// The receiving side, which may wait until standard error is read.
 struct Writer<W> {
     out: W,
     counts: Arc<Counts>,

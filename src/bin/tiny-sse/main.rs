@@ -118,8 +118,8 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what std would print of a panic to the log: std waits for standard error, and a thread that
-/// serves everybody may be the one that panics.
+/// Sends what std would print of a panic to the log: std waits for standard error, and the thread
+/// that panics may be one that serves all clients.
 fn log_panics(log: Log) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
@@ -216,7 +216,7 @@ impl Publishers {
     }
 }
 
-/// What a person does next, with the address that this person can connect to.
+/// Prints the commands to try next, with an address that a client can connect to.
 fn greet(address: SocketAddr, mut reachable: SocketAddr, demo: bool, publishers: Publishers) {
     match reachable.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -232,8 +232,8 @@ fn greet(address: SocketAddr, mut reachable: SocketAddr, demo: bool, publishers:
     if demo {
         text += &demo::list(&url);
     }
-    // Best effort: a server is no worse for a standard output that is closed. In a thread that nobody
-    // joins, because standard output may be a pipe that nobody reads.
+    // Best effort: the server works without standard output. In a thread that is not joined, because
+    // standard output may be a pipe that is not read.
     let write = move || io::stdout().write_all(text.as_bytes());
     let _ = thread::Builder::new().name("greeting".into()).spawn(write);
 }

@@ -69,8 +69,8 @@ pub(crate) enum Signal {
     End(&'static str),
 }
 
-/// SIGINT, SIGTERM and SIGHUP, blocked so that they wait to be asked for. No handler runs, so nothing
-/// has to be safe to do in one.
+/// SIGINT, SIGTERM and SIGHUP, blocked so that they stay pending until `wait` takes them. There is no
+/// signal handler, so no code has to be async-signal-safe.
 ///
 /// SIGXFSZ is blocked too: a write past the limit of a file's size is then an error, as on a full disk,
 /// and not the end of the process. std ignores SIGPIPE. All other signals do what they do by default:
@@ -94,8 +94,7 @@ impl Signals {
         }
     }
 
-    /// Ends the process as soon as another one comes that asks for it, after `last`, which must not
-    /// take long.
+    /// Ends the process at the next SIGINT or SIGTERM, after a call of `last`, which must not take long.
     pub(crate) fn exit_at_the_next(self, last: impl FnOnce() + Send + 'static) {
         let exit = move || {
             let signal = loop {
