@@ -71,7 +71,7 @@ impl Api {
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         let access = Access::new(&config, address)?;
         let in_making = InMaking {
-            events: Semaphore::new(config.most_event_bytes().saturating_mul(2)),
+            events: Semaphore::new(config.most_event_bytes()),
             stats: Semaphore::new(2 * STATS_BYTES),
         };
         Ok(Api {
