@@ -199,7 +199,7 @@ impl Default for Config {
             max_patterns: 64,
             queue_bytes: MIB,
             total_queues: None,
-            send_buffer: Some(64 * KIB),
+            send_buffer: Some(128 * KIB),
             history_events: 10_000,
             history_bytes: 16 * MIB,
             heartbeat: Duration::from_secs(15),

@@ -89,7 +89,7 @@ const DEFAULTS: [(&str, &str); 29] = [
     ("sync", "always"),
     ("queue-bytes", "1MiB"),
     ("total-queues", "auto"),
-    ("send-buffer", "64KiB"),
+    ("send-buffer", "128KiB"),
     ("write-timeout", "10s"),
     ("max-body", "1MiB"),
     ("total-bodies", "64MiB"),
