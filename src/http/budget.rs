@@ -141,4 +141,21 @@ mod tests {
         drop((one, two));
         assert_eq!(budget.taken.load(Ordering::Relaxed), 0);
     }
+    #[test]
+    fn a_share_waits_for_others_and_gives_back_what_it_does_not_need() {
+        let budget = Budget::new(100);
+        let mut one = budget.share();
+        assert!(one.grow_within(90, Duration::ZERO));
+        let mut two = budget.share();
+        assert!(!two.grow_within(20, BUDGET_PAUSE.0), "nobody gives back");
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| two.grow_within(20, Duration::MAX));
+            one.shrink(80);
+            assert!(waits.join().unwrap());
+        });
+        one.shrink(1000);
+        assert_eq!(budget.taken.load(Ordering::Relaxed), 100);
+        drop((one, two));
+        assert_eq!(budget.taken.load(Ordering::Relaxed), 0);
+    }
 }

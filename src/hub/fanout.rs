@@ -440,7 +440,7 @@ mod tests {
     use std::thread;
 
     use super::super::lane::{OPENING, Socket};
-    use super::super::{Hub, Subscribe};
+    use super::super::{Cursor, Hub, Subscribe};
     use super::*;
     use crate::chance::Random;
     use crate::config::Config;
@@ -813,5 +813,34 @@ mod tests {
                 assert_eq!(data(&tape.0.lock().unwrap()), *expected);
             }
         }
+    }
+    #[test]
+    fn a_large_event_of_a_replay_counts_as_queued_while_it_is_written() {
+        let hub = Hub::new(Config {
+            queue_bytes: 100_000,
+            total_queues: Some(200_000),
+            ..Config::default()
+        });
+        let hub = hub.unwrap();
+        for large in ["x".repeat(150_000), "y".to_owned(), "z".repeat(20_000)] {
+            hub.publish(Event::new(large)).unwrap();
+        }
+        let replay = |name| {
+            let wish = Subscribe {
+                cursor: Cursor::Earliest,
+                ..named(name, None)
+            };
+            hub.subscribe(wish).unwrap()
+        };
+        let (early, late) = (replay("early"), replay("late"));
+        let held = late.lane().queue_within(60_000, usize::MAX).unwrap();
+        assert_eq!(early.write_to(&mut Vec::new()), Farewell::FellBehind);
+        drop(held);
+        hub.close();
+        let mut bytes = Vec::new();
+        assert_eq!(late.write_to(&mut bytes), Farewell::ServerClosing);
+        let lengths: Vec<_> = data(&bytes).iter().map(String::len).collect();
+        assert_eq!(lengths, [150_000, 1, 20_000]);
+        assert_eq!(hub.shared.total_queued.load(Ordering::Relaxed), 0);
     }
 }

@@ -524,4 +524,17 @@ mod tests {
         (1..=1000).for_each(|ms| push(&mut history, ms, None));
         assert!((6000..6100).contains(&history.bytes), "{}", history.bytes);
     }
+    #[test]
+    fn tiny_events_are_bounded_by_what_they_take_in_memory() {
+        let mut history = history(1_000_000, 100_000);
+        for ms in 101..5000 {
+            let own_id = format!("own-{ms}");
+            push_to(&mut history, ms, Some(&own_id), Some(&"t".repeat(200)));
+        }
+        // Their bytes alone would leave room for all of them.
+        assert!(history.bytes < 50_000 && history.memory <= 200_000);
+        assert!((100..1000).contains(&history.ring.len()));
+        let sum: usize = history.ring.iter().map(|record| record.memory()).sum();
+        assert_eq!(history.memory, sum);
+    }
 }

@@ -253,11 +253,13 @@ fn the_host_matters_where_this_machine_is_what_is_allowed() {
     let named = || with_origins(&["http://sse.test:8080"]);
     let here = "X-Forwarded-For: 127.0.0.1\r\n";
     #[rustfmt::skip]
-    let rows: [(&str, Config, &str, &str, [u16; 4]); 8] = [
+    let rows: [(&str, Config, &str, &str, [u16; 4]); 9] = [
         // To publish, to see the clients, to choose a name, to read.
         ("nothing", config(), "sse.test", "", [403, 403, 403, 200]),
         ("--open", open(), "sse.test", "", [200, 200, 200, 200]),
         ("--publish-token", publish(), "sse.test", BEARER, [200, 200, 200, 200]),
+        // Without the token a client is known by its address, which it shares with a browser of this machine.
+        ("--publish-token", publish(), "sse.test", "", [401, 401, 403, 200]),
         ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 200, 200]),
         ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 200, 200]),
         ("--trust-proxy", proxied(), "localhost", here, [200, 200, 200, 200]),

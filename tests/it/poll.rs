@@ -756,3 +756,53 @@ fn one_who_is_not_wanted_once_it_waits_does_not_wait_and_takes_nothing() {
     let rest = hub.poll(wish, Duration::ZERO).unwrap().messages;
     assert_eq!(rest[0].data, "meanwhile");
 }
+
+#[test]
+fn one_large_event_that_wakes_many_polls_is_made_into_few_answers_at_a_time() {
+    let server = server(Config {
+        total_answers: 700_000,
+        ..config()
+    });
+    let address = server.local_addr();
+    let mut polls: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
+    for raw in &mut polls {
+        raw.send(format!(
+            "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
+    }
+    eventually("all wait", || server.hub().clients() == 20);
+    let large = "x".repeat(200_000);
+    publish(address, "/events", &large);
+    for raw in &mut polls {
+        // 503 would do as well, but there is time to wait for the others.
+        let answer = raw.answer();
+        assert_eq!(answer.status, 200);
+        assert_eq!(data(&answer), [&*large]);
+    }
+}
+
+#[test]
+fn a_poll_takes_one_event_for_it_alone_and_a_second_one_is_told_that_it_has_gone() {
+    let hub = Hub::new(config()).unwrap();
+    let wish = Subscribe {
+        client_id: Some("me".parse().unwrap()),
+        ..Subscribe::default()
+    };
+    let (mut taken, mut gone) = (0, 0);
+    let (poll, _) = while_it_waits(
+        &hub,
+        || hub.poll(wish, Duration::from_secs(60)),
+        || {
+            for number in 0..50 {
+                match hub.send_to("me", &Event::new(number.to_string())) {
+                    Ok(_) => taken += 1,
+                    Err(_) => gone += 1,
+                }
+            }
+        },
+    );
+    let messages = poll.unwrap().messages;
+    assert_eq!((taken, gone), (1, 49));
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].data, "0");
+}
