@@ -136,8 +136,8 @@ impl Request {
         socket.is_none_or(|socket| seems_gone(&socket))
     }
 
-    /// Takes the memory of an answer before the answer is made; see [`Response::reserved`]. Waits for it for
-    /// up to `patience`. `None`: the answers of others have all of it.
+    /// Takes the memory of an answer before the answer is made; see
+    /// [`Response::reserved`](super::Response::reserved). Waits for it for up to `patience`. `None`: the answers of others have all of it.
     pub(crate) fn reserve_answer(&self, bytes: usize, patience: Duration) -> Option<Share> {
         let mut share = self.answers.share();
         share.grow_within(bytes, patience).then_some(share)
