@@ -352,9 +352,6 @@ impl Api {
     }
 }
 
-/// Why an answer is not made.
-const NO_ROOM: &str = "Too many answers wait for their readers";
-
 /// What was wrong with a request.
 #[derive(Debug)]
 enum Problem {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Api, Carrier, NO_ROOM, Problem, stream};
+use super::{Api, Carrier, Problem, stream};
 use crate::config::POLL_SECONDS;
-use crate::http::{Request, Response};
+use crate::http::{NO_ROOM, Request, Response};
 use crate::hub::Poll;
 use crate::wire::{Message, json};
 

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::semaphore::Permit;
-use super::{Api, NO_ROOM, Problem};
+use super::{Api, Problem};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
-use crate::http::{Request, Response};
+use crate::http::{NO_ROOM, Request, Response};
 use crate::hub::{ClientId, Published};
 use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BUDGET_PAUSE, SMALL_BODY};
 
+/// Why an answer is refused for which the budget has no room.
+pub(crate) const NO_ROOM: &str = "Too many answers wait for their readers";
+
 /// The budgets of a server.
 #[derive(Debug)]
 pub(super) struct Budgets {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
-use super::budget::{Budgets, Share};
+use super::budget::{Budgets, NO_ROOM, Share};
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
@@ -490,7 +490,7 @@ impl<'a, D: Door> Connection<'a, D> {
                 share.grow(bytes);
             } else if !share.try_grow(bytes) {
                 // LIMIT: the answers that are being written. This answer is dropped here.
-                response = Response::later(self.config, "Too many answers wait for their readers");
+                response = Response::later(self.config, NO_ROOM);
             }
         }
         let framing = asked.version.stream_framing();

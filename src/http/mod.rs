@@ -23,6 +23,7 @@ mod response;
 mod server;
 mod target;
 
+pub(crate) use budget::NO_ROOM;
 pub use handler::Handler;
 pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;

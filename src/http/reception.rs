@@ -443,14 +443,22 @@ struct Place {
 impl Place {
     /// Notes that the connection waits. False: the server is closing.
     fn wait(&self, stage: Stage) -> bool {
+        self.note_waiting(|table| {
+            table.places.set(self.key, stage);
+            !table.closing
+        })
+    }
+
+    /// Makes a change to the table by which a connection waits, and so may make room for a new one.
+    fn note_waiting(&self, change: impl FnOnce(&mut Table) -> bool) -> bool {
         let mut table = self.reception.table();
-        table.places.set(self.key, stage);
-        let (is_closing, is_jammed) = (table.closing, table.is_jammed);
+        let outcome = change(&mut table);
+        let is_jammed = table.is_jammed;
         drop(table);
         if is_jammed {
             self.reception.departure.notify_all();
         }
-        !is_closing
+        outcome
     }
 
     /// The connection's socket.
@@ -473,14 +481,7 @@ impl Door for Place {
     }
 
     fn note_body(&self) -> bool {
-        let mut table = self.reception.table();
-        let stays = table.places.renew(self.key, Stage::Body);
-        let is_jammed = table.is_jammed;
-        drop(table);
-        if is_jammed {
-            self.reception.departure.notify_all();
-        }
-        stays
+        self.note_waiting(|table| table.places.renew(self.key, Stage::Body))
     }
 
     fn evict(&self, answer: &[u8]) {

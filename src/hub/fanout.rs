@@ -42,8 +42,8 @@ pub(super) enum Item {
     },
 }
 
-/// A client that is to be told to leave. It is out of the registry, so nobody else would tell it: if this
-/// is dropped before it was told, because of a panic, it is let go.
+/// A client that is to be told to leave. It is out of the registry, where a panic's end of all streams would
+/// not find it. So if this is dropped before the client was told, the client is disconnected.
 #[derive(Debug)]
 pub(super) struct Leaver(pub(super) Arc<Lane>);
 
@@ -103,11 +103,11 @@ pub(super) struct Batch {
 }
 
 /// The audiences of one topic.
-enum Reach {
-    /// Those of an event without a topic.
-    All,
-    /// Those in these lists. No audience is in two of them.
-    Lists(Vec<Audiences>),
+struct Reach {
+    /// `None`: the events have no topic, and reach all audiences.
+    topic: Option<Topic>,
+    /// The audiences of the topic. No audience is in two of these lists.
+    lists: Vec<Audiences>,
 }
 
 impl Batch {
@@ -133,20 +133,18 @@ impl Batch {
             let kind = match last {
                 Some((same, kind)) if same == topic => kind,
                 _ => *kind_of.entry(topic).or_insert_with(|| {
-                    reaches.push(match topic {
-                        None => {
-                            registry.all_audiences().for_each(&mut note);
-                            Reach::All
+                    let lists = topic.map_or_else(Vec::new, |topic| registry.lists_for(topic));
+                    if topic.is_none() {
+                        registry.all_audiences().for_each(&mut note);
+                    }
+                    for list in &lists {
+                        if lists_seen.insert(Arc::as_ptr(list)) {
+                            list.iter().copied().for_each(&mut note);
                         }
-                        Some(topic) => {
-                            let lists = registry.lists_for(topic);
-                            for list in &lists {
-                                if lists_seen.insert(Arc::as_ptr(list)) {
-                                    list.iter().copied().for_each(&mut note);
-                                }
-                            }
-                            Reach::Lists(lists.into_iter().cloned().collect())
-                        }
+                    }
+                    reaches.push(Reach {
+                        topic: topic.cloned(),
+                        lists: lists.into_iter().cloned().collect(),
                     });
                     reaches.len() - 1
                 }),
@@ -178,7 +176,6 @@ impl Batch {
             events: Vec::new(),
             delivered: 0,
             leaving: HashMap::new(),
-            topics: Vec::new(),
             joined: HashMap::new(),
             joined_bytes: 0,
         };
@@ -189,9 +186,6 @@ impl Batch {
             match item {
                 Item::Event(record) => {
                     let kind = kinds.next().expect("BUG: an event without a kind");
-                    if kind == delivery.topics.len() {
-                        delivery.topics.push(record.topic.clone());
-                    }
                     delivery.events.push((kind, record));
                 }
                 Item::Private { lane, frame, at } => {
@@ -236,10 +230,8 @@ struct Delivery<'a> {
     delivered: usize,
     /// The clients that are told to leave, each with the events for it alone.
     leaving: HashMap<*const Lane, Vec<(u64, Frame)>>,
-    /// The topic of each kind of events.
-    topics: Vec<Option<Topic>>,
-    /// What was joined for clients that leave, by the kinds of events and the places of the first and the
-    /// one behind the last: many of them may get the same. LIMIT: the bytes of one queue, and one parcel.
+    /// What was joined for clients that leave, by the kinds of events and the range of their places: many of these
+    /// clients may get the same. LIMIT: the bytes of one queue, and one parcel.
     joined: HashMap<(Vec<usize>, usize, usize), Rc<Parcel>>,
     joined_bytes: usize,
 }
@@ -298,9 +290,10 @@ impl Delivery<'_> {
 
     /// The slots of the audiences that events of this kind reach.
     fn slots_of(&self, kind: usize) -> Vec<usize> {
-        match &self.reaches[kind] {
-            Reach::All => self.lanes.keys().copied().collect(),
-            Reach::Lists(lists) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
+        let Reach { topic, lists } = &self.reaches[kind];
+        match topic {
+            None => self.lanes.keys().copied().collect(),
+            Some(_) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
         }
     }
 
@@ -330,8 +323,8 @@ impl Delivery<'_> {
             self.catch_up(lane, from, at);
         }
         lane.end(why, self.now_ms);
-        // LIMIT: who is told to leave is out of the registry, where `shed` looks, and keeps its queue for as
-        // long as it reads. So it gets the time for that only while there is room.
+        // LIMIT: a client that was told to leave is out of the registry, where `shed` looks, and keeps its queue
+        // for as long as it reads. It gets the time for that only while there is room.
         if why != Farewell::ServerClosing && self.shared.is_half_full() {
             lane.cut_if_owed();
         }
@@ -347,8 +340,8 @@ impl Delivery<'_> {
         if from >= until {
             return;
         }
-        let topics = self.topics.iter().enumerate();
-        let kinds = topics.filter(|(_, topic)| lane.patterns.matches(topic.as_ref()));
+        let reaches = self.reaches.iter().enumerate();
+        let kinds = reaches.filter(|(_, reach)| lane.patterns.matches(reach.topic.as_ref()));
         let kinds: Vec<usize> = kinds.map(|(kind, _)| kind).collect();
         let key = (kinds, from, until);
         let parcel = match self.joined.get(&key) {
@@ -648,16 +641,13 @@ mod tests {
         assert_eq!(data(&bytes), ["seen"]);
     }
 
-    /// Waits at the first write until it is told to go on, and breaks at the second.
-    struct StuckThenBroken(Arc<AtomicBool>, AtomicBool);
+    /// Is stuck at the first write, and breaks at the second.
+    struct StuckThenBroken(Stuck, AtomicBool);
 
     impl Socket for StuckThenBroken {
         fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
             assert!(!self.1.swap(true, Ordering::AcqRel), "a bug, for the test");
-            while !self.0.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
-            Ok(bytes.len())
+            self.0.try_write(bytes)
         }
 
         fn cut(&self) {}
@@ -669,7 +659,7 @@ mod tests {
         let [broken, kicked] =
             ["broken", "kicked"].map(|name| hub.subscribe(named(name, None)).unwrap());
         let is_free = Arc::new(AtomicBool::new(false));
-        let socket = StuckThenBroken(Arc::clone(&is_free), AtomicBool::new(false));
+        let socket = StuckThenBroken(Stuck(Arc::clone(&is_free)), AtomicBool::new(false));
         broken.lane().open(Arc::new(socket));
         broken.lane().pay(OPENING);
         hub.publish(Event::new("one")).unwrap();
