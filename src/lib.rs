@@ -90,7 +90,7 @@
 
 mod api;
 #[cfg(test)]
-#[path = "../tests/it/chance.rs"]
+#[path = "../tests/inside/chance.rs"]
 #[allow(
     dead_code,
     reason = "shared with other tests, which use other parts of it"

@@ -15,6 +15,7 @@ mod handler;
 mod head;
 mod places;
 #[cfg(test)]
+#[path = "../../tests/inside/http_random.rs"]
 mod random;
 mod reception;
 mod refusal;

@@ -7,7 +7,7 @@
 //! there, for a heartbeat, and for the end.
 
 #[cfg(test)]
-#[path = "model.rs"]
+#[path = "../../tests/inside/lane_model.rs"]
 mod model;
 
 use std::io::{self, ErrorKind, Write};

@@ -4,16 +4,19 @@ mod crc32;
 mod directory;
 mod disk;
 #[cfg(all(test, unix))]
+#[path = "../../tests/inside/store_hands.rs"]
 mod hands;
 mod journal;
 mod present;
 #[cfg(test)]
+#[path = "../../tests/inside/store_random.rs"]
 mod random;
 mod recovery;
 mod segment;
 mod syncer;
 
 #[cfg(test)]
+#[path = "../../tests/inside/store_tests.rs"]
 mod tests;
 
 pub use crate::config::SyncMode;

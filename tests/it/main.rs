@@ -1,6 +1,7 @@
 //! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
 //! bytes out, so that the tests are a primer of the protocol as well.
 
+#[path = "../inside/chance.rs"]
 #[allow(
     dead_code,
     reason = "shared with the unit tests, which use other parts of it"

@@ -4,7 +4,7 @@
 
 mod args;
 #[cfg(test)]
-#[path = "../../../tests/it/chance.rs"]
+#[path = "../../../tests/inside/chance.rs"]
 #[allow(
     dead_code,
     reason = "shared with other tests, which use other parts of it"
@@ -14,6 +14,7 @@ mod demo;
 mod listen;
 mod log;
 #[cfg(test)]
+#[path = "../../../tests/inside/args_random.rs"]
 mod random;
 mod system;
 

@@ -1,6 +1,7 @@
 //! Random heads and bodies, held against a second reading of the same rules: one that has the whole
 //! text before it, is in no hurry, and is made of std's string functions.
 
+#[path = "http_oracle.rs"]
 mod oracle;
 
 use super::body::BodyDecoder;
