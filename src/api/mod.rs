@@ -26,7 +26,7 @@ use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
-use crate::wire::json::JsonError;
+use crate::wire::json::Malformed;
 use crate::wire::{FieldError, Patterns, Quoted, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
@@ -397,7 +397,7 @@ macro_rules! problems {
 problems! {
     TopicError => |_| 400,
     FieldError => |_| 400,
-    JsonError => |_| 400,
+    Malformed => |_| 400,
     InvalidClientId => |_| 400,
     PublishError => |error| if matches!(error, PublishError::IdTaken { .. }) { 409 } else { 503 },
     SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },
