@@ -13,7 +13,6 @@ mod parameters;
 mod poll;
 mod publish;
 mod routes;
-mod semaphore;
 mod stats;
 mod stream;
 mod tokens;
@@ -25,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
-use crate::http::{Refusal, Request, Response};
+use crate::http::{Budget, Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
 use crate::wire::json::Malformed;
@@ -33,7 +32,6 @@ use crate::wire::{FieldError, Patterns, Quoted, Topic, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
 use routes::{CLIENT, Endpoint, Right, TOPIC};
-use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
 #[derive(Clone, Debug)]
@@ -50,9 +48,9 @@ pub struct Api {
 #[derive(Debug)]
 struct InMaking {
     /// Events that are being made and published.
-    events: Semaphore,
+    events: Budget,
     /// Answers of `/stats` that are being made.
-    stats: Semaphore,
+    stats: Budget,
 }
 
 impl Api {
@@ -73,8 +71,8 @@ impl Api {
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         let access = Access::new(&config, address)?;
         let in_making = InMaking {
-            events: Semaphore::new(config.most_event_bytes()),
-            stats: Semaphore::new(2 * STATS_BYTES),
+            events: Budget::new(config.most_event_bytes()),
+            stats: Budget::new(2 * STATS_BYTES),
         };
         Ok(Api {
             hub,

@@ -4,10 +4,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::semaphore::Permit;
 use super::{Answer, Api, Problem, name_in_path, topics};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
-use crate::http::{NO_ROOM, Request, Response};
+use crate::http::{NO_ROOM, Request, Response, Share};
 use crate::hub::{ClientId, Published, SendError};
 use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};
@@ -93,7 +92,7 @@ impl Api {
     /// # Errors
     ///
     /// 413: they are more than one request may have.
-    fn permit_events(&self, bytes: usize) -> Result<Permit<'_>, Problem> {
+    fn permit_events(&self, bytes: usize) -> Result<Share, Problem> {
         let limit = self.config.most_event_bytes();
         if bytes > limit {
             let what = format!(
@@ -103,7 +102,7 @@ impl Api {
             );
             return Err(Problem::new(413, what));
         }
-        Ok(self.in_making.events.acquire(bytes))
+        Ok(self.in_making.events.wait_for(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.

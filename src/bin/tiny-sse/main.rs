@@ -82,6 +82,7 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
             format_args!("cannot raise the limit of open files: {error}"),
         );
     }
+    system::make_room_for_waiting_threads(config.max_connections());
     let listener = listen
         .bind(&config)
         .map_err(|error| format!("cannot listen on {listen}: {}", reason(&error)))?;
