@@ -135,13 +135,13 @@ const KNOBS: [Knob; 37] = [
     ),
     knob(
         "journal",
-        Target::Path("DIR", |c| &mut c.journal),
+        Target::Path("DIR", |c| &mut c.journal.dir),
         "keep events in files there",
     ),
     knob("sync", Target::Sync, "always, interval or off"),
     knob(
         "repair",
-        Target::Flag(|c| &mut c.repair),
+        Target::Flag(|c| &mut c.journal.repair),
         "go on without what is damaged in it",
     ),
     knob(
@@ -226,17 +226,17 @@ const KNOBS: [Knob; 37] = [
     ),
     knob(
         "publish-token",
-        Target::Token(|c| &mut c.publish_token),
+        Target::Token(|c| &mut c.access.publish_token),
         "needed to publish",
     ),
     knob(
         "subscribe-token",
-        Target::Token(|c| &mut c.subscribe_token),
+        Target::Token(|c| &mut c.access.subscribe_token),
         "needed to subscribe",
     ),
     knob(
         "tokens",
-        Target::Path("FILE", |c| &mut c.tokens),
+        Target::Path("FILE", |c| &mut c.access.tokens),
         "tokens for some topics; SIGHUP reads it again",
     ),
     knob(
@@ -276,11 +276,11 @@ impl Knob {
     fn show(&self, options: &mut Options) -> Option<String> {
         Some(match self.target {
             Target::Listen => options.listen.to_string(),
-            Target::Log => options.log.map_or("off", Level::name).into(),
+            Target::Log => options.log.map_or("off".into(), |level| level.to_string()),
             Target::Path(..) | Target::Flag(_) | Target::Token(_) | Target::List(..) => {
                 return None;
             }
-            Target::Sync => name_of(&SYNC_MODES, options.config.sync).into(),
+            Target::Sync => name_of(&SYNC_MODES, options.config.journal.sync).into(),
             Target::Overload => name_of(&OVERLOADS, options.config.overload).into(),
             Target::Console => name_of(&CONSOLES, options.config.console).into(),
             Target::Jitter => format!("{}%", options.config.retry_jitter),
@@ -314,7 +314,8 @@ impl Knob {
                 *field(&mut options.config) = Some(token);
             }
             Target::Sync => {
-                options.config.sync = named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
+                options.config.journal.sync =
+                    named(&SYNC_MODES, value).ok_or_else(|| wrong(self.help))?;
             }
             Target::Overload => {
                 options.config.overload =
@@ -385,7 +386,7 @@ fn add_proxy(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn add_origin(options: &mut Options, value: &str) -> Result<(), String> {
     let origin: Origin = parsed(value)?;
-    options.config.cors_origins.push(origin);
+    options.config.access.cors_origins.push(origin);
     Ok(())
 }
 
@@ -580,14 +581,9 @@ fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str 
 }
 
 fn parse_level(value: &str) -> Option<Option<Level>> {
-    let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug];
-    if value == "off" {
-        Some(None)
-    } else {
-        levels
-            .into_iter()
-            .find(|level| level.name() == value)
-            .map(Some)
+    match value {
+        "off" => Some(None),
+        _ => value.parse().ok().map(Some),
     }
 }
 
