@@ -4,6 +4,7 @@
 //! `Config::console` says so, and for the page the browser is told to take nothing from elsewhere.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
 
 use super::{Answer, Api};
 use crate::config::{Config, Console};
@@ -19,6 +20,15 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     frame-ancestors 'none'";
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Decides for a server that listens at `address` whether it has a console.
+pub(super) fn decided(mut config: Config, address: Option<SocketAddr>) -> Config {
+    if let Some(address) = address {
+        let is_proxied = !config.trust_proxy.is_empty();
+        config.console = config.console.at(address, is_proxied);
+    }
+    config
+}
 
 /// The media type and the bytes of the file at `path`, if this server has it.
 fn file(path: &str, config: &Config) -> Option<(&'static str, &'static [u8])> {

@@ -69,6 +69,8 @@ impl Api {
 
     /// The endpoints of a server that listens at `address`.
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
+        #[cfg(feature = "console")]
+        let config = console::decided(config, address);
         let access = Access::new(&config, address)?;
         let in_making = InMaking {
             events: Budget::new(config.most_event_bytes()),

@@ -225,6 +225,7 @@ impl Hub {
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
+            closed: Condvar::new(),
             config,
         });
         let for_thread = Arc::clone(&shared);
@@ -425,6 +426,14 @@ impl Hub {
         }
         self.shared.wake_fan_out(state);
         self.shared.room.notify_all();
+        self.shared.closed.notify_all();
+    }
+
+    /// Blocks until [`close`](Self::close) is called.
+    pub(crate) fn wait_until_closed(&self) {
+        let is_open = |state: &mut State| state.phase == Phase::Open;
+        // Poisoned or not, nothing of the state is used.
+        drop(self.shared.closed.wait_while(self.shared.state(), is_open));
     }
 
     /// Whether [`close`](Self::close) was called.

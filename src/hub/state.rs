@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// The inbox has been taken, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
+    /// The hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Debug)]

@@ -278,3 +278,25 @@ fn each_end_has_its_reason_no_id_and_a_retry_that_fits() {
         }
     }
 }
+
+#[test]
+fn a_server_that_is_waited_for_shuts_down_when_its_hub_is_closed() {
+    let running = server(config());
+    let (address, hub) = (running.local_addr(), running.hub().clone());
+    let mut stream = Stream::subscribe(address, "/events");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        sender.send(()).unwrap();
+        running.wait();
+        sender.send(()).unwrap();
+    });
+    receiver.recv().unwrap();
+    hub.publish(Event::new("x")).unwrap();
+    assert_eq!(stream.next().data, "x");
+    assert!(receiver.try_recv().is_err(), "it ended by itself");
+    hub.close();
+    assert_eq!(stream.try_next(), None);
+    assert_eq!(stream.closed.as_deref(), Some("closing"));
+    waiting.join().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "it listens still");
+}
