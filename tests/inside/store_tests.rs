@@ -24,9 +24,7 @@ pub(super) const BORN: EventId = EventId { ms: 1000, seq: 0 };
 
 /// The first record of a segment is behind this many bytes.
 fn header_len() -> usize {
-    let mut header = Vec::new();
-    super::segment::encode_header(BORN, &mut header);
-    header.len()
+    super::segment::header(BORN).len()
 }
 
 /// A directory of its own, gone at the end.
@@ -275,7 +273,7 @@ fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
     let mut one = dir.open().unwrap();
     for ms in 2000..2004 {
         one.add(&[plain(ms)]).unwrap();
-        ends.push(one.journal.present.len as usize);
+        ends.push(one.journal.newest.len as usize);
     }
     drop(one);
     let text = dir.text(1);
@@ -326,11 +324,11 @@ fn zeros_at_the_end_are_cut_off() {
 fn three_records(dir: &Scratch) -> (Vec<u8>, std::ops::Range<usize>) {
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
-    let start = one.journal.present.len as usize;
+    let start = one.journal.newest.len as usize;
     let topic = Topic::new("чат/1").unwrap();
     one.add(&[entry(2001, &Event::new("b").with_topic(topic))])
         .unwrap();
-    let end = one.journal.present.len as usize;
+    let end = one.journal.newest.len as usize;
     one.add(&[plain(2002)]).unwrap();
     drop(one);
     (dir.text(1), start..end)
@@ -481,7 +479,7 @@ fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
     while data.len() < 1 << 20 {
         data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
     }
-    super::segment::encode_header(BORN, &mut text);
+    text.extend(super::segment::header(BORN));
     super::segment::encode_event(&as_entry(&entry(2000, &Event::new(data))), &mut text);
     text[header_len()] ^= 1;
     let start = Instant::now();
@@ -498,7 +496,7 @@ fn three_segments(dir: &Scratch) {
     for ms in 2000..2006 {
         one.add(&[plain(ms)]).unwrap();
     }
-    assert_eq!(one.journal.present.number, 3);
+    assert_eq!(one.journal.newest.number, 3);
 }
 
 #[test]
@@ -678,7 +676,7 @@ fn ids_that_do_not_rise_are_damage() {
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
-    let end = one.journal.present.len as usize;
+    let end = one.journal.newest.len as usize;
     one.add(&[plain(2001)]).unwrap();
     drop(one);
     let text = dir.text(1);
@@ -706,7 +704,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
         assert!(again.reports()[0].contains("00000003.sse was begun"));
         again.journal.segment_bytes = 1;
         again.add(&[plain(3000)]).unwrap();
-        assert_eq!(again.journal.present.number, 3);
+        assert_eq!(again.journal.newest.number, 3);
         drop(again);
         assert_eq!(
             times(&dir.open().unwrap().kept),
@@ -768,7 +766,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
     ] {
         fs::write(dir.0.join(name), "x").unwrap();
     }
-    assert_eq!(dir.open().unwrap().journal.present.number, 1);
+    assert_eq!(dir.open().unwrap().journal.newest.number, 1);
 }
 
 #[test]
@@ -911,15 +909,15 @@ impl Medium for Faulty {
 /// Puts a medium that can fail under an open journal.
 fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let faults = Arc::new(Faults::default());
-    let path = journal.present.disk.path().to_owned();
+    let path = journal.newest.disk.path().to_owned();
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let identity = journal.present.disk.identity();
+    let identity = journal.newest.disk.identity();
     let medium = Faulty {
         path: path.clone(),
         file,
         faults: Arc::clone(&faults),
     };
-    journal.present.disk = Arc::new(Disk::new(path, Box::new(medium), identity));
+    journal.newest.disk = Arc::new(Disk::new(path, Box::new(medium), identity));
     faults
 }
 
@@ -1117,8 +1115,8 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
     let report = Report::new(move |level, line| {
         let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
     });
-    let present = &one.journal.present;
-    let syncer = Syncer::start(Arc::clone(&present.disk), present.len, interval, report);
+    let newest = &one.journal.newest;
+    let syncer = Syncer::start(Arc::clone(&newest.disk), newest.len, interval, report);
     one.journal.syncer = Some(syncer.unwrap());
     (Opened { reports, ..one }, faults)
 }
@@ -1210,12 +1208,12 @@ fn a_new_segment_in_the_background_is_synced_too() {
     one.add(&[plain(2001)]).unwrap();
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
     one.journal.segment_bytes = 1 << 20;
-    let holders = Arc::strong_count(&one.journal.present.disk);
+    let holders = Arc::strong_count(&one.journal.newest.disk);
     assert_eq!(holders, 2, "the journal and the thread have it");
     let faults = undermine(&mut one.journal);
-    let present = &one.journal.present;
+    let newest = &one.journal.newest;
     let syncer = one.journal.syncer.as_ref().unwrap();
-    syncer.turn_to(Arc::clone(&present.disk), present.len);
+    syncer.turn_to(Arc::clone(&newest.disk), newest.len);
     one.add(&[plain(2002)]).unwrap();
     drop(one);
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
