@@ -11,60 +11,125 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What can go wrong, so that a test can make it go wrong.
-pub(super) trait Medium: fmt::Debug + Send + Sync {
+/// A file with its name. A trait, so that a test can make each of these fail.
+pub(super) trait Disk: fmt::Debug + Send + Sync {
+    fn path(&self) -> &Path;
+    /// Of the file that is open, whatever its path leads to by now.
+    fn identity(&self) -> Identity;
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
     /// Writes at the end, wherever that is by then. If another program has cut the file meanwhile, its
     /// length shows it afterwards; a write at an offset would leave a hole before it, and the right length.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// The data and the length are enough: without its times a file can be read.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes the file's bytes and its name durable.
+    fn sync_with_name(&self) -> io::Result<()> {
+        self.sync()?;
+        sync_name(self.path())
+    }
+
+    /// Looks at the file that the path leads to, which need not be the one that is open. `None`:
+    /// there is none.
+    fn look(&self) -> io::Result<Option<Look>> {
+        match fs::metadata(self.path()) {
+            Ok(metadata) => Ok(Some(Look {
+                identity: Identity::of(&metadata),
+                len: metadata.len(),
+                modified: metadata.modified().ok(),
+                is_file: metadata.is_file(),
+            })),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(cause).context("look at", self.path()),
+        }
+    }
 }
 
 /// A file that was opened twice: a file that is opened for appending cannot be written to elsewhere.
 #[derive(Debug)]
-struct Twice {
+pub(super) struct OpenFile {
+    path: PathBuf,
+    identity: Identity,
     /// Its cursor is moved by reading and writing, which only the journal's own thread does. The thread
     /// that syncs does not move it.
     anywhere: File,
     end: File,
 }
 
-impl Medium for Twice {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+impl OpenFile {
+    /// A new file, which only its owner may read or write. Nothing is there, not even a link.
+    pub(super) fn create_new(path: PathBuf) -> io::Result<OpenFile> {
+        let mut options = private();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(&path).context("create", &path)?;
+        OpenFile::of(path, file)
+    }
+
+    /// A file that is there.
+    pub(super) fn open(path: PathBuf) -> io::Result<OpenFile> {
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.context("open", &path)?;
+        OpenFile::of(path, file)
+    }
+
+    fn of(path: PathBuf, anywhere: File) -> io::Result<OpenFile> {
+        let open = || {
+            let end = File::options().append(true).open(&path)?;
+            let identity = Identity::of(&anywhere.metadata()?);
+            if Identity::of(&end.metadata()?) != identity {
+                return Err(io::Error::other("it was replaced in this moment"));
+            }
+            Ok((end, identity))
+        };
+        let (end, identity) = open().context("open", &path)?;
+        Ok(OpenFile {
+            path,
+            identity,
+            anywhere,
+            end,
+        })
+    }
+
+    fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.anywhere;
         file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(bytes)
-    }
-
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        (&self.end).write_all(bytes)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = &self.anywhere;
-        file.seek(SeekFrom::Start(offset))?;
-        file.write_all(bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.anywhere.set_len(len)
-    }
-
-    /// The data and the length are enough: without its times a file can be read.
-    fn sync(&self) -> io::Result<()> {
-        self.anywhere.sync_data()
+        Ok(file)
     }
 }
 
-/// A file with its name.
-#[derive(Debug)]
-pub(super) struct Disk {
-    path: PathBuf,
-    medium: Box<dyn Medium>,
-    /// Of the file that is open, whatever its path leads to by now.
-    identity: Identity,
+impl Disk for OpenFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let result = self.at(offset).and_then(|mut file| file.read_exact(bytes));
+        result.context("read", &self.path)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let result = (&self.end).write_all(bytes);
+        result.context("write to", &self.path)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let result = self.at(offset).and_then(|mut file| file.write_all(bytes));
+        result.context("write to", &self.path)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.anywhere.set_len(len).context("cut", &self.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.anywhere.sync_data().context("sync", &self.path)
+    }
 }
 
 /// What tells a file from all others that exist at the same time: device and inode. Elsewhere than on
@@ -94,96 +159,6 @@ pub(super) struct Look {
     pub(super) modified: Option<SystemTime>,
     /// It is not a directory or a pipe.
     pub(super) is_file: bool,
-}
-
-impl Disk {
-    pub(super) fn new(path: PathBuf, medium: Box<dyn Medium>, identity: Identity) -> Disk {
-        Disk {
-            path,
-            medium,
-            identity,
-        }
-    }
-
-    /// A new file, which only its owner may read or write. Nothing is there, not even a link.
-    pub(super) fn create_new(path: PathBuf) -> io::Result<Disk> {
-        let mut options = private();
-        options.read(true).write(true).create_new(true);
-        let file = options.open(&path).context("create", &path)?;
-        Disk::of(path, file)
-    }
-
-    /// A file that is there.
-    pub(super) fn open(path: PathBuf) -> io::Result<Disk> {
-        let file = File::options().read(true).write(true).open(&path);
-        let file = file.context("open", &path)?;
-        Disk::of(path, file)
-    }
-
-    fn of(path: PathBuf, anywhere: File) -> io::Result<Disk> {
-        let open = || {
-            let end = File::options().append(true).open(&path)?;
-            let identity = Identity::of(&anywhere.metadata()?);
-            if Identity::of(&end.metadata()?) != identity {
-                return Err(io::Error::other("it was replaced in this moment"));
-            }
-            Ok((end, identity))
-        };
-        let (end, identity) = open().context("open", &path)?;
-        let medium = Box::new(Twice { anywhere, end });
-        Ok(Disk::new(path, medium, identity))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// Looks at the file that the path leads to, which need not be the one that is open. `None`:
-    /// there is none.
-    pub(super) fn look(&self) -> io::Result<Option<Look>> {
-        match fs::metadata(&self.path) {
-            Ok(metadata) => Ok(Some(Look {
-                identity: Identity::of(&metadata),
-                len: metadata.len(),
-                modified: metadata.modified().ok(),
-                is_file: metadata.is_file(),
-            })),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(cause).context("look at", &self.path),
-        }
-    }
-
-    pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let result = self.medium.read_at(offset, bytes);
-        result.context("read", &self.path)
-    }
-
-    pub(super) fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.medium.append(bytes).context("write to", &self.path)
-    }
-
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let result = self.medium.write_at(offset, bytes);
-        result.context("write to", &self.path)
-    }
-
-    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
-        self.medium.set_len(len).context("cut", &self.path)
-    }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.medium.sync().context("sync", &self.path)
-    }
-
-    /// Makes the file's bytes and its name durable.
-    pub(super) fn sync_with_name(&self) -> io::Result<()> {
-        self.sync()?;
-        sync_name(&self.path)
-    }
 }
 
 /// What is created with these options is for its owner alone: events may be private, and a journal is

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::Directory;
-use super::disk::{self, Disk, Look};
+use super::disk::{self, Disk, Look, OpenFile};
 use super::newest::{Left, Newest};
 use super::options::JournalOptions;
 use super::syncer::Syncer;
@@ -168,7 +168,7 @@ impl Journal {
     }
 
     /// Goes on in a file that has `len` bytes, the first of which are all that was acknowledged.
-    fn go_on_in(&mut self, disk: Disk, len: u64) -> io::Result<()> {
+    fn go_on_in(&mut self, disk: OpenFile, len: u64) -> io::Result<()> {
         let excess = len - self.newest.len;
         if disk.identity() != self.newest.disk.identity() {
             disk.set_len(self.newest.len)?;

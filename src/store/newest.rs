@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::{Disk, Look};
+use super::disk::{Disk, Look, OpenFile};
 use super::segment;
 use crate::config::SyncMode;
 use crate::wire::EventId;
@@ -16,7 +16,7 @@ use crate::wire::EventId;
 pub(super) struct Newest {
     pub(super) number: u64,
     /// Shared with the thread that syncs.
-    pub(super) disk: Arc<Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     /// The good length: what is acknowledged ends here.
     pub(super) len: u64,
     pub(super) left: Left,
@@ -35,7 +35,7 @@ pub(super) enum Left {
 
 impl Newest {
     /// Goes on with a file whose first `len` bytes are whole.
-    pub(super) fn resume(number: u64, disk: Disk, len: u64) -> io::Result<Newest> {
+    pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
         let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
         Ok(Newest {
             number,
@@ -52,7 +52,7 @@ impl Newest {
         header: &[u8],
         sync: SyncMode,
     ) -> io::Result<Newest> {
-        let disk = Disk::create_new(path)?;
+        let disk = OpenFile::create_new(path)?;
         let written = disk.append(header).and_then(|()| match sync {
             SyncMode::Off => Ok(()),
             SyncMode::Always | SyncMode::Interval => disk.sync_with_name(),
@@ -114,7 +114,7 @@ impl Newest {
         &self,
         found: Option<Look>,
         last: EventId,
-    ) -> Result<(Disk, u64), String> {
+    ) -> Result<(OpenFile, u64), String> {
         let Some(found) = found else {
             return Err("was removed or moved, and not by this server".into());
         };
@@ -131,7 +131,7 @@ impl Newest {
             return Err(changed);
         }
         let unreadable = |error: io::Error| format!("{changed} ({error})");
-        let disk = Disk::open(self.disk.path().to_owned()).map_err(unreadable)?;
+        let disk = OpenFile::open(self.disk.path().to_owned()).map_err(unreadable)?;
         // LIMIT: a segment and one group, however large the file is now.
         let mut bytes = vec![0; self.len as usize];
         disk.read_at(0, &mut bytes).map_err(unreadable)?;

@@ -32,7 +32,7 @@ use std::io;
 use std::path::Path;
 
 use super::directory::Directory;
-use super::disk::{self, Context, Disk};
+use super::disk::{self, Context, Disk, OpenFile};
 use super::newest::Newest;
 use super::options::JournalOptions;
 use super::segment::{self, BlockKind, Contents, Damage};
@@ -127,7 +127,7 @@ impl ReadBack<'_> {
                 (len, damage.is_some())
             }
         };
-        let disk = Disk::open(path.to_owned())?;
+        let disk = OpenFile::open(path.to_owned())?;
         if is_torn {
             disk.set_len(len as u64)?;
             disk.sync()?;
@@ -344,7 +344,7 @@ fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
 /// Writes a new file, and syncs it, but not its name. It is closed afterwards: some systems rename no
 /// file that is open.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let disk = Disk::create_new(path.to_owned())?;
+    let disk = OpenFile::create_new(path.to_owned())?;
     disk.append(bytes)?;
     disk.sync()
 }

@@ -33,7 +33,7 @@ struct Task {
 
 #[derive(Debug)]
 struct Progress {
-    disk: Arc<Disk>,
+    disk: Arc<dyn Disk>,
     /// The length of what was written and acknowledged.
     written: u64,
     /// The length of what was written when the last sync that succeeded began.
@@ -55,7 +55,7 @@ impl Progress {
 impl Syncer {
     /// Starts the thread for a segment of which `len` bytes are durable.
     pub(super) fn start(
-        disk: Arc<Disk>,
+        disk: Arc<dyn Disk>,
         len: u64,
         interval: Duration,
         report: Report,
@@ -96,7 +96,7 @@ impl Syncer {
 
     /// Another file is written to from now on; the one before is synced, or does not matter any
     /// more. All `len` bytes of this one are durable.
-    pub(super) fn turn_to(&self, disk: Arc<Disk>, len: u64) {
+    pub(super) fn turn_to(&self, disk: Arc<dyn Disk>, len: u64) {
         let mut progress = self.task.progress_when(|progress| !progress.is_syncing);
         (progress.disk, progress.written, progress.durable) = (disk, len, len);
         progress.has_failed = false;

@@ -1,5 +1,5 @@
 //! The journal under all that a crash, a disk and an admin can do to it: cut and changed at every
-//! byte, with a medium that fails when told to.
+//! byte, with a file that fails when told to.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Medium};
+use super::disk::{Context, Disk, Identity};
 use super::syncer::Syncer;
 use super::{Journal, JournalOptions, SyncMode};
 use crate::hub::{Entry, Kept, KeptEntry, Log};
@@ -829,6 +829,7 @@ fn what_could_not_be_read_back_is_not_written() {
 #[derive(Debug)]
 struct Faulty {
     path: PathBuf,
+    identity: Identity,
     file: File,
     faults: Arc<Faults>,
 }
@@ -857,29 +858,27 @@ fn fails(left: &AtomicUsize) -> io::Result<()> {
     }
 }
 
-impl Medium for Faulty {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+impl Faulty {
+    fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(bytes)
+        Ok(file)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    fn try_append(&self, bytes: &[u8]) -> io::Result<()> {
         if fails(&self.faults.emptied_before_write).is_err() {
             self.file.set_len(0)?;
         }
+        let len = self.file.metadata()?.len();
         if fails(&self.faults.grown_before_write).is_err() {
-            let mut file = &self.file;
-            file.seek(SeekFrom::End(0))?;
-            file.write_all(&[b'x'; 5000])?;
+            self.at(len)?.write_all(&[b'x'; 5000])?;
         }
-        self.write_at(self.file.metadata()?.len(), bytes)
+        self.try_write(self.file.metadata()?.len(), bytes)
     }
 
     /// A write that fails has written a half.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(offset))?;
+    fn try_write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.at(offset)?;
         if let Err(error) = fails(&self.faults.writes) {
             file.write_all(&bytes[..bytes.len() / 2])?;
             return Err(error);
@@ -888,12 +887,7 @@ impl Medium for Faulty {
         file.write_all(bytes)
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        fails(&self.faults.cuts)?;
-        self.file.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
+    fn try_sync(&self) -> io::Result<()> {
         fails(&self.faults.syncs)?;
         if fails(&self.faults.emptied_in_sync).is_err() {
             self.file.set_len(0)?;
@@ -906,18 +900,50 @@ impl Medium for Faulty {
     }
 }
 
-/// Puts a medium that can fail under an open journal.
+impl Disk for Faulty {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.at(offset)?.read_exact(bytes)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.try_append(bytes).context("write to", &self.path)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.try_write(offset, bytes)
+            .context("write to", &self.path)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let cut = fails(&self.faults.cuts).and_then(|()| self.file.set_len(len));
+        cut.context("cut", &self.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.try_sync().context("sync", &self.path)
+    }
+}
+
+/// Puts a file that can fail under an open journal.
 fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let faults = Arc::new(Faults::default());
     let path = journal.newest.disk.path().to_owned();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let identity = journal.newest.disk.identity();
-    let medium = Faulty {
-        path: path.clone(),
+    journal.newest.disk = Arc::new(Faulty {
+        path,
+        identity,
         file,
         faults: Arc::clone(&faults),
-    };
-    journal.newest.disk = Arc::new(Disk::new(path, Box::new(medium), identity));
+    });
     faults
 }
 
@@ -1105,7 +1131,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A journal that syncs in the background, often, on a medium that can fail.
+/// A journal that syncs in the background, often, on a file that can fail.
 fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>) {
     let (lines, reports) = mpsc::channel();
     let mut one = dir
@@ -1116,7 +1142,7 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
         let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
     });
     let newest = &one.journal.newest;
-    let syncer = Syncer::start(Arc::clone(&newest.disk), newest.len, interval, report);
+    let syncer = Syncer::start(newest.disk.clone(), newest.len, interval, report);
     one.journal.syncer = Some(syncer.unwrap());
     (Opened { reports, ..one }, faults)
 }
@@ -1213,7 +1239,7 @@ fn a_new_segment_in_the_background_is_synced_too() {
     let faults = undermine(&mut one.journal);
     let newest = &one.journal.newest;
     let syncer = one.journal.syncer.as_ref().unwrap();
-    syncer.turn_to(Arc::clone(&newest.disk), newest.len);
+    syncer.turn_to(newest.disk.clone(), newest.len);
     one.add(&[plain(2002)]).unwrap();
     drop(one);
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
