@@ -100,6 +100,7 @@ mod config;
 pub mod http;
 pub mod hub;
 mod machine;
+mod names;
 mod report;
 mod server;
 mod socket;
@@ -107,8 +108,15 @@ pub mod store;
 pub mod wire;
 
 pub use api::{Action, Api, Verdict};
-pub use config::{Config, ConfigError, Console, Overload};
+#[cfg(feature = "access")]
+pub use config::AccessConfig;
+#[cfg(feature = "console")]
+pub use config::Console;
+#[cfg(feature = "journal")]
+pub use config::JournalConfig;
+pub use config::{Config, ConfigError, Overload};
 pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subscription};
+pub use names::UnknownName;
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{

@@ -164,21 +164,22 @@ impl Access {
         let is_local = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
         let publishing = if config.open {
             Door::Open
-        } else if config.publish_token.is_some() || config.tokens.is_some() {
+        } else if config.access.publish_token.is_some() || config.access.tokens.is_some() {
             Door::Tokens
         } else if is_local {
             Door::ThisMachine
         } else {
             Door::Shut(address)
         };
-        let subscribing = if config.subscribe_token.is_some() || config.tokens.is_some() {
-            Door::Tokens
-        } else {
-            Door::Open
-        };
+        let subscribing =
+            if config.access.subscribe_token.is_some() || config.access.tokens.is_some() {
+                Door::Tokens
+            } else {
+                Door::Open
+            };
         let fixed = [
-            (&config.publish_token, Verb::Publish),
-            (&config.subscribe_token, Verb::Subscribe),
+            (&config.access.publish_token, Verb::Publish),
+            (&config.access.subscribe_token, Verb::Subscribe),
         ];
         let fixed = fixed.into_iter().filter_map(|(token, verb)| {
             Some(Grant {
@@ -189,14 +190,14 @@ impl Access {
         });
         let reached_at = address.filter(|_| !is_local || !config.trust_proxy.is_empty());
         let (fixed, key) = (fixed.collect::<Vec<_>>(), RandomState::new());
-        let holders = load(&fixed, config.tokens.as_deref(), &key)?;
+        let holders = load(&fixed, config.access.tokens.as_deref(), &key)?;
         let rules = Rules {
             publishing,
             subscribing,
             reached_at,
-            origins: config.cors_origins.clone(),
+            origins: config.access.cors_origins.clone(),
             fixed,
-            path: config.tokens.clone(),
+            path: config.access.tokens.clone(),
             key,
             reloading: Mutex::default(),
             holders: RwLock::new(Arc::new(holders)),
@@ -692,6 +693,7 @@ mod tests {
 
     use super::*;
     use crate::api::Api;
+    use crate::config::AccessConfig;
     use crate::hub::{Hub, Subscribe};
 
     /// 10,000 clients with 8 patterns each are checked against 40,000 grants to everybody, and then lose
@@ -711,7 +713,10 @@ mod tests {
                 .collect(),
         );
         let config = Config {
-            tokens: Some(path.clone()),
+            access: AccessConfig {
+                tokens: Some(path.clone()),
+                ..AccessConfig::default()
+            },
             max_clients: CLIENTS,
             ..Config::default()
         };

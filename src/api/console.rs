@@ -7,7 +7,6 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use super::{Api, routes};
-use crate::config::Console;
 use crate::http::{Request, Response};
 
 /// A file, as it is served.
@@ -94,7 +93,10 @@ impl Api {
     }
 
     fn has_console(&self) -> bool {
-        self.config.console == Console::On
+        #[cfg(feature = "console")]
+        return self.config.console == crate::Console::On;
+        #[cfg(not(feature = "console"))]
+        false
     }
 
     /// `GET /`: the page to a browser, a text to everybody else.

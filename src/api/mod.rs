@@ -62,7 +62,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// The file of [`tokens`](Config::tokens) cannot be used.
+    /// The file of [`tokens`](crate::AccessConfig::tokens) cannot be used.
     pub fn new(hub: Hub, config: Config) -> io::Result<Api> {
         Api::at(hub, config, None)
     }
@@ -181,7 +181,7 @@ impl Api {
     }
 
     /// Adds to an answer of your own what lets a page of another origin read it, as far as
-    /// [`cors_origins`](Config::cors_origins) allows it.
+    /// [`cors_origins`](crate::AccessConfig::cors_origins) allows it.
     pub fn share(&self, request: &Request, response: Response) -> Response {
         self.access.share(Some(request), response)
     }

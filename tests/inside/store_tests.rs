@@ -81,7 +81,7 @@ impl Scratch {
             events: usize::MAX,
             bytes: usize::MAX,
             report: Report::new(move |level, line| {
-                let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+                let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
             }),
         };
         wish(&mut options);
@@ -126,7 +126,7 @@ impl Opened {
     fn with_journals_reports(&mut self) -> Receiver<String> {
         let (lines, reports) = mpsc::channel();
         self.journal.report = Report::new(move |level, line| {
-            let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+            let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
         });
         reports
     }
@@ -1139,7 +1139,7 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
         .unwrap();
     let faults = undermine(&mut one.journal);
     let report = Report::new(move |level, line| {
-        let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+        let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
     });
     let newest = &one.journal.newest;
     let syncer = Syncer::start(newest.disk.clone(), newest.len, interval, report);

@@ -132,6 +132,7 @@ fn numbers_of_time_stand_in_the_configuration() {
     for (name, text) in sources("src") {
         let may = [
             "src/config.rs",
+            "src/config/journal.rs",
             "src/bin/tiny-sse/args.rs",
             "src/hub/model.rs",
         ]
