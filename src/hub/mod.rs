@@ -267,7 +267,7 @@ impl Hub {
         let start = Instant::now();
         let drafts = events.into_iter().map(Draft::new).collect();
         let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(drafts, |log, batch| self.shared.keep(log, batch)),
+            Some(ledger) => ledger.publish(drafts, &|log, group| self.shared.keep(log, group)),
             None => self.shared.publish(drafts),
         };
         if outcome.is_ok() {
@@ -485,10 +485,7 @@ impl Hub {
     /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
         // ORDER: before the hub's lock, which is never held together with that of the ledger.
-        let log = self.shared.ledger.as_ref().map(|ledger| {
-            let (failure, failures) = ledger.state();
-            LogStats { failure, failures }
-        });
+        let log = self.shared.ledger.as_ref().map(|ledger| ledger.stats());
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let lag = lanes.map(|lane| lane.lag(head).bytes).sum();

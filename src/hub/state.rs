@@ -14,7 +14,7 @@ use super::error::{Closed, PublishError, SubscribeError};
 use super::fanout::{Batch, Item, Leaver};
 use super::history::{History, Record};
 use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
-use super::ledger::{Ledger, Outcome, Written};
+use super::ledger::{Ledger, Outcome};
 use super::log::{KeptEntry, Log};
 use super::own_ids::OwnId;
 use super::registry::Registry;
@@ -283,14 +283,11 @@ impl Shared {
 
     /// Writes down what several publishers have brought, and publishes it: durable, history,
     /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
-    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Written {
+    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Vec<Outcome> {
         let mut state = match self.state_with_room() {
             Ok(state) => state,
             Err(Closed) => {
-                return Written {
-                    outcomes: vec![Err(PublishError::Closed); group.len()],
-                    failure: None,
-                };
+                return vec![Err(PublishError::Closed); group.len()];
             }
         };
         let mut drawing = Drawing::new(&mut state);
@@ -318,7 +315,7 @@ impl Shared {
         let accept = |records: Result<_, _>| Ok(state.accept(records?));
         let outcomes = drawn.into_iter().map(accept).collect();
         self.wake_fan_out(state);
-        Written { outcomes, failure }
+        outcomes
     }
 
     /// What a client is told to wait before it comes back from a stream that ended in this way.
@@ -485,7 +482,7 @@ mod tests {
         let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
         // A publisher whose connection broke comes back while its first attempt still waits, and
         // both are written down together. Told that the id is taken, it would think all was well.
-        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]).outcomes {
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
             assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
         }
     }

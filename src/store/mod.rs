@@ -7,7 +7,8 @@ mod disk;
 #[path = "../../tests/inside/store_hands.rs"]
 mod hands;
 mod journal;
-mod present;
+mod newest;
+mod options;
 #[cfg(test)]
 #[path = "../../tests/inside/store_random.rs"]
 mod random;
@@ -20,4 +21,5 @@ mod syncer;
 mod tests;
 
 pub use crate::config::SyncMode;
-pub use journal::{Journal, JournalOptions};
+pub use journal::Journal;
+pub use options::JournalOptions;
