@@ -210,6 +210,10 @@ impl Server {
         self,
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
+        self.start(Box::new(handler))
+    }
+
+    fn start(self, handler: Box<AnyHandler>) -> io::Result<Running> {
         let Server {
             http,
             hub,
@@ -230,14 +234,17 @@ impl Server {
     }
 }
 
+/// Of any type, so that a program with two handlers has the server's code once.
+type AnyHandler = dyn Fn(Request, &Api) -> Response + Send + Sync;
+
 /// The built-in endpoints, with somebody's own in front.
-struct Front<F> {
+struct Front {
     api: Api,
-    handler: F,
+    handler: Box<AnyHandler>,
     wants_body: Option<WantsBody>,
 }
 
-impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
+impl Handler for Front {
     fn wants_body(&self, request: &Request) -> bool {
         // Whatever was not declared may be for a route of the handler's own.
         self.wants_body
