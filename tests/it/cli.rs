@@ -490,7 +490,9 @@ fn a_port_alone_is_every_address_of_the_machine() {
         }
         let taken = format!(":{port}");
         let (code, _, errors) = end_of(&["--listen", &taken]);
-        let expected = format!("tiny-sse: cannot listen on {taken}: address in use");
+        let expected = format!(
+            "tiny-sse: cannot listen on {taken}: address in use; --listen :0 takes a free port"
+        );
         assert_eq!((code, errors), (Some(1), vec![expected]));
     }
 }
@@ -501,7 +503,10 @@ fn where_it_cannot_listen_it_says_where_and_why_and_exits_with_1() {
     let taken_address = taken.local_addr().unwrap().to_string();
     // Of the documentation (RFC 5737), and so of no machine.
     let mut rows = vec![
-        (&*taken_address, "address in use"),
+        (
+            &*taken_address,
+            "address in use; --listen 127.0.0.1:0 takes a free port",
+        ),
         ("192.0.2.1:0", "address not available"),
     ];
     // Root may have any port.

@@ -298,5 +298,8 @@ fn a_server_that_is_waited_for_shuts_down_when_its_hub_is_closed() {
     assert_eq!(stream.try_next(), None);
     assert_eq!(stream.closed.as_deref(), Some("closing"));
     waiting.join().unwrap();
-    assert!(std::net::TcpStream::connect(address).is_err(), "it listens still");
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "it listens still"
+    );
 }

@@ -2,34 +2,36 @@
 //! what goes through the network. Nothing is made up: where there is no `/proc`, the event says so.
 
 use std::fs::read_to_string;
-use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tiny_sse::Hub;
 use tiny_sse::wire::json::quoted;
 
 use super::turns::Turns;
-use super::{Threads, event, now, topic};
+use super::{event, now, topic};
+
+pub(super) const TOPIC: &str = "demo/metrics";
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Between the two readings of a first rate: nobody has listened before, so there is only one.
 const SAMPLE: Duration = Duration::from_millis(200);
 
-pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
-    let topic = topic("demo/metrics");
-    let (to, mut last) = (topic.clone(), None);
-    let turn = move || {
-        let data = measure(&mut last)
-            .unwrap_or_else(|why| format!(r#"{{"at":"{}","error":{}}}"#, now(), quoted(&why)));
-        vec![event("metrics", &to, data)]
-    };
-    Turns::start("monitoring", hub, &topic, EVERY, Box::new(turn), threads)
+pub(super) fn turns() -> Turns {
+    let mut last = None;
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            let data = measure(&mut last)
+                .unwrap_or_else(|why| format!(r#"{{"at":"{}","error":{}}}"#, now(), quoted(&why)));
+            vec![event("metrics", topic, data)]
+        }),
+    }
 }
 
 /// All of it, as JSON; or why not.
-fn measure(last: &mut Option<Reading>) -> Result<String, String> {
+fn measure(last: &mut Option<Traffic>) -> Result<String, String> {
     let load = load(&read("/proc/loadavg")?)?;
     let memory = memory(&read("/proc/meminfo")?)?;
     let (cpus, network) = (cpus(&read("/proc/stat")?), rates(last)?);
@@ -75,26 +77,26 @@ fn memory(meminfo: &str) -> Result<String, String> {
     Ok(format!(r#"{{"total":{total},"available":{available}}}"#))
 }
 
-/// What had gone through the network at a moment.
-struct Reading {
+/// The bytes that had gone through the network at a moment.
+struct Traffic {
     at: Instant,
     received: u64,
     sent: u64,
 }
 
 /// The network now, and how fast it went since the last turn.
-fn rates(last: &mut Option<Reading>) -> Result<String, String> {
+fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
     // An old reading would give the mean of a silence.
     let fresh = last.take().filter(|last| last.at.elapsed() < 2 * EVERY);
     let before = match fresh {
         Some(before) => before,
         None => {
-            let before = Reading::now()?;
+            let before = Traffic::now()?;
             thread::sleep(SAMPLE);
             before
         }
     };
-    let now = Reading::now()?;
+    let now = Traffic::now()?;
     let ms = now.at.duration_since(before.at).as_millis().max(1) as u64;
     // An interface that has gone takes its bytes with it: then nothing is known, and 0 is said.
     let rate = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
@@ -109,10 +111,10 @@ fn rates(last: &mut Option<Reading>) -> Result<String, String> {
     Ok(data)
 }
 
-impl Reading {
-    fn now() -> Result<Reading, String> {
+impl Traffic {
+    fn now() -> Result<Traffic, String> {
         let (received, sent) = network(&read("/proc/net/dev")?);
-        Ok(Reading {
+        Ok(Traffic {
             at: Instant::now(),
             received,
             sent,

@@ -3,13 +3,12 @@
 //!
 //! Prices are whole cents: a sum of floats would drift away from what was shown.
 
-use std::io;
 use std::time::Duration;
 
-use tiny_sse::Hub;
-
 use super::turns::Turns;
-use super::{Threads, event, hundredths, now, topic};
+use super::{event, now, topic};
+
+pub(super) const TOPIC: &str = "demo/stocks";
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -24,15 +23,17 @@ const SYMBOLS: [(&str, i64); 4] = [
     ("HUBS", 31_000),
 ];
 
-pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
-    let topic = topic("demo/stocks");
-    let (to, mut random) = (topic.clone(), Random(SEED));
+pub(super) fn turns() -> Turns {
+    let mut random = Random(SEED);
     let mut prices = SYMBOLS.map(|(symbol, open)| Price::new(symbol, open));
-    let turn = move || {
-        let walk = |price: &mut Price| event("price_update", &to, price.walk(&mut random));
-        prices.iter_mut().map(walk).collect()
-    };
-    Turns::start("stocks", hub, &topic, EVERY, Box::new(turn), threads)
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            let walk = |price: &mut Price| event("price_update", topic, price.walk(&mut random));
+            prices.iter_mut().map(walk).collect()
+        }),
+    }
 }
 
 /// What a symbol costs, in cents.
@@ -67,6 +68,12 @@ impl Price {
             now()
         )
     }
+}
+
+/// Hundredths, as the decimal fraction that they are: `-12` is `-0.12`.
+fn hundredths(number: i64) -> String {
+    let (sign, amount) = (if number < 0 { "-" } else { "" }, number.unsigned_abs());
+    format!("{sign}{}.{:02}", amount / 100, amount % 100)
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): small, and random enough for prices.
