@@ -39,18 +39,12 @@ pub struct Api {
     hub: Hub,
     config: Config,
     access: Access,
-    in_making: Arc<InMaking>,
+    /// The bytes of the events that are being made and published.
+    events_in_making: Budget,
+    /// The bytes of the answers of `/stats` that are being made.
+    stats_in_making: Budget,
     /// The lines of the log about requests that were refused.
     refusals: Arc<Sampled>,
-}
-
-/// What requests may hold in memory together while they are worked on.
-#[derive(Debug)]
-struct InMaking {
-    /// Events that are being made and published.
-    events: Budget,
-    /// Answers of `/stats` that are being made.
-    stats: Budget,
 }
 
 impl Api {
@@ -72,15 +66,12 @@ impl Api {
         #[cfg(feature = "console")]
         let config = console::decided(config, address);
         let access = Access::new(&config, address)?;
-        let in_making = InMaking {
-            events: Budget::new(config.most_event_bytes()),
-            stats: Budget::new(2 * STATS_BYTES),
-        };
         Ok(Api {
             hub,
-            config,
             access,
-            in_making: Arc::new(in_making),
+            events_in_making: Budget::new(config.most_event_bytes()),
+            stats_in_making: Budget::new(2 * STATS_BYTES),
+            config,
             refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
         })
     }

@@ -102,7 +102,7 @@ impl Api {
             );
             return Err(Problem::new(413, what));
         }
-        Ok(self.in_making.events.wait_for(bytes))
+        Ok(self.events_in_making.wait_for(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.

@@ -23,7 +23,7 @@ impl Api {
                 return Err(Problem::new(400, what));
             }
         };
-        let _permit = self.in_making.stats.wait_for(STATS_BYTES);
+        let _permit = self.stats_in_making.wait_for(STATS_BYTES);
         let mut text = String::from("{");
         let topics = self.hub.busiest_topics(STATS_TOPICS);
         render(&self.hub.stats(), topics, &mut text);
