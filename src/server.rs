@@ -5,11 +5,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::api::{Action, Api, Verdict};
-use crate::config::{Config, SMALLEST_EVENT};
+use crate::config::Config;
 use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
-use crate::store::{Journal, JournalOptions};
 
 /// A server that listens and is about to serve.
 ///
@@ -70,7 +69,10 @@ impl Server {
         config.check()?;
         let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
-        let hub = hub(&config)?;
+        #[cfg(feature = "journal")]
+        let hub = crate::store::hub(&config)?;
+        #[cfg(not(feature = "journal"))]
+        let hub = Hub::new(config.clone())?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
             http: http::Server::new(listener, holders, config, reserves)?,
@@ -243,27 +245,6 @@ impl Handler for Front {
     }
 }
 
-/// The hub, with its journal if it is to have one.
-fn hub(config: &Config) -> io::Result<Hub> {
-    let Some(dir) = &config.journal.dir else {
-        return Hub::new(config.clone());
-    };
-    let options = JournalOptions {
-        dir: dir.clone(),
-        sync: config.journal.sync,
-        repair: config.journal.repair,
-        // The history keeps more events than its number while they are small.
-        events: match config.history_events {
-            0 => 0,
-            events => events.max(config.least_history_bytes() / SMALLEST_EVENT),
-        },
-        bytes: config.history_bytes,
-        report: config.report.clone(),
-    };
-    let (journal, kept) = Journal::open(options, Hub::birth())?;
-    Hub::with_log(config.clone(), Box::new(journal), kept)
-}
-
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
@@ -332,6 +313,5 @@ impl Drop for Running {
         self.hub.close();
         self.http.close();
         self.hub.end();
-        self.hub.put_log_away();
     }
 }

@@ -79,6 +79,7 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);
+    #[cfg(feature = "journal")]
     if let Some(log) = &stats.log {
         out.push_str(",\"log\":{");
         text_or_null("failure", log.failure.as_ref(), out);

@@ -629,6 +629,7 @@ fn a_closed_terminal_ends_no_stream() {
     }
 }
 
+#[cfg(feature = "journal")]
 #[test]
 fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
     let scratch = Scratch::new();
@@ -1092,6 +1093,7 @@ fn too_few_open_files_are_an_error_with_the_sum_and_a_1() {
     }
 }
 
+#[cfg(feature = "journal")]
 #[test]
 fn with_few_open_files_every_client_gets_an_answer() {
     for files in [24, 25, 30, 40, 64, 100] {

@@ -10,21 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
-use super::draft::Draft;
-use super::log::Log;
-use super::stats::LogStats;
-use super::{PublishError, Published};
+use super::{Draft, Log, LogStats, Outcome, PublishError, Shared};
 use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
 use crate::report::{Level, Report};
 
-/// What became of what one publisher brought.
-pub(super) type Outcome = Result<Vec<Published>, PublishError>;
-
-/// Writes a group with the log, and returns an outcome for each publisher in it.
-type Write<'a> = dyn Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Vec<Outcome> + 'a;
-
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(in crate::hub) struct Ledger {
     /// LOCK: guards the list of waiting publishers, and hands out the log. The thread that writes has
     /// taken the log and released the lock: no thread waits for a disk under it.
     desk: Mutex<Desk>,
@@ -102,7 +93,7 @@ impl Ledger {
     }
 
     /// Waits until `drafts` are written down, by this thread or by another.
-    pub(super) fn publish(&self, drafts: Vec<Draft>, write: &Write) -> Outcome {
+    pub(in crate::hub) fn publish(&self, hub: &Shared, drafts: Vec<Draft>) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
             drafts,
@@ -124,7 +115,7 @@ impl Ledger {
                 Some(log) => {
                     let group = desk.next_group(self.group_bytes);
                     drop(desk);
-                    self.write_down(group, log, write);
+                    self.write_down(group, log, hub);
                 }
                 None => {
                     drop(desk);
@@ -139,10 +130,10 @@ impl Ledger {
     }
 
     /// Writes a group with the log that was taken from the desk, without the lock.
-    fn write_down(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, write: &Write) {
+    fn write_down(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
         let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
         let drafts = group.iter_mut().map(take_drafts).collect();
-        let written = without_unwinding(|| write(&mut *log, drafts));
+        let written = without_unwinding(|| hub.keep(&mut *log, drafts));
         let outcomes = written.unwrap_or_else(|panic| {
             let failure = PublishError::NotKept(format!("the log panicked: {panic}"));
             vec![Err(failure); group.len()]
@@ -213,7 +204,7 @@ impl Ledger {
     }
 
     /// The state of the log as far as is known without trying it.
-    pub(super) fn stats(&self) -> LogStats {
+    pub(in crate::hub) fn stats(&self) -> LogStats {
         self.desk().stats()
     }
 
@@ -236,7 +227,7 @@ impl Ledger {
     }
 
     /// Closes the log, once no thread writes with it. Nothing is published any more.
-    pub(super) fn put_away(&self) {
+    pub(in crate::hub) fn put_away(&self) {
         let mut desk = self.desk();
         desk.is_closing = true;
         let refused = std::mem::take(&mut desk.waiting);
@@ -333,7 +324,11 @@ impl Desk {
     fn next_group(&mut self, most_bytes: usize) -> Vec<Waiter> {
         let mut bytes = 0;
         let fits = |waiter: &&Waiter| {
-            bytes += waiter.drafts.iter().map(Draft::len).sum::<usize>();
+            bytes += waiter
+                .drafts
+                .iter()
+                .map(|draft| draft.behind_id.len())
+                .sum::<usize>();
             bytes <= most_bytes
         };
         let count = self.waiting.iter().take_while(fits).count();
@@ -369,6 +364,10 @@ mod tests {
         Hub::with_log(Config::default(), Box::new(log), Kept::nothing()).unwrap()
     }
 
+    fn put_log_away(hub: &Hub) {
+        hub.shared.ledger.as_ref().unwrap().put_away();
+    }
+
     #[test]
     fn ten_publishers_who_wait_share_one_write() {
         let (asked, writes) = channel();
@@ -390,12 +389,12 @@ mod tests {
         });
         assert_eq!(hub.stats().history.events, 11);
         hub.close();
-        hub.put_log_away();
+        put_log_away(&hub);
         // The log wrote no more, and is gone.
         assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
         assert!(hub.publish(Event::new("late")).is_err());
         // Nobody is left who waits, so to close again is to do nothing.
-        hub.put_log_away();
+        put_log_away(&hub);
     }
 
     #[test]
@@ -411,7 +410,7 @@ mod tests {
             while ledger.desk().waiting.is_empty() {
                 thread::yield_now();
             }
-            let closers = [(); 2].map(|()| scope.spawn(|| hub.put_log_away()));
+            let closers = [(); 2].map(|()| scope.spawn(|| put_log_away(&hub)));
             assert_eq!(second.join().unwrap(), Err(PublishError::Closed));
             while !ledger.desk().is_closing {
                 thread::yield_now();
@@ -552,8 +551,8 @@ mod tests {
             match way {
                 0 => {
                     moods.send(2).unwrap();
-                    hub.put_log_away();
-                    hub.put_log_away();
+                    put_log_away(&hub);
+                    put_log_away(&hub);
                     assert_eq!(publish(&hub), Err(PublishError::Closed));
                 }
                 1 => {
@@ -567,7 +566,7 @@ mod tests {
                     while !ledger.desk().is_taken {
                         thread::yield_now();
                     }
-                    let closer = scope.spawn(|| hub.put_log_away());
+                    let closer = scope.spawn(|| put_log_away(&hub));
                     while !ledger.desk().is_closing {
                         thread::yield_now();
                     }
@@ -654,7 +653,7 @@ mod tests {
         });
         assert_eq!(hub.log_failure(), None);
         moods.send(0).unwrap();
-        hub.put_log_away();
+        put_log_away(&hub);
         assert!(ledger.desk().prober.is_none());
     }
 
