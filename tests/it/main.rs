@@ -21,6 +21,7 @@ mod console;
 mod crash;
 mod crowd;
 mod cursors;
+#[cfg(feature = "demo")]
 mod demo;
 mod disk;
 mod door;
