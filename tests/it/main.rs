@@ -24,6 +24,7 @@ mod crash;
 mod crowd;
 #[cfg(feature = "journal")]
 mod cursors;
+#[cfg(feature = "demo")]
 mod demo;
 #[cfg(feature = "journal")]
 mod disk;

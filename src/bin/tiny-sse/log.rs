@@ -32,9 +32,9 @@ const WRITE_BYTES: usize = 16 * 1024;
 const LAST_WAIT: Duration = Duration::from_millis(500);
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// The sending side of the queue. No call of it waits, except [`finish`](Log::finish).
+/// The sending side of the queue. No call of it waits, except [`finish`](Logger::finish).
 #[derive(Clone)]
-pub(crate) struct Log {
+pub(crate) struct Logger {
     /// `None`: the machine gave no thread, and each line is written by the caller.
     lines: Option<Sender<Line>>,
     counts: Arc<Counts>,
@@ -56,13 +56,13 @@ struct Line {
     text: String,
 }
 
-impl Log {
+impl Logger {
     /// Writes to standard error.
-    pub(crate) fn start() -> Log {
-        Log::to(io::stderr())
+    pub(crate) fn start() -> Logger {
+        Logger::to(io::stderr())
     }
 
-    fn to(out: impl Write + Send + 'static) -> Log {
+    fn to(out: impl Write + Send + 'static) -> Logger {
         let counts = Arc::<Counts>::default();
         let (lines, waiting) = channel();
         let counts_of_writer = Arc::clone(&counts);
@@ -70,7 +70,7 @@ impl Log {
             .name("log".into())
             .stack_size(64 * 1024)
             .spawn(move || write_lines(out, &counts_of_writer, &waiting));
-        Log {
+        Logger {
             // The thread is not joined: it may wait for a reader for ever, and ends with the process.
             lines: thread.is_ok().then_some(lines),
             counts,
@@ -194,14 +194,14 @@ mod tests {
     use std::io::Read;
 
     /// A log into a pipe that is full, and the pipe's other end. LINUX: 64 KiB fill it.
-    fn stuck() -> (Log, io::PipeReader) {
+    fn stuck() -> (Logger, io::PipeReader) {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[b'.'; 64 * 1024]).unwrap();
-        (Log::to(writer), reader)
+        (Logger::to(writer), reader)
     }
 
     /// What comes after the filling, once the log is gone.
-    fn rest(log: Log, mut reader: io::PipeReader) -> String {
+    fn rest(log: Logger, mut reader: io::PipeReader) -> String {
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_at_a_character() {
         let (reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer);
+        let log = Logger::to(writer);
         log.say(format_args!("{}", "ä".repeat(LINE_BYTES)));
         log.say(format_args!("x{}", "ä".repeat(LINE_BYTES)));
         log.finish();
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_was_said_before_the_end_is_written_before_it() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer);
+        let log = Logger::to(writer);
         for number in 0..1000 {
             log.say(format_args!("{number}"));
         }

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
 use args::{Command, Options};
-use log::Log;
+use log::Logger;
 use system::{Signal, Signals};
 use tiny_sse::{Config, Level, Running, Server};
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             // allocator is set up for all of them.
             let signals = Signals::block();
             system::set_up_allocator();
-            let log = Log::start();
+            let log = Logger::start();
             match serve(*options, signals, &log) {
                 Ok(()) => finish(&log, 0),
                 Err(message) => fail(&log, 1, &message),
@@ -48,21 +48,21 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(message) => fail(&Log::start(), 2, &message),
+        Err(message) => fail(&Logger::start(), 2, &message),
     }
 }
 
-fn fail(log: &Log, code: u8, message: &str) -> ExitCode {
+fn fail(log: &Logger, code: u8, message: &str) -> ExitCode {
     log.say(format_args!("tiny-sse: {message}"));
     finish(log, code)
 }
 
-fn finish(log: &Log, code: u8) -> ExitCode {
+fn finish(log: &Logger, code: u8) -> ExitCode {
     log.finish();
     ExitCode::from(code)
 }
 
-fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
+fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {
     log_panics(log.clone());
     let Options { listen, demo, .. } = options;
     let config = Config {
@@ -103,7 +103,7 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
 
 /// Sends what std would print of a panic to the log: std waits for standard error, and the thread
 /// that panics may be one that serves all clients.
-fn log_panics(log: Log) {
+fn log_panics(log: Logger) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");

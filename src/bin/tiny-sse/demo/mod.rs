@@ -165,7 +165,7 @@ impl Uses {
 
     /// Answers a request to one of the six, and leaves others to the built-in endpoints.
     fn answer(&self, request: Request, api: &Api) -> Response {
-        let Some(route) = Route::of(request.path()) else {
+        let Some(route) = DemoRoute::of(request.path()) else {
             return api.answer(request);
         };
         match (request.method(), route.post) {
@@ -189,7 +189,7 @@ impl Uses {
 
     /// Whether the body of a request is to be read: it is for one of the six, and the client may send it.
     fn wants_body(&self, request: &Request, api: &Api) -> bool {
-        let route = Route::of(request.path()).filter(|route| route.post.is_some());
+        let route = DemoRoute::of(request.path()).filter(|route| route.post.is_some());
         request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())
     }
 
@@ -212,15 +212,15 @@ type Post = fn(&Uses, &Request, Topic) -> Response;
 const UPLOAD: &str = "/api/process";
 
 /// What can be done at a path.
-struct Route {
+struct DemoRoute {
     /// The name of the topic of the stream, or of what is posted.
     topic: String,
     is_stream: bool,
     post: Option<Post>,
 }
 
-impl Route {
-    fn of(path: &str) -> Option<Route> {
+impl DemoRoute {
+    fn of(path: &str) -> Option<DemoRoute> {
         let parts: Vec<&str> = path.strip_prefix("/api/")?.split('/').collect();
         let stream = |topic: String| (topic, true, None);
         let (topic, is_stream, post): (String, bool, Option<Post>) = match parts[..] {
@@ -237,7 +237,7 @@ impl Route {
             }
             _ => return None,
         };
-        Some(Route {
+        Some(DemoRoute {
             topic,
             is_stream,
             post,
