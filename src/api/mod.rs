@@ -4,7 +4,9 @@
 //! path is which, which methods it has, and how something wrong is answered.
 
 mod access;
+#[cfg(feature = "console")]
 mod console;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod origin;
 mod parameters;
@@ -26,11 +28,11 @@ use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
-use crate::wire::json::JsonError;
-use crate::wire::{FieldError, Patterns, Quoted, TopicError};
+use crate::wire::json::Malformed;
+use crate::wire::{FieldError, Patterns, Quoted, Topic, TopicError};
 use access::{Access, Admission, Carrier};
 pub use access::{Action, Verdict};
-use routes::Route;
+use routes::{CLIENT, Endpoint, Right, TOPIC};
 use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
@@ -99,24 +101,12 @@ impl Api {
     /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
     /// as long as it asked for, up to a minute.
     pub fn answer(&self, request: Request) -> Response {
-        let response = match self.route(request.path()) {
-            None => Problem::new(
-                404,
-                format!(
-                    "{} is not here; GET / lists what is",
-                    Quoted(request.path())
-                ),
-            )
-            .into(),
-            Some(route) if request.method() == "OPTIONS" => {
-                routes::preflight(&request, route.methods())
-            }
-            Some(route) if !route.has_method(request.method()) => {
-                route.refuse_method(request.method())
-            }
-            Some(route) => self
-                .dispatch(&route, &request)
+        let response = match self.endpoint(request.method(), request.path()) {
+            Some(endpoint) => self
+                .check(&endpoint, &request)
+                .and_then(|topic| (endpoint.function)(self, &request, topic))
                 .unwrap_or_else(|problem| self.explain(problem)),
+            None => self.answer_none(&request),
         };
         self.share(&request, response)
     }
@@ -125,8 +115,7 @@ impl Api {
     /// is answered by its head: what is not here, a wrong method, a GET. For a
     /// [`Handler`](crate::http::Handler) of your own.
     pub fn wants_body(&self, request: &Request) -> bool {
-        let route = self.route(request.path());
-        request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
+        request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
@@ -137,11 +126,12 @@ impl Api {
     ///
     /// The answer of one who may not.
     pub fn admit(&self, request: &Request) -> Result<(), Response> {
-        match self.route(request.path()) {
-            Some(route) if route.has_method(request.method()) => self
-                .check(&route, request)
-                .map_err(|problem| self.share(request, self.explain(problem))),
-            _ => Ok(()),
+        let Some(endpoint) = self.endpoint(request.method(), request.path()) else {
+            return Ok(());
+        };
+        match self.check(&endpoint, request) {
+            Ok(_) => Ok(()),
+            Err(problem) => Err(self.share(request, self.explain(problem))),
         }
     }
 
@@ -190,7 +180,7 @@ impl Api {
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
     /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
     /// The answer is the same for all pages, so that a page that is refused later can read why.
-    pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
+    pub fn preflight(&self, request: &Request, methods: &str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
 
@@ -258,63 +248,34 @@ impl Api {
         )
     }
 
-    fn route<'a>(&self, path: &'a str) -> Option<Route<'a>> {
-        Route::of(path).or_else(|| self.asset(path).map(Route::Asset))
-    }
-
-    fn dispatch(&self, route: &Route, request: &Request) -> Result<Response, Problem> {
-        self.check(route, request)?;
-        match (request.method(), route) {
-            ("POST", Route::Events(topic)) => self.publish(request, *topic),
-            ("POST", Route::Broadcast) => self.broadcast(request),
-            ("POST", Route::Send) => self.send(request),
-            ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
-            ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
-            (_, Route::Events(topic)) => {
-                let most = self.config.max_patterns;
-                self.stream(request, stream::patterns(request, *topic, most)?)
-            }
-            (_, Route::Poll) => self.poll(request),
-            (_, Route::Stats) => self.stats(request),
-            (_, Route::Metrics) => Ok(self.metrics()),
-            (_, Route::Health) => self.health(),
-            (_, Route::Asset(asset)) => Ok(asset.answer(request)),
-            (_, _) => Ok(self.front(request)),
-        }
-    }
-
     /// Whether this server does its work, for what is in front of it to ask.
-    fn health(&self) -> Result<Response, Problem> {
+    fn health(&self, _: &Request, _: Option<Topic>) -> Answer {
         match self.hub.log_failure() {
             None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
             Some(why) => Err(Problem::new(503, format!("events are refused: {why}"))),
         }
     }
 
-    /// Checks the parameters of a request to this route, that it is allowed, and that its body is of a
-    /// kind that can be published. Streams and polls have topics to be narrowed, and ask by themselves.
-    fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
-        parameters::check(route, request)?;
-        let topic;
-        let action = match (request.method(), route) {
-            ("POST", Route::Events(path)) => {
-                topic = publish::one_topic(request, *path)?;
+    /// Checks the parameters of a request to this endpoint, that it is allowed, and that its body is of a
+    /// kind that can be published. Returns the topic that it publishes to.
+    fn check(&self, endpoint: &Endpoint, request: &Request) -> Result<Option<Topic>, Problem> {
+        parameters::check(endpoint.parameters, request)?;
+        let mut topic = None;
+        let action = match endpoint.right {
+            Right::Nothing => return Ok(None),
+            Right::Publish => {
+                topic = publish::one_topic(request)?;
                 Action::Publish(topic.as_ref())
             }
-            ("POST", Route::Broadcast | Route::Send) => {
-                topic = publish::one_topic(request, None)?;
-                Action::Publish(topic.as_ref())
-            }
-            ("POST" | "DELETE", Route::Client(client_id)) => Action::Client(client_id),
-            (_, Route::Stats) if request.query("clients") == Some("1") => Action::Clients,
-            (_, Route::Stats | Route::Metrics) => Action::Stats,
-            _ => return Ok(()),
+            Right::Client => Action::Client(name_in_path(request)),
+            Right::Stats if request.query("clients") == Some("1") => Action::Clients,
+            Right::Stats => Action::Stats,
         };
         self.ask(request, &action, Carrier::Header)?;
         if request.method() == "POST" {
             publish::check_type(request)?;
         }
-        Ok(())
+        Ok(topic)
     }
 
     fn ask(
@@ -351,6 +312,20 @@ impl Api {
         }
     }
 }
+
+/// The topic in the path, and those in the query.
+fn topics(request: &Request) -> impl Iterator<Item = &str> {
+    let in_path = request.path().strip_prefix(TOPIC);
+    in_path.into_iter().chain(request.queries("topic"))
+}
+
+/// The name of a client after `/clients/`.
+fn name_in_path(request: &Request) -> &str {
+    request.path().strip_prefix(CLIENT).unwrap_or_default()
+}
+
+/// What an endpoint answers.
+type Answer = Result<Response, Problem>;
 
 /// What was wrong with a request.
 #[derive(Debug)]
@@ -397,7 +372,7 @@ macro_rules! problems {
 problems! {
     TopicError => |_| 400,
     FieldError => |_| 400,
-    JsonError => |_| 400,
+    Malformed => |_| 400,
     InvalidClientId => |_| 400,
     PublishError => |error| if matches!(error, PublishError::IdTaken { .. }) { 409 } else { 503 },
     SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },

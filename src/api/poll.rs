@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Api, Carrier, Problem, stream};
+use super::{Answer, Api, Carrier, Problem, stream};
 use crate::config::POLL_SECONDS;
 use crate::http::{NO_ROOM, Request, Response};
 use crate::hub::Poll;
-use crate::wire::{Message, json};
+use crate::wire::{Message, Topic, json};
 
 impl Api {
     /// Answers what was missed, or waits for what comes. The cursor of the next poll is in the head,
     /// in every answer: an empty one has been further than the one before it, too.
-    pub(super) fn poll(&self, request: &Request) -> Result<Response, Problem> {
-        let asked = stream::patterns(request, None, self.config.max_patterns)?;
+    pub(super) fn poll(&self, request: &Request, _: Option<Topic>) -> Answer {
+        let asked = self.patterns(request)?;
         let wish = self.wish(request, asked, Carrier::Header)?;
         let (pass, patterns) = (wish.pass, wish.patterns.clone());
         let wait = match wait(request)? {

@@ -4,18 +4,19 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
 use super::parameters::is_cursor;
-use super::{Action, Api, Carrier, Problem, access};
+use super::{Action, Answer, Api, Carrier, Problem, access, topics};
 use crate::config::Overload;
 use crate::http::{Request, Response};
 use crate::hub::{Cursor, Heartbeat, Subscribe, SubscribeError};
-use crate::wire::{Pattern, Patterns, TopicError};
+use crate::wire::{Pattern, Patterns, Topic};
 
 impl Api {
-    pub(super) fn stream(
-        &self,
-        request: &Request,
-        patterns: Patterns,
-    ) -> Result<Response, Problem> {
+    /// `GET /events`
+    pub(super) fn events(&self, request: &Request, _: Option<Topic>) -> Answer {
+        self.stream(request, self.patterns(request)?)
+    }
+
+    pub(super) fn stream(&self, request: &Request, patterns: Patterns) -> Answer {
         let wish = self.wish(request, patterns, Carrier::HeaderOrQuery)?;
         let (pass, patterns) = (wish.pass, wish.patterns.clone());
         if request.method() == "HEAD" {
@@ -48,6 +49,21 @@ impl Api {
                 subscription.serve(takeover.socket, takeover.opening);
             },
         )))
+    }
+
+    /// The patterns in the path and in the query.
+    pub(super) fn patterns(&self, request: &Request) -> Result<Patterns, Problem> {
+        // LIMIT: what is asked for, before what is asked for twice is dropped.
+        let (count, most) = (topics(request).count(), self.config.max_patterns);
+        if count > most {
+            let what = format!(
+                "the request asks for {count} topics, at most {most} are allowed (--max-patterns)"
+            );
+            return Err(Problem::new(400, what));
+        }
+        Ok(topics(request)
+            .map(Pattern::new)
+            .collect::<Result<_, _>>()?)
     }
 
     /// What a client asks for with a request, as far as it is allowed.
@@ -89,24 +105,6 @@ fn stream_head(response: Response) -> Response {
     response
         .with("Cache-Control", "no-cache, no-transform")
         .with("X-Accel-Buffering", "no")
-}
-
-/// The topic in the path, and those in the query: at most `most` of them.
-pub(super) fn patterns(
-    request: &Request,
-    topic: Option<&str>,
-    most: usize,
-) -> Result<Patterns, Problem> {
-    let topics = || topic.into_iter().chain(request.queries("topic"));
-    // LIMIT: what is asked for, before what is asked for twice is dropped.
-    let count = topics().count();
-    if count > most {
-        let what = format!("the request asks for {count} topics, at most {most} are allowed");
-        return Err(Problem::new(400, what));
-    }
-    Ok(topics()
-        .map(Pattern::new)
-        .collect::<Result<_, TopicError>>()?)
 }
 
 /// What is in a request, besides topics.
