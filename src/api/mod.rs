@@ -3,21 +3,27 @@
 //! Each endpoint is a method in the file of its subject. What they have in common is here: which
 //! path is which, which methods it has, and how something wrong is answered.
 
+#[cfg(feature = "access")]
 mod access;
+#[cfg(not(feature = "access"))]
+#[path = "access_none.rs"]
+mod access;
+mod action;
 #[cfg(feature = "console")]
 mod console;
+mod exposure;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod origin;
 mod parameters;
 mod poll;
 mod publish;
 mod routes;
+mod sender;
 mod stats;
 mod stream;
-mod tokens;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,9 +34,12 @@ use crate::http::{Budget, Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
 use crate::wire::json::Malformed;
-use crate::wire::{FieldError, Patterns, Quoted, Topic, TopicError};
-use access::{Access, Admission, Carrier};
-pub use access::{Action, Verdict};
+use crate::wire::{FieldError, Network, Patterns, Quoted, Topic, TopicError};
+use access::Access;
+#[cfg(feature = "access")]
+pub use access::Verdict;
+pub use action::Action;
+use action::Carrier;
 use routes::{CLIENT, Endpoint, Right, TOPIC};
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
@@ -76,18 +85,6 @@ impl Api {
         })
     }
 
-    /// Asks `guard` before the tokens whenever something is to be done: see
-    /// [`Server::guard`](crate::Server::guard).
-    pub fn guard(
-        self,
-        guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
-    ) -> Api {
-        Api {
-            access: self.access.guarded(Arc::new(guard)),
-            ..self
-        }
-    }
-
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
     /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
     /// as long as it asked for, up to a minute.
@@ -127,9 +124,8 @@ impl Api {
     }
 
     /// Asks for routes of your own what is asked for the built-in ones: whether this request may do
-    /// that, and all of it: whom the guard [narrows](Verdict::Narrow) to other topics may not. A token
-    /// in the query is not looked at: that is for streams, and [`stream_of`](Self::stream_of) asks by
-    /// itself.
+    /// that, and all of it. A client that a guard narrows to other topics may not. A token in the query is not
+    /// looked at: it is for streams, and [`stream_of`](Self::stream_of) asks by itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -155,9 +151,7 @@ impl Api {
     ///
     /// The answer of one who may not: 401 or 403.
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
-        let admission = self.ask(request, action, Carrier::Header);
-        admission
-            .and_then(|admission| admission.check(action))
+        self.told(request, self.access.check(request, action))
             .map_err(|problem| self.share(request, self.explain(problem)))
     }
 
@@ -185,31 +179,9 @@ impl Api {
         self.access.share(request, response)
     }
 
-    /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
-    pub(crate) fn reload_tokens(&self) -> io::Result<()> {
-        let tokens = self.access.reload()?;
-        // ORDER: behind the change. Who subscribes by a token that was known before it is either in
-        // by now, and seen here, or asks once more when it is.
-        let ended = self
-            .hub
-            .recheck(|pass, patterns| self.access.is_valid(pass, patterns));
-        self.release_names();
-        self.config.report.info(format_args!(
-            "tokens known: {tokens}; streams ended: {ended}"
-        ));
-        self.warn_of_open_doors();
-        Ok(())
-    }
-
-    /// Lets any client take the names of clients whose token is gone but whose streams go on: no client
-    /// can present that token any more.
-    fn release_names(&self) {
-        self.hub.release_names(|pass| self.access.is_known(pass));
-    }
-
     /// Warns what a client without a token may do, if other machines can reach the server.
     pub(crate) fn warn_of_open_doors(&self) {
-        self.access.warn_of_open_doors(&self.config.report);
+        self.access.warn(&self.config.report);
     }
 
     /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
@@ -262,36 +234,28 @@ impl Api {
             Right::Stats if request.query("clients") == Some("1") => Action::Clients,
             Right::Stats => Action::Stats,
         };
-        self.ask(request, &action, Carrier::Header)?;
+        self.told(request, self.access.check(request, &action))?;
         if request.method() == "POST" {
             publish::check_type(request)?;
         }
         Ok(topic)
     }
 
-    fn ask(
-        &self,
-        request: &Request,
-        action: &Action<'_>,
-        carrier: Carrier,
-    ) -> Result<Admission, Problem> {
-        let outcome = self.access.admit(request, action, carrier);
-        if let Err(problem) = &outcome {
+    /// Passes on whether a request was allowed, and logs it if not.
+    fn told<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
+        if let Err(problem) = &outcome
+            && let Some(untold) = self.refusals.next(Instant::now())
+        {
             // The path, and not the query: a token may be in it.
-            let (status, sender) = (problem.status(), request.whereabouts());
-            if let Some(untold) = self.refusals.next(Instant::now()) {
-                self.config.report.info(format_args!(
-                    "{sender}: {status} to {} {:?}{untold}",
-                    Quoted(request.method()),
-                    Quoted(request.path())
-                ));
-            }
+            self.config.report.info(format_args!(
+                "{}: {} to {} {:?}{untold}",
+                request.whereabouts(),
+                problem.status(),
+                Quoted(request.method()),
+                Quoted(request.path())
+            ));
         }
         outcome
-    }
-
-    fn is_valid(&self, pass: Option<u64>, patterns: &Patterns) -> bool {
-        pass.is_none_or(|pass| self.access.is_valid(pass, patterns))
     }
 
     /// An answer that says "later" says when.
@@ -315,6 +279,17 @@ fn name_in_path(request: &Request) -> &str {
     request.path().strip_prefix(CLIENT).unwrap_or_default()
 }
 
+/// A number that is equal for the requests of one client, as far as addresses can tell.
+fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
+    match request.is_client_known() {
+        // A client that has lost its connection comes back from the same address, or, if its addresses of
+        // IPv6 are temporary, from the same /64.
+        true => random.hash_one(Network::of_subscriber(request.client())),
+        // Its proxy does not name it, so no other client counts as the same one.
+        false => RandomState::new().hash_one(0),
+    }
+}
+
 /// What an endpoint answers.
 type Answer = Result<Response, Problem>;
 
@@ -330,6 +305,17 @@ enum Problem {
 impl Problem {
     fn new(status: u16, what: impl fmt::Display) -> Problem {
         Problem::Wrong(status, what.to_string())
+    }
+
+    /// A token is missing, or the one that is there is not known.
+    ///
+    /// SPEC: RFC 6750, 3: the challenge, with `invalid_token` if there was a token.
+    fn unauthorized(what: String, is_missing: bool) -> Problem {
+        let challenge = match is_missing {
+            true => "Bearer realm=\"tiny-sse\"",
+            false => "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
+        };
+        Problem::Answered(Response::error(401, what).with("WWW-Authenticate", challenge))
     }
 
     fn status(&self) -> u16 {
