@@ -106,13 +106,13 @@ impl Api {
         request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
-    /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
+    /// Whether to read the body of a request to one of the built-in endpoints: a client that may not publish
     /// need not send it. For a [`Handler`](crate::http::Handler) of your own;
     /// [`answer`](Self::answer) asks again.
     ///
     /// # Errors
     ///
-    /// The answer of one who may not.
+    /// The answer to a client that may not.
     pub fn admit(&self, request: &Request) -> Result<(), Response> {
         let Some(endpoint) = self.endpoint(request.method(), request.path()) else {
             return Ok(());
@@ -149,7 +149,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// The answer of one who may not: 401 or 403.
+    /// The answer to a client that may not: 401 or 403.
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
         self.told(request, self.access.check(request, action))
             .map_err(|problem| self.share(request, self.explain(problem)))
@@ -205,10 +205,8 @@ impl Api {
     /// ```
     pub fn stream_of(&self, request: &Request, patterns: Patterns) -> Response {
         let response = self.stream(request, patterns);
-        self.share(
-            request,
-            response.unwrap_or_else(|problem| self.explain(problem)),
-        )
+        let response = response.unwrap_or_else(|problem| self.explain(problem));
+        self.share(request, response)
     }
 
     /// Whether this server does its work, for what is in front of it to ask.
