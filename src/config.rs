@@ -274,9 +274,16 @@ impl Config {
     }
 }
 
-/// Why a [`Config`] was refused.
+/// Why a [`Config`], or a text for a field of it, was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn unknown_name(known: &[&str]) -> ConfigError {
+        let known = known.join(", ");
+        ConfigError(format!("unknown name, it must be one of {known}"))
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
