@@ -5,11 +5,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::api::{Action, Api, Verdict};
-use crate::config::{Config, SMALLEST_EVENT};
+use crate::config::Config;
 use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
-use crate::store::{Journal, JournalOptions};
 
 /// A server that listens and is about to serve.
 ///
@@ -77,7 +76,10 @@ impl Server {
             let is_proxied = !config.trust_proxy.is_empty();
             config.console = config.console.at(address, is_proxied);
         }
-        let hub = hub(&config)?;
+        #[cfg(feature = "journal")]
+        let hub = crate::store::hub(&config)?;
+        #[cfg(not(feature = "journal"))]
+        let hub = Hub::new(config.clone())?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
             http: http::Server::new(listener, holders, config, reserves)?,
@@ -267,27 +269,6 @@ impl Handler for Front {
     }
 }
 
-/// The hub, with its journal if it is to have one.
-fn hub(config: &Config) -> io::Result<Hub> {
-    let Some(dir) = &config.journal.dir else {
-        return Hub::new(config.clone());
-    };
-    let options = JournalOptions {
-        dir: dir.clone(),
-        sync: config.journal.sync,
-        repair: config.journal.repair,
-        // The history keeps more events than its number while they are small.
-        events: match config.history_events {
-            0 => 0,
-            events => events.max(config.least_history_bytes() / SMALLEST_EVENT),
-        },
-        bytes: config.history_bytes,
-        report: config.report.clone(),
-    };
-    let (journal, kept) = Journal::open(options, Hub::birth())?;
-    Hub::with_log(config.clone(), Box::new(journal), kept)
-}
-
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
@@ -336,7 +317,6 @@ impl Running {
         self.hub.close();
         http.shutdown();
         self.hub.end();
-        self.hub.put_log_away();
     }
 }
 

@@ -81,17 +81,20 @@ fn render(stats: &Stats) -> String {
         "How long publishers waited for the hub, and for the log behind it.",
         &stats.publishing,
     );
-    let log = stats.log.as_ref();
-    page.gauge(
-        "log_failing",
-        "1 while the log refuses events, and the health with it; otherwise 0.",
-        u8::from(log.is_some_and(|log| log.failure.is_some())),
-    );
-    page.counter(
-        "log_failures",
-        "Requests to publish that the log refused.",
-        log.map_or(0, |log| log.failures),
-    );
+    #[cfg(feature = "journal")]
+    {
+        let log = stats.log.as_ref();
+        page.gauge(
+            "log_failing",
+            "1 while the log refuses events, and the health with it; otherwise 0.",
+            u8::from(log.is_some_and(|log| log.failure.is_some())),
+        );
+        page.counter(
+            "log_failures",
+            "Requests to publish that the log refused.",
+            log.map_or(0, |log| log.failures),
+        );
+    }
     page.gauge(
         "uptime_seconds",
         "How long the hub has been there.",

@@ -73,6 +73,7 @@ fn render(
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);
+    #[cfg(feature = "journal")]
     if let Some(log) = &stats.log {
         json::key("log", out);
         out.push('{');

@@ -1132,6 +1132,7 @@ fn too_few_open_files_are_an_error_with_the_sum_and_a_1() {
     }
 }
 
+#[cfg(feature = "journal")]
 #[test]
 fn with_few_open_files_every_client_gets_an_answer() {
     for files in [24, 25, 30, 40, 64, 100] {

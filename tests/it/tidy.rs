@@ -110,7 +110,7 @@ fn locks_are_where_they_are_said_to_be() {
         let expected = [
             "src/api/semaphore.rs",
             "src/hub/state.rs",
-            "src/hub/ledger.rs",
+            "src/hub/log/ledger.rs",
             "src/http/reception.rs",
             "src/api/access.rs",
             "src/machine.rs",
