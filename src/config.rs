@@ -338,6 +338,10 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
+/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
+/// line a second. One connection can send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
+
 /// Topics that `/stats` lists: the busiest ones.
 pub(crate) const STATS_TOPICS: usize = 1000;
 
@@ -358,10 +362,6 @@ pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
 
 /// An id in the list of an answer, at the most: two numbers of 64 bits, a dash, quotes and a comma.
 pub(crate) const ID_BYTES: usize = 44;
-
-/// How often a request that waits for a budget looks again: at first, and at last.
-pub(crate) const BUDGET_PAUSE: (Duration, Duration) =
-    (Duration::from_millis(5), Duration::from_millis(100));
 
 /// A body is not counted among [`total_bodies`](Config::total_bodies) if it has at most the first number of
 /// bytes, and at most the total divided by the second number, so that small bodies together stay small.
@@ -426,10 +426,6 @@ pub(crate) const SLICE_EVENTS: usize = 2048;
 
 /// So many events are published by holding the hub's lock once. It takes some 0.1 ms.
 pub(crate) const FEW_EVENTS: usize = 256;
-
-/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
-/// a client with 8 topics that no other asked for, and 0.4 ms for one with 64 that 10,000 others asked for.
-pub(crate) const SLICE_CLIENTS: usize = 4;
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =

@@ -18,7 +18,7 @@ use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
 use super::log::Ledger;
 use super::own_ids::OwnId;
 use super::registry::Registry;
-use super::{ClientId, Farewell, Published, Subscribe};
+use super::{ClientId, Farewell, Permit, Published, Subscribe};
 use crate::config::{Config, FEW_EVENTS, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
 use crate::wire::{EventId, Frame, Ids, Topic, date};
 
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// The inbox has been taken, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
+    /// The hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Debug)]
@@ -131,7 +133,10 @@ impl Shared {
             .wait_while(self.state(), must_wait)
             .unwrap_or_else(PoisonError::into_inner);
         let holder = state.holder_of(wish);
-        let is_taken = holder.is_some_and(|holder| !holder.may_be_replaced_by(wish.credential));
+        let may_take = |holder: &Arc<Lane>| {
+            Permit::may_take_name(wish.permit.as_ref(), holder.permit.as_ref())
+        };
+        let is_taken = holder.is_some_and(|holder| !may_take(holder));
         match state.phase {
             Phase::Open if is_taken => Err(SubscribeError::NameTaken),
             Phase::Open => Ok(state),

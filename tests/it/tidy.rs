@@ -108,11 +108,11 @@ fn locks_are_where_they_are_said_to_be() {
     for (name, text) in sources("src") {
         // The model of the lane is a test.
         let expected = [
-            "src/api/semaphore.rs",
+            "src/http/budget.rs",
             "src/hub/state.rs",
             "src/hub/log/ledger.rs",
             "src/http/reception.rs",
-            "src/api/access.rs",
+            "src/api/access/tokens.rs",
             "src/machine.rs",
             "src/store/syncer.rs",
             "src/hub/model.rs",

@@ -74,6 +74,7 @@ fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String>
         let line = format_args!("cannot raise the limit of open files: {error}");
         config.report.tell(Level::Warn, line);
     }
+    system::make_room_for_waiting_threads(config.max_connections());
     let listener = listen.bind(&config)?;
     let server =
         Server::from_listener(listener, config.clone()).map_err(|error| error.to_string())?;
