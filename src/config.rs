@@ -378,10 +378,6 @@ pub(crate) const BODY_STEP: (usize, usize) = (64, 4 * KIB);
 /// An id in the list of an answer, at the most: two numbers of 64 bits, a dash, quotes and a comma.
 pub(crate) const ID_BYTES: usize = 44;
 
-/// How often a request that waits for a budget looks again: at first, and at last.
-pub(crate) const BUDGET_PAUSE: (Duration, Duration) =
-    (Duration::from_millis(5), Duration::from_millis(100));
-
 /// A body is not counted among [`total_bodies`](Config::total_bodies) if it has at most the first number of
 /// bytes, and at most the total divided by the second number, so that small bodies together stay small.
 pub(crate) const SMALL_BODY: (usize, usize) = (4 * KIB, 16 * KIB);

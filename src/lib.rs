@@ -104,6 +104,7 @@ mod names;
 mod report;
 mod server;
 mod socket;
+#[cfg(feature = "journal")]
 pub mod store;
 pub mod wire;
 

@@ -7,11 +7,10 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use crate::api::Api;
 #[cfg(feature = "access")]
 use crate::api::{Action, Verdict};
-use crate::config::{Config, SMALLEST_EVENT};
+use crate::config::Config;
 use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
-use crate::store::{Journal, JournalOptions};
 
 /// A server that listens and is about to serve.
 ///
@@ -22,23 +21,20 @@ use crate::store::{Journal, JournalOptions};
 /// server.hub().publish(Event::new("hello"))?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Server {
     http: http::Server,
-    hub: Hub,
     api: Api,
-    /// Which requests to routes of the embedder's own want their bodies, if `wants_body` was called.
-    wants_body: Option<WantsBody>,
+    /// Whether a request to a route of the embedder's own wants its body.
+    wants_body: Box<BodyFilter>,
 }
 
-/// Whether a request to a route of the embedder's own wants its body.
-struct WantsBody(Box<WishForBody>);
+type BodyFilter = dyn Fn(&Request, &Api) -> bool + Send + Sync;
+type Answerer = dyn Fn(Request, &Api) -> Response + Send + Sync;
 
-type WishForBody = dyn Fn(&Request, &Api) -> bool + Send + Sync;
-
-impl fmt::Debug for WantsBody {
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WantsBody(..)")
+        let mut server = f.debug_struct("Server");
+        server.field("http", &self.http).finish_non_exhaustive()
     }
 }
 
@@ -74,18 +70,16 @@ impl Server {
         config.check()?;
         let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
-        #[cfg(feature = "console")]
-        {
-            let is_proxied = !config.trust_proxy.is_empty();
-            config.console = config.console.at(address, is_proxied);
-        }
-        let hub = hub(&config)?;
-        let api = Api::at(hub.clone(), config.clone(), Some(address))?;
+        #[cfg(feature = "journal")]
+        let hub = crate::store::hub(&config)?;
+        #[cfg(not(feature = "journal"))]
+        let hub = Hub::new(config.clone())?;
+        let api = Api::at(hub, config.clone(), Some(address))?;
         Ok(Server {
             http: http::Server::new(listener, holders, config, reserves)?,
-            hub,
             api,
-            wants_body: None,
+            // A request that was not declared may be for a route of the handler's own.
+            wants_body: Box::new(|_, _| true),
         })
     }
 
@@ -100,7 +94,7 @@ impl Server {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Asks `guard` whenever a request is about to do something, before the tokens of the
@@ -173,7 +167,7 @@ impl Server {
         wants_body: impl Fn(&Request, &Api) -> bool + Send + Sync + 'static,
     ) -> Server {
         Server {
-            wants_body: Some(WantsBody(Box::new(wants_body))),
+            wants_body: Box::new(wants_body),
             ..self
         }
     }
@@ -213,41 +207,29 @@ impl Server {
         self,
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
-        let Server {
-            http,
-            hub,
-            api,
-            wants_body,
-        } = self;
-        api.warn_of_open_doors();
+        self.api.warn_of_open_doors();
         let front = Front {
-            api: api.clone(),
-            handler,
-            wants_body,
+            api: self.api.clone(),
+            handler: Box::new(handler),
+            wants_body: self.wants_body,
         };
         Ok(Running {
-            http: Some(http.spawn_handler(front)?),
-            hub,
-            api,
+            http: self.http.spawn_handler(front)?,
+            api: self.api,
         })
     }
 }
 
-/// The built-in endpoints, with somebody's own in front.
-struct Front<F> {
+/// The built-in endpoints, after the routes of the embedder.
+struct Front {
     api: Api,
-    handler: F,
-    wants_body: Option<WantsBody>,
+    handler: Box<Answerer>,
+    wants_body: Box<BodyFilter>,
 }
 
-impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
+impl Handler for Front {
     fn wants_body(&self, request: &Request) -> bool {
-        // Whatever was not declared may be for a route of the handler's own.
-        self.wants_body
-            .as_ref()
-            .is_none_or(|WantsBody(wants_body)| {
-                self.api.wants_body(request) || wants_body(request, &self.api)
-            })
+        self.api.wants_body(request) || (self.wants_body)(request, &self.api)
     }
 
     fn admit(&self, request: &Request) -> Result<(), Response> {
@@ -263,49 +245,23 @@ impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
     }
 }
 
-/// The hub, with its journal if it is to have one.
-fn hub(config: &Config) -> io::Result<Hub> {
-    let Some(dir) = &config.journal.dir else {
-        return Hub::new(config.clone());
-    };
-    let options = JournalOptions {
-        dir: dir.clone(),
-        sync: config.journal.sync,
-        repair: config.journal.repair,
-        // The history keeps more events than its number while they are small.
-        events: match config.history_events {
-            0 => 0,
-            events => events.max(config.least_history_bytes() / SMALLEST_EVENT),
-        },
-        bytes: config.history_bytes,
-        report: config.report.clone(),
-    };
-    let (journal, kept) = Journal::open(options, Hub::birth())?;
-    Hub::with_log(config.clone(), Box::new(journal), kept)
-}
-
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    /// Taken out by the shutdown.
-    http: Option<http::Handle>,
-    hub: Hub,
+    http: http::Handle,
     api: Api,
 }
 
 impl Running {
     /// The address that is listened on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.http
-            .as_ref()
-            .expect("BUG: a server without a listener")
-            .local_addr()
+        self.http.local_addr()
     }
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. Requests are judged by it from now on, and
@@ -322,23 +278,40 @@ impl Running {
     /// Ends all streams with a farewell, lets requests in flight finish, closes the rest when
     /// `Config::grace` has passed, joins all threads, and brings the journal to its end. Blocks until
     /// then, and on the disk.
-    pub fn shutdown(mut self) {
-        self.close();
+    pub fn shutdown(self) {
+        drop(self);
     }
 
-    fn close(&mut self) {
-        let Some(http) = self.http.take() else { return };
-        // ORDER: who is told that the hub is closed is told, too, that the connection is.
-        http.stop();
-        self.hub.close();
-        http.shutdown();
-        self.hub.end();
-        self.hub.put_log_away();
+    /// Serves until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can
+    /// end with it. Without a call of [`Hub::close`] on any clone of the hub it blocks for ever.
+    ///
+    /// The library does not touch the process, so it handles no signals. A crate that does, such as `ctrlc` or
+    /// `signal-hook`, calls a function of yours at SIGTERM or SIGINT; let that close the hub:
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # mod ctrlc {
+    /// #     pub fn set_handler(handler: impl FnMut() + Send + 'static) { std::thread::spawn(handler); }
+    /// # }
+    /// use tiny_sse::{Config, Server};
+    ///
+    /// let running = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+    /// let hub = running.hub().clone();
+    /// ctrlc::set_handler(move || hub.close());
+    /// running.wait();
+    /// # Ok(()) }
+    /// ```
+    pub fn wait(self) {
+        self.api.hub().wait_until_closed();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.close();
+        // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
+        self.http.stop();
+        self.api.hub().close();
+        self.http.close();
+        self.api.hub().end();
     }
 }

@@ -4,47 +4,12 @@
 //! `Config::console` says so, and for the page the browser is told to take nothing from elsewhere.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
 
 use super::{Answer, Api};
 use crate::config::{Config, Console};
 use crate::http::{Request, Response};
 use crate::wire::Topic;
-
-/// The path, the media type and the bytes of a file.
-type Asset = (&'static str, &'static str, &'static [u8]);
-
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-
-/// The files that are there with a console alone.
-static CONSOLE: [Asset; 3] = [
-    ("/", HTML, include_bytes!("../console/index.html")),
-    (
-        "/console.js",
-        JAVASCRIPT,
-        include_bytes!("../console/console.js"),
-    ),
-    (
-        "/console.css",
-        CSS,
-        include_bytes!("../console/console.css"),
-    ),
-];
-
-/// The files that are always there.
-static SCRIPTS: [Asset; 2] = [
-    (
-        "/sse-client.js",
-        JAVASCRIPT,
-        include_bytes!("../console/sse-client.js"),
-    ),
-    (
-        "/use-sse.js",
-        JAVASCRIPT,
-        include_bytes!("../console/use-sse.js"),
-    ),
-];
 
 /// What the page may load and do: its own scripts and styles, and talk to its own server.
 ///
@@ -54,14 +19,35 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// The file at `path`, if this server has it.
-fn file(path: &str, config: &Config) -> Option<&'static Asset> {
-    let of_console: &[Asset] = match config.console {
-        Console::On => &CONSOLE,
-        _ => &[],
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Decides for a server that listens at `address` whether it has a console.
+pub(super) fn decided(mut config: Config, address: Option<SocketAddr>) -> Config {
+    if let Some(address) = address {
+        let is_proxied = !config.trust_proxy.is_empty();
+        config.console = config.console.at(address, is_proxied);
+    }
+    config
+}
+
+/// The media type and the bytes of the file at `path`, if this server has it.
+fn file(path: &str, config: &Config) -> Option<(&'static str, &'static [u8])> {
+    let is_on = config.console == Console::On;
+    let (kind, bytes): (_, &[u8]) = match path {
+        "/" if is_on => (
+            "text/html; charset=utf-8",
+            include_bytes!("../console/index.html"),
+        ),
+        "/console.js" if is_on => (JAVASCRIPT, include_bytes!("../console/console.js")),
+        "/console.css" if is_on => (
+            "text/css; charset=utf-8",
+            include_bytes!("../console/console.css"),
+        ),
+        "/sse-client.js" => (JAVASCRIPT, include_bytes!("../console/sse-client.js")),
+        "/use-sse.js" => (JAVASCRIPT, include_bytes!("../console/use-sse.js")),
+        _ => return None,
     };
-    let mut files = SCRIPTS.iter().chain(of_console);
-    files.find(|(own, ..)| *own == path)
+    Some((kind, bytes))
 }
 
 /// Whether a file is at `path`.
@@ -73,24 +59,26 @@ pub(super) fn has(path: &str, config: &Config) -> bool {
 pub(super) fn answer(api: &Api, request: &Request, _: Option<Topic>) -> Answer {
     let is_page = request.path() == "/";
     let file = file(request.path(), &api.config).filter(|_| !is_page || wants_html(request));
-    Ok(match file.map(|file| with_tag(request, file)) {
-        None => api.index(request).with("Vary", "Accept"),
-        Some(page) if is_page => page
-            .with("Content-Security-Policy", PAGE_POLICY)
-            .with("Referrer-Policy", "no-referrer")
-            .with("Vary", "Accept"),
-        Some(file) => file,
-    })
+    Ok(
+        match file.map(|(kind, bytes)| with_tag(request, kind, bytes)) {
+            None => api.index(request).with("Vary", "Accept"),
+            Some(page) if is_page => page
+                .with("Content-Security-Policy", PAGE_POLICY)
+                .with("Referrer-Policy", "no-referrer")
+                .with("Vary", "Accept"),
+            Some(file) => file,
+        },
+    )
 }
 
 /// The file, or the answer that it has not changed since the client got it.
-fn with_tag(request: &Request, (_, kind, bytes): &Asset) -> Response {
+fn with_tag(request: &Request, kind: &'static str, bytes: &'static [u8]) -> Response {
     // Of the content alone, so that it outlives a restart. It need not be hard to forge.
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let etag = format!("\"{:016x}\"", hasher.hash_one(bytes));
     let response = match has_already(request, &etag) {
         true => Response::new(304),
-        false => Response::new(200).with_body(kind, *bytes),
+        false => Response::new(200).with_body(kind, bytes),
     };
     // To be asked for each time, so that a page and its scripts are of the same build.
     response

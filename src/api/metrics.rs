@@ -27,13 +27,10 @@ fn render(stats: &Stats, page: &mut String) -> fmt::Result {
     for (_, name, number) in numbers(stats) {
         sample(page, name, &number)?;
     }
-    family(page, "farewells_total")?;
+    let name = family(page, "farewells_total")?;
     for (farewell, count) in &stats.farewells {
         let reason = farewell.name();
-        writeln!(
-            page,
-            "tiny_sse_farewells_total{{reason=\"{reason}\"}} {count}"
-        )?;
+        writeln!(page, "{name}{{reason=\"{reason}\"}} {count}")?;
     }
     sample(page, "history_events", &stats.history.events)?;
     sample(page, "history_bytes", &stats.history.bytes)?;
@@ -41,36 +38,28 @@ fn render(stats: &Stats, page: &mut String) -> fmt::Result {
         let time = seconds(Duration::from_millis(oldest.ms));
         sample(page, "history_oldest_timestamp_seconds", &time)?;
     }
-    family(page, "publish_seconds")?;
+    let name = family(page, "publish_seconds")?;
     let mut sum = 0;
     for (bound, count) in &stats.publishing.counts {
         sum += count;
-        let bound = seconds(*bound);
-        writeln!(
-            page,
-            "tiny_sse_publish_seconds_bucket{{le=\"{bound}\"}} {sum}"
-        )?;
+        writeln!(page, "{name}_bucket{{le=\"{}\"}} {sum}", seconds(*bound))?;
     }
     let (count, sum) = (stats.publishing.count, seconds(stats.publishing.sum));
-    writeln!(
-        page,
-        "tiny_sse_publish_seconds_bucket{{le=\"+Inf\"}} {count}"
-    )?;
-    writeln!(page, "tiny_sse_publish_seconds_sum {sum}")?;
-    writeln!(page, "tiny_sse_publish_seconds_count {count}")?;
-    let log = stats.log.as_ref();
-    let is_failing = log.is_some_and(|log| log.failure.is_some());
-    sample(page, "log_failing", &u8::from(is_failing))?;
-    sample(
-        page,
-        "log_failures_total",
-        &log.map_or(0, |log| log.failures),
-    )?;
+    writeln!(page, "{name}_bucket{{le=\"+Inf\"}} {count}")?;
+    writeln!(page, "{name}_sum {sum}\n{name}_count {count}")?;
+    #[cfg(feature = "journal")]
+    {
+        let log = stats.log.as_ref();
+        let is_failing = log.is_some_and(|log| log.failure.is_some());
+        let failures = log.map_or(0, |log| log.failures);
+        sample(page, "log_failing", &u8::from(is_failing))?;
+        sample(page, "log_failures_total", &failures)?;
+    }
     sample(page, "uptime_seconds", &seconds(stats.uptime))
 }
 
-/// Writes what comes before the samples of a family.
-fn family(page: &mut String, name: &str) -> fmt::Result {
+/// Writes what comes before the samples of a family. Returns the whole name of the family.
+fn family(page: &mut String, name: &str) -> Result<String, fmt::Error> {
     let kind = match name {
         "publish_seconds" => "histogram",
         name if name.ends_with("_total") => "counter",
@@ -96,16 +85,15 @@ fn family(page: &mut String, name: &str) -> fmt::Result {
         "log_failures_total" => "Requests to publish that the log refused.",
         _ => "How long the hub has been there.",
     };
-    writeln!(
-        page,
-        "# HELP tiny_sse_{name} {help}\n# TYPE tiny_sse_{name} {kind}"
-    )
+    let name = format!("tiny_sse_{name}");
+    writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+    Ok(name)
 }
 
 /// Writes a family of one sample.
 fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
-    family(page, name)?;
-    writeln!(page, "tiny_sse_{name} {value}")
+    let name = family(page, name)?;
+    writeln!(page, "{name} {value}")
 }
 
 /// Seconds as a decimal number without zeros at its end. Formatting an `f64` would be 10 KB of code.

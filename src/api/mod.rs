@@ -18,7 +18,6 @@ mod parameters;
 mod poll;
 mod publish;
 mod routes;
-mod semaphore;
 mod sender;
 mod stats;
 mod stream;
@@ -31,7 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
-use crate::http::{Refusal, Request, Response};
+use crate::http::{Budget, Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
 use crate::wire::json::Malformed;
@@ -42,7 +41,6 @@ pub use access::Verdict;
 pub use action::Action;
 use action::Carrier;
 use routes::{CLIENT, Endpoint, Right, TOPIC};
-use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
 #[derive(Clone, Debug)]
@@ -50,18 +48,12 @@ pub struct Api {
     hub: Hub,
     config: Config,
     access: Access,
-    in_making: Arc<InMaking>,
+    /// The bytes of the events that are being made and published.
+    events_in_making: Budget,
+    /// The bytes of the answers of `/stats` that are being made.
+    stats_in_making: Budget,
     /// The lines of the log about requests that were refused.
     refusals: Arc<Sampled>,
-}
-
-/// What requests may hold in memory together while they are worked on.
-#[derive(Debug)]
-struct InMaking {
-    /// Events that are being made and published.
-    events: Semaphore,
-    /// Answers of `/stats` that are being made.
-    stats: Semaphore,
 }
 
 impl Api {
@@ -80,18 +72,22 @@ impl Api {
 
     /// The endpoints of a server that listens at `address`.
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
+        #[cfg(feature = "console")]
+        let config = console::decided(config, address);
         let access = Access::new(&config, address)?;
-        let in_making = InMaking {
-            events: Semaphore::new(config.most_event_bytes()),
-            stats: Semaphore::new(2 * STATS_BYTES),
-        };
         Ok(Api {
             hub,
-            config,
             access,
-            in_making: Arc::new(in_making),
+            events_in_making: Budget::new(config.most_event_bytes()),
+            stats_in_making: Budget::new(2 * STATS_BYTES),
+            config,
             refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
         })
+    }
+
+    /// The hub that these are the endpoints of.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.

@@ -4,10 +4,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::semaphore::Permit;
 use super::{Answer, Api, Problem, name_in_path, topics};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
-use crate::http::{NO_ROOM, Request, Response};
+use crate::http::{NO_ROOM, Request, Response, Share};
 use crate::hub::{ClientId, Published, SendError};
 use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};
@@ -16,7 +15,7 @@ impl Api {
     /// `POST /events`: the body is the data, or with NDJSON each line of it.
     pub(super) fn publish(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let body = text(request)?;
-        let model = to(topic, named_by_query(request)?);
+        let model = named_by_query(request)?.with_topic(topic);
         if is_ndjson(content_type(request)?.0) {
             return self.publish_lines(request, body, &model);
         }
@@ -82,9 +81,9 @@ impl Api {
         text.push_str(r#"{"status":"ok","ids":"#);
         for (place, published) in published.iter().enumerate() {
             let before = if place == 0 { '[' } else { ',' };
-            write!(text, "{before}\"{}\"", published.id).expect("BUG: a String refuses text");
+            write!(text, "{before}\"{}\"", published.id).expect(NO_ERROR);
         }
-        write!(text, "],\"recipients\":{}}}", last.recipients).expect("BUG: a String refuses text");
+        write!(text, "],\"recipients\":{}}}", last.recipients).expect(NO_ERROR);
         Ok(Response::json(200, text).reserved(share))
     }
 
@@ -93,7 +92,7 @@ impl Api {
     /// # Errors
     ///
     /// 413: they are more than one request may have.
-    fn permit_events(&self, bytes: usize) -> Result<Permit<'_>, Problem> {
+    fn permit_events(&self, bytes: usize) -> Result<Share, Problem> {
         let limit = self.config.most_event_bytes();
         if bytes > limit {
             let what = format!(
@@ -103,7 +102,7 @@ impl Api {
             );
             return Err(Problem::new(413, what));
         }
-        Ok(self.in_making.events.acquire(bytes))
+        Ok(self.events_in_making.wait_for(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.
@@ -112,14 +111,14 @@ impl Api {
         // Another kind of value names nothing.
         let name = object.member("event").filter(|name| name.starts_with('"'));
         let event = named_by("event", name)?;
-        self.publish_one(to(topic, event.with_data(object.into_string())))
+        self.publish_one(event.with_topic(topic).with_data(object.into_string()))
     }
 
     /// `POST /send`: the object without its `_event`, which names the event, is the data.
     pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
         let event = named_by("_event", object.member("_event"))?;
-        self.publish_one(to(topic, event.with_data(object.without("_event"))))
+        self.publish_one(event.with_topic(topic).with_data(object.without("_event")))
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
@@ -145,13 +144,17 @@ impl Api {
 
 /// The answer to a publisher: the id that went out on the wire, and the number of recipients.
 fn ok(own_id: Option<String>, published: &Published) -> Response {
-    let id = own_id.unwrap_or_else(|| published.id.to_string());
-    let mut text = String::with_capacity(id.len() + 64);
+    let mut text = String::with_capacity(96);
     text.push_str(r#"{"status":"ok","id":"#);
-    json::quote(&id, &mut text);
-    write!(text, ",\"recipients\":{}}}", published.recipients).expect("BUG: a String refuses text");
+    match own_id {
+        Some(id) => json::quote(&id, &mut text),
+        None => write!(text, "\"{}\"", published.id).expect(NO_ERROR),
+    }
+    write!(text, ",\"recipients\":{}}}", published.recipients).expect(NO_ERROR);
     Response::json(200, text)
 }
+
+const NO_ERROR: &str = "BUG: a String refuses text";
 
 fn no_client(client_id: &ClientId) -> Problem {
     let what = format!("no client has the id {:?}", client_id.as_str());
@@ -174,13 +177,6 @@ fn size(event: &Event) -> usize {
 fn known_client(request: &Request) -> Result<ClientId, Problem> {
     let client_id = name_in_path(request).parse();
     client_id.map_err(|error| Problem::new(404, error))
-}
-
-fn to(topic: Option<Topic>, event: Event) -> Event {
-    match topic {
-        Some(topic) => event.with_topic(topic),
-        None => event,
-    }
 }
 
 /// The topic, from the path or from the query, but not two: an event has one.

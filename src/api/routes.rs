@@ -7,8 +7,6 @@
 
 use std::borrow::Cow;
 
-#[cfg(feature = "console")]
-use super::console;
 use super::{Answer, Api};
 use crate::config::{PREFLIGHT_FIELD_BYTES, PREFLIGHT_SECONDS};
 use crate::http::{Request, Response};
@@ -64,7 +62,9 @@ impl Api {
         let method = if method == "HEAD" { "GET" } else { method };
         let (right, parameters, function): (Right, &[&str], Function) = match (method, path) {
             #[cfg(feature = "console")]
-            ("GET", path) if console::has(path, &self.config) => (Nothing, &[], console::answer),
+            ("GET", path) if super::console::has(path, &self.config) => {
+                (Nothing, &[], super::console::answer)
+            }
             ("GET", "/") => (Nothing, &[], |api, request, _| Ok(api.index(request))),
             ("GET", "/events") => (Nothing, STREAM, Api::events),
             ("GET", "/poll") => (Nothing, POLL, Api::poll),

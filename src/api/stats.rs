@@ -23,7 +23,7 @@ impl Api {
                 return Err(Problem::new(400, what));
             }
         };
-        let _permit = self.in_making.stats.acquire(STATS_BYTES);
+        let _permit = self.stats_in_making.wait_for(STATS_BYTES);
         let mut text = String::from("{");
         let topics = self.hub.busiest_topics(STATS_TOPICS);
         render(&self.hub.stats(), topics, &mut text);
@@ -79,6 +79,7 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);
+    #[cfg(feature = "journal")]
     if let Some(log) = &stats.log {
         out.push_str(",\"log\":{");
         text_or_null("failure", log.failure.as_ref(), out);

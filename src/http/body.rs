@@ -6,7 +6,7 @@
 use super::budget::{Budget, Share};
 use super::head::{check_trailer, is_field_byte, is_tchar};
 use super::{BodyLength, Refusal};
-use crate::config::{BODY_STEP, Config};
+use crate::config::{BODY_STEP, Config, SMALL_BODY};
 
 /// A body being read.
 #[derive(Debug)]
@@ -45,6 +45,12 @@ const SIZE_LINE: usize = 256;
 /// times the body and a head. By lines alone it could be 260 times as much.
 const PLAIN_SIZE_LINE: usize = 16;
 
+/// The size up to which a body takes nothing of the budget: 4 KiB at the default limit. Large bodies that
+/// never end can therefore not keep out small ones. LIMIT: as many bytes for each connection.
+fn small(limit: usize) -> usize {
+    (limit / SMALL_BODY.1).min(SMALL_BODY.0)
+}
+
 impl<'a> BodyDecoder<'a> {
     pub(super) fn new(length: BodyLength, limits: &Config, budget: &'a Budget) -> BodyDecoder<'a> {
         let (state, most) = match length {
@@ -80,7 +86,7 @@ impl<'a> BodyDecoder<'a> {
             let step = (capacity / 4).max(capacity.clamp(BODY_STEP.0, BODY_STEP.1));
             let room = (capacity + step).min(self.most).max(length);
             // ORDER: the budget is charged before the memory is allocated.
-            if room > self.budget.small() && !self.share.try_grow(room) {
+            if room > small(self.budget.limit()) && !self.share.try_grow(room) {
                 return Err(Refusal::BodiesTooLarge(self.budget.limit()));
             }
             let more = room - self.body.len();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
-use super::budget::{Budgets, NO_ROOM, Share};
+use super::budget::{Budget, NO_ROOM, Share};
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::{Body, Frame, Length};
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
@@ -46,7 +46,10 @@ pub(super) trait Door {
 /// What all connections of a server share, beyond their places.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) budgets: Budgets,
+    /// What the bodies that are being read take.
+    pub(super) bodies: Budget,
+    /// What the answers that are being written take.
+    pub(super) answers: Budget,
     /// The lines of the log about requests that were refused.
     pub(super) refusals: Sampled,
 }
@@ -278,7 +281,7 @@ impl<'a, D: Door> Connection<'a, D> {
             peer: self.peer,
             client,
             socket: Arc::downgrade(self.socket),
-            answers: self.shared.budgets.answers.clone(),
+            answers: self.shared.answers.clone(),
         };
         let (mut is_cut, mut share) = (has_body(&request.head), None);
         if is_cut && self.may_bring_body(&request, handler)? {
@@ -403,7 +406,7 @@ impl<'a, D: Door> Connection<'a, D> {
         if matches!(head.body, BodyLength::Known(length) if length > self.config.max_body) {
             return Err(Refusal::BodyTooLarge(self.config.max_body).into());
         }
-        let budget = &self.shared.budgets.bodies;
+        let budget = &self.shared.bodies;
         let mut decoder = BodyDecoder::new(head.body, self.config, budget);
         let start = Instant::now();
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
@@ -480,7 +483,7 @@ impl<'a, D: Door> Connection<'a, D> {
         let bytes = response.body().len();
         let reserved = response.share.take();
         let is_reserved = reserved.is_some();
-        let mut share = reserved.unwrap_or_else(|| self.shared.budgets.answers.share());
+        let mut share = reserved.unwrap_or_else(|| self.shared.answers.share());
         if is_reserved {
             // What the making of it took beyond that is free again.
             share.shrink(bytes);

@@ -24,7 +24,7 @@ mod response;
 mod server;
 mod target;
 
-pub(crate) use budget::NO_ROOM;
+pub(crate) use budget::{Budget, NO_ROOM, Share};
 pub use handler::Handler;
 pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
@@ -32,4 +32,3 @@ pub use request::Request;
 pub use response::{Response, Takeover};
 pub(crate) use server::Holders;
 pub use server::{Handle, Server};
-pub(crate) use target::percent_decoded;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::budget::{Budget, Budgets};
+use super::budget::Budget;
 use super::connection::{Connection, Door, Shared, Stream};
 use super::doorstep::Doorstep;
 use super::places::{Places, Stage};
@@ -84,10 +84,11 @@ impl Reception {
         handler: Box<dyn Handler>,
         doorstep: Doorstep,
     ) -> Reception {
-        let budgets = Budgets {
+        let shared = Shared {
             // LIMIT: never less than one body of the largest size.
             bodies: Budget::new(config.total_bodies.max(config.max_body)),
             answers: Budget::new(config.total_answers),
+            refusals: Sampled::new(REFUSALS_TOLD),
         };
         Reception {
             config,
@@ -95,10 +96,7 @@ impl Reception {
             handler,
             room: ThreadRoom::new(),
             doorstep,
-            shared: Shared {
-                budgets,
-                refusals: Sampled::new(REFUSALS_TOLD),
-            },
+            shared,
             complaints: Sampled::new(1),
             table: Mutex::default(),
             arrival: Condvar::new(),

@@ -228,7 +228,8 @@ impl Handle {
         self.reception.close();
     }
 
-    fn close(&mut self) {
+    /// [`shutdown`](Self::shutdown) for the owner of a handle that is dropped. The second call does nothing.
+    pub(crate) fn close(&mut self) {
         let Some(Threads {
             waker,
             acceptor,

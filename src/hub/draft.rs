@@ -14,7 +14,7 @@ use crate::wire::{Event, EventId, Frame, Topic, encode_id};
 pub(super) struct Draft {
     own_id: Option<OwnId>,
     topic: Option<Topic>,
-    behind_id: Vec<u8>,
+    pub(super) behind_id: Vec<u8>,
 }
 
 impl Draft {
@@ -26,13 +26,6 @@ impl Draft {
             topic: event.topic().cloned(),
             behind_id,
         }
-    }
-}
-
-impl Draft {
-    /// About what it will be on the wire.
-    pub(super) fn len(&self) -> usize {
-        self.behind_id.len()
     }
 }
 

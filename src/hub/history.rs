@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::log::{Entry, Kept};
+use super::kept::Kept;
 use super::own_ids::{OwnId, OwnIds};
 use crate::config::{Config, EVENT_OVERHEAD, SLICE_EVENTS};
-use crate::wire::{EventId, Frame, Framing, Patterns, Topic};
+use crate::wire::{EventId, Frame, Patterns, Topic};
 
 /// One event that was said to all who asked for its topic.
 #[derive(Debug)]
@@ -32,15 +32,6 @@ impl Record {
         // The text of an own id has the topic in it, too.
         let own_id = self.own_id.as_ref().map_or(0, OwnId::len);
         size_of::<Record>() + EVENT_OVERHEAD / 2 + self.frame.len() + topic + own_id
-    }
-
-    /// The event, as a log keeps it.
-    pub(super) fn entry(&self) -> Entry<'_> {
-        Entry {
-            id: self.id,
-            topic: self.topic.as_ref(),
-            message: self.frame.bytes(Framing::Bare),
-        }
     }
 }
 

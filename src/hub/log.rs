@@ -1,14 +1,27 @@
-//! Where events become durable before anybody hears of them: what the hub asks of a log, and what
-//! a log hands back when it is opened.
+//! Where events become durable before any client gets them: what the hub asks of a log, and what the hub
+//! does with one. `ledger.rs` is how several publishers share one append.
 //!
 //! An event is kept as the message that clients read, its id line included, so that a replay after
 //! a restart is the same bytes as one before it.
+//!
+//! In a build without a log (without the feature `journal`), `no_log.rs` stands in the place of this file.
+
+mod ledger;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
-use super::Hub;
-use crate::wire::{EventId, Topic};
+use super::draft::{Draft, Drawing, Drawn};
+use super::history::Record;
+use super::state::Shared;
+use super::{Closed, Hub, Kept, PublishError, Published};
+use crate::config::Config;
+use crate::wire::{EventId, Framing, Topic};
+pub(super) use ledger::Ledger;
+
+/// What became of what one publisher brought.
+type Outcome = Result<Vec<Published>, PublishError>;
 
 /// One event that is to be kept.
 #[derive(Clone, Copy, Debug)]
@@ -51,47 +64,111 @@ pub trait Log: Send + fmt::Debug {
     }
 }
 
-/// What a log has when it is opened: what a history is to be filled with.
+/// The state of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The id before the first of `entries`. Whoever is there has missed nothing that `entries`
-    /// does not have; whoever is before it may have.
-    pub after: EventId,
-    /// The publisher's own id of the event `after`, if that was on the wire: a client may have it as its
-    /// cursor. `None` is also right if the log does not know it; such a client is then told of a gap.
-    pub after_own_id: Option<Box<str>>,
-    /// The topic of the event `after`. It only matters together with `after_own_id`.
-    pub after_topic: Option<Topic>,
-    /// The latest events, in their order.
-    pub entries: Vec<KeptEntry>,
+pub struct LogStats {
+    /// Why it refuses events. `None`: the last attempt to write succeeded.
+    pub failure: Option<String>,
+    /// How many publishers it has refused.
+    pub failures: u64,
 }
 
-impl Kept {
-    /// Of a log that is new.
-    pub fn nothing() -> Kept {
-        Kept {
-            after: Hub::birth(),
-            after_own_id: None,
-            after_topic: None,
-            entries: Vec::new(),
+impl Hub {
+    /// A hub that goes on where `log` ended: `kept` is what the log had when it was opened. Each
+    /// event is in the log before any client gets it.
+    ///
+    /// # Errors
+    ///
+    /// The configuration contradicts itself, no id can come after the last one of the log, or the
+    /// fan-out thread cannot be started.
+    pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
+        config.check()?;
+        // What is written down together is passed on together.
+        let group_bytes = Hub::inbox_limit(&config);
+        let ledger = Ledger::new(log, group_bytes, config.report.clone());
+        Hub::start(config, Some(Arc::new(ledger)), kept)
+    }
+
+    /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
+    /// second, by [`Log::probe`], so that asking is enough to find out that it works again. Waits for
+    /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
+    /// as one that refuses. A hub without a log refuses nothing.
+    pub fn log_failure(&self) -> Option<String> {
+        self.shared.ledger.as_ref()?.failure()
+    }
+}
+
+impl Shared {
+    /// Writes down what several publishers have brought, and publishes it: durable, history,
+    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
+    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Vec<Outcome> {
+        let mut state = match self.state_with_room() {
+            Ok(state) => state,
+            Err(Closed) => {
+                return vec![Err(PublishError::Closed); group.len()];
+            }
+        };
+        let mut drawing = Drawing::new(&mut state);
+        let drawn: Vec<_> = group
+            .into_iter()
+            .map(|drafts| drawing.draw(drafts))
+            .collect();
+        drop(state);
+        let make = |drawn: Vec<Drawn>| drawn.into_iter().map(Drawn::record).collect::<Vec<_>>();
+        let mut drawn: Vec<_> = drawn.into_iter().map(|outcome| outcome.map(make)).collect();
+        let records = drawn.iter().flatten().flatten();
+        let entries: Vec<_> = records.map(|record| entry(record)).collect();
+        // Nothing is left to be kept if all of them have asked for ids that are taken.
+        let failure = match entries[..] {
+            [] => None,
+            _ => log.append(&entries).err().map(|error| error.to_string()),
+        };
+        if let Some(failure) = &failure {
+            // Also of who was refused an id that another of them has: nobody has it now.
+            for records in &mut drawn {
+                *records = Err(PublishError::NotKept(failure.clone()));
+            }
+        }
+        let mut state = self.state();
+        let accept = |records: Result<_, _>| Ok(state.accept(records?));
+        let outcomes = drawn.into_iter().map(accept).collect();
+        self.wake_fan_out(state);
+        outcomes
+    }
+}
+
+fn entry(record: &Record) -> Entry<'_> {
+    Entry {
+        id: record.id,
+        topic: record.topic.as_ref(),
+        message: record.frame.bytes(Framing::Bare),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::Event;
+
+    use super::*;
+
+    /// A log on a disk that is full.
+    #[derive(Debug)]
+    struct Full;
+
+    impl Log for Full {
+        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
+            Err(io::Error::other("no room"))
         }
     }
 
-    /// The latest id that the log knows of. Ids to come must be greater.
-    pub fn last_id(&self) -> EventId {
-        self.entries.last().map_or(self.after, |entry| entry.id)
+    #[test]
+    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+        let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
+        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
+        // A publisher whose connection broke comes back while its first attempt still waits, and
+        // both are written down together. Told that the id is taken, it would think all was well.
+        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
+            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
+        }
     }
-}
-
-/// One event that was kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptEntry {
-    /// Its place in the order of the hub.
-    pub id: EventId,
-    /// The publisher's own id, if that is what stands on the wire.
-    pub own_id: Option<Box<str>>,
-    /// Who it is for; `None` is everybody.
-    pub topic: Option<Topic>,
-    /// The message, as it was given in [`Entry::message`].
-    pub message: Vec<u8>,
 }

@@ -14,8 +14,12 @@ mod error;
 mod fanout;
 mod farewell;
 mod history;
+mod kept;
 mod lane;
-mod ledger;
+#[cfg(feature = "journal")]
+mod log;
+#[cfg(not(feature = "journal"))]
+#[path = "no_log.rs"]
 mod log;
 mod missed;
 mod name;
@@ -39,14 +43,17 @@ pub use counters::Histogram;
 pub use error::{Closed, PublishError, SendError, SubscribeError};
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
-pub use log::{Entry, Kept, KeptEntry, Log};
+#[cfg(feature = "journal")]
+pub use kept::{Kept, KeptEntry};
+#[cfg(feature = "journal")]
+pub use log::{Entry, Log, LogStats};
 pub use name::{ClientId, InvalidClientId};
 #[cfg(feature = "access")]
 pub(crate) use permit::Issuer;
 pub use permit::Permit;
 pub use poll::Poll;
 
-pub use stats::{Client, LogStats, Stats};
+pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, REPLAY_BYTES};
@@ -56,7 +63,7 @@ use draft::Draft;
 use fanout::{Item, Leaver};
 use history::History;
 use lane::Kind;
-use ledger::Ledger;
+use log::Ledger;
 use missed::Missed;
 use registry::{Lanes, Registry};
 use state::{Life, Phase, Shared, State, Totals};
@@ -161,19 +168,7 @@ impl Hub {
     /// The configuration contradicts itself, or the fan-out thread cannot be had.
     pub fn new(config: Config) -> io::Result<Hub> {
         config.check()?;
-        Hub::start(config, None, Kept::nothing())
-    }
-
-    /// A hub that goes on where `log` ended: `kept` is what the log had when it was opened. Each
-    /// event is in the log before anybody gets it.
-    ///
-    /// # Errors
-    ///
-    /// The configuration contradicts itself, no id can come after the last one of the log, or the
-    /// fan-out thread cannot be started.
-    pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
-        config.check()?;
-        Hub::start(config, Some(log), kept)
+        Hub::start(config, None, kept::Kept::nothing())
     }
 
     /// The id after which a hub begins that is created now. Its sequence number is random, so that no
@@ -185,8 +180,14 @@ impl Hub {
         }
     }
 
+    /// A batch is no larger than the inbox, but for one event. It has to fit into queues that it
+    /// finds half full.
+    fn inbox_limit(config: &Config) -> usize {
+        config.queue_bytes / 4
+    }
+
     /// A hub of a configuration that was checked.
-    fn start(config: Config, log: Option<Box<dyn Log>>, kept: Kept) -> io::Result<Hub> {
+    fn start(config: Config, ledger: Option<Arc<Ledger>>, kept: kept::Kept) -> io::Result<Hub> {
         let random = RandomState::new();
         let last = kept.last_id();
         let ids = Ids::after(last, random.hash_one(0)).ok_or_else(|| {
@@ -206,9 +207,7 @@ impl Hub {
         kept.entries
             .into_iter()
             .for_each(|entry| state.remember(entry));
-        // A batch is no larger than the inbox, but for one event. It has to fit into queues that it
-        // finds half full.
-        let inbox_limit = config.queue_bytes / 4;
+        let inbox_limit = Hub::inbox_limit(&config);
         let most_queued = config.most_queued();
         let shared = Arc::new(Shared {
             inbox_limit,
@@ -220,11 +219,12 @@ impl Hub {
             random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
-            ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
+            ledger,
             turn: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
+            closed: Condvar::new(),
             config,
         });
         let for_thread = Arc::clone(&shared);
@@ -266,7 +266,7 @@ impl Hub {
         let start = Instant::now();
         let drafts = events.into_iter().map(Draft::new).collect();
         let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(drafts, |log, batch| self.shared.keep(log, batch)),
+            Some(ledger) => ledger.publish(&self.shared, drafts),
             None => self.shared.publish(drafts),
         };
         if outcome.is_ok() {
@@ -311,7 +311,7 @@ impl Hub {
         Ok(Published { id, recipients: 1 })
     }
 
-    /// Ends the fan-out thread, once all that was published has been handed on, and joins it. The hub was closed before,
+    /// Ends the fan-out thread, once all that was published has been handed on, and closes the log. The hub was closed before,
     /// and has no streams left.
     pub(crate) fn end(&self) {
         self.life.end();
@@ -386,6 +386,14 @@ impl Hub {
         }
         self.shared.wake_fan_out(state);
         self.shared.room.notify_all();
+        self.shared.closed.notify_all();
+    }
+
+    /// Blocks until [`close`](Self::close) is called.
+    pub(crate) fn wait_until_closed(&self) {
+        let is_open = |state: &mut State| state.phase == Phase::Open;
+        // Poisoned or not, nothing of the state is used.
+        drop(self.shared.closed.wait_while(self.shared.state(), is_open));
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -396,22 +404,6 @@ impl Hub {
     /// How many clients there are.
     pub fn clients(&self) -> usize {
         self.shared.state().registry.len()
-    }
-
-    /// Lets go of the log, once the last event is in it, and so brings it to its end. Call
-    /// [`close`](Self::close) before, and wait for who still publishes. Blocks on the log.
-    pub fn put_log_away(&self) {
-        if let Some(ledger) = &self.shared.ledger {
-            ledger.put_away();
-        }
-    }
-
-    /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
-    /// second, by [`Log::probe`], so that asking is enough to find out that it works again. Waits for
-    /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
-    /// as one that refuses. A hub without a log refuses nothing.
-    pub fn log_failure(&self) -> Option<String> {
-        self.shared.ledger.as_ref()?.failure()
     }
 
     /// Whether a client has this name.
@@ -437,10 +429,8 @@ impl Hub {
     /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
         // ORDER: before the hub's lock, which is never held together with that of the ledger.
-        let log = self.shared.ledger.as_ref().map(|ledger| {
-            let (failure, failures) = ledger.state();
-            LogStats { failure, failures }
-        });
+        #[cfg(feature = "journal")]
+        let log = self.shared.ledger.as_ref().map(|ledger| ledger.stats());
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
@@ -458,6 +448,7 @@ impl Hub {
             bytes: sent.bytes,
             lag,
             publishing,
+            #[cfg(feature = "journal")]
             log,
             history: state.history.extent(),
             farewells: Farewell::ALL

@@ -13,9 +13,9 @@ use super::draft::{Draft, Drawing, Drawn};
 use super::error::{Closed, PublishError, SubscribeError};
 use super::fanout::{Batch, Item, Leaver};
 use super::history::{History, Record};
+use super::kept::KeptEntry;
 use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
-use super::ledger::{Ledger, Outcome, Written};
-use super::log::{KeptEntry, Log};
+use super::log::Ledger;
 use super::own_ids::OwnId;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Permit, Published, Subscribe};
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// The inbox has been taken, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
+    /// The hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Debug)]
@@ -257,7 +259,7 @@ impl Shared {
     }
 
     /// Publishes without a log.
-    pub(super) fn publish(&self, drafts: Vec<Draft>) -> Outcome {
+    pub(super) fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Published>, PublishError> {
         // LOCK: before the hub's lock, and only here. Nobody else publishes meanwhile, so that the hub's can be
         // given back while many records are made.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,46 +282,6 @@ impl Shared {
         let published = state.accept(records);
         self.wake_fan_out(state);
         Ok(published)
-    }
-
-    /// Writes down what several publishers have brought, and publishes it: durable, history,
-    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
-    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Written {
-        let mut state = match self.state_with_room() {
-            Ok(state) => state,
-            Err(Closed) => {
-                return Written {
-                    outcomes: vec![Err(PublishError::Closed); group.len()],
-                    failure: None,
-                };
-            }
-        };
-        let mut drawing = Drawing::new(&mut state);
-        let drawn: Vec<_> = group
-            .into_iter()
-            .map(|drafts| drawing.draw(drafts))
-            .collect();
-        drop(state);
-        let make = |drawn: Vec<Drawn>| drawn.into_iter().map(Drawn::record).collect::<Vec<_>>();
-        let mut drawn: Vec<_> = drawn.into_iter().map(|outcome| outcome.map(make)).collect();
-        let records = drawn.iter().flatten().flatten();
-        let entries: Vec<_> = records.map(|record| record.entry()).collect();
-        // Nothing is left to be kept if all of them have asked for ids that are taken.
-        let failure = match entries[..] {
-            [] => None,
-            _ => log.append(&entries).err().map(|error| error.to_string()),
-        };
-        if let Some(failure) = &failure {
-            // Also of who was refused an id that another of them has: nobody has it now.
-            for records in &mut drawn {
-                *records = Err(PublishError::NotKept(failure.clone()));
-            }
-        }
-        let mut state = self.state();
-        let accept = |records: Result<_, _>| Ok(state.accept(records?));
-        let outcomes = drawn.into_iter().map(accept).collect();
-        self.wake_fan_out(state);
-        Written { outcomes, failure }
     }
 
     /// What a client is told to wait before it comes back from a stream that ended in this way.
@@ -426,7 +388,7 @@ impl State {
     }
 }
 
-/// Ends the fan-out thread when it is dropped, and joins it.
+/// Ends the fan-out thread when it is dropped, joins it, and closes the log.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) shared: Arc<Shared>,
@@ -435,7 +397,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Waits until the fan-out thread has done all that was left for it and has ended. Nothing is delivered any more.
+    /// Waits until the fan-out thread has done all that was left for it and has ended, and then closes the
+    /// log. Nothing is delivered any more.
     pub(super) fn end(&self) {
         self.shared.state().phase = Phase::Over;
         self.shared.work.notify_one();
@@ -448,12 +411,7 @@ impl Life {
             // A panic in it has been reported.
             let _ = thread.join();
         }
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.end();
+        drop(fan_out);
         // Only here: otherwise the log would be closed whenever the last stream ends.
         if let Some(ledger) = &self.shared.ledger {
             ledger.put_away();
@@ -461,33 +419,8 @@ impl Drop for Life {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::super::{Entry, Hub, Kept};
-    use crate::wire::Event;
-
-    use super::*;
-
-    /// A log on a disk that is full.
-    #[derive(Debug)]
-    struct Full;
-
-    impl Log for Full {
-        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
-            Err(io::Error::other("no room"))
-        }
-    }
-
-    #[test]
-    fn an_id_is_taken_only_by_an_event_that_is_kept() {
-        let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
-        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
-        // A publisher whose connection broke comes back while its first attempt still waits, and
-        // both are written down together. Told that the id is taken, it would think all was well.
-        for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]).outcomes {
-            assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
-        }
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -36,20 +36,12 @@ pub struct Stats {
     /// How long publishers waited for their answer from the hub, and for the log behind it.
     pub publishing: Histogram,
     /// The state of the log. `None`: the hub has no log.
-    pub log: Option<LogStats>,
+    #[cfg(feature = "journal")]
+    pub log: Option<super::LogStats>,
     /// What is retained of the events.
     pub history: Extent,
     /// How streams ended, and how often.
     pub farewells: [(Farewell, u64); Farewell::ALL.len()],
-}
-
-/// The state of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogStats {
-    /// Why it refuses events. `None`: the last attempt to write succeeded.
-    pub failure: Option<String>,
-    /// How many publishers it has refused.
-    pub failures: u64,
 }
 
 /// One client, as it is at about this moment.

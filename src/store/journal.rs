@@ -17,41 +17,24 @@
 //! after a repair: a start reads back to the gap and no further, whatever is in the older files.
 //! Where even the directory is another one, nothing is accepted until it is back.
 //!
-//! `segment.rs` has the format, `present.rs` the newest segment, `recovery.rs` what is done with a file
+//! `segment.rs` has the format, `newest.rs` the newest segment, `recovery.rs` what is done with a file
 //! that a crash has left.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::Directory;
-use super::disk::{self, Disk, Look};
-use super::present::{Beginning, Present};
+use super::disk::{self, Disk, Look, OpenFile};
+use super::newest::{Left, Newest};
+use super::options::JournalOptions;
 use super::syncer::Syncer;
 use super::{recovery, segment};
 use crate::config::{READINGS_IN_VAIN, SEGMENT_BYTES, SYNC_INTERVAL, SyncMode, WRONG_CLOCK};
 use crate::hub::{Entry, Kept, Log};
 use crate::report::Report;
 use crate::wire::EventId;
-
-/// What a [`Journal`] is to be.
-#[derive(Clone, Debug)]
-pub struct JournalOptions {
-    /// Where its files are. The directory is created, but not those above it.
-    pub dir: PathBuf,
-    /// When to sync.
-    pub sync: SyncMode,
-    /// Whether to open a journal that is damaged: what is behind the damage in its segment is moved
-    /// into a file next to it, and the history begins behind it.
-    pub repair: bool,
-    /// How many of the latest events are wanted back at the most.
-    pub events: usize,
-    /// How many bytes of messages are wanted back at the most.
-    pub bytes: usize,
-    /// Who is told what was found and done, and of a sync in the background that failed.
-    pub report: Report,
-}
 
 /// An append-only log in files `00000001.sse`, `00000002.sse`, … of one directory: an event stream
 /// in plain text, which `less` and any reader of event streams can read. The directory and the files
@@ -66,14 +49,9 @@ pub struct Journal {
     directory: Directory,
     sync: SyncMode,
     pub(super) report: Report,
-    pub(super) present: Present,
+    pub(super) newest: Newest,
     /// The latest id in the journal.
     last: EventId,
-    /// An append has failed and could not be taken back: the file may have something behind the
-    /// good length.
-    torn: bool,
-    /// The file was changed by others while it was written to: it is read again before it is used.
-    doubtful: bool,
     /// The bytes of the append that was refused last: what a [probe](Log::probe) tries to write.
     pub(super) refused: usize,
     /// How often the segment may still be read again because of a new time alone. LIMIT: on file systems
@@ -100,27 +78,23 @@ impl Journal {
     /// of ids ([`InvalidData`](io::ErrorKind::InvalidData)), was written by another version
     /// ([`Unsupported`](io::ErrorKind::Unsupported)), or cannot be read or written to. The message
     /// names the file and, for a damage, the place.
-    pub fn open(mut options: JournalOptions, born: EventId) -> io::Result<(Journal, Kept)> {
-        // The files are looked for by their path as long as the journal is open, wherever the process
-        // is by then.
-        let absolute = std::path::absolute(&options.dir);
-        options.dir = absolute.map_err(|cause| disk::failed("find", &options.dir, &cause))?;
+    pub fn open(options: JournalOptions, born: EventId) -> io::Result<(Journal, Kept)> {
         let directory = Directory::occupy(&options.dir, &options.report)?;
-        let (present, kept) = recovery::recover(&options, born)?;
+        let (newest, kept) = recovery::recover(&directory, &options, born)?;
         let last = kept.last_id();
         if last.ms.saturating_sub(born.ms) > WRONG_CLOCK.as_millis() as u64 {
             let hours = (last.ms - born.ms) / WRONG_CLOCK.as_millis() as u64 * 24;
             options.report.warn(format_args!(
                 "the latest event in {}, {last}, is from more than {hours} hours after this machine's time: \
                  one of the two clocks was wrong; ids go on from there",
-                options.dir.display()
+                directory.path().display()
             ));
         }
         let syncer = match options.sync {
             SyncMode::Interval => {
-                let disk = Arc::clone(&present.disk);
+                let disk = Arc::clone(&newest.disk);
                 let report = options.report.clone();
-                Some(Syncer::start(disk, present.len, SYNC_INTERVAL, report)?)
+                Some(Syncer::start(disk, newest.len, SYNC_INTERVAL, report)?)
             }
             SyncMode::Always | SyncMode::Off => None,
         };
@@ -128,10 +102,8 @@ impl Journal {
             directory,
             sync: options.sync,
             report: options.report,
-            present,
+            newest,
             last,
-            torn: false,
-            doubtful: false,
             refused: 0,
             readings: READINGS_IN_VAIN,
             syncer,
@@ -150,11 +122,10 @@ impl Journal {
 
     /// Repairs what an earlier append or sync, or another program, has left.
     fn restore(&mut self) -> io::Result<()> {
-        let found = self.present.disk.look()?;
-        if self.torn && !self.doubtful && self.present.may_be_cut(found) {
+        let found = self.newest.disk.look()?;
+        if self.newest.may_be_cut(found) {
             self.cut_back()?;
-            self.torn = false;
-        } else if self.torn || self.doubtful || !self.present.is_as_left(found, self.readings > 0) {
+        } else if !self.newest.is_as_left(found, self.readings > 0) {
             self.take_up(found)?;
         }
         self.write_anew()
@@ -162,9 +133,9 @@ impl Journal {
 
     /// Writes at the end, which is the good length, and makes it durable, if that is to be now.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.present.disk.append(bytes)?;
+        self.newest.disk.append(bytes)?;
         match self.sync {
-            SyncMode::Always => self.present.disk.sync(),
+            SyncMode::Always => self.newest.disk.sync(),
             SyncMode::Interval | SyncMode::Off => Ok(()),
         }
     }
@@ -178,65 +149,62 @@ impl Journal {
     /// it away and makes the one that it goes through dirty; what is appended next is written into
     /// pages that are dirty again. So the next `fsync` that succeeds has really written all of it.
     fn cut_back(&mut self) -> io::Result<()> {
-        self.present.disk.set_len(self.present.len)?;
+        self.newest.disk.set_len(self.newest.len)?;
         // Or what the publisher was told is not kept would be found again after a power cut.
         if self.sync == SyncMode::Always {
-            self.present.disk.sync()?;
+            self.newest.disk.sync()?;
         }
-        self.present.note_left()
+        self.newest.accept(0).map(drop)
     }
 
     /// Goes on after another program has changed the segment's file: in the file at its path, if that
     /// begins with all that was acknowledged, otherwise in a new segment.
     fn take_up(&mut self, found: Option<Look>) -> io::Result<()> {
         self.directory.check()?;
-        match self.present.examine(found, self.last) {
-            Ok((disk, len)) => self.go_on_in(disk, len)?,
-            Err(why) => self.begin_after_hole(&why)?,
+        match self.newest.examine(found, self.last) {
+            Ok((disk, len)) => self.go_on_in(disk, len),
+            Err(why) => self.begin_after_hole(&why),
         }
-        (self.torn, self.doubtful) = (false, false);
-        Ok(())
     }
 
     /// Goes on in a file that has `len` bytes, the first of which are all that was acknowledged.
-    fn go_on_in(&mut self, disk: Disk, len: u64) -> io::Result<()> {
-        let excess = len - self.present.len;
-        if disk.identity() == self.present.disk.identity() {
-            if excess == 0 {
-                self.readings = self.readings.saturating_sub(1);
-                return self.present.note_left();
+    fn go_on_in(&mut self, disk: OpenFile, len: u64) -> io::Result<()> {
+        let excess = len - self.newest.len;
+        if disk.identity() != self.newest.disk.identity() {
+            disk.set_len(self.newest.len)?;
+            if self.sync != SyncMode::Off {
+                disk.sync_with_name()?;
             }
-            self.cut_back()?;
-            if !self.torn {
-                self.report.warn(format_args!(
-                    "{excess} bytes were appended to {}, and not by this server; they were cut off",
-                    disk.path().display()
-                ));
-            }
+            let next = Newest::resume(self.newest.number, disk, self.newest.len)?;
+            self.report.warn(format_args!(
+                "{} was replaced by another file with the same records; the journal goes on in it",
+                next.disk.path().display()
+            ));
+            self.turn_to(next);
             return Ok(());
         }
-        disk.set_len(self.present.len)?;
-        if self.sync != SyncMode::Off {
-            disk.sync()?;
-            disk::sync_dir(self.directory.path())?;
+        if excess == 0 {
+            self.readings = self.readings.saturating_sub(1);
+            return self.newest.accept(0).map(drop);
         }
-        let next = Present::resume(self.present.number, disk, self.present.len)?;
-        self.report.warn(format_args!(
-            "{} was replaced by another file with the same records; the journal goes on in it",
-            next.disk.path().display()
-        ));
-        self.turn_to(next);
+        // After an append of the journal's own, its bytes are among them.
+        let is_foreign = matches!(self.newest.left, Left::Whole(_));
+        self.cut_back()?;
+        if is_foreign {
+            self.report.warn(format_args!(
+                "{excess} bytes were appended to {}, and not by this server; they were cut off",
+                disk.path().display()
+            ));
+        }
         Ok(())
     }
 
     /// Begins a segment from which a restart does not read back into what is before it.
     fn begin_after_hole(&mut self, why: &str) -> io::Result<()> {
-        let dir = self.directory.path();
-        let newest = recovery::numbers(dir)?.last().copied();
-        let number = following(newest.unwrap_or(0).max(self.present.number))?;
-        let path = segment_path(dir, number);
-        let next = Present::begin(path, number, Beginning::AfterHole(self.last), self.sync)?;
-        let (old, new) = (self.present.disk.path(), next.disk.path());
+        let newest = self.directory.numbers()?.into_iter().max();
+        let number = newest.unwrap_or(0).max(self.newest.number);
+        let next = self.begin(number, &segment::header_after_hole(self.last))?;
+        let (old, new) = (self.newest.disk.path(), next.disk.path());
         self.report.error(format_args!(
             "{} {why}; the journal goes on in {}, and after a restart, clients that \
              have not seen {} will be told of a gap",
@@ -248,12 +216,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Begins the segment after the one with this number.
+    fn begin(&self, number: u64, header: &[u8]) -> io::Result<Newest> {
+        let none = || io::Error::other("no number is left for another segment");
+        let number = number.checked_add(1).ok_or_else(none)?;
+        let path = self.directory.segment(number);
+        clear_attempt(&path)?;
+        Newest::begin(path, number, header, self.sync)
+    }
+
     /// Writes to this segment, which is durable, from now on.
-    fn turn_to(&mut self, next: Present) {
+    fn turn_to(&mut self, next: Newest) {
         if let Some(syncer) = &self.syncer {
             syncer.turn_to(Arc::clone(&next.disk), next.len);
         }
-        self.present = next;
+        self.newest = next;
     }
 
     /// After a sync in the background has failed: writes again what was acknowledged but is not
@@ -270,8 +247,8 @@ impl Journal {
         let Some(durable) = syncer.failed_at() else {
             return Ok(());
         };
-        let disk = &self.present.disk;
-        let mut bytes = vec![0; (self.present.len - durable) as usize];
+        let disk = &self.newest.disk;
+        let mut bytes = vec![0; (self.newest.len - durable) as usize];
         disk.read_at(durable, &mut bytes)?;
         if !segment::is_whole(&bytes) {
             let why = format!("has lost what could not be synced, from byte {durable} on");
@@ -279,7 +256,7 @@ impl Journal {
         }
         disk.write_at(durable, &bytes)?;
         let synced = syncer.sync();
-        self.present.note_left()?;
+        self.newest.accept(0)?;
         synced
     }
 
@@ -288,22 +265,19 @@ impl Journal {
         match (self.sync, &self.syncer) {
             (_, Some(syncer)) => syncer.sync(),
             (SyncMode::Off, None) => Ok(()),
-            (_, None) => self.present.disk.sync(),
+            (_, None) => self.newest.disk.sync(),
         }
     }
 
     /// Begins a new segment if this one is full. When it fails nothing has changed.
     fn rotate_if_full(&mut self) -> io::Result<()> {
-        if self.present.len < self.segment_bytes {
+        if self.newest.len < self.segment_bytes {
             return Ok(());
         }
         // ORDER: the old segment before the new one is there, so that only the newest can be torn.
         self.flush()?;
         self.directory.check()?;
-        let number = following(self.present.number)?;
-        let path = segment_path(self.directory.path(), number);
-        clear_attempt(&path)?;
-        let next = Present::begin(path, number, Beginning::After(self.last), self.sync)?;
+        let next = self.begin(self.newest.number, &segment::header(self.last))?;
         self.turn_to(next);
         Ok(())
     }
@@ -313,20 +287,17 @@ impl Journal {
         // LIMIT: if the file is changed by others between the two looks at it, there is one more attempt.
         for _ in 0..2 {
             self.prepare()?;
-            let accepted = match self.write(bytes) {
-                Ok(()) => self.present.accept(bytes.len()),
-                Err(error) => Err(error),
-            };
-            match accepted {
+            let written = self.write(bytes);
+            match written.and_then(|()| self.newest.accept(bytes.len())) {
                 Ok(true) => {
                     if let Some(syncer) = &self.syncer {
-                        syncer.wrote(self.present.len);
+                        syncer.wrote(self.newest.len);
                     }
                     return Ok(());
                 }
-                Ok(false) => (self.torn, self.doubtful) = (true, true),
+                Ok(false) => {}
                 Err(error) => {
-                    self.torn = true;
+                    self.newest.tear();
                     // The publisher gets the cause. If `restore` fails, the next publisher gets that error.
                     let _ = self.restore();
                     return Err(error);
@@ -334,7 +305,7 @@ impl Journal {
             }
         }
         let _ = self.restore(); // As above.
-        let name = self.present.disk.path().display();
+        let name = self.newest.disk.path().display();
         Err(io::Error::other(format!(
             "{name} is being changed, and not by this server"
         )))
@@ -380,7 +351,7 @@ impl Log for Journal {
         self.prepare()?;
         // A crash in between leaves a torn end, which the next start cuts off.
         let bytes = vec![b'\n'; self.refused.max(1)];
-        self.torn = true;
+        self.newest.tear();
         let written = self.write(&bytes);
         written.and(self.restore())
     }
@@ -394,17 +365,6 @@ impl Drop for Journal {
             self.report.error(format_args!("{error}; {lost}"));
         }
     }
-}
-
-/// `DIR/00000001.sse`
-pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:08}.sse"))
-}
-
-/// The number of the segment after this one.
-fn following(number: u64) -> io::Result<u64> {
-    let none = || io::Error::other("no number is left for another segment");
-    number.checked_add(1).ok_or_else(none)
 }
 
 /// Removes what an attempt to begin a segment has left, which has no events. Anything else stays, and

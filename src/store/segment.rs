@@ -24,7 +24,7 @@
 //! and a topic has no control characters, so a line that begins with `:` is always ours, and no
 //! publisher can write one. A topic is the rest of its line, behind one space.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 
 use super::crc32::crc32;
 use crate::hub::{Entry, KeptEntry};
@@ -54,41 +54,40 @@ pub(super) fn leaves_room(id: EventId) -> bool {
     id.ms < ID_LIMIT && id.seq < ID_LIMIT
 }
 
-/// Appends the header of a segment whose events come after `after`.
-pub(super) fn encode_header(after: EventId, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(format!("{HEADER}{after}\n").as_bytes());
-    seal(start, out);
+/// The header of a segment whose events come after `after`.
+pub(super) fn header(after: EventId) -> Vec<u8> {
+    let mut text = Vec::new();
+    encode(HEADER, after, None, b"", &mut text);
+    text
+}
+
+/// The header of a segment whose events come after a hole that ends with the event `upto`.
+pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
+    let mut text = header(upto);
+    encode_gap(upto, None, &mut text);
+    text
 }
 
 /// Appends the block of an event whose message [`is_message`].
 pub(super) fn encode_event(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    let start = out.len();
-    encode_line(EVENT, entry.id, entry.topic.map(Topic::as_str), out);
-    // Its empty line comes behind the checksum: an empty line would part the two for a reader.
-    out.extend_from_slice(&entry.message[..entry.message.len() - 1]);
-    seal(start, out);
+    // Its empty line comes after the checksum: an empty line would part the two for a reader.
+    let body = &entry.message[..entry.message.len() - 1];
+    encode(EVENT, entry.id, entry.topic.map(Topic::as_str), body, out);
 }
 
 /// Appends the block that says that events up to `upto` are lost, and in which file is what was
 /// found in their place, if anything was.
 pub(super) fn encode_gap(upto: EventId, aside: Option<&str>, out: &mut Vec<u8>) {
+    encode(GAP, upto, aside, b"", out);
+}
+
+/// Appends a block: its first line, its body, and its end.
+fn encode(beginning: &str, id: EventId, rest: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    encode_line(GAP, upto, aside, out);
-    seal(start, out);
-}
-
-/// The first line of an event or a gap.
-fn encode_line(beginning: &str, id: EventId, rest: Option<&str>, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{beginning}{id}").as_bytes());
-    if let Some(rest) = rest {
-        out.push(b' ');
-        out.extend_from_slice(rest.as_bytes());
-    }
-    out.push(b'\n');
-}
-
-fn seal(start: usize, out: &mut Vec<u8>) {
+    let space = if rest.is_some() { " " } else { "" };
+    let rest = rest.unwrap_or_default();
+    writeln!(out, "{beginning}{id}{space}{rest}").expect("BUG: a Vec refuses bytes");
+    out.extend_from_slice(body);
     let seal = seal_of(&out[start..]);
     out.extend_from_slice(&seal);
 }
@@ -123,166 +122,129 @@ pub(super) fn is_message(message: &[u8]) -> bool {
 /// A block that checks.
 #[derive(Debug)]
 pub(super) struct Block<'a> {
-    head: Head<'a>,
+    pub(super) kind: BlockKind,
+    /// The latest id of which the journal knows after this block.
+    pub(super) id: EventId,
+    /// The topic of an event.
+    topic: Option<Topic>,
+    /// The publisher's own id of an event, if that is on the wire.
+    own_id: Option<&'a str>,
     /// What stands between its first line and its checksum: the message, but for its empty line.
     body: &'a [u8],
     /// Its length with everything.
     len: usize,
 }
 
-#[derive(Debug)]
-enum Head<'a> {
-    Header { after: EventId },
-    Event(Event<'a>),
-    Gap { upto: EventId },
-}
-
-#[derive(Debug)]
-struct Event<'a> {
-    id: EventId,
-    own_id: Option<&'a str>,
-    topic: Option<Topic>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockKind {
+    /// The first of a segment.
+    Header,
+    Event,
+    /// Events are lost here.
+    Gap,
 }
 
 impl Block<'_> {
-    /// The latest id of which the journal knows behind this block.
-    pub(super) fn id(&self) -> EventId {
-        match &self.head {
-            Head::Header { after: id } | Head::Gap { upto: id } => *id,
-            Head::Event(event) => event.id,
-        }
-    }
-
-    pub(super) fn is_header(&self) -> bool {
-        matches!(self.head, Head::Header { .. })
-    }
-
-    /// The bytes of the message, if this is an event.
-    pub(super) fn message_bytes(&self) -> Option<usize> {
-        matches!(self.head, Head::Event(_)).then_some(self.body.len() + 1)
-    }
-
-    /// The publisher's own id and the topic, if this is an event.
-    pub(super) fn own_id_and_topic(&self) -> Option<(Option<Box<str>>, Option<Topic>)> {
-        let Head::Event(event) = &self.head else {
-            return None;
-        };
-        Some((event.own_id.map(Into::into), event.topic.clone()))
-    }
-
     /// The event, if this is one.
     pub(super) fn entry(&self) -> Option<KeptEntry> {
-        let Head::Event(event) = &self.head else {
-            return None;
-        };
-        Some(KeptEntry {
-            id: event.id,
-            own_id: event.own_id.map(Into::into),
-            topic: event.topic.clone(),
+        (self.kind == BlockKind::Event).then(|| KeptEntry {
+            id: self.id,
+            own_id: self.own_id.map(Into::into),
+            topic: self.topic.clone(),
             message: [self.body, b"\n"].concat(),
         })
     }
 }
 
-/// Why there is no block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The text ends within it.
-    Cut,
-    /// It is something else.
-    Foreign,
-    /// It is not what was written.
-    Checksum,
-    /// Its id is not greater than those before it.
-    Order,
-    /// It is whole, and the events that should follow it are not there.
-    Missing,
-}
+/// Why there is no block, in words for a person.
+type Reason = &'static str;
 
-impl Fault {
-    pub(super) fn explain(self) -> &'static str {
-        match self {
-            Fault::Cut => "a record is cut off",
-            Fault::Foreign => "there is no record",
-            Fault::Checksum => "a record has a wrong checksum",
-            Fault::Order => "a record has an id that does not rise",
-            Fault::Missing => "records are missing that the next segment goes on from",
-        }
-    }
-}
+/// The text ends within it.
+const CUT: Reason = "a record is cut off";
+/// It is something else.
+const FOREIGN: Reason = "there is no record";
+/// It is not what was written.
+const CHECKSUM: Reason = "a record has a wrong checksum";
+/// Its id is not greater than those before it.
+const ORDER: Reason = "a record has an id that does not rise";
+/// It is whole, and the events that should follow it are not there.
+const MISSING: Reason = "records are missing that the next segment goes on from";
 
 /// Reads the block that `bytes` begin with.
-fn block(bytes: &[u8]) -> Result<Block<'_>, Fault> {
+fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     let start = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(line) = first_line(start) else {
-        let cut = bytes.len() < LONGEST_LINE;
-        return Err(if cut { Fault::Cut } else { Fault::Foreign });
+        let is_cut = bytes.len() < LONGEST_LINE;
+        return Err(if is_cut { CUT } else { FOREIGN });
     };
-    let rest = &bytes[line.len()..];
-    let head = head(line, rest)?;
+    let (kind, id, rest) = parts(line).ok_or(FOREIGN)?;
+    let after_line = &bytes[line.len()..];
     // LIMIT: what is no event has nothing else. Or each `: gap ` in the data of a large event would
-    // be read on from to that event's end when a record is looked for behind a damage.
-    let body = match head {
-        Head::Event(_) => fields(rest)?,
-        Head::Header { .. } | Head::Gap { .. } => &[],
+    // be read on from to that event's end when a record is looked for after a damage.
+    let (topic, own_id, body) = if kind == BlockKind::Event {
+        let topic = rest.map(Topic::new).transpose().map_err(|_| FOREIGN)?;
+        let own_id = wire_id(after_line)?.filter(|own| own.parse() != Ok(id));
+        (topic, own_id, fields(after_line)?)
+    } else {
+        (None, None, &[][..])
     };
     let end = line.len() + body.len();
     let len = end + SEAL_BYTES;
-    match bytes.get(end..len) {
-        None => Err(Fault::Cut),
-        Some(found) if *found == seal_of(&bytes[..end]) => Ok(Block { head, body, len }),
-        Some(_) => Err(Fault::Checksum),
+    let found = bytes.get(end..len).ok_or(CUT)?;
+    if *found != seal_of(&bytes[..end]) {
+        return Err(CHECKSUM);
     }
+    Ok(Block {
+        kind,
+        id,
+        topic,
+        own_id,
+        body,
+        len,
+    })
+}
+
+/// The kind and the id of a block, and what its first line has after the id and a space.
+fn parts(line: &[u8]) -> Option<(BlockKind, EventId, Option<&str>)> {
+    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+    let kinds = [
+        (HEADER, BlockKind::Header),
+        (EVENT, BlockKind::Event),
+        (GAP, BlockKind::Gap),
+    ];
+    let split = |(beginning, kind)| Some((kind, line.strip_prefix(beginning)?));
+    let (kind, line) = kinds.into_iter().find_map(split)?;
+    let (id, rest) = match line.split_once(' ') {
+        // A header has nothing after its id.
+        Some((id, rest)) if kind != BlockKind::Header => (id, Some(rest)),
+        _ => (line, None),
+    };
+    Some((kind, id.parse().ok()?, rest))
 }
 
 /// The lines up to the comment that ends a block.
-fn fields(bytes: &[u8]) -> Result<&[u8], Fault> {
+fn fields(bytes: &[u8]) -> Result<&[u8], Reason> {
     let mut end = 0;
     loop {
-        let line = first_line(&bytes[end..]).ok_or(Fault::Cut)?;
+        let line = first_line(&bytes[end..]).ok_or(CUT)?;
         match line[0] {
             b':' => return Ok(&bytes[..end]),
-            b'\n' => return Err(Fault::Foreign),
+            b'\n' => return Err(FOREIGN),
             _ => end += line.len(),
         }
     }
 }
 
-/// Reads the first line of a block, whose body has the publisher's id.
-fn head<'a>(line: &'a [u8], body: &'a [u8]) -> Result<Head<'a>, Fault> {
-    let line = std::str::from_utf8(line).map_err(|_| Fault::Foreign)?;
-    let line = line.strip_suffix('\n').unwrap_or(line);
-    let id = |text: &str| text.parse::<EventId>().map_err(|_| Fault::Foreign);
-    if let Some(after) = line.strip_prefix(HEADER) {
-        return Ok(Head::Header { after: id(after)? });
-    }
-    let id_and_rest = |line: &'a str| match line.split_once(' ') {
-        Some((id, rest)) => (id, Some(rest)),
-        None => (line, None),
-    };
-    if let Some(line) = line.strip_prefix(GAP) {
-        let (upto, _aside) = id_and_rest(line);
-        return Ok(Head::Gap { upto: id(upto)? });
-    }
-    let (text, topic) = id_and_rest(line.strip_prefix(EVENT).ok_or(Fault::Foreign)?);
-    let topic = topic.map(Topic::new).transpose();
-    Ok(Head::Event(Event {
-        id: id(text)?,
-        own_id: own_id(body)?.filter(|own| *own != text),
-        topic: topic.map_err(|_| Fault::Foreign)?,
-    }))
-}
-
-/// The id that stands on the wire. `None`: the text ends before it does.
+/// The id on the wire of an event whose fields `bytes` begin with. `None`: the text ends before it does.
 ///
 /// That it must be there is also what keeps publishers from feigning a block: the data or name of
-/// an event may have `: event 1-0` in it, but no `id:` line behind that.
-fn own_id(body: &[u8]) -> Result<Option<&str>, Fault> {
-    let Some(line) = first_line(body) else {
+/// an event may have `: event 1-0` in it, but no `id:` line after that.
+fn wire_id(bytes: &[u8]) -> Result<Option<&str>, Reason> {
+    let Some(line) = first_line(bytes) else {
         return Ok(None);
     };
-    let id = line.strip_prefix(b"id: ").ok_or(Fault::Foreign)?;
-    let id = std::str::from_utf8(id).map_err(|_| Fault::Foreign)?;
+    let id = line.strip_prefix(b"id: ").ok_or(FOREIGN)?;
+    let id = std::str::from_utf8(id).map_err(|_| FOREIGN)?;
     Ok(Some(id.trim_end_matches('\n')))
 }
 
@@ -311,12 +273,12 @@ pub(super) struct Contents<'a> {
 pub(super) struct Damage {
     /// In bytes, from the beginning of the file.
     pub(super) offset: usize,
-    pub(super) fault: Fault,
-    /// What checks behind it: that makes it a hole. Without, it is the end.
+    pub(super) reason: Reason,
+    /// What checks after it: that makes it a hole. Without, it is the end.
     pub(super) beyond: Option<Beyond>,
 }
 
-/// Blocks that check behind a damage.
+/// Blocks that check after a damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Beyond {
     /// The greatest of their ids.
@@ -340,8 +302,8 @@ pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
                 contents.blocks.push((offset, block));
                 offset += len;
             }
-            Err(fault) => {
-                contents.damage = Some(Damage::at(offset, fault, bytes));
+            Err(reason) => {
+                contents.damage = Some(Damage::at(offset, reason, bytes));
                 break;
             }
         }
@@ -350,21 +312,20 @@ pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
 }
 
 impl<'a> Contents<'a> {
-    fn fits(&self, block: Block<'a>) -> Result<Block<'a>, Fault> {
-        let last = self.last_id();
-        match (last, &block.head) {
-            (None, Head::Header { .. }) => Ok(block),
-            (None, _) | (_, Head::Header { .. }) => Err(Fault::Foreign),
-            (Some(last), Head::Event(event)) if event.id <= last => Err(Fault::Order),
+    fn fits(&self, block: Block<'a>) -> Result<Block<'a>, Reason> {
+        match (self.last_id(), block.kind) {
+            (None, BlockKind::Header) => Ok(block),
+            (None, _) | (_, BlockKind::Header) => Err(FOREIGN),
+            (Some(last), BlockKind::Event) if block.id <= last => Err(ORDER),
             // A gap may be empty: its last event may be the one before it.
-            (Some(last), Head::Gap { upto }) if *upto < last => Err(Fault::Order),
+            (Some(last), BlockKind::Gap) if block.id < last => Err(ORDER),
             _ => Ok(block),
         }
     }
 
     /// The latest id that checks. `None`: not even the header does.
     pub(super) fn last_id(&self) -> Option<EventId> {
-        self.blocks.last().map(|(_, block)| block.id())
+        self.blocks.last().map(|(_, block)| block.id)
     }
 
     /// The greatest id of all valid records, including those after a damaged one.
@@ -379,17 +340,17 @@ impl<'a> Contents<'a> {
         if self.damage.is_some() || ends {
             return self.damage;
         }
-        let excess = self.blocks.iter().find(|(_, block)| block.id() > next);
+        let excess = self.blocks.iter().find(|(_, block)| block.id > next);
         Some(Damage {
             offset: excess.map_or(self.len, |(offset, _)| *offset),
-            fault: excess.map_or(Fault::Missing, |_| Fault::Order),
+            reason: excess.map_or(MISSING, |_| ORDER),
             beyond: None,
         })
     }
 }
 
 impl Damage {
-    fn at(offset: usize, fault: Fault, bytes: &[u8]) -> Damage {
+    fn at(offset: usize, reason: Reason, bytes: &[u8]) -> Damage {
         let (mut beyond, mut at) = (None::<Beyond>, offset);
         while let Some(start) = next_start(bytes, at) {
             let Ok(block) = block(&bytes[start..]) else {
@@ -399,13 +360,13 @@ impl Damage {
             at = start + block.len;
             let before = beyond.map_or(EventId::default(), |beyond| beyond.greatest);
             beyond = Some(Beyond {
-                greatest: before.max(block.id()),
-                is_last: at == bytes.len() && block.id() > before,
+                greatest: before.max(block.id),
+                is_last: at == bytes.len() && block.id > before,
             });
         }
         Damage {
             offset,
-            fault,
+            reason,
             beyond,
         }
     }
@@ -414,31 +375,16 @@ impl Damage {
 /// Where the next event or gap may begin. That need not be a line's beginning: the line break
 /// before it may be what is damaged.
 fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(colon) = bytes[at..].iter().position(|&byte| byte == b':') {
-        at += colon;
-        if [EVENT, GAP]
-            .iter()
-            .any(|head| bytes[at..].starts_with(head.as_bytes()))
-        {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
-}
-
-/// Whether this is a whole segment that ends with the event `last`.
-pub(super) fn is_up_to(bytes: &[u8], last: EventId) -> bool {
-    let contents = read(bytes);
-    contents.damage.is_none() && contents.last_id() == Some(last)
+    let begins = |at: usize, kind: &str| bytes[at..].starts_with(kind.as_bytes());
+    (from..bytes.len()).find(|&at| begins(at, EVENT) || begins(at, GAP))
 }
 
 /// Whether this is what an attempt to begin a segment leaves when it fails: nothing, a part of a
 /// header, or a whole one.
 pub(super) fn has_no_event(bytes: &[u8]) -> bool {
-    let Contents { blocks, damage, .. } = read(bytes);
-    let is_bare_header = damage.is_none() && blocks.iter().all(|(_, block)| block.is_header());
+    let contents = read(bytes);
+    // The first block is the header.
+    let is_bare_header = contents.damage.is_none() && contents.blocks.len() == 1;
     is_bare_header || is_torn_header(bytes)
 }
 
@@ -460,11 +406,13 @@ pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     let common = bytes.len().min(HEADER.len());
     let began = bytes[..common] == HEADER.as_bytes()[..common];
     let zeros = bytes.iter().all(|&byte| byte == 0);
-    let is_bare = || {
-        let Contents { blocks, damage, .. } = read(bytes);
-        blocks.is_empty() && damage.is_some_and(|damage| damage.beyond.is_none())
+    let is_bare = |contents: Contents| {
+        let is_torn = contents
+            .damage
+            .is_some_and(|damage| damage.beyond.is_none());
+        is_torn && contents.blocks.is_empty()
     };
-    bytes.len() < LONGEST_HEADER && (began || zeros) && is_bare()
+    bytes.len() < LONGEST_HEADER && (began || zeros) && is_bare(read(bytes))
 }
 
 /// Whether this is a journal, but not of the version that is read here.

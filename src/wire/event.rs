@@ -123,9 +123,9 @@ impl Event {
         }
     }
 
-    /// Sends the event to those who asked for `topic`, and not to everybody.
-    pub fn with_topic(mut self, topic: Topic) -> Event {
-        self.topic = Some(topic);
+    /// Sends the event to the clients that asked for `topic`; with `None` to all clients.
+    pub fn with_topic(mut self, topic: impl Into<Option<Topic>>) -> Event {
+        self.topic = topic.into();
         self
     }
 

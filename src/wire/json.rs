@@ -33,8 +33,11 @@ impl Document {
     ///
     /// The text is not one JSON value, or nests deeper than 128 levels.
     pub fn parse(text: &str) -> Result<Document, Malformed> {
-        let mut reader = Reader::new(text);
-        reader.compact.reserve(text.len());
+        let mut reader = Reader {
+            text,
+            compact: String::with_capacity(text.len()),
+            ..Reader::default()
+        };
         reader.document(&mut |_, _| {})?;
         reader.compact.push_str(&text[reader.copied..]);
         Ok(Document(reader.compact))
@@ -85,7 +88,11 @@ impl Document {
     /// A value of another kind has no members.
     fn for_each_member<'a>(&'a self, each: &mut dyn FnMut(&'a str, &'a str)) {
         let text = self.as_str();
-        Reader::new(text)
+        let mut reader = Reader {
+            text,
+            ..Reader::default()
+        };
+        reader
             .document(&mut |key, value| each(&text[key], &text[value]))
             .expect("BUG: a Document was not checked");
     }
@@ -121,17 +128,14 @@ pub fn unquote(literal: &str) -> Option<String> {
 
 /// Reads `XXXX` after a `\u`, and the `\uXXXX` after that if the first is half of a pair.
 fn utf16_escape(rest: &mut &str) -> Option<char> {
-    fn unit(rest: &mut &str) -> Option<u16> {
-        let digits = rest.get(..4)?;
-        *rest = &rest[4..];
+    let mut prefix = "";
+    let units = std::iter::from_fn(|| {
+        let (digits, after) = rest.strip_prefix(prefix)?.split_at_checked(4)?;
+        (*rest, prefix) = (after, "\\u");
         u16::from_str_radix(digits, 16).ok()
-    }
-    let first = unit(rest)?;
-    if !(0xD800..0xDC00).contains(&first) {
-        return char::from_u32(first.into());
-    }
-    *rest = rest.strip_prefix("\\u")?;
-    char::decode_utf16([first, unit(rest)?]).next()?.ok()
+    });
+    // It takes a second unit only after half of a pair.
+    char::decode_utf16(units).next()?.ok()
 }
 
 /// Appends `text` as a JSON string, in quotes.
@@ -180,6 +184,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// Reads a JSON text from its beginning to its end, and checks each token against the grammar.
+#[derive(Default)]
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -192,18 +197,7 @@ struct Reader<'a> {
     objects: u128,
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Reader<'a> {
-        Reader {
-            text,
-            at: 0,
-            compact: String::new(),
-            copied: 0,
-            depth: 0,
-            objects: 0,
-        }
-    }
-
+impl Reader<'_> {
     /// Reads one value and the end of the text. Calls `member` with the places of the name and the value of
     /// each member of the outermost object.
     ///
@@ -220,7 +214,7 @@ impl<'a> Reader<'a> {
             // A value begins here.
             let opening = self.next().filter(|byte| b"{[".contains(byte));
             match opening {
-                Some(bracket) => self.open(bracket == b'{')?,
+                Some(bracket) => self.open(bracket)?,
                 None => self.scalar()?,
             }
             if opening.is_none() || self.is_at_close() {
@@ -262,13 +256,12 @@ impl<'a> Reader<'a> {
         self.depth > 0 && self.objects & 1 == 1
     }
 
-    fn open(&mut self, is_object: bool) -> Result<(), Malformed> {
+    fn open(&mut self, bracket: u8) -> Result<(), Malformed> {
         if self.depth == DEPTH {
-            let what = format!("nested deeper than {DEPTH} levels");
-            return Err(self.malformed(&what));
+            return Err(self.malformed(|_| format!("nested deeper than {DEPTH} levels")));
         }
         self.depth += 1;
-        self.objects = self.objects << 1 | u128::from(is_object);
+        self.objects = self.objects << 1 | u128::from(bracket == b'{');
         self.at += 1;
         Ok(())
     }
@@ -327,7 +320,7 @@ impl<'a> Reader<'a> {
                 Some(0x20..) => self.at += 1,
                 _ => {
                     let what = |found| format!("unescaped control character {found:?} in a string");
-                    return Err(self.malformed_at(what));
+                    return Err(self.malformed(what));
                 }
             }
         }
@@ -344,7 +337,7 @@ impl<'a> Reader<'a> {
         };
         match is_known {
             true => Ok(()),
-            false => Err(self.malformed_at(|found| format!("{found:?} after a backslash"))),
+            false => Err(self.malformed(|found| format!("{found:?} after a backslash"))),
         }
     }
 
@@ -380,18 +373,15 @@ impl<'a> Reader<'a> {
     }
 
     fn unexpected(&self) -> Malformed {
-        self.malformed_at(|found| format!("unexpected {found:?}"))
+        self.malformed(|found| format!("unexpected {found:?}"))
     }
 
     /// What is wrong with the character at the present place. At the end of the text the end is what is wrong.
-    fn malformed_at(&self, what: fn(char) -> String) -> Malformed {
-        match self.text[self.at..].chars().next() {
-            Some(found) => self.malformed(&what(found)),
-            None => self.malformed("the text ends too early"),
-        }
-    }
-
-    fn malformed(&self, what: &str) -> Malformed {
+    fn malformed(&self, what: fn(char) -> String) -> Malformed {
+        let what = match self.text[self.at..].chars().next() {
+            Some(found) => what(found),
+            None => "the text ends too early".into(),
+        };
         Malformed(format!("not JSON: {what} at byte {}", self.at))
     }
 }

@@ -15,7 +15,8 @@ use super::super::lane::{Kind, Lane, Message, OPENING, Socket};
 use super::{Farewell, Out, Stream};
 use crate::chance::Random;
 use crate::config::Config;
-use crate::hub::{Hub, Kept, Subscribe};
+use crate::hub::kept::Kept;
+use crate::hub::{Hub, Subscribe};
 
 /// What the kernel and the two sides have done so far.
 struct World {

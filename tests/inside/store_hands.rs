@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::SyncMode;
-use super::segment::{encode_event, encode_gap, encode_header};
+use super::segment::{encode_event, encode_gap, header};
 use super::tests::{BORN, Opened, Scratch, as_entry, kept};
 use crate::hub::KeptEntry;
 use crate::wire::{Event, EventId};
@@ -34,7 +34,7 @@ fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     one.add(&[plain(2003)]).unwrap();
     one.journal.segment_bytes = 1 << 20;
     one.add(&plains(2004..2006)).unwrap();
-    assert_eq!(one.journal.present.number, 2);
+    assert_eq!(one.journal.newest.number, 2);
     one
 }
 
@@ -431,17 +431,17 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
         let event = kept(id, &Event::new("x"));
         let encoders: [&Encoder; 4] = [
             &|text| {
-                encode_header(BORN, text);
+                text.extend(header(BORN));
                 encode_event(&as_entry(&event), text);
             },
-            &|text| encode_header(id, text),
+            &|text| text.extend(header(id)),
             &|text| {
-                encode_header(BORN, text);
+                text.extend(header(BORN));
                 encode_gap(id, None, text);
             },
             // After a damaged record.
             &|text| {
-                encode_header(BORN, text);
+                text.extend(header(BORN));
                 text.extend(b": event damaged\n");
                 encode_event(&as_entry(&event), text);
             },

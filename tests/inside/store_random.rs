@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::segment::{self, encode_event, encode_gap, encode_header};
+use super::segment::{self, BlockKind, encode_event, encode_gap, header};
 use super::tests::{BORN, Scratch, as_entry, kept};
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::hub::{Kept, KeptEntry};
@@ -149,8 +149,7 @@ fn after_id(EventId { ms, seq }: EventId, later: u64) -> EventId {
 
 /// A segment whose events come after `after`, and so many of them, or gaps.
 fn segment(after: EventId, count: usize, random: &mut Random) -> Segment {
-    let (mut text, mut entries, mut last) = (Vec::new(), Vec::new(), after);
-    encode_header(after, &mut text);
+    let (mut text, mut entries, mut last) = (header(after), Vec::new(), after);
     let mut ends = vec![text.len()];
     for _ in 0..count {
         last = after_id(last, random.below(3) as u64);
@@ -209,15 +208,15 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
     let (written, bytes) = (&spoilt.written.0, &spoilt.found.0);
     let contents = segment::read(bytes);
     let expected = good(bytes);
-    let kind = |block: &segment::Block| match block.message_bytes() {
-        _ if block.is_header() => 'h',
-        Some(_) => 'e',
-        None => 'g',
+    let kind = |block: &segment::Block| match block.kind {
+        BlockKind::Header => 'h',
+        BlockKind::Event => 'e',
+        BlockKind::Gap => 'g',
     };
     let blocks: Vec<_> = contents
         .blocks
         .iter()
-        .map(|(at, block)| (*at, kind(block), block.id()))
+        .map(|(at, block)| (*at, kind(block), block.id))
         .collect();
     let places: Vec<_> = expected
         .iter()

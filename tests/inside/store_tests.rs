@@ -1,5 +1,5 @@
 //! The journal under all that a crash, a disk and an admin can do to it: cut and changed at every
-//! byte, with a medium that fails when told to.
+//! byte, with a file that fails when told to.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Medium};
+use super::disk::{Context, Disk, Identity};
 use super::syncer::Syncer;
 use super::{Journal, JournalOptions, SyncMode};
 use crate::hub::{Entry, Kept, KeptEntry, Log};
@@ -24,9 +24,7 @@ pub(super) const BORN: EventId = EventId { ms: 1000, seq: 0 };
 
 /// The first record of a segment is behind this many bytes.
 fn header_len() -> usize {
-    let mut header = Vec::new();
-    super::segment::encode_header(BORN, &mut header);
-    header.len()
+    super::segment::header(BORN).len()
 }
 
 /// A directory of its own, gone at the end.
@@ -275,7 +273,7 @@ fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
     let mut one = dir.open().unwrap();
     for ms in 2000..2004 {
         one.add(&[plain(ms)]).unwrap();
-        ends.push(one.journal.present.len as usize);
+        ends.push(one.journal.newest.len as usize);
     }
     drop(one);
     let text = dir.text(1);
@@ -326,11 +324,11 @@ fn zeros_at_the_end_are_cut_off() {
 fn three_records(dir: &Scratch) -> (Vec<u8>, std::ops::Range<usize>) {
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
-    let start = one.journal.present.len as usize;
+    let start = one.journal.newest.len as usize;
     let topic = Topic::new("чат/1").unwrap();
     one.add(&[entry(2001, &Event::new("b").with_topic(topic))])
         .unwrap();
-    let end = one.journal.present.len as usize;
+    let end = one.journal.newest.len as usize;
     one.add(&[plain(2002)]).unwrap();
     drop(one);
     (dir.text(1), start..end)
@@ -481,7 +479,7 @@ fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
     while data.len() < 1 << 20 {
         data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
     }
-    super::segment::encode_header(BORN, &mut text);
+    text.extend(super::segment::header(BORN));
     super::segment::encode_event(&as_entry(&entry(2000, &Event::new(data))), &mut text);
     text[header_len()] ^= 1;
     let start = Instant::now();
@@ -498,7 +496,7 @@ fn three_segments(dir: &Scratch) {
     for ms in 2000..2006 {
         one.add(&[plain(ms)]).unwrap();
     }
-    assert_eq!(one.journal.present.number, 3);
+    assert_eq!(one.journal.newest.number, 3);
 }
 
 #[test]
@@ -678,7 +676,7 @@ fn ids_that_do_not_rise_are_damage() {
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
-    let end = one.journal.present.len as usize;
+    let end = one.journal.newest.len as usize;
     one.add(&[plain(2001)]).unwrap();
     drop(one);
     let text = dir.text(1);
@@ -706,7 +704,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
         assert!(again.reports()[0].contains("00000003.sse was begun"));
         again.journal.segment_bytes = 1;
         again.add(&[plain(3000)]).unwrap();
-        assert_eq!(again.journal.present.number, 3);
+        assert_eq!(again.journal.newest.number, 3);
         drop(again);
         assert_eq!(
             times(&dir.open().unwrap().kept),
@@ -768,7 +766,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
     ] {
         fs::write(dir.0.join(name), "x").unwrap();
     }
-    assert_eq!(dir.open().unwrap().journal.present.number, 1);
+    assert_eq!(dir.open().unwrap().journal.newest.number, 1);
 }
 
 #[test]
@@ -831,6 +829,7 @@ fn what_could_not_be_read_back_is_not_written() {
 #[derive(Debug)]
 struct Faulty {
     path: PathBuf,
+    identity: Identity,
     file: File,
     faults: Arc<Faults>,
 }
@@ -859,29 +858,27 @@ fn fails(left: &AtomicUsize) -> io::Result<()> {
     }
 }
 
-impl Medium for Faulty {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+impl Faulty {
+    fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(bytes)
+        Ok(file)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    fn try_append(&self, bytes: &[u8]) -> io::Result<()> {
         if fails(&self.faults.emptied_before_write).is_err() {
             self.file.set_len(0)?;
         }
+        let len = self.file.metadata()?.len();
         if fails(&self.faults.grown_before_write).is_err() {
-            let mut file = &self.file;
-            file.seek(SeekFrom::End(0))?;
-            file.write_all(&[b'x'; 5000])?;
+            self.at(len)?.write_all(&[b'x'; 5000])?;
         }
-        self.write_at(self.file.metadata()?.len(), bytes)
+        self.try_write(self.file.metadata()?.len(), bytes)
     }
 
     /// A write that fails has written a half.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(offset))?;
+    fn try_write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.at(offset)?;
         if let Err(error) = fails(&self.faults.writes) {
             file.write_all(&bytes[..bytes.len() / 2])?;
             return Err(error);
@@ -890,12 +887,7 @@ impl Medium for Faulty {
         file.write_all(bytes)
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        fails(&self.faults.cuts)?;
-        self.file.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
+    fn try_sync(&self) -> io::Result<()> {
         fails(&self.faults.syncs)?;
         if fails(&self.faults.emptied_in_sync).is_err() {
             self.file.set_len(0)?;
@@ -908,18 +900,50 @@ impl Medium for Faulty {
     }
 }
 
-/// Puts a medium that can fail under an open journal.
+impl Disk for Faulty {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.at(offset)?.read_exact(bytes)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.try_append(bytes).context("write to", &self.path)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.try_write(offset, bytes)
+            .context("write to", &self.path)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let cut = fails(&self.faults.cuts).and_then(|()| self.file.set_len(len));
+        cut.context("cut", &self.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.try_sync().context("sync", &self.path)
+    }
+}
+
+/// Puts a file that can fail under an open journal.
 fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let faults = Arc::new(Faults::default());
-    let path = journal.present.disk.path().to_owned();
+    let path = journal.newest.disk.path().to_owned();
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let identity = journal.present.disk.identity();
-    let medium = Faulty {
-        path: path.clone(),
+    let identity = journal.newest.disk.identity();
+    journal.newest.disk = Arc::new(Faulty {
+        path,
+        identity,
         file,
         faults: Arc::clone(&faults),
-    };
-    journal.present.disk = Arc::new(Disk::new(path, Box::new(medium), identity));
+    });
     faults
 }
 
@@ -1107,7 +1131,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A journal that syncs in the background, often, on a medium that can fail.
+/// A journal that syncs in the background, often, on a file that can fail.
 fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>) {
     let (lines, reports) = mpsc::channel();
     let mut one = dir
@@ -1117,8 +1141,8 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
     let report = Report::new(move |level, line| {
         let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
     });
-    let present = &one.journal.present;
-    let syncer = Syncer::start(Arc::clone(&present.disk), present.len, interval, report);
+    let newest = &one.journal.newest;
+    let syncer = Syncer::start(newest.disk.clone(), newest.len, interval, report);
     one.journal.syncer = Some(syncer.unwrap());
     (Opened { reports, ..one }, faults)
 }
@@ -1210,12 +1234,12 @@ fn a_new_segment_in_the_background_is_synced_too() {
     one.add(&[plain(2001)]).unwrap();
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);
     one.journal.segment_bytes = 1 << 20;
-    let holders = Arc::strong_count(&one.journal.present.disk);
+    let holders = Arc::strong_count(&one.journal.newest.disk);
     assert_eq!(holders, 2, "the journal and the thread have it");
     let faults = undermine(&mut one.journal);
-    let present = &one.journal.present;
+    let newest = &one.journal.newest;
     let syncer = one.journal.syncer.as_ref().unwrap();
-    syncer.turn_to(Arc::clone(&present.disk), present.len);
+    syncer.turn_to(newest.disk.clone(), newest.len);
     one.add(&[plain(2002)]).unwrap();
     drop(one);
     assert_eq!(faults.synced.load(Ordering::Relaxed), 1);

@@ -271,6 +271,7 @@ impl Stream {
     }
 
     /// A stream that was asked for on this connection, by bytes of the test's own.
+    #[cfg(feature = "journal")]
     #[track_caller]
     pub fn on(raw: Raw) -> Stream {
         Stream::try_on(raw).expect("the server hung up before it answered")

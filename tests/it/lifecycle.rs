@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tiny_sse::{Config, EventId};
+use tiny_sse::{Config, Event, EventId};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, request, server};
 
@@ -205,5 +205,30 @@ fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody
     assert!(
         std::net::TcpStream::connect(address).is_err(),
         "the listener is still there"
+    );
+}
+
+#[test]
+fn a_server_that_is_waited_for_shuts_down_when_its_hub_is_closed() {
+    let running = server(config());
+    let (address, hub) = (running.local_addr(), running.hub().clone());
+    let mut stream = Stream::subscribe(address, "/events");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        sender.send(()).unwrap();
+        running.wait();
+        sender.send(()).unwrap();
+    });
+    receiver.recv().unwrap();
+    hub.publish(Event::new("x")).unwrap();
+    assert_eq!(stream.next().data, "x");
+    assert!(receiver.try_recv().is_err(), "it ended by itself");
+    hub.close();
+    assert_eq!(stream.try_next(), None);
+    assert_eq!(stream.closed.as_deref(), Some("closing"));
+    waiting.join().unwrap();
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "it listens still"
     );
 }

@@ -15,13 +15,18 @@ mod access;
 mod browser;
 mod churn;
 mod cli;
+#[cfg(feature = "journal")]
 mod clients;
 mod connections;
 mod console;
+#[cfg(feature = "journal")]
 mod crash;
 mod crowd;
+#[cfg(feature = "journal")]
 mod cursors;
+#[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "journal")]
 mod disk;
 mod door;
 mod endpoints;

@@ -1,130 +1,8 @@
 //! What a server tells of itself: `/stats?clients=1` and `/metrics`.
 
-use std::collections::HashMap;
-
 use tiny_sse::{Config, Event, Pattern, Subscribe, Topic};
 
-use crate::kit::{Stream, config, eventually, get, number_after, post, server};
-
-/// Reads a page in Prometheus' text format as strictly as its own parser does, and answers the
-/// samples by name and labels.
-fn samples(page: &str) -> HashMap<String, f64> {
-    assert!(page.ends_with('\n'), "the last line has no end");
-    let (mut samples, mut kinds) = (HashMap::new(), HashMap::new());
-    let (mut family, mut helped) = (String::new(), Vec::new());
-    for line in page.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            let (name, text) = help.split_once(' ').expect("a name and a text");
-            assert!(!text.is_empty() && !helped.contains(&name), "{line}");
-            helped.push(name);
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = kind.split_once(' ').expect("a name and a type");
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert_eq!(helped.last(), Some(&name), "HELP comes right before TYPE");
-            assert_eq!(kinds.insert(name, kind), None, "{name} twice");
-            family = name.to_owned();
-        } else {
-            let (series, value) = line.rsplit_once(' ').expect("a name and a value");
-            let name = series.split('{').next().unwrap();
-            let own = name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-            assert!(own && name.starts_with("tiny_sse_"), "{line}");
-            let suffix = name.strip_prefix(&*family).expect("behind its own TYPE");
-            match kinds[&*family] {
-                "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
-                "counter" => assert!(name.ends_with("_total") && suffix.is_empty(), "{line}"),
-                _ => assert!(!name.ends_with("_total") && suffix.is_empty(), "{line}"),
-            }
-            if let Some(labels) = series
-                .strip_prefix(name)
-                .filter(|labels| !labels.is_empty())
-            {
-                let label = labels.strip_prefix('{').and_then(|l| l.strip_suffix("\"}"));
-                let (key, value) = label.and_then(|l| l.split_once("=\"")).expect(line);
-                assert!(
-                    !key.is_empty() && !value.contains(['"', '\\', '\n']),
-                    "{line}"
-                );
-            }
-            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
-            assert_eq!(
-                samples.insert(series.to_owned(), value),
-                None,
-                "{line} twice"
-            );
-        }
-    }
-    samples
-}
-
-#[test]
-fn the_metrics_are_valid_and_true() {
-    let server = server(Config {
-        max_clients: 2,
-        ..config()
-    });
-    let address = server.local_addr();
-    let mut streams = [0; 2].map(|_| Stream::subscribe(address, "/events/a"));
-    assert_eq!(get(address, "/events").status, 503);
-    for topic in ["a", "a", "nobody's"] {
-        assert_eq!(post(address, &format!("/events/{topic}"), "x").status, 200);
-    }
-    for stream in &mut streams {
-        assert_eq!([stream.next().data, stream.next().data], ["x", "x"]);
-    }
-    assert!(server.hub().disconnect(&id_of(&streams[0])));
-    eventually("gone", || {
-        get(address, "/stats").text().contains("\"kicked\":1")
-    });
-    // The fan-out counts behind its last write.
-    eventually("counted", || {
-        get(address, "/metrics")
-            .text()
-            .contains("tiny_sse_deliveries_total 4\n")
-    });
-    let answer = get(address, "/metrics");
-    assert_eq!(
-        answer.field("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
-    let samples = samples(answer.text());
-    for (series, value) in [
-        ("clients", 1.0),
-        ("clients_limit", 2.0),
-        ("connections_total", 2.0),
-        ("connections_refused_total", 1.0),
-        ("events_total", 3.0),
-        ("deliveries_total", 4.0),
-        ("lag_bytes", 0.0),
-        ("farewells_total{reason=\"kicked\"}", 1.0),
-        ("farewells_total{reason=\"fell_behind\"}", 0.0),
-        ("history_events", 3.0),
-        ("publish_seconds_count", 3.0),
-        ("publish_seconds_bucket{le=\"+Inf\"}", 3.0),
-    ] {
-        assert_eq!(samples[&format!("tiny_sse_{series}")], value, "{series}");
-    }
-    let mut buckets: Vec<_> = samples
-        .iter()
-        .filter_map(|(series, count)| {
-            let bound = series.strip_prefix("tiny_sse_publish_seconds_bucket{le=\"")?;
-            let bound = bound.strip_suffix("\"}")?.replace("+Inf", "inf");
-            Some((bound.parse::<f64>().unwrap(), *count))
-        })
-        .collect();
-    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    assert!(buckets.len() > 2 && buckets.is_sorted_by_key(|bucket| bucket.1));
-    assert!(samples["tiny_sse_bytes_total"] > 2.0 * 100.0);
-    assert!(samples["tiny_sse_history_oldest_timestamp_seconds"] > 1.7e9);
-}
-
-/// The id in a stream's welcome.
-fn id_of(stream: &Stream) -> String {
-    let seen = String::from_utf8_lossy(&stream.bytes);
-    let (_, id) = seen.split_once("\"client_id\":\"").expect("a welcome");
-    id.split('"').next().unwrap().to_owned()
-}
+use crate::kit::{Stream, config, eventually, get, number_after, request, server};
 
 #[test]
 fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
@@ -231,9 +109,11 @@ fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
     }
     assert!(list.is_sorted());
     // The metrics have the numbers alone.
-    let metrics = get(address, "/metrics");
-    assert!(metrics.text().contains("tiny_sse_clients 4\n"));
-    assert!(metrics.body.len() < 8000, "{}", metrics.body.len());
+    if cfg!(feature = "metrics") {
+        let metrics = get(address, "/metrics");
+        assert!(metrics.text().contains("tiny_sse_clients 4\n"));
+        assert!(metrics.body.len() < 8000, "{}", metrics.body.len());
+    }
 }
 
 #[test]
@@ -280,4 +160,146 @@ fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
     let stats = get(address, "/stats?clients=1");
     let end = "\"clients\":[],\"clients_left_out\":0}\n";
     assert!(stats.text().ends_with(end), "{stats:?}");
+}
+
+#[test]
+fn metrics_are_in_the_index_if_they_are_there() {
+    let server = server(config());
+    let index = get(server.local_addr(), "/");
+    let is_there = cfg!(feature = "metrics");
+    assert_eq!(index.text().contains("/metrics'\n"), is_there);
+    for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+        let answer = request(server.local_addr(), method, "/metrics", "", "");
+        assert_eq!(answer.status == 404, !is_there, "{method}: {answer:?}");
+    }
+}
+
+#[cfg(feature = "metrics")]
+mod compiled_in {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::kit::post;
+
+    /// Reads a page in Prometheus' text format as strictly as its own parser does, and answers the
+    /// samples by name and labels.
+    fn samples(page: &str) -> HashMap<String, f64> {
+        assert!(page.ends_with('\n'), "the last line has no end");
+        let (mut samples, mut kinds) = (HashMap::new(), HashMap::new());
+        let (mut family, mut helped) = (String::new(), Vec::new());
+        for line in page.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, text) = help.split_once(' ').expect("a name and a text");
+                assert!(!text.is_empty() && !helped.contains(&name), "{line}");
+                helped.push(name);
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').expect("a name and a type");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert_eq!(helped.last(), Some(&name), "HELP comes right before TYPE");
+                assert_eq!(kinds.insert(name, kind), None, "{name} twice");
+                family = name.to_owned();
+            } else {
+                let (series, value) = line.rsplit_once(' ').expect("a name and a value");
+                let name = series.split('{').next().unwrap();
+                let own = name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+                assert!(own && name.starts_with("tiny_sse_"), "{line}");
+                let suffix = name.strip_prefix(&*family).expect("behind its own TYPE");
+                match kinds[&*family] {
+                    "histogram" => {
+                        assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}")
+                    }
+                    "counter" => assert!(name.ends_with("_total") && suffix.is_empty(), "{line}"),
+                    _ => assert!(!name.ends_with("_total") && suffix.is_empty(), "{line}"),
+                }
+                if let Some(labels) = series
+                    .strip_prefix(name)
+                    .filter(|labels| !labels.is_empty())
+                {
+                    let label = labels.strip_prefix('{').and_then(|l| l.strip_suffix("\"}"));
+                    let (key, value) = label.and_then(|l| l.split_once("=\"")).expect(line);
+                    assert!(
+                        !key.is_empty() && !value.contains(['"', '\\', '\n']),
+                        "{line}"
+                    );
+                }
+                let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+                assert_eq!(
+                    samples.insert(series.to_owned(), value),
+                    None,
+                    "{line} twice"
+                );
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn the_metrics_are_valid_and_true() {
+        let server = server(Config {
+            max_clients: 2,
+            ..config()
+        });
+        let address = server.local_addr();
+        let mut streams = [0; 2].map(|_| Stream::subscribe(address, "/events/a"));
+        assert_eq!(get(address, "/events").status, 503);
+        for topic in ["a", "a", "nobody's"] {
+            assert_eq!(post(address, &format!("/events/{topic}"), "x").status, 200);
+        }
+        for stream in &mut streams {
+            assert_eq!([stream.next().data, stream.next().data], ["x", "x"]);
+        }
+        assert!(server.hub().disconnect(&id_of(&streams[0])));
+        eventually("gone", || {
+            get(address, "/stats").text().contains("\"kicked\":1")
+        });
+        // The fan-out counts behind its last write.
+        eventually("counted", || {
+            get(address, "/metrics")
+                .text()
+                .contains("tiny_sse_deliveries_total 4\n")
+        });
+        let answer = get(address, "/metrics");
+        assert_eq!(
+            answer.field("content-type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
+        let samples = samples(answer.text());
+        for (series, value) in [
+            ("clients", 1.0),
+            ("clients_limit", 2.0),
+            ("connections_total", 2.0),
+            ("connections_refused_total", 1.0),
+            ("events_total", 3.0),
+            ("deliveries_total", 4.0),
+            ("lag_bytes", 0.0),
+            ("farewells_total{reason=\"kicked\"}", 1.0),
+            ("farewells_total{reason=\"fell_behind\"}", 0.0),
+            ("history_events", 3.0),
+            ("publish_seconds_count", 3.0),
+            ("publish_seconds_bucket{le=\"+Inf\"}", 3.0),
+        ] {
+            assert_eq!(samples[&format!("tiny_sse_{series}")], value, "{series}");
+        }
+        let mut buckets: Vec<_> = samples
+            .iter()
+            .filter_map(|(series, count)| {
+                let bound = series.strip_prefix("tiny_sse_publish_seconds_bucket{le=\"")?;
+                let bound = bound.strip_suffix("\"}")?.replace("+Inf", "inf");
+                Some((bound.parse::<f64>().unwrap(), *count))
+            })
+            .collect();
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(buckets.len() > 2 && buckets.is_sorted_by_key(|bucket| bucket.1));
+        assert!(samples["tiny_sse_bytes_total"] > 2.0 * 100.0);
+        assert!(samples["tiny_sse_history_oldest_timestamp_seconds"] > 1.7e9);
+    }
+
+    /// The id in a stream's welcome.
+    fn id_of(stream: &Stream) -> String {
+        let seen = String::from_utf8_lossy(&stream.bytes);
+        let (_, id) = seen.split_once("\"client_id\":\"").expect("a welcome");
+        id.split('"').next().unwrap().to_owned()
+    }
 }

@@ -47,20 +47,20 @@ impl Default for Options {
 /// A line of the table.
 struct Row {
     name: &'static str,
-    kind: Kind,
-    field: fn(&mut Options) -> &mut dyn Field,
+    syntax: Syntax,
+    field: fn(&mut Options) -> &mut dyn Setting,
     help: &'static str,
     /// The variable of the environment that may have the value too, so that a secret need not stand where every
     /// user of the machine may read it; empty if there is none. The command line wins.
     variable: &'static str,
 }
 
-/// `"name", kind, field, "help";` for each option, with `"VARIABLE"` at the end if it has one.
+/// `"name", syntax, field, "help";` for each option, with `"VARIABLE"` at the end if it has one.
 macro_rules! rows {
-    ($($name:literal, $kind:expr, $($field:ident).+, $help:literal $(, $variable:literal)?;)*) => {
+    ($($name:literal, $syntax:expr, $($field:ident).+, $help:literal $(, $variable:literal)?;)*) => {
         &[$(Row {
             name: $name,
-            kind: $kind,
+            syntax: $syntax,
             field: |options| &mut options.$($field).+,
             help: $help,
             variable: concat!($($variable)?),
@@ -140,7 +140,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
 
 /// How the values of an option are written.
 #[derive(Clone, Copy)]
-struct Kind {
+struct Syntax {
     /// The place of the value in `--help`; empty if the option has no value.
     placeholder: &'static str,
     /// What a message says that a value must be; empty if the error of the value's type says it.
@@ -155,8 +155,8 @@ const fn number(
     placeholder: &'static str,
     must_be: &'static str,
     units: &'static [(&'static str, u64)],
-) -> Kind {
-    Kind {
+) -> Syntax {
+    Syntax {
         placeholder,
         must_be,
         units,
@@ -164,33 +164,33 @@ const fn number(
     }
 }
 
-const fn word(placeholder: &'static str, must_be: &'static str) -> Kind {
+const fn word(placeholder: &'static str, must_be: &'static str) -> Syntax {
     number(placeholder, must_be, &[])
 }
 
-const FLAG: Kind = word("", "");
-const LEVEL: Kind = word("LEVEL", "").or("off", "off, error, warn, info or debug");
+const FLAG: Syntax = word("", "");
+const LEVEL: Syntax = word("LEVEL", "").or("off", "off, error, warn, info or debug");
 #[cfg(feature = "access")]
-const TOKEN: Kind = word("TOKEN", "");
-const COUNT: Kind = number("N", "a whole number, such as 1000", &[("", 1)]);
-const LIMIT: Kind = COUNT.or("off", "a whole number, or off");
-const PERCENT: Kind = number("PERCENT", "a percentage, such as 50%", &[("%", 1)]);
-const SIZE: Kind = number("SIZE", "a size, such as 65536, 64KiB or 1MiB", &SIZES);
+const TOKEN: Syntax = word("TOKEN", "");
+const COUNT: Syntax = number("N", "a whole number, such as 1000", &[("", 1)]);
+const LIMIT: Syntax = COUNT.or("off", "a whole number, or off");
+const PERCENT: Syntax = number("PERCENT", "a percentage, such as 50%", &[("%", 1)]);
+const SIZE: Syntax = number("SIZE", "a size, such as 65536, 64KiB or 1MiB", &SIZES);
 const SIZES: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
     ("", 1),
 ];
-const AUTO_SIZE: Kind = SIZE.or("auto", "a size, such as 64KiB, or auto");
-const TIME: Kind = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
+const AUTO_SIZE: Syntax = SIZE.or("auto", "a size, such as 64KiB, or auto");
+const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
 /// In milliseconds.
 const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-impl Kind {
+impl Syntax {
     /// The same, with a word for no value.
-    const fn or(self, none: &'static str, must_be: &'static str) -> Kind {
-        Kind {
+    const fn or(self, none: &'static str, must_be: &'static str) -> Syntax {
+        Syntax {
             none: Some(none),
             must_be,
             ..self
@@ -228,63 +228,57 @@ fn whole(digits: &str) -> Option<u64> {
 /// A type of values.
 trait Value: Sized {
     /// The error is what the text must be.
-    fn parse(text: &str, kind: &Kind) -> Result<Self, String>;
+    fn parse(text: &str, syntax: &Syntax) -> Result<Self, String>;
 
-    /// As the value would be written; empty if a default is not shown.
-    fn show(&self, kind: &Kind) -> String;
+    /// As the value would be written; empty for a type whose default `--help` does not show.
+    fn show(&self, _: &Syntax) -> String {
+        String::new()
+    }
 }
 
 impl Value for usize {
-    fn parse(text: &str, kind: &Kind) -> Result<usize, String> {
-        kind.number(text)
+    fn parse(text: &str, syntax: &Syntax) -> Result<usize, String> {
+        syntax.number(text)
     }
 
-    fn show(&self, kind: &Kind) -> String {
-        kind.show(*self as u64)
+    fn show(&self, syntax: &Syntax) -> String {
+        syntax.show(*self as u64)
     }
 }
 
 impl Value for u32 {
-    fn parse(text: &str, kind: &Kind) -> Result<u32, String> {
-        kind.number(text)
+    fn parse(text: &str, syntax: &Syntax) -> Result<u32, String> {
+        syntax.number(text)
     }
 
-    fn show(&self, kind: &Kind) -> String {
-        kind.show((*self).into())
+    fn show(&self, syntax: &Syntax) -> String {
+        syntax.show((*self).into())
     }
 }
 
 impl Value for Duration {
-    fn parse(text: &str, kind: &Kind) -> Result<Duration, String> {
-        kind.number(text).map(Duration::from_millis)
+    fn parse(text: &str, syntax: &Syntax) -> Result<Duration, String> {
+        syntax.number(text).map(Duration::from_millis)
     }
 
-    fn show(&self, kind: &Kind) -> String {
-        kind.show(self.as_millis() as u64)
+    fn show(&self, syntax: &Syntax) -> String {
+        syntax.show(self.as_millis() as u64)
     }
 }
 
 /// An option without a value is set by being there.
 impl Value for bool {
-    fn parse(_: &str, _: &Kind) -> Result<bool, String> {
+    fn parse(_: &str, _: &Syntax) -> Result<bool, String> {
         Ok(true)
-    }
-
-    fn show(&self, _: &Kind) -> String {
-        String::new()
     }
 }
 
 impl Value for PathBuf {
-    fn parse(text: &str, kind: &Kind) -> Result<PathBuf, String> {
+    fn parse(text: &str, syntax: &Syntax) -> Result<PathBuf, String> {
         match text {
-            "" => Err(kind.must_be.into()),
+            "" => Err(syntax.must_be.into()),
             _ => Ok(text.into()),
         }
-    }
-
-    fn show(&self, _: &Kind) -> String {
-        self.display().to_string()
     }
 }
 
@@ -300,57 +294,57 @@ impl Word for tiny_sse::Console {}
 impl Word for tiny_sse::store::SyncMode {}
 
 impl<T: Word> Value for T {
-    fn parse(text: &str, kind: &Kind) -> Result<T, String> {
-        text.parse().map_err(|error: T::Err| match kind.must_be {
+    fn parse(text: &str, syntax: &Syntax) -> Result<T, String> {
+        text.parse().map_err(|error: T::Err| match syntax.must_be {
             "" => error.to_string(),
             must_be => must_be.into(),
         })
     }
 
-    fn show(&self, _: &Kind) -> String {
+    fn show(&self, _: &Syntax) -> String {
         self.to_string()
     }
 }
 
 impl<T: Value> Value for Option<T> {
-    fn parse(text: &str, kind: &Kind) -> Result<Option<T>, String> {
-        if kind.none == Some(text) {
+    fn parse(text: &str, syntax: &Syntax) -> Result<Option<T>, String> {
+        if syntax.none == Some(text) {
             Ok(None)
         } else {
-            T::parse(text, kind).map(Some)
+            T::parse(text, syntax).map(Some)
         }
     }
 
-    fn show(&self, kind: &Kind) -> String {
-        let none = || kind.none.unwrap_or_default().into();
-        self.as_ref().map_or_else(none, |value| value.show(kind))
+    fn show(&self, syntax: &Syntax) -> String {
+        let none = || syntax.none.unwrap_or_default().into();
+        self.as_ref().map_or_else(none, |value| value.show(syntax))
     }
 }
 
 /// A field that an option sets.
-trait Field {
+trait Setting {
     /// The error is the end of a sentence that begins with the option.
-    fn set(&mut self, text: &str, kind: &Kind) -> Result<(), String>;
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
 
-    fn show(&self, _: &Kind) -> String {
+    fn show(&self, _: &Syntax) -> String {
         String::new()
     }
 }
 
-impl<T: Value> Field for T {
-    fn set(&mut self, text: &str, kind: &Kind) -> Result<(), String> {
-        *self = T::parse(text, kind).map_err(|what| must_be(text, &what))?;
+impl<T: Value> Setting for T {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = T::parse(text, syntax).map_err(|what| must_be(text, &what))?;
         Ok(())
     }
 
-    fn show(&self, kind: &Kind) -> String {
-        Value::show(self, kind)
+    fn show(&self, syntax: &Syntax) -> String {
+        Value::show(self, syntax)
     }
 }
 
 /// Values between commas, or each with the option's name, are added to those before them.
-impl<T: FromStr<Err: Display>> Field for Vec<T> {
-    fn set(&mut self, text: &str, _: &Kind) -> Result<(), String> {
+impl<T: FromStr<Err: Display>> Setting for Vec<T> {
+    fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
             let value = text.parse();
             self.push(value.map_err(|what: T::Err| must_be(text, &what.to_string()))?);
@@ -361,8 +355,8 @@ impl<T: FromStr<Err: Display>> Field for Vec<T> {
 
 /// A message does not show a token.
 #[cfg(feature = "access")]
-impl Field for Option<tiny_sse::Token> {
-    fn set(&mut self, text: &str, _: &Kind) -> Result<(), String> {
+impl Setting for Option<tiny_sse::Token> {
+    fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
         *self = Some(text.parse().map_err(|error| format!("is wrong: {error}"))?);
         Ok(())
     }
@@ -377,7 +371,7 @@ fn must_be(text: &str, what: &str) -> String {
 
 impl Row {
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
-        let outcome = (self.field)(options).set(text, &self.kind);
+        let outcome = (self.field)(options).set(text, &self.syntax);
         outcome.map_err(|wrong| format!("--{} {wrong}", self.name))
     }
 }
@@ -439,7 +433,7 @@ fn set(
         let names = rows().map(|row| row.name);
         return Err(unknown("option", &format!("--{name}"), names));
     };
-    let is_flag = row.kind.placeholder.is_empty();
+    let is_flag = row.syntax.placeholder.is_empty();
     let value = match value {
         Some(_) if is_flag => return Err(format!("--{name} takes no value")),
         None if is_flag => String::new(),
@@ -519,8 +513,8 @@ fn help() -> String {
     }
     let mut defaults = Options::default();
     for row in rows() {
-        let left = format!("--{} {}", row.name, row.kind.placeholder);
-        let default = (row.field)(&mut defaults).show(&row.kind);
+        let left = format!("--{} {}", row.name, row.syntax.placeholder);
+        let default = (row.field)(&mut defaults).show(&row.syntax);
         text += &match &*default {
             "" => format!("  {left:<23} {}\n", row.help),
             _ => format!("  {left:<23} {:<37} [{default}]\n", row.help),

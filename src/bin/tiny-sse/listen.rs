@@ -6,28 +6,21 @@
 use std::fmt;
 use std::fs::read_to_string;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
 use tiny_sse::Config;
 
-use crate::system;
+use crate::{reason, system};
 
 /// An address to listen on, as it was given.
 #[derive(Clone, Debug)]
 pub(crate) struct Listen {
     text: String,
-    host: Host,
+    /// An address without its brackets, or a name. `None` is every address of the machine.
+    host: Option<String>,
     port: u16,
-}
-
-#[derive(Clone, Debug)]
-enum Host {
-    /// Every address of the machine.
-    Every,
-    /// An address without its brackets, or a name.
-    Named(String),
 }
 
 impl FromStr for Listen {
@@ -35,51 +28,41 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Listen, String> {
-        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
         let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-        let number = Some(port).filter(|port| is_port(port));
-        let number: Option<u16> = number.and_then(|port| port.parse().ok());
-        // If the port is valid, the example repeats it.
-        let shown = number.unwrap_or(8080);
-        let form = || {
-            format!(
-                "an address and a port, such as 127.0.0.1:{shown} or [::1]:{shown}, or :{shown} for every address"
-            )
-        };
-        if !text.contains(':') {
-            return Err(form());
-        }
-        let port = number.ok_or_else(form)?;
+        // std's `parse` would also take a `+`.
+        let is_digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port: Option<u16> = port.parse().ok().filter(|_| is_digits);
         let host = match host {
-            "" | "*" => Host::Every,
-            _ => Host::Named(bare(host).ok_or_else(form)?.to_owned()),
+            "" | "*" => Some(None),
+            _ => bare(host).map(|host| Some(host.to_owned())),
         };
-        Ok(Listen {
-            text: text.to_owned(),
-            host,
-            port,
-        })
+        match (host, port) {
+            (Some(host), Some(port)) if text.contains(':') => Ok(Listen {
+                text: text.to_owned(),
+                host,
+                port,
+            }),
+            _ => {
+                // If the port is valid, the example repeats it.
+                let port = port.unwrap_or(8080);
+                Err(format!(
+                    "an address and a port, such as 127.0.0.1:{port} or [::1]:{port}, or :{port} for every address"
+                ))
+            }
+        }
     }
 }
 
 /// A host without the brackets that an IPv6 address needs before a port. `None`: neither an address
 /// nor a name.
 fn bare(host: &str) -> Option<&str> {
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let is_name = |host: &str| {
+    let Some(bracketed) = host.strip_prefix('[') else {
         let is_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        host.bytes().all(is_label)
+        return host.bytes().all(is_label).then_some(host);
     };
-    match inner {
-        // With a scope: `fe80::1%2`.
-        Some(address) => format!("[{address}]:0")
-            .parse::<SocketAddr>()
-            .is_ok()
-            .then_some(address),
-        None => is_name(host).then_some(host),
-    }
+    // With a scope: `fe80::1%2`.
+    let address: Option<SocketAddrV6> = format!("{host}:0").parse().ok();
+    address.and_then(|_| bracketed.strip_suffix(']'))
 }
 
 impl fmt::Display for Listen {
@@ -94,10 +77,20 @@ impl Listen {
     /// # Errors
     ///
     /// The address is in use or not this machine's, the port is not permitted, or the name has no
-    /// address.
-    pub(crate) fn bind(&self, config: &Config) -> io::Result<TcpListener> {
-        let listener = self.listener()?;
-        system::raise_backlog(&listener)?;
+    /// address. The message says what to do about it.
+    pub(crate) fn bind(&self, config: &Config) -> Result<TcpListener, String> {
+        let listening = self.listener().and_then(|listener| {
+            system::raise_backlog(&listener)?;
+            Ok(listener)
+        });
+        let listener = listening.map_err(|error| {
+            let host = self.text.rsplit_once(':').map_or("", |(host, _)| host);
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => format!("; --listen {host}:0 takes a free port"),
+                _ => String::new(),
+            };
+            format!("cannot listen on {self}: {}{remedy}", reason(&error))
+        })?;
         // Best effort, both: without them the kernel does as it is configured.
         if let Some(bytes) = config.send_buffer {
             let _ = system::set_send_buffer(&listener, bytes);
@@ -107,20 +100,18 @@ impl Listen {
     }
 
     fn listener(&self) -> io::Result<TcpListener> {
-        let port = self.port;
-        let host = match &self.host {
-            Host::Every => return every_address(port),
-            Host::Named(host) => host,
+        let Some(host) = &self.host else {
+            return every_address(self.port);
         };
-        let mut addresses: Vec<SocketAddr> = (&**host, port).to_socket_addrs()?.collect();
         // `localhost` is both. A proxy or a script that is told 127.0.0.1 finds the server there.
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        TcpListener::bind(&*addresses)
+        let addresses = (&**host, self.port).to_socket_addrs()?;
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv4);
+        TcpListener::bind(&*[ipv4, ipv6].concat())
     }
 
     /// Whether the listener takes IPv4 too, whatever its own address is.
     pub(crate) fn is_every_address(&self) -> bool {
-        matches!(self.host, Host::Every)
+        self.host.is_none()
     }
 }
 
@@ -130,21 +121,14 @@ fn every_address(port: u16) -> io::Result<TcpListener> {
     let sysctl = read_to_string("/proc/sys/net/ipv6/bindv6only");
     // Without the file there is no IPv6, or the system is not Linux: other systems separate IPv6 and IPv4.
     if sysctl.is_ok_and(|only_ipv6| only_ipv6.trim() == "0") {
-        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
-            // The kernel has IPv6, but this network does not.
-            Err(error) if !is_final(&error) => {}
-            outcome => return outcome,
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+        let kind = listener.as_ref().err().map(io::Error::kind);
+        // With any other error the kernel has IPv6, but this network does not.
+        if let None | Some(ErrorKind::AddrInUse | ErrorKind::PermissionDenied) = kind {
+            return listener;
         }
     }
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-}
-
-/// Whether listening on IPv4 would fail with this error, too.
-fn is_final(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::AddrInUse | ErrorKind::PermissionDenied
-    )
 }
 
 /// How long a peer may acknowledge nothing. A peer that vanished does not acknowledge the next

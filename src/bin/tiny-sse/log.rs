@@ -8,9 +8,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tiny_sse::wire::date::iso8601;
 use tiny_sse::{Level, Report};
@@ -28,18 +28,20 @@ const LINE_BYTES: usize = 2000;
 /// What one write joins, in bytes: no more than what a pipe takes at once.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// How long the end of the program waits for standard error to take what is in the queue.
+/// How long the end of the program waits for standard error to take what is in the queue, and how often it looks.
 const LAST_WAIT: Duration = Duration::from_millis(500);
+const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// The sending side of the queue. No call of it waits, except [`finish`](Log::finish).
+/// The sending side of the queue. No call of it waits, except [`finish`](Logger::finish).
 #[derive(Clone)]
-pub(crate) struct Log {
+pub(crate) struct Logger {
     /// `None`: the machine gave no thread, and each line is written by the caller.
-    lines: Option<Sender<Message>>,
+    lines: Option<Sender<Line>>,
     counts: Arc<Counts>,
 }
 
-/// ORDER: Relaxed throughout: each is a number of its own, and the channel orders the lines.
+/// ORDER: Relaxed, because each is a number of its own, and the channel orders the lines. Only the subtraction
+/// after a write (Release) and the look at the end (Acquire) are about something else: that the write is done.
 #[derive(Default)]
 struct Counts {
     /// What the queue holds, and what is being written.
@@ -48,36 +50,27 @@ struct Counts {
     dropped: AtomicUsize,
 }
 
-enum Message {
-    Line {
-        /// How many lines were dropped before it.
-        dropped: usize,
-        text: String,
-    },
-    /// To say when all lines before it are written.
-    Finish(Sender<()>),
+struct Line {
+    /// How many lines were dropped before it.
+    dropped: usize,
+    text: String,
 }
 
-impl Log {
+impl Logger {
     /// Writes to standard error.
-    pub(crate) fn start() -> Log {
-        Log::to(io::stderr())
+    pub(crate) fn start() -> Logger {
+        Logger::to(io::stderr())
     }
 
-    fn to(out: impl Write + Send + 'static) -> Log {
-        let counts = Arc::new(Counts::default());
+    fn to(out: impl Write + Send + 'static) -> Logger {
+        let counts = Arc::<Counts>::default();
         let (lines, waiting) = channel();
-        let writer = Writer {
-            out,
-            counts: Arc::clone(&counts),
-            buffer: Vec::new(),
-            cost: 0,
-        };
+        let counts_of_writer = Arc::clone(&counts);
         let thread = thread::Builder::new()
             .name("log".into())
             .stack_size(64 * 1024)
-            .spawn(move || writer.run(&waiting));
-        Log {
+            .spawn(move || write_lines(out, &counts_of_writer, &waiting));
+        Logger {
             // The thread is not joined: it may wait for a reader for ever, and ends with the process.
             lines: thread.is_ok().then_some(lines),
             counts,
@@ -107,91 +100,74 @@ impl Log {
     fn line(&self, mut text: String) {
         cut(&mut text, LINE_BYTES);
         text.push('\n');
-        let Some(lines) = &self.lines else {
+        let cost = cost(&text);
+        if self.lines.is_none() {
             // Best effort: there is no other place to report to.
             let _ = io::stderr().write_all(text.as_bytes());
-            return;
-        };
-        let (counts, cost) = (&self.counts, cost(&text));
-        if counts.queued.fetch_add(cost, Ordering::Relaxed) + cost > QUEUE_BYTES {
-            counts.queued.fetch_sub(cost, Ordering::Relaxed);
-            counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        } else if self.counts.queued.fetch_add(cost, Ordering::Relaxed) + cost <= QUEUE_BYTES {
+            self.send(text);
+        } else {
+            self.counts.queued.fetch_sub(cost, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        let dropped = counts.dropped.swap(0, Ordering::Relaxed);
-        // The thread that receives it ends only after all that send.
-        let _ = lines.send(Message::Line { dropped, text });
     }
 
-    /// Waits until all lines so far are written, or for half a second.
+    /// Puts a text into the queue, whose cost is counted already.
+    fn send(&self, text: String) {
+        if let Some(lines) = &self.lines {
+            let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
+            // The thread that receives it ends only after all that send.
+            let _ = lines.send(Line { dropped, text });
+        }
+    }
+
+    /// Waits until the queue is written, or for half a second. Lines that standard error has not taken by then
+    /// are lost.
     pub(crate) fn finish(&self) {
-        let Some(lines) = &self.lines else { return };
-        let (done, wait) = channel();
-        let _ = lines.send(Message::Finish(done));
-        // Best effort: lines that standard error has not taken by now are lost.
-        let _ = wait.recv_timeout(LAST_WAIT);
+        if self.lines.is_none() {
+            return;
+        }
+        // It has no text. With it the lines are reported that were dropped after the last line.
+        let queued = &self.counts.queued;
+        queued.fetch_add(LINE_COST, Ordering::Relaxed);
+        self.send(String::new());
+        let end = Instant::now() + LAST_WAIT;
+        while queued.load(Ordering::Acquire) > 0 && Instant::now() < end {
+            thread::sleep(LAST_LOOK);
+        }
     }
 }
 
 /// The receiving side, which may wait until standard error is read.
-struct Writer<W> {
-    out: W,
-    counts: Arc<Counts>,
-    /// What the next write takes, and what it cost in the queue.
-    buffer: Vec<u8>,
-    cost: usize,
+fn write_lines(mut out: impl Write, counts: &Counts, waiting: &Receiver<Line>) {
+    let mut buffer = Vec::new();
+    while let Ok(mut line) = waiting.recv() {
+        let mut written = 0;
+        loop {
+            add_dropped(&mut buffer, line.dropped);
+            buffer.extend_from_slice(line.text.as_bytes());
+            written += cost(&line.text);
+            if buffer.len() >= WRITE_BYTES {
+                break;
+            }
+            let Ok(more) = waiting.try_recv() else {
+                add_dropped(&mut buffer, counts.dropped.swap(0, Ordering::Relaxed));
+                break;
+            };
+            line = more;
+        }
+        // Best effort: a log that is closed or full is no reason to stop.
+        let _ = out.write_all(&buffer);
+        buffer.clear();
+        counts.queued.fetch_sub(written, Ordering::Release);
+    }
 }
 
-impl<W: Write> Writer<W> {
-    fn run(mut self, waiting: &Receiver<Message>) {
-        while let Ok(first) = waiting.recv() {
-            self.add(first);
-            while self.buffer.len() < WRITE_BYTES {
-                match waiting.try_recv() {
-                    Ok(more) => self.add(more),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                        let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
-                        self.add_dropped(dropped);
-                        break;
-                    }
-                }
-            }
-            self.write();
-        }
-    }
-
-    fn add(&mut self, message: Message) {
-        match message {
-            Message::Line { dropped, text } => {
-                self.add_dropped(dropped);
-                self.buffer.extend_from_slice(text.as_bytes());
-                self.cost += cost(&text);
-            }
-            Message::Finish(done) => {
-                let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
-                self.add_dropped(dropped);
-                self.write();
-                // Best effort: the other end may not wait any more.
-                let _ = done.send(());
-            }
-        }
-    }
-
-    fn add_dropped(&mut self, count: usize) {
-        if count > 0 {
-            let line =
-                format_args!("{count} lines were dropped: standard error takes them too slowly");
-            let line = timed(Level::Warn, line) + "\n";
-            self.buffer.extend_from_slice(line.as_bytes());
-        }
-    }
-
-    fn write(&mut self) {
-        // Best effort: a log that is closed or full is no reason to stop.
-        let _ = self.out.write_all(&self.buffer);
-        self.buffer.clear();
-        self.counts.queued.fetch_sub(self.cost, Ordering::Relaxed);
-        self.cost = 0;
+fn add_dropped(buffer: &mut Vec<u8>, count: usize) {
+    if count > 0 {
+        let line = format_args!("{count} lines were dropped: standard error takes them too slowly");
+        buffer.extend_from_slice(timed(Level::Warn, line).as_bytes());
+        buffer.push(b'\n');
     }
 }
 
@@ -218,14 +194,14 @@ mod tests {
     use std::io::Read;
 
     /// A log into a pipe that is full, and the pipe's other end. LINUX: 64 KiB fill it.
-    fn stuck() -> (Log, io::PipeReader) {
+    fn stuck() -> (Logger, io::PipeReader) {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[b'.'; 64 * 1024]).unwrap();
-        (Log::to(writer), reader)
+        (Logger::to(writer), reader)
     }
 
     /// What comes after the filling, once the log is gone.
-    fn rest(log: Log, mut reader: io::PipeReader) -> String {
+    fn rest(log: Logger, mut reader: io::PipeReader) -> String {
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -293,7 +269,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_at_a_character() {
         let (reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer);
+        let log = Logger::to(writer);
         log.say(format_args!("{}", "ä".repeat(LINE_BYTES)));
         log.say(format_args!("x{}", "ä".repeat(LINE_BYTES)));
         log.finish();
@@ -311,7 +287,7 @@ mod tests {
     #[test]
     fn what_was_said_before_the_end_is_written_before_it() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let log = Log::to(writer);
+        let log = Logger::to(writer);
         for number in 0..1000 {
             log.say(format_args!("{number}"));
         }

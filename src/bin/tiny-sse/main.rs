@@ -10,6 +10,7 @@ mod args;
     reason = "shared with other tests, which use other parts of it"
 )]
 mod chance;
+#[cfg(feature = "demo")]
 mod demo;
 mod listen;
 mod log;
@@ -20,15 +21,14 @@ mod system;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::{panic, thread};
+use std::thread::{self, JoinHandle};
 
 use args::{Command, Options};
-use demo::{Threads, Uses};
-use log::Log;
+use log::Logger;
 use system::{Signal, Signals};
-use tiny_sse::{Config, Level, Report, Running, Server};
+use tiny_sse::{Config, Level, Running, Server};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             // allocator is set up for all of them.
             let signals = Signals::block();
             system::set_up_allocator();
-            let log = Log::start();
+            let log = Logger::start();
             match serve(*options, signals, &log) {
                 Ok(()) => finish(&log, 0),
                 Err(message) => fail(&log, 1, &message),
@@ -48,61 +48,42 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(message) => fail(&Log::start(), 2, &message),
+        Err(message) => fail(&Logger::start(), 2, &message),
     }
 }
 
-fn fail(log: &Log, code: u8, message: &str) -> ExitCode {
+fn fail(log: &Logger, code: u8, message: &str) -> ExitCode {
     log.say(format_args!("tiny-sse: {message}"));
     finish(log, code)
 }
 
-fn finish(log: &Log, code: u8) -> ExitCode {
+fn finish(log: &Logger, code: u8) -> ExitCode {
     log.finish();
     ExitCode::from(code)
 }
 
-fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
-    let Options {
-        listen,
-        log: level,
-        demo,
-        config,
-    } = options;
+fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {
     log_panics(log.clone());
-    let (publishers, has_tokens) = (Publishers::of(&config), config.access.tokens.is_some());
+    let Options { listen, demo, .. } = options;
     let config = Config {
-        report: log.report(level),
-        ..config
+        report: log.report(options.log),
+        ..options.config
     };
     if let Err(error) = system::raise_open_files() {
         // Best effort: the server then lets in as many clients as the lower limit allows, and says so.
-        config.report.tell(
-            Level::Warn,
-            format_args!("cannot raise the limit of open files: {error}"),
-        );
+        let line = format_args!("cannot raise the limit of open files: {error}");
+        config.report.tell(Level::Warn, line);
     }
-    let listener = listen
-        .bind(&config)
-        .map_err(|error| format!("cannot listen on {listen}: {}", reason(&error)))?;
-    let report = config.report.clone();
-    let server = Server::from_listener(listener, config).map_err(|error| error.to_string())?;
+    system::make_room_for_waiting_threads(config.max_connections());
+    let listener = listen.bind(&config)?;
+    let server =
+        Server::from_listener(listener, config.clone()).map_err(|error| error.to_string())?;
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    let mut reachable = running.local_addr();
-    if listen.is_every_address() {
-        reachable.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    greet(running.local_addr(), reachable, demo, publishers);
+    greet(&running, listen.is_every_address(), demo, &config);
     let signal = loop {
         match signals.wait() {
-            Signal::Hangup if has_tokens => reload(&running, &report),
-            Signal::Hangup => report.tell(
-                Level::Warn,
-                format_args!(
-                    "SIGHUP: ignored, there is no file of tokens to read again (--tokens)"
-                ),
-            ),
+            Signal::Hangup => hang_up(&running, &config),
             Signal::End(name) => break name,
         }
     };
@@ -113,6 +94,7 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
     ));
     running.shutdown();
     for thread in threads {
+        thread.thread().unpark();
         // A panic in it has been reported by the hook.
         let _ = thread.join();
     }
@@ -121,7 +103,7 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
 
 /// Sends what std would print of a panic to the log: std waits for standard error, and the thread
 /// that panics may be one that serves all clients.
-fn log_panics(log: Log) {
+fn log_panics(log: Logger) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");
@@ -131,116 +113,93 @@ fn log_panics(log: Log) {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        log.tell(
-            Level::Error,
-            format_args!("thread {name} panicked at {place}: {message:?}"),
-        );
+        let place = panic.location().map(ToString::to_string);
+        let place = place.unwrap_or_default();
+        let line = format_args!("thread {name} panicked at {place}: {message:?}");
+        log.tell(Level::Error, line);
     }));
 }
 
-/// Serves, with the six uses in front or without, and answers the threads to be joined at the end.
-fn spawn(server: Server, demo: bool) -> io::Result<(Running, Threads)> {
-    let mut threads = Threads::new();
-    let uses = if demo {
-        Some(Uses::start(server.hub(), &mut threads)?)
-    } else {
-        None
-    };
-    let uses = Arc::new(uses);
-    let wanted = Arc::clone(&uses);
-    let server = server.wants_body(move |request, api| match &*wanted {
-        Some(uses) => uses.wants_body(request, api),
-        None => false,
-    });
-    // One handler for both: each would be a server of its own, in the binary.
-    let running = server.spawn_with(move |request, api| match &*uses {
-        Some(uses) => uses.answer(request, api),
-        None => api.answer(request),
-    })?;
-    Ok((running, threads))
-}
-
-/// Reads the tokens again. If they are wrong, those from before go on being right.
-fn reload(running: &Running, report: &Report) {
-    if let Err(error) = running.reload_tokens() {
-        let line = format_args!("SIGHUP: {error}; the tokens from before stay");
-        report.tell(Level::Error, line);
+/// Serves, with the six uses or without. Returns the threads to be unparked and joined at the end.
+fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
+    match demo {
+        #[cfg(feature = "demo")]
+        true => demo::spawn(server),
+        _ => Ok((server.spawn()?, Vec::new())),
     }
 }
 
-/// Who may publish, for a person to know.
-enum Publishers {
-    WithToken,
-    Anybody,
-    /// Every program on this machine, if that is where the server listens.
-    Local,
-    /// A client that a trusted proxy says is this machine.
-    LocalThroughProxy,
-}
-
-impl Publishers {
-    fn of(config: &Config) -> Publishers {
-        if config.open {
-            Publishers::Anybody
-        } else if config.access.publish_token.is_some() || config.access.tokens.is_some() {
-            Publishers::WithToken
-        } else if config.trust_proxy.iter().any(|proxy| {
-            proxy.contains(Ipv4Addr::LOCALHOST.into()) || proxy.contains(Ipv6Addr::LOCALHOST.into())
-        }) {
-            Publishers::LocalThroughProxy
-        } else {
-            Publishers::Local
+/// Reads the tokens again, if there is a file of them. If they are wrong, those from before stay.
+fn hang_up(running: &Running, config: &Config) {
+    #[cfg(feature = "access")]
+    if config.access.tokens.is_some() {
+        if let Err(error) = running.reload_tokens() {
+            let line = format_args!("SIGHUP: {error}; the tokens from before stay");
+            config.report.tell(Level::Error, line);
         }
+        return;
     }
-
-    /// What one of them types.
-    fn try_it(&self, address: SocketAddr, url: &str) -> String {
-        match self {
-            Publishers::WithToken => {
-                format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
-            }
-            Publishers::Local | Publishers::LocalThroughProxy
-                if !address.ip().to_canonical().is_loopback() =>
-            {
-                "nobody may: others reach this address (--publish-token, --tokens or --open)".into()
-            }
-            Publishers::LocalThroughProxy => {
-                "only clients that the proxy says are this machine (--publish-token, --tokens or --open)"
-                    .into()
-            }
-            Publishers::Local | Publishers::Anybody => format!("curl -d 'hello' {url}/events"),
-        }
-    }
+    let _ = running;
+    let line = format_args!("SIGHUP: ignored, there is no file of tokens to read again");
+    config.report.tell(Level::Warn, line);
 }
 
 /// Prints the commands to try next, with an address that a client can connect to.
-fn greet(address: SocketAddr, mut reachable: SocketAddr, demo: bool, publishers: Publishers) {
-    match reachable.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => reachable.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => reachable.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+fn greet(running: &Running, is_every_address: bool, demo: bool, config: &Config) {
+    let address = running.local_addr();
+    let mut reachable = address;
+    if is_every_address || address.ip() == Ipv4Addr::UNSPECIFIED {
+        reachable.set_ip(Ipv4Addr::LOCALHOST.into());
+    } else if address.ip() == Ipv6Addr::UNSPECIFIED {
+        reachable.set_ip(Ipv6Addr::LOCALHOST.into());
     }
     let url = format!("http://{reachable}");
-    let mut text = format!(
-        "tiny-sse {} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    {}\n\n",
-        env!("CARGO_PKG_VERSION"),
-        publishers.try_it(address, &url)
+    let uses = match demo {
+        #[cfg(feature = "demo")]
+        true => demo::list(&url),
+        _ => String::new(),
+    };
+    let text = format!(
+        "{} listens on {address}\n\n  subscribe:  curl -N {url}/events\n  publish:    {}\n\n{uses}",
+        args::VERSION,
+        how_to_publish(config, address, &url)
     );
-    if demo {
-        text += &demo::list(&url);
-    }
     // Best effort: the server works without standard output. In a thread that is not joined, because
     // standard output may be a pipe that is not read.
     let write = move || io::stdout().write_all(text.as_bytes());
     let _ = thread::Builder::new().name("greeting".into()).spawn(write);
 }
 
+/// The command that publishes, or the clients that may.
+fn how_to_publish(config: &Config, address: SocketAddr, url: &str) -> String {
+    #[cfg(feature = "access")]
+    let (needs_token, remedy) = (
+        config.access.publish_token.is_some() || config.access.tokens.is_some(),
+        "--publish-token, --tokens or --open",
+    );
+    #[cfg(not(feature = "access"))]
+    let (needs_token, remedy) = (false, "--open");
+    let trusts = |proxy: IpAddr| {
+        config
+            .trust_proxy
+            .iter()
+            .any(|network| network.contains(proxy))
+    };
+    if needs_token {
+        format!("curl -d 'hello' -H 'Authorization: Bearer TOKEN' {url}/events")
+    } else if config.open {
+        format!("curl -d 'hello' {url}/events")
+    } else if !address.ip().to_canonical().is_loopback() {
+        format!("nobody may: others reach this address ({remedy})")
+    } else if trusts(Ipv4Addr::LOCALHOST.into()) || trusts(Ipv6Addr::LOCALHOST.into()) {
+        format!("only clients that the proxy says are this machine ({remedy})")
+    } else {
+        format!("curl -d 'hello' {url}/events")
+    }
+}
+
 /// "permission denied" rather than "Permission denied (os error 13)".
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),
         _ => error.to_string(),

@@ -1,13 +1,13 @@
 //! A live feed: `post`s as they are written. Here a script writes them, and each says so.
 
-use std::io;
 use std::time::Duration;
 
-use tiny_sse::Hub;
 use tiny_sse::wire::json::quoted;
 
 use super::turns::Turns;
-use super::{Threads, event, now, topic};
+use super::{event, now, topic};
+
+pub(super) const TOPIC: &str = "demo/feed";
 
 const EVERY: Duration = Duration::from_secs(3);
 
@@ -24,14 +24,16 @@ const TEXTS: [&str; 7] = [
     "Found: one blue glove",
 ];
 
-pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
-    let topic = topic("demo/feed");
-    let (to, mut number) = (topic.clone(), 0);
-    let turn = move || {
-        number += 1;
-        vec![event("post", &to, post(number))]
-    };
-    Turns::start("feed", hub, &topic, EVERY, Box::new(turn), threads)
+pub(super) fn turns() -> Turns {
+    let mut number = 0;
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            number += 1;
+            vec![event("post", topic, post(number))]
+        }),
+    }
 }
 
 fn post(number: usize) -> String {

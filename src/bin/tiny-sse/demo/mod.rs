@@ -1,9 +1,9 @@
 //! `tiny-sse demo`: six uses of an event stream, in front of the built-in endpoints.
 //!
-//! Each use is a file that needs nothing but the public face of the crate, to be read as a recipe
-//! and copied. What they share is here and in two small files: `turns.rs`, a thread that publishes
-//! now and then while somebody listens, and `body.rs`, what a request's JSON says. The threads end
-//! when the hub is closed: join them behind the server's shutdown.
+//! Each use is a file that needs nothing but the public API of the crate, to be read as a recipe and copied.
+//! What they share is here and in two small files: `turns.rs`, a thread that publishes in turns while a
+//! client listens, and `body.rs`, which reads a request's JSON. The threads end when the hub is closed: unpark
+//! and join them after the server's shutdown.
 //!
 //! # Shapes
 //!
@@ -15,7 +15,7 @@
 //! GET  /api/notifications                 topic demo/notifications, a turn every 4 s
 //!   event: alert          {"level":"info","text":"…","at":"…","simulated":true}
 //!                         level: info, success, warning, error; simulated: false if it was posted
-//!   event: badge          {"count":3}             behind each alert: how many there were so far
+//!   event: badge          {"count":3}             after each alert: how many there were so far
 //! POST /api/notifications                 {"text":"…","level":"warning"}
 //!                         text: a string of 1 to 500 characters; level: may be left out, info
 //!   200                   {"status":"ok","id":"<of the alert>","recipients":1}
@@ -55,10 +55,11 @@
 //! ```
 //!
 //! Errors are `{"status":"error","error":"…"}`: 400 for what is wrong in a request, 401 and 403
-//! for who may not, 405 with `Allow` for a method, 503 with `Retry-After` where the server closes or cannot keep the event.
+//! for a client that may not, 405 with `Allow` for a method, 503 with `Retry-After` where the server closes or
+//! cannot keep the event.
 //!
-//! Streams with turns are silent while nobody listens. Opening one of their routes brings the next
-//! turn forward, for all who listen: the first event is there within half a second. By `/events` it
+//! Streams with turns are silent while no client listens. A client that opens one of their routes brings the
+//! next turn forward, for all clients: its first event is there within half a second. By `/events` it
 //! comes with the next turn.
 
 mod body;
@@ -72,23 +73,19 @@ mod stocks;
 mod turns;
 
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
 use std::time::SystemTime;
 
 use tiny_sse::http::{Request, Response};
 use tiny_sse::hub::PublishError;
 use tiny_sse::wire::date::iso8601;
-use tiny_sse::{Action, Api, Event, Hub, Pattern, Patterns, Published, Topic};
+use tiny_sse::{Action, Api, Event, Hub, Pattern, Published, Running, Server, Topic};
 
-use chat::Chat;
-use notifications::Notifications;
+use notifications::Alerts;
 use process::Process;
-use turns::Turns;
 
-/// The threads of the uses.
-pub(crate) type Threads = Vec<JoinHandle<()>>;
-
-/// What to try, as it is printed at the start.
+/// The commands to try, as they are printed at the start.
 pub(crate) fn list(url: &str) -> String {
     format!(
         "  the six uses, all at once: curl -N '{url}/events?topic=demo/*'
@@ -107,186 +104,167 @@ pub(crate) fn list(url: &str) -> String {
     )
 }
 
-/// The six. Dropped with the handler that owns them, they wake their threads to see the end.
-pub(crate) struct Uses {
-    notifications: Notifications,
-    feed: Turns,
-    monitoring: Turns,
-    process: Process,
-    stocks: Turns,
-    chat: Chat,
+/// Serves the six uses and the built-in endpoints. Returns the threads of the uses.
+///
+/// # Errors
+///
+/// A thread cannot be had.
+pub(crate) fn spawn(server: Server) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
+    let (uses, threads) = Uses::start(server.hub())?;
+    let uses = Arc::new(uses);
+    let wanted = Arc::clone(&uses);
+    let running = server
+        .wants_body(move |request, api| wanted.wants_body(request, api))
+        .spawn_with(move |request, api| uses.answer(request, api))?;
+    Ok((running, threads))
+}
+
+/// The six.
+struct Uses {
+    hub: Hub,
+    alerts: Alerts,
+    process: Arc<Process>,
+    /// The thread that works on files.
+    worker: Thread,
+    /// The topics that are published to in turns, each with its thread.
+    turns: Vec<(Topic, Thread)>,
 }
 
 impl Uses {
-    /// Starts their threads.
-    ///
-    /// # Errors
-    ///
-    /// A thread cannot be had.
-    pub(crate) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Uses> {
-        Ok(Uses {
-            notifications: Notifications::start(hub, threads)?,
-            feed: feed::start(hub, threads)?,
-            monitoring: monitoring::start(hub, threads)?,
-            process: Process::start(hub, threads)?,
-            stocks: stocks::start(hub, threads)?,
-            chat: Chat::new(hub),
-        })
+    fn start(hub: &Hub) -> io::Result<(Uses, Vec<JoinHandle<()>>)> {
+        let mut threads = Vec::new();
+        let mut start = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<Thread> {
+            let handle = thread::Builder::new().name(name.into()).spawn(run)?;
+            let thread = handle.thread().clone();
+            threads.push(handle);
+            Ok(thread)
+        };
+        let (alerts, process) = (Alerts::default(), Arc::new(Process::new(hub)));
+        let working = Arc::clone(&process);
+        let worker = start("process", Box::new(move || working.work()))?;
+        let mut turns = Vec::new();
+        for turn in [
+            notifications::turns(alerts.clone()),
+            feed::turns(),
+            monitoring::turns(),
+            stocks::turns(),
+        ] {
+            let (topic, hub) = (turn.topic.clone(), hub.clone());
+            let thread = start(topic.as_str(), Box::new(move || turn.take(&hub)))?;
+            turns.push((topic, thread));
+        }
+        let uses = Uses {
+            hub: hub.clone(),
+            alerts,
+            process,
+            worker,
+            turns,
+        };
+        Ok((uses, threads))
     }
 
     /// Answers a request to one of the six, and leaves others to the built-in endpoints.
-    pub(crate) fn answer(&self, request: Request, api: &Api) -> Response {
-        let Some(route) = Route::of(request.path()) else {
+    fn answer(&self, request: Request, api: &Api) -> Response {
+        let Some(route) = DemoRoute::of(request.path()) else {
             return api.answer(request);
         };
-        match request.method() {
-            "OPTIONS" => api.preflight(&request, route.methods()),
-            method if !route.has_method(method) => {
-                let refusal = refuse_method(method, route.methods());
+        match (request.method(), route.post) {
+            ("OPTIONS", _) => api.preflight(&request, route.methods()),
+            ("POST", Some(post)) => match route.permit(&request, api) {
+                Ok(topic) => api.share(&request, post(self, &request, topic)),
+                Err(refusal) => refusal,
+            },
+            ("GET" | "HEAD", _) if route.is_stream => match Topic::new(&route.topic) {
+                Ok(topic) => self.stream(&request, topic, api),
+                Err(error) => api.share(&request, Response::error(400, error)),
+            },
+            (method, _) => {
+                let methods = route.methods();
+                let what = format!("{method} is not allowed here, only {methods}");
+                let refusal = Response::error(405, what).with("Allow", methods);
                 api.share(&request, refusal)
             }
-            "POST" => self.take(&request, route, api),
-            _ => self.stream(&request, route, api),
         }
     }
 
-    /// Whether the body of a request is to be read: it is for one of the six, and it may be.
-    pub(crate) fn wants_body(&self, request: &Request, api: &Api) -> bool {
-        let route = Route::of(request.path()).filter(|route| route.has_method("POST"));
-        request.method() == "POST" && route.is_some_and(|route| permit(request, route, api).is_ok())
+    /// Whether the body of a request is to be read: it is for one of the six, and the client may send it.
+    fn wants_body(&self, request: &Request, api: &Api) -> bool {
+        let route = DemoRoute::of(request.path()).filter(|route| route.post.is_some());
+        request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())
     }
 
-    /// Answers a request that publishes something, from whoever may.
-    fn take(&self, request: &Request, route: Route<'_>, api: &Api) -> Response {
-        let topic = match permit(request, route, api) {
-            Ok(topic) => topic,
-            Err(refusal) => return refusal,
-        };
-        let response = match route {
-            Route::Notifications => self.notifications.send(request),
-            Route::Messages(_) => self.chat.say(request, topic),
-            _ => self.process.take(request),
-        };
-        api.share(request, response)
-    }
-
-    fn stream(&self, request: &Request, route: Route<'_>, api: &Api) -> Response {
-        match route {
-            Route::Notifications => self.notifications.stream(request, api),
-            Route::Feed => self.feed.stream(request, api),
-            Route::Metrics => self.monitoring.stream(request, api),
-            Route::Stocks => self.stocks.stream(request, api),
-            Route::Job(job) => stream_of_topic(request, api, &process::topic_of(job)),
-            Route::Room(room) => stream_of_topic(request, api, &chat::topic_of(room)),
-            Route::Upload | Route::Messages(_) => unreachable!("BUG: only to be posted to"),
+    /// A stream of the topic. If the topic has turns, the first event does not wait for the next turn.
+    fn stream(&self, request: &Request, topic: Topic, api: &Api) -> Response {
+        let patterns = [Pattern::Topic(topic.clone())].into_iter().collect();
+        // ORDER: registered first, or the thread may find that no client listens.
+        let response = api.stream_of(request, patterns);
+        for (_, thread) in self.turns.iter().filter(|(own, _)| *own == topic) {
+            thread.unpark();
         }
+        response
     }
 }
 
-/// The topic that a request publishes to, if it may.
-fn permit(request: &Request, route: Route<'_>, api: &Api) -> Result<Topic, Response> {
-    let topic = Topic::new(&route.published_to())
-        .map_err(|error| api.share(request, Response::error(400, error)))?;
-    // A request that names a client speaks to that client, and not to a topic.
-    let action = match (route, request.query("client_id")) {
-        (Route::Upload, Some(client_id)) => Action::Client(client_id),
-        _ => Action::Publish(Some(&topic)),
-    };
-    api.permit(request, &action)?;
-    Ok(topic)
+/// Answers a request to publish to a topic.
+type Post = fn(&Uses, &Request, Topic) -> Response;
+
+/// The path of an upload.
+const UPLOAD: &str = "/api/process";
+
+/// What can be done at a path.
+struct DemoRoute {
+    /// The name of the topic of the stream, or of what is posted.
+    topic: String,
+    is_stream: bool,
+    post: Option<Post>,
 }
 
-/// Starts a thread of a use; answers what to wake it by.
-fn start_thread(
-    name: &str,
-    run: Box<dyn FnOnce() + Send>,
-    threads: &mut Threads,
-) -> io::Result<Thread> {
-    let handle = thread::Builder::new().name(name.into()).spawn(run)?;
-    let thread = handle.thread().clone();
-    threads.push(handle);
-    Ok(thread)
-}
-
-/// Which use a path is of, with what it says.
-#[derive(Clone, Copy)]
-enum Route<'a> {
-    Notifications,
-    Feed,
-    Metrics,
-    Upload,
-    Job(&'a str),
-    Stocks,
-    Room(&'a str),
-    Messages(&'a str),
-}
-
-impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Option<Route<'a>> {
-        Some(match path.strip_prefix("/api/")? {
-            "notifications" => Route::Notifications,
-            "feed/live" => Route::Feed,
-            "metrics" => Route::Metrics,
-            "process" => Route::Upload,
-            "stocks/stream" => Route::Stocks,
-            other => match (
-                other.strip_prefix("process/"),
-                other.strip_prefix("chat/room/"),
-            ) {
-                (Some(job), _) if !job.is_empty() => Route::Job(job),
-                (_, Some(room)) => Route::in_room(room)?,
-                _ => return None,
-            },
+impl DemoRoute {
+    fn of(path: &str) -> Option<DemoRoute> {
+        let parts: Vec<&str> = path.strip_prefix("/api/")?.split('/').collect();
+        let stream = |topic: String| (topic, true, None);
+        let (topic, is_stream, post): (String, bool, Option<Post>) = match parts[..] {
+            ["notifications"] => (notifications::TOPIC.into(), true, Some(notifications::send)),
+            ["feed", "live"] => stream(feed::TOPIC.into()),
+            ["metrics"] => stream(monitoring::TOPIC.into()),
+            ["stocks", "stream"] => stream(stocks::TOPIC.into()),
+            // The job has no name yet.
+            ["process"] => (process::topic_of("new"), false, Some(process::take)),
+            ["process", job] if !job.is_empty() => stream(process::topic_of(job)),
+            ["chat", "room", room] if !room.is_empty() => stream(chat::topic_of(room)),
+            ["chat", "room", room, "messages"] if !room.is_empty() => {
+                (chat::topic_of(room), false, Some(chat::say))
+            }
+            _ => return None,
+        };
+        Some(DemoRoute {
+            topic,
+            is_stream,
+            post,
         })
     }
 
-    /// `{id}`, or `{id}/messages`.
-    fn in_room(rest: &'a str) -> Option<Route<'a>> {
-        match rest.split_once('/') {
-            None if !rest.is_empty() => Some(Route::Room(rest)),
-            Some((room, "messages")) if !room.is_empty() => Some(Route::Messages(room)),
-            _ => None,
-        }
-    }
-
     /// The methods, as `Allow` lists them.
-    fn methods(self) -> &'static str {
-        match self {
-            Route::Notifications => "GET, HEAD, POST, OPTIONS",
-            Route::Upload | Route::Messages(_) => "POST, OPTIONS",
-            _ => "GET, HEAD, OPTIONS",
+    fn methods(&self) -> &'static str {
+        match (self.is_stream, self.post) {
+            (true, Some(_)) => "GET, HEAD, POST, OPTIONS",
+            (true, None) => "GET, HEAD, OPTIONS",
+            (false, _) => "POST, OPTIONS",
         }
     }
 
-    /// The topic that a `POST` publishes to; an upload's is of its job, which has no name yet.
-    fn published_to(self) -> String {
-        match self {
-            Route::Messages(room) => chat::topic_of(room),
-            Route::Upload => process::topic_of("new"),
-            _ => notifications::TOPIC.into(),
-        }
+    /// The topic that a request publishes to, if the client may.
+    fn permit(&self, request: &Request, api: &Api) -> Result<Topic, Response> {
+        let topic = Topic::new(&self.topic)
+            .map_err(|error| api.share(request, Response::error(400, error)))?;
+        // An upload that names a client is reported to that client, and not to a topic.
+        let action = match request.query("client_id") {
+            Some(client_id) if request.path() == UPLOAD => Action::Client(client_id),
+            _ => Action::Publish(Some(&topic)),
+        };
+        api.permit(request, &action)?;
+        Ok(topic)
     }
-
-    fn has_method(self, method: &str) -> bool {
-        self.methods().split(", ").any(|own| own == method)
-    }
-}
-
-fn refuse_method(method: &str, methods: &'static str) -> Response {
-    let what = format!("{method} is not allowed here, only {methods}");
-    Response::error(405, what).with("Allow", methods)
-}
-
-/// A stream of the topic with this name, if it can be one.
-fn stream_of_topic(request: &Request, api: &Api, name: &str) -> Response {
-    match Topic::new(name) {
-        Ok(topic) => api.stream_of(request, only(&topic)),
-        Err(error) => api.share(request, Response::error(400, error)),
-    }
-}
-
-fn only(topic: &Topic) -> Patterns {
-    [Pattern::Topic(topic.clone())].into_iter().collect()
 }
 
 /// A topic of our own.
@@ -302,13 +280,13 @@ fn event(name: &str, topic: &Topic, data: String) -> Event {
         .expect("BUG: a name of our own with a line break")
 }
 
-/// What a publisher is answered.
+/// The answer to a publisher.
 fn answer(outcome: Result<Published, PublishError>) -> Response {
     match outcome {
-        Ok(Published { id, recipients }) => Response::json(
-            200,
-            format!(r#"{{"status":"ok","id":"{id}","recipients":{recipients}}}"#),
-        ),
+        Ok(Published { id, recipients }) => {
+            let answer = format!(r#"{{"status":"ok","id":"{id}","recipients":{recipients}}}"#);
+            Response::json(200, answer)
+        }
         Err(error) => try_again_later(&error.to_string()),
     }
 }
@@ -321,10 +299,4 @@ fn try_again_later(why: &str) -> Response {
 
 fn now() -> String {
     iso8601(SystemTime::now())
-}
-
-/// Hundredths, as the decimal fraction that they are: `-12` is `-0.12`.
-fn hundredths(number: i64) -> String {
-    let (sign, amount) = (if number < 0 { "-" } else { "" }, number.unsigned_abs());
-    format!("{sign}{}.{:02}", amount / 100, amount % 100)
 }

@@ -2,34 +2,36 @@
 //! what goes through the network. Nothing is made up: where there is no `/proc`, the event says so.
 
 use std::fs::read_to_string;
-use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tiny_sse::Hub;
 use tiny_sse::wire::json::quoted;
 
 use super::turns::Turns;
-use super::{Threads, event, now, topic};
+use super::{event, now, topic};
+
+pub(super) const TOPIC: &str = "demo/metrics";
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Between the two readings of a first rate: nobody has listened before, so there is only one.
+/// Between the two readings of a first rate: no client has listened before, so there is only one.
 const SAMPLE: Duration = Duration::from_millis(200);
 
-pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
-    let topic = topic("demo/metrics");
-    let (to, mut last) = (topic.clone(), None);
-    let turn = move || {
-        let data = measure(&mut last)
-            .unwrap_or_else(|why| format!(r#"{{"at":"{}","error":{}}}"#, now(), quoted(&why)));
-        vec![event("metrics", &to, data)]
-    };
-    Turns::start("monitoring", hub, &topic, EVERY, Box::new(turn), threads)
+pub(super) fn turns() -> Turns {
+    let mut last = None;
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            let data = measure(&mut last)
+                .unwrap_or_else(|why| format!(r#"{{"at":"{}","error":{}}}"#, now(), quoted(&why)));
+            vec![event("metrics", topic, data)]
+        }),
+    }
 }
 
-/// All of it, as JSON; or why not.
-fn measure(last: &mut Option<Reading>) -> Result<String, String> {
+/// All of it, as JSON. The error says what is missing.
+fn measure(last: &mut Option<Traffic>) -> Result<String, String> {
     let load = load(&read("/proc/loadavg")?)?;
     let memory = memory(&read("/proc/meminfo")?)?;
     let (cpus, network) = (cpus(&read("/proc/stat")?), rates(last)?);
@@ -75,52 +77,39 @@ fn memory(meminfo: &str) -> Result<String, String> {
     Ok(format!(r#"{{"total":{total},"available":{available}}}"#))
 }
 
-/// What had gone through the network at a moment.
-struct Reading {
-    at: Instant,
-    received: u64,
-    sent: u64,
-}
+/// A moment, and the bytes that had been received and sent by then.
+type Traffic = (Instant, u64, u64);
 
 /// The network now, and how fast it went since the last turn.
-fn rates(last: &mut Option<Reading>) -> Result<String, String> {
+fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
     // An old reading would give the mean of a silence.
-    let fresh = last.take().filter(|last| last.at.elapsed() < 2 * EVERY);
-    let before = match fresh {
+    let fresh = last.take().filter(|(at, ..)| at.elapsed() < 2 * EVERY);
+    let (start, received_before, sent_before) = match fresh {
         Some(before) => before,
         None => {
-            let before = Reading::now()?;
+            let before = traffic()?;
             thread::sleep(SAMPLE);
             before
         }
     };
-    let now = Reading::now()?;
-    let ms = now.at.duration_since(before.at).as_millis().max(1) as u64;
-    // An interface that has gone takes its bytes with it: then nothing is known, and 0 is said.
+    let now = traffic()?;
+    let (end, received, sent) = now;
+    let ms = end.duration_since(start).as_millis().max(1) as u64;
+    // An interface that has gone takes its bytes with it: then nothing is known, and the rate is 0.
     let rate = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
-    let data = format!(
-        r#"{{"received":{},"sent":{},"received_per_second":{},"sent_per_second":{}}}"#,
-        now.received,
-        now.sent,
-        rate(before.received, now.received),
-        rate(before.sent, now.sent)
-    );
+    let (received_rate, sent_rate) = (rate(received_before, received), rate(sent_before, sent));
     *last = Some(now);
-    Ok(data)
+    Ok(format!(
+        r#"{{"received":{received},"sent":{sent},"received_per_second":{received_rate},"sent_per_second":{sent_rate}}}"#
+    ))
 }
 
-impl Reading {
-    fn now() -> Result<Reading, String> {
-        let (received, sent) = network(&read("/proc/net/dev")?);
-        Ok(Reading {
-            at: Instant::now(),
-            received,
-            sent,
-        })
-    }
+fn traffic() -> Result<Traffic, String> {
+    let (received, sent) = network(&read("/proc/net/dev")?);
+    Ok((Instant::now(), received, sent))
 }
 
-/// `  eth0: 1234 …`: behind the name eight numbers of what came in, and eight of what went out,
+/// `  eth0: 1234 …`: after the name eight numbers of what came in, and eight of what went out,
 /// bytes first. The sum of all interfaces but the machine's own.
 fn network(dev: &str) -> (u64, u64) {
     let mut sum = (0u64, 0u64);

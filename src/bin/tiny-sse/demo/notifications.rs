@@ -1,19 +1,18 @@
 //! Notifications: `alert`s for the corner of a page, each followed by the `badge` that counts them.
 //!
-//! Some come by themselves and say that they are simulated; anybody may post others. An alert and
-//! its badge are published together, so that nothing comes between the two.
+//! A script makes some, which say that they are simulated; clients may post others. An alert and
+//! its badge are published together, so that no other event comes between the two.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tiny_sse::http::{Request, Response};
 use tiny_sse::wire::json::quoted;
-use tiny_sse::{Api, Event, Hub, Topic};
+use tiny_sse::{Event, Topic};
 
 use super::turns::Turns;
-use super::{Threads, answer, body, event, now, topic};
+use super::{Uses, answer, body, event, now, topic};
 
 pub(super) const TOPIC: &str = "demo/notifications";
 
@@ -24,7 +23,7 @@ const LEVELS: [&str; 4] = ["info", "success", "warning", "error"];
 /// LIMIT: characters of a text.
 const TEXT: usize = 500;
 
-/// What comes by itself, over and over.
+/// The alerts of the script, which begins again at its end.
 const SCRIPT: [(&str, &str); 6] = [
     ("info", "A new version is ready: reload to get it"),
     ("success", "Your export is done: 1,204 rows"),
@@ -34,43 +33,27 @@ const SCRIPT: [(&str, &str); 6] = [
     ("success", "build-2 has room again"),
 ];
 
-/// Where alerts come from.
-pub(super) struct Notifications {
-    hub: Hub,
-    turns: Turns,
-    told: Told,
+pub(super) fn turns(alerts: Alerts) -> Turns {
+    let mut script = SCRIPT.iter().cycle();
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            let (level, text) = script.next().expect("BUG: a cycle has ended");
+            alerts.tell(topic, level, text, true)
+        }),
+    }
 }
 
-impl Notifications {
-    pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Notifications> {
-        let told = Told::new();
-        let (scripted, mut script) = (told.clone(), SCRIPT.iter().cycle());
-        let turn = move || {
-            let next = script.next();
-            let (level, text) = next.expect("BUG: the end of a circle");
-            scripted.tell(level, text, true)
-        };
-        let turn = Box::new(turn);
-        Ok(Notifications {
-            turns: Turns::start("notifications", hub, &told.topic, EVERY, turn, threads)?,
-            hub: hub.clone(),
-            told,
-        })
-    }
-
-    pub(super) fn stream(&self, request: &Request, api: &Api) -> Response {
-        self.turns.stream(request, api)
-    }
-
-    /// Publishes an alert of somebody's own.
-    pub(super) fn send(&self, request: &Request) -> Response {
-        let (level, text) = match read(request) {
-            Ok(alert) => alert,
-            Err(what) => return Response::error(400, what),
-        };
-        let alert_and_badge = self.told.tell(&level, &text, false);
-        let outcome = self.hub.publish_all(alert_and_badge);
-        answer(outcome.map(|published| published[0]))
+/// Publishes an alert that a client has posted.
+pub(super) fn send(uses: &Uses, request: &Request, topic: Topic) -> Response {
+    match read(request) {
+        Ok((level, text)) => {
+            let alert_and_badge = uses.alerts.tell(&topic, &level, &text, false);
+            let outcome = uses.hub.publish_all(alert_and_badge);
+            answer(outcome.map(|published| published[0]))
+        }
+        Err(what) => Response::error(400, what),
     }
 }
 
@@ -87,33 +70,23 @@ fn read(request: &Request) -> Result<(String, String), String> {
     }
 }
 
-/// How many alerts there were, and to whom.
-#[derive(Clone)]
-struct Told {
-    topic: Topic,
-    count: Arc<AtomicU64>,
-}
+/// The number of alerts so far.
+#[derive(Clone, Default)]
+pub(super) struct Alerts(Arc<AtomicUsize>);
 
-impl Told {
-    fn new() -> Told {
-        Told {
-            topic: topic(TOPIC),
-            count: Arc::default(),
-        }
-    }
-
-    fn tell(&self, level: &str, text: &str, simulated: bool) -> Vec<Event> {
-        // ORDER: Relaxed: each gets a count of its own. Two of one moment may be published the other
+impl Alerts {
+    fn tell(&self, topic: &Topic, level: &str, text: &str, simulated: bool) -> Vec<Event> {
+        // ORDER: Relaxed: each alert gets a count of its own. Two of one moment may be published the other
         // way round, so a page shows the largest count that it has seen.
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         let alert = format!(
             r#"{{"level":"{level}","text":{},"at":"{}","simulated":{simulated}}}"#,
             quoted(text),
             now()
         );
         vec![
-            event("alert", &self.topic, alert),
-            event("badge", &self.topic, format!(r#"{{"count":{count}}}"#)),
+            event("alert", topic, alert),
+            event("badge", topic, format!(r#"{{"count":{count}}}"#)),
         ]
     }
 }

@@ -3,18 +3,15 @@
 //!
 //! Prices are whole cents: a sum of floats would drift away from what was shown.
 
-use std::io;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
-use tiny_sse::Hub;
-
 use super::turns::Turns;
-use super::{Threads, event, hundredths, now, topic};
+use super::{event, now, topic};
+
+pub(super) const TOPIC: &str = "demo/stocks";
 
 const EVERY: Duration = Duration::from_secs(2);
-
-/// The same walk in every run.
-const SEED: u64 = 2026;
 
 /// Each symbol, and where it begins, in cents.
 const SYMBOLS: [(&str, i64); 4] = [
@@ -24,15 +21,20 @@ const SYMBOLS: [(&str, i64); 4] = [
     ("HUBS", 31_000),
 ];
 
-pub(super) fn start(hub: &Hub, threads: &mut Threads) -> io::Result<Turns> {
-    let topic = topic("demo/stocks");
-    let (to, mut random) = (topic.clone(), Random(SEED));
+pub(super) fn turns() -> Turns {
+    let mut step = 0;
     let mut prices = SYMBOLS.map(|(symbol, open)| Price::new(symbol, open));
-    let turn = move || {
-        let walk = |price: &mut Price| event("price_update", &to, price.walk(&mut random));
-        prices.iter_mut().map(walk).collect()
-    };
-    Turns::start("stocks", hub, &topic, EVERY, Box::new(turn), threads)
+    Turns {
+        topic: topic(TOPIC),
+        every: EVERY,
+        turn: Box::new(move |topic| {
+            let walk = |price: &mut Price| {
+                step += 1;
+                event("price_update", topic, price.walk(random(step)))
+            };
+            prices.iter_mut().map(walk).collect()
+        }),
+    }
 }
 
 /// What a symbol costs, in cents.
@@ -52,9 +54,9 @@ impl Price {
     }
 
     /// One step, of up to one in a hundred either way, and what it led to.
-    fn walk(&mut self, random: &mut Random) -> String {
+    fn walk(&mut self, random: u64) -> String {
         let most = (self.now / 100).max(1);
-        let step = random.below(2 * most as u64 + 1) as i64 - most;
+        let step = (random % (2 * most as u64 + 1)) as i64 - most;
         let price = (self.now + step).max(1);
         let change = price - self.now;
         self.now = price;
@@ -69,18 +71,15 @@ impl Price {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and random enough for prices.
-struct Random(u64);
+/// Hundredths, as the decimal fraction that they are: `-12` is `-0.12`.
+fn hundredths(number: i64) -> String {
+    let (sign, amount) = (if number < 0 { "-" } else { "" }, number.unsigned_abs());
+    format!("{sign}{}.{:02}", amount / 100, amount % 100)
+}
 
-impl Random {
-    /// A number from 0 to `end`, without `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ z >> 31) % end
-    }
+/// A number that looks random, the same for each step in every run.
+fn random(step: u64) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(step)
 }
 
 #[cfg(test)]
@@ -89,10 +88,10 @@ mod tests {
 
     #[test]
     fn a_walk_takes_small_steps_and_never_reaches_zero() {
-        let (mut random, mut price) = (Random(SEED), Price::new("X", 3));
-        for _ in 0..10_000 {
+        let mut price = Price::new("X", 3);
+        for step in 0..10_000 {
             let before = price.now;
-            let data = price.walk(&mut random);
+            let data = price.walk(random(step));
             assert!(price.now >= 1, "{data}");
             assert!(
                 (price.now - before).abs() <= (before / 100).max(1),

@@ -1,5 +1,5 @@
-//! Where publishers wait for the log together: whoever finds it free writes down what all of them
-//! have brought, so that ten publishers share one `fsync` (*group commit*).
+//! Where publishers wait for the log together: the first publisher that finds the log free writes down
+//! what all waiting publishers have brought, so that ten publishers share one `fsync` (*group commit*).
 //!
 //! There is no thread for it and nothing to tune: a publisher alone writes at once, and while one
 //! writes the others gather.
@@ -10,107 +10,90 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
-use super::draft::Draft;
-use super::log::Log;
-use super::{PublishError, Published};
+use super::{Draft, Log, LogStats, Outcome, PublishError, Shared};
 use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
-use crate::report::Report;
-
-/// What became of what one publisher brought.
-pub(super) type Outcome = Result<Vec<Published>, PublishError>;
-
-/// What became of a group: an outcome for each in it, and why the log has failed, if it has.
-pub(super) struct Written {
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) failure: Option<String>,
-}
+use crate::report::{Level, Report};
 
 #[derive(Debug)]
-pub(super) struct Ledger {
-    /// LOCK: guards who waits, and hands out the log. Whoever writes has taken the log and let go
-    /// of the lock: nobody waits for a disk under it.
+pub(in crate::hub) struct Ledger {
+    /// LOCK: guards the list of waiting publishers, and hands out the log. The thread that writes has
+    /// taken the log and released the lock: no thread waits for a disk under it.
     desk: Mutex<Desk>,
     /// LIMIT: bytes of one group, or what one publisher brings: what is written down together is
     /// passed on together, and has to fit into queues.
     group_bytes: usize,
     report: Report,
-    /// A probe has ended. [`failure`](Self::failure) waits for it.
-    probed: Condvar,
+    /// The log is back, or a probe has ended. [`failure`](Self::failure) and
+    /// [`put_away`](Self::put_away) wait for it.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
 struct Desk {
-    log: Place,
-    /// Who is not written down yet, in the order of coming. LIMIT: one for each thread that
-    /// publishes. While the log is on the desk the first has been woken, and will take it.
+    /// `None`: a thread has taken it, or it is closed. There is one log, so two threads cannot write at a
+    /// time.
+    log: Option<Box<dyn Log>>,
+    /// A thread has the log, and will give it back.
+    is_taken: bool,
+    /// The hub is closed, or about to be: nothing is published any more.
+    is_closing: bool,
+    /// The publishers that are not written down yet, in the order of coming. LIMIT: one for each thread
+    /// that publishes. While the log is on the desk the first has been woken, and will take it.
     waiting: Vec<Waiter>,
-    /// Who waits until nobody writes any more.
-    closers: Vec<Thread>,
     /// Why the last group was not kept, or the last probe failed. `None`: the log works.
     failure: Option<String>,
     /// How many publishers were refused because the log had failed.
     failures: u64,
     /// When the log was taken or given back last.
     since: Instant,
-    /// A probe is about to begin, or is running.
-    is_probing: bool,
-    /// The thread of the last probe, until it is joined: by the next probe, or when the log is closed.
+    /// The thread of a probe, until it has ended.
     prober: Option<JoinHandle<()>>,
 }
 
-/// A publisher that waits, parked: each is woken for itself, because ten that are woken to see that
+/// A publisher that waits, parked. Each is woken for itself, because ten that are woken to see that
 /// it is not their turn cost more than the disk.
 #[derive(Debug)]
 struct Waiter {
     drafts: Vec<Draft>,
     thread: Thread,
-    /// Filled by whoever writes it down.
+    /// Filled by the thread that writes the events down.
     outcome: Arc<OnceLock<Outcome>>,
 }
 
-/// Where the log is. There is one, so there cannot be two who write.
-#[derive(Debug)]
-enum Place {
-    Here(Box<dyn Log>),
-    /// Somebody writes with it.
-    Out,
-    /// Somebody writes with it for the last time.
-    OutForTheLastTime,
-    /// The hub is closed.
-    PutAway,
+impl Waiter {
+    fn tell(&self, outcome: Outcome) {
+        let first = self.outcome.set(outcome);
+        first.expect("BUG: a publisher has two outcomes");
+        self.thread.unpark();
+    }
 }
 
 impl Ledger {
     pub(super) fn new(log: Box<dyn Log>, group_bytes: usize, report: Report) -> Ledger {
         Ledger {
             desk: Mutex::new(Desk {
-                log: Place::Here(log),
+                log: Some(log),
+                is_taken: false,
+                is_closing: false,
                 waiting: Vec::new(),
-                closers: Vec::new(),
                 failure: None,
                 failures: 0,
                 since: Instant::now(),
-                is_probing: false,
                 prober: None,
             }),
             group_bytes,
             report,
-            probed: Condvar::new(),
+            changed: Condvar::new(),
         }
     }
 
-    /// Poisoning is passed over: no code of others runs under this lock.
+    /// Poisoning is passed over: no code of an embedder runs under this lock.
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `drafts` are written down, by this thread or by another. `write` is for all of a
-    /// group: it answers for each of them.
-    pub(super) fn publish(
-        &self,
-        drafts: Vec<Draft>,
-        write: impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Written,
-    ) -> Outcome {
+    /// Waits until `drafts` are written down, by this thread or by another.
+    pub(in crate::hub) fn publish(&self, hub: &Shared, drafts: Vec<Draft>) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
             drafts,
@@ -118,13 +101,22 @@ impl Ledger {
             outcome: Arc::clone(&outcome),
         };
         let mut desk = self.desk();
-        if desk.is_closing() {
+        if desk.is_closing {
             return Err(PublishError::Closed);
         }
         desk.waiting.push(waiter);
         loop {
-            match desk.take_log() {
-                Some(log) => self.write_down(desk, log, &write),
+            // A thread that comes here may be of a group that was written, and not be told yet.
+            let log = match desk.waiting[..] {
+                [] => None,
+                _ => desk.take_log(),
+            };
+            match log {
+                Some(log) => {
+                    let group = desk.next_group(self.group_bytes);
+                    drop(desk);
+                    self.write_down(group, log, hub);
+                }
                 None => {
                     drop(desk);
                     thread::park();
@@ -137,47 +129,54 @@ impl Ledger {
         }
     }
 
-    /// Writes the next group with the log that was taken from the desk, without the lock.
-    fn write_down(
-        &self,
-        mut desk: MutexGuard<'_, Desk>,
-        mut log: Box<dyn Log>,
-        write: &impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Written,
-    ) {
-        let mut group = desk.next_group(self.group_bytes);
-        drop(desk);
+    /// Writes a group with the log that was taken from the desk, without the lock.
+    fn write_down(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
         let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
         let drafts = group.iter_mut().map(take_drafts).collect();
-        // A log may be anybody's. One that panics must not leave the others waiting for ever.
-        let written = without_unwinding(|| write(&mut *log, drafts));
-        let Written { outcomes, failure } = written.unwrap_or_else(|panic| {
-            let failure = format!("the log panicked: {panic}");
-            Written {
-                outcomes: vec![Err(PublishError::NotKept(failure.clone())); group.len()],
-                failure: Some(failure),
-            }
+        let written = without_unwinding(|| hub.keep(&mut *log, drafts));
+        let outcomes = written.unwrap_or_else(|panic| {
+            let failure = PublishError::NotKept(format!("the log panicked: {panic}"));
+            vec![Err(failure); group.len()]
         });
-        let mut desk = self.give_back(log);
-        let is_refused = |outcome: &&Outcome| matches!(outcome, Err(PublishError::NotKept(_)));
-        desk.failures += outcomes.iter().filter(is_refused).count() as u64;
-        let change = desk.note(failure);
-        drop(desk);
-        for (waiter, outcome) in group.into_iter().zip(outcomes) {
-            let first = waiter.outcome.set(outcome);
-            first.expect("BUG: written down twice");
-            waiter.thread.unpark();
+        // A group may be refused without the log: because of its ids, or because the hub is closed.
+        let tried = outcomes.iter().find_map(|outcome| match outcome {
+            Ok(_) => Some(Ok(())),
+            Err(PublishError::NotKept(why)) => Some(Err(why.clone())),
+            Err(_) => None,
+        });
+        let change = self.give_back(log, tried, group.len());
+        for (waiter, outcome) in group.iter().zip(outcomes) {
+            waiter.tell(outcome);
         }
-        // ORDER: last: whoever is told may publish what it is told, and would wait for us.
+        // ORDER: last: the report's listener may publish, and would wait for this thread.
         self.tell(change);
     }
 
-    fn tell(&self, change: Change) {
-        match change {
-            Change::Failed(failure) => self.report.error(format_args!(
-                "the log failed: {failure}; publishers get 503 until it works again"
-            )),
-            Change::Works => self.report.warn(format_args!("the log works again")),
-            Change::None => {}
+    /// Puts the log back, and wakes the next publisher to write, so that the disk does not wait for the
+    /// answers. `tried` is how an attempt to write has ended, if there was one, for how many `publishers`.
+    /// Returns what is to be reported.
+    fn give_back(
+        &self,
+        log: Box<dyn Log>,
+        tried: Option<Result<(), String>>,
+        publishers: usize,
+    ) -> Option<(Level, String)> {
+        let mut desk = self.desk();
+        (desk.log, desk.is_taken) = (Some(log), false);
+        desk.since = Instant::now();
+        let change = tried.and_then(|tried| desk.note(tried, publishers));
+        if let Some(next) = desk.waiting.first() {
+            next.thread.unpark();
+        }
+        if desk.is_closing {
+            self.changed.notify_all();
+        }
+        change
+    }
+
+    fn tell(&self, change: Option<(Level, String)>) {
+        if let Some((level, line)) = change {
+            self.report.tell(level, format_args!("{line}"));
         }
     }
 
@@ -190,129 +189,75 @@ impl Ledger {
     pub(super) fn failure(self: &Arc<Ledger>) -> Option<String> {
         let mut desk = self.desk();
         if desk.is_probe_due() {
-            desk.is_probing = true;
-            if let Some(last) = desk.prober.take() {
-                // It has ended. Only the report can have panicked in it, and std has reported that.
-                let _ = last.join();
-            }
             let ledger = Arc::clone(self);
-            let name = thread::Builder::new().name("log probe".into());
-            // LOCK: held while the thread is started, so that `put_away` joins it.
-            match name.spawn(move || ledger.probe()) {
-                Ok(thread) => desk.prober = Some(thread),
-                // What is known stays true until there is a thread.
-                Err(_) => desk.is_probing = false,
-            }
+            let thread = thread::Builder::new().name("log probe".into());
+            // LOCK: held while the thread is started, so that its end comes after it is known. If there is
+            // no thread to be had, the failure stays what is known.
+            desk.prober = thread.spawn(move || ledger.probe()).ok();
         }
-        let is_probing = |desk: &mut Desk| desk.is_probing;
-        let (desk, _) = self
-            .probed
-            .wait_timeout_while(desk, PROBE_PATIENCE, is_probing)
-            .unwrap_or_else(PoisonError::into_inner);
-        desk.state().0
+        let is_probing = |desk: &mut Desk| desk.prober.is_some();
+        let waited = self
+            .changed
+            .wait_timeout_while(desk, PROBE_PATIENCE, is_probing);
+        let (desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        desk.stats().failure
     }
 
-    /// Why the log refuses events, as far as is known without trying it, and how many publishers
-    /// were refused.
-    pub(super) fn state(&self) -> (Option<String>, u64) {
-        self.desk().state()
+    /// The state of the log as far as is known without trying it.
+    pub(in crate::hub) fn stats(&self) -> LogStats {
+        self.desk().stats()
     }
 
     /// Tries whether the log works again. LOCK: not held meanwhile; publishers wait for the log as
     /// they do while another one writes.
     fn probe(&self) {
-        let mut desk = self.desk();
-        let mut change = Change::None;
         // A publisher may have taken the log by now, and then finds out whether it works.
-        if let Some(mut log) = desk.take() {
-            drop(desk);
-            let tried = without_unwinding(|| log.probe());
-            let failure = match tried {
-                Ok(result) => result.err().map(|error| error.to_string()),
-                Err(panic) => Some(format!("the log panicked: {panic}")),
+        let log = self.desk().take_log();
+        if let Some(mut log) = log {
+            let tried = match without_unwinding(|| log.probe()) {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(panic) => Err(format!("the log panicked: {panic}")),
             };
-            desk = self.give_back(log);
-            change = desk.note(failure);
+            let change = self.give_back(log, Some(tried), 0);
+            self.tell(change);
         }
-        desk.is_probing = false;
-        drop(desk);
-        self.probed.notify_all();
-        self.tell(change);
+        // `put_away` joins this thread if it finds the handle. After this there is nothing left to do.
+        self.desk().prober = None;
+        self.changed.notify_all();
     }
 
-    /// Puts the log back, and wakes who is next: to write, so that the disk does not wait for the
-    /// answers; or to close.
-    fn give_back(&self, log: Box<dyn Log>) -> MutexGuard<'_, Desk> {
+    /// Closes the log, once no thread writes with it. Nothing is published any more.
+    pub(in crate::hub) fn put_away(&self) {
         let mut desk = self.desk();
-        if matches!(desk.log, Place::OutForTheLastTime) {
-            // ORDER: without the lock, and before the closers: to drop a log may wait for its disk.
-            drop(desk);
-            self.end(log);
-            desk = self.desk();
-            desk.log = Place::PutAway;
-            desk.closers.drain(..).for_each(|closer| closer.unpark());
-        } else {
-            desk.log = Place::Here(log);
-            desk.since = Instant::now();
-            desk.waiting
-                .iter()
-                .take(1)
-                .for_each(|next| next.thread.unpark());
-        }
-        desk
-    }
-
-    /// Lets go of the log, once nobody writes with it. Nothing is published any more.
-    pub(super) fn put_away(&self) {
-        let mut desk = self.desk();
+        desk.is_closing = true;
         let refused = std::mem::take(&mut desk.waiting);
-        let log = match std::mem::replace(&mut desk.log, Place::PutAway) {
-            Place::Here(log) => Some(log),
-            Place::PutAway => None,
-            Place::Out | Place::OutForTheLastTime => {
-                desk.log = Place::OutForTheLastTime;
-                desk.closers.push(thread::current());
-                None
-            }
-        };
         let prober = desk.prober.take();
+        drop(desk);
+        for waiter in refused {
+            waiter.tell(Err(PublishError::Closed));
+        }
+        let desk = self.changed.wait_while(self.desk(), |desk| desk.is_taken);
+        let mut desk = desk.unwrap_or_else(PoisonError::into_inner);
+        let log = desk.log.take();
         // ORDER: without the lock: to drop a log may wait for its disk.
         drop(desk);
-        if let Some(log) = log {
-            self.end(log);
-        }
-        for waiter in refused {
-            let first = waiter.outcome.set(Err(PublishError::Closed));
-            first.expect("BUG: refused what was written down");
-            waiter.thread.unpark();
-        }
-        while matches!(self.desk().log, Place::OutForTheLastTime) {
-            thread::park();
-        }
-        if let Some(prober) = prober {
-            // As in `failure`.
-            let _ = prober.join();
-        }
-    }
-
-    /// Drops the log. A panic in its drop is reported, and leaves no thread waiting for ever.
-    fn end(&self, log: Box<dyn Log>) {
         if let Err(panic) = without_unwinding(|| drop(log)) {
             self.report.error(format_args!(
                 "the log panicked as it was closed: {panic}; the latest events may be lost"
             ));
         }
+        if let Some(prober) = prober
+            // A report that holds a hub may drop its last clone in the probe itself.
+            && prober.thread().id() != thread::current().id()
+        {
+            // A panic in it has been reported.
+            let _ = prober.join();
+        }
     }
 }
 
-/// A change in the state of the log that is to be reported.
-enum Change {
-    None,
-    Failed(String),
-    Works,
-}
-
-/// Calls code of the log, which may be an embedder's own, and returns the message if it panics.
+/// Calls code of the log, which may be an embedder's own, and returns the message if it panics: the
+/// publishers that wait must not wait for ever.
 fn without_unwinding<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = text_of(&*payload);
@@ -330,68 +275,63 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
 }
 
 impl Desk {
-    fn is_closing(&self) -> bool {
-        matches!(self.log, Place::OutForTheLastTime | Place::PutAway)
-    }
-
-    /// The log, if it is there and somebody waits to be written down. Who asks may be of a group
-    /// that was written, and not told yet.
+    /// The log, if it is there and not about to be closed.
     fn take_log(&mut self) -> Option<Box<dyn Log>> {
-        if self.waiting.is_empty() {
+        if self.is_closing {
             return None;
         }
-        self.take()
-    }
-
-    fn take(&mut self) -> Option<Box<dyn Log>> {
-        match std::mem::replace(&mut self.log, Place::Out) {
-            Place::Here(log) => {
-                self.since = Instant::now();
-                Some(log)
-            }
-            elsewhere => {
-                self.log = elsewhere;
-                None
-            }
-        }
+        let log = self.log.take()?;
+        (self.is_taken, self.since) = (true, Instant::now());
+        Some(log)
     }
 
     fn is_probe_due(&self) -> bool {
-        let is_free = matches!(self.log, Place::Here(_)) && !self.is_probing;
-        let has_ended = self.prober.as_ref().is_none_or(JoinHandle::is_finished);
-        self.failure.is_some() && is_free && has_ended && self.since.elapsed() >= PROBE_PAUSE
+        let is_free = self.log.is_some() && self.prober.is_none() && !self.is_closing;
+        self.failure.is_some() && is_free && self.since.elapsed() >= PROBE_PAUSE
     }
 
-    /// Notes how an attempt has ended.
-    fn note(&mut self, failure: Option<String>) -> Change {
-        let had_failed = std::mem::replace(&mut self.failure, failure).is_some();
+    /// Notes how an attempt has ended for so many publishers. Returns what is to be reported, if that is
+    /// new.
+    fn note(&mut self, tried: Result<(), String>, publishers: usize) -> Option<(Level, String)> {
+        let had_failed = self.failure.is_some();
+        if tried.is_err() {
+            self.failures += publishers as u64;
+        }
+        self.failure = tried.err();
         match &self.failure {
-            Some(failure) if !had_failed => Change::Failed(failure.clone()),
-            None if had_failed => Change::Works,
-            _ => Change::None,
+            Some(failure) if !had_failed => {
+                let line =
+                    format!("the log failed: {failure}; publishers get 503 until it works again");
+                Some((Level::Error, line))
+            }
+            None if had_failed => Some((Level::Warn, "the log works again".into())),
+            _ => None,
         }
     }
 
-    fn state(&self) -> (Option<String>, u64) {
+    fn stats(&self) -> LogStats {
         let time = self.since.elapsed();
-        let is_stuck = matches!(self.log, Place::Out) && time > LOG_PATIENCE;
+        let is_stuck = self.is_taken && time > LOG_PATIENCE;
         let stuck = || format!("the log has not answered for {} s", time.as_secs());
         let failure = self.failure.clone();
-        (failure.or_else(|| is_stuck.then(stuck)), self.failures)
+        LogStats {
+            failure: failure.or_else(|| is_stuck.then(stuck)),
+            failures: self.failures,
+        }
     }
 
-    /// Those who have come first, as many as fit.
+    /// The publishers that came first, as many as fit.
     fn next_group(&mut self, most_bytes: usize) -> Vec<Waiter> {
         let mut bytes = 0;
-        let mut fits = |waiter: &Waiter| {
-            bytes += waiter.drafts.iter().map(Draft::len).sum::<usize>();
+        let fits = |waiter: &&Waiter| {
+            bytes += waiter
+                .drafts
+                .iter()
+                .map(|draft| draft.behind_id.len())
+                .sum::<usize>();
             bytes <= most_bytes
         };
-        let count = self
-            .waiting
-            .iter()
-            .take_while(|waiter| fits(waiter))
-            .count();
+        let count = self.waiting.iter().take_while(fits).count();
         self.waiting.drain(..count.max(1)).collect()
     }
 }
@@ -403,7 +343,6 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
     use std::thread;
 
-    use super::Place;
     use crate::config::{Config, PROBE_PATIENCE};
     use crate::hub::{Entry, Hub, Kept, Log, PublishError};
     use crate::report::Report;
@@ -423,6 +362,10 @@ mod tests {
 
     fn hub(log: impl Log + 'static) -> Hub {
         Hub::with_log(Config::default(), Box::new(log), Kept::nothing()).unwrap()
+    }
+
+    fn put_log_away(hub: &Hub) {
+        hub.shared.ledger.as_ref().unwrap().put_away();
     }
 
     #[test]
@@ -446,12 +389,12 @@ mod tests {
         });
         assert_eq!(hub.stats().history.events, 11);
         hub.close();
-        hub.put_log_away();
+        put_log_away(&hub);
         // The log wrote no more, and is gone.
         assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
         assert!(hub.publish(Event::new("late")).is_err());
         // Nobody is left who waits, so to close again is to do nothing.
-        hub.put_log_away();
+        put_log_away(&hub);
     }
 
     #[test]
@@ -467,9 +410,9 @@ mod tests {
             while ledger.desk().waiting.is_empty() {
                 thread::yield_now();
             }
-            let closers = [(); 2].map(|()| scope.spawn(|| hub.put_log_away()));
+            let closers = [(); 2].map(|()| scope.spawn(|| put_log_away(&hub)));
             assert_eq!(second.join().unwrap(), Err(PublishError::Closed));
-            while ledger.desk().closers.len() < 2 {
+            while !ledger.desk().is_closing {
                 thread::yield_now();
             }
             done.send(()).unwrap();
@@ -583,6 +526,24 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_taken_says_nothing_of_the_log() {
+        let (hub, moods, reports) = moody();
+        let publish_mine = || hub.publish(Event::new("").with_id("mine").unwrap());
+        moods.send(0).unwrap();
+        publish_mine().unwrap();
+        moods.send(1).unwrap();
+        assert!(publish(&hub).is_err());
+        let outcome = publish_mine();
+        assert!(matches!(outcome, Err(PublishError::IdTaken { .. })));
+        let log = hub.stats().log.unwrap();
+        assert_eq!(
+            (log.failure.as_deref(), log.failures),
+            (Some("a bad mood"), 1)
+        );
+        assert_eq!(reports.try_iter().count(), 1);
+    }
+
+    #[test]
     fn a_log_that_panics_as_it_is_dropped_ends_nothing_else() {
         // By a shutdown, by the last handle of the hub, and with a publisher under way.
         for way in 0..3 {
@@ -590,8 +551,8 @@ mod tests {
             match way {
                 0 => {
                     moods.send(2).unwrap();
-                    hub.put_log_away();
-                    hub.put_log_away();
+                    put_log_away(&hub);
+                    put_log_away(&hub);
                     assert_eq!(publish(&hub), Err(PublishError::Closed));
                 }
                 1 => {
@@ -602,11 +563,11 @@ mod tests {
                     moods.send(3).unwrap();
                     let publisher = scope.spawn(|| publish(&hub));
                     let ledger = hub.shared.ledger.as_ref().unwrap();
-                    while !matches!(ledger.desk().log, Place::Out) {
+                    while !ledger.desk().is_taken {
                         thread::yield_now();
                     }
-                    let closer = scope.spawn(|| hub.put_log_away());
-                    while ledger.desk().closers.is_empty() {
+                    let closer = scope.spawn(|| put_log_away(&hub));
+                    while !ledger.desk().is_closing {
                         thread::yield_now();
                     }
                     moods.send(0).unwrap();
@@ -670,7 +631,7 @@ mod tests {
         assert!(publish(&hub).is_err());
         // Nothing tells the log what to do: the probe hangs.
         let ledger = hub.shared.ledger.as_ref().unwrap();
-        while !matches!(ledger.desk().log, Place::Out) {
+        while !ledger.desk().is_taken {
             assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
         }
         let start = std::time::Instant::now();
@@ -692,7 +653,7 @@ mod tests {
         });
         assert_eq!(hub.log_failure(), None);
         moods.send(0).unwrap();
-        hub.put_log_away();
+        put_log_away(&hub);
         assert!(ledger.desk().prober.is_none());
     }
 

@@ -1,0 +1,29 @@
+//! The stand-in for `log.rs` in a build without a log: all that the rest of the hub knows of one.
+
+use super::draft::Draft;
+use super::state::Shared;
+use super::{Hub, PublishError, Published};
+
+/// There is none.
+#[derive(Debug)]
+pub(super) enum Ledger {}
+
+impl Ledger {
+    pub(super) fn publish(
+        &self,
+        _: &Shared,
+        _: Vec<Draft>,
+    ) -> Result<Vec<Published>, PublishError> {
+        match *self {}
+    }
+
+    pub(super) fn put_away(&self) {
+        match *self {}
+    }
+}
+
+impl Hub {
+    pub(crate) fn log_failure(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,143 @@
+//! The segment that is written to, and the check that its file is as the journal left it: at its path,
+//! of the same length, and not changed by another program.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::disk::{Disk, Look, OpenFile};
+use super::segment;
+use crate::config::SyncMode;
+use crate::wire::EventId;
+
+/// The newest segment.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pub(super) number: u64,
+    /// Shared with the thread that syncs.
+    pub(super) disk: Arc<dyn Disk>,
+    /// The good length: what is acknowledged ends here.
+    pub(super) len: u64,
+    pub(super) left: Left,
+}
+
+/// How the journal has left the file at the path.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// All of it is acknowledged, and it looked like this.
+    Whole(Look),
+    /// An append has failed and was not taken back: there may be something after the good length.
+    Torn,
+    /// Another program changed it while it was written to: it is read before it is used.
+    Doubtful,
+}
+
+impl Newest {
+    /// Goes on with a file whose first `len` bytes are whole.
+    pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
+        let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
+        Ok(Newest {
+            number,
+            disk: Arc::new(disk),
+            len,
+            left,
+        })
+    }
+
+    /// Begins a segment with this header.
+    pub(super) fn begin(
+        path: PathBuf,
+        number: u64,
+        header: &[u8],
+        sync: SyncMode,
+    ) -> io::Result<Newest> {
+        let disk = OpenFile::create_new(path)?;
+        let written = disk.append(header).and_then(|()| match sync {
+            SyncMode::Off => Ok(()),
+            SyncMode::Always | SyncMode::Interval => disk.sync_with_name(),
+        });
+        if let Err(error) = written {
+            // Best effort: what is left has no events, which a start and the next attempt know.
+            let _ = fs::remove_file(disk.path());
+            return Err(error);
+        }
+        Newest::resume(number, disk, header.len() as u64)
+    }
+
+    /// Whether the file at the path is as it was left. `times` says whether the time of its last change
+    /// counts, too: only that shows bytes that were changed in their place.
+    pub(super) fn is_as_left(&self, found: Option<Look>, times: bool) -> bool {
+        let (Left::Whole(mut left), Some(found)) = (self.left, found) else {
+            return false;
+        };
+        if !times {
+            left.modified = found.modified;
+        }
+        found == left
+    }
+
+    /// Notes that an append begins to write, or has failed.
+    pub(super) fn tear(&mut self) {
+        if let Left::Whole(_) = self.left {
+            self.left = Left::Torn;
+        }
+    }
+
+    /// Whether the file has at most something after the good length that an append has left there.
+    pub(super) fn may_be_cut(&self, found: Option<Look>) -> bool {
+        let is_ours = |found: Look| found.identity == self.disk.identity() && found.len >= self.len;
+        matches!(self.left, Left::Torn) && found.is_some_and(is_ours)
+    }
+
+    /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
+    /// the open one and has that length: a restart will read that file. If not, another program has
+    /// changed it, and it is [doubtful](Left::Doubtful). Returns whether it was moved.
+    pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
+        let len = self.len + bytes as u64;
+        match self.disk.look()? {
+            Some(found) if found.identity == self.disk.identity() && found.len == len => {
+                (self.len, self.left) = (len, Left::Whole(found));
+                Ok(true)
+            }
+            _ => {
+                self.left = Left::Doubtful;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads the file at the path, whatever was done to it. If it begins with all that was
+    /// acknowledged, up to the event `last`, it is returned, with the length that it has; otherwise
+    /// why it is not what it should be.
+    pub(super) fn examine(
+        &self,
+        found: Option<Look>,
+        last: EventId,
+    ) -> Result<(OpenFile, u64), String> {
+        let Some(found) = found else {
+            return Err("was removed or moved, and not by this server".into());
+        };
+        let changed = if found.identity != self.disk.identity() {
+            "was replaced by another file, and not by this server".into()
+        } else if found.len < self.len {
+            let (was, is) = (self.len, found.len);
+            format!("was cut from {was} bytes to {is}, and not by this server")
+        } else {
+            "was changed, and not by this server".into()
+        };
+        // Opening a pipe could wait for ever.
+        if found.len < self.len || !found.is_file {
+            return Err(changed);
+        }
+        let unreadable = |error: io::Error| format!("{changed} ({error})");
+        let disk = OpenFile::open(self.disk.path().to_owned()).map_err(unreadable)?;
+        // LIMIT: a segment and one group, however large the file is now.
+        let mut bytes = vec![0; self.len as usize];
+        disk.read_at(0, &mut bytes).map_err(unreadable)?;
+        match segment::read(&bytes).damage_before(last) {
+            None => Ok((disk, found.len)),
+            Some(_) => Err(changed),
+        }
+    }
+}
