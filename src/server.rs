@@ -23,7 +23,6 @@ use crate::machine;
 /// ```
 pub struct Server {
     http: http::Server,
-    hub: Hub,
     api: Api,
     /// Whether a request to a route of the embedder's own wants its body.
     wants_body: Box<BodyFilter>,
@@ -75,10 +74,9 @@ impl Server {
         let hub = crate::store::hub(&config)?;
         #[cfg(not(feature = "journal"))]
         let hub = Hub::new(config.clone())?;
-        let api = Api::at(hub.clone(), config.clone(), Some(address))?;
+        let api = Api::at(hub, config.clone(), Some(address))?;
         Ok(Server {
             http: http::Server::new(listener, holders, config, reserves)?,
-            hub,
             api,
             // A request that was not declared may be for a route of the handler's own.
             wants_body: Box::new(|_, _| true),
@@ -96,7 +94,7 @@ impl Server {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Asks `guard` whenever a request is about to do something, before the tokens of the
@@ -217,7 +215,6 @@ impl Server {
         };
         Ok(Running {
             http: self.http.spawn_handler(front)?,
-            hub: self.hub,
             api: self.api,
         })
     }
@@ -253,7 +250,6 @@ impl Handler for Front {
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
     http: http::Handle,
-    hub: Hub,
     api: Api,
 }
 
@@ -265,7 +261,7 @@ impl Running {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. Requests are judged by it from now on, and
@@ -306,7 +302,7 @@ impl Running {
     /// # Ok(()) }
     /// ```
     pub fn wait(self) {
-        self.hub.wait_until_closed();
+        self.api.hub().wait_until_closed();
     }
 }
 
@@ -314,8 +310,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
         self.http.stop();
-        self.hub.close();
+        self.api.hub().close();
         self.http.close();
-        self.hub.end();
+        self.api.hub().end();
     }
 }

@@ -85,6 +85,11 @@ impl Api {
         })
     }
 
+    /// The hub that these are the endpoints of.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
     /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
     /// as long as it asked for, up to a minute.

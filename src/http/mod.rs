@@ -32,4 +32,3 @@ pub use request::Request;
 pub use response::{Response, Takeover};
 pub(crate) use server::Holders;
 pub use server::{Handle, Server};
-pub(crate) use target::percent_decoded;
