@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
 use crate::api::{Action, Api, Verdict};
 use crate::config::{Config, SMALLEST_EVENT};
-use crate::http::{self, Handler, Holders, Refusal, Request, Response};
+use crate::http::{Handle, Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
 use crate::store::{Journal, JournalOptions};
@@ -22,7 +22,7 @@ use crate::store::{Journal, JournalOptions};
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    http: http::Server,
+    http: HttpServer,
     hub: Hub,
     api: Api,
     /// Which requests to routes of the embedder's own want their bodies, if `wants_body` was called.
@@ -58,8 +58,8 @@ impl Server {
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them. A listener that does not block is made blocking, for all its holders; see also
-    /// [`http::Server::from_listener`].
+    /// them, and connects to the listener to wake its own `accept`. A listener that does not block is made
+    /// blocking, for all its holders.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Server {
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::new(listener, holders, config, reserves)?,
+            http: HttpServer::new(listener, holders, config, reserves)?,
             hub,
             api,
             wants_body: None,
@@ -220,7 +220,7 @@ impl Server {
             wants_body,
         };
         Ok(Running {
-            http: Some(http.spawn_handler(front)?),
+            http: Some(http.spawn(front)?),
             hub,
             api,
         })
@@ -283,7 +283,7 @@ fn hub(config: &Config) -> io::Result<Hub> {
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
     /// Taken out by the shutdown.
-    http: Option<http::Handle>,
+    http: Option<Handle>,
     hub: Hub,
     api: Api,
 }
@@ -320,7 +320,9 @@ impl Running {
     }
 
     fn close(&mut self) {
-        let Some(http) = self.http.take() else { return };
+        let Some(mut http) = self.http.take() else {
+            return;
+        };
         // ORDER: who is told that the hub is closed is told, too, that the connection is.
         http.stop();
         self.hub.close();

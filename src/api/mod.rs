@@ -120,16 +120,14 @@ impl Api {
     }
 
     /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
-    /// is answered by its head: what is not here, a wrong method, a GET. For a
-    /// [`Handler`](crate::http::Handler) of your own.
+    /// is answered by its head: what is not here, a wrong method, a GET.
     pub fn wants_body(&self, request: &Request) -> bool {
         let route = self.route(request.path());
         request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
-    /// need not send it. For a [`Handler`](crate::http::Handler) of your own;
-    /// [`answer`](Self::answer) asks again.
+    /// need not send it. [`answer`](Self::answer) asks again.
     ///
     /// # Errors
     ///
