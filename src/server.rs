@@ -8,7 +8,7 @@ use crate::api::Api;
 #[cfg(feature = "access")]
 use crate::api::{Action, Verdict};
 use crate::config::Config;
-use crate::http::{self, Handler, Holders, Refusal, Request, Response};
+use crate::http::{Handle, Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
 
@@ -22,7 +22,7 @@ use crate::machine;
 /// # Ok(()) }
 /// ```
 pub struct Server {
-    http: http::Server,
+    http: HttpServer,
     api: Api,
     /// Whether a request to a route of the embedder's own wants its body.
     wants_body: Box<BodyFilter>,
@@ -56,8 +56,8 @@ impl Server {
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them. A listener that does not block is made blocking, for all its holders; see also
-    /// [`http::Server::from_listener`].
+    /// them, and connects to the listener to wake its own `accept`. A listener that does not block is made
+    /// blocking, for all its holders.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Server {
         let hub = Hub::new(config.clone())?;
         let api = Api::at(hub, config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::new(listener, holders, config, reserves)?,
+            http: HttpServer::new(listener, holders, config, reserves)?,
             api,
             // A request that was not declared may be for a route of the handler's own.
             wants_body: Box::new(|_, _| true),
@@ -214,7 +214,7 @@ impl Server {
             wants_body: self.wants_body,
         };
         Ok(Running {
-            http: self.http.spawn_handler(front)?,
+            http: self.http.spawn(front)?,
             api: self.api,
         })
     }
@@ -249,7 +249,7 @@ impl Handler for Front {
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    http: http::Handle,
+    http: Handle,
     api: Api,
 }
 
@@ -311,7 +311,7 @@ impl Drop for Running {
         // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
         self.http.stop();
         self.api.hub().close();
-        self.http.close();
+        self.http.shutdown();
         self.api.hub().end();
     }
 }

@@ -105,15 +105,13 @@ impl Api {
     }
 
     /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
-    /// is answered by its head: what is not here, a wrong method, a GET. For a
-    /// [`Handler`](crate::http::Handler) of your own.
+    /// is answered by its head: what is not here, a wrong method, a GET.
     pub fn wants_body(&self, request: &Request) -> bool {
         request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: a client that may not publish
-    /// need not send it. For a [`Handler`](crate::http::Handler) of your own;
-    /// [`answer`](Self::answer) asks again.
+    /// need not send it. [`answer`](Self::answer) asks again.
     ///
     /// # Errors
     ///

@@ -18,6 +18,8 @@ use crate::wire::{Framing, Whereabouts};
 pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
+    /// It has a body that was not read.
+    pub(super) is_cut: bool,
     pub(super) peer: SocketAddr,
     pub(super) client: Client,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
