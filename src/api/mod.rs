@@ -175,10 +175,7 @@ impl Api {
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
     /// read what was wrong.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        let response = match refusal.status() {
-            503 => self.explain(Problem::new(503, refusal)),
-            _ => refusal.into(),
-        };
+        let response = self.explain(Problem(refusal.into()));
         self.access.share(request, response)
     }
 
@@ -251,7 +248,7 @@ impl Api {
             self.config.report.info(format_args!(
                 "{}: {} to {} {:?}{untold}",
                 request.whereabouts(),
-                problem.status(),
+                problem.0.status(),
                 Quoted(request.method()),
                 Quoted(request.path())
             ));
@@ -259,13 +256,14 @@ impl Api {
         outcome
     }
 
-    /// An answer that says "later" says when.
-    fn explain(&self, problem: Problem) -> Response {
-        match problem {
-            Problem::Wrong(503, what) => Response::later(&self.config, what)
-                .with("Access-Control-Expose-Headers", "Retry-After"),
-            problem => problem.into(),
+    /// The answer to a request that is refused. A 503 says when to come back.
+    fn explain(&self, Problem(response): Problem) -> Response {
+        if response.status() != 503 || response.has_field("Retry-After") {
+            return response;
         }
+        response
+            .with("Retry-After", self.config.retry_after())
+            .with("Access-Control-Expose-Headers", "Retry-After")
     }
 }
 
@@ -294,18 +292,13 @@ fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
 /// What an endpoint answers.
 type Answer = Result<Response, Problem>;
 
-/// What was wrong with a request.
+/// The answer to a request that something is wrong with.
 #[derive(Debug)]
-enum Problem {
-    /// This, and the code for it.
-    Wrong(u16, String),
-    /// It has its answer already.
-    Answered(Response),
-}
+struct Problem(Response);
 
 impl Problem {
     fn new(status: u16, what: impl fmt::Display) -> Problem {
-        Problem::Wrong(status, what.to_string())
+        Problem(Response::error(status, what))
     }
 
     /// A token is missing, or the one that is there is not known.
@@ -316,23 +309,7 @@ impl Problem {
             true => "Bearer realm=\"tiny-sse\"",
             false => "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
         };
-        Problem::Answered(Response::error(401, what).with("WWW-Authenticate", challenge))
-    }
-
-    fn status(&self) -> u16 {
-        match self {
-            Problem::Wrong(status, _) => *status,
-            Problem::Answered(response) => response.status(),
-        }
-    }
-}
-
-impl From<Problem> for Response {
-    fn from(problem: Problem) -> Response {
-        match problem {
-            Problem::Wrong(status, what) => Response::error(status, what),
-            Problem::Answered(response) => response,
-        }
+        Problem(Response::error(401, what).with("WWW-Authenticate", challenge))
     }
 }
 

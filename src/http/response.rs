@@ -140,7 +140,7 @@ impl Response {
     }
 
     /// Whether it has a header field of that name.
-    pub(super) fn has_field(&self, name: &str) -> bool {
+    pub(crate) fn has_field(&self, name: &str) -> bool {
         self.fields
             .iter()
             .any(|(own, _)| own.eq_ignore_ascii_case(name))
