@@ -510,9 +510,6 @@ pub(crate) const DENIALS_TOLD: u32 = 32;
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
-/// So many events are published by holding the hub's lock once. It takes some 0.1 ms.
-pub(crate) const FEW_EVENTS: usize = 256;
-
 /// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
 /// a client with 8 topics that no other asked for, and 0.4 ms for one with 64 that 10,000 others asked for.
 pub(crate) const SLICE_CLIENTS: usize = 4;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
-use super::draft::Draft;
 use super::log::Log;
+use super::record::Record;
 use super::{PublishError, Published};
 use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
 use crate::report::Report;
@@ -62,7 +62,7 @@ struct Desk {
 /// it is not their turn cost more than the disk.
 #[derive(Debug)]
 struct Waiter {
-    drafts: Vec<Draft>,
+    records: Vec<Arc<Record>>,
     thread: Thread,
     /// Filled by whoever writes it down.
     outcome: Arc<OnceLock<Outcome>>,
@@ -104,16 +104,16 @@ impl Ledger {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `drafts` are written down, by this thread or by another. `write` is for all of a
+    /// Waits until `records` are written down, by this thread or by another. `write` is for all of a
     /// group: it answers for each of them.
     pub(super) fn publish(
         &self,
-        drafts: Vec<Draft>,
-        write: impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Written,
+        records: Vec<Arc<Record>>,
+        write: impl Fn(&mut dyn Log, Vec<Vec<Arc<Record>>>) -> Written,
     ) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
-            drafts,
+            records,
             thread: thread::current(),
             outcome: Arc::clone(&outcome),
         };
@@ -142,14 +142,14 @@ impl Ledger {
         &self,
         mut desk: MutexGuard<'_, Desk>,
         mut log: Box<dyn Log>,
-        write: &impl Fn(&mut dyn Log, Vec<Vec<Draft>>) -> Written,
+        write: &impl Fn(&mut dyn Log, Vec<Vec<Arc<Record>>>) -> Written,
     ) {
         let mut group = desk.next_group(self.group_bytes);
         drop(desk);
-        let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
-        let drafts = group.iter_mut().map(take_drafts).collect();
+        let take_records = |waiter: &mut Waiter| std::mem::take(&mut waiter.records);
+        let records = group.iter_mut().map(take_records).collect();
         // A log may be anybody's. One that panics must not leave the others waiting for ever.
-        let written = without_unwinding(|| write(&mut *log, drafts));
+        let written = without_unwinding(|| write(&mut *log, records));
         let Written { outcomes, failure } = written.unwrap_or_else(|panic| {
             let failure = format!("the log panicked: {panic}");
             Written {
@@ -384,7 +384,11 @@ impl Desk {
     fn next_group(&mut self, most_bytes: usize) -> Vec<Waiter> {
         let mut bytes = 0;
         let mut fits = |waiter: &Waiter| {
-            bytes += waiter.drafts.iter().map(Draft::len).sum::<usize>();
+            bytes += waiter
+                .records
+                .iter()
+                .map(|record| record.message().len())
+                .sum::<usize>();
             bytes <= most_bytes
         };
         let count = self
@@ -405,7 +409,7 @@ mod tests {
 
     use super::Place;
     use crate::config::{Config, PROBE_PATIENCE};
-    use crate::hub::{Entry, Hub, Kept, Log, PublishError};
+    use crate::hub::{Hub, Kept, Log, PublishError, Record};
     use crate::report::Report;
     use crate::wire::Event;
 
@@ -414,8 +418,8 @@ mod tests {
     struct Slow(Sender<usize>, Receiver<()>);
 
     impl Log for Slow {
-        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
-            self.0.send(entries.len()).unwrap();
+        fn append(&mut self, records: &[Arc<Record>]) -> std::io::Result<()> {
+            self.0.send(records.len()).unwrap();
             self.1.recv().unwrap();
             Ok(())
         }
@@ -486,8 +490,8 @@ mod tests {
     struct Quick(Arc<AtomicUsize>);
 
     impl Log for Quick {
-        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
-            self.0.fetch_add(entries.len(), Ordering::Relaxed);
+        fn append(&mut self, records: &[Arc<Record>]) -> std::io::Result<()> {
+            self.0.fetch_add(records.len(), Ordering::Relaxed);
             Ok(())
         }
     }
@@ -528,7 +532,7 @@ mod tests {
     }
 
     impl Log for Moody {
-        fn append(&mut self, _: &[Entry<'_>]) -> std::io::Result<()> {
+        fn append(&mut self, _: &[Arc<Record>]) -> std::io::Result<()> {
             self.act()
         }
 

@@ -6,20 +6,11 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use super::Hub;
+use super::record::Record;
 use crate::wire::{EventId, Topic};
-
-/// One event that is to be kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// Its place in the order of the hub, whatever id stands on the wire.
-    pub id: EventId,
-    /// Who it is for; `None` is everybody.
-    pub topic: Option<&'a Topic>,
-    /// The message as it is on the wire, without chunks: its id line first, its empty line last.
-    pub message: &'a [u8],
-}
 
 /// Keeps events.
 pub trait Log: Send + fmt::Debug {
@@ -35,7 +26,7 @@ pub trait Log: Send + fmt::Debug {
     /// None of the events was kept: the disk is full, or broken, or the other end has gone. The
     /// log is as it was before, or will be before it takes anything else, so the caller may go on
     /// and call it again with these events or with others.
-    fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()>;
+    fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()>;
 
     /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called while
     /// there are no publishers, for callers of [`Hub::log_failure`], and may block as an append may.
@@ -54,7 +45,7 @@ pub trait Log: Send + fmt::Debug {
 /// What a log has when it is opened: what a history is to be filled with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The id before the first of `entries`. Whoever is there has missed nothing that `entries`
+    /// The id before the first of `records`. Whoever is there has missed nothing that `records`
     /// does not have; whoever is before it may have.
     pub after: EventId,
     /// The publisher's own id of the event `after`, if that was on the wire: a client may have it as its
@@ -63,7 +54,7 @@ pub struct Kept {
     /// The topic of the event `after`. It only matters together with `after_own_id`.
     pub after_topic: Option<Topic>,
     /// The latest events, in their order.
-    pub entries: Vec<KeptEntry>,
+    pub records: Vec<Record>,
 }
 
 impl Kept {
@@ -73,25 +64,12 @@ impl Kept {
             after: Hub::birth(),
             after_own_id: None,
             after_topic: None,
-            entries: Vec::new(),
+            records: Vec::new(),
         }
     }
 
     /// The latest id that the log knows of. Ids to come must be greater.
     pub fn last_id(&self) -> EventId {
-        self.entries.last().map_or(self.after, |entry| entry.id)
+        self.records.last().map_or(self.after, Record::id)
     }
-}
-
-/// One event that was kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptEntry {
-    /// Its place in the order of the hub.
-    pub id: EventId,
-    /// The publisher's own id, if that is what stands on the wire.
-    pub own_id: Option<Box<str>>,
-    /// Who it is for; `None` is everybody.
-    pub topic: Option<Topic>,
-    /// The message, as it was given in [`Entry::message`].
-    pub message: Vec<u8>,
 }

@@ -9,7 +9,6 @@
 //! for a client's life.
 
 mod counters;
-mod draft;
 mod error;
 mod fanout;
 mod farewell;
@@ -21,6 +20,7 @@ mod missed;
 mod name;
 mod own_ids;
 mod poll;
+mod record;
 mod registry;
 mod state;
 mod stats;
@@ -38,17 +38,16 @@ pub use counters::Histogram;
 pub use error::{Closed, PublishError, SendError, SubscribeError};
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
-pub use log::{Entry, Kept, KeptEntry, Log};
+pub use log::{Kept, Log};
 pub use name::{ClientId, InvalidClientId};
 pub use poll::Poll;
-
+pub use record::Record;
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, REPLAY_BYTES, SLICE_CLIENTS};
-use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use draft::Draft;
 use fanout::{Item, Leaver};
 use history::History;
 use lane::{Kind, Lane};
@@ -134,13 +133,12 @@ pub enum Heartbeat {
 }
 
 impl Heartbeat {
-    /// Both, framed, in the order of their declaration.
-    fn frames() -> [Frame; 2] {
-        [
+    pub(crate) fn text(self) -> &'static [u8] {
+        match self {
             // No empty line: some clients make an empty event of one that ends nothing.
-            Frame::new(b": heartbeat\n"),
-            Frame::new(b"event: heartbeat\ndata: {}\n\n"),
-        ]
+            Heartbeat::Comment => b": heartbeat\n",
+            Heartbeat::Event => b"event: heartbeat\ndata: {}\n\n",
+        }
     }
 }
 
@@ -203,9 +201,10 @@ impl Hub {
             names: 0,
             totals: Totals::default(),
         };
-        kept.entries
-            .into_iter()
-            .for_each(|entry| state.remember(entry));
+        for record in kept.records {
+            let ordinal = state.history.head();
+            state.history.push(Arc::new(record.at(ordinal)));
+        }
         // A batch is no larger than the inbox, but for one event. It has to fit into queues that it
         // finds half full.
         let inbox_limit = config.queue_bytes / 4;
@@ -215,13 +214,11 @@ impl Hub {
             total_queued: Arc::default(),
             most_queued,
             shed_above: AtomicUsize::new(most_queued),
-            heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger: log.map(|log| Arc::new(Ledger::new(log, inbox_limit, config.report.clone()))),
-            turn: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -264,10 +261,11 @@ impl Hub {
     /// Those of [`publish`](Self::publish); then none of them was published.
     pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, PublishError> {
         let start = Instant::now();
-        let drafts = events.into_iter().map(Draft::new).collect();
+        let records = events.iter().map(|event| Arc::new(Record::new(event)));
+        let records = records.collect();
         let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(drafts, |log, batch| self.shared.keep(log, batch)),
-            None => self.shared.publish(drafts),
+            Some(ledger) => ledger.publish(records, |log, group| self.shared.keep(log, group)),
+            None => self.shared.publish(records),
         };
         if outcome.is_ok() {
             self.shared.counters.publishing.note(start.elapsed());
@@ -283,9 +281,7 @@ impl Hub {
     ///
     /// No client has that name, as much waits for all clients together as may, or the hub is closed.
     pub fn send_to(&self, client_id: &str, event: &Event) -> Result<Published, SendError> {
-        let mut bytes = Vec::new();
-        event.encode(&mut bytes);
-        let frame = Frame::new(&bytes);
+        let record = Arc::new(Record::new(event));
         let mut state = self.shared.state_with_room()?;
         let lane = Arc::clone(
             state
@@ -295,15 +291,15 @@ impl Hub {
         );
         if lane.kind == Kind::Poll {
             // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
-            if self.shared.has_no_room(frame.len()) {
+            if self.shared.has_no_room(record.message().len()) {
                 return Err(SendError::NoRoom);
             }
-            if !lane.leave_for_poll(frame.shared(lane.framing)) {
+            if !lane.leave_for_poll(record) {
                 return Err(SendError::NoSuchClient);
             }
         } else {
             let at = state.history.head();
-            state.leave(Item::Private { lane, frame, at });
+            state.leave(Item::Private { lane, record, at });
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -347,7 +343,7 @@ impl Hub {
             Cursor::After(id) => Some(recovery(id)),
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
-        first.retain(|event| lane.patterns.matches(event.topic.as_ref()));
+        first.retain(|event| lane.patterns.matches(event.topic()));
         Ok(Subscription::new(
             self.clone(),
             lane,

@@ -36,7 +36,7 @@ use super::journal::{JournalOptions, segment_path};
 use super::present::{Beginning, Present};
 use super::segment::{self, Contents, Damage};
 use crate::config::SyncMode;
-use crate::hub::{Kept, KeptEntry};
+use crate::hub::{Kept, Record};
 use crate::wire::{EventId, Topic};
 
 /// Finds the segment to go on with, or begins the first, and reads what is wanted back.
@@ -45,7 +45,7 @@ pub(super) fn recover(options: &JournalOptions, born: EventId) -> io::Result<(Pr
         options,
         born,
         numbers: numbers(&options.dir)?,
-        entries: Vec::new(),
+        records: Vec::new(),
         bytes: 0,
         after: born,
         after_own: None,
@@ -60,13 +60,13 @@ pub(super) fn recover(options: &JournalOptions, born: EventId) -> io::Result<(Pr
     if !recovery.complete && recovery.has_before(number) {
         recovery.look_at_end_of(number - 1);
     }
-    recovery.entries.reverse();
+    recovery.records.reverse();
     let (after_own_id, after_topic) = recovery.after_own.unwrap_or_default();
     let kept = Kept {
         after: recovery.after,
         after_own_id,
         after_topic,
-        entries: recovery.entries,
+        records: recovery.records,
     };
     Ok((present, kept))
 }
@@ -77,10 +77,10 @@ struct Recovery<'a> {
     /// Of the segments that are there, rising.
     numbers: Vec<u64>,
     /// What is wanted back, the newest first.
-    entries: Vec<KeptEntry>,
+    records: Vec<Record>,
     /// Of their messages.
     bytes: usize,
-    /// The id before the last of `entries`. While `complete` is false that is what the segment
+    /// The id before the last of `records`. While `complete` is false that is what the segment
     /// before must end with.
     after: EventId,
     /// The publisher's own id and the topic of the event `after`, if it was read.
@@ -166,7 +166,7 @@ impl Recovery<'_> {
     }
 
     fn wants_more(&self) -> bool {
-        let full = self.entries.len() >= self.options.events || self.bytes >= self.options.bytes;
+        let full = self.records.len() >= self.options.events || self.bytes >= self.options.bytes;
         !self.complete && !full
     }
 
@@ -202,14 +202,14 @@ impl Recovery<'_> {
                 self.complete = !block.is_header();
                 return;
             };
-            let count = self.entries.len() + 1;
+            let count = self.records.len() + 1;
             self.bytes = self.bytes.saturating_add(bytes);
             if count > self.options.events || self.bytes > self.options.bytes {
                 self.after_own = block.own_id_and_topic();
                 self.complete = true;
                 return;
             }
-            self.entries.extend(block.entry());
+            self.records.extend(block.record());
         }
     }
 

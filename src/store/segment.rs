@@ -27,7 +27,7 @@
 use std::io::BufRead;
 
 use super::crc32::crc32;
-use crate::hub::{Entry, KeptEntry};
+use crate::hub::Record;
 use crate::wire::{EventId, Topic};
 
 /// Where every journal begins, of whatever version.
@@ -62,11 +62,11 @@ pub(super) fn encode_header(after: EventId, out: &mut Vec<u8>) {
 }
 
 /// Appends the block of an event whose message [`is_message`].
-pub(super) fn encode_event(entry: &Entry<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode_event(record: &Record, out: &mut Vec<u8>) {
     let start = out.len();
-    encode_line(EVENT, entry.id, entry.topic.map(Topic::as_str), out);
+    encode_line(EVENT, record.id(), record.topic().map(Topic::as_str), out);
     // Its empty line comes behind the checksum: an empty line would part the two for a reader.
-    out.extend_from_slice(&entry.message[..entry.message.len() - 1]);
+    out.extend_from_slice(&record.message()[..record.message().len() - 1]);
     seal(start, out);
 }
 
@@ -171,16 +171,17 @@ impl Block<'_> {
     }
 
     /// The event, if this is one.
-    pub(super) fn entry(&self) -> Option<KeptEntry> {
+    pub(super) fn record(&self) -> Option<Record> {
         let Head::Event(event) = &self.head else {
             return None;
         };
-        Some(KeptEntry {
-            id: event.id,
-            own_id: event.own_id.map(Into::into),
-            topic: event.topic.clone(),
-            message: [self.body, b"\n"].concat(),
-        })
+        let message = [self.body, b"\n"].concat();
+        Some(Record::kept(
+            event.id,
+            event.own_id,
+            event.topic.clone(),
+            message,
+        ))
     }
 }
 
