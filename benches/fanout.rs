@@ -502,7 +502,7 @@ fn open_files() -> Option<usize> {
 fn host(who: Who, clients: usize) -> io::Result<()> {
     let report = Report::new(|level, line| {
         if level <= Level::Warn {
-            eprintln!("{}: {line}", level.name());
+            eprintln!("{level}: {line}");
         }
     });
     let config = Config {

@@ -169,7 +169,7 @@ fn storm(clients: usize, retry: Duration, heed: Heed) -> io::Result<Storm> {
         retry,
         report: Report::new(|level, line| {
             if level <= Level::Warn {
-                eprintln!("{}: {line}", level.name());
+                eprintln!("{level}: {line}");
             }
         }),
         ..Config::default()

@@ -1,19 +1,33 @@
-//! Every number in one place: each limit with its unit, its default, and why it is that much.
+//! Every number in one place: each limit with its unit, its default, and the reason for it.
 //!
-//! A field here is a promise about what a stranger can make the server spend. What nobody needs
-//! to set stands below as a constant.
+//! A field of [`Config`] bounds what a peer can make the server spend. A number that nobody needs to set is
+//! a constant below. What a cargo feature adds, fields and numbers, has a file of its own.
+
+#[cfg(feature = "access")]
+mod access;
+#[cfg(feature = "console")]
+mod console;
+#[cfg(feature = "journal")]
+mod journal;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::machine;
+use crate::names::names;
 use crate::report::Report;
-use crate::wire::{Network, Origin, Token};
+use crate::wire::Network;
 
-/// The limits of a server, and of the hub in it. Change some, and take the rest from the default:
+#[cfg(feature = "access")]
+pub use access::*;
+#[cfg(feature = "console")]
+pub use console::*;
+#[cfg(feature = "journal")]
+pub use journal::*;
+
+/// The limits of a server, and of the hub in it. A `Config` sets some fields and takes the others from the
+/// default:
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,6 +35,10 @@ use crate::wire::{Network, Origin, Token};
 /// let config = Config { heartbeat: Duration::from_secs(5), ..Config::default() };
 /// # assert!(config.check().is_ok());
 /// ```
+///
+/// Minor versions and cargo features add fields, here and in the structs of the features (`AccessConfig`,
+/// `JournalConfig`). The promise is that a literal with `..Config::default()` at its end stays valid. A literal
+/// that names every field breaks when a field is added.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
@@ -94,31 +112,19 @@ pub struct Config {
     pub retry_jitter: u32,
     /// What is said to a client that comes when there are `max_clients` already.
     pub overload: Overload,
-    /// Whether `GET /` is the console page, to a browser.
-    pub console: Console,
-    /// A token with which one may publish, to every topic. With it nobody may without.
-    pub publish_token: Option<Token>,
-    /// A token with which one may subscribe, to every topic. With it nobody may without.
-    pub subscribe_token: Option<Token>,
-    /// A file of tokens, each with what it grants: `TOKEN publish,subscribe chat/* news` in a line.
-    /// With it nobody may publish or subscribe without a token, unless a line begins with `*`
-    /// instead of one.
-    pub tokens: Option<PathBuf>,
     /// Whether every client that reaches the server may publish. Otherwise, without a token, only a
     /// client on this machine may, only if the server listens nowhere else, and only by a `Host` that no
     /// other machine can have, such as `localhost`.
     pub open: bool,
-    /// Origins whose pages may publish and choose a `client_id`, too, and use cookies. With none, pages of
-    /// every origin may read, and only the server's own may do more; with some, only these may read. Their
-    /// hosts also are names of this machine.
-    pub cors_origins: Vec<Origin>,
-    /// Where events are kept on disk. `None` keeps them in memory, and a restart forgets them. It is
-    /// [`Server`](crate::Server) that opens it; a hub of your own is given its log.
-    pub journal: Option<PathBuf>,
-    /// When the journal is forced to the disk.
-    pub sync: SyncMode,
-    /// Whether to go on with a damaged journal, without what is behind the damage in its file.
-    pub repair: bool,
+    /// Whether `GET /` is the console page, to a browser.
+    #[cfg(feature = "console")]
+    pub console: Console,
+    /// Tokens and allowed origins.
+    #[cfg(feature = "access")]
+    pub access: AccessConfig,
+    /// Where events are kept on disk.
+    #[cfg(feature = "journal")]
+    pub journal: JournalConfig,
     /// How long a shutdown waits for requests in flight and for streams to say goodbye.
     pub grace: Duration,
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
@@ -126,19 +132,6 @@ pub struct Config {
     pub stack_bytes: usize,
     /// Who is told what happens. Nobody, by default.
     pub report: Report,
-}
-
-/// When what was appended is forced to the disk. In every mode it survives `kill -9`, because the
-/// system has it; the modes differ in what a power cut or a crash of the system takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SyncMode {
-    /// Before it is acknowledged: nothing is lost that was.
-    #[default]
-    Always,
-    /// Once a second: what was acknowledged in the last one may be lost.
-    Interval,
-    /// When the system likes, which is often after half a minute.
-    Off,
 }
 
 /// What is said to a client that is one too many.
@@ -152,32 +145,7 @@ pub enum Overload {
     Retry,
 }
 
-/// Whether there is a console: a page to watch, publish and try everything with. It may do what
-/// anybody may who reaches the port, and no more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Console {
-    /// There is.
-    On,
-    /// There is not.
-    Off,
-    /// On an address of this machine's own, such as 127.0.0.1, and only if there is no
-    /// [`trust_proxy`](Config::trust_proxy), behind which others are.
-    #[default]
-    Auto,
-}
-
-impl Console {
-    /// What it is for a server that listens there, and has a proxy in front or not: on or off.
-    pub(crate) fn at(self, address: SocketAddr, is_proxied: bool) -> Console {
-        let is_loopback = || address.ip().to_canonical().is_loopback() && !is_proxied;
-        match self {
-            // Without the feature there is nothing to be shown.
-            Console::Auto if cfg!(feature = "console") && is_loopback() => Console::On,
-            Console::Auto => Console::Off,
-            told => told,
-        }
-    }
-}
+names!(Overload: "refuse" Refuse, "retry" Retry);
 
 impl Default for Config {
     fn default() -> Config {
@@ -206,15 +174,13 @@ impl Default for Config {
             retry: Duration::from_secs(5),
             retry_jitter: 0,
             overload: Overload::Refuse,
-            console: Console::Auto,
-            publish_token: None,
-            subscribe_token: None,
-            tokens: None,
             open: false,
-            cors_origins: Vec::new(),
-            journal: None,
-            sync: SyncMode::Always,
-            repair: false,
+            #[cfg(feature = "console")]
+            console: Console::Auto,
+            #[cfg(feature = "access")]
+            access: AccessConfig::default(),
+            #[cfg(feature = "journal")]
+            journal: JournalConfig::default(),
             grace: Duration::from_secs(5),
             stack_bytes: 256 * KIB,
             report: Report::default(),
@@ -258,103 +224,74 @@ impl Config {
         self.retry.as_secs().max(1).to_string()
     }
 
-    /// Whether the limits make sense together.
+    /// Whether the limits make sense, each alone and together.
     ///
     /// # Errors
     ///
-    /// One is zero that must not be, or contradicts another; the message names it.
+    /// A limit is too small or too large, or contradicts another. The message names it.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let sizes = [
-            ("max-clients", self.max_clients),
-            ("extra-connections", self.extra_connections),
-            ("max-per-ip", self.max_per_ip.unwrap_or(usize::MAX)),
-            ("max-head", self.max_head),
-            ("max-fields", self.max_fields),
-            ("max-target", self.max_target),
-            ("max-body", self.max_body),
-            ("total-bodies", self.total_bodies),
-            ("total-answers", self.total_answers),
-            ("max-patterns", self.max_patterns),
-            ("queue-bytes", self.queue_bytes),
-            ("send-buffer", self.send_buffer.unwrap_or(usize::MAX)),
-        ];
-        let times = [
-            ("head-timeout", self.head_timeout),
-            ("body-timeout", self.body_timeout),
-            ("idle-timeout", self.idle_timeout),
-            ("write-timeout", self.write_timeout),
-            ("heartbeat", self.heartbeat),
-        ];
-        let waits = [("retry", self.retry), ("grace", self.grace)];
-        if self.stack_bytes < LEAST_STACK {
-            return Err(ConfigError(format!(
-                "stack-bytes is {}, less than {LEAST_STACK}: a thread that overflows its stack ends the process",
-                self.stack_bytes
-            )));
+        let least_history = match self.history_events {
+            0 => 0,
+            _ => self.least_history_bytes(),
+        };
+        let total_queues = self.total_queues.unwrap_or(usize::MAX);
+        // What is wrong with a number that is too small, if that is not obvious.
+        let overflow = ": a thread that overflows its stack ends the process";
+        let queue = ", one client's queue-bytes";
+        let catch_up = ", three of queue-bytes: a client that fell behind could not catch up";
+        for (name, number, least, why) in [
+            ("max-clients", self.max_clients, 1, ""),
+            ("extra-connections", self.extra_connections, 1, ""),
+            ("max-per-ip", self.max_per_ip.unwrap_or(usize::MAX), 1, ""),
+            ("max-head", self.max_head, 1, ""),
+            ("max-fields", self.max_fields, 1, ""),
+            ("max-target", self.max_target, 1, ""),
+            ("max-body", self.max_body, 1, ""),
+            ("total-bodies", self.total_bodies, 1, ""),
+            ("total-answers", self.total_answers, 1, ""),
+            ("max-patterns", self.max_patterns, 1, ""),
+            ("queue-bytes", self.queue_bytes, 1, ""),
+            ("total-queues", total_queues, self.queue_bytes, queue),
+            ("send-buffer", self.send_buffer.unwrap_or(usize::MAX), 1, ""),
+            ("history-bytes", self.history_bytes, least_history, catch_up),
+            ("stack-bytes", self.stack_bytes, LEAST_STACK, overflow),
+        ] {
+            if number < least {
+                let what = format!("{name} is {number}, less than {least}{why}");
+                return Err(ConfigError(what));
+            }
         }
-        if self.stack_bytes > MOST_STACK {
-            return Err(ConfigError(format!(
-                "stack-bytes is {}, more than {MOST_STACK}",
-                self.stack_bytes
-            )));
+        for (name, number, most) in [
+            ("stack-bytes", self.stack_bytes, MOST_STACK),
+            ("retry-jitter", self.retry_jitter as usize, MOST_JITTER),
+        ] {
+            if number > most {
+                return Err(ConfigError(format!("{name} is {number}, more than {most}")));
+            }
         }
-        let zeros = sizes
-            .iter()
-            .filter(|(_, size)| *size == 0)
-            .map(|(name, _)| *name);
-        let moments = times
-            .iter()
-            .filter(|(_, time)| time.is_zero())
-            .map(|(name, _)| *name);
-        if let Some(name) = zeros.chain(moments).next() {
-            return Err(ConfigError(format!("{name} is 0, it must be more")));
+        let (moment, ms) = (Duration::from_nanos(1), Duration::from_millis(1));
+        for (name, time, least) in [
+            ("head-timeout", self.head_timeout, moment),
+            ("body-timeout", self.body_timeout, moment),
+            ("idle-timeout", self.idle_timeout, moment),
+            ("write-timeout", self.write_timeout, moment),
+            ("heartbeat", self.heartbeat, ms),
+            ("retry", self.retry, Duration::ZERO),
+            ("grace", self.grace, Duration::ZERO),
+        ] {
+            if time < least {
+                return Err(ConfigError(format!(
+                    "{name} is {time:?}, less than {least:?}"
+                )));
+            }
+            if time > LONGEST {
+                return Err(ConfigError(format!("{name} is longer than 365 days")));
+            }
         }
-        if self.heartbeat < Duration::from_millis(1) {
-            return Err(ConfigError("heartbeat is less than 1ms".into()));
-        }
-        if let Some((name, _)) = times.iter().chain(&waits).find(|(_, time)| *time > LONGEST) {
-            return Err(ConfigError(format!(
-                "{name} is longer than {} days",
-                LONGEST.as_secs() / 86_400
-            )));
-        }
-        if let Some(total) = self.total_queues
-            && total < self.queue_bytes
-        {
-            return Err(ConfigError(format!(
-                "total-queues is {total}, less than one client's queue-bytes, {}",
-                self.queue_bytes
-            )));
-        }
-        if self.repair && self.journal.is_none() {
-            return Err(ConfigError(
-                "repair is for a journal, and there is none".into(),
-            ));
-        }
-        if self.open && (self.publish_token.is_some() || self.tokens.is_some()) {
-            return Err(ConfigError(
-                "open lets everybody publish, so no token is needed for it; a line such as \"* publish *\" \
-                 in the file of tokens says the same"
-                    .into(),
-            ));
-        }
-        if self.console == Console::On && !cfg!(feature = "console") {
-            return Err(ConfigError(
-                "console is on, and this build was made without it".into(),
-            ));
-        }
-        if self.retry_jitter > MOST_JITTER {
-            return Err(ConfigError(format!(
-                "retry-jitter is {}%, more than {MOST_JITTER}%",
-                self.retry_jitter
-            )));
-        }
-        if self.history_events > 0 && self.history_bytes < self.least_history_bytes() {
-            return Err(ConfigError(format!(
-                "history-bytes is {}, less than three of queue-bytes, {}: a client that fell behind could not catch up",
-                self.history_bytes, self.queue_bytes
-            )));
-        }
+        #[cfg(feature = "journal")]
+        self.journal.check()?;
+        #[cfg(feature = "access")]
+        self.access.check(self.open)?;
         Ok(())
     }
 }
@@ -392,7 +329,7 @@ const LEAST_STACK: usize = 64 * KIB;
 const MOST_STACK: usize = 1 << 30;
 
 /// Ten times the wait is jitter enough for anybody.
-const MOST_JITTER: u32 = 1000;
+const MOST_JITTER: usize = 1000;
 
 /// What is between two clients that come back when a server that has closed returns: 500 come in
 /// a second, which is little for a server and not long for 10,000 clients.
@@ -401,10 +338,6 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// The `retry:` of a client that was replaced or dismissed, which should not come back by itself: a
 /// day, which timers of browsers can still count (24 days are too many for them).
 pub(crate) const RETRY_OF_DISMISSED: Duration = Duration::from_secs(86_400);
-
-/// An event without data has at least so many bytes on the wire: `id: 1795570197352-1`, `data: `, and
-/// its ends.
-pub(crate) const SMALLEST_EVENT: usize = 30;
 
 /// What an event costs beside its text: its id, and its place in the history.
 pub(crate) const EVENT_OVERHEAD: usize = 200;
@@ -416,6 +349,10 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// The longest wait of a long poll, in seconds. Proxies give up on an answer after as much (nginx:
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
+
+/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
+/// line a second. One connection can send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
 
 /// Topics that `/stats` lists: the busiest ones.
 pub(crate) const STATS_TOPICS: usize = 1000;
@@ -503,16 +440,8 @@ pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 /// second. Each of them ends its connection.
 pub(crate) const REFUSALS_TOLD: u32 = 512;
 
-/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
-/// line a second. One connection can send thousands of them in a second.
-pub(crate) const DENIALS_TOLD: u32 = 32;
-
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
-
-/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
-/// a client with 8 topics that no other asked for, and 0.4 ms for one with 64 that 10,000 others asked for.
-pub(crate) const SLICE_CLIENTS: usize = 4;
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
@@ -538,10 +467,6 @@ pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
 
 /// The longest list of header fields that the answer to a preflight repeats, in bytes.
 pub(crate) const PREFLIGHT_FIELD_BYTES: usize = 4 * KIB;
-
-/// The largest file of tokens, in bytes: some ten thousand lines. What is larger is another file, given
-/// by mistake.
-pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 
 /// The longest name that a client may choose for itself, in bytes.
 pub(crate) const CLIENT_ID_BYTES: usize = 64;
@@ -590,29 +515,3 @@ pub(crate) const LATENCY_BOUNDS: [Duration; 13] = [
 /// How long a client that is told to leave may have taken nothing of what it is owed, and still be
 /// thought to read, in milliseconds of the hub's life.
 pub(crate) const GIVEN_UP_MS: u64 = 1000;
-
-/// A segment of the journal that has grown past this is followed by a new one. A start reads whole
-/// segments, so it is what a start with a small history reads and checks, in well under a second.
-pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
-
-/// How long the journal waits with `--sync interval` before it syncs what was written: what a
-/// power cut can take. A process that dies takes nothing, for the system has the bytes.
-pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A last event that is further ahead of the clock than this when a journal is opened is reported:
-/// then the clock is wrong, or was.
-pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
-
-/// How often the journal reads its newest segment again because the file's time alone has changed.
-/// Reading 32 MiB takes some 50 ms.
-pub(crate) const READINGS_IN_VAIN: u32 = 16;
-
-/// The shortest pause between two probes of a log that refuses events, while there are no publishers but
-/// `/health` is requested.
-pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
-
-/// How long `/health` waits for such a probe: less than one second, a common timeout of health checks.
-pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
-pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(10);

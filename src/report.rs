@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::COMPLAINT_PAUSE;
+use crate::names::names;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,17 +22,7 @@ pub enum Level {
     Debug,
 }
 
-impl Level {
-    /// `error`, `warn`, `info` or `debug`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-        }
-    }
-}
+names!(Level: "error" Error, "warn" Warn, "info" Info, "debug" Debug);
 
 type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 
@@ -42,7 +33,7 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 /// use std::io::Write;
 /// let report = Report::new(|level, line| {
 ///     // Unlike `eprintln!`, this does not panic where nobody reads standard error.
-///     let _ = writeln!(std::io::stderr(), "{}: {line}", level.name());
+///     let _ = writeln!(std::io::stderr(), "{level}: {line}");
 /// });
 /// let config = Config { report, ..Config::default() };
 /// # config.check().unwrap();

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
-use crate::api::{Action, Api, Verdict};
+use crate::api::Api;
+#[cfg(feature = "access")]
+use crate::api::{Action, Verdict};
 use crate::config::{Config, SMALLEST_EVENT};
 use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
@@ -43,7 +45,7 @@ impl fmt::Debug for WantsBody {
 impl Server {
     /// Listens on `address`. Port 0 is any free one: see [`local_addr`](Self::local_addr).
     ///
-    /// With `config.journal` the journal is opened, and what it has fills the history.
+    /// With `config.journal.dir` the journal is opened, and what it has fills the history.
     ///
     /// If the machine cannot give what `config.max_clients` clients need, fewer are let in, and
     /// `config.report` is told which limit it is and how to raise it.
@@ -72,8 +74,11 @@ impl Server {
         config.check()?;
         let reserves = machine::fit(&mut config)?;
         let address = listener.local_addr()?;
-        let is_proxied = !config.trust_proxy.is_empty();
-        config.console = config.console.at(address, is_proxied);
+        #[cfg(feature = "console")]
+        {
+            let is_proxied = !config.trust_proxy.is_empty();
+            config.console = config.console.at(address, is_proxied);
+        }
         let hub = hub(&config)?;
         let api = Api::at(hub.clone(), config.clone(), Some(address))?;
         Ok(Server {
@@ -128,6 +133,7 @@ impl Server {
     /// # running.shutdown();
     /// # Ok(()) }
     /// ```
+    #[cfg(feature = "access")]
     pub fn guard(
         self,
         guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
@@ -259,13 +265,13 @@ impl<F: Fn(Request, &Api) -> Response + Send + Sync> Handler for Front<F> {
 
 /// The hub, with its journal if it is to have one.
 fn hub(config: &Config) -> io::Result<Hub> {
-    let Some(dir) = &config.journal else {
+    let Some(dir) = &config.journal.dir else {
         return Hub::new(config.clone());
     };
     let options = JournalOptions {
         dir: dir.clone(),
-        sync: config.sync,
-        repair: config.repair,
+        sync: config.journal.sync,
+        repair: config.journal.repair,
         // The history keeps more events than its number while they are small.
         events: match config.history_events {
             0 => 0,
@@ -302,12 +308,13 @@ impl Running {
         &self.hub
     }
 
-    /// Reads the file of [`tokens`](Config::tokens) again. Requests are judged by it from now on, and
+    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. Requests are judged by it from now on, and
     /// streams and polls whose token does not let them in any more are ended. Blocks on the disk.
     ///
     /// # Errors
     ///
     /// The file cannot be used. Then all stays as it was.
+    #[cfg(feature = "access")]
     pub fn reload_tokens(&self) -> io::Result<()> {
         self.api.reload_tokens()
     }

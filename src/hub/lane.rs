@@ -22,13 +22,13 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use super::counters::Sent;
 use super::record::Record;
-use super::{Farewell, Heartbeat, Subscribe};
+use super::{Farewell, Heartbeat, Permit, Subscribe};
 use crate::config::{GIVEN_UP_MS, POLL_BYTES};
 use crate::wire::{Frame, Framing, Patterns, Whereabouts};
 
@@ -131,11 +131,8 @@ pub(super) struct Lane {
     pub(super) heartbeat: Heartbeat,
     pub(super) kind: Kind,
     pub(super) peer: Option<SocketAddr>,
-    pub(super) pass: Option<u64>,
     pub(super) address: Option<IpAddr>,
-    credential: Option<u64>,
-    /// The credential is gone: any client may take the name.
-    is_name_free: AtomicBool,
+    pub(super) permit: Option<Permit>,
     /// Only the fan-out thread sends to it, except for events that are for one poll alone.
     queue: Sender<QueueItem>,
     /// The queues of all clients together.
@@ -183,10 +180,8 @@ impl Lane {
             heartbeat: wish.heartbeat,
             kind,
             peer: wish.peer,
-            pass: wish.pass,
             address: wish.address,
-            credential: wish.credential,
-            is_name_free: AtomicBool::new(false),
+            permit: wish.permit.clone(),
             queue,
             total_queued: Arc::clone(total_queued),
             place: AtomicUsize::new(0),
@@ -212,15 +207,10 @@ impl Lane {
         self.address.or_else(of_peer)
     }
 
-    /// Whether a client with this credential may take the name.
-    pub(super) fn may_be_replaced_by(&self, credential: Option<u64>) -> bool {
-        // ORDER: Relaxed, here and below: the flag says nothing of other memory.
-        self.credential == credential || self.is_name_free.load(Ordering::Relaxed)
-    }
-
-    /// Lets any client take the name.
-    pub(super) fn release_name(&self) {
-        self.is_name_free.store(true, Ordering::Relaxed);
+    /// Whether the client may still get what it asked for.
+    pub(super) fn is_permitted(&self) -> bool {
+        let permit = self.permit.as_ref();
+        permit.is_none_or(|permit| permit.allows(&self.patterns))
     }
 
     /// Counts bytes that are held for the client outside of its queue. `None`: with them, all queues together

@@ -19,6 +19,7 @@ mod log;
 mod missed;
 mod name;
 mod own_ids;
+mod permit;
 mod poll;
 mod record;
 mod registry;
@@ -40,17 +41,20 @@ pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 pub use log::{Kept, Log};
 pub use name::{ClientId, InvalidClientId};
+#[cfg(feature = "access")]
+pub(crate) use permit::Issuer;
+pub use permit::Permit;
 pub use poll::Poll;
 pub use record::Record;
 pub use stats::{Client, LogStats, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, REPLAY_BYTES, SLICE_CLIENTS};
+use crate::config::{Config, REPLAY_BYTES};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
 use fanout::{Item, Leaver};
 use history::History;
-use lane::{Kind, Lane};
+use lane::Kind;
 use ledger::Ledger;
 use missed::Missed;
 use registry::{Lanes, Registry};
@@ -81,8 +85,8 @@ pub struct Hub {
 #[derive(Clone, Debug)]
 pub struct Subscribe {
     /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
-    /// it has the same [`credential`](Self::credential); if not, this client is refused. A name does
-    /// not prove the identity of a client.
+    /// it has the same [credential](Permit::new); if not, this client is refused. A name does not prove the
+    /// identity of a client.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -94,14 +98,11 @@ pub struct Subscribe {
     pub heartbeat: Heartbeat,
     /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
-    /// A number by which whoever lets clients in knows how this one came to be let in; see
-    /// [`Hub::recheck`]. `None` is never asked about. The hub makes nothing of it.
-    pub pass: Option<u64>,
     /// The client's own address, if that end is a proxy.
     pub address: Option<IpAddr>,
-    /// A number for the means by which the client was let in, such as its token. A name that is in use
-    /// goes only to a client with an equal credential. `None` equals `None`.
-    pub credential: Option<u64>,
+    /// What lets the client in. `None` is a permit that is valid for ever, and the same credential for all
+    /// clients without a permit.
+    pub permit: Option<Permit>,
 }
 
 impl Default for Subscribe {
@@ -114,9 +115,8 @@ impl Default for Subscribe {
             framing: Framing::Bare,
             heartbeat: Heartbeat::Comment,
             peer: None,
-            pass: None,
             address: None,
-            credential: None,
+            permit: None,
         }
     }
 }
@@ -319,8 +319,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, a client with another credential has the name, or the
-    /// hub is closed.
+    /// There are as many clients as are allowed, a client with another credential has the name, the permit
+    /// was taken back meanwhile, or the hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
         let mut state = self.shared.state_to_admit(&wish)?;
@@ -344,13 +344,13 @@ impl Hub {
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
         first.retain(|event| lane.patterns.matches(event.topic()));
-        Ok(Subscription::new(
-            self.clone(),
-            lane,
-            queue,
-            (welcome, first),
-            position,
-        ))
+        let first = (welcome, first);
+        let subscription = Subscription::new(self.clone(), lane, queue, first, position);
+        // ORDER: asked after the registration: a change of the rules before it did not find this client.
+        if !subscription.lane().is_permitted() {
+            return Err(SubscribeError::NotPermitted);
+        }
+        Ok(subscription)
     }
 
     /// Ends a client's stream. False: no client has that name.
@@ -363,45 +363,6 @@ impl Hub {
         state.dismiss(lane, Farewell::Kicked);
         self.shared.wake_fan_out(state);
         true
-    }
-
-    /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); returns how many.
-    ///
-    /// Who subscribes at the same time may not be seen: ask again once it is in.
-    pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
-        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        // LOCK: not held while others' code runs.
-        let is_over = |lane: &Arc<Lane>| {
-            lane.pass
-                .is_some_and(|pass| !is_valid(pass, &lane.patterns))
-        };
-        let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
-        let mut count = 0;
-        // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_CLIENTS) {
-            let mut state = self.shared.state();
-            for lane in some {
-                // False: the client has left meanwhile, or another client has its name.
-                if state.registry.remove(lane) {
-                    state.dismiss(Arc::clone(lane), Farewell::Expired);
-                    count += 1;
-                }
-            }
-            self.shared.wake_fan_out(state);
-        }
-        count
-    }
-
-    /// Lets any client take the names of the clients whose [`pass`](Subscribe::pass) is not known any
-    /// more: their credential is gone, so no other client could ever show it.
-    pub(crate) fn release_names(&self, is_known: impl Fn(u64) -> bool) {
-        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        for lane in lanes {
-            if lane.pass.is_some_and(|pass| !is_known(pass)) {
-                lane.release_name();
-            }
-        }
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was

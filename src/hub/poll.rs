@@ -341,7 +341,7 @@ impl Poller<'_> {
         loop {
             // ORDER: asked before the first wait, too. What decides it may have changed before this poll
             // was in the registry, where those that change it look for polls to end.
-            if !is_wanted() {
+            if !self.lane.is_permitted() || !is_wanted() {
                 return Err(Unwanted);
             }
             let left = wait.saturating_sub(start.elapsed());

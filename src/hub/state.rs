@@ -19,7 +19,7 @@ use super::log::Log;
 use super::own_ids::OwnId;
 use super::record::Record;
 use super::registry::Registry;
-use super::{ClientId, Farewell, Published, Subscribe};
+use super::{ClientId, Farewell, Permit, Published, Subscribe};
 use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
 use crate::wire::{EventId, Ids, Topic, date};
 
@@ -128,7 +128,10 @@ impl Shared {
             .wait_while(self.state(), must_wait)
             .unwrap_or_else(PoisonError::into_inner);
         let holder = state.holder_of(wish);
-        let is_taken = holder.is_some_and(|holder| !holder.may_be_replaced_by(wish.credential));
+        let may_take = |holder: &Arc<Lane>| {
+            Permit::may_take_name(wish.permit.as_ref(), holder.permit.as_ref())
+        };
+        let is_taken = holder.is_some_and(|holder| !may_take(holder));
         match state.phase {
             Phase::Open if is_taken => Err(SubscribeError::NameTaken),
             Phase::Open => Ok(state),

@@ -133,7 +133,6 @@ impl Subscription {
         &self.lane.client_id
     }
 
-    #[cfg(test)]
     pub(super) fn lane(&self) -> &Lane {
         &self.lane
     }

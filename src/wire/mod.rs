@@ -5,10 +5,14 @@ mod decoder;
 mod event;
 mod frame;
 mod id;
+/// Not a part of the public face: the program of this package, its tests and its benchmarks use it too.
+#[doc(hidden)]
 pub mod json;
 mod network;
+#[cfg(feature = "access")]
 mod origin;
 mod quoted;
+#[cfg(feature = "access")]
 mod token;
 mod topic;
 
@@ -21,7 +25,9 @@ pub use id::{EventId, InvalidId};
 pub(crate) use id::{FIRST_NUMBERS, Ids};
 pub(crate) use network::Whereabouts;
 pub use network::{Network, NetworkError};
+#[cfg(feature = "access")]
 pub use origin::{InvalidOrigin, Origin};
 pub(crate) use quoted::Quoted;
+#[cfg(feature = "access")]
 pub use token::{InvalidToken, Token};
 pub use topic::{Pattern, Patterns, Topic, TopicError};

@@ -83,7 +83,7 @@ impl Scratch {
             events: usize::MAX,
             bytes: usize::MAX,
             report: Report::new(move |level, line| {
-                let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+                let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
             }),
         };
         wish(&mut options);
@@ -128,7 +128,7 @@ impl Opened {
     fn with_journals_reports(&mut self) -> Receiver<String> {
         let (lines, reports) = mpsc::channel();
         self.journal.report = Report::new(move |level, line| {
-            let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+            let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
         });
         reports
     }
@@ -1101,7 +1101,7 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
         .unwrap();
     let faults = undermine(&mut one.journal);
     let report = Report::new(move |level, line| {
-        let _ = lines.send(format!("{}: {line}", level.name())); // Nobody may listen any more.
+        let _ = lines.send(format!("{level}: {line}")); // Nobody may listen any more.
     });
     let present = &one.journal.present;
     let syncer = Syncer::start(Arc::clone(&present.disk), present.len, interval, report);

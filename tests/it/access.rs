@@ -15,7 +15,8 @@ use std::time::Duration;
 use tiny_sse::http::Response;
 use tiny_sse::hub::SubscribeError;
 use tiny_sse::{
-    Action, Config, Event, Hub, Pattern, Report, Running, Server, Subscribe, Token, Topic, Verdict,
+    AccessConfig, Action, Config, Event, Hub, Pattern, Permit, Report, Running, Server, Subscribe,
+    Token, Topic, Verdict,
 };
 
 use crate::chance::Random;
@@ -68,7 +69,10 @@ impl TokenFile {
 
     fn config(&self) -> Config {
         Config {
-            tokens: Some(self.path()),
+            access: AccessConfig {
+                tokens: Some(self.path()),
+                ..AccessConfig::default()
+            },
             ..config()
         }
     }
@@ -87,7 +91,7 @@ fn listening(config: Config) -> (Config, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     let heard = Arc::clone(&lines);
     let report = Report::new(move |level, line| {
-        let line = format!("{} {line}", level.name());
+        let line = format!("{level} {line}");
         heard.lock().unwrap().push(line);
     });
     (Config { report, ..config }, lines)
@@ -500,20 +504,32 @@ const ASKED: [(&str, &str); 5] = [
 fn the_configuration_says_for_whom_a_verb_is() {
     let none = config;
     let publish = || Config {
-        publish_token: token("P"),
+        access: AccessConfig {
+            publish_token: token("P"),
+            ..AccessConfig::default()
+        },
         ..config()
     };
     let subscribe = || Config {
-        subscribe_token: token("S"),
+        access: AccessConfig {
+            subscribe_token: token("S"),
+            ..AccessConfig::default()
+        },
         ..config()
     };
     let both = || Config {
-        subscribe_token: token("S"),
+        access: AccessConfig {
+            subscribe_token: token("S"),
+            ..publish().access
+        },
         ..publish()
     };
     let same = || Config {
-        publish_token: token("P"),
-        subscribe_token: token("P"),
+        access: AccessConfig {
+            publish_token: token("P"),
+            subscribe_token: token("P"),
+            ..AccessConfig::default()
+        },
         ..config()
     };
     let open = || Config {
@@ -530,7 +546,10 @@ fn the_configuration_says_for_whom_a_verb_is() {
         TokenFile::new("# nobody yet\n"),
     );
     let besides = || Config {
-        publish_token: token("Q"),
+        access: AccessConfig {
+            publish_token: token("Q"),
+            ..one.config().access
+        },
         ..one.config()
     };
     let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
@@ -735,7 +754,10 @@ fn a_server_that_others_reach_warns_what_a_client_without_a_token_may_do() {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect(),
-        subscribe_token,
+        access: AccessConfig {
+            subscribe_token,
+            ..AccessConfig::default()
+        },
         open,
         ..config()
     };
@@ -761,7 +783,7 @@ fn a_server_that_others_reach_warns_what_a_client_without_a_token_may_do() {
         (there, with(&[], true, token("S")), to_publish),
         (there, with(&[], false, token("S")), ""),
         (here, with(&["127.0.0.1"], false, token("S")), ""),
-        (there, Config { publish_token: token("P"), ..plain() }, to_read),
+        (there, Config { access: AccessConfig { publish_token: token("P"), ..AccessConfig::default() }, ..plain() }, to_read),
         (there, some.config(), ""),
         (here, proxied(some.config()), ""),
         (there, read.config(), to_read),
@@ -1030,7 +1052,10 @@ fn a_reload_counts_from_then_on_and_a_file_that_is_wrong_changes_nothing() {
 #[test]
 fn a_reload_without_a_file_is_no_error() {
     let server = server(Config {
-        subscribe_token: token("S"),
+        access: AccessConfig {
+            subscribe_token: token("S"),
+            ..AccessConfig::default()
+        },
         ..config()
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events?token=S");
@@ -1061,7 +1086,10 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
          * subscribe public/*\n",
     );
     let server = server(Config {
-        subscribe_token: token("FIXED"),
+        access: AccessConfig {
+            subscribe_token: token("FIXED"),
+            ..file.config().access
+        },
         // Nobody is found to be over by a look at the clock.
         heartbeat: Duration::from_secs(600),
         ..file.config()
@@ -1341,7 +1369,10 @@ fn reloads_at_the_same_time_never_end_with_the_older_file() {
     };
     write(0);
     let running = server(Config {
-        tokens: Some(path.clone()),
+        access: AccessConfig {
+            tokens: Some(path.clone()),
+            ..AccessConfig::default()
+        },
         ..config()
     });
     let is_over = std::sync::atomic::AtomicBool::new(false);
@@ -1650,7 +1681,7 @@ fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
     };
     let wish = |credential: Option<u64>| Subscribe {
         client_id: Some("alice".parse().unwrap()),
-        credential,
+        permit: credential.map(Permit::new),
         ..Subscribe::default()
     };
     for (first, second, outcome) in [
@@ -1879,8 +1910,11 @@ fn a_guard_allows_narrows_and_refuses_and_otherwise_the_tokens_decide() {
     let server = guarded(
         "0.0.0.0:0",
         Config {
-            publish_token: token("P"),
-            subscribe_token: token("S"),
+            access: AccessConfig {
+                publish_token: token("P"),
+                subscribe_token: token("S"),
+                ..AccessConfig::default()
+            },
             ..config()
         },
     );

@@ -3,19 +3,10 @@
 
 use std::net::SocketAddr;
 
-use tiny_sse::{Config, Console, Running, Server};
-
 use crate::kit::{Answer, config, get, request, server};
 
 /// What a browser sends when its user goes to a page.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
-
-fn with(console: Console) -> Running {
-    server(Config {
-        console,
-        ..config()
-    })
-}
 
 #[track_caller]
 fn visit(address: SocketAddr, fields: &str) -> Answer {
@@ -33,27 +24,35 @@ fn assert_is_index(answer: &Answer, row: &str) {
     assert_eq!(answer.field("content-security-policy"), None, "{row}");
 }
 
-#[test]
-fn without_a_console_the_front_is_a_text_to_browsers_too() {
-    let server = with(Console::Off);
-    let address = server.local_addr();
-    let answer = visit(address, BROWSER);
-    assert_is_index(&answer, "off");
-    assert_eq!(answer.field("vary"), None);
-    for path in ["/console.js", "/console.css", "/index.html", "/console/"] {
-        for method in ["GET", "HEAD", "OPTIONS", "POST"] {
-            let answer = request(address, method, path, "", "");
-            assert_eq!(answer.status, 404, "{method} {path}");
-        }
-    }
-}
-
 /// What is there only with the feature.
 #[cfg(feature = "console")]
 mod compiled_in {
     use super::*;
     use crate::kit::Raw;
     use crate::program::serve;
+    use tiny_sse::{Config, Console, Running, Server};
+
+    fn with(console: Console) -> Running {
+        server(Config {
+            console,
+            ..config()
+        })
+    }
+
+    #[test]
+    fn without_a_console_the_front_is_a_text_to_browsers_too() {
+        let server = with(Console::Off);
+        let address = server.local_addr();
+        let answer = visit(address, BROWSER);
+        assert_is_index(&answer, "off");
+        assert_eq!(answer.field("vary"), None);
+        for path in ["/console.js", "/console.css", "/index.html", "/console/"] {
+            for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+                let answer = request(address, method, path, "", "");
+                assert_eq!(answer.status, 404, "{method} {path}");
+            }
+        }
+    }
 
     /// Path, type, and file.
     const FILES: [(&str, &str, &str); 5] = [
@@ -314,15 +313,12 @@ mod compiled_in {
 #[cfg(not(feature = "console"))]
 #[test]
 fn left_out_it_cannot_be_had_and_cannot_be_asked_for() {
-    let server = with(Console::Auto);
-    assert_is_index(&visit(server.local_addr(), BROWSER), "auto");
+    let server = server(config());
+    assert_is_index(&visit(server.local_addr(), BROWSER), "a browser");
     for path in ["/console.js", "/sse-client.js", "/use-sse.js"] {
         assert_eq!(get(server.local_addr(), path).status, 404, "{path}");
     }
-    let config = Config {
-        console: Console::On,
-        ..config()
-    };
-    let error = Server::bind("127.0.0.1:0", config).unwrap_err();
-    assert!(error.to_string().contains("console is on"), "{error}");
+    let (code, _, errors) = crate::program::end_of(&["--console=on"]);
+    assert_eq!(code, Some(2));
+    assert!(errors[0].contains("unknown option --"), "{errors:?}");
 }

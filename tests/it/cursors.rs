@@ -5,7 +5,9 @@ use std::fs;
 use std::net::SocketAddr;
 
 use tiny_sse::hub::{Kept, Log};
-use tiny_sse::{Config, Cursor, Event, EventId, Hub, Pattern, Running, Subscribe, Topic};
+use tiny_sse::{
+    Config, Cursor, Event, EventId, Hub, JournalConfig, Pattern, Running, Subscribe, Topic,
+};
 
 use crate::kit::{Raw, Scratch, Stream, config, get, post, request, server};
 
@@ -164,7 +166,7 @@ fn the_ids_of_a_life_come_after_all_of_the_life_before_it() {
 
 fn with_journal(dir: &Scratch, history_events: usize) -> Running {
     server(Config {
-        journal: Some(dir.path().to_owned()),
+        journal: JournalConfig::at(dir.path()),
         history_events,
         // So small that a history is bounded by its number of events.
         queue_bytes: 16,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tiny_sse::{Config, Origin, Server};
+use tiny_sse::{AccessConfig, Config, Origin, Server};
 
 use crate::kit::{Answer, Raw, Stream, config, server};
 use crate::program::serve;
@@ -25,8 +25,11 @@ fn ask(address: SocketAddr, method: &str, target: &str, fields: &str, body: &str
 fn with_token(origins: &[&str]) -> Config {
     let token = || Some("TOKEN".parse().expect("a token"));
     Config {
-        publish_token: token(),
-        subscribe_token: token(),
+        access: AccessConfig {
+            publish_token: token(),
+            subscribe_token: token(),
+            ..with_origins(origins).access
+        },
         ..with_origins(origins)
     }
 }
@@ -34,7 +37,10 @@ fn with_token(origins: &[&str]) -> Config {
 fn with_origins(origins: &[&str]) -> Config {
     let origins = origins.iter().map(|origin| origin.parse().unwrap());
     Config {
-        cors_origins: origins.collect::<Vec<Origin>>(),
+        access: AccessConfig {
+            cors_origins: origins.collect::<Vec<Origin>>(),
+            ..AccessConfig::default()
+        },
         ..config()
     }
 }
@@ -247,7 +253,10 @@ fn the_host_matters_where_this_machine_is_what_is_allowed() {
         ..config()
     };
     let publish = || Config {
-        publish_token: Some("TOKEN".parse().unwrap()),
+        access: AccessConfig {
+            publish_token: Some("TOKEN".parse().unwrap()),
+            ..AccessConfig::default()
+        },
         ..config()
     };
     let named = || with_origins(&["http://sse.test:8080"]);

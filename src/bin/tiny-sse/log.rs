@@ -200,7 +200,7 @@ fn cost(text: &str) -> usize {
 }
 
 fn timed(level: Level, line: fmt::Arguments<'_>) -> String {
-    format!("{} {:5} {line}", iso8601(SystemTime::now()), level.name())
+    format!("{} {:5} {line}", iso8601(SystemTime::now()), level)
 }
 
 /// Cuts a text to so many bytes, at a character.

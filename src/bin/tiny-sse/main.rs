@@ -70,7 +70,7 @@ fn serve(options: Options, signals: Signals, log: &Log) -> Result<(), String> {
         config,
     } = options;
     log_panics(log.clone());
-    let (publishers, has_tokens) = (Publishers::of(&config), config.tokens.is_some());
+    let (publishers, has_tokens) = (Publishers::of(&config), config.access.tokens.is_some());
     let config = Config {
         report: log.report(level),
         ..config
@@ -186,7 +186,7 @@ impl Publishers {
     fn of(config: &Config) -> Publishers {
         if config.open {
             Publishers::Anybody
-        } else if config.publish_token.is_some() || config.tokens.is_some() {
+        } else if config.access.publish_token.is_some() || config.access.tokens.is_some() {
             Publishers::WithToken
         } else if config.trust_proxy.iter().any(|proxy| {
             proxy.contains(Ipv4Addr::LOCALHOST.into()) || proxy.contains(Ipv6Addr::LOCALHOST.into())
