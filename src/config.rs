@@ -350,6 +350,10 @@ pub(crate) const EVENTS_PER_REQUEST: usize = 10_000;
 /// `proxy_read_timeout 60s`).
 pub(crate) const POLL_SECONDS: u64 = 60;
 
+/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
+/// line a second. One connection can send thousands of them in a second.
+pub(crate) const DENIALS_TOLD: u32 = 32;
+
 /// Topics that `/stats` lists: the busiest ones.
 pub(crate) const STATS_TOPICS: usize = 1000;
 
@@ -438,13 +442,6 @@ pub(crate) const REFUSALS_TOLD: u32 = 512;
 
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
-
-/// So many events are published by holding the hub's lock once. It takes some 0.1 ms.
-pub(crate) const FEW_EVENTS: usize = 256;
-
-/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
-/// a client with 8 topics that no other asked for, and 0.4 ms for one with 64 that 10,000 others asked for.
-pub(crate) const SLICE_CLIENTS: usize = 4;
 
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =

@@ -108,7 +108,9 @@ mod socket;
 pub mod store;
 pub mod wire;
 
-pub use api::{Action, Api, Verdict};
+#[cfg(feature = "access")]
+pub use api::Verdict;
+pub use api::{Action, Api};
 #[cfg(feature = "access")]
 pub use config::AccessConfig;
 #[cfg(feature = "console")]
@@ -116,14 +118,15 @@ pub use config::Console;
 #[cfg(feature = "journal")]
 pub use config::JournalConfig;
 pub use config::{Config, ConfigError, Overload};
-pub use hub::{Cursor, Farewell, Heartbeat, Hub, Poll, Published, Subscribe, Subscription};
+pub use hub::{Cursor, Farewell, Heartbeat, Hub, Permit, Poll, Published, Subscribe, Subscription};
 pub use names::UnknownName;
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{
-    Decoder, Event, EventId, Framing, Message, Network, Origin, Pattern, Patterns, Token, TooLarge,
-    Topic,
+    Decoder, Event, EventId, Framing, Message, Network, Pattern, Patterns, TooLarge, Topic,
 };
+#[cfg(feature = "access")]
+pub use wire::{Origin, Token};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
-use crate::api::{Action, Api, Verdict};
+use crate::api::Api;
+#[cfg(feature = "access")]
+use crate::api::{Action, Verdict};
 use crate::config::Config;
 use crate::http::{self, Handler, Holders, Refusal, Request, Response};
 use crate::hub::Hub;
@@ -133,6 +135,7 @@ impl Server {
     /// # running.shutdown();
     /// # Ok(()) }
     /// ```
+    #[cfg(feature = "access")]
     pub fn guard(
         self,
         guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
@@ -292,6 +295,7 @@ impl Running {
     /// # Errors
     ///
     /// The file cannot be used. Then all stays as it was.
+    #[cfg(feature = "access")]
     pub fn reload_tokens(&self) -> io::Result<()> {
         self.api.reload_tokens()
     }

@@ -1,81 +1,50 @@
-//! The console page and the JavaScript clients: files of `src/console/` that are part of the
-//! program, or none of them without the feature `console`.
+//! The console page and the JavaScript clients: files of `src/console/` that are part of the program.
 //!
-//! The scripts are for pages of any origin. The page and what belongs to it are there only where
+//! The scripts are for pages of any origin. The page and the files that belong to it are there only where
 //! `Config::console` says so, and for the page the browser is told to take nothing from elsewhere.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use super::{Api, routes};
+use super::{Answer, Api};
+use crate::config::{Config, Console};
 use crate::http::{Request, Response};
+use crate::wire::Topic;
 
-/// A file, as it is served.
-#[derive(Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "console"),
-    allow(dead_code, reason = "there is none then")
-)]
-pub(super) struct Asset {
-    path: &'static str,
-    kind: &'static str,
-    bytes: &'static [u8],
-    place: Place,
-}
+/// The path, the media type and the bytes of a file.
+type Asset = (&'static str, &'static str, &'static [u8]);
 
-/// Where a file is to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "console"),
-    allow(dead_code, reason = "there is no file then")
-)]
-enum Place {
-    Everywhere,
-    Console,
-}
-
-#[cfg(feature = "console")]
-static PAGE: Option<Asset> = Some(Asset {
-    path: "/",
-    kind: "text/html; charset=utf-8",
-    bytes: include_bytes!("../console/index.html"),
-    place: Place::Console,
-});
-
-#[cfg(feature = "console")]
-static ASSETS: [Asset; 4] = [
-    Asset {
-        path: "/console.js",
-        kind: JAVASCRIPT,
-        bytes: include_bytes!("../console/console.js"),
-        place: Place::Console,
-    },
-    Asset {
-        path: "/console.css",
-        kind: "text/css; charset=utf-8",
-        bytes: include_bytes!("../console/console.css"),
-        place: Place::Console,
-    },
-    Asset {
-        path: "/sse-client.js",
-        kind: JAVASCRIPT,
-        bytes: include_bytes!("../console/sse-client.js"),
-        place: Place::Everywhere,
-    },
-    Asset {
-        path: "/use-sse.js",
-        kind: JAVASCRIPT,
-        bytes: include_bytes!("../console/use-sse.js"),
-        place: Place::Everywhere,
-    },
-];
-
-#[cfg(feature = "console")]
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-#[cfg(not(feature = "console"))]
-static PAGE: Option<Asset> = None;
-#[cfg(not(feature = "console"))]
-static ASSETS: [Asset; 0] = [];
+/// The files that are there with a console alone.
+static CONSOLE: [Asset; 3] = [
+    ("/", HTML, include_bytes!("../console/index.html")),
+    (
+        "/console.js",
+        JAVASCRIPT,
+        include_bytes!("../console/console.js"),
+    ),
+    (
+        "/console.css",
+        CSS,
+        include_bytes!("../console/console.css"),
+    ),
+];
+
+/// The files that are always there.
+static SCRIPTS: [Asset; 2] = [
+    (
+        "/sse-client.js",
+        JAVASCRIPT,
+        include_bytes!("../console/sse-client.js"),
+    ),
+    (
+        "/use-sse.js",
+        JAVASCRIPT,
+        include_bytes!("../console/use-sse.js"),
+    ),
+];
 
 /// What the page may load and do: its own scripts and styles, and talk to its own server.
 ///
@@ -85,55 +54,49 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-impl Api {
-    /// The file at `path`, if it is to be had here.
-    pub(super) fn asset(&self, path: &str) -> Option<&'static Asset> {
-        let asset = ASSETS.iter().find(|asset| asset.path == path)?;
-        (asset.place == Place::Everywhere || self.has_console()).then_some(asset)
-    }
-
-    fn has_console(&self) -> bool {
-        #[cfg(feature = "console")]
-        return self.config.console == crate::Console::On;
-        #[cfg(not(feature = "console"))]
-        false
-    }
-
-    /// `GET /`: the page to a browser, a text to everybody else.
-    pub(super) fn front(&self, request: &Request) -> Response {
-        match PAGE.as_ref().filter(|_| self.has_console()) {
-            None => routes::index(request),
-            Some(page) if wants_html(request) => page
-                .answer(request)
-                .with("Content-Security-Policy", PAGE_POLICY)
-                .with("Referrer-Policy", "no-referrer")
-                .with("Vary", "Accept"),
-            Some(_) => routes::index(request).with("Vary", "Accept"),
-        }
-    }
+/// The file at `path`, if this server has it.
+fn file(path: &str, config: &Config) -> Option<&'static Asset> {
+    let of_console: &[Asset] = match config.console {
+        Console::On => &CONSOLE,
+        _ => &[],
+    };
+    let mut files = SCRIPTS.iter().chain(of_console);
+    files.find(|(own, ..)| *own == path)
 }
 
-impl Asset {
-    /// The file; or that it has not changed since the client had it.
-    pub(super) fn answer(&self, request: &Request) -> Response {
-        let etag = self.etag();
-        let response = if has_already(request, &etag) {
-            Response::new(304)
-        } else {
-            Response::new(200).with_body(self.kind, self.bytes)
-        };
-        // To be asked for each time, so that a page and its scripts are of the same build.
-        response
-            .with("ETag", etag)
-            .with("Cache-Control", "no-cache")
-            .with("X-Content-Type-Options", "nosniff")
-    }
+/// Whether a file is at `path`.
+pub(super) fn has(path: &str, config: &Config) -> bool {
+    file(path, config).is_some()
+}
 
-    /// Of the content alone, so that it outlives a restart. It need not be hard to forge.
-    fn etag(&self) -> String {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        format!("\"{:016x}\"", hasher.hash_one(self.bytes))
-    }
+/// Answers with a file; at `/` only a browser gets the page, and every other client the index.
+pub(super) fn answer(api: &Api, request: &Request, _: Option<Topic>) -> Answer {
+    let is_page = request.path() == "/";
+    let file = file(request.path(), &api.config).filter(|_| !is_page || wants_html(request));
+    Ok(match file.map(|file| with_tag(request, file)) {
+        None => api.index(request).with("Vary", "Accept"),
+        Some(page) if is_page => page
+            .with("Content-Security-Policy", PAGE_POLICY)
+            .with("Referrer-Policy", "no-referrer")
+            .with("Vary", "Accept"),
+        Some(file) => file,
+    })
+}
+
+/// The file, or the answer that it has not changed since the client got it.
+fn with_tag(request: &Request, (_, kind, bytes): &Asset) -> Response {
+    // Of the content alone, so that it outlives a restart. It need not be hard to forge.
+    let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    let etag = format!("\"{:016x}\"", hasher.hash_one(bytes));
+    let response = match has_already(request, &etag) {
+        true => Response::new(304),
+        false => Response::new(200).with_body(kind, *bytes),
+    };
+    // To be asked for each time, so that a page and its scripts are of the same build.
+    response
+        .with("ETag", etag)
+        .with("Cache-Control", "no-cache")
+        .with("X-Content-Type-Options", "nosniff")
 }
 
 /// SPEC: RFC 9110, 13.1.2: `If-None-Match = "*" / #entity-tag`, compared weakly. One that is

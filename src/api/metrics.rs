@@ -4,143 +4,115 @@
 //! the samples of a family; counters end in `_total`; a histogram's buckets are cumulative, and the
 //! last one, `+Inf`, is its count.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
-use super::Api;
-use crate::http::Response;
-use crate::hub::{Histogram, Stats};
+use super::stats::numbers;
+use super::{Answer, Api};
+use crate::http::{Request, Response};
+use crate::hub::Hub;
+use crate::wire::Topic;
 
 impl Api {
-    pub(super) fn metrics(&self) -> Response {
-        let text = render(&self.hub.stats());
-        Response::new(200)
-            .with_body("text/plain; version=0.0.4; charset=utf-8", text)
-            .with("Cache-Control", "no-store")
+    pub(super) fn metrics(&self, _: &Request, _: Option<Topic>) -> Answer {
+        let mut page = String::new();
+        render(&self.hub, &mut page).expect("BUG: a String refuses text");
+        Ok(Response::new(200)
+            .with_body("text/plain; version=0.0.4; charset=utf-8", page)
+            .with("Cache-Control", "no-store"))
     }
 }
 
-fn render(stats: &Stats) -> String {
-    let mut page = Page(String::new());
-    page.gauge(
-        "clients",
-        "Streams that are open, and polls that wait.",
-        stats.active,
-    );
-    page.gauge(
-        "clients_limit",
-        "Streams that may be open at the same time.",
-        stats.limit,
-    );
-    page.counter("connections", "Streams that were let in.", stats.clients);
-    page.counter(
-        "connections_refused",
-        "Streams that were turned away because the limit was reached.",
-        stats.refused,
-    );
-    page.counter("events", "Events that were published.", stats.events);
-    page.counter(
-        "deliveries",
-        "Events that were written to a client, once for each client.",
-        stats.deliveries,
-    );
-    page.counter(
-        "bytes",
-        "Bytes that were written to streams, heads and heartbeats among them.",
-        stats.bytes,
-    );
-    page.gauge(
-        "lag_bytes",
-        "Bytes that wait for clients who read too slowly.",
-        stats.lag,
-    );
-    page.family(
-        "farewells_total",
-        "counter",
-        "Streams that ended, by reason.",
-    );
-    for (farewell, count) in stats.farewells {
-        let label = format!("{{reason=\"{}\"}}", farewell.name());
-        page.sample("farewells_total", &label, count);
+fn render(hub: &Hub, page: &mut String) -> fmt::Result {
+    let stats = &hub.stats();
+    for (_, name, number) in numbers(stats) {
+        sample(page, name, &number)?;
     }
-    let history = stats.history;
-    page.gauge(
-        "history_events",
-        "Events that are retained.",
-        history.events,
-    );
-    page.gauge("history_bytes", "Bytes of them on the wire.", history.bytes);
-    if let Some(oldest) = history.first_id {
-        page.gauge(
-            "history_oldest_timestamp_seconds",
-            "When the oldest of them was published.",
-            oldest.ms as f64 / 1e3,
-        );
+    family(page, "farewells_total")?;
+    for (farewell, count) in &stats.farewells {
+        let reason = farewell.name();
+        writeln!(
+            page,
+            "tiny_sse_farewells_total{{reason=\"{reason}\"}} {count}"
+        )?;
     }
-    page.histogram(
-        "publish_seconds",
-        "How long publishers waited for the hub, and for the log behind it.",
-        &stats.publishing,
-    );
+    sample(page, "history_events", &stats.history.events)?;
+    sample(page, "history_bytes", &stats.history.bytes)?;
+    if let Some(oldest) = stats.history.first_id {
+        let time = seconds(Duration::from_millis(oldest.ms));
+        sample(page, "history_oldest_timestamp_seconds", &time)?;
+    }
+    family(page, "publish_seconds")?;
+    let mut sum = 0;
+    for (bound, count) in &stats.publishing.counts {
+        sum += count;
+        let bound = seconds(*bound);
+        writeln!(
+            page,
+            "tiny_sse_publish_seconds_bucket{{le=\"{bound}\"}} {sum}"
+        )?;
+    }
+    let (count, sum) = (stats.publishing.count, seconds(stats.publishing.sum));
+    writeln!(
+        page,
+        "tiny_sse_publish_seconds_bucket{{le=\"+Inf\"}} {count}"
+    )?;
+    writeln!(page, "tiny_sse_publish_seconds_sum {sum}")?;
+    writeln!(page, "tiny_sse_publish_seconds_count {count}")?;
     #[cfg(feature = "journal")]
-    {
-        let log = stats.log.as_ref();
-        page.gauge(
-            "log_failing",
-            "1 while the log refuses events, and the health with it; otherwise 0.",
-            u8::from(log.is_some_and(|log| log.failure.is_some())),
-        );
-        page.counter(
-            "log_failures",
-            "Requests to publish that the log refused.",
-            log.map_or(0, |log| log.failures),
-        );
-    }
-    page.gauge(
-        "uptime_seconds",
-        "How long the hub has been there.",
-        stats.uptime.as_secs_f64(),
-    );
-    page.0
+    render_log(hub.log_stats(), page)?;
+    sample(page, "uptime_seconds", &seconds(stats.uptime))
 }
 
-struct Page(String);
+#[cfg(feature = "journal")]
+fn render_log(log: Option<crate::hub::LogStats>, page: &mut String) -> fmt::Result {
+    let is_failing = log.as_ref().is_some_and(|log| log.failure.is_some());
+    sample(page, "log_failing", &u8::from(is_failing))?;
+    let failures = log.map_or(0, |log| log.failures);
+    sample(page, "log_failures_total", &failures)
+}
 
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP tiny_sse_{name} {help}"));
-        self.line(format_args!("# TYPE tiny_sse_{name} {kind}"));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "gauge", help);
-        self.sample(name, "", value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        let name = format!("{name}_total");
-        self.family(&name, "counter", help);
-        self.sample(&name, "", value);
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.family(name, "histogram", help);
-        let (bucket, mut sum) = (format!("{name}_bucket"), 0);
-        for (bound, count) in &histogram.counts {
-            sum += count;
-            let label = format!("{{le=\"{}\"}}", bound.as_secs_f64());
-            self.sample(&bucket, &label, sum);
+/// Writes what comes before the samples of a family.
+fn family(page: &mut String, name: &str) -> fmt::Result {
+    let kind = match name {
+        "publish_seconds" => "histogram",
+        name if name.ends_with("_total") => "counter",
+        _ => "gauge",
+    };
+    let help = match name {
+        "clients" => "Streams that are open, and polls that wait.",
+        "clients_limit" => "Streams that may be open at the same time.",
+        "connections_total" => "Streams that were let in.",
+        "connections_refused_total" => {
+            "Streams that were turned away because the limit was reached."
         }
-        self.sample(&bucket, "{le=\"+Inf\"}", histogram.count);
-        let total = histogram.sum.as_secs_f64();
-        self.sample(&format!("{name}_sum"), "", total);
-        self.sample(&format!("{name}_count"), "", histogram.count);
-    }
+        "events_total" => "Events that were published.",
+        "deliveries_total" => "Events that were written to a client, once for each client.",
+        "bytes_total" => "Bytes that were written to streams, heads and heartbeats among them.",
+        "lag_bytes" => "Bytes that wait for clients who read too slowly.",
+        "farewells_total" => "Streams that ended, by reason.",
+        "history_events" => "Events that are retained.",
+        "history_bytes" => "Bytes of them on the wire.",
+        "history_oldest_timestamp_seconds" => "When the oldest of them was published.",
+        "publish_seconds" => "How long publishers waited for the hub, and for the log behind it.",
+        "log_failing" => "1 while the log refuses events, and the health with it; otherwise 0.",
+        "log_failures_total" => "Requests to publish that the log refused.",
+        _ => "How long the hub has been there.",
+    };
+    writeln!(
+        page,
+        "# HELP tiny_sse_{name} {help}\n# TYPE tiny_sse_{name} {kind}"
+    )
+}
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
-        self.line(format_args!("tiny_sse_{name}{labels} {value}"));
-    }
+/// Writes a family of one sample.
+fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
+    family(page, name)?;
+    writeln!(page, "tiny_sse_{name} {value}")
+}
 
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        writeln!(self.0, "{line}").expect("BUG: a String refuses text");
-    }
+/// Seconds as a decimal number without zeros at its end. Formatting an `f64` would be 10 KB of code.
+fn seconds(time: Duration) -> String {
+    let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -3,20 +3,28 @@
 //! Each endpoint is a method in the file of its subject. What they have in common is here: which
 //! path is which, which methods it has, and how something wrong is answered.
 
+#[cfg(feature = "access")]
 mod access;
+#[cfg(not(feature = "access"))]
+#[path = "access_none.rs"]
+mod access;
+mod action;
+#[cfg(feature = "console")]
 mod console;
+mod exposure;
+#[cfg(feature = "metrics")]
 mod metrics;
-mod origin;
 mod parameters;
 mod poll;
 mod publish;
 mod routes;
 mod semaphore;
+mod sender;
 mod stats;
 mod stream;
-mod tokens;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,11 +34,14 @@ use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
 use crate::http::{Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
-use crate::wire::json::JsonError;
-use crate::wire::{FieldError, Patterns, Quoted, TopicError};
-use access::{Access, Admission, Carrier};
-pub use access::{Action, Verdict};
-use routes::Route;
+use crate::wire::json::Malformed;
+use crate::wire::{FieldError, Network, Patterns, Quoted, Topic, TopicError};
+use access::Access;
+#[cfg(feature = "access")]
+pub use access::Verdict;
+pub use action::Action;
+use action::Carrier;
+use routes::{CLIENT, Endpoint, Right, TOPIC};
 use semaphore::Semaphore;
 
 /// The built-in endpoints over a hub. Cloning shares the hub.
@@ -83,40 +94,16 @@ impl Api {
         })
     }
 
-    /// Asks `guard` before the tokens whenever something is to be done: see
-    /// [`Server::guard`](crate::Server::guard).
-    pub fn guard(
-        self,
-        guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
-    ) -> Api {
-        Api {
-            access: self.access.guarded(Arc::new(guard)),
-            ..self
-        }
-    }
-
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
     /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
     /// as long as it asked for, up to a minute.
     pub fn answer(&self, request: Request) -> Response {
-        let response = match self.route(request.path()) {
-            None => Problem::new(
-                404,
-                format!(
-                    "{} is not here; GET / lists what is",
-                    Quoted(request.path())
-                ),
-            )
-            .into(),
-            Some(route) if request.method() == "OPTIONS" => {
-                routes::preflight(&request, route.methods())
-            }
-            Some(route) if !route.has_method(request.method()) => {
-                route.refuse_method(request.method())
-            }
-            Some(route) => self
-                .dispatch(&route, &request)
+        let response = match self.endpoint(request.method(), request.path()) {
+            Some(endpoint) => self
+                .check(&endpoint, &request)
+                .and_then(|topic| (endpoint.function)(self, &request, topic))
                 .unwrap_or_else(|problem| self.explain(problem)),
+            None => self.answer_none(&request),
         };
         self.share(&request, response)
     }
@@ -125,8 +112,7 @@ impl Api {
     /// is answered by its head: what is not here, a wrong method, a GET. For a
     /// [`Handler`](crate::http::Handler) of your own.
     pub fn wants_body(&self, request: &Request) -> bool {
-        let route = self.route(request.path());
-        request.method() == "POST" && route.is_some_and(|route| route.has_method("POST"))
+        request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
     /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
@@ -137,18 +123,18 @@ impl Api {
     ///
     /// The answer of one who may not.
     pub fn admit(&self, request: &Request) -> Result<(), Response> {
-        match self.route(request.path()) {
-            Some(route) if route.has_method(request.method()) => self
-                .check(&route, request)
-                .map_err(|problem| self.share(request, self.explain(problem))),
-            _ => Ok(()),
+        let Some(endpoint) = self.endpoint(request.method(), request.path()) else {
+            return Ok(());
+        };
+        match self.check(&endpoint, request) {
+            Ok(_) => Ok(()),
+            Err(problem) => Err(self.share(request, self.explain(problem))),
         }
     }
 
     /// Asks for routes of your own what is asked for the built-in ones: whether this request may do
-    /// that, and all of it: whom the guard [narrows](Verdict::Narrow) to other topics may not. A token
-    /// in the query is not looked at: that is for streams, and [`stream_of`](Self::stream_of) asks by
-    /// itself.
+    /// that, and all of it. A client that a guard narrows to other topics may not. A token in the query is not
+    /// looked at: it is for streams, and [`stream_of`](Self::stream_of) asks by itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -174,9 +160,7 @@ impl Api {
     ///
     /// The answer of one who may not: 401 or 403.
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
-        let admission = self.ask(request, action, Carrier::Header);
-        admission
-            .and_then(|admission| admission.check(action))
+        self.told(request, self.access.check(request, action))
             .map_err(|problem| self.share(request, self.explain(problem)))
     }
 
@@ -190,7 +174,7 @@ impl Api {
     /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
     /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
     /// The answer is the same for all pages, so that a page that is refused later can read why.
-    pub fn preflight(&self, request: &Request, methods: &'static str) -> Response {
+    pub fn preflight(&self, request: &Request, methods: &str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
 
@@ -204,31 +188,9 @@ impl Api {
         self.access.share(request, response)
     }
 
-    /// Reads the file of tokens again, and ends the streams of those who would not be let in any more.
-    pub(crate) fn reload_tokens(&self) -> io::Result<()> {
-        let tokens = self.access.reload()?;
-        // ORDER: behind the change. Who subscribes by a token that was known before it is either in
-        // by now, and seen here, or asks once more when it is.
-        let ended = self
-            .hub
-            .recheck(|pass, patterns| self.access.is_valid(pass, patterns));
-        self.release_names();
-        self.config.report.info(format_args!(
-            "tokens known: {tokens}; streams ended: {ended}"
-        ));
-        self.warn_of_open_doors();
-        Ok(())
-    }
-
-    /// Lets any client take the names of clients whose token is gone but whose streams go on: no client
-    /// can present that token any more.
-    fn release_names(&self) {
-        self.hub.release_names(|pass| self.access.is_known(pass));
-    }
-
     /// Warns what a client without a token may do, if other machines can reach the server.
     pub(crate) fn warn_of_open_doors(&self) {
-        self.access.warn_of_open_doors(&self.config.report);
+        self.access.warn(&self.config.report);
     }
 
     /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
@@ -258,88 +220,51 @@ impl Api {
         )
     }
 
-    fn route<'a>(&self, path: &'a str) -> Option<Route<'a>> {
-        Route::of(path).or_else(|| self.asset(path).map(Route::Asset))
-    }
-
-    fn dispatch(&self, route: &Route, request: &Request) -> Result<Response, Problem> {
-        self.check(route, request)?;
-        match (request.method(), route) {
-            ("POST", Route::Events(topic)) => self.publish(request, *topic),
-            ("POST", Route::Broadcast) => self.broadcast(request),
-            ("POST", Route::Send) => self.send(request),
-            ("POST", Route::Client(client_id)) => self.send_to_client(request, client_id),
-            ("DELETE", Route::Client(client_id)) => self.disconnect(client_id),
-            (_, Route::Events(topic)) => {
-                let most = self.config.max_patterns;
-                self.stream(request, stream::patterns(request, *topic, most)?)
-            }
-            (_, Route::Poll) => self.poll(request),
-            (_, Route::Stats) => self.stats(request),
-            (_, Route::Metrics) => Ok(self.metrics()),
-            (_, Route::Health) => self.health(),
-            (_, Route::Asset(asset)) => Ok(asset.answer(request)),
-            (_, _) => Ok(self.front(request)),
-        }
-    }
-
     /// Whether this server does its work, for what is in front of it to ask.
-    fn health(&self) -> Result<Response, Problem> {
+    fn health(&self, _: &Request, _: Option<Topic>) -> Answer {
         match self.hub.log_failure() {
             None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
             Some(why) => Err(Problem::new(503, format!("events are refused: {why}"))),
         }
     }
 
-    /// Checks the parameters of a request to this route, that it is allowed, and that its body is of a
-    /// kind that can be published. Streams and polls have topics to be narrowed, and ask by themselves.
-    fn check(&self, route: &Route, request: &Request) -> Result<(), Problem> {
-        parameters::check(route, request)?;
-        let topic;
-        let action = match (request.method(), route) {
-            ("POST", Route::Events(path)) => {
-                topic = publish::one_topic(request, *path)?;
+    /// Checks the parameters of a request to this endpoint, that it is allowed, and that its body is of a
+    /// kind that can be published. Returns the topic that it publishes to.
+    fn check(&self, endpoint: &Endpoint, request: &Request) -> Result<Option<Topic>, Problem> {
+        parameters::check(endpoint.parameters, request)?;
+        let mut topic = None;
+        let action = match endpoint.right {
+            Right::Nothing => return Ok(None),
+            Right::Publish => {
+                topic = publish::one_topic(request)?;
                 Action::Publish(topic.as_ref())
             }
-            ("POST", Route::Broadcast | Route::Send) => {
-                topic = publish::one_topic(request, None)?;
-                Action::Publish(topic.as_ref())
-            }
-            ("POST" | "DELETE", Route::Client(client_id)) => Action::Client(client_id),
-            (_, Route::Stats) if request.query("clients") == Some("1") => Action::Clients,
-            (_, Route::Stats | Route::Metrics) => Action::Stats,
-            _ => return Ok(()),
+            Right::Client => Action::Client(name_in_path(request)),
+            Right::Stats if request.query("clients") == Some("1") => Action::Clients,
+            Right::Stats => Action::Stats,
         };
-        self.ask(request, &action, Carrier::Header)?;
+        self.told(request, self.access.check(request, &action))?;
         if request.method() == "POST" {
             publish::check_type(request)?;
         }
-        Ok(())
+        Ok(topic)
     }
 
-    fn ask(
-        &self,
-        request: &Request,
-        action: &Action<'_>,
-        carrier: Carrier,
-    ) -> Result<Admission, Problem> {
-        let outcome = self.access.admit(request, action, carrier);
-        if let Err(problem) = &outcome {
+    /// Passes on whether a request was allowed, and logs it if not.
+    fn told<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
+        if let Err(problem) = &outcome
+            && let Some(untold) = self.refusals.next(Instant::now())
+        {
             // The path, and not the query: a token may be in it.
-            let (status, sender) = (problem.status(), request.whereabouts());
-            if let Some(untold) = self.refusals.next(Instant::now()) {
-                self.config.report.info(format_args!(
-                    "{sender}: {status} to {} {:?}{untold}",
-                    Quoted(request.method()),
-                    Quoted(request.path())
-                ));
-            }
+            self.config.report.info(format_args!(
+                "{}: {} to {} {:?}{untold}",
+                request.whereabouts(),
+                problem.status(),
+                Quoted(request.method()),
+                Quoted(request.path())
+            ));
         }
         outcome
-    }
-
-    fn is_valid(&self, pass: Option<u64>, patterns: &Patterns) -> bool {
-        pass.is_none_or(|pass| self.access.is_valid(pass, patterns))
     }
 
     /// An answer that says "later" says when.
@@ -351,6 +276,31 @@ impl Api {
         }
     }
 }
+
+/// The topic in the path, and those in the query.
+fn topics(request: &Request) -> impl Iterator<Item = &str> {
+    let in_path = request.path().strip_prefix(TOPIC);
+    in_path.into_iter().chain(request.queries("topic"))
+}
+
+/// The name of a client after `/clients/`.
+fn name_in_path(request: &Request) -> &str {
+    request.path().strip_prefix(CLIENT).unwrap_or_default()
+}
+
+/// A number that is equal for the requests of one client, as far as addresses can tell.
+fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
+    match request.is_client_known() {
+        // A client that has lost its connection comes back from the same address, or, if its addresses of
+        // IPv6 are temporary, from the same /64.
+        true => random.hash_one(Network::of_subscriber(request.client())),
+        // Its proxy does not name it, so no other client counts as the same one.
+        false => RandomState::new().hash_one(0),
+    }
+}
+
+/// What an endpoint answers.
+type Answer = Result<Response, Problem>;
 
 /// What was wrong with a request.
 #[derive(Debug)]
@@ -364,6 +314,17 @@ enum Problem {
 impl Problem {
     fn new(status: u16, what: impl fmt::Display) -> Problem {
         Problem::Wrong(status, what.to_string())
+    }
+
+    /// A token is missing, or the one that is there is not known.
+    ///
+    /// SPEC: RFC 6750, 3: the challenge, with `invalid_token` if there was a token.
+    fn unauthorized(what: String, is_missing: bool) -> Problem {
+        let challenge = match is_missing {
+            true => "Bearer realm=\"tiny-sse\"",
+            false => "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
+        };
+        Problem::Answered(Response::error(401, what).with("WWW-Authenticate", challenge))
     }
 
     fn status(&self) -> u16 {
@@ -397,7 +358,7 @@ macro_rules! problems {
 problems! {
     TopicError => |_| 400,
     FieldError => |_| 400,
-    JsonError => |_| 400,
+    Malformed => |_| 400,
     InvalidClientId => |_| 400,
     PublishError => |error| if matches!(error, PublishError::IdTaken { .. }) { 409 } else { 503 },
     SubscribeError => |error| if *error == SubscribeError::NameTaken { 403 } else { 503 },

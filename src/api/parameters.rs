@@ -1,4 +1,4 @@
-//! The query parameters that each endpoint knows, in one table, and the refusal of others.
+//! Refuses query parameters that an endpoint does not know.
 //!
 //! A publisher that writes `?topics=ops` means one topic. If its parameter were ignored, the event
 //! would reach everybody. So a POST or DELETE with a parameter that its endpoint does not know is
@@ -7,22 +7,8 @@
 //! `?channel=ops` would wait for events that never come.
 
 use super::Problem;
-use super::routes::Route;
+use super::routes::CLIENT;
 use crate::http::Request;
-
-/// The parameters of an endpoint. `None`: its parameters are not looked at.
-fn known(method: &str, route: &Route) -> Option<&'static [&'static str]> {
-    Some(match (method, route) {
-        ("POST", Route::Events(_)) => &["topic", "event", "id", "retry"],
-        ("POST", Route::Broadcast | Route::Send) => &["topic"],
-        ("POST", Route::Client(_)) => &["event", "retry"],
-        ("DELETE", Route::Client(_)) => &[],
-        (_, Route::Events(_)) => &["topic", "last_event_id", "client_id", "heartbeat"],
-        (_, Route::Poll) => &["topic", "last_event_id", "client_id", "wait"],
-        (_, Route::Stats) => &["clients"],
-        _ => return None,
-    })
-}
 
 /// The credential of a stream, known to every endpoint.
 const TOKEN: &str = "token";
@@ -36,35 +22,31 @@ const ALIASES: [(&str, &str); 1] = [("channel", "topic")];
 ///
 /// 400: a parameter is unknown and has an effect that is not the intended one, is there twice, or has
 /// a broken percent-encoding. The encoding of a parameter that is not ours is not checked.
-pub(super) fn check(route: &Route, request: &Request) -> Result<(), Problem> {
-    let Some(known) = known(request.method(), route) else {
-        return Ok(());
-    };
+pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Problem> {
     let is_strict = matches!(request.method(), "POST" | "DELETE");
+    if known.is_empty() && !is_strict {
+        return Ok(());
+    }
     for parameter in request.parameters() {
+        let name = parameter.name;
         // A token that is not looked at, or not found under its name, is answered 401 where one is
         // needed. A cursor is opaque: the stream reports a cursor that cannot be read as unknown.
-        if parameter.name == TOKEN && parameter.fault.is_none()
-            || !is_strict && is_cursor(parameter.name)
-        {
+        let is_token = name == TOKEN;
+        if is_token && parameter.fault.is_none() || !is_strict && is_cursor(name) {
             continue;
         }
-        let name = known
-            .iter()
-            .chain([&TOKEN])
-            .find(|known| **known == parameter.name);
-        let Some(name) = name else {
-            let meant = meant(parameter.name, known);
+        if !is_token && !known.contains(&name) {
+            let meant = meant(name, known);
             if is_strict || meant.is_some() {
-                return Err(unknown(request, route, parameter.name, known, meant));
+                return Err(unknown(request, name, known, meant));
             }
             continue;
-        };
+        }
         if let Some(fault) = parameter.fault {
             return Err(Problem::new(400, format!("the parameter {name}: {fault}")));
         }
         // The topics of the query are counted with the one in the path, by `publish::one_topic`.
-        if is_strict && *name != "topic" && request.queries(name).nth(1).is_some() {
+        if is_strict && name != "topic" && request.queries(name).nth(1).is_some() {
             let what = format!("the parameter {name} is there more than once");
             return Err(Problem::new(400, what));
         }
@@ -98,31 +80,23 @@ fn bare(name: &str) -> String {
     bare
 }
 
-fn unknown(
-    request: &Request,
-    route: &Route,
-    name: &str,
-    known: &[&str],
-    meant: Option<&str>,
-) -> Problem {
+fn unknown(request: &Request, name: &str, known: &[&str], meant: Option<&str>) -> Problem {
     // LIMIT: what is quoted.
     let name: String = name.chars().take(80).collect();
-    let hint = match (&*name, meant, route) {
-        (_, Some(meant), _) => format!("; use {meant}"),
-        ("id", _, Route::Client(_)) => {
+    let hint = match meant {
+        Some(meant) => format!("; use {meant}"),
+        None if name == "id" && request.path().starts_with(CLIENT) => {
             "; an event for one client is not kept, so it cannot have an id to resume from".into()
         }
-        _ => String::new(),
+        None => String::new(),
     };
     let list = match known {
         [] => "no parameters".to_owned(),
         known => format!("only {}", known.join(", ")),
     };
     let method = request.method();
-    Problem::new(
-        400,
-        format!("the parameter {name:?} is not known: {method} has {list} here{hint}"),
-    )
+    let what = format!("the parameter {name:?} is not known: {method} has {list} here{hint}");
+    Problem::new(400, what)
 }
 
 #[cfg(test)]

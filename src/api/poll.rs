@@ -2,33 +2,26 @@
 
 use std::time::Duration;
 
-use super::{Api, Carrier, Problem, stream};
+use super::{Answer, Api, Carrier, Problem, stream};
 use crate::config::POLL_SECONDS;
 use crate::http::{NO_ROOM, Request, Response};
 use crate::hub::Poll;
-use crate::wire::{Message, json};
+use crate::wire::{Message, Topic, json};
 
 impl Api {
     /// Answers what was missed, or waits for what comes. The cursor of the next poll is in the head,
     /// in every answer: an empty one has been further than the one before it, too.
-    pub(super) fn poll(&self, request: &Request) -> Result<Response, Problem> {
-        let asked = stream::patterns(request, None, self.config.max_patterns)?;
+    pub(super) fn poll(&self, request: &Request, _: Option<Topic>) -> Answer {
+        let asked = self.patterns(request)?;
         let wish = self.wish(request, asked, Carrier::Header)?;
-        let (pass, patterns) = (wish.pass, wish.patterns.clone());
         let wait = match wait(request)? {
             // Of an answer without a body there is nothing to wait for.
             _ if request.method() == "HEAD" => Duration::ZERO,
             wait => wait,
         };
-        // ORDER: asked once the poll is in, as for a stream.
-        let is_wanted = || {
-            if pass.is_some_and(|pass| !self.access.is_known(pass)) {
-                self.release_names();
-            }
-            !request.is_abandoned() && self.is_valid(pass, &patterns)
-        };
+        let is_wanted = || !request.is_abandoned();
         let found = self.hub.find(wish, wait, is_wanted);
-        let found = found.map_err(|error| stream::name_taken(error, request))?;
+        let found = found.map_err(|error| stream::not_let_in(error, request))?;
         // LIMIT: one event wakes many polls, and may be large. ORDER: reserved before the answer is made, of
         // which there are three copies for a moment: the bytes that are decoded, the messages, the text. It
         // is waited for, because an event for this client alone is nowhere else.

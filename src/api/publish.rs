@@ -5,54 +5,42 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::semaphore::Permit;
-use super::{Api, Problem};
+use super::{Answer, Api, Problem, name_in_path, topics};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
 use crate::http::{NO_ROOM, Request, Response};
-use crate::hub::{ClientId, Published};
+use crate::hub::{ClientId, Published, SendError};
 use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};
 
 impl Api {
     /// `POST /events`: the body is the data, or with NDJSON each line of it.
-    pub(super) fn publish(
-        &self,
-        request: &Request,
-        topic: Option<&str>,
-    ) -> Result<Response, Problem> {
-        let topic = one_topic(request, topic)?;
+    pub(super) fn publish(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let body = text(request)?;
-        if is_ndjson(&content_type(request)?.0) {
-            return self.publish_lines(request, body, topic);
+        let model = to(topic, named_by_query(request)?);
+        if is_ndjson(content_type(request)?.0) {
+            return self.publish_lines(request, body, &model);
         }
-        let mut event = named_by_query(request, Event::new(body))?;
-        let own_id = request.query("id");
-        if let Some(id) = own_id {
-            event = event.with_id(id)?;
+        let event = model.with_data(body);
+        match request.query("id") {
+            Some(id) => self.publish_one(event.with_id(id)?),
+            None => self.publish_one(event),
         }
-        self.publish_one(to(topic, event), own_id)
     }
 
-    fn publish_one(&self, event: Event, own_id: Option<&str>) -> Result<Response, Problem> {
+    fn publish_one(&self, event: Event) -> Answer {
         let _permit = self.permit_events(size(&event))?;
+        let own_id = event.id().map(str::to_owned);
         let published = self.hub.publish(event)?;
-        Ok(ok(&quoted_id(own_id, &published), published.recipients))
+        Ok(ok(own_id, &published))
     }
 
-    /// All lines or none: each is checked before the first is published.
-    fn publish_lines(
-        &self,
-        request: &Request,
-        body: &str,
-        topic: Option<Topic>,
-    ) -> Result<Response, Problem> {
+    /// All lines or none: each is checked before the first is published. Each event is `model` with its line
+    /// as the data.
+    fn publish_lines(&self, request: &Request, body: &str, model: &Event) -> Answer {
         if request.query("id").is_some() {
-            return Err(Problem::new(
-                400,
-                "id cannot be the same for several events",
-            ));
+            let what = "id cannot be the same for several events";
+            return Err(Problem::new(400, what));
         }
-        // Each event is this one, with its line as the data.
-        let model = to(topic, named_by_query(request, Event::default())?);
         // If several files were joined, each may begin with a byte order mark.
         let lines = body
             .lines()
@@ -63,19 +51,18 @@ impl Api {
         if let Some((number, _)) = lines.clone().last()
             && number >= EVENTS_PER_REQUEST
         {
-            let what =
-                format!("the body has more than {EVENTS_PER_REQUEST} lines; nothing was published");
+            let what = format!(
+                "the body has more than {EVENTS_PER_REQUEST} lines: send them in several requests; nothing was published"
+            );
             return Err(Problem::new(413, what));
         }
-        let of_each = size(&model);
+        let of_each = size(model);
         let bytes = lines.clone().map(|(_, line)| of_each + line.len());
         let _permit = self.permit_events(bytes.sum())?;
         let events = lines.map(|(number, line)| {
             let document = Document::parse(line).map_err(|error| {
-                Problem::new(
-                    400,
-                    format!("line {}: {error}; nothing was published", number + 1),
-                )
+                let what = format!("line {}: {error}; nothing was published", number + 1);
+                Problem::new(400, what)
             })?;
             Ok(model.clone().with_data(document.into_string()))
         });
@@ -84,10 +71,8 @@ impl Api {
         // would be too late to refuse.
         let bytes = (events.len() + 3) * ID_BYTES;
         let Some(share) = request.reserve_answer(bytes, Duration::ZERO) else {
-            return Err(Problem::new(
-                503,
-                format!("{NO_ROOM}; nothing was published"),
-            ));
+            let what = format!("{NO_ROOM}; nothing was published");
+            return Err(Problem::new(503, what));
         };
         let published = self.hub.publish_all(events)?;
         let Some(last) = published.last() else {
@@ -111,88 +96,66 @@ impl Api {
     fn permit_events(&self, bytes: usize) -> Result<Permit<'_>, Problem> {
         let limit = self.config.most_event_bytes();
         if bytes > limit {
-            return Err(Problem::new(
-                413,
-                format!(
-                    "the events of this request come to {bytes} bytes, with their names, topics and \
-                     {EVENT_OVERHEAD} bytes each; more than {limit} (four times --max-body) are not taken at \
-                     once; nothing was published"
-                ),
-            ));
+            let what = format!(
+                "the events of this request come to {bytes} bytes, with their names, topics and \
+                 {EVENT_OVERHEAD} bytes each; more than {limit} (four times --max-body) are not taken at \
+                 once; nothing was published"
+            );
+            return Err(Problem::new(413, what));
         }
         Ok(self.in_making.events.acquire(bytes))
     }
 
     /// `POST /broadcast`: the object, with its `event` naming the event, is the data.
-    pub(super) fn broadcast(&self, request: &Request) -> Result<Response, Problem> {
+    pub(super) fn broadcast(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
-        let event = match object
-            .member("event")
-            .filter(|value| value.starts_with('"'))
-        {
-            Some(name) => Event::default().with_name(string("event", name)?)?,
-            None => Event::default(),
-        };
-        self.publish_object(request, event, object.into_string())
+        // Another kind of value names nothing.
+        let name = object.member("event").filter(|name| name.starts_with('"'));
+        let event = named_by("event", name)?;
+        self.publish_one(to(topic, event.with_data(object.into_string())))
     }
 
     /// `POST /send`: the object without its `_event`, which names the event, is the data.
-    pub(super) fn send(&self, request: &Request) -> Result<Response, Problem> {
+    pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
-        let event = match object.member("_event") {
-            Some(name) => Event::default().with_name(string("_event", name)?)?,
-            None => Event::default(),
-        };
-        self.publish_object(request, event, object.without("_event"))
-    }
-
-    fn publish_object(
-        &self,
-        request: &Request,
-        event: Event,
-        data: String,
-    ) -> Result<Response, Problem> {
-        let topic = one_topic(request, None)?;
-        self.publish_one(to(topic, event.with_data(data)), None)
+        let event = named_by("_event", object.member("_event"))?;
+        self.publish_one(to(topic, event.with_data(object.without("_event"))))
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
-    pub(super) fn send_to_client(
-        &self,
-        request: &Request,
-        client_id: &str,
-    ) -> Result<Response, Problem> {
-        let client_id = known_client(client_id)?;
-        let event = named_by_query(request, Event::new(text(request)?))?;
+    pub(super) fn send_to_client(&self, request: &Request, _: Option<Topic>) -> Answer {
+        let client_id = known_client(request)?;
+        let event = named_by_query(request)?.with_data(text(request)?);
         let _permit = self.permit_events(size(&event))?;
-        let published = self.hub.send_to(client_id.as_str(), &event)?;
-        Ok(ok(&quoted_id(None, &published), published.recipients))
+        match self.hub.send_to(client_id.as_str(), &event) {
+            Err(SendError::NoSuchClient) => Err(no_client(&client_id)),
+            published => Ok(ok(None, &published?)),
+        }
     }
 
     /// `DELETE /clients/{client_id}`: the end of its stream.
-    pub(super) fn disconnect(&self, client_id: &str) -> Result<Response, Problem> {
-        let client_id = known_client(client_id)?;
-        if self.hub.disconnect(client_id.as_str()) {
-            Ok(Response::json(200, r#"{"status":"ok"}"#))
-        } else {
-            Err(Problem::new(
-                404,
-                format!("no client has the id {:?}", client_id.as_str()),
-            ))
+    pub(super) fn disconnect(&self, request: &Request, _: Option<Topic>) -> Answer {
+        let client_id = known_client(request)?;
+        match self.hub.disconnect(client_id.as_str()) {
+            true => Ok(Response::json(200, r#"{"status":"ok"}"#)),
+            false => Err(no_client(&client_id)),
         }
     }
 }
 
-fn ok(id: &str, recipients: usize) -> Response {
-    Response::json(
-        200,
-        format!(r#"{{"status":"ok","id":{id},"recipients":{recipients}}}"#),
-    )
+/// The answer to a publisher: the id that went out on the wire, and the number of recipients.
+fn ok(own_id: Option<String>, published: &Published) -> Response {
+    let id = own_id.unwrap_or_else(|| published.id.to_string());
+    let mut text = String::with_capacity(id.len() + 64);
+    text.push_str(r#"{"status":"ok","id":"#);
+    json::quote(&id, &mut text);
+    write!(text, ",\"recipients\":{}}}", published.recipients).expect("BUG: a String refuses text");
+    Response::json(200, text)
 }
 
-/// The id that went out on the wire, as JSON.
-fn quoted_id(own: Option<&str>, published: &Published) -> String {
-    own.map_or_else(|| format!("\"{}\"", published.id), json::quoted)
+fn no_client(client_id: &ClientId) -> Problem {
+    let what = format!("no client has the id {:?}", client_id.as_str());
+    Problem::new(404, what)
 }
 
 /// The cost of an event, computed without encoding it. Each line of its data is a field.
@@ -207,9 +170,10 @@ fn size(event: &Event) -> usize {
     EVENT_OVERHEAD + name + id + topic + data.len() + fields
 }
 
-/// What cannot be a client's id is the id of no client.
-fn known_client(client_id: &str) -> Result<ClientId, Problem> {
-    client_id.parse().map_err(|error| Problem::new(404, error))
+/// The client in the path. What cannot be a client's id is the id of no client.
+fn known_client(request: &Request) -> Result<ClientId, Problem> {
+    let client_id = name_in_path(request).parse();
+    client_id.map_err(|error| Problem::new(404, error))
 }
 
 fn to(topic: Option<Topic>, event: Event) -> Event {
@@ -220,23 +184,21 @@ fn to(topic: Option<Topic>, event: Event) -> Event {
 }
 
 /// The topic, from the path or from the query, but not two: an event has one.
-pub(super) fn one_topic(
-    request: &Request,
-    from_path: Option<&str>,
-) -> Result<Option<Topic>, Problem> {
-    let mut topics = from_path.into_iter().chain(request.queries("topic"));
+pub(super) fn one_topic(request: &Request) -> Result<Option<Topic>, Problem> {
+    let mut topics = topics(request);
     let topic = topics.next().map(Topic::new).transpose()?;
     match topics.next() {
-        Some(second) => Err(Problem::new(
-            400,
-            format!("an event has one topic, and {second:?} is a second one"),
-        )),
+        Some(second) => {
+            let what = format!("an event has one topic, and {second:?} is a second one");
+            Err(Problem::new(400, what))
+        }
         None => Ok(topic),
     }
 }
 
-/// `event` and `retry` of the query.
-fn named_by_query(request: &Request, mut event: Event) -> Result<Event, Problem> {
+/// An event without data, with the `event` and `retry` of the query.
+fn named_by_query(request: &Request) -> Result<Event, Problem> {
+    let mut event = Event::default();
     if let Some(name) = request.query("event") {
         event = event.with_name(name)?;
     }
@@ -246,86 +208,97 @@ fn named_by_query(request: &Request, mut event: Event) -> Result<Event, Problem>
     Ok(event)
 }
 
+/// An event without data, named by a member of an object, which must be a string.
+fn named_by(member: &str, value: Option<&str>) -> Result<Event, Problem> {
+    let Some(value) = value else {
+        return Ok(Event::default());
+    };
+    let name = json::unquote(value).ok_or_else(|| {
+        let what = format!("the member {member:?} must be a string of Unicode text");
+        Problem::new(400, what)
+    })?;
+    Ok(Event::default().with_name(name)?)
+}
+
 /// Whether the body, as its fields describe it, is one that can be published: known by the head alone.
 ///
 /// # Errors
 ///
 /// 415: it is compressed, a form, or not UTF-8; 400: the fields contradict each other.
 pub(super) fn check_type(request: &Request) -> Result<(), Problem> {
-    if let Some(coding) = request
-        .field("content-encoding")?
-        .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
-    {
-        return Err(Problem::new(
-            415,
-            format!("Content-Encoding is {coding:?}, only \"identity\" is understood"),
-        ));
-    }
+    let coding = request.field("content-encoding")?;
     let (media_type, charset) = content_type(request)?;
-    if let Some(charset) = charset {
-        return Err(Problem::new(
-            415,
-            format!("the charset is {charset:?}, only \"utf-8\" is understood"),
-        ));
-    }
-    // `application/x-www-form-urlencoded` is accepted, because `curl -d` sends this type for any data.
-    if media_type.starts_with("multipart/") {
-        return Err(Problem::new(
-            415,
-            format!(
-                "the body is {media_type}, whose parts and boundaries would be published as they are: send the \
-                 data itself as the body (curl --data-binary @FILE, or in a page fetch(url, {{ method: \
-                 'POST', body: text }}))"
-            ),
-        ));
-    }
-    Ok(())
+    let is_multipart = media_type
+        .get(..10)
+        .is_some_and(|start| start.eq_ignore_ascii_case("multipart/"));
+    let what = if let Some(coding) = coding.filter(|coding| !is_any(coding, &["identity"])) {
+        format!("Content-Encoding is {coding:?}, only \"identity\" is understood")
+    } else if let Some(charset) = charset.filter(|charset| !is_any(charset, &UTF_8)) {
+        let charset = charset.to_ascii_lowercase();
+        format!("the charset is {charset:?}, only \"utf-8\" is understood")
+    } else if is_multipart {
+        // `application/x-www-form-urlencoded` is accepted, because `curl -d` sends this type for any data.
+        format!(
+            "the body is {}, whose parts and boundaries would be published as they are: send the \
+             data itself as the body (curl --data-binary @FILE, or in a page fetch(url, {{ method: \
+             'POST', body: text }}))",
+            media_type.to_ascii_lowercase()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(415, what))
 }
 
 /// The body as text, if that is what it is.
 fn text(request: &Request) -> Result<&str, Problem> {
     std::str::from_utf8(request.body()).map_err(|error| {
-        Problem::new(
-            400,
-            format!("the body is not UTF-8: byte {}", error.valid_up_to()),
-        )
+        let what = format!("the body is not UTF-8: byte {}", error.valid_up_to());
+        Problem::new(400, what)
     })
 }
 
-/// Whether a media type is one of those in use for JSON values in lines. None of them is registered, so
-/// each library has its own: with `x-` or without, as a suffix (`application/vnd.elasticsearch+x-ndjson`),
-/// or the older names of Docker, Spring and line-delimited JSON. `application/json-seq` is another format.
+/// UTF-8, and ASCII, which is part of it.
+const UTF_8: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
+
+/// The media types in use for JSON values in lines, without the `x-` that some of them have. None of them is
+/// registered, so each library has its own: also as a suffix (`application/vnd.elasticsearch+x-ndjson`), or
+/// the older names of Docker, Spring and line-delimited JSON. `application/json-seq` is another format.
+const NDJSON: [&str; 7] = [
+    "ndjson",
+    "nd-json",
+    "jsonl",
+    "jsonlines",
+    "json-lines",
+    "json-stream",
+    "ldjson",
+];
+
 fn is_ndjson(media_type: &str) -> bool {
-    let Some(("application" | "text", subtype)) = media_type.split_once('/') else {
-        return false;
-    };
+    let (kind, subtype) = media_type.split_once('/').unwrap_or_default();
     let suffix = subtype.rsplit('+').next().unwrap_or_default();
-    let name = suffix.strip_prefix("x-").unwrap_or(suffix);
-    let names = [
-        "ndjson",
-        "nd-json",
-        "jsonl",
-        "jsonlines",
-        "json-lines",
-        "json-stream",
-        "ldjson",
-    ];
-    names.contains(&name) || subtype == "stream+json"
+    let name = match suffix.split_at_checked(2) {
+        Some(("x-" | "X-", name)) => name,
+        _ => suffix,
+    };
+    is_any(kind, &["application", "text"])
+        && (is_any(name, &NDJSON) || is_any(subtype, &["stream+json"]))
 }
 
-/// The media type in lower case, and its charset if that is not UTF-8 (or ASCII, which is part of it).
-fn content_type(request: &Request) -> Result<(String, Option<String>), Problem> {
-    let value = request
-        .field("content-type")?
-        .unwrap_or_default()
-        .to_ascii_lowercase();
+fn is_any(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|own| own.eq_ignore_ascii_case(word))
+}
+
+/// The media type of the body, and its charset if it names one.
+fn content_type(request: &Request) -> Result<(&str, Option<&str>), Problem> {
+    let value = request.field("content-type")?.unwrap_or_default();
     let mut parts = value.split(';').map(str::trim_ascii);
-    let media_type = parts.next().unwrap_or_default().to_owned();
-    let charset = parts
-        .find_map(|part| part.strip_prefix("charset="))
-        .map(|charset| charset.trim_matches('"'));
-    let foreign = charset.filter(|charset| !["utf-8", "utf8", "us-ascii"].contains(charset));
-    Ok((media_type, foreign.map(str::to_owned)))
+    let media_type = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| {
+        let (name, charset) = part.split_once('=')?;
+        is_any(name, &["charset"]).then(|| charset.trim_matches('"'))
+    });
+    Ok((media_type, charset))
 }
 
 /// A text without the byte order mark that editors and shells of Windows write before it.
@@ -337,19 +310,8 @@ fn without_mark(text: &str) -> &str {
 
 fn object(request: &Request) -> Result<Document, Problem> {
     let document = Document::parse(without_mark(text(request)?))?;
-    if document.is_object() {
-        Ok(document)
-    } else {
-        Err(Problem::new(400, "the body is JSON, but not an object"))
+    match document.is_object() {
+        true => Ok(document),
+        false => Err(Problem::new(400, "the body is JSON, but not an object")),
     }
-}
-
-/// The text of a member that must be a string.
-fn string(member: &str, value: &str) -> Result<String, Problem> {
-    json::unquote(value).ok_or_else(|| {
-        Problem::new(
-            400,
-            format!("the member {member:?} must be a string of Unicode text"),
-        )
-    })
 }

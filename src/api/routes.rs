@@ -1,30 +1,46 @@
-//! Which path is which endpoint, and which methods it has.
+//! The table of endpoints: which function answers which method of which path, which right it needs, and
+//! which query parameters it knows.
+//!
+//! Everything that is asked about a request before that function is called reads this table: 404, the
+//! `Allow` of a 405, the check of the parameters, the right, and whether the body is wanted. A feature that
+//! is off takes its row with it.
 
 use std::borrow::Cow;
 
-use super::console::Asset;
+#[cfg(feature = "console")]
+use super::console;
+use super::{Answer, Api};
 use crate::config::{PREFLIGHT_FIELD_BYTES, PREFLIGHT_SECONDS};
 use crate::http::{Request, Response};
-use crate::wire::Quoted;
+use crate::wire::{Quoted, Topic};
 
-/// An endpoint, with what its path says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route<'a> {
-    Index,
-    Health,
-    Stats,
-    Metrics,
-    /// `/events`, or `/events/` and a topic.
-    Events(Option<&'a str>),
-    Poll,
-    Broadcast,
-    Send,
-    Client(&'a str),
-    /// A file that is part of the program.
-    Asset(&'static Asset),
-    /// `*`, of which one may only ask `OPTIONS`.
-    Server,
+/// A row of the table.
+pub(super) struct Endpoint {
+    pub(super) right: Right,
+    /// The query parameters that it knows.
+    pub(super) parameters: &'static [&'static str],
+    pub(super) function: Function,
 }
+
+/// Answers a request to an endpoint. The topic is that of the event, if the endpoint publishes one.
+type Function = fn(&Api, &Request, Option<Topic>) -> Answer;
+
+/// What a client must be allowed to do before the function is called.
+pub(super) enum Right {
+    /// Nothing. A stream or a poll may get other topics than it asks for, so its function asks by itself.
+    Nothing,
+    /// To publish to the topic of the request.
+    Publish,
+    /// To reach the client that the path names.
+    Client,
+    /// To see the statistics, and with `?clients=1` the clients too.
+    Stats,
+}
+
+/// The beginning of the path of a topic; the rest is the topic.
+pub(super) const TOPIC: &str = "/events/";
+/// The beginning of the path of a client; the rest is its name.
+pub(super) const CLIENT: &str = "/clients/";
 
 /// SPEC: RFC 9110, 9.3, and RFC 5789. Another method is 501, one of these in the wrong place 405.
 /// CONNECT comes to no endpoint.
@@ -32,72 +48,112 @@ const KNOWN_METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH",
 ];
 
-impl<'a> Route<'a> {
-    /// The endpoint at `path`, if one is there.
-    pub(super) fn of(path: &'a str) -> Option<Route<'a>> {
-        Some(match path {
-            "/" => Route::Index,
-            "/health" => Route::Health,
-            "/stats" => Route::Stats,
-            "/metrics" => Route::Metrics,
-            "/events" => Route::Events(None),
-            "/poll" => Route::Poll,
-            "/broadcast" => Route::Broadcast,
-            "/send" => Route::Send,
-            "*" => Route::Server,
-            _ => match (
-                path.strip_prefix("/events/"),
-                path.strip_prefix("/clients/"),
-            ) {
-                (Some(topic), _) => Route::Events(Some(topic)),
-                (_, Some(client_id)) if !client_id.is_empty() => Route::Client(client_id),
-                _ => return None,
-            },
+const STREAM: &[&str] = &["topic", "last_event_id", "client_id", "heartbeat"];
+const POLL: &[&str] = &["topic", "last_event_id", "client_id", "wait"];
+const EVENT: &[&str] = &["topic", "event", "id", "retry"];
+
+impl Api {
+    /// The endpoint that answers `method` at `path`, if there is one.
+    pub(super) fn endpoint(&self, method: &str, path: &str) -> Option<Endpoint> {
+        use Right::{Client, Nothing, Publish, Stats};
+        let path = match (path.strip_prefix(TOPIC), path.strip_prefix(CLIENT)) {
+            (Some(_), _) => "/events",
+            (_, Some(name)) if !name.is_empty() => "/clients/{client_id}",
+            _ => path,
+        };
+        let method = if method == "HEAD" { "GET" } else { method };
+        let (right, parameters, function): (Right, &[&str], Function) = match (method, path) {
+            #[cfg(feature = "console")]
+            ("GET", path) if console::has(path, &self.config) => (Nothing, &[], console::answer),
+            ("GET", "/") => (Nothing, &[], |api, request, _| Ok(api.index(request))),
+            ("GET", "/events") => (Nothing, STREAM, Api::events),
+            ("GET", "/poll") => (Nothing, POLL, Api::poll),
+            ("POST", "/events") => (Publish, EVENT, Api::publish),
+            ("POST", "/broadcast") => (Publish, &["topic"], Api::broadcast),
+            ("POST", "/send") => (Publish, &["topic"], Api::send),
+            ("POST", "/clients/{client_id}") => (Client, &["event", "retry"], Api::send_to_client),
+            ("DELETE", "/clients/{client_id}") => (Client, &[], Api::disconnect),
+            ("GET", "/stats") => (Stats, &["clients"], Api::stats),
+            #[cfg(feature = "metrics")]
+            ("GET", "/metrics") => (Stats, &[], Api::metrics),
+            ("GET", "/health") => (Nothing, &[], Api::health),
+            _ => return None,
+        };
+        Some(Endpoint {
+            right,
+            parameters,
+            function,
         })
     }
 
-    /// The methods, as `Allow` lists them.
-    pub(super) fn methods(self) -> &'static str {
-        match self {
-            Route::Index
-            | Route::Health
-            | Route::Stats
-            | Route::Metrics
-            | Route::Poll
-            | Route::Asset(_) => "GET, HEAD, OPTIONS",
-            Route::Events(_) => "GET, HEAD, POST, OPTIONS",
-            Route::Broadcast | Route::Send => "POST, OPTIONS",
-            Route::Client(_) => "POST, DELETE, OPTIONS",
-            Route::Server => "OPTIONS",
+    /// Answers a request that is for no endpoint: `OPTIONS`, a wrong method, or a path at which nothing is.
+    pub(super) fn answer_none(&self, request: &Request) -> Response {
+        let (method, path) = (request.method(), request.path());
+        let mut methods = KNOWN_METHODS.to_vec();
+        methods.retain(|method| *method == "OPTIONS" || self.endpoint(method, path).is_some());
+        // SPEC: RFC 9110, 9.3.7: `*` is the server itself.
+        if methods.len() == 1 && path != "*" {
+            let what = format!("{} is not here; GET / lists what is", Quoted(path));
+            return Response::error(404, what);
         }
-    }
-
-    pub(super) fn has_method(self, method: &str) -> bool {
-        self.methods().split(", ").any(|own| own == method)
-    }
-
-    pub(super) fn refuse_method(self, method: &str) -> Response {
-        if KNOWN_METHODS.contains(&method) {
-            let what = format!("{method} is not allowed here, only {}", self.methods());
-            Response::error(405, what).with("Allow", self.methods())
+        let methods = methods.join(", ");
+        if method == "OPTIONS" {
+            preflight(request, &methods)
+        } else if KNOWN_METHODS.contains(&method) {
+            let what = format!("{method} is not allowed here, only {methods}");
+            Response::error(405, what).with("Allow", methods)
         } else {
             let what = format!("the method {} is not implemented", Quoted(method));
             Response::error(501, what)
         }
     }
+
+    /// The endpoints, with a line to try each.
+    pub(super) fn index(&self, request: &Request) -> Response {
+        // The reader copies the commands with this name; nothing depends on it.
+        let host = request.host().filter(|host| !host.is_empty());
+        let host = host.unwrap_or("localhost");
+        let mut text = INDEX.replace("VERSION", env!("CARGO_PKG_VERSION"));
+        if cfg!(feature = "metrics") {
+            text += "  curl 'http://HOST/metrics'\n";
+        }
+        Response::text(200, text.replace("HOST", host))
+    }
 }
+
+const INDEX: &str = r#"tiny-sse VERSION: Server-Sent Events over plain HTTP/1.1
+
+subscribe
+  curl -N 'http://HOST/events'                           events without a topic
+  curl -N 'http://HOST/events/chat'                      and those of one topic
+  curl -N 'http://HOST/events?topic=chat&topic=news/*'   and of several, by pattern
+  curl -N 'http://HOST/events?last_event_id=earliest'    from the beginning of the history
+  curl 'http://HOST/poll?wait=30'                        what comes first, as JSON; see Last-Event-ID
+
+publish
+  curl -d 'hello' 'http://HOST/events'                   to everybody
+  curl -d 'hello' 'http://HOST/events/chat?event=hi'     to a topic, with a name
+  curl -d '{"event":"tick","n":1}' 'http://HOST/broadcast'   an object, named by its event
+  curl -d '{"_event":"tick","n":1}' 'http://HOST/send'       an object, its _event taken out
+  curl -d 'psst' 'http://HOST/clients/CLIENT_ID'         to one client
+  curl -X DELETE 'http://HOST/clients/CLIENT_ID'         the end of its stream
+
+look
+  curl 'http://HOST/stats?clients=1'
+  curl 'http://HOST/health'
+"#;
 
 /// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin: the
 /// methods that are here, and the header fields that it asks for. A page may send any field: what it
 /// may do is decided by the request that follows.
-pub(super) fn preflight(request: &Request, methods: &'static str) -> Response {
+pub(super) fn preflight(request: &Request, methods: &str) -> Response {
     // A browser sends the field at most once, and as text.
     let asked = request.field("access-control-request-headers");
     let asked = asked.ok().flatten().filter(|asked| is_list_of_names(asked));
     let allowed = asked.map_or(Cow::Borrowed(USUAL_FIELDS), |asked| asked.to_owned().into());
     Response::new(204)
-        .with("Allow", methods)
-        .with("Access-Control-Allow-Methods", methods)
+        .with("Allow", methods.to_owned())
+        .with("Access-Control-Allow-Methods", methods.to_owned())
         .with("Access-Control-Allow-Headers", allowed)
         .with("Access-Control-Max-Age", PREFLIGHT_SECONDS.to_string())
         .with("Vary", "Access-Control-Request-Headers")
@@ -116,41 +172,4 @@ fn is_list_of_names(list: &str) -> bool {
     };
     // LIMIT: what is echoed.
     list.len() <= PREFLIGHT_FIELD_BYTES && list.split(',').all(|name| is_name(name.trim_ascii()))
-}
-
-/// What is here, with a line to try each.
-pub(super) fn index(request: &Request) -> Response {
-    // A name for the reader to use again; nothing depends on it.
-    let host = request
-        .host()
-        .filter(|host| !host.is_empty())
-        .unwrap_or("localhost");
-    Response::text(
-        200,
-        format!(
-            "tiny-sse {version}: Server-Sent Events over plain HTTP/1.1
-
-subscribe
-  curl -N 'http://{host}/events'                           events without a topic
-  curl -N 'http://{host}/events/chat'                      and those of one topic
-  curl -N 'http://{host}/events?topic=chat&topic=news/*'   and of several, by pattern
-  curl -N 'http://{host}/events?last_event_id=earliest'    from the beginning of the history
-  curl 'http://{host}/poll?wait=30'                        what comes first, as JSON; see Last-Event-ID
-
-publish
-  curl -d 'hello' 'http://{host}/events'                   to everybody
-  curl -d 'hello' 'http://{host}/events/chat?event=hi'     to a topic, with a name
-  curl -d '{{\"event\":\"tick\",\"n\":1}}' 'http://{host}/broadcast'   an object, named by its event
-  curl -d '{{\"_event\":\"tick\",\"n\":1}}' 'http://{host}/send'       an object, its _event taken out
-  curl -d 'psst' 'http://{host}/clients/CLIENT_ID'         to one client
-  curl -X DELETE 'http://{host}/clients/CLIENT_ID'         the end of its stream
-
-look
-  curl 'http://{host}/stats?clients=1'
-  curl 'http://{host}/metrics'
-  curl 'http://{host}/health'
-",
-            version = env!("CARGO_PKG_VERSION"),
-        ),
-    )
 }

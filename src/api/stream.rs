@@ -4,20 +4,20 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
 use super::parameters::is_cursor;
-use super::{Action, Api, Carrier, Problem, access};
+use super::{Answer, Api, Carrier, Problem, topics};
 use crate::config::Overload;
 use crate::http::{Request, Response};
 use crate::hub::{Cursor, Heartbeat, Subscribe, SubscribeError};
-use crate::wire::{Pattern, Patterns, TopicError};
+use crate::wire::{Pattern, Patterns, Topic};
 
 impl Api {
-    pub(super) fn stream(
-        &self,
-        request: &Request,
-        patterns: Patterns,
-    ) -> Result<Response, Problem> {
+    /// `GET /events`
+    pub(super) fn events(&self, request: &Request, _: Option<Topic>) -> Answer {
+        self.stream(request, self.patterns(request)?)
+    }
+
+    pub(super) fn stream(&self, request: &Request, patterns: Patterns) -> Answer {
         let wish = self.wish(request, patterns, Carrier::HeaderOrQuery)?;
-        let (pass, patterns) = (wish.pass, wish.patterns.clone());
         if request.method() == "HEAD" {
             return Ok(stream_head(Response::takeover(
                 CONTENT_TYPE,
@@ -29,17 +29,8 @@ impl Api {
             Err(full @ SubscribeError::Full { .. }) if self.config.overload == Overload::Retry => {
                 return Ok(stream_head(self.come_back_later(full)));
             }
-            subscription => subscription.map_err(|error| name_taken(error, request))?,
+            subscription => subscription.map_err(|error| not_let_in(error, request))?,
         };
-        // ORDER: asked again now that it is in. A reload in between has looked for those to end before
-        // this one was there, but not before it had changed the tokens.
-        if !self.is_valid(pass, &patterns) {
-            let action = Action::Subscribe(&patterns);
-            return Err(access::unknown(&action, Carrier::HeaderOrQuery, false));
-        }
-        if pass.is_some_and(|pass| !self.access.is_known(pass)) {
-            self.release_names();
-        }
         let welcome = subscription.take_welcome();
         Ok(stream_head(Response::takeover(
             CONTENT_TYPE,
@@ -50,6 +41,21 @@ impl Api {
         )))
     }
 
+    /// The patterns in the path and in the query.
+    pub(super) fn patterns(&self, request: &Request) -> Result<Patterns, Problem> {
+        // LIMIT: what is asked for, before what is asked for twice is dropped.
+        let (count, most) = (topics(request).count(), self.config.max_patterns);
+        if count > most {
+            let what = format!(
+                "the request asks for {count} topics, at most {most} are allowed (--max-patterns)"
+            );
+            return Err(Problem::new(400, what));
+        }
+        Ok(topics(request)
+            .map(Pattern::new)
+            .collect::<Result<_, _>>()?)
+    }
+
     /// What a client asks for with a request, as far as it is allowed.
     pub(super) fn wish(
         &self,
@@ -57,12 +63,12 @@ impl Api {
         patterns: Patterns,
         carrier: Carrier,
     ) -> Result<Subscribe, Problem> {
-        let wish = wish(request, patterns)?;
-        let admission = self.ask(request, &Action::Subscribe(&wish.patterns), carrier)?;
+        let wish = wish(request)?;
+        let allowed = self.access.let_in(request, patterns, carrier);
+        let (patterns, permit) = self.told(request, allowed)?;
         Ok(Subscribe {
-            credential: Some(self.access.credential(request, &admission)),
-            patterns: admission.instead.unwrap_or(wish.patterns),
-            pass: admission.pass,
+            patterns,
+            permit: Some(permit),
             ..wish
         })
     }
@@ -91,41 +97,21 @@ fn stream_head(response: Response) -> Response {
         .with("X-Accel-Buffering", "no")
 }
 
-/// The topic in the path, and those in the query: at most `most` of them.
-pub(super) fn patterns(
-    request: &Request,
-    topic: Option<&str>,
-    most: usize,
-) -> Result<Patterns, Problem> {
-    let topics = || topic.into_iter().chain(request.queries("topic"));
-    // LIMIT: what is asked for, before what is asked for twice is dropped.
-    let count = topics().count();
-    if count > most {
-        let what = format!("the request asks for {count} topics, at most {most} are allowed");
-        return Err(Problem::new(400, what));
-    }
-    Ok(topics()
-        .map(Pattern::new)
-        .collect::<Result<_, TopicError>>()?)
-}
-
 /// What is in a request, besides topics.
-fn wish(request: &Request, patterns: Patterns) -> Result<Subscribe, Problem> {
+fn wish(request: &Request) -> Result<Subscribe, Problem> {
     Ok(Subscribe {
         client_id: request.query("client_id").map(str::parse).transpose()?,
-        patterns,
         cursor: cursor(request),
         framing: request.stream_framing(),
         heartbeat: heartbeat(request)?,
         peer: Some(request.peer()),
-        pass: None,
         address: Some(request.client()),
-        credential: None,
+        ..Subscribe::default()
     })
 }
 
-/// The answer to a client that asks for a name which is in use.
-pub(super) fn name_taken(error: SubscribeError, request: &Request) -> Problem {
+/// The answer to a client that the hub has not let in.
+pub(super) fn not_let_in(error: SubscribeError, request: &Request) -> Problem {
     match (error, request.query("client_id")) {
         (SubscribeError::NameTaken, Some(name)) => {
             let what = format!(
@@ -134,6 +120,7 @@ pub(super) fn name_taken(error: SubscribeError, request: &Request) -> Problem {
             );
             Problem::new(403, what)
         }
+        (SubscribeError::NotPermitted, _) => Problem::unauthorized(error.to_string(), false),
         _ => error.into(),
     }
 }

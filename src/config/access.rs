@@ -38,6 +38,6 @@ impl AccessConfig {
 /// by mistake.
 pub(crate) const TOKENS_BYTES: u64 = 1 << 20;
 
-/// Requests without the right to do what they ask that are logged at once; further ones are logged at one
-/// line a second. One connection can send thousands of them in a second.
-pub(crate) const DENIALS_TOLD: u32 = 32;
+/// Clients that are taken out of the registry while the hub's lock is held once. It takes some 8 µs for
+/// a client with 8 topics that no other asked for, and 0.4 ms for one with 64 that 10,000 others asked for.
+pub(crate) const SLICE_CLIENTS: usize = 4;

@@ -72,8 +72,10 @@ pub enum SubscribeError {
         /// `Config::max_clients`.
         limit: usize,
     },
-    /// A client with another [credential](super::Subscribe::credential) has the name.
+    /// A client with another [credential](super::Permit::new) has the name.
     NameTaken,
+    /// The client's permit was taken back while the client was let in.
+    NotPermitted,
     /// The hub is closed.
     Closed,
 }
@@ -87,6 +89,7 @@ impl fmt::Display for SubscribeError {
             SubscribeError::NameTaken => {
                 f.write_str("a client with another credential has this name")
             }
+            SubscribeError::NotPermitted => f.write_str("the client is not allowed any more"),
             SubscribeError::Closed => Closed.fmt(f),
         }
     }

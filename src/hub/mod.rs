@@ -9,7 +9,6 @@
 //! for a client's life.
 
 mod counters;
-mod draft;
 mod error;
 mod fanout;
 mod farewell;
@@ -24,7 +23,9 @@ mod log;
 mod missed;
 mod name;
 mod own_ids;
+mod permit;
 mod poll;
+mod record;
 mod registry;
 mod state;
 mod stats;
@@ -43,22 +44,22 @@ pub use error::{Closed, PublishError, SendError, SubscribeError};
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 #[cfg(feature = "journal")]
-pub use kept::{Kept, KeptEntry};
-#[cfg(feature = "journal")]
-pub use log::{Entry, Log, LogStats};
+pub use log::{Kept, Log, LogStats};
 pub use name::{ClientId, InvalidClientId};
+#[cfg(feature = "access")]
+pub(crate) use permit::Issuer;
+pub use permit::Permit;
 pub use poll::Poll;
-
+pub use record::Record;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
-use crate::config::{Config, REPLAY_BYTES, SLICE_CLIENTS};
-use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
+use crate::config::{Config, REPLAY_BYTES};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use draft::Draft;
 use fanout::{Item, Leaver};
 use history::History;
-use lane::{Kind, Lane};
+use lane::Kind;
 use log::Ledger;
 use missed::Missed;
 use registry::{Lanes, Registry};
@@ -89,8 +90,8 @@ pub struct Hub {
 #[derive(Clone, Debug)]
 pub struct Subscribe {
     /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
-    /// it has the same [`credential`](Self::credential); if not, this client is refused. A name does
-    /// not prove the identity of a client.
+    /// it has the same [credential](Permit::new); if not, this client is refused. A name does not prove the
+    /// identity of a client.
     pub client_id: Option<ClientId>,
     /// The topics. With none, only events without a topic come.
     pub patterns: Patterns,
@@ -102,14 +103,11 @@ pub struct Subscribe {
     pub heartbeat: Heartbeat,
     /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
-    /// A number by which whoever lets clients in knows how this one came to be let in; see
-    /// [`Hub::recheck`]. `None` is never asked about. The hub makes nothing of it.
-    pub pass: Option<u64>,
     /// The client's own address, if that end is a proxy.
     pub address: Option<IpAddr>,
-    /// A number for the means by which the client was let in, such as its token. A name that is in use
-    /// goes only to a client with an equal credential. `None` equals `None`.
-    pub credential: Option<u64>,
+    /// What lets the client in. `None` is a permit that is valid for ever, and the same credential for all
+    /// clients without a permit.
+    pub permit: Option<Permit>,
 }
 
 impl Default for Subscribe {
@@ -122,9 +120,8 @@ impl Default for Subscribe {
             framing: Framing::Bare,
             heartbeat: Heartbeat::Comment,
             peer: None,
-            pass: None,
             address: None,
-            credential: None,
+            permit: None,
         }
     }
 }
@@ -141,13 +138,12 @@ pub enum Heartbeat {
 }
 
 impl Heartbeat {
-    /// Both, framed, in the order of their declaration.
-    fn frames() -> [Frame; 2] {
-        [
+    pub(crate) fn text(self) -> &'static [u8] {
+        match self {
             // No empty line: some clients make an empty event of one that ends nothing.
-            Frame::new(b": heartbeat\n"),
-            Frame::new(b"event: heartbeat\ndata: {}\n\n"),
-        ]
+            Heartbeat::Comment => b": heartbeat\n",
+            Heartbeat::Event => b"event: heartbeat\ndata: {}\n\n",
+        }
     }
 }
 
@@ -204,9 +200,10 @@ impl Hub {
             names: 0,
             totals: Totals::default(),
         };
-        kept.entries
-            .into_iter()
-            .for_each(|entry| state.remember(entry));
+        for record in kept.records {
+            let ordinal = state.history.head();
+            state.history.push(Arc::new(record.at(ordinal)));
+        }
         let inbox_limit = Hub::inbox_limit(&config);
         let most_queued = config.most_queued();
         let shared = Arc::new(Shared {
@@ -214,13 +211,11 @@ impl Hub {
             total_queued: Arc::default(),
             most_queued,
             shed_above: AtomicUsize::new(most_queued),
-            heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger,
-            turn: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -263,10 +258,11 @@ impl Hub {
     /// Those of [`publish`](Self::publish); then none of them was published.
     pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, PublishError> {
         let start = Instant::now();
-        let drafts = events.into_iter().map(Draft::new).collect();
+        let records = events.iter().map(|event| Arc::new(Record::new(event)));
+        let records = records.collect();
         let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(&self.shared, drafts),
-            None => self.shared.publish(drafts),
+            Some(ledger) => ledger.publish(&self.shared, records),
+            None => self.shared.publish(records),
         };
         if outcome.is_ok() {
             self.shared.counters.publishing.note(start.elapsed());
@@ -282,9 +278,7 @@ impl Hub {
     ///
     /// No client has that name, as much waits for all clients together as may, or the hub is closed.
     pub fn send_to(&self, client_id: &str, event: &Event) -> Result<Published, SendError> {
-        let mut bytes = Vec::new();
-        event.encode(&mut bytes);
-        let frame = Frame::new(&bytes);
+        let record = Arc::new(Record::new(event));
         let mut state = self.shared.state_with_room()?;
         let lane = Arc::clone(
             state
@@ -294,15 +288,15 @@ impl Hub {
         );
         if lane.kind == Kind::Poll {
             // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
-            if self.shared.has_no_room(frame.len()) {
+            if self.shared.has_no_room(record.message().len()) {
                 return Err(SendError::NoRoom);
             }
-            if !lane.leave_for_poll(frame.shared(lane.framing)) {
+            if !lane.leave_for_poll(record) {
                 return Err(SendError::NoSuchClient);
             }
         } else {
             let at = state.history.head();
-            state.leave(Item::Private { lane, frame, at });
+            state.leave(Item::Private { lane, record, at });
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -322,8 +316,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, a client with another credential has the name, or the
-    /// hub is closed.
+    /// There are as many clients as are allowed, a client with another credential has the name, the permit
+    /// was taken back meanwhile, or the hub is closed.
     pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
         let mut state = self.shared.state_to_admit(&wish)?;
@@ -346,14 +340,14 @@ impl Hub {
             Cursor::After(id) => Some(recovery(id)),
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
-        first.retain(|event| lane.patterns.matches(event.topic.as_ref()));
-        Ok(Subscription::new(
-            self.clone(),
-            lane,
-            queue,
-            (welcome, first),
-            position,
-        ))
+        first.retain(|event| lane.patterns.matches(event.topic()));
+        let first = (welcome, first);
+        let subscription = Subscription::new(self.clone(), lane, queue, first, position);
+        // ORDER: asked after the registration: a change of the rules before it did not find this client.
+        if !subscription.lane().is_permitted() {
+            return Err(SubscribeError::NotPermitted);
+        }
+        Ok(subscription)
     }
 
     /// Ends a client's stream. False: no client has that name.
@@ -366,45 +360,6 @@ impl Hub {
         state.dismiss(lane, Farewell::Kicked);
         self.shared.wake_fan_out(state);
         true
-    }
-
-    /// Ends the streams, and the waiting polls, that came with a [`pass`](Subscribe::pass) of which
-    /// `is_valid` now says no, as [`Expired`](Farewell::Expired); returns how many.
-    ///
-    /// Who subscribes at the same time may not be seen: ask again once it is in.
-    pub fn recheck(&self, is_valid: impl Fn(u64, &Patterns) -> bool) -> usize {
-        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        // LOCK: not held while others' code runs.
-        let is_over = |lane: &Arc<Lane>| {
-            lane.pass
-                .is_some_and(|pass| !is_valid(pass, &lane.patterns))
-        };
-        let over: Vec<_> = lanes.into_iter().filter(is_over).collect();
-        let mut count = 0;
-        // LIMIT: the lock is held for some of them at a time.
-        for some in over.chunks(SLICE_CLIENTS) {
-            let mut state = self.shared.state();
-            for lane in some {
-                // False: the client has left meanwhile, or another client has its name.
-                if state.registry.remove(lane) {
-                    state.dismiss(Arc::clone(lane), Farewell::Expired);
-                    count += 1;
-                }
-            }
-            self.shared.wake_fan_out(state);
-        }
-        count
-    }
-
-    /// Lets any client take the names of the clients whose [`pass`](Subscribe::pass) is not known any
-    /// more: their credential is gone, so no other client could ever show it.
-    pub(crate) fn release_names(&self, is_known: impl Fn(u64) -> bool) {
-        let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        for lane in lanes {
-            if lane.pass.is_some_and(|pass| !is_known(pass)) {
-                lane.release_name();
-            }
-        }
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was
@@ -458,9 +413,6 @@ impl Hub {
 
     /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
-        // ORDER: before the hub's lock, which is never held together with that of the ledger.
-        #[cfg(feature = "journal")]
-        let log = self.shared.ledger.as_ref().map(|ledger| ledger.stats());
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
@@ -478,8 +430,6 @@ impl Hub {
             bytes: sent.bytes,
             lag,
             publishing,
-            #[cfg(feature = "journal")]
-            log,
             history: state.history.extent(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),

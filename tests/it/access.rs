@@ -15,8 +15,8 @@ use std::time::Duration;
 use tiny_sse::http::Response;
 use tiny_sse::hub::SubscribeError;
 use tiny_sse::{
-    AccessConfig, Action, Config, Event, Hub, Pattern, Report, Running, Server, Subscribe, Token,
-    Topic, Verdict,
+    AccessConfig, Action, Config, Event, Hub, Pattern, Permit, Report, Running, Server, Subscribe,
+    Token, Topic, Verdict,
 };
 
 use crate::chance::Random;
@@ -1681,7 +1681,7 @@ fn a_hub_compares_credentials_and_makes_nothing_else_of_them() {
     };
     let wish = |credential: Option<u64>| Subscribe {
         client_id: Some("alice".parse().unwrap()),
-        credential,
+        permit: credential.map(Permit::new),
         ..Subscribe::default()
     };
     for (first, second, outcome) in [

@@ -669,8 +669,8 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/events?topic=a&topic=b", ndjson, b"1\n2", 400, "one topic"),
         ("POST", "/events", "Content-Type: application/x-ndjson;charset=utf-16\r\n", b"1", 415, "utf-16"),
         // Clients who are not there.
-        ("POST", "/clients/nobody", "", b"x", 404, "no client has this id"),
-        ("POST", "/clients/Me", "", b"x", 404, "no client has this id"),
+        ("POST", "/clients/nobody", "", b"x", 404, r#"no client has the id \"nobody\""#),
+        ("POST", "/clients/Me", "", b"x", 404, r#"no client has the id \"Me\""#),
         ("POST", "/clients/a%20b", "", b"x", 404, r#"client_id is \"a b\", it must be 1 to 64 of"#),
         ("DELETE", "/clients/nobody", "", b"", 404, r#"no client has the id \"nobody\""#),
         ("DELETE", "/clients/%D1%8F", "", b"", 404, "it must be 1 to 64 of"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tiny_sse::{Config, Event, EventId, Framing, Hub, Subscribe};
+use tiny_sse::{Config, EventId};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, request, server};
 
@@ -206,75 +206,4 @@ fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody
         std::net::TcpStream::connect(address).is_err(),
         "the listener is still there"
     );
-}
-
-#[test]
-fn each_end_has_its_reason_no_id_and_a_retry_that_fits() {
-    // The `retry` of 20 ms says which one is a wait of the server's own, and which one is the usual.
-    let config = Config {
-        retry: Duration::from_millis(20),
-        ..config()
-    };
-    let day = 86_400_000..=86_400_000;
-    let asked = |token: u64| Subscribe {
-        client_id: Some("me".parse().unwrap()),
-        pass: Some(token),
-        ..Subscribe::default()
-    };
-    type End = fn(&Hub);
-    let rows: [(&str, End, std::ops::RangeInclusive<u64>); 4] = [
-        (
-            "replaced",
-            |hub| {
-                drop(hub.subscribe(Subscribe {
-                    client_id: Some("me".parse().unwrap()),
-                    ..Subscribe::default()
-                }))
-            },
-            day.clone(),
-        ),
-        ("kicked", |hub| assert!(hub.disconnect("me")), day),
-        (
-            "expired",
-            |hub| assert_eq!(hub.recheck(|_, _| false), 1),
-            20..=40,
-        ),
-        ("closing", Hub::close, 20..=20),
-    ];
-    for framing in [Framing::Bare, Framing::Chunked] {
-        for (reason, end, retry) in &rows {
-            let hub = Hub::new(config.clone()).unwrap();
-            let wish = Subscribe {
-                framing,
-                ..asked(7)
-            };
-            let mut subscription = hub.subscribe(wish).unwrap();
-            drop(subscription.take_welcome());
-            hub.publish(Event::new("the last")).unwrap();
-            end(&hub);
-            let mut bytes = Vec::new();
-            let farewell = subscription.write_to(&mut bytes);
-            assert!(
-                ["server_closing", reason].contains(&farewell.name()),
-                "{reason}"
-            );
-            let text = String::from_utf8(bytes).unwrap();
-            let (_, last) = text.split_once("data: the last\n\n").expect(reason);
-            let last = match framing {
-                Framing::Bare => last.to_owned(),
-                Framing::Chunked => {
-                    let (head, rest) = last.trim_start().split_once("\r\n").unwrap();
-                    let size = usize::from_str_radix(head, 16).unwrap();
-                    assert_eq!(&rest[size..], "\r\n0\r\n\r\n", "{reason}");
-                    rest[..size].to_owned()
-                }
-            };
-            let told = number_after(&last, "retry: ");
-            assert!(retry.contains(&told), "{reason}: {told}");
-            let expected = format!(
-                "event: system\nretry: {told}\ndata: {{\"type\":\"closed\",\"reason\":\"{reason}\"}}\n\n"
-            );
-            assert_eq!(last, expected);
-        }
-    }
 }

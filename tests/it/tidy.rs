@@ -112,7 +112,7 @@ fn locks_are_where_they_are_said_to_be() {
             "src/hub/state.rs",
             "src/hub/log/ledger.rs",
             "src/http/reception.rs",
-            "src/api/access.rs",
+            "src/api/access/tokens.rs",
             "src/machine.rs",
             "src/store/syncer.rs",
             "src/hub/model.rs",

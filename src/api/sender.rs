@@ -1,88 +1,76 @@
-//! Pages of other sites: which of them may read, which may do more, and what their browsers are
-//! told of it.
+//! Where a request comes from: a program, a page of this server, or a page of another site.
 //!
 //! A browser sends a page's `POST` to any server that it can reach, on the user's own machine too,
-//! and with the user's cookies; it only keeps the answer from the page. So what changes something is
-//! refused to pages of other sites by the server, and only what reads is left to the browser.
+//! and with the user's cookies; it only keeps the answer from the page. So the server refuses to pages of
+//! other sites what changes something, and leaves to the browser what only reads.
 
 use std::net::IpAddr;
 
-use crate::http::{Refusal, Request, Response};
-use crate::wire::Origin;
+use super::action::Action;
+use crate::http::{Refusal, Request};
 
-/// Where a request comes from, seen from here.
+/// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
-    /// No page: browsers say it of their pages, and others have no reason to.
+pub(super) enum Sender<'a> {
+    /// No page: browsers mark the requests of their pages, and other programs have no reason to.
     Program,
     /// A page of this server.
     OwnPage,
-    /// A page of an origin in the list.
-    Listed,
-    /// A page of another site, and the list has `*`.
-    Anybody,
-    /// A page of another site.
-    Foreign,
+    /// A page of another site, with its origin if the browser says it.
+    OtherPage(Option<&'a str>),
 }
 
-impl Sender {
+impl<'a> Sender<'a> {
     /// Finds out by what browsers say of their pages, which pages cannot change.
     ///
     /// SPEC: Fetch, 3.1: `Origin` is there in every request that is not GET or HEAD, and in every one
     /// that is to be shared; Fetch Metadata, 2.3: `Sec-Fetch-Site`, where the URL is trustworthy. RFC
     /// 9110, 10.1.3: `Referer`, which a page can leave out, but not forge.
-    pub(super) fn of(request: &Request, list: &[Origin]) -> Result<Sender, Refusal> {
+    pub(super) fn of(request: &'a Request) -> Result<Sender<'a>, Refusal> {
         let site = request.field("sec-fetch-site")?;
         let origin = match (request.field("origin")?, site) {
             (Some(origin), _) => origin,
             (None, Some("same-origin" | "none")) => return Ok(Sender::Program),
             // An image, say, or a link.
-            (None, Some(_)) => return Ok(Sender::Foreign),
+            (None, Some(_)) => return Ok(Sender::OtherPage(None)),
             (None, None) => match referring_origin(request) {
                 Some(origin) => origin,
                 None => return Ok(Sender::Program),
             },
         };
         let host = request.host().unwrap_or_default();
-        let is_own = || match site {
+        let is_own = match (site, origin.split_once("://")) {
+            _ if origin == "null" => false,
             // A proxy may have changed Host, and http://here is another site than https://here. The
             // browser knows.
-            Some(site) => site == "same-origin",
-            None => origin
-                .split_once("://")
-                .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
+            (Some(site), _) => site == "same-origin",
+            (None, Some((_, authority))) => authority.eq_ignore_ascii_case(host),
+            (None, None) => false,
         };
-        Ok(if list.iter().any(|listed| listed.is(origin)) {
-            Sender::Listed
-        } else if origin != "null" && is_own() {
-            Sender::OwnPage
-        } else if list.iter().any(Origin::is_any) {
-            Sender::Anybody
-        } else {
-            Sender::Foreign
+        Ok(match is_own {
+            true => Sender::OwnPage,
+            false => Sender::OtherPage(Some(origin)),
         })
-    }
-
-    /// Whether it may do more than read.
-    pub(super) fn may_write(self) -> bool {
-        self != Sender::Foreign
     }
 
     /// Whether a request with this `Host` can only be meant for this machine.
     ///
     /// The owner of a name can make it lead here, and then the pages of that name are pages of "this
     /// server" to a browser (DNS rebinding), which says nothing of them in a GET. So the name must be
-    /// one that can only be this machine's, or that of an origin in the list. A request without a name
-    /// does not come from a browser.
-    pub(super) fn is_here(self, host: &str, list: &[Origin]) -> bool {
-        is_this_machine(host)
-            || list.iter().any(|listed| listed.has_host(host))
-            || host.is_empty() && self == Sender::Program
+    /// one that can only be this machine's. A request without a name does not come from a browser.
+    pub(super) fn is_here(self, host: &str) -> bool {
+        is_this_machine(host) || host.is_empty() && self == Sender::Program
     }
 
-    /// Whether its cookies speak for it: a page of any site makes its browser send them.
-    pub(super) fn may_use_cookies(self) -> bool {
-        matches!(self, Sender::Program | Sender::OwnPage | Sender::Listed)
+    /// The error message for a page of another site that asks for more than reading. `None`: not such a page.
+    pub(super) fn refusal(self, request: &Request, action: &Action<'_>) -> Option<String> {
+        let page = match self {
+            Sender::Program | Sender::OwnPage => return None,
+            Sender::OtherPage(Some("null")) => "a page without an origin".into(),
+            Sender::OtherPage(Some(origin)) => format!("a page of {origin}"),
+            Sender::OtherPage(None) => "a page of another site".into(),
+        };
+        Some(format!("{page} may not {}", action.describe(request)))
     }
 }
 
@@ -106,36 +94,11 @@ fn is_this_machine(host: &str) -> bool {
         _ => host,
     };
     let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let name = name.to_ascii_lowercase();
-    name == "localhost"
-        || name.ends_with(".localhost")
+    let last_label = name.rsplit('.').next().unwrap_or_default();
+    last_label.eq_ignore_ascii_case("localhost")
         || bare
             .parse::<IpAddr>()
             .is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
-/// Tells the browser of a page that the page may read the answer, if it may.
-///
-/// SPEC: Fetch, 3.2.3: credentials and `*` exclude each other, so who is listed beside `*` is echoed.
-pub(super) fn share(request: Option<&Request>, response: Response, list: &[Origin]) -> Response {
-    let is_one_for_all = list.iter().all(Origin::is_any);
-    let response = if is_one_for_all {
-        response
-    } else {
-        response.with("Vary", "Origin")
-    };
-    // One that is not text is of nobody in the list.
-    let origin = request.and_then(|request| request.field("origin").ok().flatten());
-    let listed = origin.and_then(|origin| list.iter().find(|listed| listed.is(origin)));
-    match listed {
-        Some(origin) => response
-            .with("Access-Control-Allow-Origin", origin.to_string())
-            .with("Access-Control-Allow-Credentials", "true"),
-        None if is_one_for_all || list.iter().any(Origin::is_any) => {
-            response.with("Access-Control-Allow-Origin", "*")
-        }
-        None => response,
-    }
 }
 
 #[cfg(test)]
