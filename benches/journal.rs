@@ -40,10 +40,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, process, thread};
 
-use tiny_sse::hub::{Entry, Log};
+use tiny_sse::hub::{Log, Record};
 use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Report};
 
@@ -366,18 +367,12 @@ fn fill(dir: &Path, bytes: u64) -> io::Result<u64> {
     let data = data();
     for first in (0..count).step_by(BATCH as usize) {
         let ids = (first..count.min(first + BATCH)).map(|number| id(number + 1));
-        let messages: Vec<(EventId, String)> = ids
-            .map(|id| (id, format!("id: {id}\ndata: {data}\n\n")))
-            .collect();
-        let entries: Vec<_> = messages
-            .iter()
-            .map(|(id, message)| Entry {
-                id: *id,
-                topic: None,
-                message: message.as_bytes(),
-            })
-            .collect();
-        journal.append(&entries)?;
+        let record = |id: EventId| {
+            let message = format!("id: {id}\ndata: {data}\n\n");
+            Arc::new(Record::kept(id, None, None, message.into()))
+        };
+        let records: Vec<_> = ids.map(record).collect();
+        journal.append(&records)?;
     }
     Ok(count)
 }

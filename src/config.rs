@@ -424,9 +424,6 @@ pub(crate) const REFUSALS_TOLD: u32 = 512;
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
-/// So many events are published by holding the hub's lock once. It takes some 0.1 ms.
-pub(crate) const FEW_EVENTS: usize = 256;
-
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));

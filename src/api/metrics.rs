@@ -10,20 +10,21 @@ use std::time::Duration;
 use super::stats::numbers;
 use super::{Answer, Api};
 use crate::http::{Request, Response};
-use crate::hub::Stats;
+use crate::hub::Hub;
 use crate::wire::Topic;
 
 impl Api {
     pub(super) fn metrics(&self, _: &Request, _: Option<Topic>) -> Answer {
         let mut page = String::new();
-        render(&self.hub.stats(), &mut page).expect("BUG: a String refuses text");
+        render(&self.hub, &mut page).expect("BUG: a String refuses text");
         Ok(Response::new(200)
             .with_body("text/plain; version=0.0.4; charset=utf-8", page)
             .with("Cache-Control", "no-store"))
     }
 }
 
-fn render(stats: &Stats, page: &mut String) -> fmt::Result {
+fn render(hub: &Hub, page: &mut String) -> fmt::Result {
+    let stats = &hub.stats();
     for (_, name, number) in numbers(stats) {
         sample(page, name, &number)?;
     }
@@ -49,8 +50,8 @@ fn render(stats: &Stats, page: &mut String) -> fmt::Result {
     writeln!(page, "{name}_sum {sum}\n{name}_count {count}")?;
     #[cfg(feature = "journal")]
     {
-        let log = stats.log.as_ref();
-        let is_failing = log.is_some_and(|log| log.failure.is_some());
+        let log = hub.log_stats();
+        let is_failing = log.as_ref().is_some_and(|log| log.failure.is_some());
         let failures = log.map_or(0, |log| log.failures);
         sample(page, "log_failing", &u8::from(is_failing))?;
         sample(page, "log_failures_total", &failures)?;

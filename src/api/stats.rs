@@ -27,6 +27,13 @@ impl Api {
         let mut text = String::from("{");
         let topics = self.hub.busiest_topics(STATS_TOPICS);
         render(&self.hub.stats(), topics, &mut text);
+        #[cfg(feature = "journal")]
+        if let Some(log) = self.hub.log_stats() {
+            text.push_str(",\"log\":{");
+            text_or_null("failure", log.failure.as_ref(), &mut text);
+            number("failures", log.failures, &mut text);
+            text.push('}');
+        }
         if with_clients {
             render_clients(&self.hub.client_stats(), STATS_BYTES, &mut text);
         }
@@ -79,13 +86,6 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);
-    #[cfg(feature = "journal")]
-    if let Some(log) = &stats.log {
-        out.push_str(",\"log\":{");
-        text_or_null("failure", log.failure.as_ref(), out);
-        number("failures", log.failures, out);
-        out.push('}');
-    }
 }
 
 /// The clients, as many of them as `limit` bytes hold, those with the most lag first.

@@ -17,11 +17,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::counters::Sent;
-use super::history::Record;
-use super::lane::Lane;
+use super::lane::{Kind, Lane};
+use super::record::Record;
 use super::registry::{Audiences, Lanes, Registry};
 use super::{Farewell, Shared};
-use crate::wire::{Frame, Framing, Topic};
+use crate::wire::{Frame, Topic};
 
 /// What publishers and others leave for the fan-out, in order.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) enum Item {
     /// For one client, after the events before the ordinal `at`.
     Private {
         lane: Arc<Lane>,
-        frame: Frame,
+        record: Arc<Record>,
         at: u64,
     },
     /// The end of one stream, after the events before the ordinal `at`.
@@ -58,8 +58,8 @@ impl Item {
     /// Bytes that it counts for in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
-            Item::Event(record) => record.frame.len(),
-            Item::Private { frame, .. } => frame.len(),
+            Item::Event(record) => record.message().len(),
+            Item::Private { record, .. } => record.message().len(),
             // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
             // subscribes under one name again and again would gather without bound.
             Item::End { .. } => size_of::<Lane>(),
@@ -129,7 +129,7 @@ impl Batch {
         };
         for item in &items {
             let Item::Event(record) = item else { continue };
-            let topic = record.topic.as_ref();
+            let topic = record.topic();
             let kind = match last {
                 Some((same, kind)) if same == topic => kind,
                 _ => *kind_of.entry(topic).or_insert_with(|| {
@@ -188,8 +188,8 @@ impl Batch {
                     let kind = kinds.next().expect("BUG: an event without a kind");
                     delivery.events.push((kind, record));
                 }
-                Item::Private { lane, frame, at } => {
-                    actions.push((delivery.events.len(), lane, frame, at));
+                Item::Private { lane, record, at } => {
+                    actions.push((delivery.events.len(), lane, record, at));
                 }
                 Item::End { lane, why, at } => ends.push((lane, why, at)),
             }
@@ -201,12 +201,12 @@ impl Batch {
                 delivery.leaving.insert(Arc::as_ptr(&lane.0), Vec::new());
             }
         }
-        for (before, lane, frame, at) in actions {
+        for (before, lane, record, at) in actions {
             match delivery.leaving.get_mut(&Arc::as_ptr(&lane)) {
-                Some(own) => own.push((at, frame)),
+                Some(own) => own.push((at, record)),
                 None => {
                     delivery.deliver_up_to(before);
-                    delivery.offer_frame(&lane, &frame);
+                    delivery.offer_record(&lane, record);
                 }
             }
         }
@@ -229,7 +229,7 @@ struct Delivery<'a> {
     /// How many of them the audiences have got.
     delivered: usize,
     /// The clients that are told to leave, each with the events for it alone.
-    leaving: HashMap<*const Lane, Vec<(u64, Frame)>>,
+    leaving: HashMap<*const Lane, Vec<(u64, Arc<Record>)>>,
     /// What was joined for clients that leave, by the kinds of events and the range of their places: many of these
     /// clients may get the same. LIMIT: the bytes of one queue, and one parcel.
     joined: HashMap<(Vec<usize>, usize, usize), Rc<Parcel>>,
@@ -306,8 +306,8 @@ impl Delivery<'_> {
         self.shed();
     }
 
-    fn offer_frame(&self, lane: &Lane, frame: &Frame) {
-        let sent = lane.offer(&frame.shared(lane.framing), 1, self.now_ms);
+    fn offer_record(&self, lane: &Lane, record: Arc<Record>) {
+        let sent = lane.offer(&join(&[record]), 1, self.now_ms);
         self.shared.counters.add(sent);
     }
 
@@ -315,10 +315,10 @@ impl Delivery<'_> {
     fn part(&mut self, lane: &Arc<Lane>, why: Farewell, at: u64) {
         if let Some(own) = self.leaving.remove(&Arc::as_ptr(lane)) {
             let mut from = lane.first_due();
-            for (until, frame) in own {
+            for (until, record) in own {
                 self.catch_up(lane, from, until);
                 from = from.max(until);
-                self.offer_frame(lane, &frame);
+                self.offer_record(lane, record);
             }
             self.catch_up(lane, from, at);
         }
@@ -334,7 +334,7 @@ impl Delivery<'_> {
     fn catch_up(&mut self, lane: &Lane, from: u64, until: u64) {
         let place = |ordinal| {
             self.events
-                .partition_point(|(_, event)| event.ordinal < ordinal)
+                .partition_point(|(_, event)| event.ordinal() < ordinal)
         };
         let (from, until) = (place(from), place(until));
         if from >= until {
@@ -353,7 +353,7 @@ impl Delivery<'_> {
                 if self.joined_bytes > self.shared.config.queue_bytes {
                     (self.joined, self.joined_bytes) = (HashMap::new(), 0);
                 }
-                self.joined_bytes += own.iter().map(|event| event.frame.len()).sum::<usize>();
+                self.joined_bytes += own.iter().map(|event| event.message().len()).sum::<usize>();
                 let parcel = Rc::new(Parcel::new(own));
                 self.joined.insert(key, Rc::clone(&parcel));
                 parcel
@@ -372,16 +372,14 @@ impl Delivery<'_> {
 /// Events of a batch that go to the same lanes, joined once for all of them.
 struct Parcel {
     events: Vec<Arc<Record>>,
-    chunked: OnceCell<Arc<[u8]>>,
-    bare: OnceCell<Arc<[u8]>>,
+    joined: OnceCell<Arc<Frame>>,
 }
 
 impl Parcel {
     fn new(events: Vec<Arc<Record>>) -> Parcel {
         Parcel {
             events,
-            chunked: OnceCell::new(),
-            bare: OnceCell::new(),
+            joined: OnceCell::new(),
         }
     }
 
@@ -390,39 +388,30 @@ impl Parcel {
         // that from the history.
         let first_due = lane.first_due();
         let read = match self.events.first() {
-            Some(first) if first.ordinal >= first_due => 0,
+            Some(first) if first.ordinal() >= first_due => 0,
             _ => self
                 .events
-                .partition_point(|event| event.ordinal < first_due),
+                .partition_point(|event| event.ordinal() < first_due),
         };
         let due = &self.events[read..];
         let count = due.len() as u32;
+        if lane.kind == Kind::Poll && count > 0 {
+            lane.wake(due);
+            return Sent::default();
+        }
         match (read, count) {
             (_, 0) => Sent::default(),
-            (0, _) => lane.offer(self.joined(lane.framing), count, now_ms),
-            _ => lane.offer(&join(due, lane.framing), count, now_ms),
+            (0, _) => {
+                let joined = self.joined.get_or_init(|| join(due));
+                lane.offer(joined, count, now_ms)
+            }
+            _ => lane.offer(&join(due), count, now_ms),
         }
-    }
-
-    fn joined(&self, framing: Framing) -> &Arc<[u8]> {
-        let cell = match framing {
-            Framing::Chunked => &self.chunked,
-            Framing::Bare => &self.bare,
-        };
-        cell.get_or_init(|| join(&self.events, framing))
     }
 }
 
-fn join(events: &[Arc<Record>], framing: Framing) -> Arc<[u8]> {
-    match events {
-        [one] => one.frame.shared(framing),
-        many => {
-            let mut bytes = Vec::with_capacity(many.iter().map(|event| event.frame.len()).sum());
-            many.iter()
-                .for_each(|event| bytes.extend_from_slice(event.frame.bytes(framing)));
-            bytes.into()
-        }
-    }
+fn join(events: &[Arc<Record>]) -> Arc<Frame> {
+    Arc::new(Frame::of(events.iter().map(|event| event.message())))
 }
 
 #[cfg(test)]
@@ -775,10 +764,9 @@ mod tests {
                     Some(topic) => event.with_topic(topic),
                     None => event,
                 };
-                let drafts = vec![super::super::Draft::new(event)];
-                let records = super::super::draft::Drawing::new(&mut state).draw(drafts);
-                let records = records.unwrap().into_iter();
-                state.accept(records.map(super::super::draft::Drawn::record).collect());
+                let records = vec![Arc::new(Record::new(&event))];
+                let records = state.place(records, &mut Default::default()).unwrap();
+                state.accept(&records);
                 for (stream, _, expected, has_left) in &mut clients {
                     if *has_left {
                         continue;

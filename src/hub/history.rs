@@ -11,29 +11,9 @@ use std::sync::Arc;
 
 use super::kept::Kept;
 use super::own_ids::{OwnId, OwnIds};
-use crate::config::{Config, EVENT_OVERHEAD, SLICE_EVENTS};
-use crate::wire::{EventId, Frame, Patterns, Topic};
-
-/// One event that was said to all who asked for its topic.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) ordinal: u64,
-    pub(super) id: EventId,
-    /// The publisher's own id, which is on the wire in place of `id`.
-    pub(super) own_id: Option<OwnId>,
-    pub(super) topic: Option<Topic>,
-    pub(super) frame: Frame,
-}
-
-impl Record {
-    /// What it takes in memory, about: its parts, and what the allocator and the indexes add.
-    fn memory(&self) -> usize {
-        let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        // The text of an own id has the topic in it, too.
-        let own_id = self.own_id.as_ref().map_or(0, OwnId::len);
-        size_of::<Record>() + EVENT_OVERHEAD / 2 + self.frame.len() + topic + own_id
-    }
-}
+use super::record::Record;
+use crate::config::{Config, SLICE_EVENTS};
+use crate::wire::{EventId, Patterns, Topic};
 
 /// Where a client wants to begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,15 +115,17 @@ impl History {
 
     /// The id of the latest event; of the hub's birth, if there was none.
     pub(super) fn last_id(&self) -> EventId {
-        self.ring.back().map_or(self.evicted.id, |record| record.id)
+        self.ring
+            .back()
+            .map_or(self.evicted.id, |record| record.id())
     }
 
     pub(super) fn push(&mut self, record: Arc<Record>) {
-        debug_assert_eq!(record.ordinal, self.head());
-        self.bytes += record.frame.len();
+        debug_assert_eq!(record.ordinal(), self.head());
+        self.bytes += record.message().len();
         self.memory += record.memory();
-        if let Some(own_id) = &record.own_id {
-            self.own_ids.insert(own_id.clone(), record.ordinal);
+        if let Some(own_id) = record.own_id_on_topic() {
+            self.own_ids.insert(own_id.clone(), record.ordinal());
         }
         self.ring.push_back(record);
         while self.is_over() {
@@ -151,16 +133,16 @@ impl History {
                 .ring
                 .pop_front()
                 .expect("BUG: an empty history is too large");
-            self.bytes -= gone.frame.len();
+            self.bytes -= gone.message().len();
             self.memory -= gone.memory();
-            if let Some(own_id) = &gone.own_id {
-                self.own_ids.remove(own_id, gone.ordinal);
+            if let Some(own_id) = gone.own_id_on_topic() {
+                self.own_ids.remove(own_id, gone.ordinal());
             }
-            self.first = gone.ordinal + 1;
+            self.first = gone.ordinal() + 1;
             self.evicted = Evicted {
-                id: gone.id,
-                own_id: gone.own_id.clone(),
-                topic: gone.topic.clone(),
+                id: gone.id(),
+                own_id: gone.own_id_on_topic().cloned(),
+                topic: gone.topic().cloned(),
             };
         }
     }
@@ -170,8 +152,8 @@ impl History {
             return false;
         };
         let many = self.ring.len() > self.most_events;
-        let spare = self.bytes - oldest.frame.len() >= self.least_bytes;
-        // LIMIT: of memory, for events of which the frame is the least part.
+        let spare = self.bytes - oldest.message().len() >= self.least_bytes;
+        // LIMIT: of memory, for events of which the message is the least part.
         let heavy = self.memory > self.most_bytes.saturating_mul(2);
         many && spare || self.bytes > self.most_bytes || heavy
     }
@@ -217,7 +199,7 @@ impl History {
         }
         // Between the first and the last every id that was ever on a wire is here: another one is
         // from another life, or from another server.
-        match self.ring.binary_search_by_key(&id, |record| record.id) {
+        match self.ring.binary_search_by_key(&id, |record| record.id()) {
             Ok(index) => Ok(self.first + index as u64),
             Err(_) => Err(Gone::Gap(Gap::Unknown)),
         }
@@ -226,9 +208,14 @@ impl History {
     /// The id of the event before `ordinal`: the cursor of a client to whom that is the next one.
     pub(super) fn id_before(&self, ordinal: u64) -> EventId {
         match ordinal.checked_sub(self.first + 1) {
-            Some(index) => self.ring[index as usize].id,
+            Some(index) => self.ring[index as usize].id(),
             None => self.evicted.id,
         }
+    }
+
+    /// Whether the event at `ordinal` has been evicted.
+    pub(super) fn is_gone(&self, ordinal: u64) -> bool {
+        ordinal < self.first
     }
 
     /// The next events from `ordinal` on, whatever their topics: none at the end of the history. `None`
@@ -243,7 +230,7 @@ impl History {
             if left == 0 {
                 break;
             }
-            left = left.saturating_sub(record.frame.len());
+            left = left.saturating_sub(record.message().len());
             slice.push(Arc::clone(record));
         }
         Some(slice)
@@ -260,8 +247,8 @@ impl History {
         Extent {
             events: self.ring.len(),
             bytes: self.bytes,
-            first_id: self.ring.front().map(|record| record.id),
-            last_id: self.ring.back().map(|record| record.id),
+            first_id: self.ring.front().map(|record| record.id()),
+            last_id: self.ring.back().map(|record| record.id()),
         }
     }
 }
@@ -315,14 +302,8 @@ mod tests {
     fn push_to(history: &mut History, ms: u64, own_id: Option<&str>, topic: Option<&str>) {
         let (ordinal, id) = (history.head(), EventId { ms, seq: 0 });
         let topic = topic.map(|name| Topic::new(name).unwrap());
-        let record = Record {
-            ordinal,
-            id,
-            own_id: own_id.map(|own_id| OwnId::new(own_id, topic.as_ref())),
-            topic,
-            frame: Frame::new(b"data: \n\n"),
-        };
-        history.push(Arc::new(record));
+        let record = Record::kept(id, own_id, topic, b"data: \n\n".into());
+        history.push(Arc::new(record.at(ordinal)));
     }
 
     fn after(history: &History, id: &str) -> (u64, Option<Gap>) {
@@ -483,7 +464,7 @@ mod tests {
                     history
                         .ring
                         .iter()
-                        .map(|record| record.frame.len())
+                        .map(|record| record.message().len())
                         .sum::<usize>()
                 );
                 assert_eq!(history.last_id().ms, ms);

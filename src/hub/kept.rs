@@ -1,12 +1,12 @@
 //! What a hub begins with: nothing, or the latest events of an earlier life, out of a log.
 
-use super::Hub;
+use super::{Hub, Record};
 use crate::wire::{EventId, Topic};
 
 /// What a log has when it is opened: what a history is to be filled with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The id before the first of `entries`. A client at this id has missed nothing that `entries`
+    /// The id before the first of `records`. A client at this id has missed nothing that `records`
     /// does not have; a client before it may have.
     pub after: EventId,
     /// The publisher's own id of the event `after`, if that was on the wire: a client may have it as its
@@ -15,7 +15,7 @@ pub struct Kept {
     /// The topic of the event `after`. It only matters together with `after_own_id`.
     pub after_topic: Option<Topic>,
     /// The latest events, in their order.
-    pub entries: Vec<KeptEntry>,
+    pub records: Vec<Record>,
 }
 
 impl Kept {
@@ -25,25 +25,12 @@ impl Kept {
             after: Hub::birth(),
             after_own_id: None,
             after_topic: None,
-            entries: Vec::new(),
+            records: Vec::new(),
         }
     }
 
     /// The latest id that the log knows of. Ids to come must be greater.
     pub fn last_id(&self) -> EventId {
-        self.entries.last().map_or(self.after, |entry| entry.id)
+        self.records.last().map_or(self.after, Record::id)
     }
-}
-
-/// One event that was kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptEntry {
-    /// Its place in the order of the hub.
-    pub id: EventId,
-    /// The publisher's own id, if that is what stands on the wire.
-    pub own_id: Option<Box<str>>,
-    /// Who it is for; `None` is everybody.
-    pub topic: Option<Topic>,
-    /// The message, as it was given to the log.
-    pub message: Vec<u8>,
 }

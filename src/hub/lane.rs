@@ -27,26 +27,32 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use super::counters::Sent;
+use super::record::Record;
 use super::{Farewell, Heartbeat, Permit, Subscribe};
-use crate::config::GIVEN_UP_MS;
-use crate::wire::{Framing, Patterns, Whereabouts};
+use crate::config::{GIVEN_UP_MS, POLL_BYTES};
+use crate::wire::{Frame, Framing, Patterns, Whereabouts};
 
 /// What the client's thread owes while nothing is owed: it keeps the baton by it.
 pub(super) const OPENING: usize = 1;
 
 /// What comes out of a client's queue.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum QueueItem {
     /// Bytes for the socket, which end that many events. Those before `from` are written.
     Bytes {
-        bytes: Arc<[u8]>,
+        frame: Arc<Frame>,
         from: usize,
         events: u32,
         /// Dropped when the bytes have been written, or with the queue.
         queued: Queued,
     },
-    /// An event for this client alone. Only the queue of a poll has it: a stream gets it as bytes.
-    Private { bytes: Arc<[u8]>, queued: Queued },
+    /// The first events that came while a poll was waiting: they wake it. A stream gets bytes.
+    Events {
+        records: Vec<Arc<Record>>,
+        queued: Queued,
+    },
+    /// An event for this client alone, if it is a poll.
+    Private { record: Arc<Record>, queued: Queued },
     /// The last message.
     Farewell(Farewell),
 }
@@ -128,7 +134,7 @@ pub(super) struct Lane {
     pub(super) address: Option<IpAddr>,
     pub(super) permit: Option<Permit>,
     /// Only the fan-out thread sends to it, except for events that are for one poll alone.
-    queue: Sender<Message>,
+    queue: Sender<QueueItem>,
     /// The queues of all clients together.
     total_queued: TotalQueued,
     /// Where the lane stands in the list of its audience. Changed and read under the hub's lock.
@@ -165,7 +171,7 @@ impl Lane {
         limit: usize,
         total_queued: &TotalQueued,
         now_ms: u64,
-    ) -> (Arc<Lane>, Receiver<Message>) {
+    ) -> (Arc<Lane>, Receiver<QueueItem>) {
         let (queue, receiver) = channel();
         let lane = Lane {
             client_id,
@@ -232,31 +238,46 @@ impl Lane {
 
     // The fan-out thread's side.
 
-    /// Gets `bytes` to the client: now, if its socket takes them, or by its thread. Never waits.
+    /// Gets a frame to the client: now, if its socket takes them, or by its thread. Never waits.
     /// Answers what was written.
-    pub(super) fn offer(&self, bytes: &Arc<[u8]>, events: u32, now_ms: u64) -> Sent {
+    pub(super) fn offer(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) -> Sent {
         if self.ending.get().is_some() {
             return Sent::default();
         }
         match self.socket.get() {
-            Some(socket) if self.claim(bytes.len()) => {
-                self.write_directly(&**socket, bytes, events, now_ms)
+            Some(socket) if self.claim(frame.bytes(self.framing).len()) => {
+                self.write_directly(&**socket, frame, events, now_ms)
             }
-            // LIMIT: the first message wakes a poll, and then it reads the history. The poll has no
-            // use for a second one. It has for the first, even behind an event for it alone: the history may
-            // not keep what is in it.
-            _ if self.kind == Kind::Poll && self.has_events() => Sent::default(),
             _ => {
-                self.enqueue(bytes, events, now_ms);
+                self.enqueue(frame, events, now_ms);
                 Sent::default()
             }
         }
     }
 
-    /// Whether the fan-out has left events in the queue of a poll.
-    fn has_events(&self) -> bool {
+    /// Wakes a poll with the first of these events, as many as an answer may have.
+    ///
+    /// LIMIT: once. The poll then reads the history, and has no use for a second message. It has for the first,
+    /// even after an event for it alone: the history may not keep these events.
+    pub(super) fn wake(&self, events: &[Arc<Record>]) {
         // ORDER: Relaxed: only the fan-out thread adds to it, and a poll takes nothing off.
-        self.queued.load(Ordering::Relaxed) > 0
+        if self.ending.get().is_some() || self.queued.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for record in events {
+            if bytes >= POLL_BYTES {
+                break;
+            }
+            bytes += record.message().len();
+            records.push(Arc::clone(record));
+        }
+        // ORDER: Relaxed: the events themselves go through the queue.
+        self.backlog.fetch_add(bytes, Ordering::Relaxed);
+        self.queued
+            .fetch_add(records.len() as u64, Ordering::Relaxed);
+        let queued = Queued::new(bytes, &self.total_queued);
+        self.send(QueueItem::Events { records, queued });
     }
 
     /// Lets go of a client that was told to leave and is still owed something, without its last word.
@@ -274,17 +295,18 @@ impl Lane {
     /// that nothing left here is lost.
     ///
     /// LIMIT: one event: what is left here is not in the history, so the answer has to hold all of it.
-    pub(super) fn leave_for_poll(&self, bytes: Arc<[u8]>) -> bool {
+    pub(super) fn leave_for_poll(&self, record: Arc<Record>) -> bool {
+        let length = record.message().len();
         // ORDER: Relaxed: the message itself goes through the queue, and only this number decides.
         let first = self.backlog.compare_exchange(
             OPENING,
-            OPENING + bytes.len(),
+            OPENING + length,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
         if first.is_ok() {
-            let queued = Queued::new(bytes.len(), &self.total_queued);
-            self.send(Message::Private { bytes, queued });
+            let queued = Queued::new(length, &self.total_queued);
+            self.send(QueueItem::Private { record, queued });
         }
         first.is_ok()
     }
@@ -293,10 +315,11 @@ impl Lane {
     fn write_directly(
         &self,
         socket: &dyn Socket,
-        bytes: &Arc<[u8]>,
+        frame: &Arc<Frame>,
         events: u32,
         now_ms: u64,
     ) -> Sent {
+        let bytes = frame.bytes(self.framing);
         let written = loop {
             match socket.try_write(bytes) {
                 Ok(count) => break count,
@@ -322,8 +345,8 @@ impl Lane {
             self.queued.fetch_add(events.into(), Ordering::Relaxed);
         }
         if self.pay(written) > 0 {
-            self.send(Message::Bytes {
-                bytes: Arc::clone(bytes),
+            self.send(QueueItem::Bytes {
+                frame: Arc::clone(frame),
                 from: written,
                 events,
                 queued: Queued::new(bytes.len() - written, &self.total_queued),
@@ -333,21 +356,21 @@ impl Lane {
     }
 
     /// The client's thread has the baton, or gets it by this.
-    fn enqueue(&self, bytes: &Arc<[u8]>, events: u32, now_ms: u64) {
+    fn enqueue(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) {
         // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
-        let before = self.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
+        let length = frame.bytes(self.framing).len();
+        let before = self.backlog.fetch_add(length, Ordering::AcqRel);
         // LIMIT: what waits already counts, and not what comes, so that an event larger than a
         // queue can be had at all: the limit and one batch.
-        // A poll gets no second one.
-        if before > self.limit && self.kind == Kind::Stream {
+        if before > self.limit {
             return self.end(Farewell::FellBehind, now_ms);
         }
         self.queued.fetch_add(events.into(), Ordering::Relaxed);
-        self.send(Message::Bytes {
-            bytes: Arc::clone(bytes),
+        self.send(QueueItem::Bytes {
+            frame: Arc::clone(frame),
             from: 0,
             events,
-            queued: Queued::new(bytes.len(), &self.total_queued),
+            queued: Queued::new(length, &self.total_queued),
         });
     }
 
@@ -356,7 +379,7 @@ impl Lane {
         if self.ending.set(farewell).is_err() {
             return;
         }
-        self.send(Message::Farewell(farewell));
+        self.send(QueueItem::Farewell(farewell));
         // Who still reads hears the farewell behind what is owed to it. Who has taken nothing for
         // a while is not waited for, but when the server closes: then the grace is for that.
         // ORDER: Relaxed: a guess. If it is wrong, the write that lasts has its timeout.
@@ -368,7 +391,7 @@ impl Lane {
         }
     }
 
-    fn send(&self, message: Message) {
+    fn send(&self, message: QueueItem) {
         // Refused only if the receiver is gone: the stream has ended, and nobody misses it.
         let _ = self.queue.send(message);
     }

@@ -12,27 +12,14 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::draft::{Draft, Drawing, Drawn};
-use super::history::Record;
-use super::state::Shared;
-use super::{Closed, Hub, Kept, PublishError, Published};
+pub use super::kept::Kept;
+use super::state::{Claims, Shared};
+use super::{Closed, Hub, PublishError, Published, Record};
 use crate::config::Config;
-use crate::wire::{EventId, Framing, Topic};
 pub(super) use ledger::Ledger;
 
 /// What became of what one publisher brought.
 type Outcome = Result<Vec<Published>, PublishError>;
-
-/// One event that is to be kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// Its place in the order of the hub, whatever id stands on the wire.
-    pub id: EventId,
-    /// Who it is for; `None` is everybody.
-    pub topic: Option<&'a Topic>,
-    /// The message as it is on the wire, without chunks: its id line first, its empty line last.
-    pub message: &'a [u8],
-}
 
 /// Keeps events.
 pub trait Log: Send + fmt::Debug {
@@ -48,7 +35,7 @@ pub trait Log: Send + fmt::Debug {
     /// None of the events was kept: the disk is full, or broken, or the other end has gone. The
     /// log is as it was before, or will be before it takes anything else, so the caller may go on
     /// and call it again with these events or with others.
-    fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()>;
+    fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()>;
 
     /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called while
     /// there are no publishers, for callers of [`Hub::log_failure`], and may block as an append may.
@@ -96,52 +83,44 @@ impl Hub {
     pub fn log_failure(&self) -> Option<String> {
         self.shared.ledger.as_ref()?.failure()
     }
+
+    /// The state of the log, as far as is known without trying it. `None`: the hub has no log.
+    pub fn log_stats(&self) -> Option<LogStats> {
+        Some(self.shared.ledger.as_ref()?.stats())
+    }
 }
 
 impl Shared {
-    /// Writes down what several publishers have brought, and publishes it: durable, history,
-    /// fan-out, answer. Nobody else publishes meanwhile: whoever does this has the log.
-    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Draft>>) -> Vec<Outcome> {
+    /// Gives a group of publishers' events to the log, and publishes them: durable, history, fan-out, answer.
+    /// No other thread publishes meanwhile, because this one has the log.
+    pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Arc<Record>>>) -> Vec<Outcome> {
         let mut state = match self.state_with_room() {
             Ok(state) => state,
             Err(Closed) => {
                 return vec![Err(PublishError::Closed); group.len()];
             }
         };
-        let mut drawing = Drawing::new(&mut state);
-        let drawn: Vec<_> = group
+        let mut claims = Claims::default();
+        let mut placed: Vec<_> = group
             .into_iter()
-            .map(|drafts| drawing.draw(drafts))
+            .map(|records| state.place(records, &mut claims))
             .collect();
         drop(state);
-        let make = |drawn: Vec<Drawn>| drawn.into_iter().map(Drawn::record).collect::<Vec<_>>();
-        let mut drawn: Vec<_> = drawn.into_iter().map(|outcome| outcome.map(make)).collect();
-        let records = drawn.iter().flatten().flatten();
-        let entries: Vec<_> = records.map(|record| entry(record)).collect();
-        // Nothing is left to be kept if all of them have asked for ids that are taken.
-        let failure = match entries[..] {
+        let records: Vec<_> = placed.iter().flatten().flatten().cloned().collect();
+        // Nothing is left to be kept if each event has an id that is taken.
+        let failure = match records[..] {
             [] => None,
-            _ => log.append(&entries).err().map(|error| error.to_string()),
+            _ => log.append(&records).err().map(|error| error.to_string()),
         };
         if let Some(failure) = &failure {
-            // Also of who was refused an id that another of them has: nobody has it now.
-            for records in &mut drawn {
-                *records = Err(PublishError::NotKept(failure.clone()));
-            }
+            // Also for a publisher whose id another one of the group has: no event has that id now.
+            placed.fill_with(|| Err(PublishError::NotKept(failure.clone())));
         }
         let mut state = self.state();
-        let accept = |records: Result<_, _>| Ok(state.accept(records?));
-        let outcomes = drawn.into_iter().map(accept).collect();
+        let accept = |records: Result<Vec<_>, _>| Ok(state.accept(&records?));
+        let outcomes = placed.into_iter().map(accept).collect();
         self.wake_fan_out(state);
         outcomes
-    }
-}
-
-fn entry(record: &Record) -> Entry<'_> {
-    Entry {
-        id: record.id,
-        topic: record.topic.as_ref(),
-        message: record.frame.bytes(Framing::Bare),
     }
 }
 
@@ -156,7 +135,7 @@ mod tests {
     struct Full;
 
     impl Log for Full {
-        fn append(&mut self, _: &[Entry<'_>]) -> io::Result<()> {
+        fn append(&mut self, _: &[Arc<Record>]) -> io::Result<()> {
             Err(io::Error::other("no room"))
         }
     }
@@ -164,7 +143,11 @@ mod tests {
     #[test]
     fn an_id_is_taken_only_by_an_event_that_is_kept() {
         let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
-        let mine = || vec![Draft::new(Event::new("").with_id("mine").unwrap())];
+        let mine = || {
+            vec![Arc::new(Record::new(
+                &Event::new("").with_id("mine").unwrap(),
+            ))]
+        };
         // A publisher whose connection broke comes back while its first attempt still waits, and
         // both are written down together. Told that the id is taken, it would think all was well.
         for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {

@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::history::{Cursor, History, Record};
+use super::history::{Cursor, History};
+use super::record::Record;
 use super::state::Shared;
 use crate::config::SLICE_EVENTS;
 use crate::wire::{Pattern, Patterns};
@@ -86,7 +87,7 @@ fn count_slice(shared: &Shared, ordinals: Range<u64>, patterns: &Patterns) -> Op
 
 fn count<'a>(records: impl Iterator<Item = &'a Arc<Record>>, patterns: &Patterns) -> usize {
     records
-        .filter(|record| patterns.matches(record.topic.as_ref()))
+        .filter(|record| patterns.matches(record.topic()))
         .count()
 }
 

@@ -9,7 +9,6 @@
 //! for a client's life.
 
 mod counters;
-mod draft;
 mod error;
 mod fanout;
 mod farewell;
@@ -26,6 +25,7 @@ mod name;
 mod own_ids;
 mod permit;
 mod poll;
+mod record;
 mod registry;
 mod state;
 mod stats;
@@ -44,22 +44,19 @@ pub use error::{Closed, PublishError, SendError, SubscribeError};
 pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 #[cfg(feature = "journal")]
-pub use kept::{Kept, KeptEntry};
-#[cfg(feature = "journal")]
-pub use log::{Entry, Log, LogStats};
+pub use log::{Kept, Log, LogStats};
 pub use name::{ClientId, InvalidClientId};
 #[cfg(feature = "access")]
 pub(crate) use permit::Issuer;
 pub use permit::Permit;
 pub use poll::Poll;
-
+pub use record::Record;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
 
 use crate::config::{Config, REPLAY_BYTES};
-use crate::wire::{Event, EventId, FIRST_NUMBERS, Frame, Framing, Ids, Patterns, Topic, date};
+use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use draft::Draft;
 use fanout::{Item, Leaver};
 use history::History;
 use lane::Kind;
@@ -141,13 +138,12 @@ pub enum Heartbeat {
 }
 
 impl Heartbeat {
-    /// Both, framed, in the order of their declaration.
-    fn frames() -> [Frame; 2] {
-        [
+    pub(crate) fn text(self) -> &'static [u8] {
+        match self {
             // No empty line: some clients make an empty event of one that ends nothing.
-            Frame::new(b": heartbeat\n"),
-            Frame::new(b"event: heartbeat\ndata: {}\n\n"),
-        ]
+            Heartbeat::Comment => b": heartbeat\n",
+            Heartbeat::Event => b"event: heartbeat\ndata: {}\n\n",
+        }
     }
 }
 
@@ -204,9 +200,10 @@ impl Hub {
             names: 0,
             totals: Totals::default(),
         };
-        kept.entries
-            .into_iter()
-            .for_each(|entry| state.remember(entry));
+        for record in kept.records {
+            let ordinal = state.history.head();
+            state.history.push(Arc::new(record.at(ordinal)));
+        }
         let inbox_limit = Hub::inbox_limit(&config);
         let most_queued = config.most_queued();
         let shared = Arc::new(Shared {
@@ -214,13 +211,11 @@ impl Hub {
             total_queued: Arc::default(),
             most_queued,
             shed_above: AtomicUsize::new(most_queued),
-            heartbeats: Heartbeat::frames(),
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
             farewells_said: AtomicU32::new(0),
             ledger,
-            turn: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -264,10 +259,11 @@ impl Hub {
     /// Those of [`publish`](Self::publish); then none of them was published.
     pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, PublishError> {
         let start = Instant::now();
-        let drafts = events.into_iter().map(Draft::new).collect();
+        let records = events.iter().map(|event| Arc::new(Record::new(event)));
+        let records = records.collect();
         let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(&self.shared, drafts),
-            None => self.shared.publish(drafts),
+            Some(ledger) => ledger.publish(&self.shared, records),
+            None => self.shared.publish(records),
         };
         if outcome.is_ok() {
             self.shared.counters.publishing.note(start.elapsed());
@@ -283,9 +279,7 @@ impl Hub {
     ///
     /// No client has that name, as much waits for all clients together as may, or the hub is closed.
     pub fn send_to(&self, client_id: &str, event: &Event) -> Result<Published, SendError> {
-        let mut bytes = Vec::new();
-        event.encode(&mut bytes);
-        let frame = Frame::new(&bytes);
+        let record = Arc::new(Record::new(event));
         let mut state = self.shared.state_with_room()?;
         let lane = Arc::clone(
             state
@@ -295,15 +289,15 @@ impl Hub {
         );
         if lane.kind == Kind::Poll {
             // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
-            if self.shared.has_no_room(frame.len()) {
+            if self.shared.has_no_room(record.message().len()) {
                 return Err(SendError::NoRoom);
             }
-            if !lane.leave_for_poll(frame.shared(lane.framing)) {
+            if !lane.leave_for_poll(record) {
                 return Err(SendError::NoSuchClient);
             }
         } else {
             let at = state.history.head();
-            state.leave(Item::Private { lane, frame, at });
+            state.leave(Item::Private { lane, record, at });
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -347,7 +341,7 @@ impl Hub {
             Cursor::After(id) => Some(recovery(id)),
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
-        first.retain(|event| lane.patterns.matches(event.topic.as_ref()));
+        first.retain(|event| lane.patterns.matches(event.topic()));
         let first = (welcome, first);
         let subscription = Subscription::new(self.clone(), lane, queue, first, position);
         // ORDER: asked after the registration: a change of the rules before it did not find this client.
@@ -428,9 +422,6 @@ impl Hub {
 
     /// What the hub counts, all at about one moment.
     pub fn stats(&self) -> Stats {
-        // ORDER: before the hub's lock, which is never held together with that of the ledger.
-        #[cfg(feature = "journal")]
-        let log = self.shared.ledger.as_ref().map(|ledger| ledger.stats());
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
         let lag = lanes.map(|lane| lane.lag(head).bytes).sum();
@@ -448,8 +439,6 @@ impl Hub {
             bytes: sent.bytes,
             lag,
             publishing,
-            #[cfg(feature = "journal")]
-            log,
             history: state.history.extent(),
             farewells: Farewell::ALL
                 .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),

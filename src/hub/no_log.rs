@@ -1,8 +1,9 @@
 //! The stand-in for `log.rs` in a build without a log: all that the rest of the hub knows of one.
 
-use super::draft::Draft;
+use std::sync::Arc;
+
 use super::state::Shared;
-use super::{Hub, PublishError, Published};
+use super::{Hub, PublishError, Published, Record};
 
 /// There is none.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ impl Ledger {
     pub(super) fn publish(
         &self,
         _: &Shared,
-        _: Vec<Draft>,
+        _: Vec<Arc<Record>>,
     ) -> Result<Vec<Published>, PublishError> {
         match *self {}
     }

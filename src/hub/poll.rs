@@ -7,18 +7,19 @@
 //! does not hold is taken from the queue: events for this client alone, and the message that woke it, if
 //! the history keeps no events at all.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::counters::Sent;
-use super::history::Record;
-use super::lane::{self, Kind, Lane};
+use super::lane::{Kind, Lane, QueueItem, Queued};
 use super::missed::Missed;
+use super::record::Record;
 use super::stream::{RECOVERY, Recovery};
 use super::{Cursor, Farewell, Gap, Hub, Phase, Shared, Subscribe, SubscribeError};
 use crate::config::POLL_BYTES;
-use crate::wire::{Decoder, EventId, Framing, Message, Patterns, json};
+use crate::wire::{Decoder, EventId, Message, Patterns, json};
 
 /// What a poll has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,52 +94,40 @@ impl Hub {
         wait: Duration,
         is_wanted: impl FnMut() -> bool,
     ) -> Result<Found, SubscribeError> {
-        let wish = Subscribe {
-            framing: Framing::Bare,
-            ..wish
-        };
         let shared = &self.shared;
-        let mut reading = Reading::begin(shared, wish.cursor.clone(), &wish.patterns)?;
-        let found = loop {
-            let may_wait = reading.is_empty() && !wait.is_zero();
-            match reading.read_on(shared, &wish, may_wait)? {
+        let mut found = Found::after(shared, wish.cursor.clone(), &wish.patterns)?;
+        loop {
+            let may_wait = found.records.is_empty() && !wait.is_zero();
+            match found.read_on(shared, &wish, may_wait)? {
                 Step::More => {}
-                Step::Done => break Found::in_history(reading),
+                Step::Done => break,
                 Step::Waiting(lane, queue) => {
                     let poller = Poller {
                         shared,
                         lane,
                         queue,
                     };
-                    break poller.wait(reading, &wish, wait, is_wanted);
+                    poller.wait(&mut found, &wish, wait, is_wanted);
+                    break;
                 }
             }
-        };
+        }
         // What is found counts as delivered.
         shared.counters.add(Sent {
-            events: found.events() as u64,
+            events: (found.records.len() + usize::from(found.private.is_some())) as u64,
             bytes: 0,
         });
         Ok(found)
     }
 }
 
-impl Poll {
-    fn tell(&mut self, recovery: &Recovery) {
-        let told = Message {
-            name: RECOVERY.to_owned(),
-            data: recovery.data(),
-            last_event_id: String::new(),
-        };
-        self.messages.insert(0, told);
-    }
-}
-
-/// What a poll has found in the history so far.
-struct Reading {
-    events: Vec<Arc<Record>>,
-    /// What they are in an answer, at the most. LIMIT: [`POLL_BYTES`] and one event: an answer is put
-    /// together in memory.
+/// What a poll has found so far, not decoded yet.
+pub(crate) struct Found {
+    records: Vec<Arc<Record>>,
+    /// An event for this client alone, which counts as queued until it is in the answer.
+    private: Option<(Arc<Record>, Queued)>,
+    /// The bytes of the answer, at the most. LIMIT: [`POLL_BYTES`], one event, and the private one: an answer is
+    /// put together in memory.
     bytes: usize,
     /// The ordinal of the event to look at next.
     position: u64,
@@ -160,16 +149,12 @@ enum Step {
     /// The answer is complete.
     Done,
     /// There was nothing for this client, which now waits.
-    Waiting(Arc<Lane>, Receiver<lane::Message>),
+    Waiting(Arc<Lane>, Receiver<QueueItem>),
 }
 
-impl Reading {
+impl Found {
     /// Judges a cursor.
-    fn begin(
-        shared: &Shared,
-        asked: Cursor,
-        patterns: &Patterns,
-    ) -> Result<Reading, SubscribeError> {
+    fn after(shared: &Shared, asked: Cursor, patterns: &Patterns) -> Result<Found, SubscribeError> {
         let missed = Missed::count_ahead(shared, &asked, patterns);
         let state = shared.state();
         if state.phase != Phase::Open {
@@ -178,8 +163,9 @@ impl Reading {
         let history = &state.history;
         let (position, gap) = history.resolve(&asked, patterns);
         let start = history.id_before(position);
-        Ok(Reading {
-            events: Vec::new(),
+        Ok(Found {
+            records: Vec::new(),
+            private: None,
             bytes: 0,
             position,
             cursor: start,
@@ -188,10 +174,6 @@ impl Reading {
             gap,
             missed: missed.total(history, position, patterns),
         })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.events.is_empty()
     }
 
     /// Reads a piece. At the end of the history the poll becomes a client that waits, if it may: under the
@@ -211,14 +193,14 @@ impl Reading {
             // The history has moved on over the poll. What was found is an answer; if it is nothing, what
             // is gone may have been for this client, and that is judged as for any cursor.
             drop(state);
-            if !self.is_empty() {
+            if !self.records.is_empty() {
                 return Ok(Step::Done);
             }
             let asked = match self.asked {
                 Cursor::Earliest => Cursor::Earliest,
                 Cursor::Now | Cursor::After(_) => Cursor::After(self.cursor.to_string()),
             };
-            *self = Reading::begin(shared, asked, &wish.patterns)?;
+            *self = Found::after(shared, asked, &wish.patterns)?;
             return Ok(Step::More);
         };
         if slice.is_empty() {
@@ -235,220 +217,145 @@ impl Reading {
     }
 
     /// Takes what is for this client.
-    fn take(&mut self, slice: Vec<Arc<Record>>, wish: &Subscribe) {
-        for record in slice {
-            (self.position, self.cursor) = (record.ordinal + 1, record.id);
-            if wish.patterns.matches(record.topic.as_ref()) {
-                self.bytes += rendered(record.frame.bytes(Framing::Bare));
-                self.events.push(record);
+    fn take(&mut self, events: Vec<Arc<Record>>, wish: &Subscribe) {
+        for record in events {
+            (self.position, self.cursor) = (record.ordinal() + 1, record.id());
+            if wish.patterns.matches(record.topic()) {
+                self.bytes += rendered(&record);
+                self.records.push(record);
                 if self.bytes >= POLL_BYTES {
                     break;
                 }
             }
         }
     }
-}
-
-/// What a poll answers, not decoded yet.
-pub(crate) struct Found {
-    reading: Reading,
-    /// The bytes that woke the poll, if the history has not kept them.
-    woken_by: Option<Arc<[u8]>>,
-    /// An event for this client alone, which counts as queued until it is in the answer.
-    private: Option<(Arc<[u8]>, lane::Queued)>,
-}
-
-impl Found {
-    fn in_history(reading: Reading) -> Found {
-        Found {
-            reading,
-            woken_by: None,
-            private: None,
-        }
-    }
-
-    fn events(&self) -> usize {
-        self.reading.events.len() + self.woken().count() + usize::from(self.private.is_some())
-    }
-
-    /// The events in what woke the poll, as many as an answer may have.
-    fn woken(&self) -> impl Iterator<Item = &[u8]> {
-        let (mut left, mut taken) = (self.woken_by.as_deref().unwrap_or_default(), 0);
-        std::iter::from_fn(move || {
-            if left.is_empty() || taken >= POLL_BYTES {
-                return None;
-            }
-            let end = left.windows(2).position(|pair| pair == b"\n\n");
-            let (event, others) = left.split_at(end.map_or(left.len(), |end| end + 2));
-            taken += rendered(event);
-            left = others;
-            Some(event)
-        })
-    }
 
     /// The bytes that it is in JSON, at the most.
     pub(crate) fn size(&self) -> usize {
-        let woken: usize = self.woken().map(rendered).sum();
-        let private = self
-            .private
-            .as_ref()
-            .map_or(0, |(bytes, _)| rendered(bytes));
-        self.reading.bytes + woken + private
+        self.bytes
     }
 
     /// The messages, decoded as the client of a stream would.
     pub(crate) fn into_poll(self) -> Poll {
-        let mut decoded = Decoded::after(self.reading.start);
-        for record in &self.reading.events {
-            decoded.feed(record.frame.bytes(Framing::Bare));
+        let mut messages = Vec::new();
+        if let (Some(_), Cursor::After(from)) = (self.gap, self.asked) {
+            let (missed, gap) = (self.missed, self.gap);
+            messages.push(Message {
+                name: RECOVERY.to_owned(),
+                data: Recovery { from, missed, gap }.data(),
+                last_event_id: String::new(),
+            });
         }
-        self.woken().for_each(|event| decoded.feed(event));
-        let cursor = match &self.woken_by {
-            None => self.reading.cursor.to_string(),
-            Some(_) => decoded.decoder.last_event_id().to_owned(),
-        };
-        if let Some((bytes, _)) = &self.private {
-            decoded.feed(bytes);
+        // These are bytes of our own, and not without end.
+        let mut decoder = Decoder::new(usize::MAX);
+        let start = format!("id: {}\n\n", self.start);
+        let private = self.private.iter().map(|(record, _)| record);
+        let events = self.records.iter().chain(private);
+        let events = events.map(|record| record.message());
+        for bytes in iter::once(start.as_bytes()).chain(events) {
+            decoder
+                .feed(bytes, |message| messages.push(message))
+                .expect("BUG: more bytes than there can be");
         }
-        let mut poll = Poll {
-            messages: decoded.messages,
-            cursor,
-        };
-        let (gap, missed) = (self.reading.gap, self.reading.missed);
-        if let (Some(_), Cursor::After(from)) = (gap, self.reading.asked) {
-            poll.tell(&Recovery { from, missed, gap });
+        Poll {
+            messages,
+            cursor: self.cursor.to_string(),
         }
-        poll
     }
 }
 
-/// What an event is in an answer, at the most. An answer is JSON, in which a control character takes
+/// The bytes of an event in an answer, at the most. An answer is JSON, in which a control character takes
 /// six bytes, and an event without a name is called `message`.
-fn rendered(event: &[u8]) -> usize {
-    json::longest(event) + r#"{"id":"","event":"message","data":""},"#.len()
-}
-
-/// Bytes of a stream as messages.
-struct Decoded {
-    decoder: Decoder,
-    messages: Vec<Message>,
-}
-
-impl Decoded {
-    /// As a client decodes them whose last event had the id `cursor`.
-    fn after(cursor: EventId) -> Decoded {
-        let mut decoded = Decoded {
-            // These are bytes of our own, and not without end.
-            decoder: Decoder::new(usize::MAX),
-            messages: Vec::new(),
-        };
-        decoded.feed(format!("id: {cursor}\n\n").as_bytes());
-        decoded
-    }
-
-    fn feed(&mut self, bytes: &[u8]) {
-        let messages = &mut self.messages;
-        self.decoder
-            .feed(bytes, |message| messages.push(message))
-            .expect("BUG: more bytes than there can be");
-    }
+fn rendered(record: &Record) -> usize {
+    json::longest(record.message()) + r#"{"id":"","event":"message","data":""},"#.len()
 }
 
 /// A poll that waits. Dropped, it is out of the registry.
 struct Poller<'a> {
     shared: &'a Shared,
     lane: Arc<Lane>,
-    queue: Receiver<lane::Message>,
+    queue: Receiver<QueueItem>,
 }
 
 impl Poller<'_> {
-    /// Waits for the first message, and returns the events that are in the history then.
+    /// Waits for the first item of the queue, and then reads on in the history.
     fn wait(
         self,
-        mut reading: Reading,
+        found: &mut Found,
         wish: &Subscribe,
         wait: Duration,
         is_wanted: impl FnMut() -> bool,
-    ) -> Found {
+    ) {
         let first = self.first(wait, is_wanted);
         let mut state = self.shared.state();
         let was_registered = state.registry.remove(&self.lane);
-        let slice = state.history.slice(reading.position, POLL_BYTES);
+        let is_gone = state.history.is_gone(found.position);
         let last_id = state.history.last_id();
         // The events are gone from the history, so it is not known whether some were for this client, and the
         // fan-out may not have delivered them yet. So the poll ends like a stream that is dismissed: its
         // events come before the end.
-        let must_hear = was_registered && slice.is_none();
+        let must_hear = was_registered && is_gone;
         if must_hear {
             state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
         }
         self.shared.wake_fan_out(state);
         // A poll that was dismissed, or is not wanted any more, returns no event. Its cursor stays where it
         // is, so nothing is lost.
-        if !was_registered || matches!(first, First::Unwanted) {
-            return Found::in_history(reading);
-        }
-        let (mut woken_by, mut private) = (None, None);
-        let first = match first {
-            First::Message(message) => Some(message),
-            First::Nothing | First::Unwanted => None,
+        let (Ok(first), true) = (first, was_registered) else {
+            return;
         };
         let next = || match must_hear {
             true => self.queue.recv().ok(),
             false => self.queue.try_recv().ok(),
         };
-        for message in first.into_iter().chain(std::iter::from_fn(next)) {
-            match message {
-                lane::Message::Bytes { bytes, .. } => woken_by = Some(bytes),
-                lane::Message::Private { bytes, queued } => private = Some((bytes, queued)),
-                lane::Message::Farewell(_) => break,
+        let mut woken_by = None;
+        for item in first.into_iter().chain(iter::from_fn(next)) {
+            match item {
+                QueueItem::Events {
+                    records,
+                    queued: _queued,
+                } => woken_by = Some(records),
+                QueueItem::Private { record, queued } => found.private = Some((record, queued)),
+                QueueItem::Farewell(_) => break,
+                QueueItem::Bytes { .. } => unreachable!("BUG: a poll is told like a stream"),
             }
         }
-        let is_gone = slice.is_none();
-        match (slice, &woken_by) {
-            (Some(slice), _) => {
-                reading.take(slice, wish);
-                // What woke the poll may be after much that is not for it.
-                while let Ok(Step::More) = reading.read_on(self.shared, wish, false) {}
-            }
-            (None, Some(_)) => {}
-            (None, None) => reading.cursor = last_id,
+        match woken_by {
+            // What woke the poll may be after much that is not for it.
+            _ if !is_gone => while let Ok(Step::More) = found.read_on(self.shared, wish, false) {},
+            Some(records) => found.take(records, wish),
+            None => found.cursor = last_id,
         }
-        // What the history has kept is read there.
-        let woken_by = woken_by.filter(|_| is_gone);
-        Found {
-            reading,
-            woken_by,
-            private,
+        if let Some((record, _)) = &found.private {
+            found.bytes += rendered(record);
         }
     }
 
-    /// The first message; and whether the poll is wanted, which is asked before each wait.
-    fn first(&self, wait: Duration, mut is_wanted: impl FnMut() -> bool) -> First {
+    /// The first item; `None`, if none came in time. Whether the poll is wanted is asked before each wait.
+    fn first(
+        &self,
+        wait: Duration,
+        mut is_wanted: impl FnMut() -> bool,
+    ) -> Result<Option<QueueItem>, Unwanted> {
         let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
         loop {
             // ORDER: asked before the first wait, too. What decides it may have changed before this poll
             // was in the registry, where those that change it look for polls to end.
             if !self.lane.is_permitted() || !is_wanted() {
-                return First::Unwanted;
+                return Err(Unwanted);
             }
             let left = wait.saturating_sub(start.elapsed());
             match self.queue.recv_timeout(left.min(heartbeat)) {
-                Ok(message) => return First::Message(message),
-                Err(_) if left <= heartbeat => return First::Nothing,
+                Ok(item) => return Ok(Some(item)),
+                Err(_) if left <= heartbeat => return Ok(None),
                 Err(_) => {}
             }
         }
     }
 }
 
-/// How a wait ends.
-enum First {
-    Message(lane::Message),
-    Nothing,
-    /// The poll is not wanted any more.
-    Unwanted,
-}
+/// The poll is not wanted any more.
+struct Unwanted;
 
 impl Drop for Poller<'_> {
     fn drop(&mut self) {
@@ -460,6 +367,7 @@ impl Drop for Poller<'_> {
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use super::super::lane::OPENING;
     use super::*;
     use crate::config::Config;
     use crate::wire::Event;
@@ -471,13 +379,13 @@ mod tests {
     /// A poll that waits, and the events that are published before its thread runs again.
     fn waited(hub: &Hub, said: impl FnOnce()) -> Poll {
         let wish = Subscribe::default();
-        let mut reading = Reading::begin(&hub.shared, Cursor::Now, &wish.patterns).unwrap();
-        let step = reading.read_on(&hub.shared, &wish, true).unwrap();
+        let mut found = Found::after(&hub.shared, Cursor::Now, &wish.patterns).unwrap();
+        let step = found.read_on(&hub.shared, &wish, true).unwrap();
         let Step::Waiting(lane, queue) = step else {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= lane::OPENING {
+        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= OPENING {
             std::thread::yield_now();
         }
         let shared = &hub.shared;
@@ -486,7 +394,7 @@ mod tests {
             lane,
             queue,
         };
-        let found = poller.wait(reading, &wish, Duration::MAX, || true);
+        poller.wait(&mut found, &wish, Duration::MAX, || true);
         found.into_poll()
     }
 

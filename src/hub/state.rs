@@ -1,6 +1,7 @@
 //! What all parts of a hub share, and the lock over it: ids, history, registry and inbox change
 //! together or not at all. Nothing here waits for a client or a disk.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -9,18 +10,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
-use super::draft::{Draft, Drawing, Drawn};
 use super::error::{Closed, PublishError, SubscribeError};
 use super::fanout::{Batch, Item, Leaver};
-use super::history::{History, Record};
-use super::kept::KeptEntry;
-use super::lane::{Kind, Lane, Message, OPENING, TotalQueued};
+use super::history::History;
+use super::lane::{Kind, Lane, OPENING, QueueItem, TotalQueued};
 use super::log::Ledger;
 use super::own_ids::OwnId;
+use super::record::Record;
 use super::registry::Registry;
 use super::{ClientId, Farewell, Permit, Published, Subscribe};
-use crate::config::{Config, FEW_EVENTS, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
-use crate::wire::{EventId, Frame, Ids, Topic, date};
+use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
+use crate::wire::{EventId, Ids, Topic, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
 #[derive(Debug)]
@@ -28,8 +28,6 @@ pub(super) struct Shared {
     pub(super) config: Config,
     /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
     pub(super) inbox_limit: usize,
-    /// The heartbeats, each for all who want it.
-    pub(super) heartbeats: [Frame; 2],
     /// The beginning of the hub's life, from which lanes count their milliseconds.
     pub(super) epoch: Instant,
     /// Makes the names of clients hard to guess, and spreads their returns.
@@ -44,8 +42,6 @@ pub(super) struct Shared {
     pub(super) farewells_said: AtomicU32,
     /// Where events are kept before they are published, if they are.
     pub(super) ledger: Option<Arc<Ledger>>,
-    /// LOCK: guards nothing but that one publisher publishes at a time, without a log. Taken before `state`.
-    pub(super) turn: Mutex<()>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
     /// or not at all. Nobody waits for a socket, a disk or a client under it.
     pub(super) state: Mutex<State>,
@@ -150,7 +146,7 @@ impl Shared {
         state: &mut State,
         wish: &Subscribe,
         kind: Kind,
-    ) -> Result<(Arc<Lane>, Receiver<Message>), SubscribeError> {
+    ) -> Result<(Arc<Lane>, Receiver<QueueItem>), SubscribeError> {
         let limit = self.config.max_clients;
         if state.registry.len() >= limit && state.holder_of(wish).is_none() {
             state.totals.refused += 1;
@@ -259,27 +255,13 @@ impl Shared {
     }
 
     /// Publishes without a log.
-    pub(super) fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Published>, PublishError> {
-        // LOCK: before the hub's lock, and only here. Nobody else publishes meanwhile, so that the hub's can be
-        // given back while many records are made.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn publish(
+        &self,
+        records: Vec<Arc<Record>>,
+    ) -> Result<Vec<Published>, PublishError> {
         let mut state = self.state_with_room()?;
-        let drawn = Drawing::new(&mut state).draw(drafts)?;
-        let are_few = drawn.len() <= FEW_EVENTS;
-        let records = drawn.into_iter().map(Drawn::record);
-        let (mut state, records) = if are_few {
-            (state, records.collect())
-        } else {
-            drop(state);
-            let records = records.collect();
-            let state = self.state();
-            // Or it would be said behind the farewells.
-            if state.phase != Phase::Open {
-                return Err(PublishError::Closed);
-            }
-            (state, records)
-        };
-        let published = state.accept(records);
+        let records = state.place(records, &mut Claims::default())?;
+        let published = state.accept(&records);
         self.wake_fan_out(state);
         Ok(published)
     }
@@ -330,40 +312,59 @@ impl State {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Events become part of what was said.
-    pub(super) fn accept(&mut self, records: Vec<Arc<Record>>) -> Vec<Published> {
-        // Lines of one request have one topic, which is looked up once.
-        let mut counted: Option<(Option<Topic>, usize)> = None;
-        let publish = |record: Arc<Record>| {
-            let recipients = match &counted {
-                Some((topic, count)) if *topic == record.topic => *count,
-                _ => {
-                    let count = self.registry.count(record.topic.as_ref());
-                    counted = Some((record.topic.clone(), count));
-                    count
-                }
+    /// Gives events their ids and places, after the events of `claims`; or none of them, if the id of one is
+    /// taken on its topic.
+    pub(super) fn place(
+        &mut self,
+        mut records: Vec<Arc<Record>>,
+        claims: &mut Claims,
+    ) -> Result<Vec<Arc<Record>>, PublishError> {
+        let mut own_ids = HashSet::new();
+        for record in &records {
+            let Some(own_id) = record.own_id_on_topic() else {
+                continue;
             };
-            let id = record.id;
-            self.history.push(Arc::clone(&record));
-            self.totals.events += 1;
-            if recipients > 0 {
-                self.leave(Item::Event(record));
+            let is_taken = claims.own_ids.contains(own_id) || self.history.has_own_id(own_id);
+            if is_taken || !own_ids.insert(own_id.clone()) {
+                return Err(PublishError::IdTaken {
+                    id: own_id.id().to_owned(),
+                    topic: record.topic().cloned(),
+                });
             }
-            Published { id, recipients }
-        };
-        records.into_iter().map(publish).collect()
+        }
+        claims.own_ids.extend(own_ids);
+        for record in &mut records {
+            let ordinal = self.history.head() + claims.events;
+            Arc::get_mut(record)
+                .expect("BUG: a record is shared before it has its place")
+                .place(self.next_id(), ordinal);
+            claims.events += 1;
+        }
+        Ok(records)
     }
 
-    /// An event that was said in another life of this hub.
-    pub(super) fn remember(&mut self, entry: KeptEntry) {
-        let own_id = entry.own_id.as_deref();
-        self.history.push(Arc::new(Record {
-            ordinal: self.history.head(),
-            id: entry.id,
-            own_id: own_id.map(|id| OwnId::new(id, entry.topic.as_ref())),
-            topic: entry.topic,
-            frame: Frame::new(&entry.message),
-        }));
+    /// Puts events into the history and the inbox.
+    pub(super) fn accept(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
+        let mut published = Vec::with_capacity(records.len());
+        // Lines of one request have one topic, which is looked up once.
+        let mut counted: Option<(Option<&Topic>, usize)> = None;
+        for record in records {
+            let recipients = match counted {
+                Some((topic, count)) if topic == record.topic() => count,
+                _ => self.registry.count(record.topic()),
+            };
+            counted = Some((record.topic(), recipients));
+            self.history.push(Arc::clone(record));
+            self.totals.events += 1;
+            if recipients > 0 {
+                self.leave(Item::Event(Arc::clone(record)));
+            }
+            published.push(Published {
+                id: record.id(),
+                recipients,
+            });
+        }
+        published
     }
 
     /// Tells a client that is out of the registry why.
@@ -386,6 +387,14 @@ impl State {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
+}
+
+/// The events that have their places and are not in the history yet, because the log has not kept them so far.
+#[derive(Default)]
+pub(super) struct Claims {
+    events: u64,
+    /// Publishers' ids among them.
+    own_ids: HashSet<OwnId>,
 }
 
 /// Ends the fan-out thread when it is dropped, joins it, and closes the log.

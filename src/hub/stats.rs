@@ -35,9 +35,6 @@ pub struct Stats {
     pub lag: u64,
     /// How long publishers waited for their answer from the hub, and for the log behind it.
     pub publishing: Histogram,
-    /// The state of the log. `None`: the hub has no log.
-    #[cfg(feature = "journal")]
-    pub log: Option<super::LogStats>,
     /// What is retained of the events.
     pub history: Extent,
     /// How streams ended, and how often.

@@ -17,12 +17,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use super::counters::Sent;
-use super::history::Record;
-use super::lane::{Lane, Message, OPENING};
+use super::lane::{Lane, OPENING, QueueItem};
+use super::record::Record;
 use super::{Farewell, Gap, Hub};
 use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
-use crate::wire::{Event, EventId, Frame, LONGEST_FIELD, Whereabouts, date, encode_id, json};
+use crate::wire::{Event, EventId, LONGEST_FIELD, Whereabouts, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ use crate::wire::{Event, EventId, Frame, LONGEST_FIELD, Whereabouts, date, encod
 pub struct Subscription {
     hub: Hub,
     lane: Arc<Lane>,
-    queue: Receiver<Message>,
+    queue: Receiver<QueueItem>,
     /// The welcome, framed, unless it was taken.
     welcome: Vec<u8>,
     /// The first of what was missed.
@@ -70,7 +70,7 @@ pub(super) fn welcome(
         }
         Event::of_server(RECOVERY, recovery.data()).encode(&mut bytes);
     }
-    Frame::new(&bytes).bytes(lane.framing).to_vec()
+    lane.framing.wrap(&bytes)
 }
 
 /// What became of the cursor that a client came with.
@@ -105,7 +105,7 @@ impl Subscription {
     pub(super) fn new(
         hub: Hub,
         lane: Arc<Lane>,
-        queue: Receiver<Message>,
+        queue: Receiver<QueueItem>,
         (welcome, missed): (Vec<u8>, Vec<Arc<Record>>),
         position: Option<u64>,
     ) -> Subscription {
@@ -307,11 +307,25 @@ impl Joined {
     }
 }
 
+/// The events that come first and have [`REPLAY_BYTES`] together, and how many bytes they have; a larger event
+/// is alone.
+fn first_piece(events: &[Arc<Record>]) -> (&[Arc<Record>], usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for event in events {
+        let length = event.message().len();
+        if count > 0 && bytes + length > REPLAY_BYTES {
+            break;
+        }
+        (count, bytes) = (count + 1, bytes + length);
+    }
+    (&events[..count], bytes)
+}
+
 /// A subscription that is being written.
 struct Stream<'a, O> {
     hub: &'a Hub,
     lane: &'a Lane,
-    queue: &'a Receiver<Message>,
+    queue: &'a Receiver<QueueItem>,
     out: O,
     /// Bytes that are written and not paid back yet. Never all of the backlog while we hold the
     /// baton, because that would give it away.
@@ -391,13 +405,13 @@ impl<O: Out> Stream<'_, O> {
         let position = self.lane.read_up_to(next, state.history.head());
         drop(state);
         // LOCK: not held while topics are compared.
-        slice.retain(|event| self.lane.patterns.matches(event.topic.as_ref()));
+        slice.retain(|event| self.lane.patterns.matches(event.topic()));
         missed.append(&mut slice);
         Some(position)
     }
 
-    /// Writes what is joined and these events, small ones together and large ones from where they are. False: there is no room
-    /// for a large one among what waits for all clients.
+    /// Writes what is joined and these events: small ones together, as one piece of the stream, and large ones
+    /// from where they are. False: there is no room for a large one among the bytes that wait for all clients.
     ///
     /// LIMIT: [`REPLAY_BYTES`] are copied for a client that reads slowly.
     fn write_missed(
@@ -405,29 +419,33 @@ impl<O: Out> Stream<'_, O> {
         missed: &mut Vec<Arc<Record>>,
         joined: &mut Joined,
     ) -> io::Result<bool> {
-        if !missed.is_empty() {
-            let room = REPLAY_BYTES.saturating_sub(joined.bytes.len());
-            joined.bytes.reserve_exact(room);
-        }
-        for event in missed.drain(..) {
-            let bytes = event.frame.bytes(self.lane.framing);
-            if joined.bytes.len() + bytes.len() > REPLAY_BYTES {
+        let framing = self.lane.framing;
+        let mut rest = &missed[..];
+        while !rest.is_empty() {
+            let (piece, length) = first_piece(rest);
+            rest = &rest[piece.len()..];
+            if joined.bytes.len() + length > REPLAY_BYTES {
                 self.flush(joined)?;
             }
-            if bytes.len() <= REPLAY_BYTES {
-                joined.bytes.extend_from_slice(bytes);
-                joined.events += 1;
-                continue;
+            framing.open(length, &mut joined.bytes);
+            if length <= REPLAY_BYTES {
+                joined.bytes.reserve_exact(length + 2);
+                let messages = piece.iter().map(|event| event.message());
+                messages.for_each(|message| joined.bytes.extend_from_slice(message));
+            } else {
+                let most_queued = self.hub.shared.most_queued;
+                let Some(_queued) = self.lane.queue_within(length, most_queued) else {
+                    return Ok(false);
+                };
+                self.flush(joined)?;
+                for part in piece[0].message().chunks(WRITE_BYTES) {
+                    self.write(part)?;
+                }
             }
-            let shared = &self.hub.shared;
-            let Some(_queued) = self.lane.queue_within(bytes.len(), shared.most_queued) else {
-                return Ok(false);
-            };
-            for part in bytes.chunks(WRITE_BYTES) {
-                self.write(part)?;
-            }
-            self.count_events(1);
+            framing.close(&mut joined.bytes);
+            joined.events += piece.len() as u32;
         }
+        missed.clear();
         self.flush(joined)?;
         Ok(true)
     }
@@ -442,7 +460,7 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// The next message; `None` if none came within `patience`.
-    fn next(&mut self, patience: Duration) -> io::Result<Option<Message>> {
+    fn next(&mut self, patience: Duration) -> io::Result<Option<QueueItem>> {
         if self.holds_baton {
             if let Ok(message) = self.queue.try_recv() {
                 return Ok(Some(message));
@@ -479,22 +497,24 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// Writes what is in the queue, joined, up to a farewell.
-    fn write_queue(&mut self, first: Message) -> io::Result<Option<Farewell>> {
+    fn write_queue(&mut self, first: QueueItem) -> io::Result<Option<Farewell>> {
         let (mut next, mut joined) = (Some(first), Joined::default());
         while let Some(message) = next {
             match message {
-                Message::Farewell(farewell) => {
+                QueueItem::Farewell(farewell) => {
                     self.write_joined(&mut joined)?;
                     return Ok(Some(farewell));
                 }
-                Message::Private { .. } => unreachable!("BUG: a stream is told like a poll"),
-                Message::Bytes {
-                    bytes,
+                QueueItem::Events { .. } | QueueItem::Private { .. } => {
+                    unreachable!("BUG: a stream is told like a poll")
+                }
+                QueueItem::Bytes {
+                    frame,
                     from,
                     events,
                     queued: _queued,
                 } => {
-                    let rest = &bytes[from..];
+                    let rest = &frame.bytes(self.lane.framing)[from..];
                     if joined.bytes.len() + rest.len() > WRITE_BYTES {
                         self.write_joined(&mut joined)?;
                     }
@@ -570,8 +590,7 @@ impl<O: Out> Stream<'_, O> {
         if self.hub.shared.now_ms() < self.beat_due() {
             return Ok(());
         }
-        let heartbeats = &self.hub.shared.heartbeats;
-        let heartbeat = heartbeats[self.lane.heartbeat as usize].bytes(self.lane.framing);
+        let heartbeat = self.lane.framing.wrap(self.lane.heartbeat.text());
         if !self.holds_baton {
             if !self.lane.claim(heartbeat.len()) {
                 return Ok(());
@@ -579,7 +598,7 @@ impl<O: Out> Stream<'_, O> {
             self.take_baton()?;
             self.owed = heartbeat.len();
         }
-        self.write(heartbeat)
+        self.write(&heartbeat)
     }
 
     /// The last event, to a client that still listens, and the end. The event has no id: the cursor of
@@ -594,7 +613,7 @@ impl<O: Out> Stream<'_, O> {
         let mut event = Vec::new();
         let last = Event::of_server("system", data).with_retry(retry);
         last.encode(&mut event);
-        let (last, framing) = (Frame::new(&event), self.lane.framing);
-        self.write(&[last.bytes(framing), framing.end()].concat())
+        let framing = self.lane.framing;
+        self.write(&[&framing.wrap(&event), framing.end()].concat())
     }
 }

@@ -32,7 +32,7 @@ use super::options::JournalOptions;
 use super::syncer::Syncer;
 use super::{recovery, segment};
 use crate::config::{READINGS_IN_VAIN, SEGMENT_BYTES, SYNC_INTERVAL, SyncMode, WRONG_CLOCK};
-use crate::hub::{Entry, Kept, Log};
+use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::EventId;
 
@@ -311,19 +311,19 @@ impl Journal {
         )))
     }
 
-    /// What is to be written for these entries.
-    fn encode(&self, entries: &[Entry<'_>]) -> io::Result<Vec<u8>> {
+    /// What is to be written for these records.
+    fn encode(&self, records: &[Arc<Record>]) -> io::Result<Vec<u8>> {
         let (mut bytes, mut last) = (Vec::new(), self.last);
-        for entry in entries {
-            let refused = if entry.id <= last {
-                format!("id {} is not after {last}", entry.id)
-            } else if !segment::leaves_room(entry.id) {
-                format!("id {} leaves too few for other events", entry.id)
-            } else if !segment::is_message(entry.message) {
-                format!("event {} is not one message with its id first", entry.id)
+        for record in records {
+            let refused = if record.id() <= last {
+                format!("id {} is not after {last}", record.id())
+            } else if !segment::leaves_room(record.id()) {
+                format!("id {} leaves too few for other events", record.id())
+            } else if !segment::is_message(record.message()) {
+                format!("event {} is not one message with its id first", record.id())
             } else {
-                last = entry.id;
-                segment::encode_event(entry, &mut bytes);
+                last = record.id();
+                segment::encode_event(record, &mut bytes);
                 continue;
             };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, refused));
@@ -333,14 +333,14 @@ impl Journal {
 }
 
 impl Log for Journal {
-    fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()> {
-        let Some(newest) = entries.last() else {
+    fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()> {
+        let Some(newest) = records.last() else {
             return Ok(());
         };
-        let bytes = self.encode(entries)?;
+        let bytes = self.encode(records)?;
         let result = self.add(&bytes);
         match result {
-            Ok(()) => self.last = newest.id,
+            Ok(()) => self.last = newest.id(),
             Err(_) => self.refused = bytes.len(),
         }
         result

@@ -37,7 +37,7 @@ use super::newest::Newest;
 use super::options::JournalOptions;
 use super::segment::{self, BlockKind, Contents, Damage};
 use crate::config::SyncMode;
-use crate::hub::Kept;
+use crate::hub::{Kept, Record};
 use crate::wire::EventId;
 
 /// Finds the segment to go on with, or begins the first, and reads what is wanted back.
@@ -55,7 +55,7 @@ pub(super) fn recover(
             after: born,
             after_own_id: None,
             after_topic: None,
-            entries: Vec::new(),
+            records: Vec::new(),
         },
         bytes: 0,
         is_complete: false,
@@ -69,7 +69,7 @@ pub(super) fn recover(
     if !reading.is_complete && reading.has_before(number) {
         reading.look_at_end_of(number - 1);
     }
-    reading.kept.entries.reverse();
+    reading.kept.records.reverse();
     Ok((newest, reading.kept))
 }
 
@@ -172,7 +172,7 @@ impl ReadBack<'_> {
 
     fn wants_more(&self) -> bool {
         let JournalOptions { events, bytes, .. } = *self.options;
-        !self.is_complete && self.kept.entries.len() < events && self.bytes < bytes
+        !self.is_complete && self.kept.records.len() < events && self.bytes < bytes
     }
 
     fn has_before(&self, number: u64) -> bool {
@@ -202,17 +202,16 @@ impl ReadBack<'_> {
     fn take(&mut self, contents: &Contents<'_>) {
         for (_, block) in contents.blocks.iter().rev() {
             self.kept.after = block.id;
-            match (block.kind, block.entry()) {
-                (_, Some(entry)) => {
-                    self.bytes = self.bytes.saturating_add(entry.message.len());
-                    let is_full = self.kept.entries.len() >= self.options.events;
+            match (block.kind, block.record()) {
+                (_, Some(record)) => {
+                    self.bytes = self.bytes.saturating_add(record.message().len());
+                    let is_full = self.kept.records.len() >= self.options.events;
                     if is_full || self.bytes > self.options.bytes {
-                        (self.kept.after_own_id, self.kept.after_topic) =
-                            (entry.own_id, entry.topic);
+                        self.note_after(&record);
                         self.is_complete = true;
                         return;
                     }
-                    self.kept.entries.push(entry);
+                    self.kept.records.push(record);
                 }
                 // Nothing before a gap is retained. The header comes last here.
                 (kind, None) => {
@@ -223,6 +222,12 @@ impl ReadBack<'_> {
         }
     }
 
+    /// The event `after` is this one.
+    fn note_after(&mut self, record: &Record) {
+        self.kept.after_own_id = record.own_id().map(Into::into);
+        self.kept.after_topic = record.topic().cloned();
+    }
+
     /// Reads the own id of the event `after` out of the segment that ends with it, from which no more
     /// is wanted. Damage in that segment is not reported, because its events are not needed: a client
     /// whose cursor is that id is then told of a gap.
@@ -231,9 +236,9 @@ impl ReadBack<'_> {
             return;
         };
         let contents = segment::read(&bytes);
-        let last = contents.blocks.last().and_then(|(_, block)| block.entry());
-        if let (None, Some(entry)) = (contents.damage_before(self.kept.after), last) {
-            (self.kept.after_own_id, self.kept.after_topic) = (entry.own_id, entry.topic);
+        let last = contents.blocks.last().and_then(|(_, block)| block.record());
+        if let (None, Some(record)) = (contents.damage_before(self.kept.after), last) {
+            self.note_after(&record);
         }
     }
 

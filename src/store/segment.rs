@@ -27,7 +27,7 @@
 use std::io::{BufRead, Write};
 
 use super::crc32::crc32;
-use crate::hub::{Entry, KeptEntry};
+use crate::hub::Record;
 use crate::wire::{EventId, Topic};
 
 /// Where every journal begins, of whatever version.
@@ -69,10 +69,11 @@ pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
 }
 
 /// Appends the block of an event whose message [`is_message`].
-pub(super) fn encode_event(entry: &Entry<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode_event(record: &Record, out: &mut Vec<u8>) {
+    let (message, topic) = (record.message(), record.topic());
     // Its empty line comes after the checksum: an empty line would part the two for a reader.
-    let body = &entry.message[..entry.message.len() - 1];
-    encode(EVENT, entry.id, entry.topic.map(Topic::as_str), body, out);
+    let body = &message[..message.len() - 1];
+    encode(EVENT, record.id(), topic.map(Topic::as_str), body, out);
 }
 
 /// Appends the block that says that events up to `upto` are lost, and in which file is what was
@@ -146,13 +147,10 @@ pub(super) enum BlockKind {
 
 impl Block<'_> {
     /// The event, if this is one.
-    pub(super) fn entry(&self) -> Option<KeptEntry> {
-        (self.kind == BlockKind::Event).then(|| KeptEntry {
-            id: self.id,
-            own_id: self.own_id.map(Into::into),
-            topic: self.topic.clone(),
-            message: [self.body, b"\n"].concat(),
-        })
+    pub(super) fn record(&self) -> Option<Record> {
+        let message = || [self.body, b"\n"].concat();
+        (self.kind == BlockKind::Event)
+            .then(|| Record::kept(self.id, self.own_id, self.topic.clone(), message()))
     }
 }
 

@@ -156,15 +156,10 @@ impl Event {
 
     /// Appends the event to `out`: `id`, `event`, `retry`, `data`, and the empty line that dispatches it.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len());
         if let Some(id) = &self.id {
             encode_id(id, out);
         }
-        self.encode_behind_id(out);
-    }
-
-    /// [`encode`](Self::encode) without the id, which the hub decides on later.
-    pub(crate) fn encode_behind_id(&self, out: &mut Vec<u8>) {
-        out.reserve(self.data.len() + 64);
         if let Some(name) = &self.name {
             field("event", name.as_bytes(), out);
         }
@@ -175,6 +170,15 @@ impl Event {
             field("data", line, out);
         }
         out.push(b'\n');
+    }
+
+    /// The number of bytes that [`encode`](Self::encode) appends, of an event whose data is one line and that
+    /// has no `retry`. Other events have more.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let named = |name: &str, value: &str| name.len() + ": \n".len() + value.len();
+        let id = self.id.as_ref().map_or(0, |id| named("id", id));
+        let name = self.name.as_ref().map_or(0, |name| named("event", name));
+        id + name + named("data", &self.data) + "\n".len()
     }
 }
 

@@ -1,11 +1,7 @@
-//! Bytes that many clients get: encoded once, shared by all of them.
+//! How a stream is cut into pieces for its reader: one chunk of HTTP/1.1 for each write, or none.
 //!
-//! Most clients read chunked HTTP/1.1, and the chunk's size line is the same for each of them,
-//! so it is part of what is shared. A client of HTTP/1.0, or a transport that is not HTTP,
-//! reads the middle of the same allocation.
-
-use std::ops::Range;
-use std::sync::Arc;
+//! An event is bare bytes wherever it is kept. What is written together is framed together: the events that
+//! a batch has for a client, a piece of a replay, a heartbeat.
 
 /// How a stream is delimited for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +13,32 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// What says "this was all": the last chunk, or nothing.
+    /// Appends what comes before a piece of `length` bytes: the size line of a chunk, or nothing. A piece has at
+    /// least one byte, because an empty chunk would end the stream.
+    pub(crate) fn open(self, length: usize, out: &mut Vec<u8>) {
+        assert!(length > 0, "BUG: an empty chunk would end the stream");
+        if self == Framing::Chunked {
+            out.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+        }
+    }
+
+    /// Appends what comes after a piece.
+    pub(crate) fn close(self, out: &mut Vec<u8>) {
+        if self == Framing::Chunked {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// These bytes as one piece.
+    pub(crate) fn wrap(self, bytes: &[u8]) -> Vec<u8> {
+        let mut piece = Vec::with_capacity(bytes.len() + "123456\r\n\r\n".len());
+        self.open(bytes.len(), &mut piece);
+        piece.extend_from_slice(bytes);
+        self.close(&mut piece);
+        piece
+    }
+
+    /// What ends the stream: the last chunk, or nothing.
     pub fn end(self) -> &'static [u8] {
         match self {
             Framing::Bare => b"",
@@ -26,58 +47,33 @@ impl Framing {
     }
 }
 
-/// One piece of a stream, in both framings. Cloning shares it.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    chunk: Arc<[u8]>,
-    bare: Range<usize>,
+/// One piece of many clients' streams, made once for all of them. Most clients read chunked HTTP/1.1, and
+/// get all of the bytes. A client of HTTP/1.0, or a transport that is not HTTP, gets the middle.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    chunk: Vec<u8>,
+    /// Where the bare bytes begin; they end before the last line break.
+    start: usize,
 }
 
 impl Frame {
-    /// Frames `bytes`, which must not be empty: an empty chunk would end the stream.
-    ///
-    /// # Panics
-    ///
-    /// If `bytes` is empty.
-    pub fn new(bytes: &[u8]) -> Frame {
-        Frame::of(&[bytes])
-    }
-
-    /// [`new`](Self::new), of bytes that lie in several places.
-    pub(crate) fn of(parts: &[&[u8]]) -> Frame {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        assert!(length > 0, "an empty frame would end the stream");
-        let size = format!("{length:x}\r\n");
-        let mut chunk = Vec::with_capacity(size.len() + length + 2);
-        chunk.extend_from_slice(size.as_bytes());
-        parts.iter().for_each(|part| chunk.extend_from_slice(part));
-        chunk.extend_from_slice(b"\r\n");
-        Frame {
-            chunk: chunk.into(),
-            bare: size.len()..size.len() + length,
-        }
+    /// Joins `parts`, which must have at least one byte together.
+    pub(crate) fn of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Frame {
+        let length = parts.clone().map(<[u8]>::len).sum();
+        let mut chunk = Vec::with_capacity(length + "123456\r\n\r\n".len());
+        Framing::Chunked.open(length, &mut chunk);
+        let start = chunk.len();
+        parts.for_each(|part| chunk.extend_from_slice(part));
+        Framing::Chunked.close(&mut chunk);
+        Frame { chunk, start }
     }
 
     /// The bytes to write to a reader of `framing`.
-    pub fn bytes(&self, framing: Framing) -> &[u8] {
+    pub(crate) fn bytes(&self, framing: Framing) -> &[u8] {
         match framing {
-            Framing::Bare => &self.chunk[self.bare.clone()],
+            Framing::Bare => &self.chunk[self.start..self.chunk.len() - "\r\n".len()],
             Framing::Chunked => &self.chunk,
         }
-    }
-
-    /// The same, to be kept. Only the bare bytes are copied for it.
-    pub fn shared(&self, framing: Framing) -> Arc<[u8]> {
-        match framing {
-            Framing::Bare => self.bytes(framing).into(),
-            Framing::Chunked => Arc::clone(&self.chunk),
-        }
-    }
-
-    /// How many bytes it holds in memory, and at the most on the wire.
-    #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
-    pub fn len(&self) -> usize {
-        self.chunk.len()
     }
 }
 
@@ -87,11 +83,10 @@ mod tests {
 
     #[test]
     fn one_allocation_serves_both_framings() {
-        let frame = Frame::new(b"data: 0123456789\n\n");
-        assert_eq!(
-            frame.bytes(Framing::Chunked),
-            b"12\r\ndata: 0123456789\n\n\r\n"
-        );
+        let frame = Frame::of([&b"data: 01234"[..], b"56789\n\n"].into_iter());
+        let whole = b"12\r\ndata: 0123456789\n\n\r\n";
+        assert_eq!(frame.bytes(Framing::Chunked), whole);
         assert_eq!(frame.bytes(Framing::Bare), b"data: 0123456789\n\n");
+        assert_eq!(Framing::Chunked.wrap(b"data: 0123456789\n\n"), whole);
     }
 }

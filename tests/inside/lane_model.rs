@@ -7,16 +7,18 @@
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::lane::{Kind, Lane, Message, OPENING, Socket};
+use super::super::lane::{Kind, Lane, OPENING, QueueItem, Socket};
 use super::{Farewell, Out, Stream};
 use crate::chance::Random;
 use crate::config::Config;
 use crate::hub::kept::Kept;
 use crate::hub::{Hub, Subscribe};
+use crate::wire::{Frame, Framing};
 
 /// What the kernel and the two sides have done so far.
 struct World {
@@ -126,7 +128,8 @@ impl Fake {
             world.offered += 1 + world.below(3);
             (first..world.offered).flat_map(event).collect::<Vec<u8>>()
         });
-        lane.offer(&bytes.into(), 1, 0);
+        let frame = Frame::of(iter::once(&bytes[..]));
+        lane.offer(&Arc::new(frame), 1, 0);
     }
 
     /// A turn of the client's thread, at which a heartbeat is due or is not.
@@ -256,7 +259,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     lane.read_up_to(0, 0);
     lane.open(Arc::new(fake.clone()));
     // Leaked, for the sake of a thread-local that lives as long as it likes: some bytes a seed.
-    let queue: &'static Receiver<Message> = Box::leak(Box::new(queue));
+    let queue: &'static Receiver<QueueItem> = Box::leak(Box::new(queue));
     let lane: &'static Arc<Lane> = Box::leak(Box::new(lane));
     let stream = Stream {
         hub: hubs[0],
@@ -286,10 +289,10 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     let quiet = !fake.with(|world| world.hung_up || world.cut);
     if ending.is_none() && quiet && lane.ending().is_none() {
         while let Ok(message) = queue.try_recv() {
-            let Message::Bytes { bytes, from, .. } = message else {
+            let QueueItem::Bytes { frame, from, .. } = message else {
                 panic!("a farewell without an ending")
             };
-            fake.with(|world| world.take(&bytes[from..]));
+            fake.with(|world| world.take(&frame.bytes(Framing::Bare)[from..]));
         }
         let (ended, offered) = fake.with(|world| (world.check(), world.offered));
         assert_eq!(ended, offered, "events were lost; seed {seed}");

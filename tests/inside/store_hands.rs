@@ -11,18 +11,18 @@ use std::time::{Duration, SystemTime};
 
 use super::SyncMode;
 use super::segment::{encode_event, encode_gap, header};
-use super::tests::{BORN, Opened, Scratch, as_entry, kept};
-use crate::hub::KeptEntry;
+use super::tests::{BORN, Opened, Scratch, kept};
+use crate::hub::Record;
 use crate::wire::{Event, EventId};
 
-fn plain(ms: u64) -> KeptEntry {
+fn plain(ms: u64) -> Record {
     kept(
         EventId { ms, seq: 0 },
         &Event::new(format!("event at {ms}")),
     )
 }
 
-fn plains(times: std::ops::Range<u64>) -> Vec<KeptEntry> {
+fn plains(times: std::ops::Range<u64>) -> Vec<Record> {
     times.map(plain).collect()
 }
 
@@ -140,7 +140,7 @@ fn a_file_that_other_hands_have_spoilt_is_followed_by_another_and_a_gap() {
             drop(one);
             for dir in [&copy, &dir] {
                 let again = dir.open().unwrap();
-                assert_eq!(again.kept.entries, plains(3000..3003), "{hand}");
+                assert_eq!(again.kept.records, plains(3000..3003), "{hand}");
                 assert_eq!(again.kept.after.ms, 2005, "{hand}");
             }
         }
@@ -213,7 +213,7 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
                     2000
                 };
                 let expected = [plains(first..2006), plains(3000..3002)].concat();
-                assert_eq!(again.kept.entries, expected, "{hand}");
+                assert_eq!(again.kept.records, expected, "{hand}");
             }
         }
     }
@@ -244,7 +244,7 @@ fn nothing_is_acknowledged_while_the_directory_is_another_one() {
         let copy = killed(&dir);
         let again = copy.open().unwrap();
         let expected = [plains(2000..2006), plains(3000..3001)].concat();
-        assert_eq!(again.kept.entries, expected, "{away}, {back}");
+        assert_eq!(again.kept.records, expected, "{away}, {back}");
         drop(one);
         run("rm -rf $J $J.away");
     }
@@ -258,7 +258,7 @@ fn nothing_is_acknowledged_while_the_directory_is_another_one() {
     other.add(&[plain(4000)]).unwrap();
     assert!(one.add(&[plain(3000)]).is_err());
     drop((one, other));
-    assert_eq!(dir.open().unwrap().kept.entries, [plain(4000)]);
+    assert_eq!(dir.open().unwrap().kept.records, [plain(4000)]);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_directory_that_is_reached_by_another_way_is_the_same() {
     fs::remove_file(moved.segment(2)).unwrap();
     one.add(&[plain(3001)]).unwrap();
     drop(one);
-    assert_eq!(dir.open().unwrap().kept.entries, [plain(3001)]);
+    assert_eq!(dir.open().unwrap().kept.records, [plain(3001)]);
     fs::remove_file(&dir.0).unwrap();
 }
 
@@ -432,7 +432,7 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
         let encoders: [&Encoder; 4] = [
             &|text| {
                 text.extend(header(BORN));
-                encode_event(&as_entry(&event), text);
+                encode_event(&event, text);
             },
             &|text| text.extend(header(id)),
             &|text| {
@@ -443,7 +443,7 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
             &|text| {
                 text.extend(header(BORN));
                 text.extend(b": event damaged\n");
-                encode_event(&as_entry(&event), text);
+                encode_event(&event, text);
             },
         ];
         for (number, encode) in encoders.iter().enumerate() {
@@ -518,5 +518,5 @@ fn a_probe_tells_what_an_append_would_and_leaves_nothing() {
     one.add(&[plain(3000)]).unwrap();
     drop(one);
     let expected = [plains(2000..2006), plains(3000..3001)].concat();
-    assert_eq!(dir.open().unwrap().kept.entries, expected);
+    assert_eq!(dir.open().unwrap().kept.records, expected);
 }

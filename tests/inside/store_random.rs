@@ -7,9 +7,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::segment::{self, BlockKind, encode_event, encode_gap, header};
-use super::tests::{BORN, Scratch, as_entry, kept};
+use super::tests::{BORN, Scratch, kept};
 use crate::chance::{Bytes, Mutator, Random, cases};
-use crate::hub::{Kept, KeptEntry};
+use crate::hub::{Kept, Record};
 use crate::wire::{Decoder, Event, EventId, Topic};
 
 /// Where a block begins, whether it is `h`eader, `e`vent or `g`ap, its id, and its length.
@@ -106,7 +106,7 @@ fn found(bytes: &[u8], from: usize) -> Vec<Place> {
     places
 }
 
-fn event(id: EventId, random: &mut Random) -> KeptEntry {
+fn event(id: EventId, random: &mut Random) -> Record {
     #[rustfmt::skip]
     const DATA: [&str; 12] = [
         "", "x", "hello\nworld", "\n", ": event 9-9\nid: 9-9", ": crc 00000000\n\n", ": gap 9-9", "\u{43f}\u{1f980}",
@@ -134,7 +134,7 @@ fn event(id: EventId, random: &mut Random) -> KeptEntry {
 }
 
 /// A segment: its text, where its blocks end in it, and its events.
-type Segment = (Vec<u8>, Vec<usize>, Vec<KeptEntry>);
+type Segment = (Vec<u8>, Vec<usize>, Vec<Record>);
 
 /// An id that is greater: so many milliseconds later, or in the same millisecond.
 fn after_id(EventId { ms, seq }: EventId, later: u64) -> EventId {
@@ -158,7 +158,7 @@ fn segment(after: EventId, count: usize, random: &mut Random) -> Segment {
             encode_gap(last, aside, &mut text);
         } else {
             entries.push(event(last, random));
-            encode_event(&as_entry(&entries[entries.len() - 1]), &mut text);
+            encode_event(&entries[entries.len() - 1], &mut text);
         }
         ends.push(text.len());
     }
@@ -272,11 +272,11 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
 fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
     let mut wire = Vec::new();
     for ((_, block), (at, _, _, len)) in contents.blocks.iter().zip(places) {
-        if let Some(entry) = block.entry() {
+        if let Some(entry) = block.record() {
             let mut again = Vec::new();
-            encode_event(&as_entry(&entry), &mut again);
+            encode_event(&entry, &mut again);
             assert_eq!(Bytes(again), Bytes(bytes[*at..at + len].to_vec()));
-            wire.extend(entry.message);
+            wire.extend(entry.message());
         }
     }
     let end = places.last().map_or(0, |(at, _, _, len)| at + len);
@@ -326,7 +326,7 @@ fn of_a_random_segment_nothing_is_read_that_was_not_written_and_all_that_is_befo
 /// Some segments one behind the other, one of which is spoilt, or gone.
 #[derive(Debug)]
 struct Directory {
-    written: Vec<(Bytes, Vec<KeptEntry>)>,
+    written: Vec<(Bytes, Vec<Record>)>,
     spoilt: usize,
     found: Option<Bytes>,
 }
@@ -352,7 +352,7 @@ fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
                     break (text, entries);
                 }
             };
-            last = entries[entries.len() - 1].id;
+            last = entries[entries.len() - 1].id();
             written.push((Bytes(text), entries));
         }
         let spoilt = random.below(written.len());
@@ -391,10 +391,14 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
         .collect();
     let kept = match dir.open() {
         Ok(opened) => {
-            let Kept { after, entries, .. } = &opened.kept;
+            let Kept {
+                after,
+                records: entries,
+                ..
+            } = &opened.kept;
             let wanted: Vec<_> = all
                 .iter()
-                .filter(|entry| entry.id > *after)
+                .filter(|entry| entry.id() > *after)
                 .cloned()
                 .collect();
             assert!(wanted.starts_with(entries), "{entries:?} after {after}");
@@ -418,7 +422,7 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
             assert!(
                 repaired
                     .kept
-                    .entries
+                    .records
                     .iter()
                     .all(|entry| all.contains(entry))
             );
@@ -433,8 +437,8 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
     again.add(std::slice::from_ref(&new)).unwrap();
     drop(again);
     assert_eq!(
-        dir.open().unwrap().kept.entries,
-        [kept.entries, vec![new]].concat()
+        dir.open().unwrap().kept.records,
+        [kept.records, vec![new]].concat()
     );
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::disk::{Context, Disk, Identity};
 use super::syncer::Syncer;
 use super::{Journal, JournalOptions, SyncMode};
-use crate::hub::{Entry, Kept, KeptEntry, Log};
+use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
 
@@ -131,17 +131,9 @@ impl Opened {
         reports
     }
 
-    pub(super) fn add(&mut self, entries: &[KeptEntry]) -> io::Result<()> {
-        let entries: Vec<_> = entries.iter().map(as_entry).collect();
-        self.journal.append(&entries)
-    }
-}
-
-pub(super) fn as_entry(kept: &KeptEntry) -> Entry<'_> {
-    Entry {
-        id: kept.id,
-        topic: kept.topic.as_ref(),
-        message: &kept.message,
+    pub(super) fn add(&mut self, entries: &[Record]) -> io::Result<()> {
+        let records: Vec<_> = entries.iter().cloned().map(Arc::new).collect();
+        self.journal.append(&records)
     }
 }
 
@@ -150,35 +142,32 @@ fn id(ms: u64) -> EventId {
 }
 
 /// What the hub makes of an event.
-fn entry(ms: u64, event: &Event) -> KeptEntry {
+fn entry(ms: u64, event: &Event) -> Record {
     kept(id(ms), event)
 }
 
-pub(super) fn kept(id: EventId, event: &Event) -> KeptEntry {
+pub(super) fn kept(id: EventId, event: &Event) -> Record {
     let mut message = Vec::new();
-    encode_id(event.id().unwrap_or(&id.to_string()), &mut message);
-    event.encode_behind_id(&mut message);
-    KeptEntry {
-        id,
-        own_id: event.id().map(Into::into),
-        topic: event.topic().cloned(),
-        message,
+    if event.id().is_none() {
+        encode_id(&id.to_string(), &mut message);
     }
+    event.encode(&mut message);
+    Record::kept(id, event.id(), event.topic().cloned(), message)
 }
 
-fn plain(ms: u64) -> KeptEntry {
+fn plain(ms: u64) -> Record {
     entry(ms, &Event::new(format!("event at {ms}")))
 }
 
-fn plains(times: impl IntoIterator<Item = u64>) -> Vec<KeptEntry> {
+fn plains(times: impl IntoIterator<Item = u64>) -> Vec<Record> {
     times.into_iter().map(plain).collect()
 }
 
 fn times(kept: &Kept) -> Vec<u64> {
-    kept.entries.iter().map(|entry| entry.id.ms).collect()
+    kept.records.iter().map(|entry| entry.id().ms).collect()
 }
 
-fn of_every_kind() -> Vec<KeptEntry> {
+fn of_every_kind() -> Vec<Record> {
     let event = |data: &str| Event::new(data);
     let topic = |name: &str| Topic::new(name).unwrap();
     let events = [
@@ -204,7 +193,7 @@ fn what_was_appended_is_read_back_as_it_was() {
         after: BORN,
         after_own_id: None,
         after_topic: None,
-        entries: Vec::new(),
+        records: Vec::new(),
     };
     assert_eq!(one.kept, empty);
     one.add(&entries[..1]).unwrap();
@@ -214,8 +203,8 @@ fn what_was_appended_is_read_back_as_it_was() {
     for _ in 0..2 {
         let again = dir.open().unwrap();
         assert_eq!(again.kept.after, BORN);
-        assert_eq!(again.kept.entries, entries);
-        assert_eq!(again.kept.last_id(), entries.last().unwrap().id);
+        assert_eq!(again.kept.records, entries);
+        assert_eq!(again.kept.last_id(), entries.last().unwrap().id());
         assert_eq!(again.reports(), [""; 0]);
     }
 }
@@ -257,7 +246,7 @@ fn a_reader_of_event_streams_reads_it() {
         decoder.feed(bytes, |message| seen.push(message)).unwrap();
         seen
     };
-    let wire: Vec<u8> = entries.iter().flat_map(|e| e.message.clone()).collect();
+    let wire: Vec<u8> = entries.iter().flat_map(|e| e.message().to_vec()).collect();
     assert_eq!(decode(&wire).len(), entries.len());
     assert_eq!(decode(&dir.text(1)), decode(&wire));
     // A hole does not disturb it.
@@ -302,8 +291,8 @@ fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
         again.add(&[plain(3000)]).unwrap();
         drop(again);
         let last = dir.open().unwrap();
-        assert_eq!(last.kept.entries.last(), Some(&plain(3000)), "cut at {cut}");
-        assert_eq!(last.kept.entries.len() as u64, whole + 1, "cut at {cut}");
+        assert_eq!(last.kept.records.last(), Some(&plain(3000)), "cut at {cut}");
+        assert_eq!(last.kept.records.len() as u64, whole + 1, "cut at {cut}");
         assert_eq!(last.reports(), [""; 0], "cut at {cut}");
     }
 }
@@ -345,7 +334,7 @@ fn a_last_record_with_a_bit_changed_is_cut_off() {
             fs::write(dir.segment(1), &changed).unwrap();
             let again = dir.open().unwrap();
             assert_eq!(
-                again.kept.entries,
+                again.kept.records,
                 [plain(2000)],
                 "bit {bit} of byte {place}"
             );
@@ -374,7 +363,7 @@ fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() 
             assert_eq!(dir.text(1), changed, "it was not asked to repair");
         }
         let mut again = dir.repaired();
-        assert_eq!(again.kept.entries, [], "byte {place}");
+        assert_eq!(again.kept.records, [], "byte {place}");
         assert_eq!(again.kept.after, id(2002), "byte {place}");
         let aside = dir.0.join("00000001.sse.damaged");
         let mut lost = fs::read(&aside).unwrap();
@@ -419,7 +408,7 @@ fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
         report: Report::default(),
     };
     let (_journal, kept) = Journal::open(options, id(5000)).unwrap();
-    assert_eq!((kept.after, kept.entries.len()), (id(5000), 0));
+    assert_eq!((kept.after, kept.records.len()), (id(5000), 0));
     assert!(dir.0.join("00000001.sse.damaged.2").exists());
 }
 
@@ -435,7 +424,7 @@ fn a_repair_that_was_cut_short_is_begun_again() {
     fs::write(dir.0.join("00000001.sse.new"), "half").unwrap();
     dir.refuses();
     let again = dir.repaired();
-    assert_eq!((again.kept.after, again.kept.entries.len()), (id(2002), 0));
+    assert_eq!((again.kept.after, again.kept.records.len()), (id(2002), 0));
     let aside = fs::read(dir.0.join("00000001.sse.damaged.2")).unwrap();
     assert_eq!(aside, changed[middle.start..]);
     assert!(!dir.0.join("00000001.sse.new").exists());
@@ -447,9 +436,9 @@ fn no_publisher_can_feign_a_record() {
     dir.open().unwrap().add(&[plain(2000)]).unwrap();
     let good = dir.text(1);
     // Publishers of an earlier version could have such ids.
-    let mut by_id = entry(2001, &Event::new(""));
-    by_id.own_id = Some(": event 3000-0".into());
-    by_id.message = b"id: : event 3000-0\ndata: \n\n".to_vec();
+    let by_id = entry(2001, &Event::new(""));
+    let message = b"id: : event 3000-0\ndata: \n\n".to_vec();
+    let by_id = Record::kept(by_id.id(), Some(": event 3000-0"), None, message);
     let by_events = [
         Event::new(": event 3000-0\nid: 3000-0\ndata: x\n: crc 00000000\n\n"),
         Event::new("x: event 3000-0"),
@@ -469,7 +458,7 @@ fn no_publisher_can_feign_a_record() {
         fs::write(dir.segment(1), &text).unwrap();
         // With another record behind the damage this would be an error.
         let again = dir.open().expect("a record was seen that is none");
-        assert_eq!(again.kept.entries, [plain(2000)], "{feigned:?}");
+        assert_eq!(again.kept.records, [plain(2000)], "{feigned:?}");
     }
 }
 
@@ -480,7 +469,7 @@ fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
         data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
     }
     text.extend(super::segment::header(BORN));
-    super::segment::encode_event(&as_entry(&entry(2000, &Event::new(data))), &mut text);
+    super::segment::encode_event(&entry(2000, &Event::new(data)), &mut text);
     text[header_len()] ^= 1;
     let start = Instant::now();
     let damage = super::segment::read(&text).damage.unwrap();
@@ -505,7 +494,7 @@ fn a_full_segment_is_followed_by_another() {
     three_segments(&dir);
     let again = dir.open().unwrap();
     assert_eq!(again.kept.after, BORN);
-    assert_eq!(again.kept.entries, plains(2000..2006));
+    assert_eq!(again.kept.records, plains(2000..2006));
     assert!(
         dir.text(3)
             .starts_with(b": tiny-sse journal 1, after 2003-0\n")
@@ -525,7 +514,7 @@ fn a_full_segment_is_followed_by_another() {
 fn no_more_is_read_than_is_wanted() {
     let dir = Scratch::new();
     three_segments(&dir);
-    let size = plain(2000).message.len();
+    let size = plain(2000).message().len();
     // What is not wanted is not read: its damage is not found.
     fs::write(dir.segment(1), "damaged").unwrap();
     for (events, bytes, expected) in [
@@ -544,7 +533,7 @@ fn no_more_is_read_than_is_wanted() {
         let kept = again.unwrap().kept;
         let first = 2006 - expected;
         assert_eq!(
-            kept.entries,
+            kept.records,
             plains(first..2006),
             "{events} events, {bytes} bytes"
         );
@@ -653,7 +642,7 @@ fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
     for events in 0..=6 {
         let opened = dir.with(|options| options.events = events).unwrap();
         let kept = opened.kept;
-        assert_eq!(kept.entries.len(), events);
+        assert_eq!(kept.records.len(), events);
         let before = (events < 6).then(|| 2005 - events as u64);
         let expected = before.map(|ms| (format!("own-{ms}").into(), "a"));
         let found = kept
@@ -666,7 +655,7 @@ fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
     fs::write(dir.segment(2), b"damaged").unwrap();
     let opened = dir.with(|options| options.events = 2).unwrap();
     assert_eq!(
-        (opened.kept.after_own_id, opened.kept.entries.len()),
+        (opened.kept.after_own_id, opened.kept.records.len()),
         (None, 2)
     );
 }
@@ -732,7 +721,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
         fs::create_dir(&dir.0).unwrap();
         fs::write(dir.segment(1), torn).unwrap();
         let mut again = dir.open().unwrap();
-        assert_eq!((again.kept.after, again.kept.entries.len()), (BORN, 0));
+        assert_eq!((again.kept.after, again.kept.records.len()), (BORN, 0));
         again.add(&[plain(2000)]).unwrap();
         drop(again);
         assert_eq!(times(&dir.open().unwrap().kept), [2000]);
@@ -811,11 +800,8 @@ fn what_could_not_be_read_back_is_not_written() {
         "id: 1\ndata: a\rb\n\n",
         "id: 1\ndata: a\n\n\n",
     ] {
-        let entry = Entry {
-            message: message.as_bytes(),
-            ..as_entry(&next)
-        };
-        let error = one.journal.append(&[entry]).unwrap_err();
+        let record = Record::kept(next.id(), next.own_id(), None, message.into());
+        let error = one.journal.append(&[Arc::new(record)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{message:?}");
     }
     for bad in [[2000, 2001], [1999, 2001], [2001, 2001], [2002, 2001]] {

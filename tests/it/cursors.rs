@@ -103,7 +103,7 @@ fn an_id_of_another_server_is_never_taken_for_one_of_ours() {
 struct Forgetful;
 
 impl Log for Forgetful {
-    fn append(&mut self, _: &[tiny_sse::hub::Entry<'_>]) -> std::io::Result<()> {
+    fn append(&mut self, _: &[std::sync::Arc<tiny_sse::hub::Record>]) -> std::io::Result<()> {
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tiny_sse::hub::{Entry, Log};
+use tiny_sse::hub::{Log, Record};
 use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Hub, Report};
 
@@ -507,12 +507,8 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         report: Report::default(),
     };
     let (mut written, _) = Journal::open(options, Hub::birth()).unwrap();
-    let entry = Entry {
-        id: ahead,
-        topic: None,
-        message: message.as_bytes(),
-    };
-    written.append(&[entry]).unwrap();
+    let record = Record::kept(ahead, None, None, message.into());
+    written.append(&[record.into()]).unwrap();
     drop(written);
 
     let mut expected = vec!["said tomorrow".to_owned()];

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
-use super::{Draft, Log, LogStats, Outcome, PublishError, Shared};
+use super::{Log, LogStats, Outcome, PublishError, Record, Shared};
 use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
 use crate::report::{Level, Report};
 
@@ -54,7 +54,7 @@ struct Desk {
 /// it is not their turn cost more than the disk.
 #[derive(Debug)]
 struct Waiter {
-    drafts: Vec<Draft>,
+    records: Vec<Arc<Record>>,
     thread: Thread,
     /// Filled by the thread that writes the events down.
     outcome: Arc<OnceLock<Outcome>>,
@@ -92,11 +92,11 @@ impl Ledger {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `drafts` are written down, by this thread or by another.
-    pub(in crate::hub) fn publish(&self, hub: &Shared, drafts: Vec<Draft>) -> Outcome {
+    /// Waits until `records` are written down, by this thread or by another.
+    pub(in crate::hub) fn publish(&self, hub: &Shared, records: Vec<Arc<Record>>) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
-            drafts,
+            records,
             thread: thread::current(),
             outcome: Arc::clone(&outcome),
         };
@@ -131,9 +131,9 @@ impl Ledger {
 
     /// Writes a group with the log that was taken from the desk, without the lock.
     fn write_down(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
-        let take_drafts = |waiter: &mut Waiter| std::mem::take(&mut waiter.drafts);
-        let drafts = group.iter_mut().map(take_drafts).collect();
-        let written = without_unwinding(|| hub.keep(&mut *log, drafts));
+        let take_records = |waiter: &mut Waiter| std::mem::take(&mut waiter.records);
+        let records = group.iter_mut().map(take_records).collect();
+        let written = without_unwinding(|| hub.keep(&mut *log, records));
         let outcomes = written.unwrap_or_else(|panic| {
             let failure = PublishError::NotKept(format!("the log panicked: {panic}"));
             vec![Err(failure); group.len()]
@@ -325,9 +325,9 @@ impl Desk {
         let mut bytes = 0;
         let fits = |waiter: &&Waiter| {
             bytes += waiter
-                .drafts
+                .records
                 .iter()
-                .map(|draft| draft.behind_id.len())
+                .map(|record| record.message().len())
                 .sum::<usize>();
             bytes <= most_bytes
         };
@@ -344,7 +344,7 @@ mod tests {
     use std::thread;
 
     use crate::config::{Config, PROBE_PATIENCE};
-    use crate::hub::{Entry, Hub, Kept, Log, PublishError};
+    use crate::hub::{Hub, Kept, Log, PublishError, Record};
     use crate::report::Report;
     use crate::wire::Event;
 
@@ -353,8 +353,8 @@ mod tests {
     struct Slow(Sender<usize>, Receiver<()>);
 
     impl Log for Slow {
-        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
-            self.0.send(entries.len()).unwrap();
+        fn append(&mut self, records: &[Arc<Record>]) -> std::io::Result<()> {
+            self.0.send(records.len()).unwrap();
             self.1.recv().unwrap();
             Ok(())
         }
@@ -429,8 +429,8 @@ mod tests {
     struct Quick(Arc<AtomicUsize>);
 
     impl Log for Quick {
-        fn append(&mut self, entries: &[Entry<'_>]) -> std::io::Result<()> {
-            self.0.fetch_add(entries.len(), Ordering::Relaxed);
+        fn append(&mut self, records: &[Arc<Record>]) -> std::io::Result<()> {
+            self.0.fetch_add(records.len(), Ordering::Relaxed);
             Ok(())
         }
     }
@@ -471,7 +471,7 @@ mod tests {
     }
 
     impl Log for Moody {
-        fn append(&mut self, _: &[Entry<'_>]) -> std::io::Result<()> {
+        fn append(&mut self, _: &[Arc<Record>]) -> std::io::Result<()> {
             self.act()
         }
 
@@ -518,7 +518,7 @@ mod tests {
             let expected = why.map_or(Ok(()), |why| Err(PublishError::NotKept(why.into())));
             assert_eq!(publish(&hub), expected);
         }
-        assert_eq!(hub.stats().log.unwrap().failures, 2);
+        assert_eq!(hub.log_stats().unwrap().failures, 2);
         let told: Vec<_> = reports.try_iter().collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("the log panicked: a very bad mood"));
@@ -535,7 +535,7 @@ mod tests {
         assert!(publish(&hub).is_err());
         let outcome = publish_mine();
         assert!(matches!(outcome, Err(PublishError::IdTaken { .. })));
-        let log = hub.stats().log.unwrap();
+        let log = hub.log_stats().unwrap();
         assert_eq!(
             (log.failure.as_deref(), log.failures),
             (Some("a bad mood"), 1)
@@ -604,7 +604,7 @@ mod tests {
         assert!(publish(&hub).is_err());
         assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
         assert_eq!(
-            hub.stats().log.unwrap().failure.as_deref(),
+            hub.log_stats().unwrap().failure.as_deref(),
             Some("a bad mood")
         );
         eventually(&hub, Some("the log panicked: a very bad mood"));
@@ -621,7 +621,7 @@ mod tests {
         assert_eq!(told[1], "the log works again");
         assert_eq!(reports.try_recv(), Err(TryRecvError::Empty));
         // A probe is no publisher.
-        assert_eq!(hub.stats().log.unwrap().failures, 1);
+        assert_eq!(hub.log_stats().unwrap().failures, 1);
     }
 
     #[test]
