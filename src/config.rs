@@ -424,6 +424,10 @@ pub(crate) const REFUSALS_TOLD: u32 = 512;
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
 
+/// Parts of one batch that are joined and kept at a time, for clients that came or left in the middle of it. Most
+/// batches have one part, which is all of it.
+pub(crate) const JOINED_PARTS: usize = 4;
+
 /// The pause after an `accept` that failed for want of something: doubled from the first to the last.
 pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));

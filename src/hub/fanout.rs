@@ -7,13 +7,13 @@
 //!
 //! A batch is taken under the hub's lock, together with the audiences that it reaches ([`Batch::take`]).
 //! Everything else is done without the lock: which audience gets which events, the joining, the
-//! writing. A client that is told to leave has left its audience before the batch is taken. It is served
-//! alone: it gets the events from its first due one to the last one before its end.
+//! writing. A client that is told to leave stays in its audience until its thread has ended. It is due the events
+//! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::counters::Sent;
@@ -21,6 +21,7 @@ use super::lane::{Kind, Lane};
 use super::record::Record;
 use super::registry::{Audiences, Lanes, Registry};
 use super::{Farewell, Shared};
+use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
 /// What publishers and others leave for the fan-out, in order.
@@ -28,41 +29,20 @@ use crate::wire::{Frame, Topic};
 pub(super) enum Item {
     /// For all clients that asked for its topic.
     Event(Arc<Record>),
-    /// For one client, after the events before the ordinal `at`.
-    Private {
-        lane: Arc<Lane>,
-        record: Arc<Record>,
-        at: u64,
-    },
-    /// The end of one stream, after the events before the ordinal `at`.
-    End {
-        lane: Leaver,
-        why: Farewell,
-        at: u64,
-    },
-}
-
-/// A client that is to be told to leave. It is out of the registry, where a panic's end of all streams would
-/// not find it. So if this is dropped before the client was told, the client is disconnected.
-#[derive(Debug)]
-pub(super) struct Leaver(pub(super) Arc<Lane>);
-
-impl Drop for Leaver {
-    fn drop(&mut self) {
-        // The first reason stands.
-        self.0.end(Farewell::FellBehind, 0);
-    }
+    /// For one client, after the events before it.
+    Private(Arc<Lane>, Arc<Record>),
+    /// The end of one stream, after the events that are due to it.
+    End(Arc<Lane>, Farewell),
 }
 
 impl Item {
     /// Bytes that it counts for in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
-            Item::Event(record) => record.message().len(),
-            Item::Private { record, .. } => record.message().len(),
+            Item::Event(record) | Item::Private(_, record) => record.message().len(),
             // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
             // subscribes under one name again and again would gather without bound.
-            Item::End { .. } => size_of::<Lane>(),
+            Item::End(..) => size_of::<Lane>(),
         }
     }
 }
@@ -92,10 +72,13 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// The items of the inbox, and the clients that they reach.
+#[derive(Default)]
 pub(super) struct Batch {
-    items: Vec<Item>,
-    /// Which of `reaches` each event in `items` has, in their order.
-    kinds: Vec<usize>,
+    /// The events, in the order of their ordinals, each with its place in `reaches`.
+    events: Vec<(usize, Arc<Record>)>,
+    /// The events for one client, each with the number of `events` before it.
+    private: Vec<(usize, Arc<Lane>, Arc<Record>)>,
+    ends: Vec<(Arc<Lane>, Farewell)>,
     /// One for each topic in the batch.
     reaches: Vec<Reach>,
     /// The lanes of every audience that is reached, by its slot.
@@ -103,11 +86,11 @@ pub(super) struct Batch {
 }
 
 /// The audiences of one topic.
-struct Reach {
-    /// `None`: the events have no topic, and reach all audiences.
-    topic: Option<Topic>,
+enum Reach {
+    /// The events have no topic, and reach all audiences.
+    All,
     /// The audiences of the topic. No audience is in two of these lists.
-    lists: Vec<Audiences>,
+    Lists(Vec<Audiences>),
 }
 
 impl Batch {
@@ -116,164 +99,108 @@ impl Batch {
     /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
     /// once, however many events there are.
     pub(super) fn take(items: Vec<Item>, registry: &Registry) -> Batch {
-        let (mut kinds, mut reaches, mut lanes) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut kind_of: HashMap<Option<&Topic>, usize> = HashMap::new();
+        let mut batch = Batch::default();
+        let mut kind_of: HashMap<Option<Topic>, usize> = HashMap::new();
         let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
-        let mut last: Option<(Option<&Topic>, usize)> = None;
         // An audience is in as many lists as it has patterns, so most of what is gone through was noted.
         let mut is_noted = vec![false; registry.slots()];
         let mut note = |slot: usize| {
             if !std::mem::replace(&mut is_noted[slot], true) {
-                lanes.insert(slot, registry.lanes_of(slot));
+                batch.lanes.insert(slot, registry.lanes_of(slot));
             }
         };
-        for item in &items {
-            let Item::Event(record) = item else { continue };
-            let topic = record.topic();
-            let kind = match last {
-                Some((same, kind)) if same == topic => kind,
-                _ => *kind_of.entry(topic).or_insert_with(|| {
-                    let lists = topic.map_or_else(Vec::new, |topic| registry.lists_for(topic));
-                    if topic.is_none() {
-                        registry.all_audiences().for_each(&mut note);
-                    }
-                    for list in &lists {
-                        if lists_seen.insert(Arc::as_ptr(list)) {
-                            list.iter().copied().for_each(&mut note);
+        for item in items {
+            let record = match item {
+                Item::Event(record) => record,
+                Item::Private(lane, record) => {
+                    batch.private.push((batch.events.len(), lane, record));
+                    continue;
+                }
+                Item::End(lane, why) => {
+                    batch.ends.push((lane, why));
+                    continue;
+                }
+            };
+            let kind = match batch.events.last() {
+                Some((kind, last)) if last.topic() == record.topic() => *kind,
+                _ => *kind_of.entry(record.topic().cloned()).or_insert_with(|| {
+                    let reach = match record.topic() {
+                        None => {
+                            registry.all_audiences().for_each(&mut note);
+                            Reach::All
                         }
-                    }
-                    reaches.push(Reach {
-                        topic: topic.cloned(),
-                        lists: lists.into_iter().cloned().collect(),
-                    });
-                    reaches.len() - 1
+                        Some(topic) => {
+                            let lists = registry.lists_for(topic);
+                            let fresh = lists
+                                .iter()
+                                .filter(|list| lists_seen.insert(Arc::as_ptr(list)));
+                            fresh.for_each(|list| list.iter().copied().for_each(&mut note));
+                            Reach::Lists(lists.into_iter().cloned().collect())
+                        }
+                    };
+                    batch.reaches.push(reach);
+                    batch.reaches.len() - 1
                 }),
             };
-            last = Some((topic, kind));
-            kinds.push(kind);
+            batch.events.push((kind, record));
         }
-        Batch {
-            kinds,
-            reaches,
-            lanes,
-            items,
-        }
+        batch
     }
 
-    /// Does what the items say, in their order.
-    fn carry_out(self, shared: &Shared) {
-        let Batch {
-            items,
-            kinds,
-            reaches,
-            lanes,
-        } = self;
-        let mut delivery = Delivery {
-            shared,
-            now_ms: shared.now_ms(),
-            reaches,
-            lanes,
-            events: Vec::new(),
-            delivered: 0,
-            leaving: HashMap::new(),
-            joined: HashMap::new(),
-            joined_bytes: 0,
-        };
-        let mut kinds = kinds.into_iter();
-        // The ends need the events of the whole batch, and do not split it.
-        let (mut ends, mut actions) = (Vec::new(), Vec::new());
-        for item in items {
-            match item {
-                Item::Event(record) => {
-                    let kind = kinds.next().expect("BUG: an event without a kind");
-                    delivery.events.push((kind, record));
-                }
-                Item::Private { lane, record, at } => {
-                    actions.push((delivery.events.len(), lane, record, at));
-                }
-                Item::End { lane, why, at } => ends.push((lane, why, at)),
+    /// Does what the items say, in their order. The ends come last: each client is due the events before its own.
+    fn carry_out(&self, shared: &Shared) {
+        let now_ms = shared.now_ms();
+        let mut delivered = 0;
+        for (before, lane, record) in &self.private {
+            self.deliver(delivered..*before, shared, now_ms);
+            delivered = *before;
+            let frame = join(std::slice::from_ref(record));
+            shared.counters.add(lane.offer(&frame, 1, now_ms));
+        }
+        self.deliver(delivered..self.events.len(), shared, now_ms);
+        for (lane, why) in &self.ends {
+            lane.end(*why, now_ms);
+            // LIMIT: a client that was told to leave keeps its queue for as long as it reads. It gets the time for
+            // that only while there is room.
+            if *why != Farewell::ServerClosing && shared.is_half_full() {
+                lane.cut_if_owed();
             }
         }
-        for (lane, why, _) in &ends {
-            // At a shutdown of the server no event is published after an end, and the client is still in its
-            // audience.
-            if *why != Farewell::ServerClosing {
-                delivery.leaving.insert(Arc::as_ptr(&lane.0), Vec::new());
-            }
-        }
-        for (before, lane, record, at) in actions {
-            match delivery.leaving.get_mut(&Arc::as_ptr(&lane)) {
-                Some(own) => own.push((at, record)),
-                None => {
-                    delivery.deliver_up_to(before);
-                    delivery.offer_record(&lane, record);
-                }
-            }
-        }
-        delivery.deliver_up_to(delivery.events.len());
-        for (lane, why, at) in ends {
-            delivery.part(&lane.0, why, at);
-        }
-        delivery.shed();
+        shared.shed(now_ms);
     }
-}
 
-/// A batch that is being carried out.
-struct Delivery<'a> {
-    shared: &'a Shared,
-    now_ms: u64,
-    reaches: Vec<Reach>,
-    lanes: HashMap<usize, Lanes>,
-    /// The events of the batch, in the order of their ordinals, each with its place in `reaches`.
-    events: Vec<(usize, Arc<Record>)>,
-    /// How many of them the audiences have got.
-    delivered: usize,
-    /// The clients that are told to leave, each with the events for it alone.
-    leaving: HashMap<*const Lane, Vec<(u64, Arc<Record>)>>,
-    /// What was joined for clients that leave, by the kinds of events and the range of their places: many of these
-    /// clients may get the same. LIMIT: the bytes of one queue, and one parcel.
-    joined: HashMap<(Vec<usize>, usize, usize), Rc<Parcel>>,
-    joined_bytes: usize,
-}
-
-impl Delivery<'_> {
-    /// Gives the audiences the events up to the `end`th of the batch.
-    fn deliver_up_to(&mut self, end: usize) {
-        let events = &self.events[self.delivered..end];
-        self.delivered = end;
-        let Some((first, _)) = events.first() else {
-            return;
-        };
-        if events.iter().all(|(kind, _)| kind == first) {
-            let all = events.iter().map(|(_, event)| Arc::clone(event));
-            let parcel = Parcel::new(all.collect());
-            for slot in self.slots_of(*first) {
-                self.deliver(&parcel, slot);
-            }
-            return;
-        }
+    /// Gives these events to their audiences.
+    fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
+        let events = &self.events[events];
         let mut places: HashMap<usize, Vec<usize>> = HashMap::new();
         for (place, (kind, _)) in events.iter().enumerate() {
             places.entry(*kind).or_default().push(place);
         }
-        for (kinds, slots) in self.groups(&places) {
-            let mut own: Vec<usize> = kinds
-                .iter()
-                .flat_map(|kind| &places[kind])
-                .copied()
-                .collect();
+        for (kinds, slots) in self.groups(places.keys().copied().collect()) {
+            let own = kinds.iter().flat_map(|kind| &places[kind]);
+            let mut own: Vec<usize> = own.copied().collect();
             own.sort_unstable();
             let own = own.into_iter().map(|place| Arc::clone(&events[place].1));
-            let parcel = Parcel::new(own.collect());
+            let parcel = Parcel {
+                events: own.collect(),
+                joined: RefCell::default(),
+            };
             for slot in slots {
-                self.deliver(&parcel, slot);
+                let mut sent = Sent::default();
+                for lane in self.lanes[&slot].iter() {
+                    sent += parcel.offer_to(lane, now_ms);
+                }
+                shared.counters.add(sent);
+                shared.shed(now_ms);
             }
         }
     }
 
-    /// The audiences that get the same kinds of events, with those kinds.
-    fn groups(&self, places: &HashMap<usize, Vec<usize>>) -> HashMap<Vec<usize>, Vec<usize>> {
-        let mut kinds: Vec<usize> = places.keys().copied().collect();
+    /// The slots of the audiences that get the same kinds of events, with those kinds.
+    fn groups(&self, mut kinds: Vec<usize>) -> HashMap<Vec<usize>, Vec<usize>> {
+        if let [kind] = kinds[..] {
+            return HashMap::from([(kinds, self.slots_of(kind))]);
+        }
         kinds.sort_unstable();
         let mut of_slot: HashMap<usize, Vec<usize>> = HashMap::new();
         for kind in kinds {
@@ -290,123 +217,51 @@ impl Delivery<'_> {
 
     /// The slots of the audiences that events of this kind reach.
     fn slots_of(&self, kind: usize) -> Vec<usize> {
-        let Reach { topic, lists } = &self.reaches[kind];
-        match topic {
-            None => self.lanes.keys().copied().collect(),
-            Some(_) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
+        match &self.reaches[kind] {
+            Reach::All => self.lanes.keys().copied().collect(),
+            Reach::Lists(lists) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
         }
-    }
-
-    fn deliver(&self, parcel: &Parcel, slot: usize) {
-        let mut sent = Sent::default();
-        for lane in self.lanes[&slot].iter() {
-            sent += parcel.offer_to(lane, self.now_ms);
-        }
-        self.shared.counters.add(sent);
-        self.shed();
-    }
-
-    fn offer_record(&self, lane: &Lane, record: Arc<Record>) {
-        let sent = lane.offer(&join(&[record]), 1, self.now_ms);
-        self.shared.counters.add(sent);
-    }
-
-    /// Ends a stream, after the events before the ordinal `at`.
-    fn part(&mut self, lane: &Arc<Lane>, why: Farewell, at: u64) {
-        if let Some(own) = self.leaving.remove(&Arc::as_ptr(lane)) {
-            let mut from = lane.first_due();
-            for (until, record) in own {
-                self.catch_up(lane, from, until);
-                from = from.max(until);
-                self.offer_record(lane, record);
-            }
-            self.catch_up(lane, from, at);
-        }
-        lane.end(why, self.now_ms);
-        // LIMIT: a client that was told to leave is out of the registry, where `shed` looks, and keeps its queue
-        // for as long as it reads. It gets the time for that only while there is room.
-        if why != Farewell::ServerClosing && self.shared.is_half_full() {
-            lane.cut_if_owed();
-        }
-    }
-
-    /// Gives a client that leaves the events from one ordinal up to another.
-    fn catch_up(&mut self, lane: &Lane, from: u64, until: u64) {
-        let place = |ordinal| {
-            self.events
-                .partition_point(|(_, event)| event.ordinal() < ordinal)
-        };
-        let (from, until) = (place(from), place(until));
-        if from >= until {
-            return;
-        }
-        let reaches = self.reaches.iter().enumerate();
-        let kinds = reaches.filter(|(_, reach)| lane.patterns.matches(reach.topic.as_ref()));
-        let kinds: Vec<usize> = kinds.map(|(kind, _)| kind).collect();
-        let key = (kinds, from, until);
-        let parcel = match self.joined.get(&key) {
-            Some(parcel) => Rc::clone(parcel),
-            None => {
-                let events = self.events[from..until].iter();
-                let own = events.filter(|(kind, _)| key.0.binary_search(kind).is_ok());
-                let own: Vec<_> = own.map(|(_, event)| Arc::clone(event)).collect();
-                if self.joined_bytes > self.shared.config.queue_bytes {
-                    (self.joined, self.joined_bytes) = (HashMap::new(), 0);
-                }
-                self.joined_bytes += own.iter().map(|event| event.message().len()).sum::<usize>();
-                let parcel = Rc::new(Parcel::new(own));
-                self.joined.insert(key, Rc::clone(&parcel));
-                parcel
-            }
-        };
-        let sent = parcel.offer_to(lane, self.now_ms);
-        self.shared.counters.add(sent);
-    }
-
-    /// Sees to it that all queues together are within their bound.
-    fn shed(&self) {
-        self.shared.shed(self.now_ms);
     }
 }
 
 /// Events of a batch that go to the same lanes, joined once for all of them.
 struct Parcel {
     events: Vec<Arc<Record>>,
-    joined: OnceCell<Arc<Frame>>,
+    /// Usually all of the events. A part of them is for lanes that went live, or were told to leave, in the middle
+    /// of the batch. LIMIT: [`JOINED_PARTS`], the oldest forgotten first.
+    joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
 impl Parcel {
-    fn new(events: Vec<Arc<Record>>) -> Parcel {
-        Parcel {
-            events,
-            joined: OnceCell::new(),
-        }
-    }
-
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
-        // A lane that went live in the middle of this batch, or after it, has read the part before
-        // that from the history.
-        let first_due = lane.first_due();
-        let read = match self.events.first() {
-            Some(first) if first.ordinal() >= first_due => 0,
-            _ => self
-                .events
-                .partition_point(|event| event.ordinal() < first_due),
+        let due = lane.due();
+        let place = |ordinal| {
+            self.events
+                .partition_point(|event| event.ordinal() < ordinal)
         };
-        let due = &self.events[read..];
-        let count = due.len() as u32;
-        if lane.kind == Kind::Poll && count > 0 {
-            lane.wake(due);
+        let due = place(due.start)..place(due.end);
+        if due.is_empty() {
             return Sent::default();
         }
-        match (read, count) {
-            (_, 0) => Sent::default(),
-            (0, _) => {
-                let joined = self.joined.get_or_init(|| join(due));
-                lane.offer(joined, count, now_ms)
-            }
-            _ => lane.offer(&join(due), count, now_ms),
+        if lane.kind == Kind::Poll {
+            lane.wake(&self.events[due]);
+            return Sent::default();
         }
+        let count = due.len() as u32;
+        lane.offer(&self.joined(due), count, now_ms)
+    }
+
+    fn joined(&self, part: Range<usize>) -> Arc<Frame> {
+        let mut joined = self.joined.borrow_mut();
+        if let Some((_, frame)) = joined.iter().find(|(known, _)| *known == part) {
+            return Arc::clone(frame);
+        }
+        if joined.len() == JOINED_PARTS {
+            joined.remove(0);
+        }
+        let frame = join(&self.events[part.clone()]);
+        joined.push((part, Arc::clone(&frame)));
+        frame
     }
 }
 
@@ -776,8 +631,7 @@ mod tests {
                     }
                     if random.below(300) == 0 {
                         let lane = state.registry.get(stream.client_id()).unwrap().clone();
-                        assert!(state.registry.remove(&lane));
-                        state.dismiss(lane, Farewell::Kicked);
+                        assert!(state.dismiss(&lane, Farewell::Kicked));
                         *has_left = true;
                     }
                 }

@@ -22,6 +22,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -147,6 +148,9 @@ pub(super) struct Lane {
     /// Events with a smaller ordinal are not for the fan-out to deliver: the client's thread reads
     /// them from the history. `u64::MAX` until it has read them all.
     live_from: AtomicU64,
+    /// Events from this ordinal on are not for the client, because it was told to leave before. `u64::MAX` until
+    /// then.
+    live_until: AtomicU64,
     /// Which event the client's thread reads next from the history, until it is live. Changed and
     /// read under the hub's lock.
     reading_from: AtomicU64,
@@ -189,6 +193,7 @@ impl Lane {
             limit,
             socket: OnceLock::new(),
             live_from: AtomicU64::new(u64::MAX),
+            live_until: AtomicU64::new(u64::MAX),
             reading_from: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             sent_events: AtomicU64::new(0),
@@ -396,12 +401,22 @@ impl Lane {
         let _ = self.queue.send(message);
     }
 
-    /// The first event that the fan-out has to deliver; later ones it delivers too.
-    pub(super) fn first_due(&self) -> u64 {
-        // ORDER: Relaxed suffices. A lane goes live under the hub's lock, having read all events
-        // up to then. A batch taken before holds only such events, whichever value is seen here; a
-        // batch taken after is taken under the same lock, and sees the new one.
-        self.live_from.load(Ordering::Relaxed)
+    /// The ordinals of the events that the fan-out has to deliver.
+    pub(super) fn due(&self) -> Range<u64> {
+        // ORDER: Relaxed suffices. A lane goes live, and is told to leave, under the hub's lock. A batch that was
+        // taken before has no event after that moment, whichever value is seen here; a batch that is taken
+        // later is taken under the same lock, and sees the new value.
+        self.live_from.load(Ordering::Relaxed)..self.live_until.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client is told to leave after the events before `ordinal`. The hub's lock is held.
+    pub(super) fn leave_at(&self, ordinal: u64) {
+        self.live_until.store(ordinal, Ordering::Relaxed);
+    }
+
+    /// Whether the client was told to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.live_until.load(Ordering::Relaxed) != u64::MAX
     }
 
     /// Bytes that are owed to a client which has not been told to leave.

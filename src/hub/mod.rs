@@ -57,7 +57,7 @@ pub use stream::Subscription;
 use crate::config::{Config, REPLAY_BYTES};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use fanout::{Item, Leaver};
+use fanout::Item;
 use history::History;
 use lane::Kind;
 use log::Ledger;
@@ -296,8 +296,7 @@ impl Hub {
                 return Err(SendError::NoSuchClient);
             }
         } else {
-            let at = state.history.head();
-            state.leave(Item::Private { lane, record, at });
+            state.leave(Item::Private(lane, record));
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -357,10 +356,9 @@ impl Hub {
         let Some(lane) = state.registry.get(client_id).cloned() else {
             return false;
         };
-        state.registry.remove(&lane);
-        state.dismiss(lane, Farewell::Kicked);
+        let is_present = state.dismiss(&lane, Farewell::Kicked);
         self.shared.wake_fan_out(state);
-        true
+        is_present
     }
 
     /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was
@@ -373,9 +371,8 @@ impl Hub {
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
-            let (why, at) = (Farewell::ServerClosing, state.history.head());
-            for lane in lanes.into_iter().map(Leaver) {
-                state.leave(Item::End { lane, why, at });
+            for lane in lanes {
+                state.leave(Item::End(lane, Farewell::ServerClosing));
             }
         }
         self.shared.wake_fan_out(state);
@@ -414,8 +411,9 @@ impl Hub {
     pub fn client_stats(&self) -> Vec<Client> {
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
+        let present = lanes.filter(|lane| !lane.is_leaving());
         let now_ms = self.shared.now_ms();
-        lanes
+        present
             .map(|lane| Client::of(lane, lane.lag(head), now_ms))
             .collect()
     }
@@ -455,7 +453,7 @@ impl Hub {
         // hundreds of thousands, are gone through without it.
         let audiences = state.registry.audiences();
         let audiences: Vec<_> = audiences
-            .map(|(patterns, lanes)| (patterns.clone(), lanes.len()))
+            .map(|(patterns, _, clients)| (patterns.clone(), clients))
             .collect();
         drop(state);
         stats::busiest(&audiences, most)
@@ -466,7 +464,7 @@ impl Hub {
         let state = self.shared.state();
         // LOCK: held to share the lists of lanes. The lanes themselves are looked at without it.
         let audiences = state.registry.audiences();
-        let lanes = audiences.map(|(_, lanes)| Arc::clone(lanes)).collect();
+        let lanes = audiences.map(|(_, lanes, _)| Arc::clone(lanes)).collect();
         (lanes, state.history.head())
     }
 }

@@ -93,10 +93,7 @@ impl super::Hub {
             let mut state = self.shared.state();
             for lane in some {
                 // False: the client has left meanwhile, or another client has its name.
-                if state.registry.remove(lane) {
-                    state.dismiss(Arc::clone(lane), super::Farewell::Expired);
-                    count += 1;
-                }
+                count += usize::from(state.dismiss(lane, super::Farewell::Expired));
             }
             self.shared.wake_fan_out(state);
         }

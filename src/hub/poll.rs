@@ -288,23 +288,23 @@ impl Poller<'_> {
     ) {
         let first = self.first(wait, is_wanted);
         let mut state = self.shared.state();
-        let was_registered = state.registry.remove(&self.lane);
         let is_gone = state.history.is_gone(found.position);
         let last_id = state.history.last_id();
-        // The events are gone from the history, so it is not known whether some were for this client, and the
-        // fan-out may not have delivered them yet. So the poll ends like a stream that is dismissed: its
-        // events come before the end.
-        let must_hear = was_registered && is_gone;
-        if must_hear {
-            state.dismiss(Arc::clone(&self.lane), Farewell::Kicked);
-        }
+        let was_registered = if is_gone {
+            // It is not known whether some of the events that are gone were for this client, and the fan-out may
+            // not have delivered them yet. So the poll ends like a stream that is told to leave: its events come
+            // before the end.
+            state.dismiss(&self.lane, Farewell::Kicked)
+        } else {
+            state.registry.remove(&self.lane)
+        };
         self.shared.wake_fan_out(state);
         // A poll that was dismissed, or is not wanted any more, returns no event. Its cursor stays where it
         // is, so nothing is lost.
         let (Ok(first), true) = (first, was_registered) else {
             return;
         };
-        let next = || match must_hear {
+        let next = || match is_gone {
             true => self.queue.recv().ok(),
             false => self.queue.try_recv().ok(),
         };

@@ -39,6 +39,15 @@ struct Audience {
     /// Changed in place, unless the fan-out is going through it: then it keeps the old one, and
     /// this becomes a copy.
     lanes: Lanes,
+    /// How many of the lanes are of clients that were told to leave.
+    leaving: usize,
+}
+
+impl Audience {
+    /// How many clients an event reaches.
+    fn size(&self) -> usize {
+        self.lanes.len() - self.leaving
+    }
 }
 
 impl Registry {
@@ -50,18 +59,17 @@ impl Registry {
         self.clients.get(client_id)
     }
 
+    /// The lanes of all clients, those that were told to leave among them.
     pub(super) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        self.clients.values()
+        self.audiences.iter().flat_map(|audience| &*audience.lanes)
     }
 
-    /// Adds a client; answers the one of the same name that it replaces.
-    pub(super) fn insert(&mut self, lane: &Arc<Lane>) -> Option<Arc<Lane>> {
-        let replaced = self
+    /// Adds a client under a name that is free.
+    pub(super) fn insert(&mut self, lane: &Arc<Lane>) {
+        let holder = self
             .clients
             .insert(Arc::clone(&lane.client_id), Arc::clone(lane));
-        if let Some(replaced) = &replaced {
-            self.leave_audience(replaced);
-        }
+        assert!(holder.is_none(), "BUG: two clients of one name");
         let audience = match self.by_patterns.get(&lane.patterns) {
             Some(&audience) => audience,
             None => self.open_audience(lane.patterns.clone()),
@@ -69,20 +77,33 @@ impl Registry {
         let lanes = Arc::make_mut(&mut self.audiences[audience].lanes);
         lane.seat_in_audience(lanes.len());
         lanes.push(Arc::clone(lane));
-        replaced
     }
 
-    /// Takes a client out. False: it was replaced before, by one who now has its name.
-    pub(super) fn remove(&mut self, lane: &Arc<Lane>) -> bool {
-        let present = self
-            .clients
-            .get(&lane.client_id)
-            .is_some_and(|present| Arc::ptr_eq(present, lane));
-        if present {
-            self.clients.remove(&lane.client_id);
-            self.leave_audience(lane);
+    /// Frees the name of a client that is told to leave, which stays in its audience until it is [removed](
+    /// Self::remove). False: the client has no name any more.
+    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>) -> bool {
+        let has_name = self.free_name(lane);
+        if has_name {
+            let audience = self.by_patterns[&lane.patterns];
+            self.audiences[audience].leaving += 1;
         }
-        present
+        has_name
+    }
+
+    /// Takes a client out. False: it was told to leave before, or was taken out.
+    pub(super) fn remove(&mut self, lane: &Arc<Lane>) -> bool {
+        let had_name = self.free_name(lane);
+        self.leave_audience(lane, had_name);
+        had_name
+    }
+
+    fn free_name(&mut self, lane: &Arc<Lane>) -> bool {
+        let holder = self.clients.get(&lane.client_id);
+        let has_name = holder.is_some_and(|holder| Arc::ptr_eq(holder, lane));
+        if has_name {
+            self.clients.remove(&lane.client_id);
+        }
+        has_name
     }
 
     fn open_audience(&mut self, patterns: Patterns) -> usize {
@@ -99,23 +120,24 @@ impl Registry {
         audience
     }
 
-    fn leave_audience(&mut self, lane: &Arc<Lane>) {
-        let audience = *self
-            .by_patterns
-            .get(&lane.patterns)
-            .expect("BUG: a client without an audience");
-        let lanes = Arc::make_mut(&mut self.audiences[audience].lanes);
+    fn leave_audience(&mut self, lane: &Arc<Lane>, had_name: bool) {
+        let Some(&slot) = self.by_patterns.get(&lane.patterns) else {
+            return;
+        };
+        let audience = &mut self.audiences[slot];
         let place = lane.place_in_audience();
-        let removed = lanes.swap_remove(place);
-        assert!(
-            Arc::ptr_eq(&removed, lane),
-            "BUG: a client not in its place"
-        );
+        let found = audience.lanes.get(place);
+        if !found.is_some_and(|found| Arc::ptr_eq(found, lane)) {
+            return;
+        }
+        audience.leaving -= usize::from(!had_name);
+        let lanes = Arc::make_mut(&mut audience.lanes);
+        lanes.swap_remove(place);
         if let Some(moved) = lanes.get(place) {
             moved.seat_in_audience(place);
         }
         if lanes.is_empty() {
-            self.close_audience(audience);
+            self.close_audience(slot);
         }
     }
 
@@ -180,7 +202,7 @@ impl Registry {
         let Some(topic) = topic else {
             return self.clients.len();
         };
-        let size = |audience: &usize| self.audiences[*audience].lanes.len();
+        let size = |audience: &usize| self.audiences[*audience].size();
         let lists = self.lists_for(topic);
         lists.into_iter().flat_map(|list| &**list).map(size).sum()
     }
@@ -190,11 +212,11 @@ impl Registry {
         Arc::clone(&self.audiences[audience].lanes)
     }
 
-    /// The audiences that have clients: their patterns, and their lanes.
-    pub(super) fn audiences(&self) -> impl Iterator<Item = (&Patterns, &Lanes)> {
+    /// The audiences that have clients: their patterns, their lanes, and how many clients an event reaches.
+    pub(super) fn audiences(&self) -> impl Iterator<Item = (&Patterns, &Lanes, usize)> {
         let audiences = self.audiences.iter();
-        let present = audiences.filter(|audience| !audience.lanes.is_empty());
-        present.map(|audience| (&audience.patterns, &audience.lanes))
+        let present = audiences.filter(|audience| audience.size() > 0);
+        present.map(|audience| (&audience.patterns, &audience.lanes, audience.size()))
     }
 }
 
@@ -271,7 +293,7 @@ mod tests {
             lane("thrice", &["chat/1", "chat/*", "*"]),
         ];
         for lane in &lanes {
-            assert!(registry.insert(lane).is_none());
+            registry.insert(lane);
         }
         assert_eq!(reached(&registry, None).len(), 6);
         assert_eq!(
@@ -297,8 +319,11 @@ mod tests {
         let mut registry = Registry::default();
         let (old, new) = (lane("name", &["a"]), lane("name", &["b"]));
         registry.insert(&old);
-        assert!(Arc::ptr_eq(&registry.insert(&new).unwrap(), &old));
-        assert!(!registry.remove(&old));
+        assert!(registry.dismiss(&old));
+        registry.insert(&new);
+        assert_eq!(registry.count(Some(&Topic::new("a").unwrap())), 0);
+        assert_eq!(registry.lanes().count(), 2);
+        assert!(!registry.dismiss(&old) && !registry.remove(&old) && !registry.remove(&old));
         assert_eq!(reached(&registry, Some("b")), ["name"]);
         assert!(reached(&registry, Some("a")).is_empty());
     }
@@ -307,7 +332,7 @@ mod tests {
     fn who_goes_through_an_audience_is_not_disturbed() {
         let mut registry = Registry::default();
         let lanes: Vec<_> = (0..3).map(|n| lane(&n.to_string(), &[])).collect();
-        lanes.iter().for_each(|lane| drop(registry.insert(lane)));
+        lanes.iter().for_each(|lane| registry.insert(lane));
         let snapshot = registry.lanes_of(0);
         registry.remove(&lanes[1]);
         assert_eq!((snapshot.len(), registry.lanes_of(0).len()), (3, 2));

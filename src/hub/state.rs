@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
 use super::error::{Closed, PublishError, SubscribeError};
-use super::fanout::{Batch, Item, Leaver};
+use super::fanout::{Batch, Item};
 use super::history::History;
 use super::lane::{Kind, Lane, OPENING, QueueItem, TotalQueued};
 use super::log::Ledger;
@@ -162,10 +162,11 @@ impl Shared {
         if kind == Kind::Stream {
             state.totals.clients += 1;
         }
-        if let Some(replaced) = state.registry.insert(&lane) {
-            state.dismiss(replaced, Farewell::Replaced);
+        if let Some(holder) = state.holder_of(wish).cloned() {
+            state.dismiss(&holder, Farewell::Replaced);
             self.work.notify_one();
         }
+        state.registry.insert(&lane);
         Ok((lane, queue))
     }
 
@@ -367,14 +368,17 @@ impl State {
         published
     }
 
-    /// Tells a client that is out of the registry why.
-    pub(super) fn dismiss(&mut self, lane: Arc<Lane>, why: Farewell) {
-        if lane.kind == Kind::Stream {
-            self.totals.count(why);
+    /// Tells a client to leave, after what was published before. False: it has left, or was told before.
+    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>, why: Farewell) -> bool {
+        let is_present = self.registry.dismiss(lane);
+        if is_present {
+            if lane.kind == Kind::Stream {
+                self.totals.count(why);
+            }
+            lane.leave_at(self.history.head());
+            self.leave(Item::End(Arc::clone(lane), why));
         }
-        let at = self.history.head();
-        let lane = Leaver(lane);
-        self.leave(Item::End { lane, why, at });
+        is_present
     }
 
     /// The client that has the name which another one wishes for.
