@@ -440,6 +440,10 @@ pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
 /// How many of those connections are open at the same time.
 pub(crate) const KNOCKS: usize = 16;
 
+/// How long a worker without a connection waits for the next one before it ends. Starting another costs
+/// some 50 µs; a thread too many costs some 16 KiB.
+pub(crate) const WORKER_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How long after the grace threads whose sockets were closed under them are waited for.
 pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
 

@@ -13,9 +13,7 @@ use crate::wire::Network;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Its thread has not begun.
-    New,
-    /// A request is there, or an answer, or a stream.
+    /// A request is there, or an answer, or a stream; or no worker has taken it yet.
     Busy,
     /// It waits for a request of which nothing has come.
     Idle,
@@ -37,8 +35,6 @@ pub(super) struct Table<T> {
     last: u64,
     /// Turn and key of the connections that wait. The first has waited the longest.
     waiting: BTreeMap<u64, u64>,
-    /// How many connections are new.
-    new: usize,
     /// How many evicted connections are still there.
     evicted: usize,
     /// How many connections are counted under each client. LIMIT: each is a row, and a client without one
@@ -62,7 +58,6 @@ impl<T> Default for Table<T> {
             rows: HashMap::new(),
             last: 0,
             waiting: BTreeMap::new(),
-            new: 0,
             evicted: 0,
             counts: HashMap::new(),
         }
@@ -84,18 +79,17 @@ impl<T> Table<T> {
         self.rows.len() - self.evicted
     }
 
-    /// Whether the only connections that could be evicted are those whose threads have not begun.
-    pub(super) fn waits_for_threads(&self) -> bool {
-        self.waiting.is_empty() && self.new > 0
+    /// Whether there is a connection to evict.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Adds a connection, and returns its key.
     pub(super) fn insert(&mut self, value: T) -> u64 {
         self.last += 1;
-        self.new += 1;
         let row = Row {
             value,
-            stage: Stage::New,
+            stage: Stage::Busy,
             turn: None,
             client: None,
         };
@@ -116,10 +110,8 @@ impl<T> Table<T> {
         let Some(row) = self.rows.get_mut(&key) else {
             return false;
         };
-        match row.stage {
-            Stage::Evicted => return false,
-            Stage::New => self.new -= 1,
-            _ => {}
+        if row.stage == Stage::Evicted {
+            return false;
         }
         row.stage = stage;
         if stage == Stage::Busy {
@@ -184,7 +176,6 @@ impl<T> Table<T> {
         if let Some(turn) = row.turn {
             self.waiting.remove(&turn);
         }
-        self.new -= usize::from(row.stage == Stage::New);
         self.evicted -= usize::from(row.stage == Stage::Evicted);
         self.uncount(row.client);
         Some(row.value)
@@ -200,8 +191,8 @@ mod tests {
     fn the_connection_that_has_waited_the_longest_is_evicted_and_a_busy_one_never() {
         let mut table = Table::default();
         let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| table.insert(name));
-        assert_eq!(table.evict(), None, "no thread has begun");
-        assert!(table.waits_for_threads());
+        assert_eq!(table.evict(), None, "no worker has taken any yet");
+        assert!(!table.has_waiting());
         for (key, stage) in [
             (d, Idle),
             (a, Idle),
@@ -224,7 +215,7 @@ mod tests {
         }
         assert_eq!(table.evict(), None, "c is busy");
         assert_eq!((table.placed(), table.evicted()), (1, 4));
-        assert!(!table.waits_for_threads(), "all threads have begun");
+        assert!(!table.has_waiting());
     }
 
     #[test]
