@@ -399,11 +399,11 @@ pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// Rejected connections that are kept open until their clients have read the answer, each for up to
 /// [`LINGER`]; one more is closed at once. Each costs a descriptor and no thread. Fewer where descriptors
 /// are few.
-pub(crate) const DOORSTEP: usize = 256;
+pub(crate) const MOST_LINGERING: usize = 256;
 
 /// How often it is looked whether they have gone, while somebody is there. That they have is not
 /// urgent, and each look is a system call for each of them.
-pub(crate) const DOORSTEP_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Evicted connections whose threads have not ended yet. Until then they exist beside the connections that
 /// replaced them. Fewer where descriptors or threads are few.
@@ -438,10 +438,6 @@ pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
 
 /// How many of those connections are open at the same time.
 pub(crate) const KNOCKS: usize = 16;
-
-/// How long a thread that serves connections waits for the next one before it ends. Starting
-/// another costs some 50 µs; a thread too many costs some 16 KiB.
-pub(crate) const CLERK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long after the grace threads whose sockets were closed under them are waited for.
 pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);

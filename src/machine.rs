@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{
-    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, DOORSTEP, LEAVING, MAPS_KEPT,
-    MAPS_PER_THREAD, SIGNAL_STACK_BYTES, THREADS_KEPT,
+    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, LEAVING, MAPS_KEPT, MAPS_PER_THREAD,
+    MOST_LINGERING, SIGNAL_STACK_BYTES, THREADS_KEPT,
 };
 
 /// How many connections of each kind there is room for.
@@ -36,7 +36,7 @@ pub(crate) struct Reserves {
 impl Default for Reserves {
     fn default() -> Reserves {
         Reserves {
-            doorstep: DOORSTEP,
+            doorstep: MOST_LINGERING,
             leaving: LEAVING,
         }
     }

@@ -8,7 +8,7 @@ use crate::api::Api;
 #[cfg(feature = "access")]
 use crate::api::{Action, Verdict};
 use crate::config::Config;
-use crate::http::{self, Handler, Holders, Refusal, Request, Response};
+use crate::http::{Handle, Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine;
 
@@ -22,8 +22,7 @@ use crate::machine;
 /// # Ok(()) }
 /// ```
 pub struct Server {
-    http: http::Server,
-    hub: Hub,
+    http: HttpServer,
     api: Api,
     /// Whether a request to a route of the embedder's own wants its body.
     wants_body: Box<BodyFilter>,
@@ -57,8 +56,8 @@ impl Server {
     }
 
     /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them. A listener that does not block is made blocking, for all its holders; see also
-    /// [`http::Server::from_listener`].
+    /// them, and connects to the listener to wake its own `accept`. A listener that does not block is made
+    /// blocking, for all its holders.
     ///
     /// # Errors
     ///
@@ -75,10 +74,9 @@ impl Server {
         let hub = crate::store::hub(&config)?;
         #[cfg(not(feature = "journal"))]
         let hub = Hub::new(config.clone())?;
-        let api = Api::at(hub.clone(), config.clone(), Some(address))?;
+        let api = Api::at(hub, config.clone(), Some(address))?;
         Ok(Server {
-            http: http::Server::new(listener, holders, config, reserves)?,
-            hub,
+            http: HttpServer::new(listener, holders, config, reserves)?,
             api,
             // A request that was not declared may be for a route of the handler's own.
             wants_body: Box::new(|_, _| true),
@@ -96,7 +94,7 @@ impl Server {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Asks `guard` whenever a request is about to do something, before the tokens of the
@@ -216,8 +214,7 @@ impl Server {
             wants_body: self.wants_body,
         };
         Ok(Running {
-            http: self.http.spawn_handler(front)?,
-            hub: self.hub,
+            http: self.http.spawn(front)?,
             api: self.api,
         })
     }
@@ -252,8 +249,7 @@ impl Handler for Front {
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    http: http::Handle,
-    hub: Hub,
+    http: Handle,
     api: Api,
 }
 
@@ -265,7 +261,7 @@ impl Running {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.api.hub()
     }
 
     /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. Requests are judged by it from now on, and
@@ -306,7 +302,7 @@ impl Running {
     /// # Ok(()) }
     /// ```
     pub fn wait(self) {
-        self.hub.wait_until_closed();
+        self.api.hub().wait_until_closed();
     }
 }
 
@@ -314,8 +310,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
         self.http.stop();
-        self.hub.close();
-        self.http.close();
-        self.hub.end();
+        self.api.hub().close();
+        self.http.shutdown();
+        self.api.hub().end();
     }
 }

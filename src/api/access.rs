@@ -179,7 +179,7 @@ impl Access {
                 instead: Some(patterns),
                 ..Admission::default()
             }),
-            Verdict::Refuse(response) => Err(Problem::Answered(response)),
+            Verdict::Refuse(response) => Err(Problem(response)),
             Verdict::Known { identity, verdict } => Ok(Admission {
                 identity: Some(self.random.hash_one(identity)),
                 ..self.apply(*verdict, configured)?

@@ -85,6 +85,11 @@ impl Api {
         })
     }
 
+    /// The hub that these are the endpoints of.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Answers any request: of an endpoint with what it is for, of anything else with 404.
     /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
     /// as long as it asked for, up to a minute.
@@ -100,19 +105,17 @@ impl Api {
     }
 
     /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
-    /// is answered by its head: what is not here, a wrong method, a GET. For a
-    /// [`Handler`](crate::http::Handler) of your own.
+    /// is answered by its head: what is not here, a wrong method, a GET.
     pub fn wants_body(&self, request: &Request) -> bool {
         request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
-    /// Whether to read the body of a request to one of the built-in endpoints: who may not publish
-    /// need not send it. For a [`Handler`](crate::http::Handler) of your own;
-    /// [`answer`](Self::answer) asks again.
+    /// Whether to read the body of a request to one of the built-in endpoints: a client that may not publish
+    /// need not send it. [`answer`](Self::answer) asks again.
     ///
     /// # Errors
     ///
-    /// The answer of one who may not.
+    /// The answer to a client that may not.
     pub fn admit(&self, request: &Request) -> Result<(), Response> {
         let Some(endpoint) = self.endpoint(request.method(), request.path()) else {
             return Ok(());
@@ -149,7 +152,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// The answer of one who may not: 401 or 403.
+    /// The answer to a client that may not: 401 or 403.
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
         self.told(request, self.access.check(request, action))
             .map_err(|problem| self.share(request, self.explain(problem)))
@@ -172,10 +175,7 @@ impl Api {
     /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
     /// read what was wrong.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        let response = match refusal.status() {
-            503 => self.explain(Problem::new(503, refusal)),
-            _ => refusal.into(),
-        };
+        let response = self.explain(Problem(refusal.into()));
         self.access.share(request, response)
     }
 
@@ -205,10 +205,8 @@ impl Api {
     /// ```
     pub fn stream_of(&self, request: &Request, patterns: Patterns) -> Response {
         let response = self.stream(request, patterns);
-        self.share(
-            request,
-            response.unwrap_or_else(|problem| self.explain(problem)),
-        )
+        let response = response.unwrap_or_else(|problem| self.explain(problem));
+        self.share(request, response)
     }
 
     /// Whether this server does its work, for what is in front of it to ask.
@@ -250,7 +248,7 @@ impl Api {
             self.config.report.info(format_args!(
                 "{}: {} to {} {:?}{untold}",
                 request.whereabouts(),
-                problem.status(),
+                problem.0.status(),
                 Quoted(request.method()),
                 Quoted(request.path())
             ));
@@ -258,13 +256,14 @@ impl Api {
         outcome
     }
 
-    /// An answer that says "later" says when.
-    fn explain(&self, problem: Problem) -> Response {
-        match problem {
-            Problem::Wrong(503, what) => Response::later(&self.config, what)
-                .with("Access-Control-Expose-Headers", "Retry-After"),
-            problem => problem.into(),
+    /// The answer to a request that is refused. A 503 says when to come back.
+    fn explain(&self, Problem(response): Problem) -> Response {
+        if response.status() != 503 || response.has_field("Retry-After") {
+            return response;
         }
+        response
+            .with("Retry-After", self.config.retry_after())
+            .with("Access-Control-Expose-Headers", "Retry-After")
     }
 }
 
@@ -293,18 +292,13 @@ fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
 /// What an endpoint answers.
 type Answer = Result<Response, Problem>;
 
-/// What was wrong with a request.
+/// The answer to a request that something is wrong with.
 #[derive(Debug)]
-enum Problem {
-    /// This, and the code for it.
-    Wrong(u16, String),
-    /// It has its answer already.
-    Answered(Response),
-}
+struct Problem(Response);
 
 impl Problem {
     fn new(status: u16, what: impl fmt::Display) -> Problem {
-        Problem::Wrong(status, what.to_string())
+        Problem(Response::error(status, what))
     }
 
     /// A token is missing, or the one that is there is not known.
@@ -315,23 +309,7 @@ impl Problem {
             true => "Bearer realm=\"tiny-sse\"",
             false => "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
         };
-        Problem::Answered(Response::error(401, what).with("WWW-Authenticate", challenge))
-    }
-
-    fn status(&self) -> u16 {
-        match self {
-            Problem::Wrong(status, _) => *status,
-            Problem::Answered(response) => response.status(),
-        }
-    }
-}
-
-impl From<Problem> for Response {
-    fn from(problem: Problem) -> Response {
-        match problem {
-            Problem::Wrong(status, what) => Response::error(status, what),
-            Problem::Answered(response) => response,
-        }
+        Problem(Response::error(401, what).with("WWW-Authenticate", challenge))
     }
 }
 

@@ -18,27 +18,29 @@ impl Api {
 
     pub(super) fn stream(&self, request: &Request, patterns: Patterns) -> Answer {
         let wish = self.wish(request, patterns, Carrier::HeaderOrQuery)?;
-        if request.method() == "HEAD" {
-            return Ok(stream_head(Response::takeover(
-                CONTENT_TYPE,
-                Vec::new(),
-                drop,
-            )));
-        }
-        let mut subscription = match self.hub.subscribe(wish) {
-            Err(full @ SubscribeError::Full { .. }) if self.config.overload == Overload::Retry => {
-                return Ok(stream_head(self.come_back_later(full)));
+        let response = if request.method() == "HEAD" {
+            Response::takeover(CONTENT_TYPE, Vec::new(), drop)
+        } else {
+            match self.hub.subscribe(wish) {
+                Ok(mut subscription) => {
+                    let welcome = subscription.take_welcome();
+                    Response::takeover(CONTENT_TYPE, welcome, move |takeover| {
+                        subscription.serve(takeover.socket, takeover.opening);
+                    })
+                }
+                Err(full @ SubscribeError::Full { .. })
+                    if self.config.overload == Overload::Retry =>
+                {
+                    self.come_back_later(full)
+                }
+                Err(error) => return Err(not_let_in(error, request)),
             }
-            subscription => subscription.map_err(|error| not_let_in(error, request))?,
         };
-        let welcome = subscription.take_welcome();
-        Ok(stream_head(Response::takeover(
-            CONTENT_TYPE,
-            welcome,
-            move |takeover| {
-                subscription.serve(takeover.socket, takeover.opening);
-            },
-        )))
+        // A proxy that compresses gathers events, unless it is told not to transform. `X-Accel-Buffering`
+        // is nginx's word for it.
+        Ok(response
+            .with("Cache-Control", "no-cache, no-transform")
+            .with("X-Accel-Buffering", "no"))
     }
 
     /// The patterns in the path and in the query.
@@ -63,7 +65,15 @@ impl Api {
         patterns: Patterns,
         carrier: Carrier,
     ) -> Result<Subscribe, Problem> {
-        let wish = wish(request)?;
+        let wish = Subscribe {
+            client_id: request.query("client_id").map(str::parse).transpose()?,
+            cursor: cursor(request),
+            framing: request.stream_framing(),
+            heartbeat: heartbeat(request)?,
+            peer: Some(request.peer()),
+            address: Some(request.client()),
+            ..Subscribe::default()
+        };
         let allowed = self.access.let_in(request, patterns, carrier);
         let (patterns, permit) = self.told(request, allowed)?;
         Ok(Subscribe {
@@ -89,27 +99,6 @@ impl Api {
 /// `requests`, read any text without a charset as ISO-8859-1.
 const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 
-/// What browsers and proxies must know to pass events on as they come. A proxy that compresses gathers
-/// them, unless it is told not to transform. `X-Accel-Buffering` is nginx's word for it.
-fn stream_head(response: Response) -> Response {
-    response
-        .with("Cache-Control", "no-cache, no-transform")
-        .with("X-Accel-Buffering", "no")
-}
-
-/// What is in a request, besides topics.
-fn wish(request: &Request) -> Result<Subscribe, Problem> {
-    Ok(Subscribe {
-        client_id: request.query("client_id").map(str::parse).transpose()?,
-        cursor: cursor(request),
-        framing: request.stream_framing(),
-        heartbeat: heartbeat(request)?,
-        peer: Some(request.peer()),
-        address: Some(request.client()),
-        ..Subscribe::default()
-    })
-}
-
 /// The answer to a client that the hub has not let in.
 pub(super) fn not_let_in(error: SubscribeError, request: &Request) -> Problem {
     match (error, request.query("client_id")) {
@@ -120,6 +109,7 @@ pub(super) fn not_let_in(error: SubscribeError, request: &Request) -> Problem {
             );
             Problem::new(403, what)
         }
+        (SubscribeError::Full { .. }, _) => Problem::new(503, format!("{error} (--max-clients)")),
         (SubscribeError::NotPermitted, _) => Problem::unauthorized(error.to_string(), false),
         _ => error.into(),
     }

@@ -3,9 +3,9 @@
 //! Nothing is allocated for what a peer has only announced: the body grows as it arrives, never over
 //! its limit, and each allocation is taken from the budget of all bodies before it is made.
 
+use super::Refusal;
 use super::budget::{Budget, Share};
-use super::head::{check_trailer, is_field_byte, is_tchar};
-use super::{BodyLength, Refusal};
+use super::head::{BodyLength, check_trailer, is_field_byte, is_tchar};
 use crate::config::{BODY_STEP, Config, SMALL_BODY};
 
 /// A body being read.

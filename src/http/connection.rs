@@ -1,86 +1,52 @@
 //! The life of one connection: a request, its answer, the next request, until one side has had
 //! enough or an answer takes the socket over.
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::BodyDecoder;
-use super::budget::{Budget, NO_ROOM, Share};
+use super::budget::{NO_ROOM, Share};
+use super::connections::Slot;
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
-use super::response::{Body, Frame, Length};
+use super::response::Body;
+use super::table::Stage;
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{BODY_PROGRESS, Config, LINGER, LINGER_SILENCE, READ_BYTES, SMALL_ANSWER};
-use crate::report::Sampled;
 use crate::socket::{close_gently_within, is_timeout, write_both_within, write_within};
-use crate::wire::{Framing, Quoted, Whereabouts};
-
-/// What the server tells a connection about its place among the others.
-pub(super) trait Door {
-    /// The connection is about to wait for a request. False: don't, the server is closing.
-    fn may_wait(&self) -> bool;
-    /// A head has begun to arrive, and the connection is about to wait for the rest.
-    fn note_arriving(&self);
-    /// A body has begun to arrive or has made progress, and the connection is about to wait for more of
-    /// it. False: too late, the connection was evicted.
-    fn note_body(&self) -> bool;
-    /// The connection was evicted, and this is the answer to a request that had begun. It is written without
-    /// waiting for the peer.
-    fn evict(&self, answer: &[u8]);
-    /// A request is there, or an answer is to be written: it is not to be cut short. False: too late,
-    /// the place is another's.
-    fn hold(&self) -> bool;
-    /// All is said. The connection is about to wait until the peer has it.
-    fn note_lingering(&self);
-    /// A request of `client` is about to be answered. `Err` is the answer to one too many.
-    fn admit(&self, client: IpAddr) -> Result<(), Response>;
-    /// The answer is there, and only to be written. ORDER: said before it is: who has it may ask again
-    /// by another connection, and is not one too many.
-    fn note_answered(&self);
-    /// Whether the server is closing, so that no answer promises another.
-    fn is_closing(&self) -> bool;
-}
-
-/// What all connections of a server share, beyond their places.
-#[derive(Debug)]
-pub(super) struct Shared {
-    /// What the bodies that are being read take.
-    pub(super) bodies: Budget,
-    /// What the answers that are being written take.
-    pub(super) answers: Budget,
-    /// The lines of the log about requests that were refused.
-    pub(super) refusals: Sampled,
-}
+use crate::wire::{Quoted, Whereabouts};
 
 /// A connection between two requests.
-pub(super) struct Connection<'a, D> {
-    pub(super) socket: &'a Arc<TcpStream>,
-    pub(super) peer: SocketAddr,
-    pub(super) config: &'a Config,
-    pub(super) door: &'a D,
-    pub(super) shared: &'a Shared,
+pub(super) struct Connection<'a> {
+    slot: &'a Slot,
+    config: &'a Config,
+    handler: &'a dyn Handler,
     /// Who sent the request that is looked at: until its head says otherwise, the peer.
-    client: IpAddr,
-    /// It asks for a head alone, as far as it has been read.
+    sender: Whereabouts,
+    /// The request asks for a head alone, as far as it has been read.
     head_only: bool,
     /// A body has begun to arrive and has not ended.
     in_body: bool,
+    /// The body's share of the budget. Kept until the request has been answered, whatever the handler does with
+    /// the body.
+    body_share: Option<Share>,
     /// What has arrived and is not used up: a beginning, or requests that came ahead of time.
     buffer: Vec<u8>,
+    /// The head of the last answer. It is here so that a connection needs one allocation for all heads.
+    answer_head: Vec<u8>,
+    /// Method and path of the request, as a report names it: without its query, which may have a secret.
+    what: String,
     /// A request has ended, and the empty line that may be behind it has not come.
     may_skip_line: bool,
     /// The read timeout that the socket has, so that it is set only when it changes.
     timeout: Option<Duration>,
 }
 
-/// A stream that is to begin where the connection ended.
-pub(super) struct Stream {
-    pub(super) take: Box<dyn FnOnce(Takeover) + Send>,
-    pub(super) takeover: Takeover,
-    pub(super) whereabouts: Whereabouts,
-}
+/// The rest of a connection that has become a stream, and whose it is.
+pub(super) type Stream = (Whereabouts, Box<dyn FnOnce() + Send>);
 
 /// What follows an answer.
 enum Next {
@@ -89,37 +55,14 @@ enum Next {
     Stream(Stream),
 }
 
-/// A request that is to be answered.
-struct Arrived {
-    request: Request,
-    /// It has a body that was not read, so no further request can be read.
-    is_cut: bool,
-    /// The body's share of the budget. Kept until the request has been answered, whatever the handler does with
-    /// the body.
-    share: Option<Share>,
-}
-
-/// Why no request came.
+/// Why the handler has no request to answer.
 enum NoRequest {
-    /// The peer has closed, gone silent, or is unreachable: nothing to say to it.
+    /// The peer has closed, gone silent, or is unreachable, or the connection was evicted.
     Over,
-    /// What it sent is answered and ends the connection.
+    /// What came is refused.
     Refused(Refusal),
-    /// It is one, and answered without being looked at further.
-    Declined(Asked, Response),
-}
-
-impl NoRequest {
-    /// Answers a request by its head alone. A body that may be on its way is not worth waiting for,
-    /// and nothing can be read behind it: then the answer is the last.
-    fn declined(head: &RequestHead, response: Response) -> NoRequest {
-        let response = if has_body(head) {
-            response.and_close()
-        } else {
-            response
-        };
-        NoRequest::Declined(Asked::by(head), response)
-    }
+    /// The answer is there already.
+    Answered(Asked, Response),
 }
 
 impl From<Refusal> for NoRequest {
@@ -134,63 +77,56 @@ impl From<io::Error> for NoRequest {
     }
 }
 
-impl<'a, D: Door> Connection<'a, D> {
-    pub(super) fn new(
-        socket: &'a Arc<TcpStream>,
-        peer: SocketAddr,
-        config: &'a Config,
-        door: &'a D,
-        shared: &'a Shared,
-    ) -> Self {
+impl<'a> Connection<'a> {
+    pub(super) fn new(slot: &'a Slot, peer: SocketAddr) -> Self {
         Connection {
-            socket,
-            peer,
-            config,
-            door,
-            shared,
-            client: peer.ip().to_canonical(),
+            slot,
+            config: &slot.connections.config,
+            handler: &*slot.connections.handler,
+            sender: Whereabouts::of_peer(peer),
             head_only: false,
             in_body: false,
+            body_share: None,
             buffer: Vec::new(),
+            answer_head: Vec::new(),
+            what: String::new(),
             may_skip_line: false,
             timeout: None,
         }
     }
 
-    /// Answers requests with `handler` until the connection ends, or a stream takes its place.
-    pub(super) fn serve(mut self, handler: &dyn Handler) -> Option<Stream> {
+    /// Answers requests until the connection ends, or a stream takes its place.
+    pub(super) fn serve(mut self) -> Option<Stream> {
+        let socket = &self.slot.socket;
+        let prepared = socket
+            .set_nodelay(true)
+            .and_then(|()| socket.set_write_timeout(Some(self.config.write_timeout)));
+        // They fail only if the peer has gone already.
+        prepared.ok()?;
         let mut silence = self.config.head_timeout;
-        // Who has sent its next request ahead of time does not wait for one.
-        while self.has_begun() || self.door.may_wait() {
-            let (asked, response) = match self.next_request(silence, handler) {
-                Ok(Arrived {
-                    request,
-                    is_cut,
-                    share,
-                }) => {
-                    let (asked, what) = (Asked::by(&request.head), what(&request));
-                    let response = self.guarded(&what, || handler.answer(request));
-                    drop(share);
-                    let mut response = response.unwrap_or_else(|failed| failed);
-                    response.is_last |= is_cut;
-                    (asked, response)
+        // A connection whose next request came ahead of time does not wait for one.
+        while self.has_begun() || self.slot.may_wait() {
+            let (asked, response) = match self.next_request(silence) {
+                Ok(request) => {
+                    let asked = Asked::by(&request.head, request.is_cut);
+                    let response = self.guarded(|| self.handler.answer(request));
+                    (asked, response.unwrap_or_else(|failed| failed))
                 }
-                Err(NoRequest::Declined(asked, response)) => (asked, response),
-                Err(NoRequest::Refused(refusal)) => return self.end(Some(refusal), handler),
-                Err(NoRequest::Over) => return self.end(None, handler),
+                Err(NoRequest::Answered(asked, response)) => (asked, response),
+                // ORDER: held before the answer, which is not to be cut short.
+                Err(NoRequest::Refused(refusal)) if self.slot.hold() => {
+                    (Asked::nothing(), self.refuse(&refusal, None))
+                }
+                Err(_) => {
+                    if !self.slot.hold() {
+                        self.end_evicted();
+                    }
+                    return None;
+                }
             };
-            let keep_alive = asked.keep_alive && !response.is_last && !self.door.is_closing();
+            self.body_share = None;
             // An answer that cannot be written has no reader: the connection is over.
-            match self
-                .answer(
-                    response,
-                    Asked {
-                        keep_alive,
-                        ..asked
-                    },
-                )
-                .ok()?
-            {
+            match self.answer(response, asked).ok()? {
                 Next::Request => {}
                 Next::End => {
                     self.close();
@@ -204,23 +140,10 @@ impl<'a, D: Door> Connection<'a, D> {
         None
     }
 
-    /// The end of a connection whose next request has not come to be one.
-    fn end(mut self, refusal: Option<Refusal>, handler: &dyn Handler) -> Option<Stream> {
-        // ORDER: before the answer, which is not to be cut short.
-        if !self.door.hold() {
-            self.make_room();
-        } else if let Some(refusal) = refusal {
-            let asked = Asked::nothing(self.head_only);
-            let response = self.refuse(&refusal, handler, None);
-            self.answer(response, asked).ok()?;
-            self.close();
-        }
-        None
-    }
-
-    /// The place is another's. Who has begun to speak is told so, if it can be done at once: the other
-    /// is waiting. Who has not may take it for the end of an idle connection.
-    fn make_room(&mut self) {
+    /// The connection was evicted. A peer that has begun to speak is told so, if it can be done at once, because
+    /// another connection waits for its place. A peer that has not may take it for the end of an idle
+    /// connection.
+    fn end_evicted(&mut self) {
         let why = if self.in_body {
             "Too many connections: this one has waited for its body the longest"
         } else if self.has_begun() {
@@ -229,16 +152,16 @@ impl<'a, D: Door> Connection<'a, D> {
             return;
         };
         let answer = Response::later(self.config, why);
-        self.door.evict(&answer.last_bytes(self.head_only));
+        self.slot.end_evicted(&answer.last_bytes(self.head_only));
     }
 
     fn close(&self) {
-        self.door.note_lingering();
+        self.slot.note(Stage::Lingering);
         let start = Instant::now();
-        close_gently_within(self.socket, || {
+        close_gently_within(&self.slot.socket, || {
             // A shutdown does not wait for a peer that goes on sending.
             let may_hurry = start.elapsed() >= LINGER_SILENCE;
-            if may_hurry && self.door.is_closing() {
+            if may_hurry && self.slot.connections.is_closing() {
                 Duration::ZERO
             } else {
                 LINGER
@@ -246,22 +169,13 @@ impl<'a, D: Door> Connection<'a, D> {
         });
     }
 
-    fn whereabouts(&self) -> Whereabouts {
-        Whereabouts {
-            peer: self.peer,
-            client: self.client,
-        }
-    }
-
     /// Reads a request, with its body if the handler wants it. `silence` is how long its first byte may
     /// take.
-    fn next_request(
-        &mut self,
-        silence: Duration,
-        handler: &dyn Handler,
-    ) -> Result<Arrived, NoRequest> {
-        self.client = self.peer.ip().to_canonical();
+    fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
+        let peer = self.sender.peer;
+        self.sender = Whereabouts::of_peer(peer);
         (self.head_only, self.in_body) = (false, false);
+        "a refusal".clone_into(&mut self.what);
         let start = Instant::now();
         while !self.has_begun() {
             let left = silence.saturating_sub(start.elapsed());
@@ -270,71 +184,62 @@ impl<'a, D: Door> Connection<'a, D> {
             }
         }
         let head = self.head()?;
-        let client = forwarded::client(self.peer.ip(), &head, &self.config.trust_proxy);
-        self.client = client.address;
-        self.door
-            .admit(self.client)
-            .map_err(|full| NoRequest::declined(&head, full))?;
+        let client = forwarded::client(peer.ip(), &head, &self.config.trust_proxy);
+        self.sender.client = client.address;
+        if let Err(full) = self.slot.admit(client.address) {
+            return Err(declined(&head, full));
+        }
         let mut request = Request {
+            is_cut: has_body(&head),
             head,
             body: Vec::new(),
-            peer: self.peer,
+            peer,
             client,
-            socket: Arc::downgrade(self.socket),
-            answers: self.shared.answers.clone(),
+            socket: Arc::downgrade(&self.slot.socket),
+            answers: self.slot.connections.answers.clone(),
         };
-        let (mut is_cut, mut share) = (has_body(&request.head), None);
-        if is_cut && self.may_bring_body(&request, handler)? {
-            let body = self.body(&request.head);
-            let body = match body {
-                // ORDER: before the refusal, because an evicted connection gets the answer that says so.
-                Err(NoRequest::Refused(_)) if !self.door.hold() => Err(NoRequest::Over),
-                Err(NoRequest::Refused(refusal)) => {
-                    let response = self.refuse(&refusal, handler, Some(&request));
-                    Err(NoRequest::declined(&request.head, response))
+        self.what.clear();
+        let (method, path) = (Quoted(request.method()), Quoted(request.path()));
+        write!(self.what, "{method} {path}").expect("BUG: a String refuses text");
+        if request.is_cut && self.may_bring_body(&request)? {
+            let body = match self.body(&request.head) {
+                // ORDER: held before the refusal, because an evicted connection gets the answer that says so.
+                Err(NoRequest::Refused(refusal)) if self.slot.hold() => {
+                    let response = self.refuse(&refusal, Some(&request));
+                    Err(declined(&request.head, response))
                 }
                 outcome => outcome,
             };
-            let (bytes, taken) = body?;
-            (request.body, is_cut, share) = (bytes, false, Some(taken));
+            (request.body, request.is_cut) = (body?, false);
         }
-        Ok(Arrived {
-            request,
-            is_cut,
-            share,
-        })
+        Ok(request)
     }
 
     /// Whether the body is to be read. `Err` is the answer to a request that may not bring it.
-    fn may_bring_body(&self, request: &Request, handler: &dyn Handler) -> Result<bool, NoRequest> {
-        let outcome = self.guarded(&what(request), || {
+    fn may_bring_body(&self, request: &Request) -> Result<bool, NoRequest> {
+        let outcome = self.guarded(|| {
             // ORDER: before the rights and before all that can be wrong with a body: a 404 and a 405 come
             // before a 401, a 413 and a 415.
-            let is_wanted = handler.wants_body(request);
+            let is_wanted = self.handler.wants_body(request);
             if is_wanted {
-                handler.admit(request)?;
+                self.handler.admit(request)?;
             }
             Ok(is_wanted)
         });
         outcome
             .and_then(|admitted| admitted)
-            .map_err(|unwanted| NoRequest::declined(&request.head, unwanted))
+            .map_err(|unwanted| declined(&request.head, unwanted))
     }
 
     /// The handler's answer to what was no request, or whose body is wrong.
-    fn refuse(
-        &self,
-        refusal: &Refusal,
-        handler: &dyn Handler,
-        request: Option<&Request>,
-    ) -> Response {
+    fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
         let status = refusal.status();
-        if let Some(untold) = self.shared.refusals.next(Instant::now()) {
-            let (sender, report) = (self.whereabouts(), &self.config.report);
+        if let Some(untold) = self.slot.connections.refusals.next(Instant::now()) {
+            let (sender, report) = (self.sender, &self.config.report);
             report.debug(format_args!("{sender}: {status} {refusal}{untold}"));
         }
         let response = self
-            .guarded("a refusal", || handler.refuse(refusal, request))
+            .guarded(|| self.handler.refuse(refusal, request))
             .unwrap_or_else(|failed| failed);
         if response.status == 503 && !response.has_field("Retry-After") {
             return response.with("Retry-After", self.config.retry_after());
@@ -342,11 +247,11 @@ impl<'a, D: Door> Connection<'a, D> {
         response
     }
 
-    /// Calls the handler. A panic in it is this request's misfortune and nobody else's: what it may
-    /// have left half done is its own, the connection's state is not among it.
-    fn guarded<T>(&self, what: &str, call: impl FnOnce() -> T) -> Result<T, Response> {
+    /// Calls the handler. A panic in it costs this request alone: what the handler may have left half done is
+    /// its own, and the connection's state is not among it.
+    fn guarded<T>(&self, call: impl FnOnce() -> T) -> Result<T, Response> {
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
-            let (what, report) = (Quoted(what), &self.config.report);
+            let (what, report) = (Quoted(&self.what), &self.config.report);
             report.error(format_args!(
                 "the handler of {what:?} panicked; answered 500"
             ));
@@ -387,32 +292,32 @@ impl<'a, D: Door> Connection<'a, D> {
         loop {
             if let Head::Complete { request, len } = parser.parse(&self.buffer, self.config)? {
                 // ORDER: with the head still there to be answered, if it is too late.
-                if !self.door.hold() {
+                if !self.slot.hold() {
                     return Err(NoRequest::Over);
                 }
                 self.buffer.drain(..len);
                 return Ok(request);
             }
             if !is_known {
-                self.door.note_arriving();
+                self.slot.note(Stage::Arriving);
                 is_known = true;
             }
             self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;
         }
     }
 
-    fn body(&mut self, head: &RequestHead) -> Result<(Vec<u8>, Share), NoRequest> {
+    fn body(&mut self, head: &RequestHead) -> Result<Vec<u8>, NoRequest> {
         // LIMIT: a length is refused as it is announced, not when it has come.
         if matches!(head.body, BodyLength::Known(length) if length > self.config.max_body) {
             return Err(Refusal::BodyTooLarge(self.config.max_body).into());
         }
-        let budget = &self.shared.bodies;
+        let budget = &self.slot.connections.bodies;
         let mut decoder = BodyDecoder::new(head.body, self.config, budget);
         let start = Instant::now();
         // SPEC: RFC 9110, 10.1.1: not to be sent if the body is already on its way.
         if head.expects_continue && self.buffer.is_empty() && !decoder.is_done() {
             write_within(
-                self.socket,
+                &self.slot.socket,
                 b"HTTP/1.1 100 Continue\r\n\r\n",
                 self.config.write_timeout,
             )?;
@@ -424,16 +329,18 @@ impl<'a, D: Door> Connection<'a, D> {
             self.buffer.drain(..used);
             if decoder.is_done() {
                 // ORDER: before the handler is called; from here on the connection is not evicted.
-                if progress.is_some() && !self.door.hold() {
+                if progress.is_some() && !self.slot.hold() {
                     return Err(NoRequest::Over);
                 }
                 self.in_body = false;
-                return Ok(decoder.into_parts());
+                let (body, share) = decoder.into_parts();
+                self.body_share = Some(share);
+                return Ok(body);
             }
             progress = progress.map(|before| before + used);
             if progress.is_none_or(|progress| progress >= BODY_PROGRESS) {
                 self.in_body = true;
-                if !self.door.note_body() {
+                if !self.slot.note_body() {
                     return Err(NoRequest::Over);
                 }
                 progress = Some(0);
@@ -460,14 +367,14 @@ impl<'a, D: Door> Connection<'a, D> {
     /// Appends what has arrived to the buffer, after waiting for it up to `timeout`. 0: the peer has closed.
     fn read(&mut self, timeout: Duration) -> io::Result<usize> {
         if self.timeout != Some(timeout) {
-            self.socket.set_read_timeout(Some(timeout))?;
+            self.slot.socket.set_read_timeout(Some(timeout))?;
             self.timeout = Some(timeout);
         }
         // Not into the buffer at once: thousands may wait like this, and what they have from the
         // allocator it would not give back to the system.
         let mut bytes = [0; READ_BYTES];
         let count = loop {
-            match (&**self.socket).read(&mut bytes) {
+            match (&*self.slot.socket).read(&mut bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 outcome => break outcome?,
             }
@@ -476,69 +383,50 @@ impl<'a, D: Door> Connection<'a, D> {
         Ok(count)
     }
 
-    /// Writes the answer, or gives back the stream that it is.
-    fn answer(&self, mut response: Response, asked: Asked) -> io::Result<Next> {
+    /// Writes the answer, or returns the stream that it is.
+    fn answer(&mut self, mut response: Response, asked: Asked) -> io::Result<Next> {
         // SPEC: RFC 9112, 6.3: these end with their heads, whatever a handler gave them.
-        let is_head = asked.head_only || matches!(response.status, 100..=199 | 204 | 304);
+        let is_head = self.head_only || matches!(response.status, 100..=199 | 204 | 304);
         let bytes = response.body().len();
-        let reserved = response.share.take();
-        let is_reserved = reserved.is_some();
-        let mut share = reserved.unwrap_or_else(|| self.shared.answers.share());
-        if is_reserved {
+        let mut share = response.share.take();
+        match &mut share {
             // What the making of it took beyond that is free again.
-            share.shrink(bytes);
-        } else if !is_head && bytes > SMALL_ANSWER {
-            if asked.may_change {
-                // The request may already have taken effect and must not be repeated, so its answer is sent.
-                share.grow(bytes);
-            } else if !share.try_grow(bytes) {
-                // LIMIT: the answers that are being written. This answer is dropped here.
-                response = Response::later(self.config, NO_ROOM);
+            Some(share) => share.shrink(bytes),
+            None if is_head || bytes <= SMALL_ANSWER => {}
+            None => {
+                let share = share.insert(self.slot.connections.answers.share());
+                if asked.may_change {
+                    // The request may already have taken effect and must not be repeated, so its answer is sent.
+                    share.grow(bytes);
+                } else if !share.try_grow(bytes) {
+                    // LIMIT: the answers that are being written. This answer is dropped here.
+                    response = Response::later(self.config, NO_ROOM);
+                }
             }
         }
+        let is_last = response.is_last || self.slot.connections.is_closing();
+        let keep_alive = asked.keep_alive && !is_last;
         let framing = asked.version.stream_framing();
-        let frame = Frame {
-            keep_alive: asked.keep_alive,
-            idle_timeout: None,
-            length: Length::Chunks,
-        };
-        let frame = match (&response.body, framing) {
-            (Body::Bytes(bytes), _) => Frame {
-                length: Length::Known(bytes.len()),
-                // Zero would say that the connection is over.
-                idle_timeout: Some(self.config.idle_timeout.as_secs())
-                    .filter(|&seconds| seconds > 0),
-                ..frame
-            },
-            (Body::Takeover { .. }, Framing::Chunked) => frame,
-            (Body::Takeover { .. }, Framing::Bare) => Frame {
-                length: Length::UntilClose,
-                keep_alive: false,
-                ..frame
-            },
-        };
-        let keep_alive = frame.keep_alive;
-        let mut head = response.head(&frame);
-        let mut body = Vec::new();
-        match response.body {
-            _ if is_head => {}
-            Body::Bytes(bytes) => body = bytes,
+        let (idle_timeout, head) = (self.config.idle_timeout, &mut self.answer_head);
+        let keep_alive = response.write_head(keep_alive, framing, idle_timeout, head);
+        let body = match response.body {
+            _ if is_head => Vec::new(),
+            Body::Bytes(bytes) => bytes,
             Body::Takeover { first, take } => {
-                head.extend_from_slice(&first);
-                let socket = Arc::clone(self.socket);
-                return Ok(Next::Stream(Stream {
-                    take,
-                    takeover: Takeover {
-                        socket,
-                        framing,
-                        opening: head,
-                    },
-                    whereabouts: self.whereabouts(),
-                }));
+                let mut opening = std::mem::take(&mut self.answer_head);
+                opening.extend_from_slice(&first);
+                let takeover = Takeover {
+                    socket: Arc::clone(&self.slot.socket),
+                    framing,
+                    opening,
+                };
+                let stream = (self.sender, Box::new(|| take(takeover)) as Box<_>);
+                return Ok(Next::Stream(stream));
             }
-        }
-        self.door.note_answered();
-        write_both_within(self.socket, &head, &body, self.config.write_timeout)?;
+        };
+        self.slot.note_answered();
+        let limit = self.config.write_timeout;
+        write_both_within(&self.slot.socket, &self.answer_head, &body, limit)?;
         Ok(if keep_alive { Next::Request } else { Next::End })
     }
 }
@@ -546,7 +434,6 @@ impl<'a, D: Door> Connection<'a, D> {
 /// What of a request decides how its answer is written.
 struct Asked {
     keep_alive: bool,
-    head_only: bool,
     /// The method may have changed something.
     ///
     /// SPEC: RFC 9110, 9.2.1: the safe methods are GET, HEAD, OPTIONS and TRACE.
@@ -555,31 +442,30 @@ struct Asked {
 }
 
 impl Asked {
-    fn by(head: &RequestHead) -> Asked {
+    /// By this head. `is_cut`: its body was not read, so no further request can be read.
+    fn by(head: &RequestHead, is_cut: bool) -> Asked {
         Asked {
-            keep_alive: head.keep_alive,
-            head_only: head.method() == "HEAD",
+            keep_alive: head.keep_alive && !is_cut,
             may_change: !matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE"),
             version: head.version(),
         }
     }
 
     /// By bytes that were no request.
-    fn nothing(head_only: bool) -> Asked {
+    fn nothing() -> Asked {
         Asked {
             keep_alive: false,
-            head_only,
             may_change: false,
             version: Version::Http11,
         }
     }
 }
 
-fn has_body(head: &RequestHead) -> bool {
-    !matches!(head.body, BodyLength::None | BodyLength::Known(0))
+/// Answers a request by its head alone. A body that may be on its way is not worth waiting for.
+fn declined(head: &RequestHead, response: Response) -> NoRequest {
+    NoRequest::Answered(Asked::by(head, has_body(head)), response)
 }
 
-/// A request, as a report names it: without its query, which may have a secret.
-fn what(request: &Request) -> String {
-    format!("{} {}", request.method(), request.path())
+fn has_body(head: &RequestHead) -> bool {
+    !matches!(head.body, BodyLength::None | BodyLength::Known(0))
 }

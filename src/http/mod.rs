@@ -2,34 +2,32 @@
 //! turns a [`Request`] into a [`Response`], and a response may take the socket over.
 //!
 //! Read `head.rs` and `body.rs` for the bytes that come in, `connection.rs` for the life of a
-//! connection, `reception.rs` for who serves them, `server.rs` for where they come from. `places.rs` is
-//! who makes room when all places are taken, `doorstep.rs` how those who get none are told so, and
-//! `forwarded.rs` who it is that speaks through a proxy.
+//! connection, `connections.rs` for all of them and their threads, `server.rs` for where they come from.
+//! `table.rs` says which connection is evicted when all places are taken, `linger.rs` how a rejected client
+//! gets its answer, and `forwarded.rs` which client speaks through a proxy.
 
 mod body;
 mod budget;
 mod connection;
-mod doorstep;
+mod connections;
 mod forwarded;
 mod handler;
 mod head;
-mod places;
+mod linger;
 #[cfg(test)]
 #[path = "../../tests/inside/http_random.rs"]
 mod random;
-mod reception;
 mod refusal;
 mod request;
 mod response;
 mod server;
+mod table;
 mod target;
 
 pub(crate) use budget::{Budget, NO_ROOM, Share};
-pub use handler::Handler;
-pub use head::{BodyLength, Head, HeadParser, RequestHead, Version};
+pub(crate) use handler::Handler;
+pub use head::{Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;
 pub use response::{Response, Takeover};
-pub(crate) use server::Holders;
-pub use server::{Handle, Server};
-pub(crate) use target::percent_decoded;
+pub(crate) use server::{Handle, Holders, HttpServer};

@@ -1,5 +1,6 @@
 //! A whole request, as a handler gets it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Weak;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use super::budget::{Budget, Share};
 use super::forwarded::Client;
 use super::head::RequestHead;
-use super::target::Parameter;
+use super::target::{Parameter, percent_decoded};
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
 use crate::wire::{Framing, Whereabouts};
@@ -17,6 +18,8 @@ use crate::wire::{Framing, Whereabouts};
 pub struct Request {
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
+    /// It has a body that was not read.
+    pub(super) is_cut: bool,
     pub(super) peer: SocketAddr,
     pub(super) client: Client,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
@@ -82,6 +85,39 @@ impl Request {
     /// The values of all header fields of that name, in order, as they came.
     pub fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.head.fields(name)
+    }
+
+    /// The token in `Authorization: Bearer TOKEN`, without white space around it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`field`](Self::field).
+    pub fn bearer(&self) -> Result<Option<&str>, Refusal> {
+        let credentials = self.field("authorization")?;
+        // SPEC: RFC 9110, 11.4: the scheme has no case.
+        let (scheme, token) = credentials.and_then(|text| text.split_once(' ')).unzip();
+        let is_bearer = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"));
+        Ok(token.filter(|_| is_bearer).map(str::trim_ascii))
+    }
+
+    /// The values of the cookies with this name, in order. Quotes around a value are taken off, `%41` is
+    /// resolved, as most libraries write cookies, and U+FFFD replaces what is not UTF-8.
+    pub fn cookies<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        // SPEC: RFC 6265, 4.2.1: `cookie-string = cookie-pair *( ";" SP cookie-pair )`.
+        let fields = self.fields("cookie");
+        let pairs = fields.flat_map(|field| field.split(|&byte| byte == b';'));
+        pairs.filter_map(move |pair| {
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+            // SPEC: RFC 6265, 4.1.1: `cookie-value = *cookie-octet / ( DQUOTE *cookie-octet DQUOTE )`.
+            let value = match value.strip_prefix(b"=")? {
+                [b'"', quoted @ .., b'"'] => quoted,
+                plain => plain,
+            };
+            Some(match value.contains(&b'%') {
+                true => percent_decoded(value).into(),
+                false => String::from_utf8_lossy(value),
+            })
+        })
     }
 
     /// The body, decoded from its chunks if it had any. At most `Config::max_body` bytes.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Refusal;
 use super::budget::Share;
@@ -140,7 +140,7 @@ impl Response {
     }
 
     /// Whether it has a header field of that name.
-    pub(super) fn has_field(&self, name: &str) -> bool {
+    pub(crate) fn has_field(&self, name: &str) -> bool {
         self.fields
             .iter()
             .any(|(own, _)| own.eq_ignore_ascii_case(name))
@@ -159,79 +159,64 @@ impl Response {
         }
     }
 
-    /// All of it, as the last of its connection and for whom no request is looked at any more.
+    /// All of it, as the last answer of its connection.
     pub(super) fn last_bytes(&self, head_only: bool) -> Vec<u8> {
-        let mut bytes = self.head(&Frame {
-            keep_alive: false,
-            idle_timeout: None,
-            length: Length::Known(self.body().len()),
-        });
+        let mut bytes = Vec::new();
+        self.write_head(false, Framing::Bare, Duration::ZERO, &mut bytes);
         if !head_only {
             bytes.extend_from_slice(self.body());
         }
         bytes
     }
 
-    /// The head as it goes on the wire, with the fields that frame the body.
-    pub(super) fn head(&self, framing: &Frame) -> Vec<u8> {
-        let mut head = Vec::with_capacity(HEAD_BYTES);
+    /// Writes the head as it goes on the wire, in place of what is in `head`. A stream is delimited by
+    /// `framing`. A connection that is kept alive is closed after `idle_timeout` without a request. Returns
+    /// whether the connection is kept alive: a stream of HTTP/1.0 ends by its end.
+    pub(super) fn write_head(
+        &self,
+        keep_alive: bool,
+        framing: Framing,
+        idle_timeout: Duration,
+        head: &mut Vec<u8>,
+    ) -> bool {
+        head.clear();
+        head.reserve(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)
                 .and_then(|()| head.write_all(b"\r\n"))
                 .expect("BUG: a Vec that cannot be written to");
         };
-        line(format_args!(
-            "HTTP/1.1 {} {}",
-            self.status,
-            reason(self.status)
-        ));
-        line(format_args!(
-            "Date: {}",
-            date::imf_fixdate(SystemTime::now())
-        ));
+        let (status, reason) = (self.status, reason(self.status));
+        line(format_args!("HTTP/1.1 {status} {reason}"));
+        let now = date::ImfFixdate(SystemTime::now());
+        line(format_args!("Date: {now}"));
         for (name, value) in &self.fields {
             line(format_args!("{name}: {value}"));
         }
-        line(format_args!(
-            "Connection: {}",
-            if framing.keep_alive {
-                "keep-alive"
-            } else {
-                "close"
+        let is_stream = matches!(self.body, Body::Takeover { .. });
+        let ends_by_close = is_stream && framing == Framing::Bare;
+        let keep_alive = keep_alive && !ends_by_close;
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        line(format_args!("Connection: {connection}"));
+        match &self.body {
+            Body::Takeover { .. } if ends_by_close => {}
+            Body::Takeover { .. } => line(format_args!("Transfer-Encoding: chunked")),
+            Body::Bytes(bytes) => {
+                let seconds = idle_timeout.as_secs();
+                // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. Clients that know it do not send a
+                // request on a connection that is about to be closed. Zero would say that it is closed.
+                if keep_alive && seconds > 0 {
+                    line(format_args!("Keep-Alive: timeout={seconds}"));
+                }
+                // SPEC: RFC 9110, 8.6: no Content-Length in a 1xx or 204; in a 304 that of the 200, or none.
+                if !matches!(self.status, 100..=199 | 204 | 304) {
+                    line(format_args!("Content-Length: {}", bytes.len()));
+                }
             }
-        ));
-        // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. Clients that know it do not send a request
-        // on a connection that is about to be closed.
-        if let Some(seconds) = framing.idle_timeout
-            && framing.keep_alive
-        {
-            line(format_args!("Keep-Alive: timeout={seconds}"));
-        }
-        match framing.length {
-            // SPEC: RFC 9110, 8.6: no Content-Length in a 1xx or 204; in a 304 that of the 200, or none.
-            Length::Known(_) if matches!(self.status, 100..=199 | 204 | 304) => {}
-            Length::Known(length) => line(format_args!("Content-Length: {length}")),
-            Length::Chunks => line(format_args!("Transfer-Encoding: chunked")),
-            Length::UntilClose => {}
         }
         line(format_args!(""));
-        head
+        keep_alive
     }
-}
-
-/// How the connection frames an answer.
-pub(super) struct Frame {
-    pub(super) keep_alive: bool,
-    /// The seconds after which a connection that is kept is closed, to be told to the client.
-    pub(super) idle_timeout: Option<u64>,
-    pub(super) length: Length,
-}
-
-/// How the peer finds the end of an answer's body.
-pub(super) enum Length {
-    Known(usize),
-    Chunks,
-    UntilClose,
 }
 
 impl From<&Refusal> for Response {

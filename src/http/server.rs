@@ -1,24 +1,22 @@
 //! Where connections come from, and how a server ends.
 //!
 //! `accept` fails in ordinary life: the peer has given up, or the machine has no descriptor left.
-//! None of that ends the loop. It does little but accept, because a queue of connections that
-//! nobody accepts is answered by the kernel with one-second waits.
+//! None of that ends the loop.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::doorstep::Doorstep;
-use super::reception::Reception;
-use super::{Handler, Request, Response};
+use super::Handler;
+use super::connections::Connections;
 use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
-use crate::machine::{self, Reserves};
+use crate::machine::Reserves;
 
 /// A listening socket, not served yet.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct HttpServer {
     listener: TcpListener,
     holders: Holders,
     config: Config,
@@ -35,48 +33,21 @@ pub(crate) enum Holders {
     MaybeOthers,
 }
 
-impl Server {
-    /// Listens on `address`. Port 0 is any free one: see [`local_addr`](Self::local_addr).
-    ///
-    /// # Errors
-    ///
-    /// The address is in use or not this machine's, the port is not permitted, the
-    /// configuration contradicts itself ([`Config::check`]), or the machine has no room for even one
-    /// client.
-    pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
-        Server::fitted(TcpListener::bind(address)?, Holders::ThisServer, config)
-    }
-
-    /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown ends the
-    /// accepting here and leaves the listener to them. To wake its own `accept`, the shutdown connects to
-    /// the listener.
-    ///
-    /// A listener that does not block is made blocking, for all its holders.
-    ///
-    /// # Errors
-    ///
-    /// The configuration contradicts itself ([`Config::check`]), the machine has no room for even one
-    /// client, or the system refuses to make the listener blocking.
-    pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
-        Server::fitted(listener, Holders::MaybeOthers, config)
-    }
-
-    fn fitted(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
-        config.check()?;
-        let reserves = machine::fit(&mut config)?;
-        Server::new(listener, holders, config, reserves)
-    }
-
+impl HttpServer {
     /// Serves a listener with what the machine was found to give.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to make the listener blocking.
     pub(crate) fn new(
         listener: TcpListener,
         holders: Holders,
         config: Config,
         reserves: Reserves,
-    ) -> io::Result<Server> {
+    ) -> io::Result<HttpServer> {
         // Otherwise the accept loop would take "nothing is there" for an error, and pause.
         listener.set_nonblocking(false)?;
-        Ok(Server {
+        Ok(HttpServer {
             listener,
             holders,
             config,
@@ -89,7 +60,7 @@ impl Server {
     /// # Errors
     ///
     /// The system will not say.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
@@ -97,68 +68,37 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The three threads that let connections in cannot be had.
-    pub fn spawn(
-        self,
-        handler: impl Fn(Request) -> Response + Send + Sync + 'static,
-    ) -> io::Result<Handle> {
-        self.spawn_handler(handler)
-    }
-
-    /// [`spawn`](Self::spawn) for a [`Handler`] that does more than answer.
-    ///
-    /// # Errors
-    ///
-    /// The three threads that let connections in cannot be had.
-    pub fn spawn_handler(self, handler: impl Handler + 'static) -> io::Result<Handle> {
-        let Server {
-            listener,
-            holders,
-            config,
-            reserves,
-        } = self;
+    /// The thread that accepts connections cannot be had.
+    pub(crate) fn spawn(self, handler: impl Handler + 'static) -> io::Result<Handle> {
+        let listener = self.listener;
         let local_addr = listener.local_addr()?;
-        let waker = Waker::new(&listener, holders)?;
-        let (doorstep, watch) = Doorstep::new(reserves.doorstep);
-        let leaving = reserves.leaving;
-        let reception = Reception::new(config, leaving, Box::new(handler), doorstep);
-        let reception = Arc::new(reception);
-        let (at_the_door, inside) = (Arc::clone(&reception), Arc::clone(&reception));
-        let starter = thread::Builder::new()
-            .name("start".into())
-            .spawn(move || inside.start_clerks())?;
-        let watcher = thread::Builder::new()
-            .name("doorstep".into())
-            .spawn(move || watch.run())
-            .inspect_err(|_| reception.close())?;
+        let waker = Waker::new(&listener, self.holders)?;
+        let connections = Connections::new(self.config, self.reserves, Box::new(handler));
+        let connections = Arc::new(connections);
+        let accepting = Arc::clone(&connections);
         let acceptor = thread::Builder::new()
             .name("accept".into())
-            .spawn(move || accept_patiently(&listener, &at_the_door))
-            .inspect_err(|_| reception.close())?;
+            .spawn(move || accept_patiently(&listener, &accepting))?;
         Ok(Handle {
-            reception,
+            connections,
             local_addr,
-            running: Some(Threads {
-                waker,
-                acceptor,
-                others: [starter, watcher],
-            }),
+            running: Some((waker, acceptor)),
         })
     }
 }
 
 /// The accept loop. Only a shutdown ends it.
-fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
+fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
     let mut pause = ACCEPT_PAUSE.0;
     loop {
         let accepted = listener.accept();
-        if reception.is_closing() {
+        if connections.is_closing() {
             return;
         }
         match accepted {
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE.0;
-                reception.enter(socket, peer);
+                connections.enter(socket, peer);
             }
             // The peer gave up while it waited, or a signal came: nothing to wait for.
             Err(error)
@@ -171,7 +111,7 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
                     // Another holder has changed it meanwhile. Best effort: else it is tried again.
                     let _ = listener.set_nonblocking(false);
                 }
-                let report = &reception.config.report;
+                let report = &connections.config.report;
                 report.error(format_args!(
                     "cannot accept a connection: {error}; trying again in {pause:?}"
                 ));
@@ -186,31 +126,23 @@ fn accept_patiently(listener: &TcpListener, reception: &Arc<Reception>) {
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
 #[must_use = "dropping the handle shuts the server down"]
-pub struct Handle {
-    reception: Arc<Reception>,
+pub(crate) struct Handle {
+    connections: Arc<Connections>,
     local_addr: SocketAddr,
-    /// `None` once it is shut down.
-    running: Option<Threads>,
-}
-
-/// The threads of a server beside those that serve.
-#[derive(Debug)]
-struct Threads {
-    waker: Waker,
-    acceptor: JoinHandle<()>,
-    /// The thread that starts other threads, and the thread that watches rejected connections.
-    others: [JoinHandle<()>; 2],
+    /// The accept loop, and what ends it. `None` once the server is shut down.
+    running: Option<(Waker, JoinHandle<()>)>,
 }
 
 impl Handle {
     /// The address that is listened on.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Connections of any kind that are open now.
-    pub fn connections(&self) -> usize {
-        self.reception.connections()
+    /// Begins the shutdown and does not wait: no connection is let in any more, connections without a
+    /// request are closed, and an answer is the last of its connection.
+    pub(crate) fn stop(&self) {
+        self.connections.close();
     }
 
     /// Stops accepting, lets requests in flight finish for up to `Config::grace`, then closes what
@@ -218,24 +150,8 @@ impl Handle {
     ///
     /// Blocks for the grace and half a second at the most. A handler that does not return even
     /// then is left behind, and reported.
-    pub fn shutdown(mut self) {
-        self.close();
-    }
-
-    /// Begins the shutdown and does not wait: nobody is let in any more, connections without a
-    /// request are closed, and an answer is the last of its connection.
-    pub fn stop(&self) {
-        self.reception.close();
-    }
-
-    /// [`shutdown`](Self::shutdown) for the owner of a handle that is dropped. The second call does nothing.
-    pub(crate) fn close(&mut self) {
-        let Some(Threads {
-            waker,
-            acceptor,
-            others,
-        }) = self.running.take()
-        else {
+    pub(crate) fn shutdown(&mut self) {
+        let Some((waker, acceptor)) = self.running.take() else {
             return;
         };
         let start = Instant::now();
@@ -244,11 +160,7 @@ impl Handle {
         // ORDER: before the steps that may take long. This is the last descriptor of the listener here, and
         // while it is open the system accepts connections that no thread would serve.
         drop(waker);
-        for thread in others {
-            // Their loops end when the server is closing; a panic in them has been reported by std.
-            let _ = thread.join();
-        }
-        self.reception.wait_for_the_rest(start);
+        self.connections.wait_for_the_rest(start);
     }
 
     /// Ends the accept loop, which sees that the server is closing as soon as its `accept` returns.
@@ -257,7 +169,7 @@ impl Handle {
     /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
     /// the grace is over the listener is shut down.
     fn end(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
-        let config = &self.reception.config;
+        let config = &self.connections.config;
         let patience = config.grace.max(LAST_WAIT);
         let is_shut_down = match waker.holders {
             Holders::ThisServer => waker.shut_down(),
@@ -299,7 +211,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.close();
+        self.shutdown();
     }
 }
 
@@ -352,7 +264,7 @@ impl Waker {
     /// Ends the listener, for all its holders. False: the system does not do that.
     #[cfg(unix)]
     fn shut_down(&self) -> bool {
-        self.listener.shutdown(std::net::Shutdown::Both).is_ok()
+        self.listener.shutdown(Shutdown::Both).is_ok()
     }
 
     #[cfg(not(unix))]
@@ -364,8 +276,16 @@ impl Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Request, Response};
     use crate::report::Report;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A server of a listener that other processes may hold too.
+    fn inherited(listener: TcpListener, config: Config) -> Handle {
+        let reserves = Reserves::default();
+        let server = HttpServer::new(listener, Holders::MaybeOthers, config, reserves).unwrap();
+        server.spawn(|_: Request| Response::new(204)).unwrap()
+    }
 
     /// As with a firewall that does not let the server's own connections through.
     #[test]
@@ -384,8 +304,7 @@ mod tests {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let server = Server::from_listener(listener, config).unwrap();
-        let mut handle = server.spawn(|_| Response::new(204)).unwrap();
+        let mut handle = inherited(listener, config);
         let address = handle.local_addr();
         handle.local_addr = closed.unwrap();
         let start = Instant::now();
@@ -413,8 +332,7 @@ mod tests {
         // No `accept` on this one ever succeeds.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::from(std::os::fd::OwnedFd::from(socket));
-        let handle = Server::from_listener(listener, config).unwrap();
-        let handle = handle.spawn(|_| Response::new(204)).unwrap();
+        let mut handle = inherited(listener, config);
         // The pause of a second has begun: those before it come to 630 ms.
         thread::sleep(Duration::from_millis(700));
         handle.shutdown();

@@ -246,7 +246,7 @@ enum Space {
 }
 
 /// A text with `%41` resolved, as far as it is percent-encoded.
-pub(crate) fn percent_decoded(text: &[u8]) -> String {
+pub(super) fn percent_decoded(text: &[u8]) -> String {
     decode(text, Space::Percent).0
 }
 

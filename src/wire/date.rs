@@ -1,5 +1,6 @@
 //! The two ways in which the protocol writes a time: `Date` in HTTP, `timestamp` in JSON.
 
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time as a calendar has it, in UTC.
@@ -54,23 +55,31 @@ fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 ///
 /// SPEC: RFC 9110, 5.6.7: `IMF-fixdate`
-pub fn imf_fixdate(time: SystemTime) -> String {
-    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let Civil {
-        year,
-        month,
-        day,
-        weekday,
-        hour,
-        minute,
-        second,
-        ..
-    } = Civil::from(time);
-    let (weekday, month) = (DAYS[weekday], MONTHS[month - 1]);
-    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ImfFixdate(pub(crate) SystemTime);
+
+impl fmt::Display for ImfFixdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let Civil {
+            year,
+            month,
+            day,
+            weekday,
+            hour,
+            minute,
+            second,
+            ..
+        } = Civil::from(self.0);
+        let (weekday, month) = (DAYS[weekday], MONTHS[month - 1]);
+        write!(
+            f,
+            "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT"
+        )
+    }
 }
 
 /// `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads it.
@@ -141,7 +150,7 @@ mod tests {
             ),
         ] {
             let time = UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7);
-            assert_eq!(imf_fixdate(time), imf);
+            assert_eq!(ImfFixdate(time).to_string(), imf);
             assert_eq!(iso8601(time), iso);
             assert_eq!(unix_ms(time), seconds * 1000 + 7);
         }

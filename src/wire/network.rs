@@ -170,6 +170,16 @@ pub(crate) struct Whereabouts {
     pub(crate) client: IpAddr,
 }
 
+impl Whereabouts {
+    /// Of a client that is the peer, as far as is known.
+    pub(crate) fn of_peer(peer: SocketAddr) -> Whereabouts {
+        Whereabouts {
+            peer,
+            client: peer.ip().to_canonical(),
+        }
+    }
+}
+
 impl fmt::Display for Whereabouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.client != self.peer.ip().to_canonical() {

@@ -37,8 +37,8 @@ fn the_lines_of_a_token_add_up_and_anybodys_are_everybodys() {
          *  subscribe          public/*\n",
     );
     assert_eq!(table.index.len(), 1 + 2);
-    let a = table.holder_of(b"a").unwrap();
-    let b = table.holder_of(b"b").unwrap();
+    let a = table.holder_of("a").unwrap();
+    let b = table.holder_of("b").unwrap();
     for (holder, publish, subscribe) in [
         (a, "chat/* news", "chat/* more news public/*"),
         (b, "", "* public/*"),
@@ -50,7 +50,7 @@ fn the_lines_of_a_token_add_up_and_anybodys_are_everybodys() {
         assert_eq!(shown(&table, holder, Verb::Subscribe), subscribe);
     }
     for stranger in ["", "*", "c", "aa"] {
-        assert!(table.holder_of(stranger.as_bytes()).is_none());
+        assert!(table.holder_of(stranger).is_none());
     }
     for holder in [a, b, table.every_client()] {
         assert!(std::ptr::eq(table.holder(holder.number), holder));

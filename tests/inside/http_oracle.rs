@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 
 use super::{Facts, Verdict};
 use crate::config::Config;
-use crate::http::{BodyLength, Version};
+use crate::http::Version;
+use crate::http::head::BodyLength;
 
 /// It does not matter to it when something became wrong.
 #[derive(Debug)]

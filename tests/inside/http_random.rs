@@ -6,8 +6,8 @@ mod oracle;
 
 use super::body::BodyDecoder;
 use super::budget::Budget;
-use super::head::RequestHead;
-use super::{BodyLength, Head, HeadParser, Refusal, Version};
+use super::head::{BodyLength, RequestHead};
+use super::{Head, HeadParser, Refusal, Version};
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::config::Config;
 

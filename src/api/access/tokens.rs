@@ -169,9 +169,13 @@ impl Table {
     }
 
     /// The holder of a token.
-    pub(super) fn holder_of(&self, candidate: &[u8]) -> Option<&Holder> {
-        let holder = self.holder(self.key.hash_one(candidate));
-        holder.token.as_ref()?.is(candidate).then_some(holder)
+    pub(super) fn holder_of(&self, candidate: &str) -> Option<&Holder> {
+        let holder = self.holder(self.key.hash_one(candidate.as_bytes()));
+        holder
+            .token
+            .as_ref()?
+            .is(candidate.as_bytes())
+            .then_some(holder)
     }
 
     /// The holder with this number. A client whose token is gone has what every client has.
