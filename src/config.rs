@@ -26,112 +26,141 @@ pub use console::*;
 #[cfg(feature = "journal")]
 pub use journal::*;
 
-/// The limits of a server, and of the hub in it. A `Config` sets some fields and takes the others from the
-/// default:
-///
-/// ```
-/// use std::time::Duration;
-/// use tiny_sse::Config;
-/// let config = Config { heartbeat: Duration::from_secs(5), ..Config::default() };
-/// # assert!(config.check().is_ok());
-/// ```
-///
-/// Minor versions and cargo features add fields, here and in the structs of the features (`AccessConfig`,
-/// `JournalConfig`). The promise is that a literal with `..Config::default()` at its end stays valid. A literal
-/// that names every field breaks when a field is added.
-#[derive(Clone, Debug)]
-pub struct Config {
+/// Makes [`Config`] and its default of one table, whose rows also say which limits are never zero.
+macro_rules! limits {
+    ($(
+        $(#[doc = $doc:literal])*
+        $(#[cfg($feature:meta)])?
+        $field:ident: $type:ty $(, never $zero:pat)? = $default:expr;
+    )*) => {
+        /// The limits of a server, and of the hub in it. A `Config` sets some fields and takes the others from the
+        /// default:
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use tiny_sse::Config;
+        /// let config = Config { heartbeat: Duration::from_secs(5), ..Config::default() };
+        /// # assert!(config.check().is_ok());
+        /// ```
+        ///
+        /// Minor versions and cargo features add fields, here and in the structs of the features (`AccessConfig`,
+        /// `JournalConfig`). The promise is that a literal with `..Config::default()` at its end stays valid. A literal
+        /// that names every field breaks when a field is added.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $($(#[doc = $doc])* $(#[cfg($feature)])? pub $field: $type,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config { $($(#[cfg($feature)])? $field: $default,)* }
+            }
+        }
+
+        impl Config {
+            /// The name of a field that is zero and must not be.
+            fn zero(&self) -> Option<&'static str> {
+                match self {
+                    $($(Config { $field: $zero, .. } => Some(stringify!($field)),)?)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+limits! {
     /// Streams at the same time; one more is answered 503. Each costs a thread.
-    pub max_clients: usize,
+    max_clients: usize, never 0 = 1000;
     /// Connections beyond those streams: publishers, `/stats`, heads that are still arriving. When all
     /// are taken, a new one evicts the connection that has waited for a request, or for the rest of its
     /// body, the longest.
-    pub extra_connections: usize,
+    extra_connections: usize, never 0 = 256;
     /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
     /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
     /// each under the address of its client. `None` counts nothing: behind a proxy that is not
     /// trusted, or a company's one address, any number would be too few.
-    pub max_per_ip: Option<usize>,
+    max_per_ip: Option<usize>, never Some(0) = None;
     /// Proxies that are believed when they say, by `Forwarded` (RFC 7239) or `X-Forwarded-For`, who
     /// their client is. By default nobody: anybody can write anything there, and only a proxy that
     /// adds to it what it knows makes it more than that.
-    pub trust_proxy: Vec<Network>,
+    trust_proxy: Vec<Network> = Vec::new();
     /// Bytes of a request's head; more is answered 431. What nginx and Apache take by default is alike.
-    pub max_head: usize,
+    max_head: usize, never 0 = 16 * KIB;
     /// Header fields in a request; more are answered 431.
-    pub max_fields: usize,
+    max_fields: usize, never 0 = 100;
     /// Bytes of a request's target (path and query); more are answered 414.
-    pub max_target: usize,
+    max_target: usize, never 0 = 8 * KIB;
     /// Bytes of a request's body, and so of an event's data; more are answered 413. So are the events of
     /// one request if they come to more than four times as many bytes (or 64 KiB, if that is more), each
     /// counted with its name, its topic and 200 bytes.
-    pub max_body: usize,
+    max_body: usize, never 0 = MIB;
     /// Bytes of the bodies of all requests together, while they are read and answered; a request whose
     /// body would make them more is answered 503. Bodies of at most 4 KiB are not counted. It counts as
     /// at least one [`max_body`](Self::max_body), so that a body of that size can be read.
-    pub total_bodies: usize,
+    total_bodies: usize, never 0 = 64 * MIB;
     /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
     /// answer would make them more is answered 503. An answer that is the only one may be larger.
-    pub total_answers: usize,
+    total_answers: usize, never 0 = 64 * MIB;
     /// From the first byte of a head to its last, however they dribble in; then 408.
-    pub head_timeout: Duration,
+    head_timeout: Duration, never Duration::ZERO = Duration::from_secs(10);
     /// From the head to the last byte of the body; then 408.
-    pub body_timeout: Duration,
+    body_timeout: Duration, never Duration::ZERO = Duration::from_secs(30);
     /// How long a connection may stay silent between two requests; then it is closed.
-    pub idle_timeout: Duration,
+    idle_timeout: Duration, never Duration::ZERO = Duration::from_secs(15);
     /// How long one write may take; then the peer is let go.
-    pub write_timeout: Duration,
+    write_timeout: Duration, never Duration::ZERO = Duration::from_secs(10);
     /// Topics and patterns that one client may ask for; more are answered 400. Each is an entry of the
     /// hub's index, which every client shares.
-    pub max_patterns: usize,
+    max_patterns: usize, never 0 = 64;
     /// Bytes that may wait for one client; with more it has fallen behind and is let go.
-    pub queue_bytes: usize,
+    queue_bytes: usize, never 0 = MIB;
     /// Bytes that may wait for all clients together. With more, the clients for which the most bytes wait have
     /// fallen behind and are disconnected. Bytes that wait for several clients count for each of them.
     /// `None` is 64 queues, or a quarter of the memory that this process may use, whichever is more.
-    pub total_queues: Option<usize>,
+    total_queues: Option<usize> = None;
     /// Bytes of the kernel's send buffer for each connection, or `None` for the kernel's own tuning. The
     /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
     /// your own has the buffer that you gave it.
-    pub send_buffer: Option<usize>,
+    send_buffer: Option<usize>, never Some(0) = Some(128 * KIB);
     /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
     /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
-    pub history_events: usize,
+    history_events: usize = 10_000;
     /// Bytes of those events on the wire, never less than three queues: who fell behind can then catch
     /// up, if it comes back before more is said than there is room for, and no event is larger than
     /// two fifths of a queue. In memory an event costs some 200 bytes more. Events so small that this matters
     /// are kept as long as all of them take less than twice this many bytes of memory.
-    pub history_bytes: usize,
+    history_bytes: usize = 16 * MIB;
     /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
     /// and the two ends learn of each other's death.
-    pub heartbeat: Duration,
+    heartbeat: Duration, never Duration::ZERO = Duration::from_secs(15);
     /// What clients are told in `retry:` as they connect: the wait before they reconnect.
-    pub retry: Duration,
+    retry: Duration = Duration::from_secs(5);
     /// How much longer than `retry` a client may be told to wait, in percent: each its own share of
     /// it, so that those who were cut off together do not come back together.
-    pub retry_jitter: u32,
+    retry_jitter: u32 = 0;
     /// What is said to a client that comes when there are `max_clients` already.
-    pub overload: Overload,
+    overload: Overload = Overload::Refuse;
     /// Whether every client that reaches the server may publish. Otherwise, without a token, only a
     /// client on this machine may, only if the server listens nowhere else, and only by a `Host` that no
     /// other machine can have, such as `localhost`.
-    pub open: bool,
+    open: bool = false;
     /// Whether `GET /` is the console page, to a browser.
     #[cfg(feature = "console")]
-    pub console: Console,
+    console: Console = Console::Auto;
     /// Tokens and allowed origins.
     #[cfg(feature = "access")]
-    pub access: AccessConfig,
+    access: AccessConfig = AccessConfig::default();
     /// Where events are kept on disk.
     #[cfg(feature = "journal")]
-    pub journal: JournalConfig,
+    journal: JournalConfig = JournalConfig::default();
     /// How long a shutdown waits for requests in flight and for streams to say goodbye.
-    pub grace: Duration,
+    grace: Duration = Duration::from_secs(5);
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
     /// is touched, a few KiB. At least 64 KiB. Handlers of your own run on it.
-    pub stack_bytes: usize,
+    stack_bytes: usize = 256 * KIB;
     /// Who is told what happens. Nobody, by default.
-    pub report: Report,
+    report: Report = Report::default();
 }
 
 /// What is said to a client that is one too many.
@@ -146,47 +175,6 @@ pub enum Overload {
 }
 
 names!(Overload: "refuse" Refuse, "retry" Retry);
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            max_clients: 1000,
-            extra_connections: 256,
-            max_per_ip: None,
-            trust_proxy: Vec::new(),
-            max_head: 16 * KIB,
-            max_fields: 100,
-            max_target: 8 * KIB,
-            max_body: MIB,
-            total_bodies: 64 * MIB,
-            total_answers: 64 * MIB,
-            head_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(15),
-            write_timeout: Duration::from_secs(10),
-            max_patterns: 64,
-            queue_bytes: MIB,
-            total_queues: None,
-            send_buffer: Some(128 * KIB),
-            history_events: 10_000,
-            history_bytes: 16 * MIB,
-            heartbeat: Duration::from_secs(15),
-            retry: Duration::from_secs(5),
-            retry_jitter: 0,
-            overload: Overload::Refuse,
-            open: false,
-            #[cfg(feature = "console")]
-            console: Console::Auto,
-            #[cfg(feature = "access")]
-            access: AccessConfig::default(),
-            #[cfg(feature = "journal")]
-            journal: JournalConfig::default(),
-            grace: Duration::from_secs(5),
-            stack_bytes: 256 * KIB,
-            report: Report::default(),
-        }
-    }
-}
 
 impl Config {
     /// Connections of any kind at the same time. One more evicts the one that has waited for a request, or
@@ -230,63 +218,53 @@ impl Config {
     ///
     /// A limit is too small or too large, or contradicts another. The message names it.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let least_history = match self.history_events {
-            0 => 0,
-            _ => self.least_history_bytes(),
-        };
-        let total_queues = self.total_queues.unwrap_or(usize::MAX);
-        // What is wrong with a number that is too small, if that is not obvious.
-        let overflow = ": a thread that overflows its stack ends the process";
-        let queue = ", one client's queue-bytes";
-        let catch_up = ", three of queue-bytes: a client that fell behind could not catch up";
-        for (name, number, least, why) in [
-            ("max-clients", self.max_clients, 1, ""),
-            ("extra-connections", self.extra_connections, 1, ""),
-            ("max-per-ip", self.max_per_ip.unwrap_or(usize::MAX), 1, ""),
-            ("max-head", self.max_head, 1, ""),
-            ("max-fields", self.max_fields, 1, ""),
-            ("max-target", self.max_target, 1, ""),
-            ("max-body", self.max_body, 1, ""),
-            ("total-bodies", self.total_bodies, 1, ""),
-            ("total-answers", self.total_answers, 1, ""),
-            ("max-patterns", self.max_patterns, 1, ""),
-            ("queue-bytes", self.queue_bytes, 1, ""),
-            ("total-queues", total_queues, self.queue_bytes, queue),
-            ("send-buffer", self.send_buffer.unwrap_or(usize::MAX), 1, ""),
-            ("history-bytes", self.history_bytes, least_history, catch_up),
-            ("stack-bytes", self.stack_bytes, LEAST_STACK, overflow),
-        ] {
-            if number < least {
-                let what = format!("{name} is {number}, less than {least}{why}");
-                return Err(ConfigError(what));
-            }
+        let wrong = |what: String| Err(ConfigError(what));
+        if let Some(field) = self.zero() {
+            let name = field.replace('_', "-");
+            return wrong(format!("{name} is 0, it must be more"));
         }
-        for (name, number, most) in [
-            ("stack-bytes", self.stack_bytes, MOST_STACK),
-            ("retry-jitter", self.retry_jitter as usize, MOST_JITTER),
+        for (name, time) in [
+            ("head-timeout", self.head_timeout),
+            ("body-timeout", self.body_timeout),
+            ("idle-timeout", self.idle_timeout),
+            ("write-timeout", self.write_timeout),
+            ("heartbeat", self.heartbeat),
+            ("retry", self.retry),
+            ("grace", self.grace),
         ] {
-            if number > most {
-                return Err(ConfigError(format!("{name} is {number}, more than {most}")));
-            }
-        }
-        let (moment, ms) = (Duration::from_nanos(1), Duration::from_millis(1));
-        for (name, time, least) in [
-            ("head-timeout", self.head_timeout, moment),
-            ("body-timeout", self.body_timeout, moment),
-            ("idle-timeout", self.idle_timeout, moment),
-            ("write-timeout", self.write_timeout, moment),
-            ("heartbeat", self.heartbeat, ms),
-            ("retry", self.retry, Duration::ZERO),
-            ("grace", self.grace, Duration::ZERO),
-        ] {
-            if time < least {
-                return Err(ConfigError(format!(
-                    "{name} is {time:?}, less than {least:?}"
-                )));
-            }
             if time > LONGEST {
-                return Err(ConfigError(format!("{name} is longer than 365 days")));
+                return wrong(format!("{name} is longer than 365 days"));
             }
+        }
+        if self.heartbeat < Duration::from_millis(1) {
+            return wrong("heartbeat is less than 1ms".into());
+        }
+        let (stack, jitter) = (self.stack_bytes, self.retry_jitter);
+        if stack < LEAST_STACK {
+            let why = "a thread that overflows its stack ends the process";
+            return wrong(format!(
+                "stack-bytes is {stack}, less than {LEAST_STACK}: {why}"
+            ));
+        }
+        if stack > MOST_STACK {
+            return wrong(format!("stack-bytes is {stack}, more than {MOST_STACK}"));
+        }
+        if jitter > MOST_JITTER {
+            return wrong(format!(
+                "retry-jitter is {jitter}%, more than {MOST_JITTER}%"
+            ));
+        }
+        let queue = self.queue_bytes;
+        if let Some(total) = self.total_queues.filter(|total| *total < queue) {
+            let why = "less than one client's queue-bytes";
+            return wrong(format!("total-queues is {total}, {why}, {queue}"));
+        }
+        let history = self.history_bytes;
+        if self.history_events > 0 && history < self.least_history_bytes() {
+            return wrong(format!(
+                "history-bytes is {history}, less than three of queue-bytes, {queue}: a client that fell behind \
+                 could not catch up"
+            ));
         }
         #[cfg(feature = "journal")]
         self.journal.check()?;
@@ -296,9 +274,16 @@ impl Config {
     }
 }
 
-/// Why a [`Config`] was refused.
+/// Why a [`Config`], or a text for a field of it, was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn unknown_name(known: &[&str]) -> ConfigError {
+        let known = known.join(", ");
+        ConfigError(format!("unknown name, it must be one of {known}"))
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -328,8 +313,11 @@ const LEAST_STACK: usize = 64 * KIB;
 /// More than any thread's stack has been.
 const MOST_STACK: usize = 1 << 30;
 
+/// No timeout is longer: the sum of an instant and a larger one may not exist.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Ten times the wait is jitter enough for anybody.
-const MOST_JITTER: usize = 1000;
+const MOST_JITTER: u32 = 1000;
 
 /// What is between two clients that come back when a server that has closed returns: 500 come in
 /// a second, which is little for a server and not long for 10,000 clients.
@@ -363,9 +351,6 @@ pub(crate) const STATS_BYTES: usize = 4 * MIB;
 /// Bytes of history in one answer to a poll, as JSON. If one event wakes a thousand polls, all their
 /// answers are in memory at the same time.
 pub(crate) const POLL_BYTES: usize = 64 * KIB;
-
-/// No timeout is longer: the sum of an instant and a larger one may not exist.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// What one read asks the socket for. A request is seldom larger, and a thread that waits for
 /// the next one holds no more than this.

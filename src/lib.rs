@@ -119,7 +119,6 @@ pub use config::Console;
 pub use config::JournalConfig;
 pub use config::{Config, ConfigError, Overload};
 pub use hub::{Cursor, Farewell, Heartbeat, Hub, Permit, Poll, Published, Subscribe, Subscription};
-pub use names::UnknownName;
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{

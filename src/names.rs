@@ -1,7 +1,5 @@
 //! One table of words gives an enum its `Display` and its `FromStr`.
 
-use std::fmt;
-
 /// `names!(Overload: "refuse" Refuse, "retry" Retry)`: each variant with its name.
 macro_rules! names {
     ($type:ident: $($name:literal $variant:ident),+) => {
@@ -14,12 +12,12 @@ macro_rules! names {
         }
 
         impl std::str::FromStr for $type {
-            type Err = $crate::names::UnknownName;
+            type Err = $crate::ConfigError;
 
             fn from_str(text: &str) -> Result<$type, Self::Err> {
                 match text {
                     $($name => Ok($type::$variant),)+
-                    _ => Err($crate::names::UnknownName(&[$($name),+])),
+                    _ => Err($crate::ConfigError::unknown_name(&[$($name),+])),
                 }
             }
         }
@@ -27,18 +25,6 @@ macro_rules! names {
 }
 
 pub(crate) use names;
-
-/// A text is not one of the names that it may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownName(pub(crate) &'static [&'static str]);
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown name, it must be one of {}", self.0.join(", "))
-    }
-}
-
-impl std::error::Error for UnknownName {}
 
 #[cfg(test)]
 mod tests {

@@ -1006,7 +1006,6 @@ fn the_smallest_stack_serves_every_endpoint() {
     std::fs::write(&tokens, "* publish,subscribe *\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&tokens, mode).unwrap();
-    let journal = scratch.path().join("journal");
     let all: &[&[&str]] = &[
         #[cfg(feature = "demo")]
         &["demo"],
@@ -1016,7 +1015,7 @@ fn the_smallest_stack_serves_every_endpoint() {
         #[cfg(feature = "access")]
         &["--tokens", tokens.to_str().unwrap()],
         #[cfg(feature = "journal")]
-        &["--journal", journal.to_str().unwrap()],
+        &["--journal", scratch.name()],
     ];
     let mut serving = serve(&all.concat());
     let address = serving.address;
