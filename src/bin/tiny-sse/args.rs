@@ -332,7 +332,11 @@ impl<T: FromStr<Err: Display>> Setting for Vec<T> {
     fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
             let value = text.parse();
-            self.push(value.map_err(|what: T::Err| must_be(text, &what.to_string()))?);
+            self.push(value.map_err(|error: T::Err| match error.to_string() {
+                // A message that names the value says all.
+                what if what.starts_with('"') => format!("is wrong: {what}"),
+                what => must_be(text, &what),
+            })?);
         }
         Ok(())
     }
