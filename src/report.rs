@@ -10,11 +10,13 @@ use crate::config::COMPLAINT_PAUSE;
 use crate::names::names;
 
 /// How much a line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The server could not do its work.
     Error,
-    /// The machine or a peer stood in its way; it goes on.
+    /// The machine or a peer stood in its way; it goes on. The least important lines that a program logs by
+    /// default.
+    #[default]
     Warn,
     /// Clients come and go.
     Info,

@@ -1,9 +1,11 @@
-//! Where a page comes from, as its browser says in `Origin`.
+//! The origin of a page, as its browser sends it in `Origin`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A page's origin that may do more than read: `https://example.org`, or `*` for every one.
+use super::Quoted;
+
+/// An origin whose pages may do more than read: `https://example.org`, or `*` for every origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(Box<str>);
 
@@ -13,13 +15,13 @@ impl Origin {
         &*self.0 == "*"
     }
 
-    /// Whether it is that of a page with this `Origin` header. Browsers write it in lower case and
-    /// without a default port, and so it is kept. `*` is that of none.
+    /// Whether this is the origin of a page with this `Origin` header. Browsers write an origin in lower case
+    /// and without a default port, and so it is kept. `*` is the origin of no page.
     pub fn is(&self, header: &str) -> bool {
         *self.0 == *header && !self.is_any()
     }
 
-    /// Whether a page of this origin is asked for with this `Host` header.
+    /// Whether a request with this `Host` header is for a page of this origin.
     pub(crate) fn has_host(&self, header: &str) -> bool {
         let host = self.0.split_once("://").map(|(_, host)| host);
         host.is_some_and(|host| host.eq_ignore_ascii_case(header))
@@ -30,29 +32,26 @@ impl FromStr for Origin {
     type Err = InvalidOrigin;
 
     /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is the origin
-    /// of pages that have none, so it is nobody's.
+    /// of pages that have none, so no page can be allowed by it.
     fn from_str(text: &str) -> Result<Origin, InvalidOrigin> {
         let lower = text.to_ascii_lowercase();
-        if lower == "*" {
-            return Ok(Origin("*".into()));
-        }
-        let invalid = || InvalidOrigin(text.to_owned());
-        let (scheme, host) = lower.split_once("://").ok_or_else(invalid)?;
-        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
-        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
-            return Err(invalid());
-        }
-        if host.is_empty() || !host.bytes().all(is_host) {
-            return Err(invalid());
-        }
-        let default_port = match scheme {
-            "http" => ":80",
-            "https" => ":443",
-            _ => "",
+        let is_made_of = |part: &str, others: &[u8]| {
+            let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+            !part.is_empty() && part.bytes().all(is_allowed)
         };
-        let host = host.strip_suffix(default_port).unwrap_or(host);
-        Ok(Origin(format!("{scheme}://{host}").into()))
+        match lower.split_once("://") {
+            Some((scheme, host)) if is_made_of(scheme, b"+-.") && is_made_of(host, b"-._[]:") => {
+                let default_port = match scheme {
+                    "http" => ":80",
+                    "https" => ":443",
+                    _ => "",
+                };
+                let host = host.strip_suffix(default_port).unwrap_or(host);
+                Ok(Origin(format!("{scheme}://{host}").into()))
+            }
+            None if lower == "*" => Ok(Origin("*".into())),
+            _ => Err(InvalidOrigin(text.to_owned())),
+        }
     }
 }
 
@@ -62,7 +61,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why a text is no origin.
+/// Why a text is not an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidOrigin(String);
 
@@ -70,9 +69,9 @@ impl fmt::Display for InvalidOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is not an origin: it must be a scheme, a host and perhaps a port, without a path, \
-             such as https://example.org, or * for all",
-            self.0
+            "{:?} is not an origin: an origin is a scheme, a host and an optional port, without a path, \
+             such as https://example.org; * is every origin",
+            Quoted(&self.0)
         )
     }
 }

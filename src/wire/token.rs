@@ -1,20 +1,19 @@
-//! Secrets by which a stranger is known, and comparing them without telling how much was right.
+//! Secrets by which a client shows its rights. A comparison does not tell how much of a guess was right.
 
 use std::fmt;
 use std::hint::black_box;
 use std::str::FromStr;
 
-/// A secret that opens a door: what stands behind `Bearer`, in a cookie, or in a query.
+/// A secret that a client sends after `Bearer`, in a cookie, or in a query.
 ///
-/// It is compared in constant time, and never shown: `Debug` says only that there is one, and there
+/// A token is compared in constant time, and never shown: `Debug` says only that there is one, and there
 /// is no `Display`.
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// Whether `candidate` is this token. It takes as long as the candidate is long, whatever is
-    /// right or wrong about it: that the lengths differ, or where the first wrong byte is, would help
-    /// to guess the rest.
+    /// Whether `candidate` is this token. The time it takes depends on the length of the candidate alone.
+    /// Whether the lengths differ, or where the first wrong byte is, would help to guess the rest.
     pub fn is(&self, candidate: &[u8]) -> bool {
         let own = self.0.iter().cycle();
         let bits = candidate.iter().zip(own).fold(0, |bits, (theirs, ours)| {
@@ -25,7 +24,7 @@ impl Token {
         (bits == 0) & (candidate.len() == self.0.len())
     }
 
-    /// The bytes, for those who must keep them.
+    /// The bytes of the secret.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -53,7 +52,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a text is no token. It does not repeat the text.
+/// Why a text is not a token. The message does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidToken;
 

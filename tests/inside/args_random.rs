@@ -30,6 +30,12 @@ const WORDS: [&str; 17] = [
     "--open", "--trust-proxy=10.0.0.0/8,::1", "--trust-proxy", "--cors-origin=https://example.org", "--cors-origin",
 ];
 
+const COMMANDS: &[&str] = &[
+    "serve",
+    #[cfg(feature = "demo")]
+    "demo",
+];
+
 /// The option's name and its value.
 fn option(random: &mut Random) -> (String, String) {
     (
@@ -114,7 +120,7 @@ fn a_random_option_means_the_same_with_its_value_in_one_word_or_two() {
             assert_eq!(one, two);
         }
         // What comes later wins, and what comes before does not matter.
-        let (before, serve) = (random.pick(&VALUES), random.pick(&["serve", "demo"]));
+        let (before, serve) = (random.pick(&VALUES), random.pick(COMMANDS));
         if let (Ok(alone), Ok(_)) = (&one, parse(&[format!("--{name}={before}")])) {
             let after = parse(&[
                 serve.to_owned(),

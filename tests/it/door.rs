@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tiny_sse::http::Response;
-use tiny_sse::{AccessConfig, Config, Network, Report, Running, Server};
+use tiny_sse::{Config, Network, Report, Running, Server};
 
 use crate::chance::Random;
 use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
@@ -363,11 +363,12 @@ fn small_bodies_are_read_though_large_ones_fill_the_budget() {
 
 /// A request that will be refused, or needs no body, is answered before its body arrives.
 #[test]
+#[cfg(feature = "access")]
 fn a_body_that_is_not_wanted_is_not_waited_for() {
     let server = server(Config {
-        access: AccessConfig {
+        access: tiny_sse::AccessConfig {
             publish_token: Some("a-token-to-publish-with".parse().unwrap()),
-            ..AccessConfig::default()
+            ..tiny_sse::AccessConfig::default()
         },
         ..config()
     });

@@ -11,6 +11,7 @@ mod fronts;
 mod kit;
 mod program;
 
+#[cfg(feature = "access")]
 mod access;
 mod browser;
 mod churn;
@@ -30,11 +31,13 @@ mod demo;
 mod disk;
 mod door;
 mod endpoints;
+mod exposure;
 mod handoff;
 mod heads;
 mod lifecycle;
 mod metrics;
 mod order;
+#[cfg(feature = "access")]
 mod origins;
 mod poll;
 mod proxies;

@@ -37,7 +37,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             listen: "127.0.0.1:8080".parse().expect("BUG: no address"),
-            log: Some(Level::Warn),
+            log: Some(Level::default()),
             demo: false,
             config: Config::default(),
         }
@@ -203,7 +203,7 @@ impl Syntax {
         number
             .and_then(|(digits, size)| whole(digits)?.checked_mul(size))
             .and_then(|number| number.try_into().ok())
-            .ok_or_else(|| self.must_be.into())
+            .ok_or_else(|| must_be(text, self.must_be))
     }
 
     fn show(&self, number: u64) -> String {
@@ -225,10 +225,10 @@ fn whole(digits: &str) -> Option<u64> {
     }
 }
 
-/// A type of values.
-trait Value: Sized {
-    /// The error is what the text must be.
-    fn parse(text: &str, syntax: &Syntax) -> Result<Self, String>;
+/// A field that an option sets.
+trait Setting {
+    /// The error is the end of a sentence that begins with the option.
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
 
     /// As the value would be written; empty for a type whose default `--help` does not show.
     fn show(&self, _: &Syntax) -> String {
@@ -236,9 +236,10 @@ trait Value: Sized {
     }
 }
 
-impl Value for usize {
-    fn parse(text: &str, syntax: &Syntax) -> Result<usize, String> {
-        syntax.number(text)
+impl Setting for usize {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = syntax.number(text)?;
+        Ok(())
     }
 
     fn show(&self, syntax: &Syntax) -> String {
@@ -246,9 +247,10 @@ impl Value for usize {
     }
 }
 
-impl Value for u32 {
-    fn parse(text: &str, syntax: &Syntax) -> Result<u32, String> {
-        syntax.number(text)
+impl Setting for u32 {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = syntax.number(text)?;
+        Ok(())
     }
 
     fn show(&self, syntax: &Syntax) -> String {
@@ -256,9 +258,10 @@ impl Value for u32 {
     }
 }
 
-impl Value for Duration {
-    fn parse(text: &str, syntax: &Syntax) -> Result<Duration, String> {
-        syntax.number(text).map(Duration::from_millis)
+impl Setting for Duration {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = Duration::from_millis(syntax.number(text)?);
+        Ok(())
     }
 
     fn show(&self, syntax: &Syntax) -> String {
@@ -267,18 +270,20 @@ impl Value for Duration {
 }
 
 /// An option without a value is set by being there.
-impl Value for bool {
-    fn parse(_: &str, _: &Syntax) -> Result<bool, String> {
-        Ok(true)
+impl Setting for bool {
+    fn set(&mut self, _: &str, _: &Syntax) -> Result<(), String> {
+        *self = true;
+        Ok(())
     }
 }
 
-impl Value for PathBuf {
-    fn parse(text: &str, syntax: &Syntax) -> Result<PathBuf, String> {
-        match text {
-            "" => Err(syntax.must_be.into()),
-            _ => Ok(text.into()),
+impl Setting for PathBuf {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = text.into();
+        if text.is_empty() {
+            return Err(must_be(text, syntax.must_be));
         }
+        Ok(())
     }
 }
 
@@ -293,12 +298,13 @@ impl Word for tiny_sse::Console {}
 #[cfg(feature = "journal")]
 impl Word for tiny_sse::store::SyncMode {}
 
-impl<T: Word> Value for T {
-    fn parse(text: &str, syntax: &Syntax) -> Result<T, String> {
-        text.parse().map_err(|error: T::Err| match syntax.must_be {
-            "" => error.to_string(),
-            must_be => must_be.into(),
-        })
+impl<T: Word> Setting for T {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        *self = text.parse().map_err(|error: T::Err| match syntax.must_be {
+            "" => must_be(text, &error.to_string()),
+            known => must_be(text, known),
+        })?;
+        Ok(())
     }
 
     fn show(&self, _: &Syntax) -> String {
@@ -306,13 +312,13 @@ impl<T: Word> Value for T {
     }
 }
 
-impl<T: Value> Value for Option<T> {
-    fn parse(text: &str, syntax: &Syntax) -> Result<Option<T>, String> {
+impl<T: Setting + Default> Setting for Option<T> {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
         if syntax.none == Some(text) {
-            Ok(None)
-        } else {
-            T::parse(text, syntax).map(Some)
+            *self = None;
+            return Ok(());
         }
+        self.insert(T::default()).set(text, syntax)
     }
 
     fn show(&self, syntax: &Syntax) -> String {
@@ -321,33 +327,16 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// A field that an option sets.
-trait Setting {
-    /// The error is the end of a sentence that begins with the option.
-    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
-
-    fn show(&self, _: &Syntax) -> String {
-        String::new()
-    }
-}
-
-impl<T: Value> Setting for T {
-    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
-        *self = T::parse(text, syntax).map_err(|what| must_be(text, &what))?;
-        Ok(())
-    }
-
-    fn show(&self, syntax: &Syntax) -> String {
-        Value::show(self, syntax)
-    }
-}
-
 /// Values between commas, or each with the option's name, are added to those before them.
 impl<T: FromStr<Err: Display>> Setting for Vec<T> {
     fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
             let value = text.parse();
-            self.push(value.map_err(|what: T::Err| must_be(text, &what.to_string()))?);
+            self.push(value.map_err(|error: T::Err| match error.to_string() {
+                // A message that names the value says all.
+                what if what.starts_with('"') => format!("is wrong: {what}"),
+                what => must_be(text, &what),
+            })?);
         }
         Ok(())
     }

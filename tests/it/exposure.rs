@@ -1,0 +1,143 @@
+//! A server without tokens: what a client may do follows from who can reach the server. The claims hold in a
+//! build without the feature `access`, too.
+
+use tiny_sse::{Config, Hub, Permit, Server, Subscribe};
+
+use crate::kit::{Raw, Stream, config, request, server};
+
+/// What is asked of each server: to publish to everybody and to a topic, to end a stream, to see the clients,
+/// to choose a name, to subscribe, to poll, to see the numbers.
+const ASKED: [(&str, &str); 8] = [
+    ("POST", "/events"),
+    ("POST", "/events/a"),
+    ("DELETE", "/clients/nobody"),
+    ("GET", "/stats?clients=1"),
+    ("GET", "/events/a?client_id=me"),
+    ("GET", "/events/a"),
+    ("GET", "/poll?topic=*"),
+    ("GET", "/stats"),
+];
+
+/// All is done.
+const ALL: [u16; 8] = [200, 200, 404, 200, 200, 200, 200, 200];
+/// Reading alone is done.
+const READ: [u16; 8] = [403, 403, 403, 403, 403, 200, 200, 200];
+/// Reading is done, and a name may be chosen.
+const NAME: [u16; 8] = [403, 403, 403, 403, 200, 200, 200, 200];
+
+#[test]
+fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
+    let open = || Config {
+        open: true,
+        ..config()
+    };
+    let proxied = || Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config()
+    };
+    let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
+    let own = "Host: localhost\r\n";
+    let through = |client: &str| format!("{own}X-Forwarded-For: {client}\r\n");
+    let page = |origin: &str| format!("{own}Origin: {origin}\r\n");
+    #[rustfmt::skip]
+    let rows: [(&str, Config, &str, String, [u16; 8]); 16] = [
+        ("local", config(), here, own.into(), ALL),
+        ("local", config(), here, page("http://localhost"), ALL),
+        ("local", config(), here, page("http://evil.test"), READ),
+        ("local", config(), here, page("null"), READ),
+        ("local", config(), here, format!("{own}Sec-Fetch-Site: cross-site\r\n"), READ),
+        ("local", config(), here, format!("{own}Referer: http://evil.test/\r\n"), READ),
+        // The name of another site leads here.
+        ("local", config(), here, "Host: evil.test\r\n".into(), READ),
+        ("local", config(), here, "Host: evil.test\r\nOrigin: http://evil.test\r\n".into(), READ),
+        ("behind a proxy", proxied(), here, through("127.0.0.1"), ALL),
+        ("behind a proxy", proxied(), here, through("192.0.2.7"), NAME),
+        ("behind a proxy", proxied(), here, own.into(), NAME),
+        ("public", config(), there, own.into(), NAME),
+        ("public", config(), there, page("http://evil.test"), READ),
+        ("open", open(), there, own.into(), ALL),
+        ("open", open(), here, "Host: box.example.org\r\n".into(), ALL),
+        ("open", open(), there, page("http://evil.test"), READ),
+    ];
+    for (name, config, bind, fields, expected) in rows {
+        let server = Server::bind(bind, config).unwrap().spawn().unwrap();
+        let mut address = server.local_addr();
+        address.set_ip([127, 0, 0, 1].into());
+        for ((method, target), status) in ASKED.iter().zip(expected) {
+            let mut raw = Raw::connect(address);
+            raw.send(format!(
+                "{method} {target} HTTP/1.1\r\nContent-Length: 1\r\nConnection: close\r\n{fields}\r\nx"
+            ));
+            let answer = raw.answer();
+            let case = format!("{name} {method} {target} {fields:?}: {answer:?}");
+            assert_eq!(answer.status, status, "{case}");
+            // A page may read the answer, whatever it is.
+            let shared = answer.field("access-control-allow-origin");
+            assert_eq!(shared, Some("*"), "{case}");
+            if status == 403 {
+                let text = answer.text();
+                assert!(
+                    text.contains("may not") || text.contains("--open"),
+                    "{case}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn without_tokens_a_token_is_nothing() {
+    let server = Server::bind("0.0.0.0:0", config())
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let mut address = server.local_addr();
+    address.set_ip([127, 0, 0, 1].into());
+    for fields in [
+        "Authorization: Bearer abc\r\n",
+        "Authorization: Bearer abc\r\nAuthorization: Bearer abc\r\n",
+        "Cookie: tiny_sse_token=abc\r\n",
+    ] {
+        for (method, target, status) in [
+            ("GET", "/events/a?token=abc", 200),
+            ("POST", "/events/a", 403),
+        ] {
+            let answer = request(address, method, target, fields, "");
+            assert_eq!(answer.status, status, "{method} {fields:?}: {answer:?}");
+            assert_eq!(answer.field("www-authenticate"), None);
+        }
+    }
+}
+
+#[test]
+fn a_name_in_use_goes_to_the_same_address() {
+    let server = server(Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config()
+    });
+    let address = server.local_addr();
+    let from = |client: &str| format!("X-Forwarded-For: {client}\r\n");
+    let target = "/events/a?client_id=alice";
+    let mut alice = Stream::open(address, target, &from("192.0.2.1"));
+    alice.next();
+    let answer = request(address, "GET", target, &from("192.0.2.2"), "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(answer.text().contains("is in use"), "{answer:?}");
+    let _again = Stream::open(address, target, &from("192.0.2.1"));
+    assert_eq!(alice.try_next(), None);
+}
+
+#[test]
+fn a_permit_of_an_embedders_own_says_which_clients_may_have_a_name() {
+    let hub = Hub::new(config()).unwrap();
+    let wish = |identity: u64| Subscribe {
+        client_id: Some("alice".parse().unwrap()),
+        permit: Some(Permit::new(identity)),
+        ..Subscribe::default()
+    };
+    let first = hub.subscribe(wish(1)).unwrap();
+    assert!(hub.subscribe(wish(2)).is_err());
+    let second = hub.subscribe(wish(1)).unwrap();
+    assert_eq!(hub.clients(), 1);
+    drop((first, second));
+}
