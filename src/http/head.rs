@@ -195,6 +195,10 @@ impl HeadParser {
                 (Some(_), false) => {
                     let number = self.fields.len() + 1;
                     let field = field(bytes, line, format_args!("number {number}"))?;
+                    if self.fields.is_empty() {
+                        // Most requests have fewer, so the list is allocated once.
+                        self.fields.reserve(8);
+                    }
                     self.fields.push(field);
                 }
                 (Some(start), true) => {
