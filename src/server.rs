@@ -8,9 +8,9 @@ use crate::api::Api;
 #[cfg(feature = "access")]
 use crate::api::{Action, Verdict};
 use crate::config::Config;
-use crate::http::{Handle, Handler, Holders, HttpServer, Refusal, Request, Response};
+use crate::http::{Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
-use crate::machine;
+use crate::machine::{self, Reserves};
 
 /// A server that listens and is about to serve.
 ///
@@ -22,7 +22,10 @@ use crate::machine;
 /// # Ok(()) }
 /// ```
 pub struct Server {
-    http: HttpServer,
+    listener: TcpListener,
+    holders: Holders,
+    config: Config,
+    reserves: Reserves,
     api: Api,
     /// Whether a request to a route of the embedder's own wants its body.
     wants_body: Box<BodyFilter>,
@@ -34,7 +37,9 @@ type Answerer = dyn Fn(Request, &Api) -> Response + Send + Sync;
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut server = f.debug_struct("Server");
-        server.field("http", &self.http).finish_non_exhaustive()
+        server
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,7 +81,10 @@ impl Server {
         let hub = Hub::new(config.clone())?;
         let api = Api::at(hub, config.clone(), Some(address))?;
         Ok(Server {
-            http: HttpServer::new(listener, holders, config, reserves)?,
+            listener,
+            holders,
+            config,
+            reserves,
             api,
             // A request that was not declared may be for a route of the handler's own.
             wants_body: Box::new(|_, _| true),
@@ -89,7 +97,7 @@ impl Server {
     ///
     /// The system will not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.http.local_addr()
+        self.listener.local_addr()
     }
 
     /// The hub, to publish from this program.
@@ -213,8 +221,11 @@ impl Server {
             handler: Box::new(handler),
             wants_body: self.wants_body,
         };
+        let (listener, handler) = (self.listener, Box::new(front));
+        let (config, reserves) = (self.config, self.reserves);
+        let http = HttpServer::spawn(listener, self.holders, config, reserves, handler)?;
         Ok(Running {
-            http: self.http.spawn(front)?,
+            http,
             api: self.api,
         })
     }
@@ -249,7 +260,7 @@ impl Handler for Front {
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    http: Handle,
+    http: HttpServer,
     api: Api,
 }
 

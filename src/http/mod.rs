@@ -30,4 +30,4 @@ pub use head::{Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;
 pub use response::{FieldValueError, Response, Takeover};
-pub(crate) use server::{Handle, Holders, HttpServer};
+pub(crate) use server::{Holders, HttpServer};

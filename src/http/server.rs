@@ -14,15 +14,6 @@ use super::connections::Connections;
 use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
 use crate::machine::Reserves;
 
-/// A listening socket, not served yet.
-#[derive(Debug)]
-pub(crate) struct HttpServer {
-    listener: TcpListener,
-    holders: Holders,
-    config: Config,
-    reserves: Reserves,
-}
-
 /// Which processes may hold a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holders {
@@ -31,60 +22,6 @@ pub(crate) enum Holders {
     /// It was made elsewhere, and others may hold it too: a process that hands it over, or a service
     /// manager. On Linux `shutdown(2)` would end it for all of them.
     MaybeOthers,
-}
-
-impl HttpServer {
-    /// Serves a listener with what the machine was found to give.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses to make the listener blocking.
-    pub(crate) fn new(
-        listener: TcpListener,
-        holders: Holders,
-        config: Config,
-        reserves: Reserves,
-    ) -> io::Result<HttpServer> {
-        // Otherwise the accept loop would take "nothing is there" for an error, and pause.
-        listener.set_nonblocking(false)?;
-        Ok(HttpServer {
-            listener,
-            holders,
-            config,
-            reserves,
-        })
-    }
-
-    /// The address that is listened on, with its real port.
-    ///
-    /// # Errors
-    ///
-    /// The system will not say.
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves from now on, in threads of its own. Does not block.
-    ///
-    /// # Errors
-    ///
-    /// The thread that accepts connections cannot be had.
-    pub(crate) fn spawn(self, handler: impl Handler + 'static) -> io::Result<Handle> {
-        let listener = self.listener;
-        let local_addr = listener.local_addr()?;
-        let waker = Waker::new(&listener, self.holders)?;
-        let connections = Connections::new(self.config, self.reserves, Box::new(handler));
-        let connections = Arc::new(connections);
-        let accepting = Arc::clone(&connections);
-        let acceptor = thread::Builder::new()
-            .name("accept".into())
-            .spawn(move || accept_patiently(&listener, &accepting))?;
-        Ok(Handle {
-            connections,
-            local_addr,
-            running: Some((waker, acceptor)),
-        })
-    }
 }
 
 /// The accept loop. Only a shutdown ends it.
@@ -125,15 +62,44 @@ fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
 
 /// A server that runs. Dropping it shuts the server down.
 #[derive(Debug)]
-#[must_use = "dropping the handle shuts the server down"]
-pub(crate) struct Handle {
+#[must_use = "dropping it shuts the server down"]
+pub(crate) struct HttpServer {
     connections: Arc<Connections>,
     local_addr: SocketAddr,
     /// The accept loop, and what ends it. `None` once the server is shut down.
     running: Option<(Waker, JoinHandle<()>)>,
 }
 
-impl Handle {
+impl HttpServer {
+    /// Serves a listener from now on, in threads of its own, with what the machine was found to give. Does not
+    /// block.
+    ///
+    /// # Errors
+    ///
+    /// The thread that accepts connections cannot be had, or the system refuses to make the listener blocking.
+    pub(crate) fn spawn(
+        listener: TcpListener,
+        holders: Holders,
+        config: Config,
+        reserves: Reserves,
+        handler: Box<dyn Handler>,
+    ) -> io::Result<HttpServer> {
+        // Otherwise the accept loop would take "nothing is there" for an error, and pause.
+        listener.set_nonblocking(false)?;
+        let local_addr = listener.local_addr()?;
+        let waker = Waker::new(&listener, holders)?;
+        let connections = Arc::new(Connections::new(config, reserves, handler));
+        let accepting = Arc::clone(&connections);
+        let acceptor = thread::Builder::new()
+            .name("accept".into())
+            .spawn(move || accept_patiently(&listener, &accepting))?;
+        Ok(HttpServer {
+            connections,
+            local_addr,
+            running: Some((waker, acceptor)),
+        })
+    }
+
     /// The address that is listened on.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -209,7 +175,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         self.shutdown();
     }
@@ -276,15 +242,34 @@ impl Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Request, Response};
+    use crate::http::{Refusal, Request, Response};
     use crate::report::Report;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A server of a listener that other processes may hold too.
-    fn inherited(listener: TcpListener, config: Config) -> Handle {
-        let reserves = Reserves::default();
-        let server = HttpServer::new(listener, Holders::MaybeOthers, config, reserves).unwrap();
-        server.spawn(|_: Request| Response::new(204)).unwrap()
+    fn inherited(listener: TcpListener, config: Config) -> HttpServer {
+        let (holders, reserves) = (Holders::MaybeOthers, Reserves::default());
+        HttpServer::spawn(listener, holders, config, reserves, Box::new(Nothing)).unwrap()
+    }
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        fn wants_body(&self, _: &Request) -> bool {
+            false
+        }
+
+        fn admit(&self, _: &Request) -> Result<(), Response> {
+            Ok(())
+        }
+
+        fn answer(&self, _: Request) -> Response {
+            Response::new(204)
+        }
+
+        fn refuse(&self, refusal: &Refusal, _: Option<&Request>) -> Response {
+            refusal.into()
+        }
     }
 
     /// As with a firewall that does not let the server's own connections through.
