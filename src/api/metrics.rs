@@ -97,7 +97,8 @@ fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
     writeln!(page, "{name} {value}")
 }
 
-/// Seconds as a decimal number without zeros at its end. Formatting an `f64` would be 10 KB of code.
+/// Seconds as a decimal number without zeros at its end. It is the only fraction that the library writes, so
+/// the code that formats an `f64` is not needed.
 fn seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
