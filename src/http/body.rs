@@ -11,7 +11,7 @@ use crate::config::{BODY_STEP, Config, SMALL_BODY};
 /// A body being read.
 #[derive(Debug)]
 pub(super) struct BodyDecoder<'a> {
-    state: State,
+    expected: Expected,
     body: Vec<u8>,
     /// How many bytes the body can have: the announced length, or the limit of a body in chunks.
     most: usize,
@@ -23,7 +23,7 @@ pub(super) struct BodyDecoder<'a> {
 }
 
 #[derive(Debug)]
-enum State {
+enum Expected {
     /// This many bytes of a Content-Length are to come.
     Known(usize),
     /// The line with a chunk's size is to come.
@@ -53,13 +53,13 @@ fn small(limit: usize) -> usize {
 
 impl<'a> BodyDecoder<'a> {
     pub(super) fn new(length: BodyLength, limits: &Config, budget: &'a Budget) -> BodyDecoder<'a> {
-        let (state, most) = match length {
-            BodyLength::None | BodyLength::Known(0) => (State::Done, 0),
-            BodyLength::Known(length) => (State::Known(length), length),
-            BodyLength::Chunked => (State::Size, limits.max_body),
+        let (expected, most) = match length {
+            BodyLength::None | BodyLength::Known(0) => (Expected::Done, 0),
+            BodyLength::Known(length) => (Expected::Known(length), length),
+            BodyLength::Chunked => (Expected::Size, limits.max_body),
         };
         BodyDecoder {
-            state,
+            expected,
             body: Vec::new(),
             most,
             budget,
@@ -69,7 +69,7 @@ impl<'a> BodyDecoder<'a> {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.expected, Expected::Done)
     }
 
     /// The body, and what it has taken of the budget.
@@ -103,32 +103,32 @@ impl<'a> BodyDecoder<'a> {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            match self.state {
-                State::Done => return Ok(used),
-                State::Known(left) | State::Chunk(left) => {
+            match self.expected {
+                Expected::Done => return Ok(used),
+                Expected::Known(left) | Expected::Chunk(left) => {
                     let count = left.min(rest.len());
                     self.append(&rest[..count])?;
                     used += count;
-                    let known = matches!(self.state, State::Known(_));
-                    self.state = match (left - count, known) {
-                        (0, true) => State::Done,
-                        (0, false) => State::ChunkEnd,
-                        (left, true) => State::Known(left),
-                        (left, false) => State::Chunk(left),
+                    let known = matches!(self.expected, Expected::Known(_));
+                    self.expected = match (left - count, known) {
+                        (0, true) => Expected::Done,
+                        (0, false) => Expected::ChunkEnd,
+                        (left, true) => Expected::Known(left),
+                        (left, false) => Expected::Chunk(left),
                     };
                     if count < left {
                         return Ok(used);
                     }
                 }
-                State::ChunkEnd => match rest {
+                Expected::ChunkEnd => match rest {
                     [b'\r', b'\n', ..] => {
                         used += 2;
-                        self.state = State::Size;
+                        self.expected = Expected::Size;
                     }
                     [] | [b'\r'] => return Ok(used),
                     _ => return Err(Refusal::Chunk("a chunk is longer than its size")),
                 },
-                State::Size | State::Trailer(_) => {
+                Expected::Size | Expected::Trailer(_) => {
                     let end = rest.iter().position(|&byte| byte == b'\n');
                     let text = &rest[..end.unwrap_or(rest.len())];
                     // A CR at the end is half of the line break, or may come to be.
@@ -149,7 +149,7 @@ impl<'a> BodyDecoder<'a> {
     }
 
     fn end_line(&mut self, line: &[u8], limits: &Config) -> Result<(), Refusal> {
-        if let State::Size = self.state {
+        if let Expected::Size = self.expected {
             self.extensions += line.len().saturating_sub(PLAIN_SIZE_LINE);
             if self.extensions > limits.max_head {
                 return Err(Refusal::Chunk(
@@ -157,18 +157,18 @@ impl<'a> BodyDecoder<'a> {
                 ));
             }
         }
-        self.state = match self.state {
-            State::Size => match chunk_size(line)? {
-                0 => State::Trailer(0),
+        self.expected = match self.expected {
+            Expected::Size => match chunk_size(line)? {
+                0 => Expected::Trailer(0),
                 size if size > limits.max_body - self.body.len() => {
                     return Err(Refusal::BodyTooLarge(limits.max_body));
                 }
-                size => State::Chunk(size),
+                size => Expected::Chunk(size),
             },
-            State::Trailer(_) if line.is_empty() => State::Done,
-            State::Trailer(before) => {
+            Expected::Trailer(_) if line.is_empty() => Expected::Done,
+            Expected::Trailer(before) => {
                 check_trailer(line)?;
-                State::Trailer(before + line.len() + 2)
+                Expected::Trailer(before + line.len() + 2)
             }
             _ => unreachable!("BUG: no line is due"),
         };
@@ -176,11 +176,11 @@ impl<'a> BodyDecoder<'a> {
     }
 
     fn check_line_limit(&self, length: usize, limits: &Config) -> Result<(), Refusal> {
-        match self.state {
-            State::Size if length > SIZE_LINE => {
+        match self.expected {
+            Expected::Size if length > SIZE_LINE => {
                 Err(Refusal::Chunk("the line of a chunk's size is too long"))
             }
-            State::Trailer(before) if before + length > limits.max_head => {
+            Expected::Trailer(before) if before + length > limits.max_head => {
                 Err(Refusal::HeadTooLarge(limits.max_head))
             }
             _ => Ok(()),
@@ -280,7 +280,7 @@ mod tests {
                 return format!("{:?} of {used} bytes", decoder.into_parts().0);
             }
         }
-        format!("{:?} is not all", decoder.state)
+        format!("{:?} is not all", decoder.expected)
     }
 
     /// Every string of these bytes up to a length, behind beginnings that lead to each state.

@@ -13,7 +13,6 @@ use super::budget::{NO_ROOM, Share};
 use super::connections::Slot;
 use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::Body;
-use super::table::Stage;
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{BODY_PROGRESS, Config, LINGER, LINGER_SILENCE, READ_BYTES, SMALL_ANSWER};
 use crate::socket::{close_gently_within, is_timeout, write_both_within, write_within};
@@ -156,7 +155,7 @@ impl<'a> Connection<'a> {
     }
 
     fn close(&self) {
-        self.slot.note(Stage::Lingering);
+        self.slot.note_waiting();
         let start = Instant::now();
         close_gently_within(&self.slot.socket, || {
             // A shutdown does not wait for a peer that goes on sending.
@@ -299,7 +298,7 @@ impl<'a> Connection<'a> {
                 return Ok(request);
             }
             if !is_known {
-                self.slot.note(Stage::Arriving);
+                self.slot.note_waiting();
                 is_known = true;
             }
             self.read_by(start, self.config.head_timeout, Refusal::HeadTimeout)?;

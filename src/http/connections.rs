@@ -7,13 +7,13 @@
 //! connection there would be less code here; but glibc gives the stacks of threads that have ended to new ones,
 //! touched pages and all, and a stream takes 17 KiB instead of 11.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
@@ -57,12 +57,13 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Open {
     /// LIMIT: `Config::max_connections` and `Connections::most_evicted`, and so of all else here.
-    table: Table<Thread>,
+    table: Table<Connected>,
     /// Connections that no worker has taken yet. Not to be dropped under the lock.
     queue: VecDeque<(Slot, SocketAddr)>,
     /// Workers without a connection, those that are just being started among them.
     idle: usize,
-    workers: Vec<JoinHandle<()>>,
+    /// Those that run. A worker that ends takes itself out, which gives its stack back.
+    workers: HashMap<ThreadId, JoinHandle<()>>,
     /// The accept loop waits for a `change`.
     is_jammed: bool,
     is_closing: bool,
@@ -72,7 +73,8 @@ struct Open {
     watch: Option<JoinHandle<()>>,
 }
 
-struct Thread {
+/// A connection as other threads see it.
+struct Connected {
     socket: Arc<TcpStream>,
     /// The stream's own thread, to be joined at the end of the server. A stream that ends before that is
     /// detached.
@@ -133,7 +135,7 @@ impl Connections {
             drop(open);
             return self.reject(socket, &answer);
         }
-        let key = open.table.insert(Thread {
+        let key = open.table.insert(Connected {
             socket: Arc::clone(&socket),
             handle: None,
         });
@@ -168,7 +170,11 @@ impl Connections {
     }
 
     /// Whether one more connection of this client is within its limit.
-    fn check_count(&self, table: &Table<Thread>, client: Option<Network>) -> Result<(), Response> {
+    fn check_count(
+        &self,
+        table: &Table<Connected>,
+        client: Option<Network>,
+    ) -> Result<(), Response> {
         match (self.config.max_per_ip, client) {
             (Some(limit), Some(client)) if table.count_of(client) >= limit => {
                 let why =
@@ -180,7 +186,7 @@ impl Connections {
     }
 
     /// Makes sure that there is a place for one more connection, if need be by evicting another.
-    fn make_room(&self, table: &mut Table<Thread>) -> Result<(), Response> {
+    fn make_room(&self, table: &mut Table<Connected>) -> Result<(), Response> {
         if table.placed() < self.config.max_connections() {
             return Ok(());
         }
@@ -201,11 +207,7 @@ impl Connections {
         let mut open = self.open();
         match started {
             Ok(worker) => {
-                // Before the list grows, the workers that have ended are taken out.
-                if open.workers.len() == open.workers.capacity() {
-                    open.workers.retain(|worker| !worker.is_finished());
-                }
-                open.workers.push(worker);
+                open.workers.insert(worker.thread().id(), worker);
             }
             Err(error) => {
                 // The worker that was counted does not come.
@@ -246,7 +248,11 @@ impl Connections {
             .wait_timeout_while(self.open(), WORKER_PATIENCE, is_idle);
         let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
         open.idle -= 1;
-        open.queue.pop_front()
+        let next = open.queue.pop_front();
+        if next.is_none() && !open.is_closing {
+            open.workers.remove(&thread::current().id());
+        }
+        next
     }
 
     /// Gives a stream its thread.
@@ -358,7 +364,11 @@ impl Connections {
         );
         let watch = open.watch.take();
         drop(open);
-        for thread in streams.into_iter().chain(workers).chain(watch) {
+        for thread in streams
+            .into_iter()
+            .chain(workers.into_values())
+            .chain(watch)
+        {
             // It is at its end, or looks again when it is woken; a panic was caught and reported.
             thread.thread().unpark();
             let _ = thread.join();
@@ -416,15 +426,15 @@ impl Slot {
         })
     }
 
-    /// What the connection is about to wait for: the rest of a head, or the peer's end after the last answer.
-    pub(super) fn note(&self, stage: Stage) {
-        self.change(|open| open.table.set(self.key, stage));
+    /// The connection is about to wait for the rest of a head, or for the peer's end after the last answer.
+    pub(super) fn note_waiting(&self) {
+        self.change(|open| open.table.set(self.key, Stage::Waiting));
     }
 
     /// A body has begun to arrive or has made progress, and the connection is about to wait for more of
     /// it. False: too late, the connection was evicted.
     pub(super) fn note_body(&self) -> bool {
-        self.change(|open| open.table.renew(self.key, Stage::Body))
+        self.change(|open| open.table.renew(self.key, Stage::Waiting))
     }
 
     /// A request is there, or an answer is to be written: it is not to be cut short. False: too late, the

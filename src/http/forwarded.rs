@@ -14,7 +14,7 @@ use crate::wire::Network;
 
 /// The client that a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Client {
+pub(super) struct ClientAddr {
     pub(super) address: IpAddr,
     /// False: `address` is that of the last trusted proxy, and that proxy does not say which client
     /// spoke to it. Such a client has no right that depends on its address.
@@ -27,9 +27,9 @@ pub(super) struct Client {
 /// and nothing says which one that is: nginx, told to write `X-Forwarded-For`, passes on any
 /// `Forwarded`. So if both are there, they must agree; if they do not, one of them is a lie, and the
 /// request counts as the proxy's own. A client that lies about its address wins nothing by it.
-pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> Client {
+pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> ClientAddr {
     let peer = peer.to_canonical();
-    let itself = |is_known| Client {
+    let itself = |is_known| ClientAddr {
         address: peer,
         is_known,
     };
@@ -64,14 +64,14 @@ fn walk(
     fields: &[&[u8]],
     address: fn(&[u8]) -> Option<IpAddr>,
     trusted: &[Network],
-) -> Client {
+) -> ClientAddr {
     let members = fields
         .iter()
         .rev()
         .flat_map(|field| FromTheRight(field, b','));
     // SPEC: RFC 9110, 5.6.1.2: empty members are passed over.
     let mut members = members.map(trim_ows).filter(|member| !member.is_empty());
-    let mut client = Client {
+    let mut client = ClientAddr {
         address: peer,
         // The peer is a proxy. A field without a member says nothing of its client.
         is_known: false,
@@ -83,7 +83,7 @@ fn walk(
             client.is_known = false;
             break;
         };
-        client = Client {
+        client = ClientAddr {
             address: before.to_canonical(),
             is_known: true,
         };

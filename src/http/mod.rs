@@ -29,5 +29,5 @@ pub(crate) use handler::Handler;
 pub use head::{Head, HeadParser, RequestHead, Version};
 pub use refusal::Refusal;
 pub use request::Request;
-pub use response::{Response, Takeover};
+pub use response::{FieldValueError, Response, Takeover};
 pub(crate) use server::{Handle, Holders, HttpServer};

@@ -5,6 +5,7 @@ use std::fmt;
 /// Why a request was not let in. The connection ends after the answer: where the request was
 /// wrong, nobody can say where the next one begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// 400: the first byte cannot begin a method.
     NotHttp,

@@ -6,7 +6,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use super::budget::{Budget, Share};
-use super::forwarded::Client;
+use super::forwarded::ClientAddr;
 use super::head::RequestHead;
 use super::target::{Parameter, percent_decoded};
 use super::{Refusal, Version};
@@ -21,7 +21,7 @@ pub struct Request {
     /// It has a body that was not read.
     pub(super) is_cut: bool,
     pub(super) peer: SocketAddr,
-    pub(super) client: Client,
+    pub(super) client: ClientAddr,
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
     /// What all answers together may take.
@@ -37,6 +37,27 @@ impl Request {
     /// The path, percent-decoded, without the query; it begins with `/`, or is `*`.
     pub fn path(&self) -> &str {
         &self.head.path
+    }
+
+    /// The parts of the [`path`](Self::path) between its slashes, for routes with a variable part:
+    ///
+    /// ```
+    /// use tiny_sse::http::{Request, Response};
+    /// fn answer(request: Request) -> Response {
+    ///     match (request.method(), &*request.segments()) {
+    ///         ("GET", ["users", id]) => Response::text(200, format!("user {id}\n")),
+    ///         ("GET", ["files", ..]) => Response::text(200, "a file\n"),
+    ///         _ => Response::error(404, "not here"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// `/` has none, and `/a/` has two, of which the second is empty. A slash that came as `%2F` separates, too.
+    pub fn segments(&self) -> Vec<&str> {
+        match self.path() {
+            "/" => Vec::new(),
+            path => path.strip_prefix('/').unwrap_or(path).split('/').collect(),
+        }
     }
 
     /// The host that is asked for, with its port if that is said: of the target, if it is a whole URL,

@@ -34,9 +34,22 @@ pub(super) enum Body {
     },
 }
 
+/// A value that cannot be that of a header field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValueError(&'static str);
+
+impl fmt::Display for FieldValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the value of {} has a control character", self.0)
+    }
+}
+
+impl std::error::Error for FieldValueError {}
+
 /// The socket of a client that a [`Response::takeover`] was the answer to. The connection ends
 /// when it is dropped.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Takeover {
     /// The socket: blocking, with `Config::write_timeout` as its write timeout.
     pub socket: Arc<TcpStream>,
@@ -122,21 +135,41 @@ impl Response {
 
     /// Adds a header field. The names of a second `Vary` are appended to the first one.
     ///
-    /// # Panics
+    /// A value with a control character could be a field, or an answer, of a peer's choosing, so it is never
+    /// sent: the response becomes a 500 that names the field. See [`try_with`](Self::try_with) for values
+    /// that come from elsewhere.
     ///
-    /// If the value has a control character: it could be a field, or an answer, of a peer's choosing.
-    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
+    /// ```
+    /// use tiny_sse::http::Response;
+    /// let response = Response::text(200, "hello").with("Cache-Control", "no-store");
+    /// assert_eq!(response.status(), 200);
+    /// assert_eq!(response.with("X-User", "a\r\nSet-Cookie: b").status(), 500);
+    /// ```
+    pub fn with(self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
+        self.try_with(name, value)
+            .unwrap_or_else(|error| Response::error(500, error))
+    }
+
+    /// [`with`](Self::with) for a value that may be wrong.
+    ///
+    /// # Errors
+    ///
+    /// The value has a control character. The response is dropped.
+    pub fn try_with(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Result<Response, FieldValueError> {
         let value = value.into();
-        assert!(
-            !value.contains(|c: char| c.is_ascii_control()),
-            "{name}: control character in {value:?}"
-        );
+        if value.contains(|c: char| c.is_ascii_control()) {
+            return Err(FieldValueError(name));
+        }
         let mut fields = self.fields.iter_mut();
         match fields.find(|(present, _)| *present == "Vary" && name == "Vary") {
             Some((_, names)) => *names = format!("{value}, {names}").into(),
             None => self.fields.push((name, value)),
         }
-        self
+        Ok(self)
     }
 
     /// Whether it has a header field of that name.

@@ -17,12 +17,8 @@ pub(super) enum Stage {
     Busy,
     /// It waits for a request of which nothing has come.
     Idle,
-    /// It waits for the rest of a head.
-    Arriving,
-    /// It waits for the rest of a body.
-    Body,
-    /// All is said, and it waits until the peer has read it.
-    Lingering,
+    /// It waits for the rest of a head or of a body, or, after its last answer, until the peer has read it.
+    Waiting,
     /// It is about to end: its place was given to another.
     Evicted,
 }
@@ -196,17 +192,17 @@ mod tests {
         for (key, stage) in [
             (d, Idle),
             (a, Idle),
-            (b, Arriving),
+            (b, Waiting),
             (c, Idle),
             // Neither a second word nor a first byte makes it younger.
             (d, Idle),
-            (a, Arriving),
+            (a, Waiting),
             // A request does, when it has been answered.
             (d, Busy),
             (d, Idle),
             (c, Busy),
             (e, Busy),
-            (e, Lingering),
+            (e, Waiting),
         ] {
             assert!(table.set(key, stage));
         }
@@ -223,18 +219,18 @@ mod tests {
         let mut table = Table::default();
         let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| table.insert(name));
         for key in [a, b, c] {
-            assert!(table.renew(key, Body));
+            assert!(table.renew(key, Waiting));
         }
         assert!(table.set(d, Idle));
-        assert!(table.renew(a, Body));
+        assert!(table.renew(a, Waiting));
         // What dribbles in without progress changes nothing.
-        assert!(table.set(b, Body));
+        assert!(table.set(b, Waiting));
         assert!(table.set(c, Busy), "its request is complete");
         for name in ["b", "d", "a"] {
             assert_eq!(table.evict(), Some(&name));
         }
         assert_eq!(table.evict(), None, "c is busy");
-        assert!(!table.renew(a, Body), "it was evicted");
+        assert!(!table.renew(a, Waiting), "it was evicted");
     }
 
     #[test]
@@ -244,7 +240,7 @@ mod tests {
         table.set(a, Idle);
         table.set(b, Idle);
         assert_eq!(table.evict(), Some(&"a"));
-        for stage in [Busy, Idle, Arriving, Body, Lingering] {
+        for stage in [Busy, Idle, Waiting] {
             assert!(!table.set(a, stage));
         }
         assert_eq!((table.len(), table.placed()), (2, 1));

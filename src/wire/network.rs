@@ -46,11 +46,13 @@ impl Network {
         };
         let (_, width) = bits(address);
         if prefix > width {
-            return Err(NetworkError::Prefix { prefix, width });
+            let what = format!("a network of at most {width} bits, not of {prefix}");
+            return Err(NetworkError(what));
         }
         let network = cut(address, prefix);
         if network.address != address {
-            return Err(NetworkError::HostBits(network));
+            let what = format!("a network without bits behind its prefix, such as {network}");
+            return Err(NetworkError(what));
         }
         Ok(network)
     }
@@ -101,14 +103,14 @@ impl FromStr for Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| NetworkError::Form)?;
+        let address: IpAddr = address.parse().map_err(|_| no_network())?;
         let prefix = match prefix {
             None => bits(address).1,
             // std's `parse` would also take a `+`.
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().map_err(|_| NetworkError::Form)?
+                digits.parse().map_err(|_| no_network())?
             }
-            Some(_) => return Err(NetworkError::Form),
+            Some(_) => return Err(no_network()),
         };
         Network::new(address, prefix)
     }
@@ -127,36 +129,16 @@ impl fmt::Display for Network {
 
 /// Why something is no [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkError {
-    /// It is neither an address nor an address, `/` and a number.
-    Form,
-    /// The prefix has more bits than an address.
-    Prefix {
-        /// Bits of the prefix.
-        prefix: u8,
-        /// Bits of an address of this family.
-        width: u8,
-    },
-    /// The address has bits set behind the prefix; this is the network without them.
-    HostBits(Network),
+pub struct NetworkError(String);
+
+/// Of a text that is neither an address nor an address, `/` and a number.
+fn no_network() -> NetworkError {
+    NetworkError("an address, such as 192.0.2.7, or a network, such as 10.0.0.0/8".into())
 }
 
 impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetworkError::Form => {
-                f.write_str("an address, such as 192.0.2.7, or a network, such as 10.0.0.0/8")
-            }
-            NetworkError::Prefix { prefix, width } => {
-                write!(f, "a network of at most {width} bits, not of {prefix}")
-            }
-            NetworkError::HostBits(network) => {
-                write!(
-                    f,
-                    "a network without bits behind its prefix, such as {network}"
-                )
-            }
-        }
+        f.write_str(&self.0)
     }
 }
 

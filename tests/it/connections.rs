@@ -32,6 +32,52 @@ fn path(request: &Request) -> Response {
     Response::text(200, request.path())
 }
 
+#[test]
+fn a_path_falls_into_the_segments_between_its_slashes() {
+    let server = handled_by(config(), |request| {
+        Response::text(200, request.segments().join("|"))
+    });
+    for (target, segments) in [
+        ("/", ""),
+        ("/users", "users"),
+        ("/users/42?a=/b/c", "users|42"),
+        ("/users/42/", "users|42|"),
+        ("//users", "|users"),
+        ("/a%20b/c%2Fd", "a b|c|d"),
+        ("http://localhost", ""),
+    ] {
+        let answer = get(server.local_addr(), target);
+        assert_eq!(answer.text(), segments, "{target}");
+    }
+}
+
+#[test]
+fn a_field_value_with_a_control_character_is_a_500_and_never_sent() {
+    let server = handled_by(config(), |request| {
+        let value = request.query("value").unwrap_or_default().to_owned();
+        Response::new(204)
+            .with("X-Value", value)
+            .with("X-Last", "a")
+    });
+    for (value, status) in [
+        ("b", 204),
+        ("%0d%0aX-Evil:1", 500),
+        ("%00", 500),
+        ("%7f", 500),
+    ] {
+        let answer = get(server.local_addr(), &format!("/?value={value}"));
+        assert_eq!(answer.status, status, "{value}: {answer:?}");
+        assert_eq!(answer.field("x-evil"), None, "{value}");
+        assert_eq!(answer.field("x-last"), Some("a"), "{value}");
+        assert_eq!(
+            status == 500,
+            answer.text().contains("X-Value"),
+            "{value}: {answer:?}"
+        );
+    }
+    assert!(Response::new(204).try_with("X-Value", "a\nb").is_err());
+}
+
 fn total_events(server: &Running) -> u64 {
     let stats = get(server.local_addr(), "/stats");
     number_after(stats.text(), "\"total_events\":")
