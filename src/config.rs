@@ -79,13 +79,12 @@ limits! {
     /// Connections of any kind from one client's address at the same time, or from one /64 of IPv6;
     /// one more is answered 503. Behind a trusted proxy its requests and streams are counted instead,
     /// each under the address of its client. `None` counts nothing: behind a proxy that is not
-    /// trusted, or a company's one address, any number would be too few.
+    /// trusted, or from a company with one address, any number would be too few.
     max_per_ip: Option<usize>, never Some(0) = None;
-    /// Proxies that are believed when they say, by `Forwarded` (RFC 7239) or `X-Forwarded-For`, who
-    /// their client is. By default nobody: anybody can write anything there, and only a proxy that
-    /// adds to it what it knows makes it more than that.
+    /// Proxies whose `Forwarded` (RFC 7239) or `X-Forwarded-For` names the client. By default there is none,
+    /// because any client can send these fields. Only a proxy that writes them itself makes them true.
     trust_proxy: Vec<Network> = Vec::new();
-    /// Bytes of a request's head; more is answered 431. What nginx and Apache take by default is alike.
+    /// Bytes of a request's head; more is answered 431. The defaults of nginx and Apache are similar.
     max_head: usize, never 0 = 16 * KIB;
     /// Header fields in a request; more are answered 431.
     max_fields: usize, never 0 = 100;
@@ -102,18 +101,18 @@ limits! {
     /// Bytes of all answers together that are larger than 16 KiB and are being written; a GET whose
     /// answer would make them more is answered 503. An answer that is the only one may be larger.
     total_answers: usize, never 0 = 64 * MIB;
-    /// From the first byte of a head to its last, however they dribble in; then 408.
+    /// The time from the first byte of a head to its last, however slowly the bytes come; then 408.
     head_timeout: Duration, never Duration::ZERO = Duration::from_secs(10);
-    /// From the head to the last byte of the body; then 408.
+    /// The time from the head to the last byte of the body; then 408.
     body_timeout: Duration, never Duration::ZERO = Duration::from_secs(30);
     /// How long a connection may stay silent between two requests; then it is closed.
     idle_timeout: Duration, never Duration::ZERO = Duration::from_secs(15);
-    /// How long one write may take; then the peer is let go.
+    /// How long one write may take; then the peer is disconnected.
     write_timeout: Duration, never Duration::ZERO = Duration::from_secs(10);
     /// Topics and patterns that one client may ask for; more are answered 400. Each is an entry of the
     /// hub's index, which every client shares.
     max_patterns: usize, never 0 = 64;
-    /// Bytes that may wait for one client; with more it has fallen behind and is let go.
+    /// Bytes that may wait for one client; with more it has fallen behind and is disconnected.
     queue_bytes: usize, never 0 = MIB;
     /// Bytes that may wait for all clients together. With more, the clients for which the most bytes wait have
     /// fallen behind and are disconnected. Bytes that wait for several clients count for each of them.
@@ -123,29 +122,29 @@ limits! {
     /// program sets it on the listener that it makes, and accepted sockets inherit it; a listener of
     /// your own has the buffer that you gave it.
     send_buffer: Option<usize>, never Some(0) = Some(128 * KIB);
-    /// Events kept for clients that come back. 0 keeps none: every return is then told of a gap,
-    /// unless nothing was said meanwhile. More are kept as long as they are smaller than three queues.
+    /// Events kept for clients that reconnect. 0 keeps none: every client that reconnects is then told of a
+    /// gap, unless no event was published meanwhile. More are kept as long as they are smaller than three queues.
     history_events: usize = 10_000;
-    /// Bytes of those events on the wire, never less than three queues: who fell behind can then catch
-    /// up, if it comes back before more is said than there is room for, and no event is larger than
+    /// Bytes of those events on the wire, never less than three queues: a client that fell behind can then catch
+    /// up, if it reconnects before more is published than there is room for, and no event is larger than
     /// two fifths of a queue. In memory an event costs some 200 bytes more. Events so small that this matters
     /// are kept as long as all of them take less than twice this many bytes of memory.
     history_bytes: usize = 16 * MIB;
-    /// A stream with nothing to say says `: heartbeat` this often, so that proxies keep it open
-    /// and the two ends learn of each other's death.
+    /// How often a stream without events sends `: heartbeat`, so that proxies keep it open and each end notices
+    /// that the other has gone.
     heartbeat: Duration, never Duration::ZERO = Duration::from_secs(15);
-    /// What clients are told in `retry:` as they connect: the wait before they reconnect.
+    /// The time that clients wait before they reconnect; the welcome has it as `retry:`.
     retry: Duration = Duration::from_secs(5);
-    /// How much longer than `retry` a client may be told to wait, in percent: each its own share of
-    /// it, so that those who were cut off together do not come back together.
+    /// How much longer than `retry` a client may be told to wait, in percent. Each client gets its own share,
+    /// so that clients that were cut off together do not reconnect together.
     retry_jitter: u32 = 0;
-    /// What is said to a client that comes when there are `max_clients` already.
+    /// The answer to a client that comes when there are `max_clients` already.
     overload: Overload = Overload::Refuse;
     /// Whether every client that reaches the server may publish. Otherwise, without a token, only a
     /// client on this machine may, only if the server listens nowhere else, and only by a `Host` that no
     /// other machine can have, such as `localhost`.
     open: bool = false;
-    /// Whether `GET /` is the console page, to a browser.
+    /// Whether `GET /` answers a browser with the console page.
     #[cfg(feature = "console")]
     console: Console = Console::Auto;
     /// Tokens and allowed origins.
@@ -154,23 +153,23 @@ limits! {
     /// Where events are kept on disk.
     #[cfg(feature = "journal")]
     journal: JournalConfig = JournalConfig::default();
-    /// How long a shutdown waits for requests in flight and for streams to say goodbye.
+    /// How long a shutdown waits for requests in flight and for the last event of each stream.
     grace: Duration = Duration::from_secs(5);
     /// Stack of a connection's thread, in bytes. It is address space: memory is used only for what
     /// is touched, a few KiB. At least 64 KiB. Handlers of your own run on it.
     stack_bytes: usize = 256 * KIB;
-    /// Who is told what happens. Nobody, by default.
+    /// The function that is told what happens. By default there is none.
     report: Report = Report::default();
 }
 
-/// What is said to a client that is one too many.
+/// The answer to a client that is one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overload {
     /// 503, with `Retry-After`. Programs understand it; a browser's EventSource gives up for good.
     #[default]
     Refuse,
-    /// 200, and a stream that ends behind a `retry:` of up to twice the configured one, so that an
-    /// EventSource comes back.
+    /// 200, and a stream that ends after a `retry:` of up to twice the configured one, so that an
+    /// EventSource reconnects.
     Retry,
 }
 
@@ -183,9 +182,9 @@ impl Config {
         self.max_clients.saturating_add(self.extra_connections)
     }
 
-    /// What a history holds at the least, in bytes: what may be owed to a client when it is let go.
-    /// That is a queue, the batch that made it too much, the batch that was refused and what waits
-    /// in the inbox, each of these three a quarter of a queue and one event. It leaves room for events
+    /// The bytes that a history holds at least: as many as a client that is disconnected for falling behind may
+    /// have missed. These are a queue, the batch that was too much, the batch that was refused and the events
+    /// in the inbox, each of the last three a quarter of a queue and one event. It leaves room for events
     /// of two fifths of a queue.
     pub(crate) fn least_history_bytes(&self) -> usize {
         self.queue_bytes.saturating_mul(3)
@@ -206,8 +205,7 @@ impl Config {
         })
     }
 
-    /// What an answer that says "later" says of when: the wait of a client that reconnects, in
-    /// seconds, as `Retry-After` has it.
+    /// The value of `Retry-After`: the time that a client waits before it reconnects, in seconds.
     pub(crate) fn retry_after(&self) -> String {
         self.retry.as_secs().max(1).to_string()
     }
@@ -306,8 +304,8 @@ const QUEUES: usize = 64;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Every endpoint, with the six uses, a journal, tokens and a proxy, was tried with less and less: in a
-/// debug build 32 KiB served all of them and 24 KiB overflowed. Twice of that.
+/// Twice the smallest stack that served every endpoint, with the six uses, a journal, tokens and a proxy, in a
+/// debug build: 32 KiB served all of them, and 24 KiB overflowed.
 const LEAST_STACK: usize = 64 * KIB;
 
 /// More than any thread's stack has been.
@@ -316,7 +314,7 @@ const MOST_STACK: usize = 1 << 30;
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// Ten times the wait is jitter enough for anybody.
+/// Clients then wait up to eleven times as long; no server needs a wider spread.
 const MOST_JITTER: u32 = 1000;
 
 /// What is between two clients that come back when a server that has closed returns: 500 come in

@@ -55,7 +55,7 @@ impl Server {
     ///
     /// The address is in use or not this machine's, the port is not permitted, the configuration
     /// contradicts itself, there is no thread for the hub, the journal cannot be opened
-    /// ([`Journal::open`]), or the file of tokens cannot be used.
+    /// ([`Journal::open`](crate::store::Journal::open)), or the file of tokens cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
     }

@@ -97,8 +97,31 @@ fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
     writeln!(page, "{name} {value}")
 }
 
-/// Seconds as a decimal number without zeros at its end. Formatting an `f64` would be 10 KB of code.
+/// Seconds as a decimal number without zeros at its end. It is the only fraction that the library writes, so
+/// the code that formats an `f64` is not needed.
 fn seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_written_as_a_float_is() {
+        for time in [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_micros(10),
+            Duration::from_millis(500),
+            Duration::from_secs(10),
+            Duration::new(1, 5),
+            Duration::new(100, 120_000_000),
+            Duration::from_millis(1_796_088_281_519),
+            Duration::from_millis(1_796_088_280_000),
+        ] {
+            assert_eq!(seconds(time), time.as_secs_f64().to_string());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The endpoints: requests on one side, the hub on the other, and the errors in between.
 //!
-//! Each endpoint is a method in the file of its subject. What they have in common is here: which
-//! path is which, which methods it has, and how something wrong is answered.
+//! Each endpoint is a function in the file of its subject, and `routes.rs` is the table of them. What they
+//! have in common is here: what is checked before the function is called, and how a problem is answered.
 
 #[cfg(feature = "access")]
 mod access;

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 
 use super::names;
 
-/// Whether there is a console: a page to watch, publish and try everything with. It may do what
-/// anybody may who reaches the port, and no more.
+/// Whether there is a console: a page to watch, to publish, and to try the server. It has the rights of any
+/// client that reaches the port, and no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Console {
     /// There is.
     On,
     /// There is not.
     Off,
-    /// On an address of this machine's own, such as 127.0.0.1, and only if there is no
-    /// [`trust_proxy`](crate::Config::trust_proxy), behind which others are.
+    /// There is on an address of this machine's own, such as 127.0.0.1, and only if there is no
+    /// [`trust_proxy`](crate::Config::trust_proxy), behind which other machines are.
     #[default]
     Auto,
 }

@@ -35,16 +35,16 @@ impl JournalConfig {
     }
 }
 
-/// When what was appended is forced to the disk. In every mode it survives `kill -9`, because the
-/// system has it; the modes differ in what a power cut or a crash of the system takes.
+/// When appended events are forced to the disk. In every mode they survive `kill -9`, because the
+/// system has them; the modes differ in which events a power cut or a crash of the system takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncMode {
-    /// Before it is acknowledged: nothing is lost that was.
+    /// Before an event is acknowledged: no acknowledged event is lost.
     #[default]
     Always,
-    /// Once a second: what was acknowledged in the last one may be lost.
+    /// Once a second: events that were acknowledged in the last second may be lost.
     Interval,
-    /// When the system likes, which is often after half a minute.
+    /// When the system decides, which is often after half a minute.
     Off,
 }
 

@@ -143,8 +143,7 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
         match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
+            '"' | '\\' => out.extend(['\\', character]),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -311,33 +310,28 @@ impl Reader<'_> {
         }
     }
 
-    /// `string = quotation-mark *char quotation-mark`, `char = unescaped / escape (…)`
+    /// `string = quotation-mark *char quotation-mark`, `char = unescaped / escape ( " / \ / "/" / b / f / n / r
+    /// / t / uXXXX )`
     fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
-        while !self.skip(b"\"") {
-            match self.byte() {
-                Some(b'\\') => self.escape()?,
-                Some(0x20..) => self.at += 1,
-                _ => {
-                    let what = |found| format!("unescaped control character {found:?} in a string");
-                    return Err(self.malformed(what));
-                }
+        loop {
+            let rest = &self.text.as_bytes()[self.at..];
+            let special = rest
+                .iter()
+                .position(|byte| matches!(byte, b'"' | b'\\' | ..0x20));
+            self.at += special.unwrap_or(rest.len());
+            if self.skip(b"\"") {
+                return Ok(());
             }
-        }
-        Ok(())
-    }
-
-    /// `escape ( " / \ / "/" / b / f / n / r / t / uXXXX )`
-    fn escape(&mut self) -> Result<(), Malformed> {
-        self.at += 1;
-        let digits = if self.skip(b"u") { 4 } else { 0 };
-        let is_known = match digits {
-            0 => self.skip(b"\"\\/bfnrt"),
-            _ => (0..digits).all(|_| self.skip(b"0123456789abcdefABCDEF")),
-        };
-        match is_known {
-            true => Ok(()),
-            false => Err(self.malformed(|found| format!("{found:?} after a backslash"))),
+            if !self.skip(b"\\") {
+                let what = |found| format!("unescaped control character {found:?} in a string");
+                return Err(self.malformed(what));
+            }
+            let is_known = self.skip(b"\"\\/bfnrt")
+                || self.skip(b"u") && (0..4).all(|_| self.skip(b"0123456789abcdefABCDEF"));
+            if !is_known {
+                return Err(self.malformed(|found| format!("{found:?} after a backslash")));
+            }
         }
     }
 

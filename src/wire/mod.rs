@@ -5,7 +5,7 @@ mod decoder;
 mod event;
 mod frame;
 mod id;
-/// Not a part of the public face: the program of this package, its tests and its benchmarks use it too.
+// Not a part of the public face: the program of this package, its tests and its benchmarks use it too.
 #[doc(hidden)]
 pub mod json;
 mod network;

@@ -454,6 +454,11 @@ fn a_word_that_is_not_utf_8_is_refused_and_not_shown_for_it_may_be_a_token() {
             "the value of --publish-token is not UTF-8",
         ),
         (
+            &[b"--log", b"s3cret\xff"],
+            "a word of the command line is not UTF-8",
+        ),
+        #[cfg(feature = "access")]
+        (
             &[b"--publish-token", b"s3cret\xff"],
             "a word of the command line is not UTF-8",
         ),

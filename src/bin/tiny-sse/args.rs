@@ -45,7 +45,7 @@ impl Default for Options {
 }
 
 /// A line of the table.
-struct Row {
+struct OptionRow {
     name: &'static str,
     syntax: Syntax,
     field: fn(&mut Options) -> &mut dyn Setting,
@@ -58,7 +58,7 @@ struct Row {
 /// `"name", syntax, field, "help";` for each option, with `"VARIABLE"` at the end if it has one.
 macro_rules! rows {
     ($($name:literal, $syntax:expr, $($field:ident).+, $help:literal $(, $variable:literal)?;)*) => {
-        &[$(Row {
+        &[$(OptionRow {
             name: $name,
             syntax: $syntax,
             field: |options| &mut options.$($field).+,
@@ -69,7 +69,7 @@ macro_rules! rows {
 }
 
 /// All options, in the order of `--help`. Those of a feature stand together.
-const OPTIONS: &[&[Row]] = &[
+const OPTIONS: &[&[OptionRow]] = &[
     rows! {
         "listen", word("ADDR", ""), listen, "where to listen";
         "max-clients", COUNT, config.max_clients, "streams at the same time";
@@ -134,7 +134,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("demo", "serve, with six example uses in front"),
 ];
 
-fn rows() -> impl Iterator<Item = &'static Row> {
+fn rows() -> impl Iterator<Item = &'static OptionRow> {
     OPTIONS.iter().copied().flatten()
 }
 
@@ -358,7 +358,7 @@ fn must_be(text: &str, what: &str) -> String {
     format!("is {text:?}, it must be {what}")
 }
 
-impl Row {
+impl OptionRow {
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let outcome = (self.field)(options).set(text, &self.syntax);
         outcome.map_err(|wrong| format!("--{} {wrong}", self.name))
@@ -413,7 +413,7 @@ fn set(
     options: &mut Options,
     option: &str,
     words: &mut impl Iterator<Item = Result<String, String>>,
-) -> Result<&'static Row, String> {
+) -> Result<&'static OptionRow, String> {
     let (name, value) = match option.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (option, None),
