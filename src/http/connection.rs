@@ -44,14 +44,18 @@ pub(super) struct Connection<'a> {
     timeout: Option<Duration>,
 }
 
-/// The rest of a connection that has become a stream, and whose it is.
-pub(super) type Stream = (Whereabouts, Box<dyn FnOnce() + Send>);
+/// A stream that is to begin where the connection ended.
+pub(super) struct StreamStart {
+    pub(super) take: Box<dyn FnOnce(Takeover) + Send>,
+    pub(super) takeover: Takeover,
+    pub(super) whose: Whereabouts,
+}
 
 /// What follows an answer.
 enum Next {
     Request,
     End,
-    Stream(Stream),
+    Stream(StreamStart),
 }
 
 /// Why the handler has no request to answer.
@@ -95,7 +99,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Answers requests until the connection ends, or a stream takes its place.
-    pub(super) fn serve(mut self) -> Option<Stream> {
+    pub(super) fn serve(mut self) -> Option<StreamStart> {
         let socket = &self.slot.socket;
         let prepared = socket
             .set_nodelay(true)
@@ -410,13 +414,15 @@ impl<'a> Connection<'a> {
             Body::Takeover { first, take } => {
                 let mut opening = std::mem::take(&mut self.answer_head);
                 opening.extend_from_slice(&first);
-                let takeover = Takeover {
-                    socket: Arc::clone(&self.slot.socket),
-                    framing,
-                    opening,
-                };
-                let stream = (self.sender, Box::new(|| take(takeover)) as Box<_>);
-                return Ok(Next::Stream(stream));
+                return Ok(Next::Stream(StreamStart {
+                    take,
+                    takeover: Takeover {
+                        socket: Arc::clone(&self.slot.socket),
+                        framing,
+                        opening,
+                    },
+                    whose: self.sender,
+                }));
             }
         };
         self.slot.note_answered();

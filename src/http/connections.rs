@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::connection::Connection;
+use super::connection::{Connection, StreamStart};
 use super::linger::Lingering;
 use super::table::{Stage, Table};
 use super::{Handler, Response, forwarded};
@@ -25,7 +25,7 @@ use crate::config::{Config, JAM_PATIENCE, LAST_WAIT, REFUSALS_TOLD, WORKER_PATIE
 use crate::machine::{Reserves, ThreadRoom};
 use crate::report::Sampled;
 use crate::socket::write_at_once;
-use crate::wire::{Network, Whereabouts};
+use crate::wire::Network;
 
 /// What the threads of a server share.
 pub(super) struct Connections {
@@ -229,7 +229,7 @@ impl Connections {
             // dropped, and it does not end the thread.
             let serve = AssertUnwindSafe(|| Connection::new(&slot, peer).serve());
             match catch_unwind(serve) {
-                Ok(Some((whose, stream))) => self.begin(slot, whose, stream),
+                Ok(Some(stream)) => self.begin(slot, stream),
                 Ok(None) => {}
                 Err(_) => {
                     let report = &self.config.report;
@@ -256,10 +256,15 @@ impl Connections {
     }
 
     /// Gives a stream its thread.
-    fn begin(&self, slot: Slot, whose: Whereabouts, stream: Box<dyn FnOnce() + Send>) {
+    fn begin(&self, slot: Slot, stream: StreamStart) {
+        let StreamStart {
+            take,
+            takeover,
+            whose,
+        } = stream;
         let (key, socket) = (slot.key, Arc::clone(&slot.socket));
         let task = move || {
-            if catch_unwind(AssertUnwindSafe(stream)).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| take(takeover))).is_err() {
                 let report = &slot.connections.config.report;
                 report.error(format_args!("the stream to {whose} panicked; closed"));
             }
