@@ -139,8 +139,10 @@ impl Drop for Share {
 mod tests {
     use std::sync::mpsc::{TryRecvError, channel};
     use std::thread;
+    use std::time::Instant;
 
     use super::*;
+    use crate::config::LINGER;
 
     #[test]
     fn a_budget_gives_no_more_than_it_has_and_gets_all_of_it_back() {
@@ -200,6 +202,11 @@ mod tests {
                 sender.send(budget.taken().bytes).unwrap();
                 drop(third);
             });
+            let start = Instant::now();
+            while budget.taken().waiting == 0 {
+                assert!(start.elapsed() < LINGER, "it does not wait");
+                thread::yield_now();
+            }
             drop(first);
             // What is left is still more than the limit, so the third one cannot be in.
             assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
