@@ -109,21 +109,15 @@ impl Api {
         let object = object(request)?;
         // Another kind of value names nothing.
         let name = object.member("event").filter(|name| name.starts_with('"'));
-        let event = named_by("event", name)?;
-        self.publish_one(
-            event.with_topic(topic).with_data(object.into_string()),
-            None,
-        )
+        let event = named_by("event", name)?.with_topic(topic);
+        self.publish_one(event.with_data(object.into_string()), None)
     }
 
     /// `POST /send`: the object without its `_event`, which names the event, is the data.
     pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
-        let event = named_by("_event", object.member("_event"))?;
-        self.publish_one(
-            event.with_topic(topic).with_data(object.without("_event")),
-            None,
-        )
+        let event = named_by("_event", object.member("_event"))?.with_topic(topic);
+        self.publish_one(event.with_data(object.without("_event")), None)
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
