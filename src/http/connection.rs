@@ -175,12 +175,13 @@ impl<'a> Connection<'a> {
         self.sender = Whereabouts::of_peer(peer);
         (self.head_only, self.in_body) = (false, false);
         "a refusal".clone_into(&mut self.what);
-        let start = Instant::now();
+        // The first wait is exactly `silence`, so that the socket has that timeout already.
+        let (start, mut left) = (Instant::now(), silence);
         while !self.has_begun() {
-            let left = silence.saturating_sub(start.elapsed());
             if left.is_zero() || self.read(left)? == 0 {
                 return Err(NoRequest::Over);
             }
+            left = silence.saturating_sub(start.elapsed());
         }
         let head = self.head()?;
         let client = forwarded::client(peer.ip(), &head, &self.config.trust_proxy);
@@ -237,13 +238,8 @@ impl<'a> Connection<'a> {
             let (sender, report) = (self.sender, &self.config.report);
             report.debug(format_args!("{sender}: {status} {refusal}{untold}"));
         }
-        let response = self
-            .guarded(|| self.handler.refuse(refusal, request))
-            .unwrap_or_else(|failed| failed);
-        if response.status == 503 && !response.has_field("Retry-After") {
-            return response.with("Retry-After", self.config.retry_after());
-        }
-        response
+        self.guarded(|| self.handler.refuse(refusal, request))
+            .unwrap_or_else(|failed| failed)
     }
 
     /// Calls the handler. A panic in it costs this request alone: what the handler may have left half done is

@@ -22,6 +22,7 @@ pub(crate) trait Handler: Send + Sync {
     /// Answers a request.
     fn answer(&self, request: Request) -> Response;
 
-    /// Answers bytes that were no request, or a request whose body is wrong: then its head is known.
+    /// Answers bytes that were no request, or a request whose body is wrong: then its head is known. A 503 says
+    /// when to come back.
     fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response;
 }

@@ -135,12 +135,8 @@ impl HttpServer {
     /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
     /// the grace is over the listener is shut down.
     fn end(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
-        let config = &self.connections.config;
-        let patience = config.grace.max(LAST_WAIT);
-        let is_shut_down = match waker.holders {
-            Holders::ThisServer => waker.shut_down(),
-            Holders::MaybeOthers => false,
-        };
+        let patience = self.connections.config.grace.max(LAST_WAIT);
+        let mut is_shut_down = waker.holders == Holders::ThisServer && waker.shut_down();
         // ORDER: the connections are kept until the loop has ended. A closed connection may not be accepted,
         // and a holder that has accepted one is busy and leaves the next one to others. LIMIT: `KNOCKS`.
         let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
@@ -156,22 +152,21 @@ impl HttpServer {
             pause = (pause * 2).min(KNOCK_PAUSE.1);
         }
         if !is_shut_down && !acceptor.is_finished() {
-            let was_shut_down = waker.shut_down();
-            config.report.warn(format_args!(
-                "cannot connect to the listener on {} to end its accept: {}",
-                self.local_addr,
-                match was_shut_down {
-                    true => "the listener was shut down, for other processes that hold it too",
-                    false => "its thread goes on waiting",
-                }
+            is_shut_down = waker.shut_down();
+            let outcome = match is_shut_down {
+                true => "the listener was shut down, for other processes that hold it too",
+                false => "its thread goes on waiting",
+            };
+            self.connections.config.report.warn(format_args!(
+                "cannot connect to the listener on {} to end its accept: {outcome}",
+                self.local_addr
             ));
-            if !was_shut_down {
-                return;
-            }
         }
-        acceptor.thread().unpark(); // As above.
-        // A panic in it has been reported by std.
-        let _ = acceptor.join();
+        if is_shut_down || acceptor.is_finished() {
+            acceptor.thread().unpark(); // As above.
+            // A panic in it has been reported by std.
+            let _ = acceptor.join();
+        }
     }
 }
 
