@@ -45,13 +45,13 @@ pub(super) struct Connection<'a> {
 }
 
 /// The rest of a connection that has become a stream, and whose it is.
-pub(super) type Stream = (Whereabouts, Box<dyn FnOnce() + Send>);
+pub(super) type RestOfStream = (Whereabouts, Box<dyn FnOnce() + Send>);
 
 /// What follows an answer.
 enum Next {
     Request,
     End,
-    Stream(Stream),
+    Stream(RestOfStream),
 }
 
 /// Why the handler has no request to answer.
@@ -95,7 +95,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Answers requests until the connection ends, or a stream takes its place.
-    pub(super) fn serve(mut self) -> Option<Stream> {
+    pub(super) fn serve(mut self) -> Option<RestOfStream> {
         let socket = &self.slot.socket;
         let prepared = socket
             .set_nodelay(true)
