@@ -21,26 +21,13 @@ use crate::machine::{self, Reserves};
 /// server.hub().publish(Event::new("hello"))?;
 /// # Ok(()) }
 /// ```
+#[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     holders: Holders,
     config: Config,
     reserves: Reserves,
-    api: Api,
-    /// Whether a request to a route of the embedder's own wants its body.
-    wants_body: Box<BodyFilter>,
-}
-
-type BodyFilter = dyn Fn(&Request, &Api) -> bool + Send + Sync;
-type Answerer = dyn Fn(Request, &Api) -> Response + Send + Sync;
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut server = f.debug_struct("Server");
-        server
-            .field("listener", &self.listener)
-            .finish_non_exhaustive()
-    }
+    front: Front,
 }
 
 impl Server {
@@ -79,15 +66,18 @@ impl Server {
         let hub = crate::store::hub(&config)?;
         #[cfg(not(feature = "journal"))]
         let hub = Hub::new(config.clone())?;
-        let api = Api::at(hub, config.clone(), Some(address))?;
+        let front = Front {
+            api: Api::at(hub, config.clone(), Some(address))?,
+            handler: Box::new(|request, api| api.answer(request)),
+            // A request that was not declared may be for a route of the embedder.
+            wants_body: Box::new(|_, _| true),
+        };
         Ok(Server {
             listener,
             holders,
             config,
             reserves,
-            api,
-            // A request that was not declared may be for a route of the handler's own.
-            wants_body: Box::new(|_, _| true),
+            front,
         })
     }
 
@@ -102,7 +92,7 @@ impl Server {
 
     /// The hub, to publish from this program.
     pub fn hub(&self) -> &Hub {
-        self.api.hub()
+        self.front.api.hub()
     }
 
     /// Asks `guard` whenever a request is about to do something, before the tokens of the
@@ -137,13 +127,11 @@ impl Server {
     /// ```
     #[cfg(feature = "access")]
     pub fn guard(
-        self,
+        mut self,
         guard: impl Fn(&Request, &Action<'_>) -> Verdict + Send + Sync + 'static,
     ) -> Server {
-        Server {
-            api: self.api.guard(guard),
-            ..self
-        }
+        self.front.api = self.front.api.guard(guard);
+        self
     }
 
     /// Says which requests to routes of your own want the bodies that they announce. The built-in
@@ -171,13 +159,11 @@ impl Server {
     /// # Ok(()) }
     /// ```
     pub fn wants_body(
-        self,
+        mut self,
         wants_body: impl Fn(&Request, &Api) -> bool + Send + Sync + 'static,
     ) -> Server {
-        Server {
-            wants_body: Box::new(wants_body),
-            ..self
-        }
+        self.front.wants_body = Box::new(wants_body);
+        self
     }
 
     /// Serves the built-in endpoints from now on, in threads of its own. Does not block.
@@ -186,8 +172,7 @@ impl Server {
     ///
     /// The threads that accept connections cannot be had.
     pub fn spawn(self) -> io::Result<Running> {
-        self.wants_body(|_, _| false)
-            .spawn_with(|request, api| api.answer(request))
+        self.wants_body(|_, _| false).start()
     }
 
     /// Serves routes of your own, and by [`Api::answer`] the built-in ones. `handler` runs on the
@@ -212,22 +197,19 @@ impl Server {
     ///
     /// The threads that accept connections cannot be had.
     pub fn spawn_with(
-        self,
+        mut self,
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
     ) -> io::Result<Running> {
-        self.api.warn_of_open_doors();
-        let front = Front {
-            api: self.api.clone(),
-            handler: Box::new(handler),
-            wants_body: self.wants_body,
-        };
-        let (listener, handler) = (self.listener, Box::new(front));
+        self.front.handler = Box::new(handler);
+        self.start()
+    }
+
+    fn start(self) -> io::Result<Running> {
+        let (api, front) = (self.front.api.clone(), Box::new(self.front));
+        api.warn_of_open_doors();
         let (config, reserves) = (self.config, self.reserves);
-        let http = HttpServer::spawn(listener, self.holders, config, reserves, handler)?;
-        Ok(Running {
-            http,
-            api: self.api,
-        })
+        let http = HttpServer::spawn(self.listener, self.holders, config, reserves, front)?;
+        Ok(Running { http, api })
     }
 }
 
@@ -235,7 +217,17 @@ impl Server {
 struct Front {
     api: Api,
     handler: Box<Answerer>,
+    /// Whether a request to a route of the embedder wants its body.
     wants_body: Box<BodyFilter>,
+}
+
+type Answerer = dyn Fn(Request, &Api) -> Response + Send + Sync;
+type BodyFilter = dyn Fn(&Request, &Api) -> bool + Send + Sync;
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Front(..)")
+    }
 }
 
 impl Handler for Front {

@@ -31,7 +31,7 @@ pub(super) fn decided(mut config: Config, address: Option<SocketAddr>) -> Config
 }
 
 /// The media type and the bytes of the file at `path`, if this server has it.
-fn file(path: &str, config: &Config) -> Option<(&'static str, &'static [u8])> {
+pub(super) fn file(path: &str, config: &Config) -> Option<(&'static str, &'static [u8])> {
     let is_on = config.console == Console::On;
     let (kind, bytes): (_, &[u8]) = match path {
         "/" if is_on => (
@@ -48,11 +48,6 @@ fn file(path: &str, config: &Config) -> Option<(&'static str, &'static [u8])> {
         _ => return None,
     };
     Some((kind, bytes))
-}
-
-/// Whether a file is at `path`.
-pub(super) fn has(path: &str, config: &Config) -> bool {
-    file(path, config).is_some()
 }
 
 /// Answers with a file; at `/` only a browser gets the page, and every other client the index.

@@ -19,16 +19,15 @@ impl Api {
         if is_ndjson(content_type(request)?.0) {
             return self.publish_lines(request, body, &model);
         }
-        let event = model.with_data(body);
-        match request.query("id") {
-            Some(id) => self.publish_one(event.with_id(id)?),
-            None => self.publish_one(event),
+        let (mut event, own_id) = (model.with_data(body), request.query("id"));
+        if let Some(id) = own_id {
+            event = event.with_id(id)?;
         }
+        self.publish_one(event, own_id)
     }
 
-    fn publish_one(&self, event: Event) -> Answer {
+    fn publish_one(&self, event: Event, own_id: Option<&str>) -> Answer {
         let _permit = self.permit_events(size(&event))?;
-        let own_id = event.id().map(str::to_owned);
         let published = self.hub.publish(event)?;
         Ok(ok(own_id, &published))
     }
@@ -110,15 +109,15 @@ impl Api {
         let object = object(request)?;
         // Another kind of value names nothing.
         let name = object.member("event").filter(|name| name.starts_with('"'));
-        let event = named_by("event", name)?;
-        self.publish_one(event.with_topic(topic).with_data(object.into_string()))
+        let event = named_by("event", name)?.with_topic(topic);
+        self.publish_one(event.with_data(object.into_string()), None)
     }
 
     /// `POST /send`: the object without its `_event`, which names the event, is the data.
     pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
-        let event = named_by("_event", object.member("_event"))?;
-        self.publish_one(event.with_topic(topic).with_data(object.without("_event")))
+        let event = named_by("_event", object.member("_event"))?.with_topic(topic);
+        self.publish_one(event.with_data(object.without("_event")), None)
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
@@ -143,11 +142,11 @@ impl Api {
 }
 
 /// The answer to a publisher: the id that went out on the wire, and the number of recipients.
-fn ok(own_id: Option<String>, published: &Published) -> Response {
+fn ok(own_id: Option<&str>, published: &Published) -> Response {
     let mut text = String::with_capacity(96);
     text.push_str(r#"{"status":"ok","id":"#);
     match own_id {
-        Some(id) => json::quote(&id, &mut text),
+        Some(id) => json::quote(id, &mut text),
         None => write!(text, "\"{}\"", published.id).expect(NO_ERROR),
     }
     write!(text, ",\"recipients\":{}}}", published.recipients).expect(NO_ERROR);

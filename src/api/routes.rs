@@ -62,7 +62,7 @@ impl Api {
         let method = if method == "HEAD" { "GET" } else { method };
         let (right, parameters, function): (Right, &[&str], Function) = match (method, path) {
             #[cfg(feature = "console")]
-            ("GET", path) if super::console::has(path, &self.config) => {
+            ("GET", path) if super::console::file(path, &self.config).is_some() => {
                 (Nothing, &[], super::console::answer)
             }
             ("GET", "/") => (Nothing, &[], |api, request, _| Ok(api.index(request))),

@@ -24,8 +24,8 @@ impl Topic {
     /// It is empty, longer than 255 bytes, has a control character or ends in `*`.
     pub fn new(name: &str) -> Result<Topic, TopicError> {
         match name {
-            "" => Err(TopicError(Fault::Empty)),
-            _ if name.ends_with('*') => Err(TopicError(Fault::Pattern(name.into()))),
+            "" => Err(TopicError(TopicFault::Empty)),
+            _ if name.ends_with('*') => Err(TopicError(TopicFault::Pattern(name.into()))),
             _ => Ok(Topic(check(name)?.into())),
         }
     }
@@ -190,10 +190,10 @@ impl Patterns {
 
 /// Why a topic or pattern was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicError(Fault);
+pub struct TopicError(TopicFault);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Fault {
+enum TopicFault {
     Empty,
     TooLong(usize),
     Control { found: char, at: usize },
@@ -203,10 +203,10 @@ enum Fault {
 /// What topics and the beginnings in patterns have in common.
 fn check(name: &str) -> Result<&str, TopicError> {
     if name.len() > LONGEST {
-        return Err(TopicError(Fault::TooLong(name.len())));
+        return Err(TopicError(TopicFault::TooLong(name.len())));
     }
     match name.char_indices().find(|(_, found)| found.is_control()) {
-        Some((at, found)) => Err(TopicError(Fault::Control { found, at })),
+        Some((at, found)) => Err(TopicError(TopicFault::Control { found, at })),
         None => Ok(name),
     }
 }
@@ -214,14 +214,14 @@ fn check(name: &str) -> Result<&str, TopicError> {
 impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Fault::Empty => f.write_str("topic is empty"),
-            Fault::TooLong(length) => {
+            TopicFault::Empty => f.write_str("topic is empty"),
+            TopicFault::TooLong(length) => {
                 write!(f, "topic has {length} bytes, at most {LONGEST} are allowed")
             }
-            Fault::Control { found, at } => {
+            TopicFault::Control { found, at } => {
                 write!(f, "topic has the control character {found:?} at byte {at}")
             }
-            Fault::Pattern(name) => {
+            TopicFault::Pattern(name) => {
                 write!(
                     f,
                     "topic {name:?} ends in *: that is a pattern, to subscribe with, not to publish to"

@@ -10,14 +10,14 @@ use crate::api::Api;
 use crate::config::Config;
 use crate::hub::{Hub, Permit, Subscribe};
 
-fn table(text: &str) -> Table {
+fn table(text: &str) -> GrantTable {
     let grants = text
         .lines()
         .filter_map(|line| token_file::parse(line).unwrap());
-    Table::new(grants.collect(), &RandomState::new())
+    GrantTable::new(grants.collect(), &RandomState::new())
 }
 
-fn shown(table: &Table, holder: &Holder, verb: Verb) -> String {
+fn shown(table: &GrantTable, holder: &Holder, verb: Verb) -> String {
     let granted = table.granted(holder, verb).into_iter();
     let patterns: Vec<_> = granted
         .flat_map(Patterns::iter)

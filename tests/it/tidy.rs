@@ -1,5 +1,6 @@
 //! The rules of the house that can be checked by reading the tree.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -253,4 +254,42 @@ fn the_readme_has_the_help_as_it_is() {
         !all || readme.contains(&format!("```text\n{help}```\n")),
         "the README's help is not:\n{help}"
     );
+}
+
+/// The names of the types that a file declares, without those of its unit tests and associated types.
+fn types(text: &str) -> Vec<String> {
+    let own = code(text);
+    let declared = own.lines().filter_map(|line| {
+        let line = line.strip_prefix("pub").map_or(line, |rest| {
+            let rest = rest.strip_prefix("(crate)").unwrap_or(rest);
+            rest.strip_prefix("(super)").unwrap_or(rest).trim_start()
+        });
+        let (word, rest) = line.split_once(' ')?;
+        let end = rest.find(|found: char| !found.is_alphanumeric());
+        let is_type = ["struct", "enum", "trait", "type", "union"].contains(&word);
+        is_type.then(|| rest[..end.unwrap_or(rest.len())].to_owned())
+    });
+    declared.collect()
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    let declared =
+        "struct A;\npub(crate) enum B {}\n    type Err = A;\npub trait C<T> {}\nfn d() {}\n";
+    assert_eq!(types(declared), ["A", "B", "C"]);
+    let all = sources("src");
+    // A file that stands in for a feature that is left out has the names of the feature's own file.
+    let is_stand_in = |name: &str| {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let declared = format!("))]\n#[path = \"{file}\"]");
+        all.iter().any(|(_, text)| text.contains(&declared))
+    };
+    let mut homes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, text) in all.iter().filter(|(name, _)| !is_stand_in(name)) {
+        for found in types(text) {
+            homes.entry(found).or_default().push(name);
+        }
+    }
+    homes.retain(|_, files| files.len() > 1);
+    assert!(homes.is_empty(), "{homes:#?}");
 }

@@ -23,7 +23,7 @@ pub(super) struct Tokens {
     /// Held while the file is read, and no request waits for it.
     reloading: Mutex<()>,
     /// LOCK: guards which tokens are known. Held to take or change the pointer, never while the file is read.
-    table: RwLock<Arc<Table>>,
+    table: RwLock<Arc<GrantTable>>,
 }
 
 impl Tokens {
@@ -69,7 +69,7 @@ impl Tokens {
         if let Some(path) = &self.path {
             grants.extend(token_file::read(path)?);
         }
-        let table = Table::new(grants, &self.key);
+        let table = GrantTable::new(grants, &self.key);
         let count = table.index.len() - 1;
         // A panic under this lock would be one of a pointer being copied.
         let mut present = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ impl Tokens {
     }
 
     /// What is granted now.
-    pub(super) fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<GrantTable> {
         let table = self.table.read();
         Arc::clone(&table.unwrap_or_else(PoisonError::into_inner))
     }
@@ -108,7 +108,7 @@ impl Issuer for Tokens {
 
 /// What all tokens grant at one time. A reload makes another table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct GrantTable {
     /// Makes a number of a token, by which the token is found, and remembered without being kept. Nobody
     /// outside this process can say which tokens have similar numbers, so the time of a look-up does not help
     /// to guess one.
@@ -131,15 +131,15 @@ pub(super) struct Holder {
 }
 
 /// Nothing is granted.
-impl Default for Table {
-    fn default() -> Table {
-        Table::new(Vec::new(), &RandomState::new())
+impl Default for GrantTable {
+    fn default() -> GrantTable {
+        GrantTable::new(Vec::new(), &RandomState::new())
     }
 }
 
-impl Table {
+impl GrantTable {
     /// `key` makes the numbers, so it must be the same for tables that follow each other.
-    fn new(grants: Vec<Grant>, key: &RandomState) -> Table {
+    fn new(grants: Vec<Grant>, key: &RandomState) -> GrantTable {
         // No token is empty, so the number of every client is not the number of a token.
         let number =
             |token: &Option<Token>| key.hash_one(token.as_ref().map_or(&b""[..], Token::as_bytes));
@@ -161,7 +161,7 @@ impl Table {
             token,
             granted: granted.map(Patterns::from_iter),
         });
-        Table {
+        GrantTable {
             key: key.clone(),
             index,
             holders: holders.collect(),

@@ -300,10 +300,7 @@ impl Word for tiny_sse::store::SyncMode {}
 
 impl<T: Word> Setting for T {
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
-        *self = text.parse().map_err(|error: T::Err| match syntax.must_be {
-            "" => must_be(text, &error.to_string()),
-            known => must_be(text, known),
-        })?;
+        *self = parsed(text, syntax)?;
         Ok(())
     }
 
@@ -329,14 +326,9 @@ impl<T: Setting + Default> Setting for Option<T> {
 
 /// Values between commas, or each with the option's name, are added to those before them.
 impl<T: FromStr<Err: Display>> Setting for Vec<T> {
-    fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
-            let value = text.parse();
-            self.push(value.map_err(|error: T::Err| match error.to_string() {
-                // A message that names the value says all.
-                what if what.starts_with('"') => format!("is wrong: {what}"),
-                what => must_be(text, &what),
-            })?);
+            self.push(parsed(text, syntax)?);
         }
         Ok(())
     }
@@ -349,6 +341,17 @@ impl Setting for Option<tiny_sse::Token> {
         *self = Some(text.parse().map_err(|error| format!("is wrong: {error}"))?);
         Ok(())
     }
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &str, syntax: &Syntax) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| match syntax.must_be {
+        "" => match error.to_string() {
+            // It quotes the text itself.
+            whole if whole.starts_with('"') => format!("is wrong: {whole}"),
+            what => must_be(text, &what),
+        },
+        known => must_be(text, known),
+    })
 }
 
 /// LIMIT: what is quoted is cut; a value may be as long as the system's longest command line.

@@ -165,7 +165,7 @@ impl Uses {
 
     /// Answers a request to one of the six, and leaves others to the built-in endpoints.
     fn answer(&self, request: Request, api: &Api) -> Response {
-        let Some(route) = DemoRoute::of(request.path()) else {
+        let Some(route) = DemoRoute::of(&request) else {
             return api.answer(request);
         };
         match (request.method(), route.post) {
@@ -189,7 +189,7 @@ impl Uses {
 
     /// Whether the body of a request is to be read: it is for one of the six, and the client may send it.
     fn wants_body(&self, request: &Request, api: &Api) -> bool {
-        let route = DemoRoute::of(request.path()).filter(|route| route.post.is_some());
+        let route = DemoRoute::of(request).filter(|route| route.post.is_some());
         request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())
     }
 
@@ -220,19 +220,20 @@ struct DemoRoute {
 }
 
 impl DemoRoute {
-    fn of(path: &str) -> Option<DemoRoute> {
-        let parts: Vec<&str> = path.strip_prefix("/api/")?.split('/').collect();
+    fn of(request: &Request) -> Option<DemoRoute> {
         let stream = |topic: String| (topic, true, None);
-        let (topic, is_stream, post): (String, bool, Option<Post>) = match parts[..] {
-            ["notifications"] => (notifications::TOPIC.into(), true, Some(notifications::send)),
-            ["feed", "live"] => stream(feed::TOPIC.into()),
-            ["metrics"] => stream(monitoring::TOPIC.into()),
-            ["stocks", "stream"] => stream(stocks::TOPIC.into()),
+        let (topic, is_stream, post): (String, bool, Option<Post>) = match request.segments()[..] {
+            ["api", "notifications"] => {
+                (notifications::TOPIC.into(), true, Some(notifications::send))
+            }
+            ["api", "feed", "live"] => stream(feed::TOPIC.into()),
+            ["api", "metrics"] => stream(monitoring::TOPIC.into()),
+            ["api", "stocks", "stream"] => stream(stocks::TOPIC.into()),
             // The job has no name yet.
-            ["process"] => (process::topic_of("new"), false, Some(process::take)),
-            ["process", job] if !job.is_empty() => stream(process::topic_of(job)),
-            ["chat", "room", room] if !room.is_empty() => stream(chat::topic_of(room)),
-            ["chat", "room", room, "messages"] if !room.is_empty() => {
+            ["api", "process"] => (process::topic_of("new"), false, Some(process::take)),
+            ["api", "process", job] if !job.is_empty() => stream(process::topic_of(job)),
+            ["api", "chat", "room", room] if !room.is_empty() => stream(chat::topic_of(room)),
+            ["api", "chat", "room", room, "messages"] if !room.is_empty() => {
                 (chat::topic_of(room), false, Some(chat::say))
             }
             _ => return None,
