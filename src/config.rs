@@ -466,9 +466,10 @@ pub(crate) const MAPS_KEPT: (usize, usize) = (128, 512);
 /// See [`DESCRIPTORS_KEPT`].
 pub(crate) const ADDRESSES_KEPT: (usize, usize) = (64 * MIB, 256 * MIB);
 
-/// On Linux a thread has its stack and its signal handler's, each with a page before it that
-/// cannot be touched: four maps.
-pub(crate) const MAPS_PER_THREAD: usize = 4;
+/// On Linux a thread's stack takes two memory maps: itself, and a page before it that cannot be touched.
+pub(crate) const STACK_MAPS: usize = 2;
+/// See `maps_per_thread` in `machine.rs`.
+pub(crate) const SIGNAL_STACK_MAPS: usize = 2;
 
 /// The stack of a signal handler with its guard, generously.
 pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;

@@ -89,6 +89,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod atomic;
 #[cfg(test)]
 #[path = "../tests/inside/chance.rs"]
 #[allow(

@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{
-    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, LEAVING, MAPS_KEPT, MAPS_PER_THREAD,
-    MOST_LINGERING, SIGNAL_STACK_BYTES, THREADS_KEPT,
+    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, LEAVING, MAPS_KEPT, MOST_LINGERING,
+    SIGNAL_STACK_BYTES, SIGNAL_STACK_MAPS, STACK_MAPS, THREADS_KEPT,
 };
 
 /// How many connections of each kind there is room for.
@@ -257,10 +257,28 @@ fn memory_maps() -> Option<Supply> {
         unit: "memory maps",
         limit,
         rest: taken + kept(limit, MAPS_KEPT),
-        each: MAPS_PER_THREAD,
+        each: maps_per_thread(),
         only_threads: true,
         remedy: "sysctl vm.max_map_count=N".into(),
     })
+}
+
+/// The memory maps of a thread: its stack, and the page before it that cannot be touched. std adds another
+/// two for a signal handler's stack, if its own start of the program has set a handler of SIGSEGV. The
+/// program of this crate starts without it.
+fn maps_per_thread() -> usize {
+    const SIGSEGV: u32 = 11;
+    let caught = read_to_string("/proc/self/status").ok().and_then(|status| {
+        let set = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    });
+    // What cannot be read is taken for the larger number.
+    match caught {
+        Some(signals) if signals & (1 << (SIGSEGV - 1)) == 0 => STACK_MAPS,
+        _ => STACK_MAPS + SIGNAL_STACK_MAPS,
+    }
 }
 
 fn address_space(config: &Config) -> Option<Supply> {

@@ -1,8 +1,9 @@
 //! What is counted without the lock, by whoever does it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::config::LATENCY_BOUNDS;
 
 /// What was written to clients.

@@ -23,13 +23,14 @@
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use super::counters::Sent;
 use super::record::Record;
 use super::{Farewell, Heartbeat, Permit, Subscribe};
+use crate::atomic::AtomicU64;
 use crate::config::{GIVEN_UP_MS, POLL_BYTES};
 use crate::wire::{Frame, Framing, Patterns, Whereabouts};
 

@@ -1,6 +1,11 @@
 //! The program: a command line in front of the library's server.
 //!
 //! Exit codes: 0 done, 1 the machine said no, 2 the command line is wrong.
+//!
+//! On Unix the C library calls `main` in `system.rs`, and not std's start of a program, which would give
+//! each thread a stack of its own for signal handlers.
+
+#![cfg_attr(all(unix, not(test)), no_main)]
 
 mod args;
 #[cfg(test)]
@@ -19,10 +24,10 @@ mod log;
 mod random;
 mod system;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic;
-use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
 use args::{Command, Options};
@@ -30,8 +35,14 @@ use log::Logger;
 use system::{Signal, Signals};
 use tiny_sse::{Config, Level, Running, Server};
 
-fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+#[cfg(any(not(unix), test))]
+fn main() -> std::process::ExitCode {
+    run(std::env::args_os().skip(1)).into()
+}
+
+/// All that the program does, from the words after its name to its exit code.
+fn run(words: impl Iterator<Item = OsString>) -> u8 {
+    match args::parse(words, |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => {
             // ORDER: before the first thread, because threads inherit what is blocked, and the
             // allocator is set up for all of them.
@@ -46,20 +57,20 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => {
             // Best effort: a reader such as `head` may have seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            0
         }
         Err(message) => fail(&Logger::start(), 2, &message),
     }
 }
 
-fn fail(log: &Logger, code: u8, message: &str) -> ExitCode {
+fn fail(log: &Logger, code: u8, message: &str) -> u8 {
     log.say(format_args!("tiny-sse: {message}"));
     finish(log, code)
 }
 
-fn finish(log: &Logger, code: u8) -> ExitCode {
+fn finish(log: &Logger, code: u8) -> u8 {
     log.finish();
-    ExitCode::from(code)
+    code
 }
 
 fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {

@@ -1,11 +1,15 @@
-//! The few things that std has no door to, and all of the crate's `unsafe`: waiting for signals,
+//! The few things that std has no door to, and all of the crate's `unsafe`: the start, waiting for signals,
 //! a longer queue of connections, socket options, more open files, an allocator that spares address
 //! space and gives memory back.
 
+#[cfg(all(unix, not(test)))]
+use std::ffi::{CStr, OsStr, c_char};
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+#[cfg(all(unix, not(test)))]
+use std::os::unix::ffi::OsStrExt;
 use std::process;
 use std::thread;
 use std::time::Duration;
@@ -15,15 +19,30 @@ use std::time::Duration;
 #[repr(C, align(8))]
 struct SignalSet([u8; 128]);
 
-/// `struct rlimit` where `rlim_t` has 64 bits, which is every 64-bit system.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+/// `rlim_t`: 64 bits, but for glibc on a 32-bit system.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"))]
+type Amount = u32;
+#[cfg(all(
+    target_os = "linux",
+    not(all(target_env = "gnu", target_pointer_width = "32"))
+))]
+type Amount = u64;
+
+/// `struct rlimit`.
+#[cfg(target_os = "linux")]
 #[repr(C)]
 struct Limit {
-    soft: u64,
-    hard: u64,
+    soft: Amount,
+    hard: Amount,
 }
 
 unsafe extern "C" {
+    #[cfg(all(unix, not(test)))]
+    fn signal(signal: c_int, handler: usize) -> usize;
+    #[cfg(all(unix, not(test)))]
+    fn fcntl(descriptor: c_int, command: c_int, ...) -> c_int;
+    #[cfg(all(unix, not(test)))]
+    fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     fn sigemptyset(set: *mut SignalSet) -> c_int;
     fn sigaddset(set: *mut SignalSet, signal: c_int) -> c_int;
     fn pthread_sigmask(how: c_int, set: *const SignalSet, old: *mut SignalSet) -> c_int;
@@ -36,9 +55,9 @@ unsafe extern "C" {
         value: *const c_void,
         length: u32,
     ) -> c_int;
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(target_os = "linux")]
     fn getrlimit(resource: c_int, limit: *mut Limit) -> c_int;
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(target_os = "linux")]
     fn setrlimit(resource: c_int, limit: *const Limit) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
@@ -46,21 +65,73 @@ unsafe extern "C" {
     fn mallopt(parameter: c_int, value: c_int) -> c_int;
 }
 
+/// Where the C library starts the program.
+///
+/// std's own start would do what [`start`] does, and would set a handler of SIGSEGV that tells of a stack
+/// overflow. Each thread then has a second stack for that handler: two more memory maps, so half as
+/// many threads, and a start that costs more. Without it a stack overflow ends the process
+/// with SIGSEGV and no message.
+#[cfg(all(unix, not(test)))]
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    start();
+    let words = (1..usize::try_from(count).unwrap_or(0)).map(|place| {
+        // SAFETY: the C library hands over `count` pointers to texts that end in a NUL, and they live as
+        // long as the process.
+        let word = unsafe { CStr::from_ptr(*words.add(place)) };
+        OsStr::from_bytes(word.to_bytes()).to_owned()
+    });
+    let words: Vec<_> = words.collect();
+    // A panic must not unwind into C. It has been reported by the hook.
+    let run = || crate::run(words.into_iter());
+    let code = std::panic::catch_unwind(run).unwrap_or(PANICKED);
+    // Flushes the standard output, which a return would not.
+    process::exit(code.into())
+}
+
+/// The exit code of a program that std starts, if its main thread panics.
+#[cfg(all(unix, not(test)))]
+const PANICKED: u8 = 101;
+
+/// Prepares the process as std's start of a program does: a write to a closed pipe is an error and not a
+/// signal, and the descriptors 0 to 2 are open, so that no file or socket gets one of these numbers.
+#[cfg(all(unix, not(test)))]
+fn start() {
+    const SIGPIPE: c_int = 13;
+    const IGNORE: usize = 1;
+    const F_GETFD: c_int = 1;
+    const O_RDWR: c_int = 2;
+    // SAFETY: to ignore a signal needs no handler; the path ends in a NUL and lives through the call. The lowest
+    // free descriptor is the one that is closed, because those before it were looked at.
+    unsafe {
+        signal(SIGPIPE, IGNORE);
+        for descriptor in 0..3 {
+            if fcntl(descriptor, F_GETFD) == -1 {
+                open(c"/dev/null".as_ptr(), O_RDWR);
+            }
+        }
+    }
+}
+
 /// The same on every system that has them.
 const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
-const SIGXFSZ: c_int = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
-    31
-} else {
-    25
-};
+const SIGXFSZ: c_int = if IS_MIPS { 31 } else { 25 };
 
-const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
+const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")) && !IS_MIPS {
     0
 } else {
     1
 };
+
+/// On MIPS, Linux has many numbers of its own.
+const IS_MIPS: bool = cfg!(any(
+    target_arch = "mips",
+    target_arch = "mips32r6",
+    target_arch = "mips64",
+    target_arch = "mips64r6"
+));
 
 /// What a signal asks for.
 pub(crate) enum Signal {
@@ -75,7 +146,7 @@ pub(crate) enum Signal {
 /// signal handler, so no code has to be async-signal-safe.
 ///
 /// SIGXFSZ is blocked too: a write past the limit of a file's size is then an error, as on a full disk,
-/// and not the end of the process. std ignores SIGPIPE. All other signals do what they do by default:
+/// and not the end of the process. SIGPIPE is ignored from the start. All other signals do what they do by default:
 /// SIGQUIT, SIGUSR1 and SIGUSR2 end the process at once, SIGTSTP stops it.
 pub(crate) struct Signals(SignalSet);
 
@@ -148,15 +219,11 @@ pub(crate) fn raise_backlog(listener: &TcpListener) -> io::Result<()> {
 
 const SOL_SOCKET: c_int = if IS_LINUX { 1 } else { 0xffff };
 const SO_SNDBUF: c_int = if IS_LINUX { 7 } else { 0x1001 };
-/// MIPS and SPARC have numbers of their own, those of the BSDs.
+/// MIPS and SPARC have the numbers of the BSDs.
 const IS_LINUX: bool = cfg!(all(
     any(target_os = "linux", target_os = "android"),
-    not(any(
-        target_arch = "mips",
-        target_arch = "mips64",
-        target_arch = "sparc64"
-    ))
-));
+    not(any(target_arch = "sparc", target_arch = "sparc64"))
+)) && !IS_MIPS;
 
 /// Fixes the size of the send buffers of the sockets that the listener accepts from now on. Linux
 /// counts its own bookkeeping too and takes twice as much, and at most twice `net.core.wmem_max`.
@@ -202,13 +269,9 @@ fn set_option(listener: &TcpListener, level: c_int, name: c_int, value: c_int) -
 
 /// Raises the soft limit of open files to the hard one: the soft one is low for the sake of
 /// programs that use `select`.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(target_os = "linux")]
 pub(crate) fn raise_open_files() -> io::Result<()> {
-    const RLIMIT_NOFILE: c_int = if cfg!(any(target_arch = "mips64", target_arch = "mips64r6")) {
-        5
-    } else {
-        7
-    };
+    const RLIMIT_NOFILE: c_int = if IS_MIPS { 5 } else { 7 };
     let mut limit = Limit { soft: 0, hard: 0 };
     // SAFETY: `limit` is a `struct rlimit` of this system and lives through both calls.
     let done = unsafe {
@@ -225,7 +288,7 @@ pub(crate) fn raise_open_files() -> io::Result<()> {
 }
 
 /// Elsewhere the limit is left as it is.
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn raise_open_files() -> io::Result<()> {
     Ok(())
 }
@@ -261,13 +324,9 @@ pub(crate) fn make_room_for_waiting_threads(_: usize) {}
 /// it grows in place and goes back to the system when it is freed, and the bodies of a thousand
 /// requests leave no holes in the arenas. Where address space is limited, there is
 /// one arena: each reserves 64 MiB, into which several hundred streams fit.
-#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn set_up_allocator() {
-    const RLIMIT_AS: c_int = if cfg!(any(target_arch = "mips64", target_arch = "mips64r6")) {
-        6
-    } else {
-        9
-    };
+    const RLIMIT_AS: c_int = if IS_MIPS { 6 } else { 9 };
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_MMAP_THRESHOLD: c_int = -3;
     const M_ARENA_MAX: c_int = -8;
@@ -278,14 +337,14 @@ pub(crate) fn set_up_allocator() {
     unsafe {
         mallopt(M_TRIM_THRESHOLD, 128 * 1024);
         mallopt(M_MMAP_THRESHOLD, 32 * 1024);
-        if getrlimit(RLIMIT_AS, &mut limit) == 0 && limit.soft != u64::MAX {
+        if getrlimit(RLIMIT_AS, &mut limit) == 0 && limit.soft != Amount::MAX {
             mallopt(M_ARENA_MAX, 1);
         }
     }
 }
 
 /// Other allocators keep and reserve little.
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn set_up_allocator() {}
 
 #[cfg(all(test, target_os = "linux"))]
