@@ -178,6 +178,19 @@ impl Deployment {
     }
 }
 
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn the_unit_of_the_readme_gives_the_service_few_rights() {
+    let path = std::env::temp_dir().join(format!("tiny-sse-{}.service", std::process::id()));
+    fs::write(&path, block("ini", "ExecStart=")).unwrap();
+    // In tenths: 0 is no exposure, 100 all there is.
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--threshold=20"]);
+    let output = analyze.arg(&path).output().expect("systemd-analyze");
+    fs::remove_file(&path).unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// The program, by the command of the README's unit and its file of tokens.
 #[track_caller]
 fn serve(listen: &str, options: &[&str], files: &str) -> Serving {

@@ -292,3 +292,14 @@ fn no_two_types_have_one_name() {
     homes.retain(|_, files| files.len() > 1);
     assert!(homes.is_empty(), "{homes:#?}");
 }
+
+#[test]
+fn the_files_that_the_readme_names_exist() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let words = readme.split('`').filter(|word| word.starts_with("src/"));
+    let words: Vec<_> = words.collect();
+    assert!(words.len() > 10, "{words:?}");
+    for word in words {
+        assert!(root().join(word).exists(), "README.md names {word}");
+    }
+}

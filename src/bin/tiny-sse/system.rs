@@ -19,14 +19,14 @@ use std::time::Duration;
 #[repr(C, align(8))]
 struct SignalSet([u8; 128]);
 
-/// `rlim_t`: 64 bits, but for glibc on a 32-bit system.
+/// `rlim_t` has 64 bits, but for glibc on a 32-bit system.
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"))]
-type Amount = u32;
+use std::primitive::u32 as Amount;
 #[cfg(all(
     target_os = "linux",
     not(all(target_env = "gnu", target_pointer_width = "32"))
 ))]
-type Amount = u64;
+use std::primitive::u64 as Amount;
 
 /// `struct rlimit`.
 #[cfg(target_os = "linux")]
