@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::hub::OnPresence;
 use crate::machine;
 use crate::names::names;
 use crate::report::Report;
@@ -160,6 +161,8 @@ limits! {
     stack_bytes: usize = 256 * KIB;
     /// The function that is told what happens. By default there is none.
     report: Report = Report::default();
+    /// The function that is told which clients join and leave. By default there is none.
+    on_presence: OnPresence = OnPresence::default();
 }
 
 /// The answer to a client that is one too many.

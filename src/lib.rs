@@ -119,7 +119,10 @@ pub use config::Console;
 #[cfg(feature = "journal")]
 pub use config::JournalConfig;
 pub use config::{Config, ConfigError, Overload};
-pub use hub::{Cursor, Farewell, Heartbeat, Hub, Permit, Poll, Published, Subscribe, Subscription};
+pub use hub::{
+    Cursor, Farewell, Heartbeat, Hub, OnPresence, Permit, Poll, Presence, Published, Subscribe,
+    Subscription,
+};
 pub use report::{Level, Report};
 pub use server::{Running, Server};
 pub use wire::{

@@ -19,17 +19,17 @@ impl Api {
         if is_ndjson(content_type(request)?.0) {
             return self.publish_lines(request, body, &model);
         }
-        let (mut event, own_id) = (model.with_data(body), request.query("id"));
-        if let Some(id) = own_id {
+        let mut event = model.with_data(body);
+        if let Some(id) = request.query("id") {
             event = event.with_id(id)?;
         }
-        self.publish_one(event, own_id)
+        self.publish_one(event)
     }
 
-    fn publish_one(&self, event: Event, own_id: Option<&str>) -> Answer {
+    fn publish_one(&self, event: Event) -> Answer {
         let _permit = self.permit_events(size(&event))?;
         let published = self.hub.publish(event)?;
-        Ok(ok(own_id, &published))
+        Ok(ok(&published))
     }
 
     /// All lines or none: each is checked before the first is published. Each event is `model` with its line
@@ -110,14 +110,14 @@ impl Api {
         // Another kind of value names nothing.
         let name = object.member("event").filter(|name| name.starts_with('"'));
         let event = named_by("event", name)?.with_topic(topic);
-        self.publish_one(event.with_data(object.into_string()), None)
+        self.publish_one(event.with_data(object.into_string()))
     }
 
     /// `POST /send`: the object without its `_event`, which names the event, is the data.
     pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
         let event = named_by("_event", object.member("_event"))?.with_topic(topic);
-        self.publish_one(event.with_data(object.without("_event")), None)
+        self.publish_one(event.with_data(object.without("_event")))
     }
 
     /// `POST /clients/{client_id}`: an event for that client alone.
@@ -127,7 +127,7 @@ impl Api {
         let _permit = self.permit_events(size(&event))?;
         match self.hub.send_to(client_id.as_str(), &event) {
             Err(SendError::NoSuchClient) => Err(no_client(&client_id)),
-            published => Ok(ok(None, &published?)),
+            published => Ok(ok(&published?)),
         }
     }
 
@@ -142,10 +142,10 @@ impl Api {
 }
 
 /// The answer to a publisher: the id that went out on the wire, and the number of recipients.
-fn ok(own_id: Option<&str>, published: &Published) -> Response {
+fn ok(published: &Published) -> Response {
     let mut text = String::with_capacity(96);
     text.push_str(r#"{"status":"ok","id":"#);
-    match own_id {
+    match &published.own_id {
         Some(id) => json::quote(id, &mut text),
         None => write!(text, "\"{}\"", published.id).expect(NO_ERROR),
     }

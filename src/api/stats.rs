@@ -45,9 +45,9 @@ impl Api {
 /// The numbers of `/stats` that `/metrics` has too: the name in each of them, and the number.
 pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     [
-        ("active_connections", "clients", stats.active as u64),
+        ("active_connections", "clients", stats.clients as u64),
         ("max_connections", "clients_limit", stats.limit as u64),
-        ("total_connections", "connections_total", stats.clients),
+        ("total_connections", "connections_total", stats.streams),
         (
             "refused_connections",
             "connections_refused_total",

@@ -79,6 +79,7 @@ impl Latency {
 
 /// How often something took how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Histogram {
     /// Bounds, rising, each with the number of times that were no longer than it but longer than
     /// the one before.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::wire::Topic;
+use crate::wire::{Topic, TopicError};
 
 /// The hub is closed: nothing is published and nobody is let in any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ impl std::error::Error for Closed {}
 
 /// Why an event was not published. Then nobody got it, and it is not in the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PublishError {
     /// The hub is closed.
     Closed,
@@ -31,6 +32,8 @@ pub enum PublishError {
     },
     /// The log did not keep it, for this reason.
     NotKept(String),
+    /// The text that [`Hub::publish_to`](super::Hub::publish_to) got is no topic.
+    NoTopic(TopicError),
 }
 
 impl From<Closed> for PublishError {
@@ -58,6 +61,7 @@ impl fmt::Display for PublishError {
                 topic.as_str()
             ),
             PublishError::NotKept(why) => write!(f, "the event could not be kept: {why}"),
+            PublishError::NoTopic(why) => why.fmt(f),
         }
     }
 }
@@ -66,6 +70,7 @@ impl std::error::Error for PublishError {}
 
 /// Why a client was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SubscribeError {
     /// There are as many clients as are allowed.
     Full {
@@ -99,6 +104,7 @@ impl std::error::Error for SubscribeError {}
 
 /// Why an event for one client was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError {
     /// No client has that name, or it is a poll that is about to be answered.
     NoSuchClient,

@@ -2,6 +2,7 @@
 
 /// Why a client's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Farewell {
     /// The client closed the connection, or it broke.
     HungUp,
@@ -22,9 +23,16 @@ pub enum Farewell {
     ServerClosing,
 }
 
+/// The [name](Farewell::name).
+impl std::fmt::Display for Farewell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 impl Farewell {
     /// All of them, in the order of `/stats`.
-    pub const ALL: [Farewell; 8] = [
+    pub const ALL: &'static [Farewell] = &[
         Farewell::HungUp,
         Farewell::FellBehind,
         Farewell::TimedOut,

@@ -29,6 +29,7 @@ pub enum Cursor {
 
 /// Why a client cannot be given all that it missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Gap {
     /// Its cursor is older than what is retained.
     Evicted,
@@ -36,6 +37,13 @@ pub enum Gap {
     Unknown,
     /// Its cursor is newer than anything we said: it comes from another life of this server.
     Future,
+}
+
+/// The [name](Gap::name).
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 impl Gap {
@@ -262,6 +270,7 @@ enum Gone {
 
 /// How far back the history goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extent {
     /// Events that are retained.
     pub events: usize,

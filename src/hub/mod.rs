@@ -25,6 +25,7 @@ mod name;
 mod own_ids;
 mod permit;
 mod poll;
+mod presence;
 mod record;
 mod registry;
 mod state;
@@ -50,6 +51,7 @@ pub use name::{ClientId, InvalidClientId};
 pub(crate) use permit::Issuer;
 pub use permit::Permit;
 pub use poll::Poll;
+pub use presence::{OnPresence, Presence};
 pub use record::Record;
 pub use stats::{Client, Stats};
 pub use stream::Subscription;
@@ -148,12 +150,24 @@ impl Heartbeat {
 }
 
 /// What became of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Published {
-    /// The hub's id for it. If the event has an id of its own, that one is on the wire.
+    /// The hub's id for the event: its place in the order of all events.
     pub id: EventId,
+    /// The publisher's own id, if the event has one. Then that one is on the wire, and not `id`.
+    pub own_id: Option<String>,
     /// How many clients were there to get it.
     pub recipients: usize,
+}
+
+impl Published {
+    /// The id that clients see, and may come back with as their `Last-Event-ID`. An event for one client alone
+    /// is sent without `id`, because it is not kept.
+    pub fn wire_id(&self) -> String {
+        let own_id = self.own_id.clone();
+        own_id.unwrap_or_else(|| self.id.to_string())
+    }
 }
 
 impl Hub {
@@ -252,6 +266,28 @@ impl Hub {
             .expect("BUG: one event in, none out"))
     }
 
+    /// Publishes this data to a topic: [`publish`](Self::publish) in one line.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let hub = tiny_sse::Hub::new(tiny_sse::Config::default())?;
+    /// let published = hub.publish_to("sensors/1", "21.5")?;
+    /// assert_eq!(published.recipients, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The text is no topic, and those of [`publish`](Self::publish).
+    pub fn publish_to(
+        &self,
+        topic: &str,
+        data: impl Into<String>,
+    ) -> Result<Published, PublishError> {
+        let topic = Topic::new(topic).map_err(PublishError::NoTopic)?;
+        self.publish(Event::new(data).with_topic(topic))
+    }
+
     /// [`publish`](Self::publish) for several events that nothing comes between.
     ///
     /// # Errors
@@ -301,7 +337,11 @@ impl Hub {
         let id = state.next_id();
         state.totals.events += 1;
         self.shared.wake_fan_out(state);
-        Ok(Published { id, recipients: 1 })
+        Ok(Published {
+            id,
+            own_id: event.id().map(str::to_owned),
+            recipients: 1,
+        })
     }
 
     /// Ends the fan-out thread, once all that was published has been handed on, and closes the log. The hub was closed before,
@@ -403,7 +443,7 @@ impl Hub {
     }
 
     /// How many clients an event of this topic would reach now; without a topic, all of them.
-    pub fn listeners(&self, topic: Option<&Topic>) -> usize {
+    pub fn recipients(&self, topic: Option<&Topic>) -> usize {
         self.shared.state().registry.count(topic)
     }
 
@@ -428,9 +468,9 @@ impl Hub {
         let state = self.shared.state();
         Stats {
             uptime: self.shared.epoch.elapsed(),
-            active: state.registry.len(),
+            clients: state.registry.len(),
             limit: self.shared.config.max_clients,
-            clients: state.totals.clients,
+            streams: state.totals.streams,
             refused: state.totals.refused,
             events: state.totals.events,
             deliveries: sent.events,
@@ -438,8 +478,7 @@ impl Hub {
             lag,
             publishing,
             history: state.history.extent(),
-            farewells: Farewell::ALL
-                .map(|farewell| (farewell, state.totals.farewells[farewell as usize])),
+            farewells: state.totals.farewells().collect(),
         }
     }
 

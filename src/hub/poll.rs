@@ -23,6 +23,7 @@ use crate::wire::{Decoder, EventId, Message, Patterns, json};
 
 /// What a poll has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Poll {
     /// The events, in order, as a browser's EventSource would have dispatched them. If some are gone,
     /// the first is named `recovery`, says so, and has no id.

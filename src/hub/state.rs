@@ -79,15 +79,20 @@ pub(super) enum Phase {
 
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    pub(super) clients: u64,
+    pub(super) streams: u64,
     pub(super) refused: u64,
     pub(super) events: u64,
-    pub(super) farewells: [u64; Farewell::ALL.len()],
+    farewells: [u64; Farewell::ALL.len()],
 }
 
 impl Totals {
     pub(super) fn count(&mut self, farewell: Farewell) {
         self.farewells[farewell as usize] += 1;
+    }
+
+    /// How streams ended, and how often.
+    pub(super) fn farewells(&self) -> impl Iterator<Item = (Farewell, u64)> {
+        Farewell::ALL.iter().copied().zip(self.farewells)
     }
 }
 
@@ -160,7 +165,7 @@ impl Shared {
         let total = &self.total_queued;
         let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, total, self.now_ms());
         if kind == Kind::Stream {
-            state.totals.clients += 1;
+            state.totals.streams += 1;
         }
         if let Some(holder) = state.holder_of(wish).cloned() {
             state.dismiss(&holder, Farewell::Replaced);
@@ -362,6 +367,7 @@ impl State {
             }
             published.push(Published {
                 id: record.id(),
+                own_id: record.own_id().map(str::to_owned),
                 recipients,
             });
         }

@@ -13,15 +13,16 @@ use crate::wire::{Pattern, Patterns};
 
 /// The numbers of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// How long the hub has been there.
     pub uptime: Duration,
     /// Clients now, polls that wait among them.
-    pub active: usize,
+    pub clients: usize,
     /// Clients at the most.
     pub limit: usize,
-    /// Streams ever. Polls are none.
-    pub clients: u64,
+    /// Streams that have begun since the hub was created. Polls are not counted.
+    pub streams: u64,
     /// How often one was turned away because there were as many as are allowed.
     pub refused: u64,
     /// Events ever, those for one client among them. Not those of another life, out of a log.
@@ -38,11 +39,12 @@ pub struct Stats {
     /// What is retained of the events.
     pub history: Extent,
     /// How streams ended, and how often.
-    pub farewells: [(Farewell, u64); Farewell::ALL.len()],
+    pub farewells: Vec<(Farewell, u64)>,
 }
 
 /// One client, as it is at about this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Client {
     /// The name under which the hub knows it.
     pub id: String,

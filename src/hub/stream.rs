@@ -125,6 +125,7 @@ impl Subscription {
             lane.client_id,
             At(lane.whereabouts())
         ));
+        hub.shared.config.on_presence.tell(lane, None);
         subscription
     }
 
@@ -205,6 +206,8 @@ impl Subscription {
             At(self.lane.whereabouts()),
             farewell.explain()
         ));
+        let on_presence = &self.hub.shared.config.on_presence;
+        on_presence.tell(&self.lane, Some(farewell));
     }
 }
 

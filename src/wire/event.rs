@@ -72,6 +72,15 @@ impl Event {
         }
     }
 
+    /// An event with this name and this data: [`new`](Self::new) and [`with_name`](Self::with_name).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`with_name`](Self::with_name).
+    pub fn named(name: impl Into<String>, data: impl Into<String>) -> Result<Event, FieldError> {
+        Event::new(data).with_name(name)
+    }
+
     /// Sets the `event` field: the type under which a browser dispatches it.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ mod crowd;
 mod cursors;
 #[cfg(feature = "demo")]
 mod demo;
+mod devices;
 #[cfg(feature = "journal")]
 mod disk;
 mod door;

@@ -399,7 +399,9 @@ fn a_cursor_is_not_evicted_by_what_its_client_did_not_ask_for() {
             }
         },
     );
-    let Poll { messages, cursor } = poll.unwrap();
+    let Poll {
+        messages, cursor, ..
+    } = poll.unwrap();
     assert_eq!(messages, []);
     assert_eq!(hub.stats().history.last_id.unwrap().to_string(), cursor);
 }

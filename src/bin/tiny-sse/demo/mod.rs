@@ -284,7 +284,7 @@ fn event(name: &str, topic: &Topic, data: String) -> Event {
 /// The answer to a publisher.
 fn answer(outcome: Result<Published, PublishError>) -> Response {
     match outcome {
-        Ok(Published { id, recipients }) => {
+        Ok(Published { id, recipients, .. }) => {
             let answer = format!(r#"{{"status":"ok","id":"{id}","recipients":{recipients}}}"#);
             Response::json(200, answer)
         }

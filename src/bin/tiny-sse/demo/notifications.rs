@@ -51,7 +51,7 @@ pub(super) fn send(uses: &Uses, request: &Request, topic: Topic) -> Response {
         Ok((level, text)) => {
             let alert_and_badge = uses.alerts.tell(&topic, &level, &text, false);
             let outcome = uses.hub.publish_all(alert_and_badge);
-            answer(outcome.map(|published| published[0]))
+            answer(outcome.map(|mut published| published.swap_remove(0)))
         }
         Err(what) => Response::error(400, what),
     }

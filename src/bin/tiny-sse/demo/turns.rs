@@ -32,7 +32,7 @@ impl Turns {
             if hub.is_closed() {
                 return;
             }
-            if hub.listeners(Some(&self.topic)) == 0 {
+            if hub.recipients(Some(&self.topic)) == 0 {
                 continue;
             }
             // Events that the log did not keep are not published again: the next turn has newer ones.
