@@ -299,6 +299,17 @@ fn addresses_taken() -> Option<usize> {
     kib(&status, "VmSize:")?.try_into().ok()
 }
 
+/// The threads of this process. 0 where the system does not say.
+fn threads_now() -> usize {
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:"));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 /// Starts threads only while there is room for them.
 ///
 /// A thread that has begun and cannot map the stack of its signal handler makes std abort the
@@ -309,16 +320,18 @@ pub(crate) struct ThreadRoom {
     /// Whether there was such a limit at the start. Usually there is none, and then nothing is
     /// looked at; if there is one, it may have changed since.
     is_limited: bool,
-    /// LOCK: guards nothing but the order: one looks and starts at a time, so that the same room
-    /// is not given away twice. Held while a thread is started, never while anybody waits.
-    turn: Mutex<()>,
+    /// The most threads that were seen at once.
+    ///
+    /// LOCK: one thread looks and starts at a time, so that the same room is not given away twice. Held while a
+    /// thread is started, and for nothing that waits.
+    most_threads: Mutex<usize>,
 }
 
 impl ThreadRoom {
     pub(crate) fn new() -> ThreadRoom {
         ThreadRoom {
             is_limited: own_limit("Max address space").is_some(),
-            turn: Mutex::default(),
+            most_threads: Mutex::default(),
         }
     }
 
@@ -335,10 +348,19 @@ impl ThreadRoom {
         if !self.is_limited {
             return start();
         }
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut most_threads = self
+            .most_threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = own_limit("Max address space").zip(addresses_taken());
         let spare = known.map_or(0, |(limit, _)| (limit / 8).min(ADDRESSES_SPARE));
-        let needed = stack_bytes + SIGNAL_STACK_BYTES + spare;
+        let threads = threads_now();
+        // glibc keeps the stacks of threads that have ended, 40 MiB of them, and uses them again. They count as
+        // taken, so a stack that is kept needs no more room.
+        let has_stack = cfg!(target_env = "gnu") && threads < *most_threads;
+        *most_threads = threads.max(*most_threads);
+        let stack = if has_stack { 0 } else { stack_bytes };
+        let needed = stack + SIGNAL_STACK_BYTES + spare;
         if let Some((limit, taken)) = known
             && taken.saturating_add(needed) > limit
         {
@@ -349,9 +371,7 @@ impl ThreadRoom {
                 ),
             ));
         }
-        let started = start();
-        drop(turn);
-        started
+        start()
     }
 }
 

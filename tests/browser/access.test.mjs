@@ -139,7 +139,7 @@ test('a token that has expired is renewed at the next connection, and nothing is
   await until('it is closed', async () => (await state(page)) === 'CLOSED');
   const error = (await heard(page)).error.at(-1);
   assert.deepEqual([error.status, error.final, error.kind, error.retryIn], [401, true, 'status', undefined]);
-  assert.match(error.message, /this one is not known$/);
+  assert.match(error.message, /the one in this request is not known$/);
   await server.publish(3);
   await page.evaluate(() => {
     window.token = 'third';
