@@ -66,6 +66,19 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Features
+//!
+//! All are on by default. With a feature off, its code, its options, its fields of [`Config`] and its
+//! endpoints do not exist. What is left is the core: streams, replay, publishing, polls, limits, `/stats`.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `access` | tokens, guards, allowed origins |
+//! | `console` | the page at `/` and the JavaScript clients |
+//! | `demo` | six example uses, in the program |
+//! | `journal` | events that outlive the process |
+//! | `metrics` | `/metrics`, as Prometheus text |
+//!
 //! # Reading order
 //!
 //! A floor uses the floors below it and never names one above.
