@@ -339,11 +339,12 @@ impl State {
             }
         }
         claims.own_ids.extend(own_ids);
+        let now_ms = date::unix_ms(SystemTime::now());
         for record in &mut records {
             let ordinal = self.history.head() + claims.events;
             Arc::get_mut(record)
                 .expect("BUG: a record is shared before it has its place")
-                .place(self.next_id(), ordinal);
+                .place(self.ids.next(now_ms), ordinal);
             claims.events += 1;
         }
         Ok(records)
