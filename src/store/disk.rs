@@ -206,7 +206,13 @@ pub(super) trait Context<T> {
 impl<T> Context<T> for io::Result<T> {
     fn context(self, tried: &str, path: &Path) -> io::Result<T> {
         self.map_err(|cause| {
-            let line = format!("cannot {tried} {}: {cause}", path.display());
+            let remedy = match cause.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "; a journal needs a directory that can be written to"
+                }
+                _ => "",
+            };
+            let line = format!("cannot {tried} {}: {cause}{remedy}", path.display());
             io::Error::new(cause.kind(), line)
         })
     }

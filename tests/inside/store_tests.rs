@@ -15,7 +15,7 @@ use super::syncer::Syncer;
 use super::{Journal, JournalOptions, SyncMode};
 use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
-use crate::wire::{Decoder, Event, EventId, Topic, encode_id};
+use crate::wire::{Decoder, Event, EventId, Ids, Topic, encode_id};
 
 // ORDER: the counters of these tests are read by whoever waits for them to change, or on the same
 // thread; each stands alone, so Relaxed suffices.
@@ -57,9 +57,18 @@ impl Scratch {
     /// A shell that another test starts holds copies of all our locks between `fork` and `exec`, so a
     /// journal that was closed may be in use for a moment more.
     pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
+        Scratch::when_free(|| self.open_with(&wish, BORN))
+    }
+
+    /// What a hub opens that is born with this id.
+    fn born(&self, born: EventId) -> io::Result<Opened> {
+        Scratch::when_free(|| self.open_with(&|_: &mut JournalOptions| (), born))
+    }
+
+    fn when_free(open: impl Fn() -> io::Result<Opened>) -> io::Result<Opened> {
         let start = Instant::now();
         loop {
-            let opened = self.open_with(&wish);
+            let opened = open();
             let is_busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
             if !opened.as_ref().is_err_and(is_busy) || start.elapsed().as_secs() >= 5 {
                 return opened;
@@ -69,10 +78,10 @@ impl Scratch {
     }
 
     pub(super) fn open_at_once(&self) -> io::Result<Opened> {
-        self.open_with(&|_: &mut JournalOptions| ())
+        self.open_with(&|_: &mut JournalOptions| (), BORN)
     }
 
-    fn open_with(&self, wish: &impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
+    fn open_with(&self, wish: &impl Fn(&mut JournalOptions), born: EventId) -> io::Result<Opened> {
         let (lines, reports) = mpsc::channel();
         let mut options = JournalOptions {
             dir: self.0.clone(),
@@ -85,7 +94,7 @@ impl Scratch {
             }),
         };
         wish(&mut options);
-        let (journal, kept) = Journal::open(options, BORN)?;
+        let (journal, kept) = Journal::open(options, born)?;
         Ok(Opened {
             journal,
             kept,
@@ -658,6 +667,37 @@ fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
         (opened.kept.after_own_id, opened.kept.records.len()),
         (None, 2)
     );
+}
+
+#[test]
+fn ids_rise_and_a_journal_is_read_back_when_the_clock_starts_in_1970_and_jumps() {
+    const NOW: u64 = 1_795_326_004_711;
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let dir = Scratch::new();
+    let (mut expected, mut last) = (Vec::new(), EventId::default());
+    // A device without a battery starts in 1970 each time, until it has asked for the time.
+    for (life, clocks) in [[0, 0, 7], [0, 8, NOW], [3, 3, 4], [NOW, NOW + 1, NOW + 5]]
+        .into_iter()
+        .enumerate()
+    {
+        let born = EventId {
+            ms: clocks[0],
+            seq: life as u64,
+        };
+        let mut one = dir.born(born).unwrap();
+        assert_eq!(one.kept.records, expected, "life {life}");
+        let is_ahead = last.ms > clocks[0] + DAY;
+        assert_eq!(one.reports().len(), usize::from(is_ahead), "life {life}");
+        let mut ids = Ids::after(one.kept.last_id(), life as u64).unwrap();
+        for clock in clocks {
+            let id = ids.next(clock);
+            assert!(id > last && id.ms >= clock, "{id} after {last} at {clock}");
+            expected.push(kept(id, &Event::new("x")));
+            one.add(&expected[expected.len() - 1..]).unwrap();
+            last = id;
+        }
+    }
+    assert_eq!(dir.born(EventId::default()).unwrap().kept.records, expected);
 }
 
 #[test]
