@@ -12,6 +12,7 @@ use crate::program::{all, serve};
 /// What must never be seen again.
 const SECRET: &str = "hunter2";
 
+#[cfg_attr(not(feature = "access"), ignore = "needs the options of access")]
 #[test]
 fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
     let mut serving = serve(&["--log", "debug", "--publish-token", "another"]);
@@ -209,6 +210,7 @@ fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
 }
 
 /// One connection asks again and again for what it has no right to; many send what is no request.
+#[cfg_attr(not(feature = "access"), ignore = "needs the options of access")]
 #[test]
 fn refusals_are_counted_and_not_logged_one_by_one() {
     const MANY: usize = 3_000;
