@@ -42,8 +42,10 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let (steps, rest) = bytes.as_chunks::<STEP>();
     let register = steps.iter().fold(!0, |register, step| {
         let mixed = register ^ u32::from_le_bytes(*step);
-        let [a, b, c, d] = mixed.to_le_bytes().map(usize::from);
-        TABLES[3][a] ^ TABLES[2][b] ^ TABLES[1][c] ^ TABLES[0][d]
+        TABLES[3][mixed as u8 as usize]
+            ^ TABLES[2][(mixed >> 8) as u8 as usize]
+            ^ TABLES[1][(mixed >> 16) as u8 as usize]
+            ^ TABLES[0][(mixed >> 24) as usize]
     });
     let register = rest.iter().fold(register, |register: u32, byte| {
         register >> 8 ^ TABLES[0][(register as u8 ^ byte) as usize]
