@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use crate::kit::{Answer, Raw, Scratch, Stream, eventually, get, number_after, post, request};
-use crate::program::{PROGRAM, Process, all, end_of, greeted, serve, serve_as, up_to};
+use crate::program::{
+    PROGRAM, Process, all, end_of, greeted, serve, serve_as, serve_unheard, up_to,
+};
 
 // ---- what it prints
 
@@ -785,26 +787,6 @@ fn refusals_are_counted_and_what_they_quote_is_cut() {
 /// A pipe that nobody will ever read.
 fn closed_pipe() -> PipeWriter {
     std::io::pipe().expect("a pipe").1
-}
-
-/// A server that cannot say where it listens, and so is told. The port was free a moment ago;
-/// should another have taken it, a second one is tried.
-#[track_caller]
-fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
-    for _ in 0..10 {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
-        let mut process = Process::spawn(&mut command(&address.to_string()));
-        let mut has_ended = false;
-        eventually("the server answers or ends", || {
-            has_ended = process.child.try_wait().expect("a child of ours").is_some();
-            has_ended || std::net::TcpStream::connect(address).is_ok()
-        });
-        if !has_ended {
-            return (process, address);
-        }
-    }
-    panic!("no server has begun");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Small machines: few memory maps, no `/proc`, a root that is read-only, a start without std's.
 
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::kit::{Stream, eventually, post};
-use crate::program::{PROGRAM, Process, all, greeted, serve};
+use crate::kit::{Stream, post};
+use crate::program::{PROGRAM, Process, all, greeted, serve, serve_unheard};
 
 /// The program, as this shell script starts it. `$0` is its path.
 #[track_caller]
@@ -47,24 +49,22 @@ fn a_stream_takes_two_memory_maps() {
 
 #[test]
 fn descriptors_that_are_closed_at_the_start_are_no_sockets() {
-    // Without standard output the address is not printed, so the port is told by the log.
-    let mut command = script("exec \"$0\" --listen 127.0.0.1:0 --log info <&- >&-");
-    let process = Process::spawn(&mut command);
-    let id = process.child.id();
-    #[cfg(target_os = "linux")]
-    eventually("open descriptors", || {
-        let target = |number: u8| fs::read_link(format!("/proc/{id}/fd/{number}"));
-        let is_socket = |number: &u8| {
-            target(*number).is_ok_and(|path| path.to_string_lossy().starts_with("socket:"))
-        };
-        assert!(
-            ![0, 1].iter().any(is_socket),
-            "{:?} {:?}",
-            target(0),
-            target(1)
-        );
-        (3..10).any(|number| is_socket(&number))
+    let (mut process, address) = serve_unheard(|address| {
+        let mut command = script("exec \"$0\" --listen \"$1\" --log debug <&- >&- 2>&-");
+        command.arg(address);
+        command
     });
+    let mut stream = Stream::subscribe(address, "/events");
+    assert_eq!(post(address, "/events", "hello").status, 200);
+    assert_eq!(stream.next().data, "hello");
+    #[cfg(target_os = "linux")]
+    for number in 0..3 {
+        let path = format!("/proc/{}/fd/{number}", process.child.id());
+        let target = fs::read_link(&path).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "{number}");
+    }
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 #[test]

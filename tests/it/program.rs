@@ -1,7 +1,7 @@
 //! The program as a process: started, listened to, stopped. Who reads it reads what a shell would.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
@@ -161,6 +161,26 @@ pub fn greeted(process: Process) -> Serving {
         process,
         greeting,
     }
+}
+
+/// A server that cannot print where it listens, so the test chooses the port. The port was free a moment
+/// ago; if another process has taken it, the next attempt has another port.
+#[track_caller]
+pub fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
+    for _ in 0..10 {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port");
+        let mut process = Process::spawn(&mut command(&address.to_string()));
+        let mut has_ended = false;
+        eventually("the server answers or ends", || {
+            has_ended = process.child.try_wait().expect("a child of ours").is_some();
+            has_ended || TcpStream::connect(address).is_ok()
+        });
+        if !has_ended {
+            return (process, address);
+        }
+    }
+    panic!("no server has begun");
 }
 
 /// The code and the lines of a program that ends by itself.

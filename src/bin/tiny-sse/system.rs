@@ -19,12 +19,26 @@ use std::time::Duration;
 #[repr(C, align(8))]
 struct SignalSet([u8; 128]);
 
-/// `rlim_t` has 64 bits, but for glibc on a 32-bit system.
-#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "32"))]
-use std::primitive::u32 as Amount;
+/// `rlim_t` is a `long` of glibc and uClibc. It has 64 bits on every machine with musl (OpenHarmony's C library
+/// is a musl), on x86-64 with pointers of 32 bits and on riscv32.
 #[cfg(all(
     target_os = "linux",
-    not(all(target_env = "gnu", target_pointer_width = "32"))
+    not(any(
+        target_env = "musl",
+        target_env = "ohos",
+        target_arch = "x86_64",
+        target_arch = "riscv32"
+    ))
+))]
+use std::ffi::c_ulong as Amount;
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_env = "musl",
+        target_env = "ohos",
+        target_arch = "x86_64",
+        target_arch = "riscv32"
+    )
 ))]
 use std::primitive::u64 as Amount;
 
@@ -119,19 +133,19 @@ const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 const SIGXFSZ: c_int = if IS_MIPS { 31 } else { 25 };
 
-const SIG_BLOCK: c_int = if cfg!(any(target_os = "linux", target_os = "android")) && !IS_MIPS {
-    0
-} else {
-    1
-};
+const SIG_BLOCK: c_int = if IS_LINUX { 0 } else { 1 };
 
-/// On MIPS, Linux has many numbers of its own.
+/// On MIPS and SPARC, Linux has numbers of older systems.
 const IS_MIPS: bool = cfg!(any(
     target_arch = "mips",
     target_arch = "mips32r6",
     target_arch = "mips64",
     target_arch = "mips64r6"
 ));
+const IS_SPARC: bool = cfg!(any(target_arch = "sparc", target_arch = "sparc64"));
+/// Linux with the numbers that all other machines have.
+const IS_LINUX: bool =
+    cfg!(any(target_os = "linux", target_os = "android")) && !IS_MIPS && !IS_SPARC;
 
 /// What a signal asks for.
 pub(crate) enum Signal {
@@ -219,11 +233,6 @@ pub(crate) fn raise_backlog(listener: &TcpListener) -> io::Result<()> {
 
 const SOL_SOCKET: c_int = if IS_LINUX { 1 } else { 0xffff };
 const SO_SNDBUF: c_int = if IS_LINUX { 7 } else { 0x1001 };
-/// MIPS and SPARC have the numbers of the BSDs.
-const IS_LINUX: bool = cfg!(all(
-    any(target_os = "linux", target_os = "android"),
-    not(any(target_arch = "sparc", target_arch = "sparc64"))
-)) && !IS_MIPS;
 
 /// Fixes the size of the send buffers of the sockets that the listener accepts from now on. Linux
 /// counts its own bookkeeping too and takes twice as much, and at most twice `net.core.wmem_max`.
@@ -271,7 +280,11 @@ fn set_option(listener: &TcpListener, level: c_int, name: c_int, value: c_int) -
 /// programs that use `select`.
 #[cfg(target_os = "linux")]
 pub(crate) fn raise_open_files() -> io::Result<()> {
-    const RLIMIT_NOFILE: c_int = if IS_MIPS { 5 } else { 7 };
+    const RLIMIT_NOFILE: c_int = match (IS_MIPS, IS_SPARC) {
+        (true, _) => 5,
+        (_, true) => 6,
+        _ => 7,
+    };
     let mut limit = Limit { soft: 0, hard: 0 };
     // SAFETY: `limit` is a `struct rlimit` of this system and lives through both calls.
     let done = unsafe {
