@@ -408,7 +408,7 @@ pub(crate) const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Evicted connections whose threads have not ended yet. Until then they exist beside the connections that
 /// replaced them. Fewer where descriptors or threads are few.
-pub(crate) const LEAVING: usize = 32;
+pub(crate) const MOST_EVICTED: usize = 32;
 
 /// How long a connection that finds all places taken waits, with all behind it, for threads of this
 /// server: those of connections that were let go, to end, or those of connections that may be, to

@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{
-    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, LEAVING, MAPS_KEPT, MOST_LINGERING,
-    SIGNAL_STACK_BYTES, SIGNAL_STACK_MAPS, STACK_MAPS, THREADS_KEPT,
+    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, MAPS_KEPT, MOST_EVICTED,
+    MOST_LINGERING, SIGNAL_STACK_BYTES, SIGNAL_STACK_MAPS, STACK_MAPS, THREADS_KEPT,
 };
 
 /// How many connections of each kind there is room for.
@@ -27,24 +27,24 @@ struct Shares {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserves {
     /// Rejected connections, until their clients have read the answer.
-    pub(crate) doorstep: usize,
+    pub(crate) lingering: usize,
     /// Evicted connections, until their threads have ended.
-    pub(crate) leaving: usize,
+    pub(crate) evicted: usize,
 }
 
 /// What [`fit`] makes of the machine where nothing is scarce.
 impl Default for Reserves {
     fn default() -> Reserves {
         Reserves {
-            doorstep: MOST_LINGERING,
-            leaving: LEAVING,
+            lingering: MOST_LINGERING,
+            evicted: MOST_EVICTED,
         }
     }
 }
 
 impl Reserves {
     fn sum(&self) -> usize {
-        self.doorstep.saturating_add(self.leaving)
+        self.lingering.saturating_add(self.evicted)
     }
 }
 
@@ -74,9 +74,9 @@ impl Supply {
         if !self.only_threads {
             return share(wanted, self.room());
         }
-        let doorstep = wanted.reserves.doorstep;
+        let lingering = wanted.reserves.lingering;
         let threads = Reserves {
-            doorstep: 0,
+            lingering: 0,
             ..wanted.reserves
         };
         let wanted = Shares {
@@ -84,7 +84,7 @@ impl Supply {
             ..wanted
         };
         let mut shares = share(wanted, self.room())?;
-        shares.reserves.doorstep = doorstep;
+        shares.reserves.lingering = lingering;
         Some(shares)
     }
 
@@ -97,9 +97,9 @@ impl Supply {
         } = shares;
         let (unit, rest, each, limit) = (self.unit, self.rest, self.each, self.limit);
         let (rejected, count) = if self.only_threads {
-            (String::new(), reserves.leaving)
+            (String::new(), reserves.evicted)
         } else {
-            let text = format!("{} rejected, ", reserves.doorstep);
+            let text = format!("{} rejected, ", reserves.lingering);
             (text, reserves.sum())
         };
         let count = count.saturating_add(clients).saturating_add(extra);
@@ -107,7 +107,7 @@ impl Supply {
         format!(
             "{total} {unit} are needed, {each} for each connection ({clients} of clients, {extra} extra, \
              {rejected}{} evicted) and {rest} for the rest of the program; {limit} are allowed ({})",
-            reserves.leaving, self.remedy
+            reserves.evicted, self.remedy
         )
     }
 }
@@ -116,9 +116,9 @@ impl Supply {
 /// sixteenth of the room; then the extra connections, to an eighth of the rest; the clients last.
 /// `None`: there is not even room for one of each kind.
 fn share(wanted: Shares, room: usize) -> Option<Shares> {
-    let Reserves { doorstep, leaving } = wanted.reserves;
+    let Reserves { lingering, evicted } = wanted.reserves;
     let reserves = wanted.reserves.sum();
-    let kinds = usize::from(doorstep > 0) + usize::from(leaving > 0);
+    let kinds = usize::from(lingering > 0) + usize::from(evicted > 0);
     let asked = wanted.clients.saturating_add(wanted.extra);
     let least = (room / 16).max(kinds).min(reserves);
     let kept = room.saturating_sub(asked).clamp(least, reserves);
@@ -129,16 +129,16 @@ fn share(wanted: Shares, room: usize) -> Option<Shares> {
         .clamp(least, wanted.extra);
     let clients = places.checked_sub(extra)?.min(wanted.clients);
     // In proportion, and one of each at the least. Nothing is divided by 0: without reserves none is kept.
-    let leaving = match leaving {
+    let evicted = match evicted {
         0 => 0,
-        _ => (kept * leaving / reserves).max(1),
+        _ => (kept * evicted / reserves).max(1),
     };
     (clients > 0).then_some(Shares {
         clients,
         extra,
         reserves: Reserves {
-            doorstep: kept - leaving,
-            leaving,
+            lingering: kept - evicted,
+            evicted,
         },
     })
 }
@@ -168,8 +168,8 @@ pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
                 clients: 1,
                 extra: 1,
                 reserves: Reserves {
-                    doorstep: 1,
-                    leaving: 1,
+                    lingering: 1,
+                    evicted: 1,
                 },
             };
             let what = format!("no room for a client: {}", supply.sum(one));
@@ -182,8 +182,8 @@ pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
             clients: given.clients.min(shares.clients),
             extra: given.extra.min(shares.extra),
             reserves: Reserves {
-                doorstep: given.reserves.doorstep.min(shares.reserves.doorstep),
-                leaving: given.reserves.leaving.min(shares.reserves.leaving),
+                lingering: given.reserves.lingering.min(shares.reserves.lingering),
+                evicted: given.reserves.evicted.min(shares.reserves.evicted),
             },
         };
     }
@@ -268,11 +268,9 @@ fn memory_maps() -> Option<Supply> {
 /// program of this crate starts without it.
 fn maps_per_thread() -> usize {
     const SIGSEGV: u32 = 11;
-    let caught = read_to_string("/proc/self/status").ok().and_then(|status| {
-        let set = status
-            .lines()
-            .find_map(|line| line.strip_prefix("SigCgt:"))?;
-        u64::from_str_radix(set.trim(), 16).ok()
+    let caught = status().and_then(|status| {
+        let signals = value(&status, "SigCgt:")?;
+        u64::from_str_radix(signals, 16).ok()
     });
     // What cannot be read is taken for the larger number.
     match caught {
@@ -295,19 +293,12 @@ fn address_space(config: &Config) -> Option<Supply> {
 
 /// Address space of this process, in bytes.
 fn addresses_taken() -> Option<usize> {
-    let status = read_to_string("/proc/self/status").ok()?;
-    kib(&status, "VmSize:")?.try_into().ok()
+    kib(&status()?, "VmSize:")?.try_into().ok()
 }
 
-/// The threads of this process. 0 where the system does not say.
-fn threads_now() -> usize {
-    let status = read_to_string("/proc/self/status").unwrap_or_default();
-    let count = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Threads:"));
-    count
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
+/// What the system says of this process, a line for each value.
+fn status() -> Option<String> {
+    read_to_string("/proc/self/status").ok()
 }
 
 /// Starts threads only while there is room for them.
@@ -352,9 +343,12 @@ impl ThreadRoom {
             .most_threads
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let known = own_limit("Max address space").zip(addresses_taken());
+        let status = status().unwrap_or_default();
+        let taken = kib(&status, "VmSize:").and_then(|taken| taken.try_into().ok());
+        let known: Option<(usize, usize)> = own_limit("Max address space").zip(taken);
         let spare = known.map_or(0, |(limit, _)| (limit / 8).min(ADDRESSES_SPARE));
-        let threads = threads_now();
+        let threads = value(&status, "Threads:").and_then(|count| count.parse().ok());
+        let threads = threads.unwrap_or(0);
         // glibc keeps the stacks of threads that have ended, 40 MiB of them, and uses them again. They count as
         // taken, so a stack that is kept needs no more room.
         let has_stack = cfg!(target_env = "gnu") && threads < *most_threads;
@@ -458,9 +452,14 @@ fn soft_limit<N: FromStr>(limits: &str, name: &str) -> Option<N> {
 
 /// A line such as `MemTotal:  24684192 kB`, in bytes.
 fn kib(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let kib: u64 = value(text, name)?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The first word after the name of a line.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()
 }
 
 /// The first number in a file.
@@ -480,11 +479,11 @@ mod tests {
     /// Paths, each with the text that stands there.
     type Files = &'static [(&'static str, &'static str)];
 
-    fn shares([clients, extra, doorstep, leaving]: [usize; 4]) -> Shares {
+    fn shares([clients, extra, lingering, evicted]: [usize; 4]) -> Shares {
         Shares {
             clients,
             extra,
-            reserves: Reserves { doorstep, leaving },
+            reserves: Reserves { lingering, evicted },
         }
     }
 
@@ -553,8 +552,8 @@ mod tests {
                 let now = [
                     given.clients,
                     given.extra,
-                    given.reserves.doorstep,
-                    given.reserves.leaving,
+                    given.reserves.lingering,
+                    given.reserves.evicted,
                 ];
                 assert!(now.iter().sum::<usize>() <= room, "{now:?} in {room}");
                 assert!(now.iter().all(|count| *count > 0), "{now:?} in {room}");
