@@ -21,7 +21,8 @@ use tiny_sse::{
 
 use crate::chance::Random;
 use crate::kit::{
-    Finally, Raw, Scratch, Stream, config, eventually, get, number_after, post, request, server,
+    Finally, Raw, Scratch, Stream, config, eventually, get, number_after, open, post, request,
+    server,
 };
 use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, serve_as, up_to};
 
@@ -530,10 +531,6 @@ fn the_configuration_says_for_whom_a_verb_is() {
             subscribe_token: token("P"),
             ..AccessConfig::default()
         },
-        ..config()
-    };
-    let open = || Config {
-        open: true,
         ..config()
     };
     let open_to_read_by_token = || Config {

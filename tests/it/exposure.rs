@@ -1,9 +1,9 @@
-//! A server without tokens: what a client may do follows from who can reach the server. The claims hold in a
+//! A server without tokens: what a client may do follows from which clients can reach the server. The claims hold in a
 //! build without the feature `access`, too.
 
 use tiny_sse::{Config, Hub, Permit, Server, Subscribe};
 
-use crate::kit::{Raw, Stream, config, request, server};
+use crate::kit::{Raw, Stream, config, open, proxied, request, server};
 
 /// What is asked of each server: to publish to everybody and to a topic, to end a stream, to see the clients,
 /// to choose a name, to subscribe, to poll, to see the numbers.
@@ -27,14 +27,6 @@ const NAME: [u16; 8] = [403, 403, 403, 403, 200, 200, 200, 200];
 
 #[test]
 fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
-    let open = || Config {
-        open: true,
-        ..config()
-    };
-    let proxied = || Config {
-        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
-        ..config()
-    };
     let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
     let own = "Host: localhost\r\n";
     let through = |client: &str| format!("{own}X-Forwarded-For: {client}\r\n");
@@ -111,10 +103,7 @@ fn without_tokens_a_token_is_nothing() {
 
 #[test]
 fn a_name_in_use_goes_to_the_same_address() {
-    let server = server(Config {
-        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
-        ..config()
-    });
+    let server = server(proxied());
     let address = server.local_addr();
     let from = |client: &str| format!("X-Forwarded-For: {client}\r\n");
     let target = "/events/a?client_id=alice";

@@ -30,6 +30,22 @@ pub fn config() -> Config {
     }
 }
 
+/// The same, for a server that lets everybody publish.
+pub fn open() -> Config {
+    Config {
+        open: true,
+        ..config()
+    }
+}
+
+/// The same, for a server behind a proxy on this machine.
+pub fn proxied() -> Config {
+    Config {
+        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
+        ..config()
+    }
+}
+
 /// Waits until `condition` holds.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tiny_sse::{AccessConfig, Config, Origin, Server};
 
-use crate::kit::{Answer, Raw, Stream, config, server};
+use crate::kit::{Answer, Raw, Stream, config, open, proxied, server};
 use crate::program::serve;
 
 /// A request as a browser would send it: `Host` is among the fields.
@@ -244,14 +244,6 @@ fn the_host_of_a_whole_url_counts_as_host() {
 /// a proxy, the name may be another one.
 #[test]
 fn the_host_matters_where_this_machine_is_what_is_allowed() {
-    let open = || Config {
-        open: true,
-        ..config()
-    };
-    let proxied = || Config {
-        trust_proxy: vec!["127.0.0.1".parse().unwrap()],
-        ..config()
-    };
     let publish = || Config {
         access: AccessConfig {
             publish_token: Some("TOKEN".parse().unwrap()),
