@@ -254,7 +254,7 @@ impl Access {
 }
 
 impl Api {
-    /// Asks `guard` before the tokens whenever something is to be done: see
+    /// Asks `guard` about each action of a request, before the tokens are looked at: see
     /// [`Server::guard`](crate::Server::guard).
     pub fn guard(
         mut self,

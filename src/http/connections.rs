@@ -442,8 +442,8 @@ impl Slot {
         self.change(|open| open.table.renew(self.key, Stage::Waiting))
     }
 
-    /// A request is there, or an answer is to be written: it is not to be cut short. False: too late, the
-    /// connection was evicted.
+    /// A request has arrived, or an answer is about to be written: from now on the connection is not evicted.
+    /// False: it was evicted before.
     pub(super) fn hold(&self) -> bool {
         self.connections.open().table.set(self.key, Stage::Busy)
     }

@@ -58,8 +58,8 @@ impl Lingering {
     }
 
     /// Keeps a non-blocking socket on which the whole answer has been written. If `most` are kept already, and
-    /// after [`close`](Self::close), it is closed at once. Returns whether [`watch`](Self::watch) is to be
-    /// called, on a thread of its own.
+    /// after [`close`](Self::close), it is closed at once. Returns whether the caller must
+    /// call [`watch`](Self::watch) on a thread of its own.
     ///
     /// The reading side of an evicted connection is shut down already, and its writing side is not: Linux
     /// resets a connection to which bytes come after both sides were shut down. The answer says how long it

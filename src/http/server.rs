@@ -76,7 +76,7 @@ impl HttpServer {
     ///
     /// # Errors
     ///
-    /// The thread that accepts connections cannot be had, or the system refuses to make the listener blocking.
+    /// The thread that accepts connections cannot be started, or the system refuses to make the listener blocking.
     pub(crate) fn spawn(
         listener: TcpListener,
         holders: Holders,

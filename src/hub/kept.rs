@@ -3,7 +3,7 @@
 use super::{Hub, Record};
 use crate::wire::{EventId, Topic};
 
-/// What a log has when it is opened: what a history is to be filled with.
+/// The events that a log has when it is opened. A history begins with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The id before the first of `records`. A client at this id has missed nothing that `records`

@@ -311,7 +311,7 @@ impl Journal {
         )))
     }
 
-    /// What is to be written for these records.
+    /// The bytes that an append writes for these records.
     fn encode(&self, records: &[Arc<Record>]) -> io::Result<Vec<u8>> {
         let (mut bytes, mut last) = (Vec::new(), self.last);
         for record in records {

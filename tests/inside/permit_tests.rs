@@ -1,4 +1,4 @@
-//! Tests of `hub/permit.rs`: who may take a name, which clients end when the rules change, and what an ended
+//! Tests of `hub/permit.rs`: which client may take a name, which clients end when the rules change, and what an ended
 //! stream says.
 
 use std::collections::HashSet;

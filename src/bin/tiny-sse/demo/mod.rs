@@ -108,7 +108,7 @@ pub(crate) fn list(url: &str) -> String {
 ///
 /// # Errors
 ///
-/// A thread cannot be had.
+/// A thread cannot be started.
 pub(crate) fn spawn(server: Server) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
     let (uses, threads) = Uses::start(server.hub())?;
     let uses = Arc::new(uses);
@@ -187,7 +187,7 @@ impl Uses {
         }
     }
 
-    /// Whether the body of a request is to be read: it is for one of the six, and the client may send it.
+    /// Whether the server reads the body of a request: the request is for one of the six uses, and the client may send it.
     fn wants_body(&self, request: &Request, api: &Api) -> bool {
         let route = DemoRoute::of(request).filter(|route| route.post.is_some());
         request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())

@@ -63,7 +63,7 @@ pub(super) fn take(uses: &Uses, request: &Request, _: Topic) -> Response {
     Response::json(200, answer)
 }
 
-/// The client that is to be told, if the request names one.
+/// The client that gets the progress, if the request names one.
 fn client(hub: &Hub, request: &Request) -> Result<Option<ClientId>, Response> {
     // `<form>` and `curl -F` send the file in a frame that would be hashed too.
     let media_type = request.field("content-type").ok().flatten();
