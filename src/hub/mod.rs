@@ -382,11 +382,12 @@ impl Hub {
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
         first.retain(|event| lane.patterns.matches(event.topic()));
         let first = (welcome, first);
-        let subscription = Subscription::new(self.clone(), lane, queue, first, position);
+        let mut subscription = Subscription::new(self.clone(), lane, queue, first, position);
         // ORDER: asked after the registration: a change of the rules before it did not find this client.
         if !subscription.lane().is_permitted() {
             return Err(SubscribeError::NotPermitted);
         }
+        subscription.announce();
         Ok(subscription)
     }
 

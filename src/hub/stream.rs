@@ -38,6 +38,8 @@ pub struct Subscription {
     /// The first ordinal to be read from the history; `None` if there is nothing to read.
     position: Option<u64>,
     /// Whether the hub has been told of the end.
+    /// Whether the log and `on_presence` know of the client.
+    is_announced: bool,
     has_left: bool,
 }
 
@@ -109,24 +111,30 @@ impl Subscription {
         (welcome, missed): (Vec<u8>, Vec<Arc<Record>>),
         position: Option<u64>,
     ) -> Subscription {
-        let subscription = Subscription {
+        Subscription {
             hub,
             lane,
             queue,
             welcome,
             missed,
             position,
+            is_announced: false,
             has_left: false,
-        };
-        // ORDER: behind the making of what would take it out again, should the report panic.
-        let Subscription { hub, lane, .. } = &subscription;
-        hub.shared.config.report.info(format_args!(
+        }
+    }
+
+    /// Logs that the client has joined and calls `on_presence`. A client that is refused after its
+    /// registration is not announced, neither when it joins nor when it leaves.
+    pub(super) fn announce(&mut self) {
+        // ORDER: before the log line and the callback, so that one that panics has its counterpart.
+        self.is_announced = true;
+        let config = &self.hub.shared.config;
+        config.report.info(format_args!(
             "client {} joined{}",
-            lane.client_id,
-            At(lane.whereabouts())
+            self.lane.client_id,
+            At(self.lane.whereabouts())
         ));
-        hub.shared.config.on_presence.tell(lane, None);
-        subscription
+        config.on_presence.tell(&self.lane, None);
     }
 
     /// The name under which the hub knows the client.
@@ -199,6 +207,9 @@ impl Subscription {
             state.totals.count(farewell);
         }
         drop(state);
+        if !self.is_announced {
+            return;
+        }
         let report = &self.hub.shared.config.report;
         report.info(format_args!(
             "client {} left{}: {}",

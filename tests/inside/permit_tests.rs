@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
-use crate::hub::{Hub, Subscribe, SubscribeError};
+use crate::hub::{Hub, OnPresence, Subscribe, SubscribeError};
 use crate::wire::{Event, Framing};
 
 /// Rules that change as a test says.
@@ -52,13 +52,22 @@ fn wish(rules: &Rules, token: u64) -> Subscribe {
 
 #[test]
 fn a_client_whose_permit_is_taken_back_is_not_let_in_and_a_poll_gets_nothing() {
-    let (hub, rules) = (Hub::new(Config::default()).unwrap(), Rules::default());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let on_presence = OnPresence::new(move |_| drop(counter.fetch_add(1, Ordering::SeqCst)));
+    let config = Config {
+        on_presence,
+        ..Config::default()
+    };
+    let (hub, rules) = (Hub::new(config).unwrap(), Rules::default());
     rules.allow(false);
     let refused = hub.subscribe(wish(&rules, 1)).map(drop);
     assert_eq!(refused, Err(SubscribeError::NotPermitted));
     let poll = hub.poll(wish(&rules, 1), Duration::from_secs(600)).unwrap();
     assert!(poll.messages.is_empty());
     assert_eq!((hub.clients(), hub.recheck()), (0, 0));
+    // The client was refused: it has neither joined nor left.
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
     // A permit without rules stays.
     let forever = Subscribe {
         permit: Some(Permit::new(1)),
@@ -67,6 +76,7 @@ fn a_client_whose_permit_is_taken_back_is_not_let_in_and_a_poll_gets_nothing() {
     let stays = hub.subscribe(forever).unwrap();
     assert_eq!((hub.recheck(), hub.clients()), (0, 1));
     drop(stays);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[test]
