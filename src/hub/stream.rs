@@ -37,9 +37,9 @@ pub struct Subscription {
     missed: Vec<Arc<Record>>,
     /// The first ordinal to be read from the history; `None` if there is nothing to read.
     position: Option<u64>,
-    /// Whether the hub has been told of the end.
     /// Whether the log and `on_presence` know of the client.
     is_announced: bool,
+    /// Whether the hub has been told of the end.
     has_left: bool,
 }
 
