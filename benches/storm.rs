@@ -108,7 +108,7 @@ fn conduct(words: &[String]) -> io::Result<bool> {
 /// The two plots for so many clients. False: somebody did not come back.
 fn compare(clients: usize, retry: Duration) -> io::Result<bool> {
     let alike = storm(clients, retry, Heed::Welcome)?;
-    let apart = storm(clients, retry, Heed::Farewell)?;
+    let apart = storm(clients, retry, Heed::CloseReason)?;
     // One scale, so that the two can be compared at a glance.
     let scale = alike.rows().into_iter().chain(apart.rows()).max();
     println!("a server with {clients} clients restarts");
@@ -149,7 +149,7 @@ enum Heed {
     /// The one of the welcome, the same for all.
     Welcome,
     /// The last, which is the farewell's.
-    Farewell,
+    CloseReason,
 }
 
 /// What became of a restart.
@@ -288,7 +288,7 @@ impl Client {
         while hear(&mut self.stream, &mut self.decoder)? > 0 {}
         let wait = match heed {
             Heed::Welcome => self.welcome,
-            Heed::Farewell => self.decoder.retry().unwrap_or(self.welcome),
+            Heed::CloseReason => self.decoder.retry().unwrap_or(self.welcome),
         };
         // As a browser does. The server waits a little for it, so that its last words arrive.
         drop(self.stream);

@@ -241,18 +241,18 @@ impl Config {
             return wrong("heartbeat is less than 1ms".into());
         }
         let (stack, jitter) = (self.stack_bytes, self.retry_jitter);
-        if stack < LEAST_STACK {
+        if stack < MIN_STACK {
             let why = "a thread that overflows its stack ends the process";
             return wrong(format!(
-                "stack-bytes is {stack}, less than {LEAST_STACK}: {why}"
+                "stack-bytes is {stack}, less than {MIN_STACK}: {why}"
             ));
         }
-        if stack > MOST_STACK {
-            return wrong(format!("stack-bytes is {stack}, more than {MOST_STACK}"));
+        if stack > MAX_STACK {
+            return wrong(format!("stack-bytes is {stack}, more than {MAX_STACK}"));
         }
-        if jitter > MOST_JITTER {
+        if jitter > MAX_JITTER_PERCENT {
             return wrong(format!(
-                "retry-jitter is {jitter}%, more than {MOST_JITTER}%"
+                "retry-jitter is {jitter}%, more than {MAX_JITTER_PERCENT}%"
             ));
         }
         let queue = self.queue_bytes;
@@ -309,16 +309,16 @@ const MIB: usize = 1024 * KIB;
 
 /// Twice the smallest stack that served every endpoint, with the six uses, a journal, tokens and a proxy, in a
 /// debug build: 32 KiB served all of them, and 24 KiB overflowed.
-const LEAST_STACK: usize = 64 * KIB;
+const MIN_STACK: usize = 64 * KIB;
 
 /// More than any thread's stack has been.
-const MOST_STACK: usize = 1 << 30;
+const MAX_STACK: usize = 1 << 30;
 
 /// No timeout is longer: the sum of an instant and a larger one may not exist.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Clients then wait up to eleven times as long; no server needs a wider spread.
-const MOST_JITTER: u32 = 1000;
+const MAX_JITTER_PERCENT: u32 = 1000;
 
 /// What is between two clients that come back when a server that has closed returns: 500 come in
 /// a second, which is little for a server and not long for 10,000 clients.
@@ -326,7 +326,7 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 
 /// The `retry:` of a client that was replaced or dismissed, which should not come back by itself: a
 /// day, which timers of browsers can still count (24 days are too many for them).
-pub(crate) const RETRY_OF_DISMISSED: Duration = Duration::from_secs(86_400);
+pub(crate) const RETRY_WHEN_CLOSED: Duration = Duration::from_secs(86_400);
 
 /// What an event costs beside its text: its id, and its place in the history.
 pub(crate) const EVENT_OVERHEAD: usize = 200;
@@ -341,7 +341,7 @@ pub(crate) const POLL_SECONDS: u64 = 60;
 
 /// Requests without the right to do what they ask that are logged at once; further ones are logged at one
 /// line a second. One connection can send thousands of them in a second.
-pub(crate) const DENIALS_TOLD: u32 = 32;
+pub(crate) const DENIALS_LOGGED: u32 = 32;
 
 /// Topics that `/stats` lists: the busiest ones.
 pub(crate) const STATS_TOPICS: usize = 1000;
@@ -400,7 +400,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// Rejected connections that are kept open until their clients have read the answer, each for up to
 /// [`LINGER`]; one more is closed at once. Each costs a descriptor and no thread. Fewer where descriptors
 /// are few.
-pub(crate) const MOST_LINGERING: usize = 256;
+pub(crate) const MAX_LINGERING: usize = 256;
 
 /// How often it is looked whether they have gone, while somebody is there. That they have is not
 /// urgent, and each look is a system call for each of them.
@@ -408,19 +408,19 @@ pub(crate) const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Evicted connections whose threads have not ended yet. Until then they exist beside the connections that
 /// replaced them. Fewer where descriptors or threads are few.
-pub(crate) const MOST_EVICTED: usize = 32;
+pub(crate) const MAX_EVICTED: usize = 32;
 
 /// How long a connection that finds all places taken waits, with all behind it, for threads of this
 /// server: those of connections that were let go, to end, or those of connections that may be, to
 /// begin. They want nothing but a processor, so that it takes this long only where there is none.
-pub(crate) const JAM_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const EVICTION_WAIT: Duration = Duration::from_millis(100);
 
 /// The pause between two lines of the log of one kind, if peers can cause that kind at will.
-pub(crate) const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Malformed requests that are logged at once, at level debug; further ones are logged at one line a
 /// second. Each of them ends its connection.
-pub(crate) const REFUSALS_TOLD: u32 = 512;
+pub(crate) const REFUSALS_LOGGED: u32 = 512;
 
 /// Events of the history that are looked at while the hub's lock is held once. It takes some 0.2 ms.
 pub(crate) const SLICE_EVENTS: usize = 2048;
@@ -435,18 +435,18 @@ pub(crate) const ACCEPT_PAUSE: (Duration, Duration) =
 
 /// The pause between two connections of a server to its own listener, which wake its `accept` at the
 /// end: doubled from the first to the last. It is also how long such a connection may take.
-pub(crate) const KNOCK_PAUSE: (Duration, Duration) =
+pub(crate) const WAKE_PAUSE: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How many of those connections are open at the same time.
-pub(crate) const KNOCKS: usize = 16;
+pub(crate) const WAKE_ATTEMPTS: usize = 16;
 
 /// How long a worker without a connection waits for the next one before it ends. Starting another costs
 /// some 50 µs; a thread too many costs some 16 KiB.
-pub(crate) const WORKER_PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) const WORKER_IDLE: Duration = Duration::from_millis(200);
 
 /// How long after the grace threads whose sockets were closed under them are waited for.
-pub(crate) const LAST_WAIT: Duration = Duration::from_millis(500);
+pub(crate) const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
 
 /// What a browser may remember of a preflight, in seconds: one day, the most that any takes.
 pub(crate) const PREFLIGHT_SECONDS: u32 = 86_400;
@@ -461,13 +461,13 @@ pub(crate) const CLIENT_ID_BYTES: usize = 64;
 /// the most: descriptors (a journal, the next connection, what is read from `/proc`, what an embedder
 /// opens), threads (the program's own are about fifteen), memory maps, bytes of address space (the
 /// history, bodies, queues; the allocator reserves 64 MiB for each of its arenas).
-pub(crate) const DESCRIPTORS_KEPT: (usize, usize) = (12, 32);
-/// See [`DESCRIPTORS_KEPT`].
-pub(crate) const THREADS_KEPT: (usize, usize) = (24, 64);
-/// See [`DESCRIPTORS_KEPT`].
-pub(crate) const MAPS_KEPT: (usize, usize) = (128, 512);
-/// See [`DESCRIPTORS_KEPT`].
-pub(crate) const ADDRESSES_KEPT: (usize, usize) = (64 * MIB, 256 * MIB);
+pub(crate) const RESERVED_DESCRIPTORS: (usize, usize) = (12, 32);
+/// See [`RESERVED_DESCRIPTORS`].
+pub(crate) const RESERVED_THREADS: (usize, usize) = (24, 64);
+/// See [`RESERVED_DESCRIPTORS`].
+pub(crate) const RESERVED_MAPS: (usize, usize) = (128, 512);
+/// See [`RESERVED_DESCRIPTORS`].
+pub(crate) const RESERVED_ADDRESS_SPACE: (usize, usize) = (64 * MIB, 256 * MIB);
 
 /// On Linux a thread's stack takes two memory maps: itself, and a page before it that cannot be touched.
 pub(crate) const STACK_MAPS: usize = 2;
@@ -479,7 +479,7 @@ pub(crate) const SIGNAL_STACK_BYTES: usize = 64 * KIB;
 
 /// Address space that must be there beside a new thread's stack, for what other threads may
 /// allocate meanwhile; at most an eighth of all there is.
-pub(crate) const ADDRESSES_SPARE: usize = 32 * MIB;
+pub(crate) const SPARE_ADDRESS_SPACE: usize = 32 * MIB;
 
 /// The bounds of the histogram of how long a publisher waits: from a hub in memory to a disk that
 /// is overloaded.
@@ -501,4 +501,4 @@ pub(crate) const LATENCY_BOUNDS: [Duration; 13] = [
 
 /// How long a client that is told to leave may have taken nothing of what it is owed, and still be
 /// thought to read, in milliseconds of the hub's life.
-pub(crate) const GIVEN_UP_MS: u64 = 1000;
+pub(crate) const STALLED_MS: u64 = 1000;

@@ -11,8 +11,9 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::{
-    ADDRESSES_KEPT, ADDRESSES_SPARE, Config, DESCRIPTORS_KEPT, MAPS_KEPT, MOST_EVICTED,
-    MOST_LINGERING, SIGNAL_STACK_BYTES, SIGNAL_STACK_MAPS, STACK_MAPS, THREADS_KEPT,
+    Config, MAX_EVICTED, MAX_LINGERING, RESERVED_ADDRESS_SPACE, RESERVED_DESCRIPTORS,
+    RESERVED_MAPS, RESERVED_THREADS, SIGNAL_STACK_BYTES, SIGNAL_STACK_MAPS, SPARE_ADDRESS_SPACE,
+    STACK_MAPS,
 };
 
 /// How many connections of each kind there is room for.
@@ -36,8 +37,8 @@ pub(crate) struct Reserves {
 impl Default for Reserves {
     fn default() -> Reserves {
         Reserves {
-            lingering: MOST_LINGERING,
-            evicted: MOST_EVICTED,
+            lingering: MAX_LINGERING,
+            evicted: MAX_EVICTED,
         }
     }
 }
@@ -220,7 +221,7 @@ fn open_files() -> Option<Supply> {
     Some(Supply {
         unit: "open files",
         limit,
-        rest: open + kept(limit, DESCRIPTORS_KEPT),
+        rest: open + kept(limit, RESERVED_DESCRIPTORS),
         each: 1,
         only_threads: false,
         remedy: "ulimit -n, LimitNOFILE=".into(),
@@ -243,7 +244,7 @@ fn threads() -> Option<Supply> {
     Some(Supply {
         unit: "threads",
         limit,
-        rest: taken + kept(limit, THREADS_KEPT),
+        rest: taken + kept(limit, RESERVED_THREADS),
         each: 1,
         only_threads: true,
         remedy,
@@ -256,7 +257,7 @@ fn memory_maps() -> Option<Supply> {
     Some(Supply {
         unit: "memory maps",
         limit,
-        rest: taken + kept(limit, MAPS_KEPT),
+        rest: taken + kept(limit, RESERVED_MAPS),
         each: maps_per_thread(),
         only_threads: true,
         remedy: "sysctl vm.max_map_count=N".into(),
@@ -284,7 +285,8 @@ fn address_space(config: &Config) -> Option<Supply> {
     Some(Supply {
         unit: "bytes of address space",
         limit,
-        rest: addresses_taken()? + (limit / 2).clamp(ADDRESSES_KEPT.0, ADDRESSES_KEPT.1),
+        rest: addresses_taken()?
+            + (limit / 2).clamp(RESERVED_ADDRESS_SPACE.0, RESERVED_ADDRESS_SPACE.1),
         each: config.stack_bytes + SIGNAL_STACK_BYTES,
         only_threads: true,
         remedy: "ulimit -v, LimitAS=".into(),
@@ -346,7 +348,7 @@ impl ThreadRoom {
         let status = status().unwrap_or_default();
         let taken = kib(&status, "VmSize:").and_then(|taken| taken.try_into().ok());
         let known: Option<(usize, usize)> = own_limit("Max address space").zip(taken);
-        let spare = known.map_or(0, |(limit, _)| (limit / 8).min(ADDRESSES_SPARE));
+        let spare = known.map_or(0, |(limit, _)| (limit / 8).min(SPARE_ADDRESS_SPACE));
         let threads = value(&status, "Threads:").and_then(|count| count.parse().ok());
         let threads = threads.unwrap_or(0);
         // glibc keeps the stacks of threads that have ended, 40 MiB of them, and uses them again. They count as

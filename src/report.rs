@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::atomic::AtomicU64;
-use crate::config::COMPLAINT_PAUSE;
+use crate::config::REPORT_INTERVAL;
 use crate::names::names;
 
 /// How much a line matters.
@@ -91,12 +91,12 @@ pub(crate) struct Sampled {
     /// ORDER: relaxed, as is the count. Neither guards other memory; a line that is counted a moment too
     /// late is counted with the next one.
     used_up: AtomicU64,
-    untold: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 /// How many lines were counted and not reported. `Display` is the end of the next line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Untold(u64);
+pub(crate) struct Suppressed(u64);
 
 impl Sampled {
     pub(crate) fn new(burst: u32) -> Sampled {
@@ -104,17 +104,17 @@ impl Sampled {
             start: Instant::now(),
             burst,
             used_up: AtomicU64::new(0),
-            untold: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
         }
     }
 
     /// Whether this line is one to report, and how many were not since the last one.
-    pub(crate) fn next(&self, now: Instant) -> Option<Untold> {
+    pub(crate) fn next(&self, now: Instant) -> Option<Suppressed> {
         let millis = |time: Duration| time.as_millis() as u64;
         let now = millis(now.saturating_duration_since(self.start));
-        let latest = now + millis(COMPLAINT_PAUSE * self.burst);
+        let latest = now + millis(REPORT_INTERVAL * self.burst);
         let with_this = |used_up: u64| {
-            let used_up = used_up.max(now) + millis(COMPLAINT_PAUSE);
+            let used_up = used_up.max(now) + millis(REPORT_INTERVAL);
             (used_up <= latest).then_some(used_up)
         };
         let relaxed = Ordering::Relaxed;
@@ -123,15 +123,15 @@ impl Sampled {
             .fetch_update(relaxed, relaxed, with_this)
             .is_ok()
         {
-            Some(Untold(self.untold.swap(0, Ordering::Relaxed)))
+            Some(Suppressed(self.suppressed.swap(0, Ordering::Relaxed)))
         } else {
-            self.untold.fetch_add(1, Ordering::Relaxed);
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
 }
 
-impl fmt::Display for Untold {
+impl fmt::Display for Suppressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
@@ -165,20 +165,26 @@ mod tests {
     fn of_many_lines_one_a_second_is_reported_with_how_many_were_not() {
         let sampled = Sampled::new(1);
         let start = sampled.start;
-        assert_eq!(sampled.next(start), Some(Untold(0)));
+        assert_eq!(sampled.next(start), Some(Suppressed(0)));
         for _ in 0..1000 {
-            assert_eq!(sampled.next(start + COMPLAINT_PAUSE / 2), None);
+            assert_eq!(sampled.next(start + REPORT_INTERVAL / 2), None);
         }
-        assert_eq!(sampled.next(start + COMPLAINT_PAUSE), Some(Untold(1000)));
-        assert_eq!(sampled.next(start + COMPLAINT_PAUSE), None);
-        assert_eq!(sampled.next(start + 3 * COMPLAINT_PAUSE), Some(Untold(1)));
+        assert_eq!(
+            sampled.next(start + REPORT_INTERVAL),
+            Some(Suppressed(1000))
+        );
+        assert_eq!(sampled.next(start + REPORT_INTERVAL), None);
+        assert_eq!(
+            sampled.next(start + 3 * REPORT_INTERVAL),
+            Some(Suppressed(1))
+        );
         let few = Sampled::new(3);
         let told = (0..10).filter(|_| few.next(few.start).is_some());
         assert_eq!(told.count(), 3, "at once");
-        let later = few.start + 2 * COMPLAINT_PAUSE;
+        let later = few.start + 2 * REPORT_INTERVAL;
         let told = (0..10).filter(|_| few.next(later).is_some());
         assert_eq!(told.count(), 2, "two pauses later");
-        assert_eq!(Untold(0).to_string(), "");
-        assert!(Untold(7).to_string().contains("7 more"));
+        assert_eq!(Suppressed(0).to_string(), "");
+        assert!(Suppressed(7).to_string().contains("7 more"));
     }
 }

@@ -29,8 +29,8 @@ fn render(hub: &Hub, page: &mut String) -> fmt::Result {
         sample(page, name, &number)?;
     }
     let name = family(page, "farewells_total")?;
-    for (farewell, count) in &stats.farewells {
-        let reason = farewell.name();
+    for (close_reason, count) in &stats.close_reasons {
+        let reason = close_reason.name();
         writeln!(page, "{name}{{reason=\"{reason}\"}} {count}")?;
     }
     sample(page, "history_events", &stats.history.events)?;

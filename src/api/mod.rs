@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Config, DENIALS_TOLD, STATS_BYTES};
+use crate::config::{Config, DENIALS_LOGGED, STATS_BYTES};
 use crate::http::{Budget, Refusal, Request, Response};
 use crate::hub::{Hub, InvalidClientId, PublishError, SendError, SubscribeError};
 use crate::report::Sampled;
@@ -81,7 +81,7 @@ impl Api {
             events_in_making: Budget::new(config.most_event_bytes()),
             stats_in_making: Budget::new(2 * STATS_BYTES),
             config,
-            refusals: Arc::new(Sampled::new(DENIALS_TOLD)),
+            refusals: Arc::new(Sampled::new(DENIALS_LOGGED)),
         })
     }
 
@@ -242,12 +242,12 @@ impl Api {
     /// Passes on whether a request was allowed, and logs it if not.
     fn told<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
         if let Err(problem) = &outcome
-            && let Some(untold) = self.refusals.next(Instant::now())
+            && let Some(suppressed) = self.refusals.next(Instant::now())
         {
             // The path, and not the query: a token may be in it.
             self.config.report.info(format_args!(
-                "{}: {} to {} {:?}{untold}",
-                request.whereabouts(),
+                "{}: {} to {} {:?}{suppressed}",
+                request.remote_addr(),
                 problem.0.status(),
                 Quoted(request.method()),
                 Quoted(request.path())

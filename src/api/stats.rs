@@ -81,8 +81,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     out.push('}');
     number("topics_left_out", topics.1, out);
     out.push_str(",\"farewells\":{");
-    for (farewell, count) in &stats.farewells {
-        number(farewell.name(), count, out);
+    for (close_reason, count) in &stats.close_reasons {
+        number(close_reason.name(), count, out);
     }
     out.push('}');
     number("uptime_seconds", stats.uptime.as_secs(), out);

@@ -52,7 +52,7 @@ names!(SyncMode: "always" Always, "interval" Interval, "off" Off);
 
 /// An event without data has at least so many bytes on the wire: `id: 1795570197352-1`, `data: `, and
 /// its ends.
-pub(crate) const SMALLEST_EVENT: usize = 30;
+pub(crate) const MIN_EVENT_BYTES: usize = 30;
 
 /// A segment of the journal that has grown past this is followed by a new one. A start reads whole
 /// segments, so it is what a start with a small history reads and checks, in well under a second.
@@ -68,14 +68,14 @@ pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
 
 /// How often the journal reads its newest segment again because the file's time alone has changed.
 /// Reading 32 MiB takes some 50 ms.
-pub(crate) const READINGS_IN_VAIN: u32 = 16;
+pub(crate) const UNSTABLE_READS: u32 = 16;
 
 /// The shortest pause between two probes of a log that refuses events, while there are no publishers but
 /// `/health` is requested.
 pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long `/health` waits for such a probe: less than one second, a common timeout of health checks.
-pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PROBE_WAIT: Duration = Duration::from_millis(500);
 
 /// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
-pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LOG_STUCK_AFTER: Duration = Duration::from_secs(10);

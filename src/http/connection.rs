@@ -16,7 +16,7 @@ use super::response::Body;
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{BODY_PROGRESS, Config, LINGER, LINGER_SILENCE, READ_BYTES, SMALL_ANSWER};
 use crate::socket::{close_gently_within, is_timeout, write_both_within, write_within};
-use crate::wire::{Quoted, Whereabouts};
+use crate::wire::{Quoted, RemoteAddr};
 
 /// A connection between two requests.
 pub(super) struct Connection<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Connection<'a> {
     config: &'a Config,
     handler: &'a dyn Handler,
     /// Who sent the request that is looked at: until its head says otherwise, the peer.
-    sender: Whereabouts,
+    sender: RemoteAddr,
     /// The request asks for a head alone, as far as it has been read.
     head_only: bool,
     /// A body has begun to arrive and has not ended.
@@ -48,7 +48,7 @@ pub(super) struct Connection<'a> {
 pub(super) struct StreamStart {
     pub(super) take: Box<dyn FnOnce(Takeover) + Send>,
     pub(super) takeover: Takeover,
-    pub(super) whose: Whereabouts,
+    pub(super) whose: RemoteAddr,
 }
 
 /// What follows an answer.
@@ -86,7 +86,7 @@ impl<'a> Connection<'a> {
             slot,
             config: &slot.connections.config,
             handler: &*slot.connections.handler,
-            sender: Whereabouts::of_peer(peer),
+            sender: RemoteAddr::of_peer(peer),
             head_only: false,
             in_body: false,
             body_share: None,
@@ -176,7 +176,7 @@ impl<'a> Connection<'a> {
     /// take.
     fn next_request(&mut self, silence: Duration) -> Result<Request, NoRequest> {
         let peer = self.sender.peer;
-        self.sender = Whereabouts::of_peer(peer);
+        self.sender = RemoteAddr::of_peer(peer);
         (self.head_only, self.in_body) = (false, false);
         "a refusal".clone_into(&mut self.what);
         // The first wait is exactly `silence`, so that the socket has that timeout already.
@@ -238,9 +238,9 @@ impl<'a> Connection<'a> {
     /// The handler's answer to what was no request, or whose body is wrong.
     fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
         let status = refusal.status();
-        if let Some(untold) = self.slot.connections.refusals.next(Instant::now()) {
+        if let Some(suppressed) = self.slot.connections.refusals.next(Instant::now()) {
             let (sender, report) = (self.sender, &self.config.report);
-            report.debug(format_args!("{sender}: {status} {refusal}{untold}"));
+            report.debug(format_args!("{sender}: {status} {refusal}{suppressed}"));
         }
         self.guarded(|| self.handler.refuse(refusal, request))
             .unwrap_or_else(|failed| failed)

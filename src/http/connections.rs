@@ -21,7 +21,7 @@ use super::connection::{Connection, StreamStart};
 use super::linger::Lingering;
 use super::table::{Stage, Table};
 use super::{Handler, Response, forwarded};
-use crate::config::{Config, JAM_PATIENCE, LAST_WAIT, REFUSALS_TOLD, WORKER_PATIENCE};
+use crate::config::{Config, EVICTION_WAIT, REFUSALS_LOGGED, SHUTDOWN_WAIT, WORKER_IDLE};
 use crate::machine::{Reserves, ThreadRoom};
 use crate::report::Sampled;
 use crate::socket::write_at_once;
@@ -38,7 +38,7 @@ pub(super) struct Connections {
     /// Log lines about requests that were refused.
     pub(super) refusals: Sampled,
     /// Log lines about threads that could not be started.
-    complaints: Sampled,
+    thread_errors: Sampled,
     room: ThreadRoom,
     /// How many evicted connections may still be open, beside those that have a place.
     most_evicted: usize,
@@ -87,8 +87,8 @@ impl Connections {
             // LIMIT: never less than one body of the largest size.
             bodies: Budget::new(config.total_bodies.max(config.max_body)),
             answers: Budget::new(config.total_answers),
-            refusals: Sampled::new(REFUSALS_TOLD),
-            complaints: Sampled::new(1),
+            refusals: Sampled::new(REFUSALS_LOGGED),
+            thread_errors: Sampled::new(1),
             room: ThreadRoom::new(),
             most_evicted: reserves.evicted,
             lingering: Arc::new(Lingering::new(reserves.lingering)),
@@ -120,7 +120,7 @@ impl Connections {
         };
         let waited = self
             .change
-            .wait_timeout_while(self.open(), JAM_PATIENCE, is_jammed);
+            .wait_timeout_while(self.open(), EVICTION_WAIT, is_jammed);
         let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
         open.is_jammed = false;
         // ORDER: asked under the lock under which `close` takes the queue; nobody takes it after that.
@@ -245,7 +245,7 @@ impl Connections {
         let is_idle = |open: &mut Open| open.queue.is_empty() && !open.is_closing;
         let waited = self
             .arrival
-            .wait_timeout_while(self.open(), WORKER_PATIENCE, is_idle);
+            .wait_timeout_while(self.open(), WORKER_IDLE, is_idle);
         let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
         open.idle -= 1;
         let next = open.queue.pop_front();
@@ -289,10 +289,10 @@ impl Connections {
         whose: &dyn fmt::Display,
         error: &io::Error,
     ) {
-        if let Some(untold) = self.complaints.next(Instant::now()) {
+        if let Some(suppressed) = self.thread_errors.next(Instant::now()) {
             let report = &self.config.report;
             report.error(format_args!(
-                "no thread for the {kind} of {whose}: {error}; answered 503{untold}"
+                "no thread for the {kind} of {whose}: {error}; answered 503{suppressed}"
             ));
         }
         let why = format!("No thread is left for this {kind}");
@@ -354,7 +354,7 @@ impl Connections {
             for (_, thread) in self.open().table.iter() {
                 let _ = thread.socket.shutdown(Shutdown::Both);
             }
-            let left = self.wait_until_empty(LAST_WAIT);
+            let left = self.wait_until_empty(SHUTDOWN_WAIT);
             if left > 0 {
                 let report = &self.config.report;
                 return report.error(format_args!(

@@ -145,7 +145,7 @@ impl Closing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MOST_LINGERING;
+    use crate::config::MAX_LINGERING;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
 
@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
-        let lingering = Lingering::new(MOST_LINGERING);
+        let lingering = Lingering::new(MAX_LINGERING);
         let ((inside, _peer), (outside, mut peer)) = (pair(), pair());
-        for number in 0..MOST_LINGERING {
+        for number in 0..MAX_LINGERING {
             let is_first = lingering.keep(Arc::clone(&inside), false);
             assert_eq!(is_first, number == 0, "one thread watches all of them");
         }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn without_a_thread_all_are_closed_at_once_and_the_next_one_asks_for_a_thread() {
-        let lingering = Lingering::new(MOST_LINGERING);
+        let lingering = Lingering::new(MAX_LINGERING);
         let (one, mut peer) = pair();
         assert!(lingering.keep(one, false));
         lingering.give_up();
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_evicted_connection_is_read_on_and_closed_after_a_moment_of_silence() {
-        let lingering = Lingering::new(MOST_LINGERING);
+        let lingering = Lingering::new(MAX_LINGERING);
         let (evicted, mut peer) = pair();
         evicted.shutdown(Shutdown::Read).unwrap();
         (&*evicted).write_all(b"bye").unwrap();
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_connection_whose_client_has_gone_or_that_has_lingered_long_enough_is_closed() {
-        let lingering = Lingering::new(MOST_LINGERING);
+        let lingering = Lingering::new(MAX_LINGERING);
         let ((gone, peer_gone), (stays, mut peer)) = (pair(), pair());
         let start = Instant::now();
         assert!(lingering.keep(stays, false));

@@ -11,7 +11,7 @@ use super::head::RequestHead;
 use super::target::{Parameter, percent_decoded};
 use super::{Refusal, Version};
 use crate::socket::seems_gone;
-use crate::wire::{Framing, Whereabouts};
+use crate::wire::{Framing, RemoteAddr};
 
 /// A request: its head, its body, and who sent it.
 #[derive(Debug)]
@@ -179,8 +179,8 @@ impl Request {
     }
 
     /// Both of these, for a line of the log.
-    pub(crate) fn whereabouts(&self) -> Whereabouts {
-        Whereabouts {
+    pub(crate) fn remote_addr(&self) -> RemoteAddr {
+        RemoteAddr {
             peer: self.peer,
             client: self.client.address,
         }

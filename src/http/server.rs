@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Handler;
 use super::connections::Connections;
-use crate::config::{ACCEPT_PAUSE, Config, KNOCK_PAUSE, KNOCKS, LAST_WAIT};
+use crate::config::{ACCEPT_PAUSE, Config, SHUTDOWN_WAIT, WAKE_ATTEMPTS, WAKE_PAUSE};
 use crate::machine::Reserves;
 
 /// Which processes may hold a listening socket.
@@ -135,21 +135,21 @@ impl HttpServer {
     /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
     /// the grace is over the listener is shut down.
     fn end(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
-        let patience = self.connections.config.grace.max(LAST_WAIT);
+        let patience = self.connections.config.grace.max(SHUTDOWN_WAIT);
         let mut is_shut_down = waker.holders == Holders::ThisServer && waker.shut_down();
         // ORDER: the connections are kept until the loop has ended. A closed connection may not be accepted,
-        // and a holder that has accepted one is busy and leaves the next one to others. LIMIT: `KNOCKS`.
-        let (mut connections, mut pause) = (Vec::new(), KNOCK_PAUSE.0);
+        // and a holder that has accepted one is busy and leaves the next one to others. LIMIT: `WAKE_ATTEMPTS`.
+        let (mut connections, mut pause) = (Vec::new(), WAKE_PAUSE.0);
         while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
             // It may be pausing after an error.
             acceptor.thread().unpark();
-            if connections.len() == KNOCKS {
+            if connections.len() == WAKE_ATTEMPTS {
                 connections.clear();
             }
             let connection = TcpStream::connect_timeout(&reachable(self.local_addr), pause);
             connections.extend(connection);
             wait_for(&acceptor, pause);
-            pause = (pause * 2).min(KNOCK_PAUSE.1);
+            pause = (pause * 2).min(WAKE_PAUSE.1);
         }
         if !is_shut_down && !acceptor.is_finished() {
             is_shut_down = waker.shut_down();
@@ -180,7 +180,7 @@ impl Drop for HttpServer {
 fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
     let start = Instant::now();
     while !thread.is_finished() && start.elapsed() < limit {
-        thread::sleep(KNOCK_PAUSE.0.min(limit));
+        thread::sleep(WAKE_PAUSE.0.min(limit));
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
     fn a_listener_that_cannot_be_reached_is_shut_down_when_the_grace_is_over() {
         let warnings: Arc<AtomicUsize> = Arc::default();
         let heard = Arc::clone(&warnings);
-        let grace = 30 * KNOCK_PAUSE.0;
+        let grace = 30 * WAKE_PAUSE.0;
         let config = Config {
             grace,
             report: Report::new(move |_, line| {
@@ -290,7 +290,7 @@ mod tests {
         let start = Instant::now();
         handle.shutdown();
         let took = start.elapsed();
-        assert!(took >= grace && took < 10 * LAST_WAIT, "{took:?}");
+        assert!(took >= grace && took < 10 * SHUTDOWN_WAIT, "{took:?}");
         assert_eq!(warnings.load(Ordering::SeqCst), 1);
         assert!(TcpStream::connect(address).is_err(), "it is there still");
     }

@@ -20,7 +20,7 @@ use super::counters::Sent;
 use super::lane::{Kind, Lane};
 use super::record::Record;
 use super::registry::{Audiences, Lanes, Registry};
-use super::{Farewell, Shared};
+use super::{CloseReason, Shared};
 use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
@@ -32,7 +32,7 @@ pub(super) enum Item {
     /// For one client, after the events before it.
     Private(Arc<Lane>, Arc<Record>),
     /// The end of one stream, after the events that are due to it.
-    End(Arc<Lane>, Farewell),
+    End(Arc<Lane>, CloseReason),
 }
 
 impl Item {
@@ -54,7 +54,7 @@ impl Item {
 pub(super) fn run(shared: &Shared) {
     let carry_out_next = || {
         let batch = shared.next_batch()?;
-        batch.carry_out(shared);
+        batch.process(shared);
         Some(())
     };
     loop {
@@ -65,7 +65,7 @@ pub(super) fn run(shared: &Shared) {
                 shared.config.report.error(format_args!(
                     "the fan-out panicked; all streams are closed, and resume when they reconnect"
                 ));
-                shared.end_all(Farewell::FellBehind);
+                shared.end_all(CloseReason::FellBehind);
             }
         }
     }
@@ -78,7 +78,7 @@ pub(super) struct Batch {
     events: Vec<(usize, Arc<Record>)>,
     /// The events for one client, each with the number of `events` before it.
     private: Vec<(usize, Arc<Lane>, Arc<Record>)>,
-    ends: Vec<(Arc<Lane>, Farewell)>,
+    ends: Vec<(Arc<Lane>, CloseReason)>,
     /// One for each topic in the batch.
     reaches: Vec<Reach>,
     /// The lanes of every audience that is reached, by its slot.
@@ -148,7 +148,7 @@ impl Batch {
     }
 
     /// Does what the items say, in their order. The ends come last: each client is due the events before its own.
-    fn carry_out(&self, shared: &Shared) {
+    fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;
         for (before, lane, record) in &self.private {
@@ -162,8 +162,8 @@ impl Batch {
             lane.end(*why, now_ms);
             // LIMIT: a client that was told to leave keeps its queue for as long as it reads. It gets the time for
             // that only while there is room.
-            if *why != Farewell::ServerClosing && shared.is_half_full() {
-                lane.cut_if_owed();
+            if *why != CloseReason::ServerClosing && shared.is_half_full() {
+                lane.abort_if_backlogged();
             }
         }
         shared.shed(now_ms);
@@ -181,7 +181,7 @@ impl Batch {
             let mut own: Vec<usize> = own.copied().collect();
             own.sort_unstable();
             let own = own.into_iter().map(|place| Arc::clone(&events[place].1));
-            let parcel = Parcel {
+            let parcel = SharedFrames {
                 events: own.collect(),
                 joined: RefCell::default(),
             };
@@ -225,14 +225,14 @@ impl Batch {
 }
 
 /// Events of a batch that go to the same lanes, joined once for all of them.
-struct Parcel {
+struct SharedFrames {
     events: Vec<Arc<Record>>,
     /// Usually all of the events. A part of them is for lanes that went live, or were told to leave, in the middle
     /// of the batch. LIMIT: [`JOINED_PARTS`], the oldest forgotten first.
     joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
-impl Parcel {
+impl SharedFrames {
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
         let due = lane.due();
         let place = |ordinal| {
@@ -276,7 +276,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use super::super::lane::{OPENING, Socket};
+    use super::super::lane::{BATON_BYTE, Socket};
     use super::super::{Cursor, Hub, Subscribe};
     use super::*;
     use crate::chance::Random;
@@ -338,14 +338,14 @@ mod tests {
                 let (next, pauses) = wish();
                 let next = hub.subscribe(next).unwrap();
                 let mut bytes = Vec::new();
-                assert_eq!(before.write_to(&mut bytes), Farewell::Replaced);
+                assert_eq!(before.write_to(&mut bytes), CloseReason::Replaced);
                 seen.extend(data(&bytes));
                 before = next;
                 (0..pauses).for_each(|_| thread::yield_now());
             }
             hub.disconnect("me");
             let mut bytes = Vec::new();
-            assert_eq!(before.write_to(&mut bytes), Farewell::Kicked);
+            assert_eq!(before.write_to(&mut bytes), CloseReason::Kicked);
             seen.extend(data(&bytes));
         });
         let numbers: Vec<u32> = seen.iter().map(|data| data.parse().unwrap()).collect();
@@ -377,7 +377,7 @@ mod tests {
         let stuck = hub.subscribe(named("stuck", None)).unwrap();
         let is_free = Arc::new(AtomicBool::new(false));
         stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
-        stuck.lane().pay(OPENING);
+        stuck.lane().pay(BATON_BYTE);
         hub.publish(Event::new("for the fan-out to wait with"))
             .unwrap();
         let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
@@ -466,10 +466,10 @@ mod tests {
         let [broken, neighbour] =
             ["broken", "neighbour"].map(|name| hub.subscribe(named(name, None)).unwrap());
         broken.lane().open(Arc::new(Broken));
-        broken.lane().pay(OPENING);
+        broken.lane().pay(BATON_BYTE);
         hub.publish(Event::new("unseen")).unwrap();
         // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
-        assert_eq!(neighbour.write_to(&mut Vec::new()), Farewell::FellBehind);
+        assert_eq!(neighbour.write_to(&mut Vec::new()), CloseReason::FellBehind);
         assert!(
             told.lock()
                 .unwrap()
@@ -505,7 +505,7 @@ mod tests {
         let is_free = Arc::new(AtomicBool::new(false));
         let socket = StuckThenBroken(Stuck(Arc::clone(&is_free)), AtomicBool::new(false));
         broken.lane().open(Arc::new(socket));
-        broken.lane().pay(OPENING);
+        broken.lane().pay(BATON_BYTE);
         hub.publish(Event::new("one")).unwrap();
         while !hub.shared.state().inbox.is_empty() {
             thread::yield_now();
@@ -604,7 +604,7 @@ mod tests {
                 let stream = hub.subscribe(wish).unwrap();
                 let tape = Arc::new(Tape::default());
                 stream.lane().open(Arc::clone(&tape) as Arc<dyn Socket>);
-                stream.lane().pay(OPENING);
+                stream.lane().pay(BATON_BYTE);
                 clients.push((stream, tape, Vec::new(), false));
             }
             // All under one lock, and so in one batch.
@@ -631,7 +631,7 @@ mod tests {
                     }
                     if random.below(300) == 0 {
                         let lane = state.registry.get(stream.client_id()).unwrap().clone();
-                        assert!(state.dismiss(&lane, Farewell::Kicked));
+                        assert!(state.dismiss(&lane, CloseReason::Kicked));
                         *has_left = true;
                     }
                 }
@@ -666,11 +666,11 @@ mod tests {
         };
         let (early, late) = (replay("early"), replay("late"));
         let held = late.lane().queue_within(60_000, usize::MAX).unwrap();
-        assert_eq!(early.write_to(&mut Vec::new()), Farewell::FellBehind);
+        assert_eq!(early.write_to(&mut Vec::new()), CloseReason::FellBehind);
         drop(held);
         hub.close();
         let mut bytes = Vec::new();
-        assert_eq!(late.write_to(&mut bytes), Farewell::ServerClosing);
+        assert_eq!(late.write_to(&mut bytes), CloseReason::ServerClosing);
         let lengths: Vec<_> = data(&bytes).iter().map(String::len).collect();
         assert_eq!(lengths, [150_000, 1, 20_000]);
         assert_eq!(hub.shared.total_queued.load(Ordering::Relaxed), 0);

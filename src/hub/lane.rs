@@ -18,7 +18,7 @@
 //! - The socket is non-blocking while the lane is idle, and blocking while the client's thread has
 //!   the baton. The thread changes it, always before it gives the baton back.
 //! - A farewell in the queue hands the baton over for good: the fan-out has written its last.
-//! - A new lane begins with the thread holding the baton, by a debt of [`OPENING`] bytes.
+//! - A new lane begins with the thread holding the baton, by a debt of [`BATON_BYTE`] bytes.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -29,13 +29,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::counters::Sent;
 use super::record::Record;
-use super::{Farewell, Heartbeat, Permit, Subscribe};
+use super::{CloseReason, Heartbeat, Permit, Subscribe};
 use crate::atomic::AtomicU64;
-use crate::config::{GIVEN_UP_MS, POLL_BYTES};
-use crate::wire::{Frame, Framing, Patterns, Whereabouts};
+use crate::config::{POLL_BYTES, STALLED_MS};
+use crate::wire::{Frame, Framing, Patterns, RemoteAddr};
 
 /// What the client's thread owes while nothing is owed: it keeps the baton by it.
-pub(super) const OPENING: usize = 1;
+pub(super) const BATON_BYTE: usize = 1;
 
 /// What comes out of a client's queue.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(super) enum QueueItem {
     /// An event for this client alone, if it is a poll.
     Private { record: Arc<Record>, queued: Queued },
     /// The last message.
-    Farewell(Farewell),
+    Close(CloseReason),
 }
 
 /// The bytes that wait in the queues of all clients together. LIMIT: the fan-out keeps it under
@@ -165,7 +165,7 @@ pub(super) struct Lane {
     /// When something was last written, in milliseconds of the hub's life; heartbeats go by it.
     wrote_at: AtomicU64,
     /// Set once, by the fan-out thread.
-    ending: OnceLock<Farewell>,
+    ending: OnceLock<CloseReason>,
 }
 
 impl Lane {
@@ -190,7 +190,7 @@ impl Lane {
             queue,
             total_queued: Arc::clone(total_queued),
             place: AtomicUsize::new(0),
-            backlog: AtomicUsize::new(OPENING),
+            backlog: AtomicUsize::new(BATON_BYTE),
             limit,
             socket: OnceLock::new(),
             live_from: AtomicU64::new(u64::MAX),
@@ -228,17 +228,17 @@ impl Lane {
     }
 
     /// Where the client is, for the log.
-    pub(super) fn whereabouts(&self) -> Option<Whereabouts> {
+    pub(super) fn remote_addr(&self) -> Option<RemoteAddr> {
         let (peer, client) = self.peer.zip(self.address())?;
-        Some(Whereabouts { peer, client })
+        Some(RemoteAddr { peer, client })
     }
 
     /// Notes where the lane stands in its audience. The hub's lock is held.
-    pub(super) fn seat_in_audience(&self, place: usize) {
+    pub(super) fn set_index_in_audience(&self, place: usize) {
         self.place.store(place, Ordering::Relaxed);
     }
 
-    pub(super) fn place_in_audience(&self) -> usize {
+    pub(super) fn index_in_audience(&self) -> usize {
         self.place.load(Ordering::Relaxed)
     }
 
@@ -287,9 +287,9 @@ impl Lane {
     }
 
     /// Lets go of a client that was told to leave and is still owed something, without its last word.
-    pub(super) fn cut_if_owed(&self) {
+    pub(super) fn abort_if_backlogged(&self) {
         // ORDER: Relaxed: a guess, as in `end`.
-        if self.backlog.load(Ordering::Relaxed) > OPENING
+        if self.backlog.load(Ordering::Relaxed) > BATON_BYTE
             && let Some(socket) = self.socket.get()
         {
             socket.cut();
@@ -305,8 +305,8 @@ impl Lane {
         let length = record.message().len();
         // ORDER: Relaxed: the message itself goes through the queue, and only this number decides.
         let first = self.backlog.compare_exchange(
-            OPENING,
-            OPENING + length,
+            BATON_BYTE,
+            BATON_BYTE + length,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
@@ -332,7 +332,7 @@ impl Lane {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
                 Err(_) => {
-                    self.end(Farewell::HungUp, now_ms);
+                    self.end(CloseReason::HungUp, now_ms);
                     return Sent::default();
                 }
             }
@@ -369,7 +369,7 @@ impl Lane {
         // LIMIT: what waits already counts, and not what comes, so that an event larger than a
         // queue can be had at all: the limit and one batch.
         if before > self.limit {
-            return self.end(Farewell::FellBehind, now_ms);
+            return self.end(CloseReason::FellBehind, now_ms);
         }
         self.queued.fetch_add(events.into(), Ordering::Relaxed);
         self.send(QueueItem::Bytes {
@@ -381,17 +381,18 @@ impl Lane {
     }
 
     /// Says the last word to the client's thread. The first reason stands.
-    pub(super) fn end(&self, farewell: Farewell, now_ms: u64) {
-        if self.ending.set(farewell).is_err() {
+    pub(super) fn end(&self, close_reason: CloseReason, now_ms: u64) {
+        if self.ending.set(close_reason).is_err() {
             return;
         }
-        self.send(QueueItem::Farewell(farewell));
+        self.send(QueueItem::Close(close_reason));
         // Who still reads hears the farewell behind what is owed to it. Who has taken nothing for
         // a while is not waited for, but when the server closes: then the grace is for that.
         // ORDER: Relaxed: a guess. If it is wrong, the write that lasts has its timeout.
-        let owed = self.backlog.load(Ordering::Relaxed) > OPENING;
-        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > GIVEN_UP_MS;
-        let hopeless = !farewell.is_polite() || stuck && farewell != Farewell::ServerClosing;
+        let owed = self.backlog.load(Ordering::Relaxed) > BATON_BYTE;
+        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > STALLED_MS;
+        let hopeless =
+            !close_reason.is_polite() || stuck && close_reason != CloseReason::ServerClosing;
         if let (true, Some(socket)) = (hopeless, self.socket.get()) {
             socket.cut();
         }
@@ -459,7 +460,7 @@ impl Lane {
     }
 
     /// The reason that the fan-out gave, if it has ended the lane.
-    pub(super) fn ending(&self) -> Option<Farewell> {
+    pub(super) fn ending(&self) -> Option<CloseReason> {
         self.ending.get().copied()
     }
 
@@ -515,7 +516,7 @@ impl Lane {
         Lag {
             events: self.queued.load(Ordering::Relaxed),
             // What the thread keeps the baton by is owed to nobody.
-            bytes: if bytes <= OPENING { 0 } else { bytes as u64 },
+            bytes: if bytes <= BATON_BYTE { 0 } else { bytes as u64 },
             replaying: if is_live {
                 0
             } else {

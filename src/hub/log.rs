@@ -1,22 +1,22 @@
 //! Where events become durable before any client gets them: what the hub asks of a log, and what the hub
-//! does with one. `ledger.rs` is how several publishers share one append.
+//! does with one. `group_commit.rs` is how several publishers share one append.
 //!
 //! An event is kept as the message that clients read, its id line included, so that a replay after
 //! a restart is the same bytes as one before it.
 //!
 //! In a build without a log (without the feature `journal`), `no_log.rs` stands in the place of this file.
 
-mod ledger;
+mod group_commit;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 pub use super::kept::Kept;
-use super::state::{Claims, Shared};
+use super::state::{PendingEvents, Shared};
 use super::{Closed, Hub, PublishError, Published, Record};
 use crate::config::Config;
-pub(super) use ledger::Ledger;
+pub(super) use group_commit::GroupCommit;
 
 /// What became of what one publisher brought.
 type Outcome = Result<Vec<Published>, PublishError>;
@@ -72,8 +72,8 @@ impl Hub {
         config.check()?;
         // What is written down together is passed on together.
         let group_bytes = Hub::inbox_limit(&config);
-        let ledger = Ledger::new(log, group_bytes, config.report.clone());
-        Hub::start(config, Some(Arc::new(ledger)), kept)
+        let group_commit = GroupCommit::new(log, group_bytes, config.report.clone());
+        Hub::start(config, Some(Arc::new(group_commit)), kept)
     }
 
     /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
@@ -81,12 +81,12 @@ impl Hub {
     /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
     /// as one that refuses. A hub without a log refuses nothing.
     pub fn log_failure(&self) -> Option<String> {
-        self.shared.ledger.as_ref()?.failure()
+        self.shared.group_commit.as_ref()?.failure()
     }
 
     /// The state of the log, as far as is known without trying it. `None`: the hub has no log.
     pub fn log_stats(&self) -> Option<LogStats> {
-        Some(self.shared.ledger.as_ref()?.stats())
+        Some(self.shared.group_commit.as_ref()?.stats())
     }
 }
 
@@ -100,10 +100,10 @@ impl Shared {
                 return vec![Err(PublishError::Closed); group.len()];
             }
         };
-        let mut claims = Claims::default();
+        let mut pending = PendingEvents::default();
         let mut placed: Vec<_> = group
             .into_iter()
-            .map(|records| state.place(records, &mut claims))
+            .map(|records| state.place(records, &mut pending))
             .collect();
         drop(state);
         let records: Vec<_> = placed.iter().flatten().flatten().cloned().collect();

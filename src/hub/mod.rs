@@ -8,10 +8,10 @@
 //! `state.rs` is what the lock is over. Read `lane.rs` for how an event gets to a socket, and `stream.rs`
 //! for a client's life.
 
+mod close_reason;
 mod counters;
 mod error;
 mod fanout;
-mod farewell;
 mod history;
 mod kept;
 mod lane;
@@ -40,9 +40,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
+pub use close_reason::CloseReason;
 pub use counters::Histogram;
 pub use error::{Closed, PublishError, SendError, SubscribeError};
-pub use farewell::Farewell;
 pub use history::{Cursor, Extent, Gap};
 #[cfg(feature = "journal")]
 pub use log::{Kept, Log, LogStats};
@@ -62,10 +62,10 @@ use counters::Counters;
 use fanout::Item;
 use history::History;
 use lane::Kind;
-use log::Ledger;
+use log::GroupCommit;
 use missed::Missed;
 use registry::{Lanes, Registry};
-use state::{Life, Phase, Shared, State, Totals};
+use state::{FanOutThread, Phase, Shared, State, Totals};
 use stream::Recovery;
 
 /// Where events come in and streams go out. Cloning shares it; it ends with its last clone.
@@ -85,7 +85,7 @@ pub struct Hub {
     shared: Arc<Shared>,
     /// Dropped with the last clone, which joins the fan-out thread. That thread has a share of
     /// `shared`, but none of `life`.
-    life: Arc<Life>,
+    life: Arc<FanOutThread>,
 }
 
 /// What a client asks for.
@@ -197,7 +197,11 @@ impl Hub {
     }
 
     /// A hub of a configuration that was checked.
-    fn start(config: Config, ledger: Option<Arc<Ledger>>, kept: kept::Kept) -> io::Result<Hub> {
+    fn start(
+        config: Config,
+        group_commit: Option<Arc<GroupCommit>>,
+        kept: kept::Kept,
+    ) -> io::Result<Hub> {
         let random = RandomState::new();
         let last = kept.last_id();
         let ids = Ids::after(last, random.hash_one(0)).ok_or_else(|| {
@@ -228,8 +232,8 @@ impl Hub {
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
-            farewells_said: AtomicU32::new(0),
-            ledger,
+            closings_told: AtomicU32::new(0),
+            group_commit,
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -240,7 +244,7 @@ impl Hub {
         let fan_out = thread::Builder::new()
             .name("fan-out".into())
             .spawn(move || fanout::run(&for_thread))?;
-        let life = Arc::new(Life {
+        let life = Arc::new(FanOutThread {
             shared: Arc::clone(&shared),
             fan_out: Mutex::new(Some(fan_out)),
         });
@@ -297,8 +301,8 @@ impl Hub {
         let start = Instant::now();
         let records = events.iter().map(|event| Arc::new(Record::new(event)));
         let records = records.collect();
-        let outcome = match &self.shared.ledger {
-            Some(ledger) => ledger.publish(&self.shared, records),
+        let outcome = match &self.shared.group_commit {
+            Some(group_commit) => group_commit.publish(&self.shared, records),
             None => self.shared.publish(records),
         };
         if outcome.is_ok() {
@@ -397,7 +401,7 @@ impl Hub {
         let Some(lane) = state.registry.get(client_id).cloned() else {
             return false;
         };
-        let is_present = state.dismiss(&lane, Farewell::Kicked);
+        let is_present = state.dismiss(&lane, CloseReason::Kicked);
         self.shared.wake_fan_out(state);
         is_present
     }
@@ -413,7 +417,7 @@ impl Hub {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
             for lane in lanes {
-                state.leave(Item::End(lane, Farewell::ServerClosing));
+                state.leave(Item::End(lane, CloseReason::ServerClosing));
             }
         }
         self.shared.wake_fan_out(state);
@@ -479,7 +483,7 @@ impl Hub {
             lag,
             publishing,
             history: state.history.extent(),
-            farewells: state.totals.farewells().collect(),
+            close_reasons: state.totals.close_reasons().collect(),
         }
     }
 

@@ -7,9 +7,9 @@ use super::{Hub, PublishError, Published, Record};
 
 /// There is none.
 #[derive(Debug)]
-pub(super) enum Ledger {}
+pub(super) enum GroupCommit {}
 
-impl Ledger {
+impl GroupCommit {
     pub(super) fn publish(
         &self,
         _: &Shared,
@@ -18,7 +18,7 @@ impl Ledger {
         match *self {}
     }
 
-    pub(super) fn put_away(&self) {
+    pub(super) fn close_log(&self) {
         match *self {}
     }
 }

@@ -79,7 +79,7 @@ impl Permit {
 #[cfg(feature = "access")]
 impl super::Hub {
     /// Asks all permits again after the rules have changed. The streams, and the waiting polls, that are not
-    /// permitted any more end as [`Expired`](super::Farewell::Expired). Returns their number.
+    /// permitted any more end as [`Expired`](super::CloseReason::Expired). Returns their number.
     ///
     /// A client that subscribes at the same time is not seen here. [`subscribe`](Self::subscribe) asks for it.
     pub(crate) fn recheck(&self) -> usize {
@@ -93,7 +93,7 @@ impl super::Hub {
             let mut state = self.shared.state();
             for lane in some {
                 // False: the client has left meanwhile, or another client has its name.
-                count += usize::from(state.dismiss(lane, super::Farewell::Expired));
+                count += usize::from(state.dismiss(lane, super::CloseReason::Expired));
             }
             self.shared.wake_fan_out(state);
         }

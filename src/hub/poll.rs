@@ -17,7 +17,7 @@ use super::lane::{Kind, Lane, QueueItem, Queued};
 use super::missed::Missed;
 use super::record::Record;
 use super::stream::{RECOVERY, Recovery};
-use super::{Cursor, Farewell, Gap, Hub, Phase, Shared, Subscribe, SubscribeError};
+use super::{CloseReason, Cursor, Gap, Hub, Phase, Shared, Subscribe, SubscribeError};
 use crate::config::POLL_BYTES;
 use crate::wire::{Decoder, EventId, Message, Patterns, json};
 
@@ -295,7 +295,7 @@ impl Poller<'_> {
             // It is not known whether some of the events that are gone were for this client, and the fan-out may
             // not have delivered them yet. So the poll ends like a stream that is told to leave: its events come
             // before the end.
-            state.dismiss(&self.lane, Farewell::Kicked)
+            state.dismiss(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
         };
@@ -317,7 +317,7 @@ impl Poller<'_> {
                     queued: _queued,
                 } => woken_by = Some(records),
                 QueueItem::Private { record, queued } => found.private = Some((record, queued)),
-                QueueItem::Farewell(_) => break,
+                QueueItem::Close(_) => break,
                 QueueItem::Bytes { .. } => unreachable!("BUG: a poll is told like a stream"),
             }
         }
@@ -368,7 +368,7 @@ impl Drop for Poller<'_> {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use super::super::lane::OPENING;
+    use super::super::lane::BATON_BYTE;
     use super::*;
     use crate::config::Config;
     use crate::wire::Event;
@@ -386,7 +386,7 @@ mod tests {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= OPENING {
+        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= BATON_BYTE {
             std::thread::yield_now();
         }
         let shared = &hub.shared;

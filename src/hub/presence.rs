@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::Farewell;
+use super::CloseReason;
 use super::lane::Lane;
 use crate::wire::Patterns;
 
@@ -20,7 +20,7 @@ pub struct Presence<'a> {
     /// The topics that the client asked for.
     pub patterns: &'a Patterns,
     /// Why its stream ended. `None`: the client has joined.
-    pub left: Option<Farewell>,
+    pub left: Option<CloseReason>,
 }
 
 type Callback = dyn Fn(&Presence<'_>) + Send + Sync;
@@ -53,7 +53,7 @@ impl OnPresence {
         OnPresence(Some(Arc::new(callback)))
     }
 
-    pub(super) fn tell(&self, lane: &Lane, left: Option<Farewell>) {
+    pub(super) fn tell(&self, lane: &Lane, left: Option<CloseReason>) {
         if let Some(callback) = &self.0 {
             let presence = Presence {
                 client_id: &lane.client_id,
@@ -111,16 +111,16 @@ mod tests {
         drop(hub.subscribe(wish("panics")).unwrap());
         let first = hub.subscribe(wish("a")).unwrap();
         let second = hub.subscribe(wish("a")).unwrap();
-        assert_eq!(first.write_to(&mut Vec::new()), Farewell::Replaced);
+        assert_eq!(first.write_to(&mut Vec::new()), CloseReason::Replaced);
         assert!(hub.disconnect("a"));
-        assert_eq!(second.write_to(&mut Vec::new()), Farewell::Kicked);
+        assert_eq!(second.write_to(&mut Vec::new()), CloseReason::Kicked);
         let expected = [
             ("panics", None),
-            ("panics", Some(Farewell::HungUp)),
+            ("panics", Some(CloseReason::HungUp)),
             ("a", None),
             ("a", None),
-            ("a", Some(Farewell::Replaced)),
-            ("a", Some(Farewell::Kicked)),
+            ("a", Some(CloseReason::Replaced)),
+            ("a", Some(CloseReason::Kicked)),
         ];
         let calls: Vec<_> = calls.try_iter().collect();
         let calls: Vec<_> = calls.iter().map(|(id, left)| (&**id, *left)).collect();

@@ -75,7 +75,7 @@ impl Registry {
             None => self.open_audience(lane.patterns.clone()),
         };
         let lanes = Arc::make_mut(&mut self.audiences[audience].lanes);
-        lane.seat_in_audience(lanes.len());
+        lane.set_index_in_audience(lanes.len());
         lanes.push(Arc::clone(lane));
     }
 
@@ -125,7 +125,7 @@ impl Registry {
             return;
         };
         let audience = &mut self.audiences[slot];
-        let place = lane.place_in_audience();
+        let place = lane.index_in_audience();
         let found = audience.lanes.get(place);
         if !found.is_some_and(|found| Arc::ptr_eq(found, lane)) {
             return;
@@ -134,7 +134,7 @@ impl Registry {
         let lanes = Arc::make_mut(&mut audience.lanes);
         lanes.swap_remove(place);
         if let Some(moved) = lanes.get(place) {
-            moved.seat_in_audience(place);
+            moved.set_index_in_audience(place);
         }
         if lanes.is_empty() {
             self.close_audience(slot);

@@ -13,13 +13,13 @@ use super::counters::Counters;
 use super::error::{Closed, PublishError, SubscribeError};
 use super::fanout::{Batch, Item};
 use super::history::History;
-use super::lane::{Kind, Lane, OPENING, QueueItem, TotalQueued};
-use super::log::Ledger;
+use super::lane::{BATON_BYTE, Kind, Lane, QueueItem, TotalQueued};
+use super::log::GroupCommit;
 use super::own_ids::OwnId;
 use super::record::Record;
 use super::registry::Registry;
-use super::{ClientId, Farewell, Permit, Published, Subscribe};
-use crate::config::{Config, RECONNECT_PAUSE, RETRY_OF_DISMISSED};
+use super::{ClientId, CloseReason, Permit, Published, Subscribe};
+use crate::config::{Config, RECONNECT_PAUSE, RETRY_WHEN_CLOSED};
 use crate::wire::{EventId, Ids, Topic, date};
 
 /// What all clones of a hub, its streams and the fan-out thread share.
@@ -39,9 +39,9 @@ pub(super) struct Shared {
     /// Past which sum the fan-out looks again for clients to close. Used by the fan-out thread alone.
     pub(super) shed_above: AtomicUsize,
     /// How many clients were told that the server closes.
-    pub(super) farewells_said: AtomicU32,
+    pub(super) closings_told: AtomicU32,
     /// Where events are kept before they are published, if they are.
-    pub(super) ledger: Option<Arc<Ledger>>,
+    pub(super) group_commit: Option<Arc<GroupCommit>>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
     /// or not at all. Nobody waits for a socket, a disk or a client under it.
     pub(super) state: Mutex<State>,
@@ -82,17 +82,17 @@ pub(super) struct Totals {
     pub(super) streams: u64,
     pub(super) refused: u64,
     pub(super) events: u64,
-    farewells: [u64; Farewell::ALL.len()],
+    close_reasons: [u64; CloseReason::ALL.len()],
 }
 
 impl Totals {
-    pub(super) fn count(&mut self, farewell: Farewell) {
-        self.farewells[farewell as usize] += 1;
+    pub(super) fn count(&mut self, close_reason: CloseReason) {
+        self.close_reasons[close_reason as usize] += 1;
     }
 
     /// How streams ended, and how often.
-    pub(super) fn farewells(&self) -> impl Iterator<Item = (Farewell, u64)> {
-        Farewell::ALL.iter().copied().zip(self.farewells)
+    pub(super) fn close_reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        CloseReason::ALL.iter().copied().zip(self.close_reasons)
     }
 }
 
@@ -168,7 +168,7 @@ impl Shared {
             state.totals.streams += 1;
         }
         if let Some(holder) = state.holder_of(wish).cloned() {
-            state.dismiss(&holder, Farewell::Replaced);
+            state.dismiss(&holder, CloseReason::Replaced);
             self.work.notify_one();
         }
         state.registry.insert(&lane);
@@ -204,7 +204,7 @@ impl Shared {
     }
 
     /// Ends the stream of every client, without the inbox. For a fan-out that has failed.
-    pub(super) fn end_all(&self, why: Farewell) {
+    pub(super) fn end_all(&self, why: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
         lanes.iter().for_each(|lane| lane.end(why, now_ms));
@@ -227,7 +227,7 @@ impl Shared {
         let streams = streams.filter(|lane| lane.kind == Kind::Stream);
         let mut owed: Vec<_> = streams
             .map(|lane| (lane.debt(), lane))
-            .filter(|(debt, _)| *debt > OPENING)
+            .filter(|(debt, _)| *debt > BATON_BYTE)
             .map(|(debt, lane)| (debt, Arc::clone(lane)))
             .collect();
         drop(state);
@@ -239,7 +239,7 @@ impl Shared {
             if sum <= self.most_queued - step {
                 break;
             }
-            lane.end(Farewell::FellBehind, now_ms);
+            lane.end(CloseReason::FellBehind, now_ms);
             sum -= debt;
         }
         // The queue of a client that was closed is gone when its thread has seen the end. Until then it
@@ -266,7 +266,7 @@ impl Shared {
         records: Vec<Arc<Record>>,
     ) -> Result<Vec<Published>, PublishError> {
         let mut state = self.state_with_room()?;
-        let records = state.place(records, &mut Claims::default())?;
+        let records = state.place(records, &mut PendingEvents::default())?;
         let published = state.accept(&records);
         self.wake_fan_out(state);
         Ok(published)
@@ -280,15 +280,15 @@ impl Shared {
     ///   tokens at once.
     /// - The client was replaced or kicked: it should not come back at all, because two pages under one
     ///   name would replace each other for ever. An EventSource cannot be told that, so it is told a day.
-    pub(super) fn retry_after(&self, farewell: Farewell) -> Duration {
-        match farewell {
-            Farewell::Replaced | Farewell::Kicked => RETRY_OF_DISMISSED,
-            Farewell::ServerClosing => {
+    pub(super) fn retry_after(&self, close_reason: CloseReason) -> Duration {
+        match close_reason {
+            CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
+            CloseReason::ServerClosing => {
                 // ORDER: Relaxed: each client gets a place of its own; which one does not matter.
-                let place = self.farewells_said.fetch_add(1, Ordering::Relaxed);
+                let place = self.closings_told.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
             }
-            Farewell::Expired => self.config.retry + self.config.retry * self.share() / 1000,
+            CloseReason::Expired => self.config.retry + self.config.retry * self.share() / 1000,
             _ => self.retry(),
         }
     }
@@ -318,19 +318,19 @@ impl State {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Gives events their ids and places, after the events of `claims`; or none of them, if the id of one is
+    /// Gives events their ids and places, after the events of `pending`; or none of them, if the id of one is
     /// taken on its topic.
     pub(super) fn place(
         &mut self,
         mut records: Vec<Arc<Record>>,
-        claims: &mut Claims,
+        pending: &mut PendingEvents,
     ) -> Result<Vec<Arc<Record>>, PublishError> {
         let mut own_ids = HashSet::new();
         for record in &records {
             let Some(own_id) = record.own_id_on_topic() else {
                 continue;
             };
-            let is_taken = claims.own_ids.contains(own_id) || self.history.has_own_id(own_id);
+            let is_taken = pending.own_ids.contains(own_id) || self.history.has_own_id(own_id);
             if is_taken || !own_ids.insert(own_id.clone()) {
                 return Err(PublishError::IdTaken {
                     id: own_id.id().to_owned(),
@@ -338,14 +338,14 @@ impl State {
                 });
             }
         }
-        claims.own_ids.extend(own_ids);
+        pending.own_ids.extend(own_ids);
         let now_ms = date::unix_ms(SystemTime::now());
         for record in &mut records {
-            let ordinal = self.history.head() + claims.events;
+            let ordinal = self.history.head() + pending.events;
             Arc::get_mut(record)
                 .expect("BUG: a record is shared before it has its place")
                 .place(self.ids.next(now_ms), ordinal);
-            claims.events += 1;
+            pending.events += 1;
         }
         Ok(records)
     }
@@ -376,7 +376,7 @@ impl State {
     }
 
     /// Tells a client to leave, after what was published before. False: it has left, or was told before.
-    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>, why: Farewell) -> bool {
+    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
         let is_present = self.registry.dismiss(lane);
         if is_present {
             if lane.kind == Kind::Stream {
@@ -402,7 +402,7 @@ impl State {
 
 /// The events that have their places and are not in the history yet, because the log has not kept them so far.
 #[derive(Default)]
-pub(super) struct Claims {
+pub(super) struct PendingEvents {
     events: u64,
     /// Publishers' ids among them.
     own_ids: HashSet<OwnId>,
@@ -410,13 +410,13 @@ pub(super) struct Claims {
 
 /// Ends the fan-out thread when it is dropped, joins it, and closes the log.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,
     /// LOCK: guards nothing but that one thread joins. Taken out by the first that does.
     pub(super) fan_out: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Life {
+impl FanOutThread {
     /// Waits until the fan-out thread has done all that was left for it and has ended, and then closes the
     /// log. Nothing is delivered any more.
     pub(super) fn end(&self) {
@@ -433,13 +433,13 @@ impl Life {
         }
         drop(fan_out);
         // Only here: otherwise the log would be closed whenever the last stream ends.
-        if let Some(ledger) = &self.shared.ledger {
-            ledger.put_away();
+        if let Some(group_commit) = &self.shared.group_commit {
+            group_commit.close_log();
         }
     }
 }
 
-impl Drop for Life {
+impl Drop for FanOutThread {
     fn drop(&mut self) {
         self.end();
     }

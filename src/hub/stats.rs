@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::counters::Histogram;
 use super::lane::{Lag, Lane};
-use super::{Extent, Farewell};
+use super::{CloseReason, Extent};
 use crate::wire::{Pattern, Patterns};
 
 /// The numbers of one moment.
@@ -39,7 +39,7 @@ pub struct Stats {
     /// What is retained of the events.
     pub history: Extent,
     /// How streams ended, and how often.
-    pub farewells: Vec<(Farewell, u64)>,
+    pub close_reasons: Vec<(CloseReason, u64)>,
 }
 
 /// One client, as it is at about this moment.

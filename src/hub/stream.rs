@@ -17,12 +17,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use super::counters::Sent;
-use super::lane::{Lane, OPENING, QueueItem};
+use super::lane::{BATON_BYTE, Lane, QueueItem};
 use super::record::Record;
-use super::{Farewell, Gap, Hub};
+use super::{CloseReason, Gap, Hub};
 use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
-use crate::wire::{Event, EventId, LONGEST_FIELD, Whereabouts, date, encode_id, json};
+use crate::wire::{Event, EventId, LONGEST_FIELD, RemoteAddr, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Subscription {
         config.report.info(format_args!(
             "client {} joined{}",
             self.lane.client_id,
-            At(self.lane.whereabouts())
+            At(self.lane.remote_addr())
         ));
         config.on_presence.tell(&self.lane, None);
     }
@@ -155,7 +155,7 @@ impl Subscription {
     /// Writes the stream to `socket`, `opening` before it, until it ends. Blocks all that time.
     /// The socket must be blocking and have `Config::write_timeout` as its write timeout; it is
     /// shut down in the end.
-    pub fn serve(self, socket: Arc<TcpStream>, opening: Vec<u8>) -> Farewell {
+    pub fn serve(self, socket: Arc<TcpStream>, opening: Vec<u8>) -> CloseReason {
         let out = SocketOut {
             write_timeout: self.hub.shared.config.write_timeout,
             socket: Arc::clone(&socket),
@@ -169,42 +169,42 @@ impl Subscription {
     ///
     /// A heartbeat is the only look that is taken at a writer: one that nothing is written to
     /// cannot say that its reader has gone.
-    pub fn write_to(self, out: &mut impl Write) -> Farewell {
+    pub fn write_to(self, out: &mut impl Write) -> CloseReason {
         self.run(WriterOut(out), Vec::new())
     }
 
-    fn run(mut self, out: impl Out, mut opening: Vec<u8>) -> Farewell {
+    fn run(mut self, out: impl Out, mut opening: Vec<u8>) -> CloseReason {
         opening.append(&mut self.take_welcome());
         let mut stream = Stream {
             hub: &self.hub,
             lane: &self.lane,
             queue: &self.queue,
             out,
-            owed: OPENING,
+            owed: BATON_BYTE,
             holds_baton: true,
         };
         let missed = std::mem::take(&mut self.missed);
-        let farewell = match stream.live(opening, missed, self.position) {
-            Ok(farewell) => farewell,
+        let close_reason = match stream.live(opening, missed, self.position) {
+            Ok(close_reason) => close_reason,
             // The fan-out's reason comes before what it looks like from here: it cuts the socket.
             Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
-                ErrorKind::TimedOut => Farewell::TimedOut,
-                _ => Farewell::HungUp,
+                ErrorKind::TimedOut => CloseReason::TimedOut,
+                _ => CloseReason::HungUp,
             }),
         };
         let Stream { mut out, .. } = stream;
         // ORDER: out of the registry first. To close may take a moment.
-        self.leave(farewell);
+        self.leave(close_reason);
         out.close();
-        farewell
+        close_reason
     }
 
-    fn leave(&mut self, farewell: Farewell) {
+    fn leave(&mut self, close_reason: CloseReason) {
         self.has_left = true;
         let mut state = self.hub.shared.state();
         // Who was replaced or kicked is out and counted already.
         if state.registry.remove(&self.lane) {
-            state.totals.count(farewell);
+            state.totals.count(close_reason);
         }
         drop(state);
         if !self.is_announced {
@@ -214,31 +214,31 @@ impl Subscription {
         report.info(format_args!(
             "client {} left{}: {}",
             self.lane.client_id,
-            At(self.lane.whereabouts()),
-            farewell.explain()
+            At(self.lane.remote_addr()),
+            close_reason.explain()
         ));
         let on_presence = &self.hub.shared.config.on_presence;
-        on_presence.tell(&self.lane, Some(farewell));
+        on_presence.tell(&self.lane, Some(close_reason));
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         if !self.has_left {
-            self.leave(Farewell::HungUp);
+            self.leave(CloseReason::HungUp);
         }
     }
 }
 
 /// ` (127.0.0.1:5000)`, or nothing.
-struct At(Option<Whereabouts>);
+struct At(Option<RemoteAddr>);
 
 impl std::fmt::Display for At {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let At(whereabouts) = self;
-        whereabouts
+        let At(remote_addr) = self;
+        remote_addr
             .as_ref()
-            .map_or(Ok(()), |whereabouts| write!(f, " ({whereabouts})"))
+            .map_or(Ok(()), |remote_addr| write!(f, " ({remote_addr})"))
     }
 }
 
@@ -247,9 +247,9 @@ trait Out {
     /// Writes all of it, and waits for that as long as is allowed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes the socket what the fan-out expects of it. False: nobody else can write here.
-    fn lend(&mut self) -> io::Result<bool>;
+    fn make_nonblocking(&mut self) -> io::Result<bool>;
     /// Makes the socket ours again.
-    fn reclaim(&mut self) -> io::Result<()>;
+    fn make_blocking(&mut self) -> io::Result<()>;
     /// Whether the reader has gone, as far as can be seen without writing. Only while lent.
     fn has_hung_up(&mut self) -> bool;
     /// No more will be written.
@@ -266,11 +266,11 @@ impl Out for SocketOut {
         write_within(&self.socket, bytes, self.write_timeout)
     }
 
-    fn lend(&mut self) -> io::Result<bool> {
+    fn make_nonblocking(&mut self) -> io::Result<bool> {
         self.socket.set_nonblocking(true).map(|()| true)
     }
 
-    fn reclaim(&mut self) -> io::Result<()> {
+    fn make_blocking(&mut self) -> io::Result<()> {
         self.socket.set_nonblocking(false)
     }
 
@@ -292,11 +292,11 @@ impl<W: Write> Out for WriterOut<'_, W> {
         self.0.flush()
     }
 
-    fn lend(&mut self) -> io::Result<bool> {
+    fn make_nonblocking(&mut self) -> io::Result<bool> {
         Ok(false)
     }
 
-    fn reclaim(&mut self) -> io::Result<()> {
+    fn make_blocking(&mut self) -> io::Result<()> {
         Ok(())
     }
 
@@ -353,24 +353,24 @@ impl<O: Out> Stream<'_, O> {
         opening: Vec<u8>,
         missed: Vec<Arc<Record>>,
         position: Option<u64>,
-    ) -> io::Result<Farewell> {
-        if let Some(farewell) = self.open(opening, missed, position)? {
-            return Ok(farewell);
+    ) -> io::Result<CloseReason> {
+        if let Some(close_reason) = self.open(opening, missed, position)? {
+            return Ok(close_reason);
         }
         loop {
-            if let Some(farewell) = self.turn(self.until_beat())? {
-                self.part(farewell)?;
-                return Ok(farewell);
+            if let Some(close_reason) = self.turn(self.until_heartbeat())? {
+                self.part(close_reason)?;
+                return Ok(close_reason);
             }
         }
     }
 
     /// One turn of the main loop: what comes into the queue within `patience`, or a look after the
     /// client.
-    fn turn(&mut self, patience: Duration) -> io::Result<Option<Farewell>> {
+    fn turn(&mut self, patience: Duration) -> io::Result<Option<CloseReason>> {
         match self.next(patience)? {
             Some(message) => self.write_queue(message),
-            None if self.out.has_hung_up() => Ok(Some(Farewell::HungUp)),
+            None if self.out.has_hung_up() => Ok(Some(CloseReason::HungUp)),
             None => self.beat().map(|()| None),
         }
     }
@@ -381,7 +381,7 @@ impl<O: Out> Stream<'_, O> {
         opening: Vec<u8>,
         mut missed: Vec<Arc<Record>>,
         mut position: Option<u64>,
-    ) -> io::Result<Option<Farewell>> {
+    ) -> io::Result<Option<CloseReason>> {
         let mut joined = Joined {
             bytes: opening,
             events: 0,
@@ -393,7 +393,7 @@ impl<O: Out> Stream<'_, O> {
             // ORDER: read before the last piece is written, which may take long: the oldest event is the
             // next one to be evicted.
             let next = match position {
-                Some(ordinal) if ending.is_none_or(|why| why == Farewell::ServerClosing) => {
+                Some(ordinal) if ending.is_none_or(|why| why == CloseReason::ServerClosing) => {
                     self.read_history(ordinal, &mut missed)
                 }
                 _ => Some(None),
@@ -402,7 +402,7 @@ impl<O: Out> Stream<'_, O> {
             match next {
                 Some(None) if has_room => return Ok(None),
                 Some(more) if has_room => position = more,
-                _ => return Ok(Some(Farewell::FellBehind)),
+                _ => return Ok(Some(CloseReason::FellBehind)),
             }
         }
     }
@@ -479,11 +479,11 @@ impl<O: Out> Stream<'_, O> {
             if let Ok(message) = self.queue.try_recv() {
                 return Ok(Some(message));
             }
-            if self.out.lend()? {
+            if self.out.make_nonblocking()? {
                 if self.lane.pay(self.owed) > 0 {
                     // The fan-out has raised the backlog meanwhile: its message is on its way.
                     self.owed = 0;
-                    self.out.reclaim()?;
+                    self.out.make_blocking()?;
                     return Ok(self.queue.recv().ok());
                 }
                 (self.owed, self.holds_baton) = (0, false);
@@ -505,19 +505,19 @@ impl<O: Out> Stream<'_, O> {
     fn take_baton(&mut self) -> io::Result<()> {
         if !self.holds_baton {
             self.holds_baton = true;
-            self.out.reclaim()?;
+            self.out.make_blocking()?;
         }
         Ok(())
     }
 
     /// Writes what is in the queue, joined, up to a farewell.
-    fn write_queue(&mut self, first: QueueItem) -> io::Result<Option<Farewell>> {
+    fn write_queue(&mut self, first: QueueItem) -> io::Result<Option<CloseReason>> {
         let (mut next, mut joined) = (Some(first), Joined::default());
         while let Some(message) = next {
             match message {
-                QueueItem::Farewell(farewell) => {
+                QueueItem::Close(close_reason) => {
                     self.write_joined(&mut joined)?;
-                    return Ok(Some(farewell));
+                    return Ok(Some(close_reason));
                 }
                 QueueItem::Events { .. } | QueueItem::Private { .. } => {
                     unreachable!("BUG: a stream is told like a poll")
@@ -536,7 +536,7 @@ impl<O: Out> Stream<'_, O> {
                     // steadily gets an event of any size; and it is paid for as it goes.
                     let (parts, last) = rest.split_at((rest.len() - 1) / WRITE_BYTES * WRITE_BYTES);
                     for part in parts.chunks(WRITE_BYTES) {
-                        self.write_owed(part)?;
+                        self.write_backlog(part)?;
                     }
                     joined.bytes.extend_from_slice(last);
                     joined.events += events;
@@ -551,7 +551,7 @@ impl<O: Out> Stream<'_, O> {
     /// Writes what was joined from the queue, and empties it.
     fn write_joined(&mut self, joined: &mut Joined) -> io::Result<()> {
         if !joined.bytes.is_empty() {
-            self.write_owed(&joined.bytes)?;
+            self.write_backlog(&joined.bytes)?;
             self.lane.dequeued(joined.events);
             self.count_events(joined.events);
             joined.clear();
@@ -560,11 +560,11 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// Writes bytes that are in the backlog, and pays for them but for what keeps us the baton.
-    fn write_owed(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_backlog(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write(bytes)?;
         self.owed += bytes.len();
-        self.lane.pay(self.owed - OPENING);
-        self.owed = OPENING;
+        self.lane.pay(self.owed - BATON_BYTE);
+        self.owed = BATON_BYTE;
         Ok(())
     }
 
@@ -591,17 +591,20 @@ impl<O: Out> Stream<'_, O> {
     }
 
     /// When the next heartbeat is due, if nothing is written until then.
-    fn beat_due(&self) -> u64 {
+    fn heartbeat_due(&self) -> u64 {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
     }
 
-    fn until_beat(&self) -> Duration {
-        Duration::from_millis(self.beat_due().saturating_sub(self.hub.shared.now_ms()))
+    fn until_heartbeat(&self) -> Duration {
+        Duration::from_millis(
+            self.heartbeat_due()
+                .saturating_sub(self.hub.shared.now_ms()),
+        )
     }
 
     /// Writes a heartbeat, if one is due and the fan-out is not just writing something better.
     fn beat(&mut self) -> io::Result<()> {
-        if self.hub.shared.now_ms() < self.beat_due() {
+        if self.hub.shared.now_ms() < self.heartbeat_due() {
             return Ok(());
         }
         let heartbeat = self.lane.framing.wrap(self.lane.heartbeat.text());
@@ -617,13 +620,13 @@ impl<O: Out> Stream<'_, O> {
 
     /// The last event, to a client that still listens, and the end. The event has no id: the cursor of
     /// the client stays where it is.
-    fn part(&mut self, farewell: Farewell) -> io::Result<()> {
-        let Some(reason) = farewell.reason() else {
+    fn part(&mut self, close_reason: CloseReason) -> io::Result<()> {
+        let Some(reason) = close_reason.wire_name() else {
             return Ok(());
         };
         self.take_baton()?;
         let data = format!(r#"{{"type":"closed","reason":"{reason}"}}"#);
-        let retry = self.hub.shared.retry_after(farewell);
+        let retry = self.hub.shared.retry_after(close_reason);
         let mut event = Vec::new();
         let last = Event::of_server("system", data).with_retry(retry);
         last.encode(&mut event);

@@ -31,7 +31,7 @@ use super::newest::{Left, Newest};
 use super::options::JournalOptions;
 use super::syncer::Syncer;
 use super::{recovery, segment};
-use crate::config::{READINGS_IN_VAIN, SEGMENT_BYTES, SYNC_INTERVAL, SyncMode, WRONG_CLOCK};
+use crate::config::{SEGMENT_BYTES, SYNC_INTERVAL, SyncMode, UNSTABLE_READS, WRONG_CLOCK};
 use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::EventId;
@@ -105,7 +105,7 @@ impl Journal {
             newest,
             last,
             refused: 0,
-            readings: READINGS_IN_VAIN,
+            readings: UNSTABLE_READS,
             syncer,
             segment_bytes: SEGMENT_BYTES,
         };

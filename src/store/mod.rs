@@ -22,7 +22,7 @@ mod tests;
 
 use std::io;
 
-use crate::config::{Config, SMALLEST_EVENT};
+use crate::config::{Config, MIN_EVENT_BYTES};
 use crate::hub::Hub;
 
 pub use crate::config::SyncMode;
@@ -41,7 +41,7 @@ pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
         // The history keeps more events than its number while they are small.
         events: match config.history_events {
             0 => 0,
-            events => events.max(config.least_history_bytes() / SMALLEST_EVENT),
+            events => events.max(config.least_history_bytes() / MIN_EVENT_BYTES),
         },
         bytes: config.history_bytes,
         report: config.report.clone(),

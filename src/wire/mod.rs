@@ -23,7 +23,7 @@ pub(crate) use frame::Frame;
 pub use frame::Framing;
 pub use id::{EventId, InvalidId};
 pub(crate) use id::{FIRST_NUMBERS, Ids};
-pub(crate) use network::Whereabouts;
+pub(crate) use network::RemoteAddr;
 pub use network::{Network, NetworkError};
 #[cfg(feature = "access")]
 pub use origin::{InvalidOrigin, Origin};

@@ -147,22 +147,22 @@ impl std::error::Error for NetworkError {}
 /// Where a client is, for a line of the log: `127.0.0.1:5000`, or, if that is a proxy's address,
 /// `192.0.2.7 through 127.0.0.1:5000`.
 #[derive(Clone, Copy)]
-pub(crate) struct Whereabouts {
+pub(crate) struct RemoteAddr {
     pub(crate) peer: SocketAddr,
     pub(crate) client: IpAddr,
 }
 
-impl Whereabouts {
+impl RemoteAddr {
     /// Of a client that is the peer, as far as is known.
-    pub(crate) fn of_peer(peer: SocketAddr) -> Whereabouts {
-        Whereabouts {
+    pub(crate) fn of_peer(peer: SocketAddr) -> RemoteAddr {
+        RemoteAddr {
             peer,
             client: peer.ip().to_canonical(),
         }
     }
 }
 
-impl fmt::Display for Whereabouts {
+impl fmt::Display for RemoteAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.client != self.peer.ip().to_canonical() {
             write!(f, "{} through ", self.client)?;
@@ -264,11 +264,11 @@ mod tests {
             ("[::ffff:192.0.2.7]:1", "192.0.2.7", "[::ffff:192.0.2.7]:1"),
             ("127.0.0.1:1", "192.0.2.7", "192.0.2.7 through 127.0.0.1:1"),
         ] {
-            let whereabouts = Whereabouts {
+            let remote_addr = RemoteAddr {
                 peer: peer.parse().unwrap(),
                 client: client.parse().unwrap(),
             };
-            assert_eq!(whereabouts.to_string(), shown);
+            assert_eq!(remote_addr.to_string(), shown);
         }
     }
 }

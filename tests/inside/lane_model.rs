@@ -12,8 +12,8 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::lane::{Kind, Lane, OPENING, QueueItem, Socket};
-use super::{Farewell, Out, Stream};
+use super::super::lane::{BATON_BYTE, Kind, Lane, QueueItem, Socket};
+use super::{CloseReason, Out, Stream};
 use crate::chance::Random;
 use crate::config::Config;
 use crate::hub::kept::Kept;
@@ -34,7 +34,7 @@ struct World {
     /// Both directions were ended by us.
     cut: bool,
     /// How the client's thread has ended, if it has.
-    ending: Option<Farewell>,
+    ending: Option<CloseReason>,
 }
 
 const FAN_OUT: &str = "the fan-out";
@@ -140,7 +140,7 @@ impl Fake {
         stream.hub = self.hubs[self.with(|world| world.below(2))];
         let ending = match stream.turn(Duration::ZERO) {
             Ok(ending) => ending,
-            Err(_) => Some(stream.lane.ending().unwrap_or(Farewell::HungUp)),
+            Err(_) => Some(stream.lane.ending().unwrap_or(CloseReason::HungUp)),
         };
         self.with(|world| world.ending = ending);
     }
@@ -208,14 +208,14 @@ impl Out for Fake {
         })
     }
 
-    fn lend(&mut self) -> io::Result<bool> {
+    fn make_nonblocking(&mut self) -> io::Result<bool> {
         self.maybe_fan_out();
         self.with(|world| world.blocking = false);
         self.maybe_fan_out();
         Ok(true)
     }
 
-    fn reclaim(&mut self) -> io::Result<()> {
+    fn make_blocking(&mut self) -> io::Result<()> {
         self.maybe_fan_out();
         self.with(|world| world.blocking = true);
         Ok(())
@@ -230,7 +230,7 @@ impl Out for Fake {
 }
 
 /// One client's life. Answers how it ended, if it did.
-fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
+fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     let limit = 400;
     let (lane, queue) = Lane::new(
         "model".into(),
@@ -266,7 +266,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
         lane,
         queue,
         out: fake.clone(),
-        owed: OPENING,
+        owed: BATON_BYTE,
         holds_baton: true,
     };
     STREAM.set(Some(stream));
@@ -274,7 +274,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     for _ in 0..fake.with(|world| 20 + world.below(60)) {
         match fake.with(|world| world.below(100)) {
             0 => fake.with(|world| world.hung_up = true),
-            1 => lane.end(Farewell::Kicked, 0),
+            1 => lane.end(CloseReason::Kicked, 0),
             2..50 => fake.fan_out(),
             _ => turn(),
         }
@@ -290,7 +290,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<Farewell> {
     if ending.is_none() && quiet && lane.ending().is_none() {
         while let Ok(message) = queue.try_recv() {
             let QueueItem::Bytes { frame, from, .. } = message else {
-                panic!("a farewell without an ending")
+                panic!("a close_reason without an ending")
             };
             fake.with(|world| world.take(&frame.bytes(Framing::Bare)[from..]));
         }
@@ -317,9 +317,9 @@ fn whatever_happens_bytes_come_in_order_once_and_from_one_writer() {
     // The model is worth something only if it gets everywhere.
     for ending in [
         None,
-        Some(Farewell::HungUp),
-        Some(Farewell::Kicked),
-        Some(Farewell::FellBehind),
+        Some(CloseReason::HungUp),
+        Some(CloseReason::Kicked),
+        Some(CloseReason::FellBehind),
     ] {
         let count = endings.iter().filter(|other| **other == ending).count();
         assert!(

@@ -54,7 +54,9 @@ fn wish(rules: &Rules, token: u64) -> Subscribe {
 fn a_client_whose_permit_is_taken_back_is_not_let_in_and_a_poll_gets_nothing() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
-    let on_presence = OnPresence::new(move |_| drop(counter.fetch_add(1, Ordering::SeqCst)));
+    let on_presence = OnPresence::new(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
     let config = Config {
         on_presence,
         ..Config::default()
@@ -134,9 +136,9 @@ fn each_end_has_its_reason_no_id_and_a_retry_that_fits() {
             hub.publish(Event::new("the last")).unwrap();
             end(&hub, &rules);
             let mut bytes = Vec::new();
-            let farewell = subscription.write_to(&mut bytes);
+            let close_reason = subscription.write_to(&mut bytes);
             assert!(
-                ["server_closing", reason].contains(&farewell.name()),
+                ["server_closing", reason].contains(&close_reason.name()),
                 "{reason}"
             );
             let text = String::from_utf8(bytes).unwrap();

@@ -281,7 +281,7 @@ fn a_new_time_alone_is_looked_into_only_so_often() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Off);
     let file = File::options().write(true).open(dir.segment(2)).unwrap();
-    for ms in 3000..3000 + 2 * u64::from(crate::config::READINGS_IN_VAIN) {
+    for ms in 3000..3000 + 2 * u64::from(crate::config::UNSTABLE_READS) {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
             .unwrap();
         one.add(&[plain(ms)]).unwrap();

@@ -1148,9 +1148,11 @@ fn a_reload_ends_the_streams_and_polls_that_would_not_be_let_in_and_no_others() 
         assert_eq!(stream.next().data, "to all", "{target}");
     }
     assert!(kept_poll.answer().text().contains("to all"));
-    let farewells = &server.hub().stats().farewells;
-    let expired = farewells.iter().find(|(why, _)| why.name() == "expired");
-    assert_eq!(expired.unwrap().1, ended.len() as u64, "{farewells:?}");
+    let close_reasons = &server.hub().stats().close_reasons;
+    let expired = close_reasons
+        .iter()
+        .find(|(why, _)| why.name() == "expired");
+    assert_eq!(expired.unwrap().1, ended.len() as u64, "{close_reasons:?}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ const THE_END: &str = "the end";
 
 /// Where the server is now: in each of its lives it is somewhere else.
 #[derive(Default)]
-struct Whereabouts {
+struct RemoteAddr {
     now: Mutex<Now>,
     changed: Condvar,
 }
@@ -45,7 +45,7 @@ struct Now {
     over: bool,
 }
 
-impl Whereabouts {
+impl RemoteAddr {
     /// Waits until the server is somewhere. `None`: it is over.
     fn find(&self) -> Option<SocketAddr> {
         let waits = |now: &mut Now| now.address.is_none() && !now.over;
@@ -71,7 +71,7 @@ impl Whereabouts {
 
 /// What all threads of the test share. Its numbers stand alone, so Relaxed suffices.
 struct Scene {
-    server: Whereabouts,
+    server: RemoteAddr,
     /// Publishers are to go on.
     publishing: AtomicBool,
     /// Events that were answered 200.
@@ -362,7 +362,7 @@ fn what_was_acknowledged_outlives_any_number_of_kills_and_reaches_everybody_once
     let journal = Scratch::new();
     let mut random = Random::new();
     let scene = Scene {
-        server: Whereabouts::default(),
+        server: RemoteAddr::default(),
         publishing: AtomicBool::new(true),
         acknowledged: AtomicUsize::new(0),
         seen: Default::default(),

@@ -84,8 +84,8 @@ fn everybody_in_a_crowd_gets_everything_in_order_whoever_comes_and_goes() {
         publish_to_nobody_in_particular(address);
         count(address, "active_connections") == CLIENTS as u64
     });
-    for farewell in ["fell_behind", "timed_out", "replaced", "kicked"] {
-        assert_eq!(count(address, farewell), 0, "{farewell}");
+    for close_reason in ["fell_behind", "timed_out", "replaced", "kicked"] {
+        assert_eq!(count(address, close_reason), 0, "{close_reason}");
     }
     drop(clients);
     eventually("nobody is there", || {

@@ -1,4 +1,4 @@
-//! A server without tokens: what a client may do follows from which clients can reach the server. The claims hold in a
+//! A server without tokens: what a client may do follows from which clients can reach the server. The pending hold in a
 //! build without the feature `access`, too.
 
 use tiny_sse::{Config, Hub, Permit, Server, Subscribe};

@@ -74,7 +74,7 @@ impl Front {
     pub fn start(kind: Kind, configure: impl Fn(SocketAddr, &str) -> String) -> Front {
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.path()).expect("a directory");
-        let mut complaints = Vec::new();
+        let mut thread_errors = Vec::new();
         // Between the asking for a port and its use somebody else may have taken it.
         for _ in 0..3 {
             let address = free_address();
@@ -89,10 +89,10 @@ impl Front {
                         scratch,
                     };
                 }
-                Err(complaint) => complaints.push(complaint),
+                Err(complaint) => thread_errors.push(complaint),
             }
         }
-        panic!("no {kind:?}: {complaints:#?}");
+        panic!("no {kind:?}: {thread_errors:#?}");
     }
 
     /// Ends it by SIGTERM, on which none of them waits long for clients, and starts it again as it was.

@@ -12,7 +12,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use tiny_sse::{Config, Cursor, Decoder, Event, Farewell, Hub, Message, Pattern, Subscribe, Topic};
+use tiny_sse::{
+    CloseReason, Config, Cursor, Decoder, Event, Hub, Message, Pattern, Subscribe, Topic,
+};
 
 use crate::chance::Random;
 use crate::kit::{Finally, Stream, config, eventually, number_after, server};
@@ -263,8 +265,8 @@ fn ten_thousand_times_nothing_is_lost_or_doubled_where_a_replay_ends() {
             decoder: Decoder::new(1 << 20),
             check: Check::new(round, number, live),
         };
-        let farewell = hub.subscribe(wish).unwrap().write_to(&mut reader);
-        assert_eq!(farewell, Farewell::HungUp, "{round}");
+        let close_reason = hub.subscribe(wish).unwrap().write_to(&mut reader);
+        assert_eq!(close_reason, CloseReason::HungUp, "{round}");
         assert!(reader.check.has_seen_enough(), "{round}");
     });
     assert_eq!(hub.clients(), 0);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tiny_sse::hub::SubscribeError;
-use tiny_sse::{Config, Cursor, Event, Farewell, Hub, Poll, Subscribe, Topic};
+use tiny_sse::{CloseReason, Config, Cursor, Event, Hub, Poll, Subscribe, Topic};
 
 use crate::chance::Random;
 use crate::kit::{
@@ -444,8 +444,8 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
         ),
         "{stats:?}"
     );
-    for farewell in server.hub().stats().farewells {
-        assert_eq!(farewell.1, 0, "{farewell:?}");
+    for close_reason in server.hub().stats().close_reasons {
+        assert_eq!(close_reason.1, 0, "{close_reason:?}");
     }
 }
 
@@ -508,8 +508,8 @@ fn a_wait_that_somebody_ends_is_answered_at_once() {
         format!("[{{\"id\":\"{cursor}\",\"event\":\"psst\",\"data\":\"you\"}}]\n")
     );
     // Of those who were told to leave, one was a stream.
-    for (why, count) in server.hub().stats().farewells {
-        assert_eq!(count, u64::from(why == Farewell::Kicked), "{why:?}");
+    for (why, count) in server.hub().stats().close_reasons {
+        assert_eq!(count, u64::from(why == CloseReason::Kicked), "{why:?}");
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tiny_sse::{Config, Cursor, Decoder, Event, Farewell, Hub, Message, Pattern, Subscribe, Topic};
+use tiny_sse::{
+    CloseReason, Config, Cursor, Decoder, Event, Hub, Message, Pattern, Subscribe, Topic,
+};
 
 use crate::chance::Random;
 use crate::kit::{Finally, Stream, config, get, number_after, post, server};
@@ -398,8 +400,8 @@ fn between_replay_and_live_nothing_is_lost_or_doubled_in_a_writer() {
             ..Subscribe::default()
         };
         let mut reader = Reader::new(20 + random.below(200));
-        let farewell = hub.subscribe(wish).unwrap().write_to(&mut reader);
-        assert_eq!(farewell, Farewell::HungUp, "round {round}");
+        let close_reason = hub.subscribe(wish).unwrap().write_to(&mut reader);
+        assert_eq!(close_reason, CloseReason::HungUp, "round {round}");
         let events = &reader.messages[2..];
         assert!(events.len() >= 18);
         for (event, expected) in events.iter().zip(expected(number, step)) {
@@ -449,7 +451,7 @@ fn served(
     cursor: Cursor,
     enough: usize,
     between: impl FnOnce(),
-) -> (Farewell, Vec<Message>) {
+) -> (CloseReason, Vec<Message>) {
     let wish = Subscribe {
         cursor,
         ..Subscribe::default()
@@ -457,8 +459,8 @@ fn served(
     let subscription = hub.subscribe(wish).unwrap();
     between();
     let mut reader = Reader::new(enough);
-    let farewell = subscription.write_to(&mut reader);
-    (farewell, reader.messages)
+    let close_reason = subscription.write_to(&mut reader);
+    (close_reason, reader.messages)
 }
 
 #[test]
@@ -542,8 +544,8 @@ fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history(
         }
         // Served before that, it could empty its queue as fast as it is filled, and stay.
         until_all_is_passed_on(&hub);
-        let farewell = slow.write_to(&mut io::sink());
-        assert_eq!(farewell, Farewell::FellBehind, "{bytes} bytes each");
+        let close_reason = slow.write_to(&mut io::sink());
+        assert_eq!(close_reason, CloseReason::FellBehind, "{bytes} bytes each");
         let (_, messages) = served(&hub, Cursor::After(cursor), 2, || ());
         let recovery = format!(r#""replayed":{count},"complete":true}}"#);
         assert!(
@@ -563,12 +565,15 @@ fn a_hub_that_closes_says_goodbye_behind_the_replay() {
         hub.publish(Event::new(&*text)).unwrap();
     }
     let witness = hub.subscribe(Subscribe::default()).unwrap();
-    let (farewell, messages) = served(&hub, Cursor::Earliest, usize::MAX, || {
+    let (close_reason, messages) = served(&hub, Cursor::Earliest, usize::MAX, || {
         hub.close();
         // When one of them has heard it, the other has too, or is about to.
         witness.write_to(&mut io::sink());
     });
-    assert_eq!((farewell, messages.len()), (Farewell::ServerClosing, 503));
+    assert_eq!(
+        (close_reason, messages.len()),
+        (CloseReason::ServerClosing, 503)
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tiny_sse::{Config, Event, Farewell, Hub, Running, Subscribe};
+use tiny_sse::{CloseReason, Config, Event, Hub, Running, Subscribe};
 
 #[cfg(target_os = "linux")]
 use crate::kit::Raw;
@@ -33,7 +33,7 @@ fn expect(stream: &mut Stream, number: usize) {
     stream.bytes.clear();
 }
 
-fn farewells(server: &Running, name: &str) -> u64 {
+fn close_reasons(server: &Running, name: &str) -> u64 {
     number_after(
         get(server.local_addr(), "/stats").text(),
         &format!("\"{name}\":"),
@@ -46,7 +46,7 @@ fn assert_farewells(server: &Running, expected: &[(&str, u64)]) {
     for name in ["hung_up", "fell_behind", "timed_out", "replaced", "kicked"] {
         let count = expected.iter().find(|(known, _)| *known == name);
         assert_eq!(
-            farewells(server, name),
+            close_reasons(server, name),
             count.map_or(0, |(_, count)| *count),
             "{name}"
         );
@@ -218,7 +218,7 @@ fn an_event_larger_than_a_queue_waits_for_who_is_just_coming_in() {
     hub.publish(Event::new(&*text)).unwrap();
     hub.close();
     let mut seen = Vec::new();
-    assert_eq!(subscription.write_to(&mut seen), Farewell::ServerClosing);
+    assert_eq!(subscription.write_to(&mut seen), CloseReason::ServerClosing);
     let seen = String::from_utf8(seen).unwrap();
     assert!(seen.contains(&text), "{} bytes came", seen.len());
 }
@@ -394,8 +394,8 @@ fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written
             to_busy.load(Ordering::Relaxed) > LARGE || busy.is_finished()
         });
         hub.close();
-        let farewell = busy.join().unwrap();
-        assert_eq!(farewell, Farewell::ServerClosing);
+        let close_reason = busy.join().unwrap();
+        assert_eq!(close_reason, CloseReason::ServerClosing);
         assert!(to_busy.load(Ordering::Relaxed) > LARGE);
     });
 }

@@ -111,7 +111,7 @@ fn locks_are_where_they_are_said_to_be() {
             "src/atomic.rs",
             "src/http/budget.rs",
             "src/hub/state.rs",
-            "src/hub/log/ledger.rs",
+            "src/hub/log/group_commit.rs",
             "src/http/connections.rs",
             "src/http/linger.rs",
             "src/api/access/tokens.rs",

@@ -29,7 +29,7 @@ const LINE_BYTES: usize = 2000;
 const WRITE_BYTES: usize = 16 * 1024;
 
 /// How long the end of the program waits for standard error to take what is in the queue, and how often it looks.
-const LAST_WAIT: Duration = Duration::from_millis(500);
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// The sending side of the queue. No call of it waits, except [`finish`](Logger::finish).
@@ -131,7 +131,7 @@ impl Logger {
         let queued = &self.counts.queued;
         queued.fetch_add(LINE_COST, Ordering::Relaxed);
         self.send(String::new());
-        let end = Instant::now() + LAST_WAIT;
+        let end = Instant::now() + SHUTDOWN_WAIT;
         while queued.load(Ordering::Acquire) > 0 && Instant::now() < end {
             thread::sleep(LAST_LOOK);
         }

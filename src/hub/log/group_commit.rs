@@ -11,25 +11,25 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
 use super::{Log, LogStats, Outcome, PublishError, Record, Shared};
-use crate::config::{LOG_PATIENCE, PROBE_PATIENCE, PROBE_PAUSE};
+use crate::config::{LOG_STUCK_AFTER, PROBE_PAUSE, PROBE_WAIT};
 use crate::report::{Level, Report};
 
 #[derive(Debug)]
-pub(in crate::hub) struct Ledger {
+pub(in crate::hub) struct GroupCommit {
     /// LOCK: guards the list of waiting publishers, and hands out the log. The thread that writes has
     /// taken the log and released the lock: no thread waits for a disk under it.
-    desk: Mutex<Desk>,
+    desk: Mutex<CommitQueue>,
     /// LIMIT: bytes of one group, or what one publisher brings: what is written down together is
     /// passed on together, and has to fit into queues.
     group_bytes: usize,
     report: Report,
     /// The log is back, or a probe has ended. [`failure`](Self::failure) and
-    /// [`put_away`](Self::put_away) wait for it.
+    /// [`close_log`](Self::close_log) wait for it.
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Desk {
+struct CommitQueue {
     /// `None`: a thread has taken it, or it is closed. There is one log, so two threads cannot write at a
     /// time.
     log: Option<Box<dyn Log>>,
@@ -68,10 +68,10 @@ impl Waiter {
     }
 }
 
-impl Ledger {
-    pub(super) fn new(log: Box<dyn Log>, group_bytes: usize, report: Report) -> Ledger {
-        Ledger {
-            desk: Mutex::new(Desk {
+impl GroupCommit {
+    pub(super) fn new(log: Box<dyn Log>, group_bytes: usize, report: Report) -> GroupCommit {
+        GroupCommit {
+            desk: Mutex::new(CommitQueue {
                 log: Some(log),
                 is_taken: false,
                 is_closing: false,
@@ -88,7 +88,7 @@ impl Ledger {
     }
 
     /// Poisoning is passed over: no code of an embedder runs under this lock.
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn desk(&self) -> MutexGuard<'_, CommitQueue> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,21 +184,21 @@ impl Ledger {
     ///
     /// After a failure the log is tried again, in a thread of its own, at most once in
     /// [`PROBE_PAUSE`]: without publishers nothing else would find out that it works again. Waits for
-    /// the probe for [`PROBE_PATIENCE`], and then returns the last known state, so that a disk that hangs
+    /// the probe for [`PROBE_WAIT`], and then returns the last known state, so that a disk that hangs
     /// does not block the caller.
-    pub(super) fn failure(self: &Arc<Ledger>) -> Option<String> {
+    pub(super) fn failure(self: &Arc<GroupCommit>) -> Option<String> {
         let mut desk = self.desk();
         if desk.is_probe_due() {
-            let ledger = Arc::clone(self);
+            let group_commit = Arc::clone(self);
             let thread = thread::Builder::new().name("log probe".into());
             // LOCK: held while the thread is started, so that its end comes after it is known. If there is
             // no thread to be had, the failure stays what is known.
-            desk.prober = thread.spawn(move || ledger.probe()).ok();
+            desk.prober = thread.spawn(move || group_commit.probe()).ok();
         }
-        let is_probing = |desk: &mut Desk| desk.prober.is_some();
+        let is_probing = |desk: &mut CommitQueue| desk.prober.is_some();
         let waited = self
             .changed
-            .wait_timeout_while(desk, PROBE_PATIENCE, is_probing);
+            .wait_timeout_while(desk, PROBE_WAIT, is_probing);
         let (desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
         desk.stats().failure
     }
@@ -221,13 +221,13 @@ impl Ledger {
             let change = self.give_back(log, Some(tried), 0);
             self.tell(change);
         }
-        // `put_away` joins this thread if it finds the handle. After this there is nothing left to do.
+        // `close_log` joins this thread if it finds the handle. After this there is nothing left to do.
         self.desk().prober = None;
         self.changed.notify_all();
     }
 
     /// Closes the log, once no thread writes with it. Nothing is published any more.
-    pub(in crate::hub) fn put_away(&self) {
+    pub(in crate::hub) fn close_log(&self) {
         let mut desk = self.desk();
         desk.is_closing = true;
         let refused = std::mem::take(&mut desk.waiting);
@@ -274,7 +274,7 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     text.unwrap_or_else(|| "no text".into())
 }
 
-impl Desk {
+impl CommitQueue {
     /// The log, if it is there and not about to be closed.
     fn take_log(&mut self) -> Option<Box<dyn Log>> {
         if self.is_closing {
@@ -311,7 +311,7 @@ impl Desk {
 
     fn stats(&self) -> LogStats {
         let time = self.since.elapsed();
-        let is_stuck = self.is_taken && time > LOG_PATIENCE;
+        let is_stuck = self.is_taken && time > LOG_STUCK_AFTER;
         let stuck = || format!("the log has not answered for {} s", time.as_secs());
         let failure = self.failure.clone();
         LogStats {
@@ -343,7 +343,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
     use std::thread;
 
-    use crate::config::{Config, PROBE_PATIENCE};
+    use crate::config::{Config, PROBE_WAIT};
     use crate::hub::{Hub, Kept, Log, PublishError, Record};
     use crate::report::Report;
     use crate::wire::Event;
@@ -364,8 +364,8 @@ mod tests {
         Hub::with_log(Config::default(), Box::new(log), Kept::nothing()).unwrap()
     }
 
-    fn put_log_away(hub: &Hub) {
-        hub.shared.ledger.as_ref().unwrap().put_away();
+    fn close_log(hub: &Hub) {
+        hub.shared.group_commit.as_ref().unwrap().close_log();
     }
 
     #[test]
@@ -379,8 +379,8 @@ mod tests {
             for _ in 0..10 {
                 scope.spawn(|| hub.publish(Event::new("")).unwrap());
             }
-            let ledger = hub.shared.ledger.as_ref().unwrap();
-            while ledger.desk().waiting.len() < 10 {
+            let group_commit = hub.shared.group_commit.as_ref().unwrap();
+            while group_commit.desk().waiting.len() < 10 {
                 thread::yield_now();
             }
             done.send(()).unwrap();
@@ -389,12 +389,12 @@ mod tests {
         });
         assert_eq!(hub.stats().history.events, 11);
         hub.close();
-        put_log_away(&hub);
+        close_log(&hub);
         // The log wrote no more, and is gone.
         assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
         assert!(hub.publish(Event::new("late")).is_err());
         // Nobody is left who waits, so to close again is to do nothing.
-        put_log_away(&hub);
+        close_log(&hub);
     }
 
     #[test]
@@ -406,13 +406,13 @@ mod tests {
             let first = scope.spawn(|| hub.publish(Event::new("first")));
             assert_eq!(writes.recv(), Ok(1));
             let second = scope.spawn(|| hub.publish(Event::new("second")));
-            let ledger = hub.shared.ledger.as_ref().unwrap();
-            while ledger.desk().waiting.is_empty() {
+            let group_commit = hub.shared.group_commit.as_ref().unwrap();
+            while group_commit.desk().waiting.is_empty() {
                 thread::yield_now();
             }
-            let closers = [(); 2].map(|()| scope.spawn(|| put_log_away(&hub)));
+            let closers = [(); 2].map(|()| scope.spawn(|| close_log(&hub)));
             assert_eq!(second.join().unwrap(), Err(PublishError::Closed));
-            while !ledger.desk().is_closing {
+            while !group_commit.desk().is_closing {
                 thread::yield_now();
             }
             done.send(()).unwrap();
@@ -551,8 +551,8 @@ mod tests {
             match way {
                 0 => {
                     moods.send(2).unwrap();
-                    put_log_away(&hub);
-                    put_log_away(&hub);
+                    close_log(&hub);
+                    close_log(&hub);
                     assert_eq!(publish(&hub), Err(PublishError::Closed));
                 }
                 1 => {
@@ -562,12 +562,12 @@ mod tests {
                 _ => thread::scope(|scope| {
                     moods.send(3).unwrap();
                     let publisher = scope.spawn(|| publish(&hub));
-                    let ledger = hub.shared.ledger.as_ref().unwrap();
-                    while !ledger.desk().is_taken {
+                    let group_commit = hub.shared.group_commit.as_ref().unwrap();
+                    while !group_commit.desk().is_taken {
                         thread::yield_now();
                     }
-                    let closer = scope.spawn(|| put_log_away(&hub));
-                    while !ledger.desk().is_closing {
+                    let closer = scope.spawn(|| close_log(&hub));
+                    while !group_commit.desk().is_closing {
                         thread::yield_now();
                     }
                     moods.send(0).unwrap();
@@ -630,21 +630,17 @@ mod tests {
         moods.send(1).unwrap();
         assert!(publish(&hub).is_err());
         // Nothing tells the log what to do: the probe hangs.
-        let ledger = hub.shared.ledger.as_ref().unwrap();
-        while !ledger.desk().is_taken {
+        let group_commit = hub.shared.group_commit.as_ref().unwrap();
+        while !group_commit.desk().is_taken {
             assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
         }
         let start = std::time::Instant::now();
         assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
-        assert!(
-            start.elapsed() < 10 * PROBE_PATIENCE,
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < 10 * PROBE_WAIT, "{:?}", start.elapsed());
         // A publisher waits for it, and then has its turn; and so has the end.
         thread::scope(|scope| {
             let publisher = scope.spawn(|| publish(&hub));
-            while ledger.desk().waiting.is_empty() {
+            while group_commit.desk().waiting.is_empty() {
                 thread::yield_now();
             }
             moods.send(0).unwrap();
@@ -653,8 +649,8 @@ mod tests {
         });
         assert_eq!(hub.log_failure(), None);
         moods.send(0).unwrap();
-        put_log_away(&hub);
-        assert!(ledger.desk().prober.is_none());
+        close_log(&hub);
+        assert!(group_commit.desk().prober.is_none());
     }
 
     #[test]
@@ -669,8 +665,8 @@ mod tests {
             for _ in 0..5 {
                 scope.spawn(|| hub.publish(Event::new(&*third)).unwrap());
             }
-            let ledger = hub.shared.ledger.as_ref().unwrap();
-            while ledger.desk().waiting.len() < 5 {
+            let group_commit = hub.shared.group_commit.as_ref().unwrap();
+            while group_commit.desk().waiting.len() < 5 {
                 thread::yield_now();
             }
             for group in [2, 2, 1] {
