@@ -11,6 +11,9 @@ mod fronts;
 mod kit;
 mod program;
 
+// The first chapter: the idea of the crate in one file.
+mod examples;
+
 #[cfg(feature = "access")]
 mod access;
 mod browser;
