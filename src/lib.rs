@@ -160,6 +160,8 @@ mod atomic;
 )]
 mod chance;
 mod config;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod http;
 pub mod hub;
 mod machine;

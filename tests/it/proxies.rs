@@ -1,7 +1,7 @@
-//! The configurations of the README, as they stand there, each in front of the program as the README
-//! starts it: what passes through them, as whom, how soon, and what becomes of a stream that is cut.
+//! The configurations that `tiny-sse config` prints, each in front of the program as the printed unit of systemd
+//! starts it: which requests pass through them, from which client, how soon, and what happens to a stream that is cut.
 //!
-//! Only addresses, ports and the places of files are changed. The client is `curl`, which speaks
+//! Only addresses, ports and paths are changed. The client is `curl`, which speaks
 //! HTTP/2, and comes from 127.0.0.2, so that it is somebody else than the proxy.
 
 use std::collections::VecDeque;
@@ -26,18 +26,25 @@ const TOKEN: &str = "s3cr3t";
 /// How clients speak to a proxy; the proxies speak HTTP/1.1 to the server.
 const VERSIONS: [(&str, &str); 2] = [("--http2", "2"), ("--http1.1", "1.1")];
 
-/// The one block of the README in that language that contains `part`.
+/// The configuration that the program prints under this name.
 #[track_caller]
-fn block(language: &str, part: &str) -> String {
+fn printed(name: &str) -> String {
+    let output = Command::new(PROGRAM)
+        .args(["config", name])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one block of the README with shell commands that contains `part`.
+#[track_caller]
+fn commands(part: &str) -> String {
     let readme = include_str!("../../README.md");
-    let opening = format!("\n```{language}\n");
-    let blocks: Vec<&str> = readme
-        .split(&opening)
-        .skip(1)
-        .filter_map(|rest| rest.split("```\n").next())
-        .filter(|block| block.contains(part))
-        .collect();
-    assert_eq!(blocks.len(), 1, "blocks of {language} with {part:?}");
+    let blocks = readme.split("\n```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```\n").next());
+    let blocks: Vec<&str> = blocks.filter(|block| block.contains(part)).collect();
+    assert_eq!(blocks.len(), 1, "blocks with {part:?}");
     blocks[0].to_owned()
 }
 
@@ -51,7 +58,7 @@ fn put(text: &str, from: &str, to: &str) -> String {
 /// What is done to a configuration.
 type Change = fn(String) -> String;
 
-/// A proxy of the README in front of the program of the README.
+/// A proxy with the printed configuration, in front of the program as the printed unit starts it.
 struct Deployment {
     front: Front,
     server: Serving,
@@ -60,7 +67,7 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// As in the README, and with these options.
+    /// As printed, and with these options.
     #[track_caller]
     fn of(kind: Kind, options: &[&str]) -> Deployment {
         Deployment::changed(kind, options, |configuration| configuration)
@@ -180,9 +187,9 @@ impl Deployment {
 
 #[test]
 #[ignore = "needs systemd-analyze"]
-fn the_unit_of_the_readme_gives_the_service_few_rights() {
+fn the_printed_unit_gives_the_service_few_rights() {
     let path = std::env::temp_dir().join(format!("tiny-sse-{}.service", std::process::id()));
-    fs::write(&path, block("ini", "ExecStart=")).unwrap();
+    fs::write(&path, printed("systemd")).unwrap();
     // In tenths: 0 is no exposure, 100 all there is.
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--threshold=20"]);
@@ -191,17 +198,17 @@ fn the_unit_of_the_readme_gives_the_service_few_rights() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The program, by the command of the README's unit and its file of tokens.
+/// The program, by the command of the printed unit, with the file of tokens of the README.
 #[track_caller]
 fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
-    let unit = block("ini", "ExecStart=");
+    let unit = printed("systemd");
     let line = |key: &str| {
         let value = unit.lines().find_map(|line| line.strip_prefix(key));
         value.unwrap_or_else(|| panic!("no {key} in {unit}"))
     };
     let tokens = format!("{files}/tokens");
     fs::create_dir_all(files).unwrap();
-    let make = block("sh", "> /etc/tiny-sse.tokens");
+    let make = commands("> /etc/tiny-sse.tokens");
     let make = make.lines().find(|line| line.contains("printf")).unwrap();
     let make = put(make, "/etc/tiny-sse.tokens", &tokens);
     let make = put(&make, "$(openssl rand -base64 32)", TOKEN);
@@ -211,7 +218,7 @@ fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let mode = fs::metadata(&tokens).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     let group = format!("chgrp {} /etc/", line("SupplementaryGroups="));
-    assert!(block("sh", &group).contains("groupadd"), "no {group:?}");
+    assert!(commands(&group).contains("groupadd"), "no {group:?}");
     let start = put(line("ExecStart="), "127.0.0.1:8080", listen);
     let start = put(&start, "/var/lib/tiny-sse", &format!("{files}/journal"));
     let start = put(&start, "/etc/tiny-sse.tokens", &tokens);
@@ -249,23 +256,15 @@ fn certify(scratch: &str) {
     fs::write(format!("{scratch}/example.org.both"), both).unwrap();
 }
 
-/// The README's configuration, listening elsewhere.
+/// The printed configuration, with other addresses and paths.
 #[track_caller]
 fn configuration(kind: Kind, listen: SocketAddr, server: SocketAddr, scratch: &str) -> String {
     let text = match kind {
-        Kind::Nginx => put(
-            &block("nginx", "proxy_pass"),
-            "listen 443",
-            &format!("listen {listen}"),
-        ),
-        Kind::HaProxy => put(
-            &block("haproxy", "backend"),
-            "bind :443",
-            &format!("bind {listen}"),
-        ),
+        Kind::Nginx => put(&printed("nginx"), "listen 443", &format!("listen {listen}")),
+        Kind::HaProxy => put(&printed("haproxy"), "bind :443", &format!("bind {listen}")),
         Kind::Caddy => {
             let site = format!("example.org:{} {{", listen.port());
-            let text = put(&block("caddyfile", "reverse_proxy"), "example.org {", &site);
+            let text = put(&printed("caddy"), "example.org {", &site);
             // Addresses that it has without being told.
             let elsewhere = format!(
                 "{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\tgrace_period",

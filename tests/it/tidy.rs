@@ -174,7 +174,8 @@ fn atomics_say_why_their_ordering_suffices() {
 }
 
 #[test]
-fn the_readme_has_the_limits_as_they_are() {
+fn the_documents_have_the_limits_as_they_are() {
+    let guide = fs::read_to_string(root().join("src/guide.rs")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let Config {
         max_clients,
@@ -218,8 +219,14 @@ fn the_readme_has_the_limits_as_they_are() {
     ];
     for (option, value) in rows {
         let row = format!("| `--{option}` | {} |", value.replace('s', " s"));
-        assert!(readme.contains(&row), "the README lacks {row:?}");
+        assert!(guide.contains(&row), "the guide lacks {row:?}");
+        let told = readme.contains(&format!("| `--{option}` |"));
+        assert!(!told || readme.contains(&row), "the README has no {row:?}");
     }
+    assert!(
+        readme.matches("\n| `--").count() >= 6,
+        "the README has no table of limits"
+    );
 }
 
 fn thousands(number: usize) -> String {
@@ -230,30 +237,60 @@ fn thousands(number: usize) -> String {
     }
 }
 
-#[test]
-fn the_readme_has_the_help_as_it_is() {
+/// What `--help` prints, if this build has all features.
+fn help() -> Option<String> {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
         .arg("--help")
         .output()
         .unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    // A build without a feature lacks lines of it, and has no others.
-    let own = |line: &&str| line.starts_with("  --");
-    for line in help.lines().filter(own) {
-        let is_told = readme.lines().any(|told| told == line);
-        assert!(is_told, "the README's help has no {line:?}");
-    }
-    let all = cfg!(all(
+    let has_all = cfg!(all(
         feature = "access",
         feature = "console",
         feature = "demo",
         feature = "journal",
         feature = "metrics"
     ));
+    has_all.then(|| String::from_utf8(help.stdout).unwrap())
+}
+
+#[test]
+fn every_option_of_the_documents_exists() {
+    let Some(help) = help() else { return };
+    let texts = [
+        "README.md",
+        "src/guide.rs",
+        "src/bin/tiny-sse/deploy/tiny-sse.service",
+    ];
+    for name in texts {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        // Only those of the program: a line with `cargo`, `curl` or `rustup` has options of theirs.
+        let own = |line: &&str| {
+            !["cargo", "curl", "rustup", "-- --", "groupadd"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
+        let words = text
+            .lines()
+            .filter(own)
+            .flat_map(|line| line.split([' ', '`', '(', ')', '=', ',', ';', '"']));
+        let mut options = 0;
+        for option in words.filter(|word| word.starts_with("--") && word.len() > 2) {
+            let option = option.trim_end_matches(['.', ':']);
+            let is_known = help.split([' ', ',', '\n']).any(|word| word == option);
+            assert!(is_known, "{name} has {option}, which --help has not");
+            options += 1;
+        }
+        assert!(options > 3, "{name} has {options} options");
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = readme.lines().count();
     assert!(
-        !all || readme.contains(&format!("```text\n{help}```\n")),
-        "the README's help is not:\n{help}"
+        lines <= 330,
+        "README.md has {lines} lines, and 330 are the limit"
     );
 }
 

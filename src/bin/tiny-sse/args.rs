@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::deploy::configuration;
 use crate::listen::Listen;
 use crate::log::cut;
 use tiny_sse::{Config, Level, Overload};
@@ -127,11 +128,16 @@ const OPTIONS: &[&[OptionRow]] = &[
     },
 ];
 
-/// The commands that may be the first word, each with its line of `--help` if it needs one.
-const COMMANDS: &[(&str, &str)] = &[
-    ("serve", ""),
+/// The commands that may be the first word, each with its argument and its line of `--help` if it has one.
+const COMMANDS: &[(&str, &str, &str)] = &[
+    ("serve", "", ""),
     #[cfg(feature = "demo")]
-    ("demo", "serve, with six example uses in front"),
+    ("demo", "", "serve, with six example uses in front"),
+    (
+        "config",
+        "NAME",
+        "print a file for nginx, caddy, haproxy, systemd or openwrt",
+    ),
 ];
 
 fn rows() -> impl Iterator<Item = &'static OptionRow> {
@@ -385,13 +391,21 @@ pub(crate) fn parse(
         if let Some(option) = word.strip_prefix("--") {
             let row = set(&mut options, option, &mut words)?;
             given.push(row.name);
-        } else if COMMANDS.iter().any(|(command, _)| *command == word) {
+        } else if COMMANDS.iter().any(|(command, ..)| *command == word) {
             if !is_first {
                 return Err(format!("{word} must be the first word"));
             }
+            if word == "config" {
+                let name = words.next().transpose()?;
+                let text = configuration(name.as_deref())?;
+                return match words.next().transpose()? {
+                    None => Ok(Command::Print(text)),
+                    Some(_) => Err("config takes one name and nothing after it".into()),
+                };
+            }
             options.demo = word == "demo";
         } else {
-            let commands = COMMANDS.iter().map(|(command, _)| *command);
+            let commands = COMMANDS.iter().map(|(command, ..)| *command);
             return Err(unknown("command", &word, commands.chain(["help"])));
         }
         is_first = false;
@@ -495,14 +509,16 @@ fn distance(from: &str, to: &str) -> usize {
 pub(crate) const VERSION: &str = concat!("tiny-sse ", env!("CARGO_PKG_VERSION"));
 
 fn help() -> String {
-    let commands: Vec<&str> = COMMANDS.iter().map(|(command, _)| *command).collect();
+    let commands: Vec<&str> = COMMANDS.iter().map(|(command, ..)| *command).collect();
     let mut text = format!(
         "{VERSION}: a Server-Sent Events server\n\nusage: tiny-sse [{}] [--OPTION VALUE | --OPTION=VALUE]...\n\n",
         commands.join(" | ")
     );
-    for (command, help) in COMMANDS.iter().filter(|(_, help)| !help.is_empty()) {
-        text += &format!("  {command:<23} {help}\n\n");
+    for (command, argument, help) in COMMANDS.iter().filter(|(.., help)| !help.is_empty()) {
+        let left = format!("{command} {argument}");
+        text += &format!("  {left:<23} {help}\n");
     }
+    text += "\n";
     let mut defaults = Options::default();
     for row in rows() {
         let left = format!("--{} {}", row.name, row.syntax.placeholder);

@@ -17,6 +17,7 @@ mod args;
 mod chance;
 #[cfg(feature = "demo")]
 mod demo;
+mod deploy;
 mod listen;
 mod log;
 #[cfg(test)]
