@@ -46,6 +46,7 @@ mod origins;
 mod poll;
 mod proxies;
 mod random;
+mod readme;
 mod refusals;
 mod resume;
 mod siege;
