@@ -113,6 +113,10 @@ fn the_commands_of_the_readme_work_as_they_are() {
             "--map-root-user",
             "--net",
             "--mount",
+            // The shell is the first process of its namespace: at its end, the kernel ends all that it has started.
+            "--pid",
+            "--fork",
+            "--mount-proc",
             "sh",
             "-euxc",
             &session,
