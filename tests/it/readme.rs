@@ -11,10 +11,11 @@ use tiny_sse::Config;
 
 use crate::kit::{DEADLINE, Scratch, open, post, server};
 
-/// The shell commands of the README, a block each, in order.
-fn blocks() -> Vec<&'static str> {
+/// The blocks of the README in this language, in order.
+fn blocks_of(language: &str) -> Vec<&'static str> {
     let readme = include_str!("../../README.md");
-    let blocks = readme.split("```sh\n").skip(1);
+    let opening = format!("```{language}\n");
+    let blocks = readme.split(&opening).skip(1);
     blocks
         .filter_map(|rest| rest.split("```\n").next())
         .collect()
@@ -125,8 +126,8 @@ fn the_commands_of_the_readme_work_as_they_are() {
     for (number, block) in blocks.iter().enumerate().rev() {
         session = session.replace(&format!("BLOCK {number}"), block.trim_end());
     }
-    let with_fetch = |block: &&&str| block.starts_with("await fetch");
-    let javascript = blocks_of("js").iter().find(with_fetch).copied();
+    let mut blocks = blocks_of("js").into_iter();
+    let javascript = blocks.find(|block| block.starts_with("await fetch"));
     session = session.replace("JAVASCRIPT", javascript.expect("a block with fetch"));
     session = session.replace("PYTHON", blocks_of("python")[0]);
     let target = env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
