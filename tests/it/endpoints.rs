@@ -537,7 +537,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         // Topics.
         ("POST", "/events/", "", b"x", 400, "topic is empty"),
         ("POST", "/events?topic=", "", b"x", 400, "topic is empty"),
-        ("POST", "/events/chat/*", "", b"x", 400, r#"topic \"chat/*\" ends in *: that is a pattern"#),
+        ("POST", "/events/chat/*", "", b"x", 400, r#"topic \"chat/*\" ends in *: this is a pattern"#),
         ("POST", "/events?topic=*", "", b"x", 400, "that is a pattern"),
         ("POST", "/broadcast?topic=a%2A", "", b"{}", 400, "that is a pattern"),
         ("POST", "/send?topic=a*", "", b"{}", 400, "that is a pattern"),
