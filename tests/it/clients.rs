@@ -1,8 +1,8 @@
-//! Widely used SSE clients from npm and PyPI against the real program. Each client expect_events exactly
+//! Widely used SSE clients from npm and PyPI against the real program. Each client dispatches exactly
 //! the published events: no heartbeat becomes an event, and after the server was killed and restarted,
 //! each event arrives once and in order.
 //!
-//! `tests/clients` has a driver for each client, which prints the events that the client expect_events,
+//! `tests/clients` has a driver for each client, which prints the events that the client dispatches,
 //! and the lock files with the versions.
 
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ enum Runtime {
     Python(&'static str),
 }
 
-/// A running client that prints the events that it expect_events.
+/// A running client that prints the events that it dispatches.
 struct Driver {
     process: Process,
 }
