@@ -352,14 +352,14 @@ fn ndjson_and_override_headers_need_the_same_rights_as_a_plain_body() {
         }
     }
     // A header field cannot turn a GET into a DELETE either.
-    let override_it = format!("{}X-HTTP-Method-Override: DELETE\r\n", bearer(MASTER));
-    let victim = format!("/events?client_id=victim&token={MASTER}");
-    let _stream = Stream::subscribe(server.local_addr(), &victim);
+    let override_method = format!("{}X-HTTP-Method-Override: DELETE\r\n", bearer(MASTER));
+    let target = format!("/events?client_id=other&token={MASTER}");
+    let _stream = Stream::subscribe(server.local_addr(), &target);
     let answer = request(
         server.local_addr(),
         "GET",
-        "/clients/victim",
-        &override_it,
+        "/clients/other",
+        &override_method,
         "",
     );
     assert_eq!((answer.status, server.hub().clients()), (405, 1));
@@ -549,12 +549,12 @@ fn the_configuration_decides_which_requests_need_which_token() {
         open: true,
         ..subscribe()
     };
-    let (one, anybody, nobody) = (
+    let (one, every_client, empty) = (
         TokenFile::new("P publish *\n"),
         TokenFile::new("* publish,subscribe *\n"),
-        TokenFile::new("# nobody yet\n"),
+        TokenFile::new("# no tokens yet\n"),
     );
-    let besides = || Config {
+    let file_and_option = || Config {
         access: AccessConfig {
             publish_token: token("Q"),
             ..one.config().access
@@ -583,11 +583,11 @@ fn the_configuration_decides_which_requests_need_which_token() {
         ("--tokens", here, one.config(), "", [401, 401, 401, 401, 401]),
         ("--tokens", here, one.config(), "P", [200, 200, 403, 403, 200]),
         ("--tokens", there, one.config(), "P", [200, 200, 403, 403, 200]),
-        ("--tokens with *", there, anybody.config(), "", [200, 200, 200, 200, 200]),
-        ("--tokens with *", there, anybody.config(), "wrong", [200, 200, 200, 200, 200]),
-        ("--tokens without any", here, nobody.config(), "", [401, 401, 401, 401, 401]),
-        ("--tokens and --publish-token", here, besides(), "Q", [200, 200, 403, 403, 200]),
-        ("--tokens and --publish-token", here, besides(), "P", [200, 200, 403, 403, 200]),
+        ("--tokens with *", there, every_client.config(), "", [200, 200, 200, 200, 200]),
+        ("--tokens with *", there, every_client.config(), "wrong", [200, 200, 200, 200, 200]),
+        ("--tokens with an empty file", here, empty.config(), "", [401, 401, 401, 401, 401]),
+        ("--tokens and --publish-token", here, file_and_option(), "Q", [200, 200, 403, 403, 200]),
+        ("--tokens and --publish-token", here, file_and_option(), "P", [200, 200, 403, 403, 200]),
         ("--open", there, open(), "", [200, 200, 200, 200, 200]),
         ("--open", there, open(), "wrong", [200, 200, 200, 200, 200]),
         ("--open --subscribe-token", there, open_to_read_by_token(), "", [200, 200, 401, 401, 401]),

@@ -62,13 +62,15 @@ impl Drop for HeldServer {
 impl HeldServer {
     fn new(config: Config) -> HeldServer {
         let gate: Arc<Gate> = Arc::default();
-        let inside = Arc::clone(&gate);
+        let handler_gate = Arc::clone(&gate);
         let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
         let server = bound
             .spawn_with(move |request, api| match request.path() {
                 "/held" => {
-                    inside.begun.fetch_add(1, Ordering::SeqCst);
-                    eventually("the gate is open", || inside.is_open.load(Ordering::SeqCst));
+                    handler_gate.begun.fetch_add(1, Ordering::SeqCst);
+                    eventually("the gate is open", || {
+                        handler_gate.is_open.load(Ordering::SeqCst)
+                    });
                     Response::text(200, "held")
                 }
                 _ => api.answer(request),
@@ -142,11 +144,11 @@ fn the_connection_that_has_waited_longest_for_a_request_is_evicted() {
     assert_unanswered(&silent);
     // One more byte does not change how long this connection has waited.
     slow.send("x");
-    let mut inside = vec![half_sent_request(address)];
+    let mut accepted = vec![half_sent_request(address)];
     assert!(used.is_closed(), "an idle connection got an answer");
     assert_unanswered(&slow);
     assert_unanswered(&silent);
-    inside.push(half_sent_request(address));
+    accepted.push(half_sent_request(address));
     let answer = slow.answer();
     assert_eq!(
         (answer.status, answer.field("retry-after")),
@@ -159,9 +161,9 @@ fn the_connection_that_has_waited_longest_for_a_request_is_evicted() {
     );
     assert!(slow.is_closed());
     assert_unanswered(&silent);
-    inside.push(half_sent_request(address));
+    accepted.push(half_sent_request(address));
     assert!(silent.is_closed(), "a fresh connection got an answer");
-    for raw in &mut inside {
+    for raw in &mut accepted {
         assert_eq!(raw.send("x").answer().status, 200);
     }
 }
@@ -194,8 +196,8 @@ fn streams_and_requests_in_progress_are_not_evicted() {
     poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_unanswered(&poll);
     for _ in 0..20 {
-        let mut outside = Raw::connect(address);
-        let answer = outside.answer();
+        let mut rejected = Raw::connect(address);
+        let answer = rejected.answer();
         assert_eq!(
             (answer.status, answer.field("retry-after")),
             (503, Some("5"))
@@ -331,11 +333,11 @@ fn all_bodies_share_one_budget_and_further_bodies_get_a_503() {
         request(address, "POST", "/events", "", &body).status == 200
     });
     for _ in 0..5 {
-        let mut inside = [
+        let mut accepted = [
             partial_body(address, 65536, 65535),
             partial_body(address, 65536, 65535),
         ];
-        for raw in &mut inside {
+        for raw in &mut accepted {
             assert_eq!(raw.send("x").answer().status, 200);
         }
     }
@@ -539,8 +541,8 @@ fn connections_in_a_lingering_close_free_their_slots() {
         let mut nothing = [0];
         assert_eq!(raw.socket.read(&mut nothing).unwrap(), 0);
     }
-    let inside: Vec<_> = (0..3).map(|_| half_sent_request(address)).collect();
-    assert_eq!(inside.len(), 3);
+    let accepted: Vec<_> = (0..3).map(|_| half_sent_request(address)).collect();
+    assert_eq!(accepted.len(), 3);
 }
 
 // ---- how a refusal arrives
@@ -550,17 +552,17 @@ fn a_rejected_client_reads_the_reason_although_it_goes_on_sending() {
     const CROWD: usize = 200;
     let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
-    let mut inside: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
-    let mut outside = Vec::new();
+    let mut accepted: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
+    let mut rejected = Vec::new();
     for number in 0..CROWD {
         let mut raw = Raw::connect(address);
         raw.send("GET /health HTTP/1.1\r\nHo");
         // The answer has arrived, and the server will read no request.
         let _ = raw.socket.peek(&mut [0]).expect("an answer");
         raw.send("st: a\r\n\r\n");
-        outside.push((number, raw));
+        rejected.push((number, raw));
     }
-    for (number, mut raw) in outside {
+    for (number, mut raw) in rejected {
         let mut bytes = Vec::new();
         let outcome = raw.socket.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
@@ -568,22 +570,22 @@ fn a_rejected_client_reads_the_reason_although_it_goes_on_sending() {
         let is_whole = text.starts_with("HTTP/1.1 503 ") && text.ends_with("connections\"}\n");
         assert!(is_whole, "{number}: {text:?}");
     }
-    held.finish(&mut inside);
+    held.finish(&mut accepted);
 }
 
 #[test]
 fn rejected_clients_that_stay_connected_do_not_delay_a_shutdown() {
     let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
-    let mut inside: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
-    let mut outside: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
-    for raw in &mut outside {
+    let mut accepted: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
+    let mut rejected: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
+    for raw in &mut rejected {
         assert_eq!(raw.answer().status, 503);
     }
-    held.finish(&mut inside);
+    held.finish(&mut accepted);
     // Joins the thread that lingers with these connections; the test would hang if it did not end.
     drop(held);
-    for raw in &mut outside {
+    for raw in &mut rejected {
         assert!(raw.is_closed());
     }
 }
@@ -833,7 +835,7 @@ fn the_count_of_an_address_returns_to_zero_however_its_connections_end() {
         }
         drop(kept);
         let fields = "X-Forwarded-For: 192.0.2.7\r\n";
-        let mut inside: Vec<Raw> = Vec::new();
+        let mut accepted: Vec<Raw> = Vec::new();
         eventually("the full limit is available", || {
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             let mut raw = Raw::connect(address);
@@ -842,9 +844,9 @@ fn the_count_of_an_address_returns_to_zero_however_its_connections_end() {
             );
             let _ = raw.socket.write_all(head.as_bytes());
             if raw.head().status == 100 {
-                inside.push(raw);
+                accepted.push(raw);
             }
-            inside.len() == LIMIT
+            accepted.len() == LIMIT
         });
         let mut raw = Raw::connect(address);
         let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");

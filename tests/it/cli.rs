@@ -1159,7 +1159,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
         );
         // Half of the streams are closed, so new connections are accepted again.
         streams.truncate(streams.len() / 2);
-        eventually("room again", || {
+        eventually("a new connection is accepted", || {
             let mut raw = Raw::connect(serving.address);
             // Best effort: the write fails if the server has answered and closed already.
             let _ = raw.socket.write_all(
@@ -1270,7 +1270,9 @@ fn without_address_space_for_a_thread_the_server_answers_503_and_goes_on() {
     }
     // Half of the streams are closed, so new ones are accepted again; the others go on.
     streams.truncate(streams.len() / 2);
-    eventually("room again", || ask_for_a_stream(address).1.status == 200);
+    eventually("a new connection is accepted", || {
+        ask_for_a_stream(address).1.status == 200
+    });
     let heartbeat = b"c\r\n: heartbeat\n\r\n".len();
     let mut bytes = vec![0; 20 * heartbeat];
     let first = &mut streams[0].socket;

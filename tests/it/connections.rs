@@ -143,7 +143,7 @@ fn no_request_after_a_close_a_refusal_or_a_stream_is_executed() {
         .concat(),
     );
     assert_eq!(raw.head().status, 200);
-    eventually("registered", || server.hub().clients() == 1);
+    eventually("the client is registered", || server.hub().clients() == 1);
     crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
     raw.rest();
     assert_eq!(total_events(&server), 0, "after a stream");
@@ -490,20 +490,20 @@ fn a_full_connection_table_answers_503_with_retry_after_until_a_slot_is_free() {
         ..config()
     });
     // The handlers of all three run. A connection that waits for a request would be evicted.
-    let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
-    for raw in &mut inside {
+    let mut accepted: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
+    for raw in &mut accepted {
         raw.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
         has_begun.recv().unwrap();
     }
     for sends_request in [false, true] {
-        let mut outside = Raw::connect(server.local_addr());
+        let mut rejected = Raw::connect(server.local_addr());
         if sends_request {
             // Best effort: the server may have answered and closed already.
-            let _ = outside
+            let _ = rejected
                 .socket
                 .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
-        let answer = outside.answer();
+        let answer = rejected.answer();
         assert_eq!(
             (answer.status, answer.field("retry-after")),
             (503, Some("5"))
@@ -514,7 +514,7 @@ fn a_full_connection_table_answers_503_with_retry_after_until_a_slot_is_free() {
             "{}",
             answer.text()
         );
-        assert!(outside.is_closed());
+        assert!(rejected.is_closed());
     }
     go.send(()).unwrap();
     eventually("a connection is accepted", || {
@@ -527,7 +527,7 @@ fn a_full_connection_table_answers_503_with_retry_after_until_a_slot_is_free() {
     for _ in 0..2 {
         go.send(()).unwrap();
     }
-    for raw in &mut inside {
+    for raw in &mut accepted {
         assert_eq!(raw.answer().status, 200, "an earlier connection");
     }
 }
@@ -581,7 +581,7 @@ fn server_with_slow_handler(config: Config) -> (Running, Receiver<()>, Sender<()
     let may_go = Mutex::new(may_go);
     let server = handled_by(config, move |request| {
         if request.path() == "/slow" {
-            begun.send(()).expect("the test listens");
+            begun.send(()).expect("the test still receives");
             // An error means that the test has ended; the handler then ends too.
             let _ = may_go.lock().unwrap().recv();
         }
@@ -878,7 +878,7 @@ fn every_answer_to_connection_close_says_close() {
     );
     assert_eq!(stream.head.field("connection"), Some("close"));
     assert_eq!(stream.head.field("transfer-encoding"), Some("chunked"));
-    eventually("registered", || server.hub().clients() == 1);
+    eventually("the client is registered", || server.hub().clients() == 1);
     crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
     while stream.try_next().is_some() {}
     assert!(stream.has_ended, "the last chunk is missing");
@@ -1004,7 +1004,7 @@ fn a_shutdown_leaves_an_inherited_listener_open_for_other_processes() {
             let took = start.elapsed();
             assert!(took < Duration::from_secs(1), "{address}: {took:?}");
             // The connections by which the server woke itself may still be in the listener's queue.
-            let mine = TcpStream::connect(reachable).expect("a listener that is there");
+            let mine = TcpStream::connect(reachable).expect("the listener is still open");
             let me = mine.local_addr().unwrap();
             while other.accept().expect("a connection").1 != me {}
         }
@@ -1021,7 +1021,7 @@ fn a_shutdown_ends_although_other_holders_of_the_listener_accept_connections() {
     // Each thread accepts connections and sends the byte that it receives back, until that byte is `!`.
     let accept = |other: TcpListener| {
         loop {
-            let (mut socket, _) = other.accept().expect("a listener that goes on");
+            let (mut socket, _) = other.accept().expect("the listener stays open");
             let mut byte = [0];
             if socket.read(&mut byte).is_ok_and(|count| count == 1) {
                 let _ = socket.write_all(&byte);
@@ -1036,7 +1036,7 @@ fn a_shutdown_ends_although_other_holders_of_the_listener_accept_connections() {
         .map(|other| std::thread::spawn(move || accept(other)))
         .collect();
     let send_and_receive = |byte: &[u8]| {
-        let mut socket = TcpStream::connect(address).expect("a listener that is there");
+        let mut socket = TcpStream::connect(address).expect("the listener is still open");
         socket.write_all(byte).unwrap();
         assert_eq!(socket.read(&mut [0]).unwrap(), 1);
     };
@@ -1053,7 +1053,9 @@ fn a_shutdown_ends_although_other_holders_of_the_listener_accept_connections() {
     }
     (0..OTHERS).for_each(|_| send_and_receive(b"!"));
     for other in others {
-        other.join().expect("its listener was shut down");
+        other
+            .join()
+            .expect("the listener of this thread was shut down");
     }
 }
 

@@ -322,7 +322,9 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
     limit_file_size(&serving.process, "unlimited");
     // No event is published meanwhile: a load balancer requests `/health`, and sends publishers only
     // when it succeeds.
-    eventually("healthy again", || get(address, "/health").status == 200);
+    eventually("/health succeeds again", || {
+        get(address, "/health").status == 200
+    });
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
     let metrics = get(address, "/metrics").text().to_owned();
     assert!(metrics.contains("\ntiny_sse_log_failing 0\n"), "{metrics}");
@@ -368,7 +370,9 @@ fn at_the_file_size_limit_publishers_get_a_503_and_the_server_goes_on() {
             assert_eq!(get(address, "/health").status, 503, "{sync}, {room}");
         }
         limit_file_size(&serving.process, "unlimited");
-        eventually("healthy again", || get(address, "/health").status == 200);
+        eventually("/health succeeds again", || {
+            get(address, "/health").status == 200
+        });
         publish(&serving, "/events", "after");
         serving.process.kill();
         assert_eq!(retained(&serve_on(&journal)), ["before", "after"], "{sync}");
@@ -456,7 +460,9 @@ fn a_journal_without_its_directory_refuses_events_until_the_directory_is_back() 
     assert_eq!(code, Some(1), "{errors:?}");
     assert!(lines_about(&away, errors)[0].ends_with("is in use by another tiny-sse"));
     fs::rename(away.path(), journal.path()).unwrap();
-    eventually("healthy again", || get(address, "/health").status == 200);
+    eventually("/health succeeds again", || {
+        get(address, "/health").status == 200
+    });
     publish(&serving, "/events", "after");
     serving.process.kill();
     assert_eq!(retained(&serve_on(&journal)), ["before", "after"]);
@@ -503,7 +509,7 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         ms: (now + Duration::from_secs(24 * 60 * 60)).as_millis() as u64,
         seq: 7,
     };
-    let message = format!("id: {ahead}\ndata: said tomorrow\n\n");
+    let message = format!("id: {ahead}\ndata: published tomorrow\n\n");
     let options = JournalOptions {
         dir: journal.path().to_owned(),
         sync: SyncMode::Off,
@@ -517,7 +523,7 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
     written.append(&[record.into()]).unwrap();
     drop(written);
 
-    let mut expected = vec!["said tomorrow".to_owned()];
+    let mut expected = vec!["published tomorrow".to_owned()];
     let mut latest = ahead;
     for run in 0..3 {
         let mut serving = serve_on(&journal);
