@@ -438,11 +438,7 @@ fn assert_all_get_all(publishing: &Publishing, mut clients: Vec<ChurningClient>)
         while client.next <= last {
             assert!(client.read(), "{} is disconnected at the end", client.name);
         }
-        assert_eq!(
-            client.gaps_seen[1], 0,
-            "{} was gaps_seen of a gap",
-            client.name
-        );
+        assert_eq!(client.gaps_seen[1], 0, "{} has seen a gap", client.name);
         assert!(
             client.reconnects >= 5,
             "{} has reconnected too seldom",

@@ -526,7 +526,7 @@ fn assert_has_seen(target: &str, seen: &[Message], kept: &[Message], topics: &[&
 
 // ---- files that a crash leaves
 
-/// A damage to a file.
+/// Damage to a file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     /// The file ends before this byte.

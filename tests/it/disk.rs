@@ -395,7 +395,7 @@ const COMMANDS: [(&str, usize); 13] = [
         0,
     ),
     ("rm -r *", 0),
-    ("echo '# by command' >> 00000001.sse", 3),
+    ("echo '# by hand' >> 00000001.sse", 3),
     ("sed -i s/nothing/changed/ 00000001.sse", 3),
     ("chmod a+rx . *; touch *", 3),
     ("ln 00000001.sse backup", 3),
