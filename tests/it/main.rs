@@ -16,6 +16,7 @@ mod examples;
 
 #[cfg(feature = "access")]
 mod access;
+mod admission;
 mod browser;
 mod churn;
 mod cli;
@@ -33,7 +34,6 @@ mod demo;
 mod devices;
 #[cfg(feature = "journal")]
 mod disk;
-mod door;
 mod endpoints;
 mod exposure;
 mod handoff;
