@@ -565,7 +565,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", &long_id, "", b"x", 400, "id has 256 bytes, at most 255 are allowed"),
         ("POST", &long_name, "", b"x", 400, "event has 256 bytes, at most 255 are allowed"),
         ("POST", &long_name, ndjson, b"1", 400, "event has 256 bytes"),
-        ("POST", "/events?event=system", "", b"x", 400, r#"event is \"system\", a name of the server's own events"#),
+        ("POST", "/events?event=system", "", b"x", 400, r#"event is \"system\", which is reserved for the server"#),
         ("POST", "/events/a?event=recovery", "", b"x", 400, "use another one than system, recovery, heartbeat"),
         ("POST", "/events?event=heartbeat", "", b"x", 400, r#"event is \"heartbeat\""#),
         ("POST", "/events?event=%20system", "", b"x", 400, r#"event is \"system\""#),
