@@ -342,7 +342,7 @@ impl fmt::Display for FieldError {
             ),
             Fault::Reserved(id) => write!(
                 f,
-                "{field} is {id:?}: earliest, and ids of the server's own form, are reserved"
+                "{field} is {id:?}: the word earliest, and the form of the server's own ids, are reserved"
             ),
             Fault::OfServer(name) => write!(
                 f,

@@ -566,7 +566,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", &long_name, "", b"x", 400, "event has 256 bytes, at most 255 are allowed"),
         ("POST", &long_name, ndjson, b"1", 400, "event has 256 bytes"),
         ("POST", "/events?event=system", "", b"x", 400, r#"event is \"system\", which is reserved for the server"#),
-        ("POST", "/events/a?event=recovery", "", b"x", 400, "use another one than system, recovery, heartbeat"),
+        ("POST", "/events/a?event=recovery", "", b"x", 400, "the reserved names are system, recovery, heartbeat"),
         ("POST", "/events?event=heartbeat", "", b"x", 400, r#"event is \"heartbeat\""#),
         ("POST", "/events?event=%20system", "", b"x", 400, r#"event is \"system\""#),
         ("POST", "/events?event=system", ndjson, b"1\n2", 400, r#"event is \"system\""#),
