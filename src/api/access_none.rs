@@ -1,5 +1,5 @@
-//! Turns a request and the action that it is about to do into a decision, in a build without the feature `access`: there
-//! are no tokens, no guard and no allowed origins.
+//! Turns a request and the action that it is about to do into a decision, in a build without the feature `access`:
+//! there are no tokens, no guard and no allowed origins.
 //!
 //! The decision has two steps. A page of another site may read, and do nothing else: `sender.rs`. Everything else
 //! depends on which clients can reach the server: `exposure.rs`. The credential of a client is its address.
@@ -82,7 +82,8 @@ pub(super) const HOW_TO_ALLOW: &str = "start the server with --open to allow it 
 /// The end of a warning. A build without tokens has no option that restricts clients.
 pub(super) const HOW_TO_RESTRICT: &str = "";
 
-/// The end of an error message. A build without allowed origins has no option that declares a host to be this machine.
+/// The end of an error message. A build without allowed origins has no option that declares a host to be this
+/// machine.
 pub(super) fn how_to_allow_host(_: &str) -> String {
     String::new()
 }

@@ -58,9 +58,9 @@ impl Action<'_> {
 
     /// Whether the action is more than reading, so that a page of another site may not do it.
     ///
-    /// An action that needs the right to publish is, whatever its method is: `GET /stats?clients=1` shows addresses. A
-    /// subscription with a client id is, because the client receives the events that are meant for that id, and
-    /// can end the stream that has the id now.
+    /// An action that needs the right to publish is, whatever its method is: `GET /stats?clients=1` shows addresses.
+    /// A subscription with a client id is, because the client receives the events that are meant for that id, and can
+    /// end the stream that has the id now.
     pub(super) fn is_more_than_reading(&self, request: &Request) -> bool {
         // SPEC: RFC 9110, 9.2.1: the safe methods are GET, HEAD, OPTIONS and TRACE. No endpoint answers TRACE.
         let is_safe = matches!(request.method(), "GET" | "HEAD" | "OPTIONS");

@@ -1,9 +1,9 @@
-//! Turns requests for the console page and the JavaScript clients into files: those of `src/console/`, which are part of
-//! the program.
+//! Turns requests for the console page and the JavaScript clients into files: those of `src/console/`, which are part
+//! of the program.
 //!
-//! The two clients, `/sse-client.js` and `/use-sse.js`, are always there, for pages of any origin. The page and its own
-//! files are there only if `Config::console` is on. The page can send the user's rights to this server, so its policy
-//! forbids the browser to load anything from another server.
+//! The two clients, `/sse-client.js` and `/use-sse.js`, are always there, for pages of any origin. The page and its
+//! own files are there only if `Config::console` is on. The page can send the user's rights to this server, so its
+//! policy forbids the browser to load anything from another server.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
@@ -13,7 +13,8 @@ use crate::config::{Config, Console};
 use crate::http::{Request, Response};
 use crate::wire::Topic;
 
-/// The browser lets the page load scripts and styles of this server, and send requests to this server, and nothing else.
+/// The browser lets the page load scripts and styles of this server, and send requests to this server, and nothing
+/// else.
 ///
 /// SPEC: Content Security Policy Level 3: `default-src` is not the default of `base-uri`, `form-action` and
 /// `frame-ancestors`, so they are listed too.
@@ -23,8 +24,8 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Returns the configuration with `console` on or off instead of automatic, for a server that listens at `address`. If
-/// the address is unknown, `Auto` stays, which [`file`] treats as off.
+/// Returns the configuration with `console` on or off instead of automatic, for a server that listens at `address`.
+/// If the address is unknown, `Auto` stays, which [`file`] treats as off.
 pub(super) fn decided(mut config: Config, address: Option<SocketAddr>) -> Config {
     if let Some(address) = address {
         let is_proxied = !config.trust_proxy.is_empty();
@@ -71,7 +72,8 @@ pub(super) fn answer(api: &Api, request: &Request, _: Option<Topic>) -> Answer {
 
 /// Returns the file, or 304 if the client already has it.
 fn with_tag(request: &Request, kind: &'static str, bytes: &'static [u8]) -> Response {
-    // A hash of the content with a fixed key, so that the tag is the same after a restart. A collision would do no harm.
+    // A hash of the content with a fixed key, so that the tag is the same after a restart. A collision would do no
+    // harm.
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let etag = format!("\"{:016x}\"", hasher.hash_one(bytes));
     let response = match has_already(request, &etag) {
@@ -98,8 +100,8 @@ fn has_already(request: &Request, etag: &str) -> bool {
     })
 }
 
-/// Whether the client is a browser that loads a page: then it names `text/html`. `*/*`, which curl and `fetch` send, does
-/// not count.
+/// Whether the client is a browser that loads a page: then it names `text/html`. `*/*`, which curl and `fetch` send,
+/// does not count.
 ///
 /// SPEC: RFC 9110, 12.5.1: `Accept = #( media-range [ weight ] )`.
 fn wants_html(request: &Request) -> bool {

@@ -57,8 +57,8 @@ impl Exposure {
             .filter(|_| !self.is_loopback || self.is_proxied)
     }
 
-    /// Checks that a client without a token may do an action. `is_local_host`: the host that the request names can only
-    /// be this machine.
+    /// Checks that a client without a token may do an action. `is_local_host`: the host that the request names can
+    /// only be this machine.
     ///
     /// # Errors
     ///

@@ -6,9 +6,9 @@
 //! tiny_sse_clients 2
 //! ```
 //!
-//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: a *family* is all samples of one name, with `# HELP`
-//! and `# TYPE` once before them; the name of a counter ends in `_total`; each bucket of a histogram counts the values
-//! of the buckets before it too, so the last bucket, `+Inf`, equals the count.
+//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: a *family* is all samples of one name, with `#
+//! HELP` and `# TYPE` once before them; the name of a counter ends in `_total`; each bucket of a histogram counts the
+//! values of the buckets before it too, so the last bucket, `+Inf`, equals the count.
 
 use std::fmt::{self, Display, Write};
 use std::time::Duration;

@@ -72,8 +72,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// The endpoints of `hub`, for a program without a [`Server`](crate::Server). `config` should be the configuration
-    /// of the hub; here it decides, among other things, about `Retry-After` ([`retry`](Config::retry)),
+    /// The endpoints of `hub`, for a program without a [`Server`](crate::Server). `config` should be the
+    /// configuration of the hub; here it decides, among other things, about `Retry-After` ([`retry`](Config::retry)),
     /// [`overload`](Config::overload), the tokens and the [`console`](Config::console).
     ///
     /// Only a [`Server`](crate::Server) knows the address where it listens. Without an address,
@@ -188,14 +188,15 @@ impl Api {
     /// `"GET, HEAD, POST, OPTIONS"`.
     ///
     /// A browser sends this request, the *preflight*, before a page of another origin may send anything that a form
-    /// could not. The answer is the same for all pages and allows all header fields that the browser asks for, because
-    /// the request that follows is checked anyway, and its page can then read why it is refused.
+    /// could not. The answer is the same for all pages and allows all header fields that the browser asks for,
+    /// because the request that follows is checked anyway, and its page can then read why it is refused.
     pub fn preflight(&self, request: &Request, methods: &str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
 
     /// Answers bytes that could not be parsed as a request, and a request whose body is malformed or too large, with
-    /// the CORS fields, so that the page that sent it can read what is wrong. `request` is `None` if there is no head.
+    /// the CORS fields, so that the page that sent it can read what is wrong. `request` is `None` if there is no
+    /// head.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
         let response = self.respond(Problem(refusal.into()));
         self.access.share(request, response)
@@ -207,8 +208,8 @@ impl Api {
     }
 
     /// A stream of these patterns, for a route of your own. Everything else is as for `GET /events`: the right to
-    /// subscribe is checked, the cursor, `client_id` and `heartbeat` come from the request, and errors are answered in
-    /// the same way.
+    /// subscribe is checked, the cursor, `client_id` and `heartbeat` come from the request, and errors are answered
+    /// in the same way.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -231,8 +232,8 @@ impl Api {
         self.share(request, response)
     }
 
-    /// `GET /health`: whether the server accepts events, for a load balancer or a supervisor. May wait half a second for
-    /// a log that has failed.
+    /// `GET /health`: whether the server accepts events, for a load balancer or a supervisor. May wait half a second
+    /// for a log that has failed.
     fn health(&self, _: &Request, _: Option<Topic>) -> Answer {
         match self.hub.log_failure() {
             None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
@@ -243,7 +244,8 @@ impl Api {
     /// Checks a request to an endpoint by its head: its parameters, its right, and the type of its body. Returns the
     /// topic to which it publishes, if it has one.
     ///
-    /// ORDER: the right is checked before the type of the body, so that a client without the right learns nothing more.
+    /// ORDER: the right is checked before the type of the body, so that a client without the right learns nothing
+    /// more.
     fn check(&self, endpoint: &Endpoint, request: &Request) -> Result<Option<Topic>, Problem> {
         parameters::check(endpoint.parameters, request)?;
         let mut topic = None;
@@ -318,8 +320,8 @@ fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
 /// The result of an endpoint.
 type Answer = Result<Response, Problem>;
 
-/// Why a request failed, as the response that says so. An endpoint returns it with `?`, and [`Api::respond`] completes
-/// it.
+/// Why a request failed, as the response that says so. An endpoint returns it with `?`, and [`Api::respond`]
+/// completes it.
 #[derive(Debug)]
 struct Problem(Response);
 

@@ -1,9 +1,10 @@
 //! Refuses query parameters that an endpoint does not know, so that a misspelled one has no surprising effect.
 //!
-//! A publisher that sends `?topics=ops` means the topic `ops`. If the server ignored the parameter, the event would reach
-//! every client. So a POST or DELETE with any unknown parameter is refused. The URL of a GET may have parameters for
-//! other programs (`?utm_source=…`, a number against caches). These are ignored, except names that look like a
-//! parameter of the endpoint: a client that asks for `?channel=ops` would wait for events that never come.
+//! A publisher that sends `?topics=ops` means the topic `ops`. If the server ignored the parameter, the event would
+//! reach every client. So a POST or DELETE with any unknown parameter is refused. The URL of a GET may have
+//! parameters for other programs (`?utm_source=…`, a number against caches). These are ignored, except names that
+//! look like a parameter of the endpoint: a client that asks for `?channel=ops` would wait for events that never
+//! come.
 //!
 //! | request | answer |
 //! |---|---|
@@ -79,8 +80,8 @@ fn similar(name: &str, known: &[&'static str]) -> Option<&'static str> {
         .copied()
 }
 
-/// Returns a name in the form in which misspellings are equal: in lower case, without `_` and `-`, without the `s` of a
-/// plural, and without the brackets that some libraries write after the names of lists. `Client-IDs[]` becomes
+/// Returns a name in the form in which misspellings are equal: in lower case, without `_` and `-`, without the `s` of
+/// a plural, and without the brackets that some libraries write after the names of lists. `Client-IDs[]` becomes
 /// `clientid`.
 fn normalized(name: &str) -> String {
     let stem = name.split('[').next().unwrap_or_default();

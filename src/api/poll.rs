@@ -65,8 +65,8 @@ fn wait(request: &Request) -> Result<Duration, Problem> {
     })
 }
 
-/// Renders the messages as a JSON array. Each message is dropped as soon as it is rendered, so that memory does not hold
-/// all messages and the whole text at once.
+/// Renders the messages as a JSON array. Each message is dropped as soon as it is rendered, so that memory does not
+/// hold all messages and the whole text at once.
 fn render(messages: Vec<Message>) -> String {
     let mut text = String::from("[");
     for message in messages {

@@ -9,11 +9,11 @@
 //! | `POST /clients/ID` | `psst` | `data: psst`, for this client only |
 //!
 //! `mod.rs` has checked the right to publish, the parameters and the type of the body before these functions are
-//! called. Each of them publishes all of its events or none, and answers when they are published: with a journal, when
-//! they are on the disk.
+//! called. Each of them publishes all of its events or none, and answers when they are published: with a journal,
+//! when they are on the disk.
 //!
-//! A body of some bytes can become many more bytes of events: 10,000 lines of one digit each, with a long name. So the events are
-//! counted before they are built, per request and for all requests together: [`Api::reserve_events`].
+//! A body of some bytes can become many more bytes of events: 10,000 lines of one digit each, with a long name. So
+//! the events are counted before they are built, per request and for all requests together: [`Api::reserve_events`].
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -180,8 +180,8 @@ fn no_client(client_id: &ClientId) -> Problem {
     Problem::new(404, what)
 }
 
-/// Returns the bytes that an event takes in memory and on the wire, without encoding it. Each line of the data becomes a
-/// field `data: …`, so an event of many empty lines is eight times as long as its data.
+/// Returns the bytes that an event takes in memory and on the wire, without encoding it. Each line of the data
+/// becomes a field `data: …`, so an event of many empty lines is eight times as long as its data.
 fn size(event: &Event) -> usize {
     let data = event.data().as_bytes();
     let breaks = data.iter().filter(|byte| matches!(byte, b'\n' | b'\r'));
@@ -224,8 +224,8 @@ fn named_by_query(request: &Request) -> Result<Event, Problem> {
     Ok(event)
 }
 
-/// An event without data. Its name is the value of a member of an object, which must be a string. `None`: the object has
-/// no such member, and the event has no name.
+/// An event without data. Its name is the value of a member of an object, which must be a string. `None`: the object
+/// has no such member, and the event has no name.
 fn named_by(member: &str, value: Option<&str>) -> Result<Event, Problem> {
     let Some(value) = value else {
         return Ok(Event::default());
@@ -280,8 +280,8 @@ fn text(request: &Request) -> Result<&str, Problem> {
 const UTF_8: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
 /// The names of newline-delimited JSON, without the `x-` that some libraries add. No name is registered, so libraries
-/// differ: some use a suffix (`application/vnd.elasticsearch+x-ndjson`), and Docker, Spring and line-delimited JSON have
-/// older names. `application/json-seq` is another format.
+/// differ: some use a suffix (`application/vnd.elasticsearch+x-ndjson`), and Docker, Spring and line-delimited JSON
+/// have older names. `application/json-seq` is another format.
 const NDJSON: [&str; 7] = [
     "ndjson",
     "nd-json",

@@ -1,9 +1,9 @@
 //! Turns the method and the path of a request into an endpoint: a function, the right that it needs, and the query
 //! parameters that it knows.
 //!
-//! [`Api::endpoint`] is the table. Everything that is decided before the function is called reads this table: 404, the
-//! `Allow` of a 405, the check of the parameters, the right, and whether the body is read. Without its feature, a row
-//! does not exist, and its path is answered 404.
+//! [`Api::endpoint`] is the table. Everything that is decided before the function is called reads this table: 404,
+//! the `Allow` of a 405, the check of the parameters, the right, and whether the body is read. Without its feature, a
+//! row does not exist, and its path is answered 404.
 
 use std::borrow::Cow;
 
@@ -43,8 +43,8 @@ pub(super) const TOPIC: &str = "/events/";
 /// The beginning of the path of a client; the rest is its client id.
 pub(super) const CLIENT: &str = "/clients/";
 
-/// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of these is answered 405 if the path
-/// has endpoints for other methods only. CONNECT never reaches this module.
+/// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of these is answered 405 if the
+/// path has endpoints for other methods only. CONNECT never reaches this module.
 const KNOWN_METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH",
 ];
@@ -54,8 +54,8 @@ const POLL: &[&str] = &["topic", "last_event_id", "client_id", "wait"];
 const EVENT: &[&str] = &["topic", "event", "id", "retry"];
 
 impl Api {
-    /// Returns the endpoint that answers `method` at `path`. `None`: there is none. A HEAD is answered by the endpoint for
-    /// GET, and the connection leaves out the body.
+    /// Returns the endpoint that answers `method` at `path`. `None`: there is none. A HEAD is answered by the
+    /// endpoint for GET, and the connection leaves out the body.
     pub(super) fn endpoint(&self, method: &str, path: &str) -> Option<Endpoint> {
         use Right::{Client, Nothing, Publish, Stats};
         let path = match (path.strip_prefix(TOPIC), path.strip_prefix(CLIENT)) {
@@ -90,8 +90,8 @@ impl Api {
         })
     }
 
-    /// Answers a request without an endpoint: `OPTIONS`, 405 for another method, 404 for another path, 501 for an unknown
-    /// method.
+    /// Answers a request without an endpoint: `OPTIONS`, 405 for another method, 404 for another path, 501 for an
+    /// unknown method.
     pub(super) fn answer_none(&self, request: &Request) -> Response {
         let (method, path) = (request.method(), request.path());
         let mut methods = KNOWN_METHODS.to_vec();
@@ -116,7 +116,8 @@ impl Api {
 
     /// `GET /` for programs: the list of the endpoints, with a command for each.
     pub(super) fn index(&self, request: &Request) -> Response {
-        // The commands contain the host that the client used, so that a user can copy them. A false host does no harm.
+        // The commands contain the host that the client used, so that a user can copy them. A false host does no
+        // harm.
         let host = request.host().filter(|host| !host.is_empty());
         let host = host.unwrap_or("localhost");
         let mut text = INDEX.replace("VERSION", env!("CARGO_PKG_VERSION"));

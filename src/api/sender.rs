@@ -6,8 +6,8 @@
 //! published. So this server refuses whatever changes something to pages of other sites. What only reads is answered:
 //! the browser decides whether the page sees the answer.
 //!
-//! These checks protect the users of browsers. A program can send any header field; what it may do depends on its token
-//! and its address alone.
+//! These checks protect the users of browsers. A program can send any header field; what it may do depends on its
+//! token and its address alone.
 
 use std::net::IpAddr;
 
@@ -21,8 +21,8 @@ pub(super) enum Sender<'a> {
     Program,
     /// A page of this server, or of an origin in the list of `--cors-origin`.
     OwnPage,
-    /// A page of another site, with its origin if the browser names it. `"null"` is the origin of a page in a sandboxed
-    /// frame, of a local file, and of a page whose `Referer` cannot be read.
+    /// A page of another site, with its origin if the browser names it. `"null"` is the origin of a page in a
+    /// sandboxed frame, of a local file, and of a page whose `Referer` cannot be read.
     OtherPage(Option<&'a str>),
 }
 
@@ -75,8 +75,8 @@ impl<'a> Sender<'a> {
 
     /// Whether the host that a request names can only be this machine.
     ///
-    /// The owner of a domain can point a name in it to 127.0.0.1 (DNS rebinding). For a browser, the pages of that name
-    /// are then pages of this server, and a GET from them has no field that tells the difference. A name that no
+    /// The owner of a domain can point a name in it to 127.0.0.1 (DNS rebinding). For a browser, the pages of that
+    /// name are then pages of this server, and a GET from them has no field that tells the difference. A name that no
     /// domain owner can change, such as `localhost`, excludes this. A request without a host does not come from a
     /// browser.
     pub(super) fn has_local_host(self, host: &str) -> bool {
@@ -97,8 +97,8 @@ impl<'a> Sender<'a> {
 }
 
 /// Returns the origin of the page that `Referer` names: `http://a.example:8080` of `http://a.example:8080/b?c`.
-/// `"null"`: the field is there more than once, or is not a URL, so it cannot be the page of this server. `None`: there
-/// is no such field.
+/// `"null"`: the field is there more than once, or is not a URL, so it cannot be the page of this server. `None`:
+/// there is no such field.
 fn referring_origin(request: &Request) -> Option<&str> {
     let mut values = request.fields("referer").filter(|value| !value.is_empty());
     let (url, other) = (values.next()?, values.next());
@@ -111,8 +111,8 @@ fn referring_origin(request: &Request) -> Option<&str> {
     Some(origin.unwrap_or("null"))
 }
 
-/// Whether a host, with or without a port, can only be this machine: `localhost` and the names below it, which resolve
-/// to a loopback address (SPEC: RFC 6761, 6.3), and loopback addresses themselves.
+/// Whether a host, with or without a port, can only be this machine: `localhost` and the names below it, which
+/// resolve to a loopback address (SPEC: RFC 6761, 6.3), and loopback addresses themselves.
 fn is_local_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

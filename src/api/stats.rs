@@ -5,9 +5,9 @@
 //!  "topics_left_out":0,"farewells":{"disconnected":4,…},"uptime_seconds":61,"clients":[{"client_id":…},…]}
 //! ```
 //!
-//! The answer is one text, built by appending. LIMIT: it has at most the [`STATS_TOPICS`] topics with the most clients
-//! and [`STATS_BYTES`] of clients, and tells how many it leaves out. At most two answers are built at the same time;
-//! further requests wait.
+//! The answer is one text, built by appending. LIMIT: it has at most the [`STATS_TOPICS`] topics with the most
+//! clients and [`STATS_BYTES`] of clients, and tells how many it leaves out. At most two answers are built at the
+//! same time; further requests wait.
 
 use std::collections::BinaryHeap;
 use std::fmt::{Display, Write};
@@ -67,8 +67,8 @@ pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     ]
 }
 
-/// Appends everything but the clients. `topics` are the topics with the most clients, and the number of topics that are
-/// left out.
+/// Appends everything but the clients. `topics` are the topics with the most clients, and the number of topics that
+/// are left out.
 fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String) {
     for (name, _, value) in numbers(stats) {
         number(name, value, out);
@@ -79,8 +79,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     text_or_null("first_id", stats.history.first_id, out);
     text_or_null("last_id", stats.history.last_id, out);
     out.push_str("},\"topics\":{");
-    // Sorted by name, topics before patterns, so that the order is the same in each answer. A heap sorts them with less
-    // machine code than `sort`.
+    // Sorted by name, topics before patterns, so that the order is the same in each answer. A heap sorts them with
+    // less machine code than `sort`.
     let by_name = topics.0.into_iter();
     let by_name = by_name.map(|(topic, clients)| (topic.ends_with('*'), topic, clients));
     for (_, topic, clients) in by_name.collect::<BinaryHeap<_>>().into_sorted_vec() {
@@ -96,8 +96,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     number("uptime_seconds", stats.uptime.as_secs(), out);
 }
 
-/// Appends the clients with the largest backlogs first, as many as fit into `limit` bytes, and at least one. Appends the
-/// number of those that do not fit.
+/// Appends the clients with the largest backlogs first, as many as fit into `limit` bytes, and at least one. Appends
+/// the number of those that do not fit.
 fn render_clients(clients: &[Client], limit: usize, out: &mut String) {
     let by_lag = clients.iter().enumerate();
     let by_lag = by_lag.map(|(index, client)| (client.lag_bytes, index));

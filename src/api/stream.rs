@@ -1,10 +1,10 @@
 //! Turns `GET /events`, and requests to routes of an embedder that call [`Api::stream_of`], into a stream.
 //!
-//! [`Api::stream`] reads the parameters, checks the right to subscribe, and registers the client with the hub. From that
-//! moment the hub queues events for it. The response only carries the head and a function: after the connection
-//! has written the head, it hands its socket to the function on a thread of its own, where `Subscription::serve` writes
-//! the welcome and all events (`hub/stream.rs`). Dropping the response instead, for instance because the client has
-//! gone, unregisters the client.
+//! [`Api::stream`] reads the parameters, checks the right to subscribe, and registers the client with the hub. From
+//! that moment the hub queues events for it. The response only carries the head and a function: after the connection
+//! has written the head, it hands its socket to the function on a thread of its own, where `Subscription::serve`
+//! writes the welcome and all events (`hub/stream.rs`). Dropping the response instead, for instance because the
+//! client has gone, unregisters the client.
 //!
 //! `poll.rs` reads the same parameters with [`Api::params`].
 
@@ -96,8 +96,8 @@ impl Api {
     }
 
     /// The answer when all clients are connected that may be (`--overload retry`): a stream that contains only a
-    /// `retry:` and ends. An EventSource reconnects after such a stream, but gives up for good after a 503. Its wait is
-    /// random, between one and two times the usual one, so that refused clients do not all return together.
+    /// `retry:` and ends. An EventSource reconnects after such a stream, but gives up for good after a 503. Its wait
+    /// is random, between one and two times the usual one, so that refused clients do not all return together.
     fn retry_later(&self, full: SubscribeError) -> Response {
         let retry = self.config.retry.as_millis() as u64;
         let wait = retry + RandomState::new().hash_one(0) % retry.max(1);
@@ -108,8 +108,8 @@ impl Api {
     }
 }
 
-/// SPEC: HTML standard, 9.2.5: an event stream is always UTF-8, and needs no `charset`. It is there for clients such as
-/// Python's `requests`, which read any text without a charset as ISO-8859-1.
+/// SPEC: HTML standard, 9.2.5: an event stream is always UTF-8, and needs no `charset`. It is there for clients such
+/// as Python's `requests`, which read any text without a charset as ISO-8859-1.
 const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 
 /// The answer to a client that the hub did not register.
@@ -171,8 +171,8 @@ fn cursor(request: &Request) -> Cursor {
 
 /// Joins the cursors of one source. `None` if all of them are empty.
 ///
-/// SPEC: RFC 9110, 5.3: several fields with the same name are one list, joined by commas. No event has such a list as its
-/// id, so the hub reports the cursor as unknown.
+/// SPEC: RFC 9110, 5.3: several fields with the same name are one list, joined by commas. No event has such a list as
+/// its id, so the hub reports the cursor as unknown.
 fn joined<'a>(ids: impl Iterator<Item = Cow<'a, str>>) -> Option<String> {
     let ids: Vec<_> = ids.filter(|id| !id.is_empty()).collect();
     (!ids.is_empty()).then(|| ids.join(", "))

@@ -1,9 +1,9 @@
 //! Turns a request into the texts in it that may be tokens: of `Authorization`, of the query of a stream, of cookies.
 //! `tokens.rs` then looks up which of them are known.
 //!
-//! Libraries change base64 in a query or a cookie: `+` becomes a space, and `=` becomes `%3D`. A token contains neither
-//! a space nor a `%`, so these changes can be reversed without mistaking one token for another. The padding is part of
-//! a token: `YQ==` and `YQ` are different tokens.
+//! Libraries change base64 in a query or a cookie: `+` becomes a space, and `=` becomes `%3D`. A token contains
+//! neither a space nor a `%`, so these changes can be reversed without mistaking one token for another. The padding
+//! is part of a token: `YQ==` and `YQ` are different tokens.
 
 use std::borrow::Cow;
 

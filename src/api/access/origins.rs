@@ -20,8 +20,8 @@ use crate::wire::Origin;
 pub(super) struct Origins(pub(super) Vec<Origin>);
 
 impl Origins {
-    /// Returns [`Sender::OwnPage`] for a page whose origin is in the list, and any other sender unchanged. So a listed
-    /// page has the rights of a page of this server, and its cookies count. `*` does not do this.
+    /// Returns [`Sender::OwnPage`] for a page whose origin is in the list, and any other sender unchanged. So a
+    /// listed page has the rights of a page of this server, and its cookies count. `*` does not do this.
     pub(super) fn resolve<'a>(&self, sender: Sender<'a>) -> Sender<'a> {
         match sender {
             Sender::OtherPage(Some(origin)) if self.listed(origin).is_some() => Sender::OwnPage,

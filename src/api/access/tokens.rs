@@ -9,11 +9,12 @@
 //! T2 publish,subscribe  chat/*    T2                      chat/*           chat/*
 //! ```
 //!
-//! A client with T2 may subscribe to `chat/*` and to `public/*`: the rights of every client are added at each question.
+//! A client with T2 may subscribe to `chat/*` and to `public/*`: the rights of every client are added at each
+//! question.
 //!
 //! A table never changes. A reload builds a new one and replaces the pointer to it, so a request sees either all of
-//! the old rights or all of the new ones. Connection threads read the table through [`Tokens::table`], and the hub asks
-//! about the permits of connected clients through [`Issuer`].
+//! the old rights or all of the new ones. Connection threads read the table through [`Tokens::table`], and the hub
+//! asks about the permits of connected clients through [`Issuer`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -46,8 +47,8 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Reads the file, if there is one. Without a file, a verb whose option gives no token is granted to every client on
-    /// every topic; the exposure then decides whether a client may use it.
+    /// Reads the file, if there is one. Without a file, a verb whose option gives no token is granted to every client
+    /// on every topic; the exposure then decides whether a client may use it.
     ///
     /// # Errors
     ///
@@ -77,8 +78,8 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Reads the file again, and replaces the table. Returns the number of tokens in the new table. Blocks on the disk,
-    /// and on a reload that is under way.
+    /// Reads the file again, and replaces the table. Returns the number of tokens in the new table. Blocks on the
+    /// disk, and on a reload that is under way.
     ///
     /// # Errors
     ///
@@ -108,16 +109,16 @@ impl Tokens {
         Arc::clone(&table.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the operator has configured which clients have this right: with a file, or with the option for the verb.
-    /// Otherwise every client has it, as far as the exposure allows it.
+    /// Whether the operator has configured which clients have this right: with a file, or with the option for the
+    /// verb. Otherwise every client has it, as far as the exposure allows it.
     pub(super) fn are_configured_for(&self, verb: Verb) -> bool {
         let is_about = |grant: &Grant| grant.token.is_some() && grant.verbs.contains(&verb);
         self.path.is_some() || self.fixed.iter().any(is_about)
     }
 }
 
-/// The hub's questions about the permit of a connected client. The permit is the number of the rights that allowed the
-/// subscription.
+/// The hub's questions about the permit of a connected client. The permit is the number of the rights that allowed
+/// the subscription.
 impl Issuer for Tokens {
     fn allows(&self, permit: u64, patterns: &Patterns) -> bool {
         let table = self.table();
@@ -166,8 +167,8 @@ impl Default for GrantTable {
 impl GrantTable {
     /// Collects the grants of each token. `key` must be the same for all tables of a server.
     fn new(grants: Vec<Grant>, key: &RandomState) -> GrantTable {
-        // No token is empty, so the empty text is free for every client. Two tokens with the same number, which chance
-        // produces once in 2^64 pairs, would share their rights, and only the first token would be accepted.
+        // No token is empty, so the empty text is free for every client. Two tokens with the same number, which
+        // chance produces once in 2^64 pairs, would share their rights, and only the first token would be accepted.
         let number =
             |token: &Option<Token>| key.hash_one(token.as_ref().map_or(&b""[..], Token::as_bytes));
         let every_client = (None, [Vec::new(), Vec::new()]);
