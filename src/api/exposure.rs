@@ -102,16 +102,18 @@ impl Exposure {
         }
         let (action, client) = (action.describe(request), request.client());
         let what = if !self.is_loopback {
-            let at = self.address.map(|address| format!(" at {address}"));
+            let at = self
+                .address
+                .map(|address| format!(" listens on {address},"));
             format!(
-                "no client may {action}: other machines can reach this server{}, and it has no token for it \
+                "no client may {action}: this server{} can be reached from other machines, and has no token for it \
                  ({HOW_TO_ALLOW})",
                 at.unwrap_or_default()
             )
         } else if request.is_client_known() {
             format!(
-                "a token is needed to {action} from another machine ({client}), and this server has no token for it \
-                 ({HOW_TO_ALLOW})"
+                "a token is needed to {action} from {client}, which is another machine, and this server has no token \
+                 for it ({HOW_TO_ALLOW})"
             )
         } else {
             format!(

@@ -1,31 +1,31 @@
-//! Whether the console is shown (feature `console`).
+//! The configuration of the console page (feature `console`).
 
 use std::net::SocketAddr;
 
 use super::names;
 
-/// Whether there is a console: a page to watch, to publish, and to try the server. It has the rights of any
-/// client that reaches the port, and no more.
+/// Whether a browser gets the console at `/`: a page to watch the server, to publish, and to try it out. The page has
+/// no rights of its own: it can do what any client at its address can do with the same token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Console {
-    /// There is.
+    /// The console is there.
     On,
-    /// There is not.
+    /// The console is not there: `/` answers every client with the list of endpoints.
     Off,
-    /// There is on an address of this machine's own, such as 127.0.0.1, and only if there is no
-    /// [`trust_proxy`](crate::Config::trust_proxy), behind which other machines are.
+    /// The console is there if only this machine can reach the server: on a loopback address such as 127.0.0.1,
+    /// without a [`trust_proxy`](crate::Config::trust_proxy).
     #[default]
     Auto,
 }
 
 impl Console {
-    /// What it is for a server that listens there, and has a proxy in front or not: on or off.
+    /// Returns `On` or `Off` for a server that listens at `address`. `is_proxied`: it has a trusted proxy.
     pub(crate) fn at(self, address: SocketAddr, is_proxied: bool) -> Console {
         let is_loopback = || address.ip().to_canonical().is_loopback() && !is_proxied;
         match self {
             Console::Auto if is_loopback() => Console::On,
             Console::Auto => Console::Off,
-            told => told,
+            decided => decided,
         }
     }
 }

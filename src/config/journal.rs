@@ -1,4 +1,4 @@
-//! The fields and the numbers of the journal (feature `journal`).
+//! The configuration and the constants of the journal, and of the log of a hub (feature `journal`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,17 +8,18 @@ use super::{ConfigError, MIB, names};
 /// Where events are kept on disk, and how.
 #[derive(Clone, Debug, Default)]
 pub struct JournalConfig {
-    /// The directory of the journal. `None` keeps events in memory, and a restart forgets them. A
-    /// [`Server`](crate::Server) opens it; a hub of your own is given its log.
+    /// The directory of the journal. `None` keeps events in memory only, and a restart loses them. A
+    /// [`Server`](crate::Server) opens the journal itself. A hub of your own gets its log from you, and ignores this.
     pub dir: Option<PathBuf>,
-    /// When the journal is forced to the disk.
+    /// When appended events are forced to the disk.
     pub sync: SyncMode,
-    /// Whether to go on with a damaged journal, without the records after the damage in its file.
+    /// Whether to open a damaged journal. The records after the damaged one, in the same file, are lost then. Without
+    /// it, a damaged journal is an error.
     pub repair: bool,
 }
 
 impl JournalConfig {
-    /// A journal in this directory, and the rest by default.
+    /// A journal in this directory, with the other fields at their defaults.
     pub fn at(dir: impl Into<PathBuf>) -> JournalConfig {
         JournalConfig {
             dir: Some(dir.into()),
@@ -26,17 +27,18 @@ impl JournalConfig {
         }
     }
 
+    /// Refuses `repair` without a directory.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.repair && self.dir.is_none() {
-            let what = "repair is for a journal, and there is none";
+            let what = "repair needs a journal to repair, and none is configured";
             return Err(ConfigError(what.into()));
         }
         Ok(())
     }
 }
 
-/// When appended events are forced to the disk. In every mode they survive `kill -9`, because the
-/// system has them; the modes differ in which events a power cut or a crash of the system takes.
+/// When appended events are forced to the disk. In every mode they survive `kill -9` of the process, because the
+/// kernel has them. The modes differ in the events that are lost by a power failure or a crash of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncMode {
     /// Before an event is acknowledged: no acknowledged event is lost.
@@ -44,38 +46,37 @@ pub enum SyncMode {
     Always,
     /// Once a second: events that were acknowledged in the last second may be lost.
     Interval,
-    /// When the system decides, which is often after half a minute.
+    /// When the kernel decides, which is often after half a minute.
     Off,
 }
 
 names!(SyncMode: "always" Always, "interval" Interval, "off" Off);
 
-/// An event without data has at least so many bytes on the wire: `id: 1795570197352-1`, `data: `, and
-/// its ends.
+/// The fewest bytes of an event on the wire: `id: 1795570197352-1`, an empty `data: `, and the line breaks. It bounds
+/// how many events fit into a number of bytes.
 pub(crate) const MIN_EVENT_BYTES: usize = 30;
 
-/// A segment of the journal that has grown past this is followed by a new one. A start reads whole
-/// segments, so it is what a start with a small history reads and checks, in well under a second.
+/// Bytes after which a new segment of the journal is begun. A start reads whole segments, so with a small history it
+/// reads about this much, in well under a second.
 pub(crate) const SEGMENT_BYTES: u64 = 32 * MIB as u64;
 
-/// How long the journal waits with `--sync interval` before it syncs what was written: what a
-/// power cut can take. A process that dies takes nothing, for the system has the bytes.
+/// The time between two syncs with `--sync interval`. A power failure loses the events of this time.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A last event that is further ahead of the clock than this when a journal is opened is reported:
-/// then the clock is wrong, or was.
+/// If the last event in a journal is further in the future than this when the journal is opened, a warning is logged:
+/// the clock is wrong now, or was wrong then.
 pub(crate) const WRONG_CLOCK: Duration = Duration::from_secs(86_400);
 
-/// How often the journal reads its newest segment again because the file's time alone has changed.
-/// Reading 32 MiB takes some 50 ms.
+/// How many times the journal reads its newest segment again because only the modification time of the file has
+/// changed, and finds nothing wrong. Later changes of the time alone are ignored. Reading 32 MiB takes some 50 ms.
 pub(crate) const UNSTABLE_READS: u32 = 16;
 
-/// The shortest pause between two probes of a log that refuses events, while there are no publishers but
-/// `/health` is requested.
+/// The shortest time between two probes of a log that has failed. `/health` probes it, because without publishers
+/// nothing else would notice that it works again.
 pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long `/health` waits for such a probe: less than one second, a common timeout of health checks.
+/// How long `/health` waits for a probe. This is less than one second, a common timeout of health checks.
 pub(crate) const PROBE_WAIT: Duration = Duration::from_millis(500);
 
-/// A log that has taken longer than this for one group of events is stuck, and so is every publisher.
+/// A log that takes longer than this for one group of events counts as failed: every publisher waits for it.
 pub(crate) const LOG_STUCK_AFTER: Duration = Duration::from_secs(10);

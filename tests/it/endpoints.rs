@@ -628,7 +628,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/broadcast", "Content-Type: application/json; charset=utf-16\r\n", b"{}", 415, "utf-16"),
         ("POST", "/send", "Content-Type: application/json;charset=latin1\r\n", b"{}", 415, "latin1"),
         ("POST", "/clients/me", "Content-Type: text/plain;charset=koi8-r\r\n", b"x", 415, "koi8-r"),
-        ("POST", "/events", "Content-Type: multipart/form-data; boundary=x\r\n", b"--x--", 415, "the body is multipart/form-data, and its boundaries would be published as they are: send the data itself as the body (curl --data-binary @FILE"),
+        ("POST", "/events", "Content-Type: multipart/form-data; boundary=x\r\n", b"--x--", 415, "the body is multipart/form-data, and its boundaries would be published with its parts: send the data itself as the body (curl --data-binary @FILE"),
         ("POST", "/events/a", "Content-Type: Multipart/Form-Data;boundary=x\r\n", b"--x--", 415, "--data-binary"),
         ("POST", "/broadcast", "Content-Type: multipart/form-data; boundary=x\r\n", b"{}", 415, "--data-binary"),
         ("POST", "/send", "Content-Type: multipart/mixed; boundary=x\r\n", b"{}", 415, "--data-binary"),
@@ -814,7 +814,7 @@ fn the_events_of_one_request_are_bounded_and_none_of_too_many_is_published() {
             published += if fields.is_empty() { 1 } else { lines };
         } else {
             for part in [
-                "more than 262144 (four times --max-body)",
+                "the limit is 262144 bytes (four times --max-body",
                 "nothing was published",
             ] {
                 assert!(answer.text().contains(part), "{row}: {answer:?}");
