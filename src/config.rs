@@ -356,8 +356,7 @@ pub(crate) const POLL_SECONDS: u64 = 60;
 /// because one connection can send thousands of them per second.
 pub(crate) const DENIALS_LOGGED: u32 = 32;
 
-/// Topics that `/stats` lists: those with the most clients. The answer stays small enough to be requested each
-/// second.
+/// Topics that `/stats` lists: those with the most clients. It counts the others.
 pub(crate) const STATS_TOPICS: usize = 1000;
 
 /// Bytes of the list of clients in `/stats?clients=1`. This is enough for 10,000 clients with a few topics each.
