@@ -28,7 +28,7 @@
 //!   event has received the end of the gap; any other client has missed a part of it.
 //! - In the newest segment it is the id of the last valid record after the damage, if nothing follows this record.
 //!   Otherwise the last lost event is not known. Then `after` is an id that no event has: greater than every id
-//! that was   found, and not less than the id at which the new hub starts. Every cursor is then older.
+//!   that was found, and not less than the id at which the new hub starts. Every cursor is then older.
 //!
 //! The gap record stays in the journal in place of the lost records, so that the next start knows of the gap too:
 //! it reads back to the gap and no further.
