@@ -190,8 +190,19 @@ impl History {
     /// Decides what a cursor means to a client with these patterns. Returns the ordinal at which its replay
     /// begins, and why events before it are lost, if they are.
     ///
-    /// After `Evicted` the replay begins with the oldest event, which is newer than the cursor. After `Unknown` and
-    /// `Future` nothing is known about what the client has seen, so everything that is retained is replayed.
+    /// With the ring of the picture above, where the events 7 to 12 are retained:
+    ///
+    /// | cursor | replay begins at | gap |
+    /// |---|---|---|
+    /// | `Now` | 13 | none |
+    /// | `Earliest` | 7 | none |
+    /// | the id of event 9 | 10 | none |
+    /// | the id of event 6, the latest evicted one | 7 | none: the client has seen every evicted event |
+    /// | the id of event 4 | 7 | `Evicted`: event 5 or 6 may have been for this client |
+    /// | `abc`, or an id between those of two events | 7 | `Unknown` |
+    /// | an id greater than that of event 12 | 7 | `Future` |
+    ///
+    /// After `Unknown` and `Future` it is not known what the client has seen, so everything that is retained is replayed.
     pub(super) fn resolve(&self, cursor: &Cursor, patterns: &Patterns) -> (u64, Option<Gap>) {
         match cursor {
             Cursor::Now => (self.head(), None),

@@ -12,6 +12,17 @@
 //! runs. So its queue has at most one item of each kind, and memory is bounded however slow the thread is.
 //!
 //! A poll runs on the worker thread of its connection, and blocks it for as long as it waits.
+//!
+//! ```text
+//! GET /poll?topic=a&wait=30, Last-Event-ID: 7             the history has 8 (topic b) and 9 (topic b)
+//! Found::after      the position is 8
+//! Found::read_on    8 and 9 are not for this client; the position is 10, the end: register, wait
+//!                   event 10 (topic b) is published: the fan-out does not reach this poll
+//!                   event 11 (topic a) is published: the fan-out puts it into the queue
+//!                   event 12 (topic a) is published: the queue has an item already
+//! Poller::wait      wakes, leaves the registry, reads on from position 10: finds 11 and 12
+//! the answer        [11, 12], Last-Event-ID: 12
+//! ```
 
 use std::iter;
 use std::sync::Arc;

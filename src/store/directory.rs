@@ -4,6 +4,11 @@
 //! The lock is on the directory itself. A separate lock file could be deleted, and a second server would lock a
 //! new one while the first is still running.
 
+//!
+//! Only the names `00000001.sse`, `00000002.sse`, … are segments. Next to them a repair may leave `00000002.sse.damaged`,
+//! an interrupted repair `00000002.sse.new`, and an earlier version the file `lock`. All of these belong to the journal
+//! when permissions are restricted; other files are never touched.
+
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};

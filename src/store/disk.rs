@@ -5,6 +5,11 @@
 //! reads the file at the path. After an administrator has moved, removed or replaced the file, they differ;
 //! [`Disk::look`] looks at the path.
 
+//!
+//! Why a name must be synced too: a file is found through its directory, and a directory is a file of its own. After a
+//! power failure a synced file may exist without a name, and a removed or renamed file may have its old name again.
+//! [`sync_name`] syncs the directory.
+
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};

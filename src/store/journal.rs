@@ -15,6 +15,19 @@
 //! left it ([`Journal::restore`]), begin a new segment if this one is full, write, sync, look again, move the
 //! good length.
 //!
+//! # What can fail, and what happens then
+//!
+//! | failure | publisher | journal |
+//! |---|---|---|
+//! | the disk is full, or a write fails halfway | error | cuts off the half, goes on |
+//! | `fsync` fails | error | cuts off the append, goes on |
+//! | the cut fails too | error | refuses every append until a cut succeeds |
+//! | a sync in the background fails (`SyncMode::Interval`) | has its 200 already | writes the bytes again before the next append |
+//! | the process is killed | no answer | the next start cuts off an incomplete record |
+//! | another program changes the file | waits for the repair | adopts the file, or begins a new segment with a gap record |
+//!
+//! In every row, an event that was acknowledged stays, or the loss is told to clients as a gap.
+//!
 //! # Changes by other programs
 //!
 //! Administrators and their tools delete, move, replace, truncate and edit files while the journal writes to
@@ -208,7 +221,7 @@ impl Journal {
         self.cut_back()?;
         if is_by_others {
             self.report.warn(format_args!(
-                "{excess} bytes were appended to {}, and not by this server; they were cut off",
+                "another program appended {excess} bytes to {}; they were cut off",
                 disk.path().display()
             ));
         }

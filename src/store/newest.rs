@@ -96,9 +96,11 @@ impl Newest {
         matches!(self.left, Left::Torn) && found.is_some_and(is_ours)
     }
 
-    /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
-    /// the open one and has that length: a restart will read that file. If not, another program has
-    /// changed it, and it is [doubtful](Left::Doubtful). Returns whether it was moved.
+    /// The last step of an append: moves the good length by `bytes`, which were written and synced.
+    ///
+    /// A restart reads the file at the path. So the bytes only count if the file at the path is the open one and has
+    /// exactly the new length. Otherwise another program has changed the file, and its state is
+    /// [doubtful](Left::Doubtful). Returns whether the good length was moved.
     pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
         let len = self.len + bytes as u64;
         match self.disk.look()? {
@@ -113,32 +115,35 @@ impl Newest {
         }
     }
 
-    /// Reads the file at the path, whatever was done to it. If it begins with all that was
-    /// acknowledged, up to the event `last`, it is returned, with the length that it has; otherwise
-    /// why it is not what it should be.
+    /// Reads the file at the path after another program has changed it. If the file still begins with everything that was
+    /// acknowledged, up to the event `last`, returns the file and its length. Otherwise returns what has happened, as
+    /// the end of a sentence about the file.
+    ///
+    /// The checks go from cheap to expensive: the file exists, is a regular file, is long enough, can be read, and has
+    /// valid records up to `last` within the good length.
     pub(super) fn examine(
         &self,
         found: Option<Look>,
         last: EventId,
     ) -> Result<(OpenFile, u64), String> {
         let Some(found) = found else {
-            return Err("was removed or moved, and not by this server".into());
+            return Err("was removed or moved by another program".into());
         };
         let changed = if found.identity != self.disk.identity() {
-            "was replaced by another file, and not by this server".into()
+            "was replaced by another file".into()
         } else if found.len < self.len {
             let (was, is) = (self.len, found.len);
-            format!("was cut from {was} bytes to {is}, and not by this server")
+            format!("was cut from {was} bytes to {is} by another program")
         } else {
-            "was changed, and not by this server".into()
+            "was changed by another program".into()
         };
-        // Opening a pipe could wait for ever.
+        // Opening a pipe would block until another program opens its other end.
         if found.len < self.len || !found.is_file {
             return Err(changed);
         }
         let unreadable = |error: io::Error| format!("{changed} ({error})");
         let disk = OpenFile::open(self.disk.path().to_owned()).map_err(unreadable)?;
-        // LIMIT: a segment and one group, however large the file is now.
+        // LIMIT: the good length (a segment and one group), however large the file is now.
         let mut bytes = vec![0; self.len as usize];
         disk.read_at(0, &mut bytes).map_err(unreadable)?;
         match segment::read(&bytes).damage_before(last) {

@@ -24,6 +24,18 @@
 //! contains no control characters. So a line that begins with `:` is always written by the journal, and no
 //! publisher can forge one. The topic is the rest of the line after the space.
 //!
+//! # Reading a damaged segment
+//!
+//! [`read`] parses blocks from the beginning. It stops at the first position where no valid block is, or where a valid
+//! block does not fit: a header in the middle, or an id that does not rise. Then it searches the rest of the file for
+//! blocks with a valid checksum ([`Damage::at`]), because their presence decides what has happened:
+//!
+//! - Valid blocks follow: bytes in the middle were changed. No crash does this, so events are lost.
+//! - None follows: the end of the file is incomplete, which a crash leaves. Nothing that was acknowledged is lost.
+//!
+//! The search looks at every byte that begins like the first line of an event or a gap. A candidate inside the data of an
+//! event does not count: its checksum is wrong.
+//!
 //! This module has no I/O: it turns records into bytes and bytes into records.
 
 use std::io::{BufRead, Write};

@@ -4,6 +4,17 @@
 //! at once. A failed sync is not repeated: the system may have dropped the bytes that it could not write, and
 //! report success the next time. The journal must write these bytes again (`Journal::rewrite_unsynced`).
 
+//!
+//! ```text
+//! journal's thread:   write 100 bytes       write 50 bytes          write 20 bytes
+//! written             100                   150                     170
+//! this thread:        wakes, waits one interval        syncs [0, 150)          waits, syncs …
+//! durable             0                                0 → 150
+//! ```
+//!
+//! `durable` becomes the value that `written` had when the sync *began*: bytes that are written during a sync may not
+//! be part of it.
+
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};

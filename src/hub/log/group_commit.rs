@@ -29,6 +29,7 @@ use super::{Log, LogStats, Outcome, PublishError, Record, Shared};
 use crate::config::{LOG_STUCK_AFTER, PROBE_PAUSE, PROBE_WAIT};
 use crate::report::{Level, Report};
 
+/// The log of a hub, and the publishers that wait for it. Shared by the hub, and by the thread of a probe.
 #[derive(Debug)]
 pub(in crate::hub) struct GroupCommit {
     /// LOCK: guards the queue and the ownership of the log. A thread that appends has taken the log out and released
@@ -43,6 +44,14 @@ pub(in crate::hub) struct GroupCommit {
     changed: Condvar,
 }
 
+/// The state that publishers, probes and the closing thread share. The log moves through four states:
+///
+/// | `log` | `is_taken` | `is_closing` | state |
+/// |---|---|---|---|
+/// | `Some` | false | false | free: the first publisher in the queue takes it |
+/// | `None` | true | any | a thread appends or probes with it, and puts it back |
+/// | `Some` | false | true | about to be dropped by `close_log`; nobody takes it |
+/// | `None` | false | true | closed |
 #[derive(Debug)]
 struct CommitQueue {
     /// The log. `None`: a thread has taken it, or it is closed. Only the thread that has taken it can append, so two
