@@ -84,8 +84,7 @@ impl Drop for Random {
     }
 }
 
-/// How many cases a test runs: the number in `TINY_SSE_CASES`, or by default so few that they take no noticeable
-/// time.
+/// How many cases a test runs: the number in `TINY_SSE_CASES`, or 50,000.
 pub fn count() -> u64 {
     std::env::var("TINY_SSE_CASES").map_or(50_000, |count| {
         count.parse().expect("TINY_SSE_CASES is a number")

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tiny_sse::http::{Request, Response};
 use tiny_sse::{Api, Config, Report, Running, Server};
 
-use crate::fronts::{Front, Kind};
 use crate::kit::{Raw, Stream, config, get, number_after, post};
+use crate::proxy_process::{Front, Kind};
 
 /// What a row is to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
