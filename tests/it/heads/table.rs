@@ -298,7 +298,7 @@ const REQUESTS: &[Row] = &[
     (b"GET /echo HTTP/1.1\r\nHost: ::1\r\n\r\n", 400, Closed, "RFC 3986, 3.2.2: without brackets"),
     (b"GET /echo HTTP/1.1\r\nHost: a:b\r\n\r\n", 400, Closed, "RFC 3986, 3.2.3: a port of letters"),
     (b"GET /echo HTTP/1.1\r\nHost: a:80:80\r\n\r\n", 400, Closed, "RFC 3986, 3.2.3: two ports (nginx: http_host.t)"),
-    (b"GET /echo HTTP/1.1\r\nHost: :80\r\n\r\n", 400, Closed, "RFC 9110, 4.2.1: an empty port"),
+    (b"GET /echo HTTP/1.1\r\nHost: :80\r\n\r\n", 400, Closed, "RFC 9110, 4.2.1: a port without a host"),
     (b"GET /echo HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, Closed, "RFC 9110, 7.2: user information"),
     (b"GET /echo HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, Closed, "RFC 9110, 7.2: a path"),
     (b"GET /echo HTTP/1.1\r\nHost: a?b\r\n\r\n", 400, Closed, "RFC 9110, 7.2: a query"),
