@@ -749,21 +749,21 @@ fn a_head_request_to_poll_gets_the_same_head_as_get_and_does_not_wait() {
 }
 
 #[test]
-fn a_poll_that_is_rejected_after_its_registration_returns_at_once_without_an_event() {
+fn a_poll_that_is_no_longer_wanted_when_it_begins_to_wait_returns_at_once_without_an_event() {
     let hub = Hub::new(Config {
         heartbeat: Duration::from_secs(600),
         ..config()
     })
     .unwrap();
-    // The hub calls this function after it has registered the poll, and never again.
-    let refuse = || {
+    // The hub calls this function as soon as the poll is registered. The next call would be one heartbeat later.
+    let is_wanted = || {
         assert_eq!(hub.clients(), 1);
         hub.publish(Event::new("meanwhile")).unwrap();
         false
     };
     let minute = Duration::from_secs(60);
     let poll = hub
-        .poll_while(Subscribe::default(), minute, refuse)
+        .poll_while(Subscribe::default(), minute, is_wanted)
         .unwrap();
     assert_eq!((poll.messages.len(), hub.clients()), (0, 0));
     let params = Subscribe {
@@ -775,7 +775,7 @@ fn a_poll_that_is_rejected_after_its_registration_returns_at_once_without_an_eve
 }
 
 #[test]
-fn polls_that_wait_for_one_large_event_are_all_answered_within_the_budget_for_answers() {
+fn many_polls_that_wait_for_a_large_event_are_answered_although_the_budget_holds_few_answers() {
     let server = server(Config {
         total_answers: 700_000,
         ..config()
@@ -791,7 +791,7 @@ fn polls_that_wait_for_one_large_event_are_all_answered_within_the_budget_for_an
     let large = "x".repeat(200_000);
     publish(address, "/events", &large);
     for raw in &mut polls {
-        // The budget is for three answers at a time. The others wait for their share instead of failing with a 503.
+        // A poll that waits too long for its share would get a 503. Here there is enough time for all.
         let answer = raw.answer();
         assert_eq!(answer.status, 200);
         assert_eq!(data(&answer), [&*large]);
