@@ -129,7 +129,7 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     // http://localhost:8080 and https://localhost:8080 are different sites, and only the browser knows which one this is.
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: same-site\r\n", 403, 403),
-    // A page that reached this server by a name that an attacker lets resolve to it. Such a page has no token.
+    // A page that reached this server by a name that an attacker has made to resolve to it. It has no token.
     ("evil.test", "Origin: http://evil.test\r\n", 403, 200),
     ("evil.test:8080", "Origin: http://evil.test:8080\r\n", 403, 200),
     ("evil.test", "Origin: https://evil.test\r\nSec-Fetch-Site: same-origin\r\n", 403, 200),
@@ -214,7 +214,7 @@ fn a_page_of_another_site_may_only_read_without_a_client_id_also_with_the_right_
 }
 
 #[test]
-fn a_request_without_host_may_publish_because_browsers_always_send_host() {
+fn a_request_without_host_and_without_fields_of_a_browser_does_not_count_as_a_page() {
     let server = server(config());
     for (fields, status) in [
         ("", 200),
