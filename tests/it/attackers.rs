@@ -1,7 +1,8 @@
-//! Under siege, on the real program: hundreds whose heads come a byte a second, thousands who say
-//! nothing, all of whom come back as soon as they are put out; and among them somebody who wants an
-//! event. Prints how long that took, beside the same in peace. Other tests send more than a thousand
-//! bodies of a megabyte without their last byte, and thousands of bodies that come a byte at a time.
+//! Attackers that take all connections of the program. Hundreds send the head of a request at one byte per second,
+//! and thousands send nothing; all of them reconnect as soon as the server disconnects them. At the same time an
+//! ordinary client subscribes, publishes and gets its event. The tests print how long the client waits, with and
+//! without attackers. Other tests send more than a thousand bodies of 1 MiB without their last byte, and thousands of
+//! bodies byte by byte.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,25 +18,27 @@ use crate::program::serve;
 const SLOW: usize = 500;
 const SILENT: usize = 2_000;
 
-/// How often those with slow heads send a byte, and those who were put out come back.
-const PACE: Duration = Duration::from_secs(1);
+/// The interval at which slow attackers send a byte, and disconnected attackers reconnect.
+const ATTACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often somebody wants an event.
-const VISITS: Duration = Duration::from_millis(20);
+/// The pause of the ordinary client between two events.
+const CLIENT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Connections of attackers in one siege. More are not made, whatever the server does to them.
+/// The most connections that attackers open in one test, whatever the server does to them.
 const MOST_OPENED: usize = 100_000;
 
-/// What a server that has been through it may have kept, in KiB: glibc keeps 40 MiB of stacks for
-/// threads to come, of each of which some 24 KiB were touched, and in its arenas what is between things
-/// that stay. It is as much after five sieges as after two.
+/// How much more memory the server may hold after an attack than before it, in KiB. glibc keeps 40 MiB of stacks for
+/// future threads, of which about 24 KiB each were used, and in its arenas the free memory between blocks in use.
+/// The amount is the same after five attacks as after two.
 const KEPT_KIB: u64 = 12 << 10;
 
+/// One connection of an attacker.
 struct Attacker {
     socket: TcpStream,
+    /// True for a connection that sends a head slowly, false for one that sends nothing.
     is_slow: bool,
-    /// What it has been told.
-    told: Vec<u8>,
+    /// The bytes that the server has sent.
+    received: Vec<u8>,
     has_ended: bool,
 }
 
@@ -51,55 +54,55 @@ impl Attacker {
         let mut attacker = Attacker {
             socket,
             is_slow,
-            told: Vec::new(),
+            received: Vec::new(),
             has_ended: false,
         };
         attacker.send(start);
         attacker
     }
 
-    /// Best effort: it may have been put out, which is seen when it looks.
+    /// Best effort: the server may have disconnected this attacker; `has_been_disconnected` notices it.
     fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write(bytes);
     }
 
-    /// Whether it has been put out.
-    fn look(&mut self) -> bool {
+    /// Reads all bytes that have arrived. Returns whether the server has closed the connection.
+    fn has_been_disconnected(&mut self) -> bool {
         let mut bytes = [0; 4096];
         while !self.has_ended {
             match self.socket.read(&mut bytes) {
                 Ok(0) => self.has_ended = true,
-                Ok(count) => self.told.extend_from_slice(&bytes[..count]),
+                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // Reset: a byte of it came too late.
+                // A reset, because a byte of the attacker arrived after the close.
                 Err(_) => self.has_ended = true,
             }
         }
         self.has_ended
     }
 
-    /// Who is put out is told so, if it has begun to speak and there is time for it. Who was not let in
-    /// is told so in any case.
+    /// Checks the answer to this attacker: nothing, a 503, or, if it has begun a request, a 408.
     #[track_caller]
-    fn check_what_it_was_told(&self) {
-        let told = String::from_utf8_lossy(&self.told);
-        let is_late = self.is_slow && told.starts_with("HTTP/1.1 408 ");
-        let is_known = told.is_empty() || told.starts_with("HTTP/1.1 503 ") || is_late;
-        assert!(is_known, "slow: {}: {told:?}", self.is_slow);
+    fn check_answer(&self) {
+        let answer = String::from_utf8_lossy(&self.received);
+        let is_timeout = self.is_slow && answer.starts_with("HTTP/1.1 408 ");
+        let is_expected = answer.is_empty() || answer.starts_with("HTTP/1.1 503 ") || is_timeout;
+        assert!(is_expected, "slow: {}: {answer:?}", self.is_slow);
     }
 }
 
-/// Attacks until it is told to stop; answers who is there then, and how many there were.
+/// Attacks until the sender of `is_over` is dropped. Returns the attackers that are connected then, and the number of
+/// connections that were opened.
 fn attack(address: SocketAddr, is_over: &Receiver<()>) -> (Vec<Attacker>, usize) {
     let kinds = (0..SLOW + SILENT).map(|number| number % 5 == 0);
     let mut attackers: Vec<_> = kinds
         .map(|is_slow| Attacker::open(address, is_slow))
         .collect();
     let mut opened = attackers.len();
-    while is_over.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
+    while is_over.recv_timeout(ATTACK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         for attacker in &mut attackers {
-            if attacker.look() && opened < MOST_OPENED {
-                attacker.check_what_it_was_told();
+            if attacker.has_been_disconnected() && opened < MOST_OPENED {
+                attacker.check_answer();
                 *attacker = Attacker::open(address, attacker.is_slow);
                 opened += 1;
             } else if attacker.is_slow {
@@ -110,24 +113,24 @@ fn attack(address: SocketAddr, is_over: &Receiver<()>) -> (Vec<Attacker>, usize)
     (attackers, opened)
 }
 
-/// Connects, subscribes, publishes, and waits for what was published.
+/// Connects, subscribes, publishes, and waits for the published event. Returns how long all of this took.
 #[track_caller]
-fn visit(address: SocketAddr) -> Duration {
+fn round_trip(address: SocketAddr) -> Duration {
     let start = Instant::now();
-    let mut stream = Stream::subscribe(address, "/events/siege");
-    let answer = post(address, "/events/siege", "relief");
+    let mut stream = Stream::subscribe(address, "/events/client");
+    let answer = post(address, "/events/client", "an event");
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(stream.next().data, "relief");
+    assert_eq!(stream.next().data, "an event");
     start.elapsed()
 }
 
-/// A number of the process, by its name in `/proc/PID/status`.
+/// Returns a number about the process, by its name in `/proc/PID/status`.
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child of ours");
     number_after(&status.replace([' ', '\t'], ""), &format!("{name}:"))
 }
 
-/// Lets this process open as many files as it needs. The program sees to that by itself.
+/// Raises the limit of open files for this process. The program raises its own limit.
 fn allow_open_files(needed: usize) {
     let limits = fs::read_to_string("/proc/self/limits").expect("the limits of this process");
     let line = limits
@@ -144,111 +147,127 @@ fn allow_open_files(needed: usize) {
     }
 }
 
-fn withstand(arguments: &[&str], hold: Duration) {
+/// Attacks the program for `duration`, and checks that the ordinary client gets its events, that all attackers are
+/// disconnected in the end, and that the memory is free again.
+fn attack_and_check(arguments: &[&str], duration: Duration) {
     allow_open_files(SLOW + SILENT + 200);
     let program = serve(arguments);
     let (address, pid) = (program.address, program.process.child.id());
-    let at_rest = status(pid, "Threads");
-    let in_peace: Vec<_> = (0..500).map(|_| visit(address)).collect();
-    eventually("the threads of the visits are gone", || {
-        status(pid, "Threads") <= at_rest
+    let idle_threads = status(pid, "Threads");
+    let before_attack: Vec<_> = (0..500).map(|_| round_trip(address)).collect();
+    eventually("the threads of the client's streams have ended", || {
+        status(pid, "Threads") <= idle_threads
     });
     let memory = status(pid, "VmRSS");
     let stats = get(address, "/stats");
-    let places = number_after(stats.text(), "\"max_connections\":") as usize + 256;
-    println!("{arguments:?}: {places} places, {SLOW} slow heads and {SILENT} who are silent");
-    println!("  in peace:   {}", figures("visits", in_peace));
+    let slots = number_after(stats.text(), "\"max_connections\":") as usize + 256;
+    println!("{arguments:?}: {slots} slots, {SLOW} slow attackers, {SILENT} silent attackers");
+    println!(
+        "  before the attack: {}",
+        figures("round trips", before_attack)
+    );
 
     let (over, is_over) = channel();
-    let (_visits, pace) = channel::<()>();
-    let (attackers, opened, besieged) = thread::scope(|scope| {
-        let siege = scope.spawn(move || attack(address, &is_over));
-        let threads = places.min(SLOW + SILENT) as u64;
-        eventually("all places are taken", || status(pid, "Threads") >= threads);
+    let (_sender, pause) = channel::<()>();
+    let (attackers, opened, during_attack) = thread::scope(|scope| {
+        let attack = scope.spawn(move || attack(address, &is_over));
+        let threads = slots.min(SLOW + SILENT) as u64;
+        eventually("all slots are taken", || status(pid, "Threads") >= threads);
         let (mut times, begun, mut most) = (Vec::new(), Instant::now(), 0);
-        while begun.elapsed() < hold {
-            times.push(visit(address));
+        while begun.elapsed() < duration {
+            times.push(round_trip(address));
             most = most.max(status(pid, "Threads"));
-            // The pace of the visits, and no wait for anything.
-            let _ = pace.recv_timeout(VISITS);
+            // This pause makes the load of the client; it does not wait for a condition.
+            let _ = pause.recv_timeout(CLIENT_INTERVAL);
         }
         drop(over);
-        let (attackers, opened) = siege.join().expect("attackers");
+        let (attackers, opened) = attack.join().expect("the attackers' checks");
         println!(
-            "  {:.0?} of siege, {opened} connections, {most} threads at the most, {} KiB",
+            "  {:.0?} of attack, {opened} connections, at most {most} threads, {} KiB",
             begun.elapsed(),
             status(pid, "VmRSS")
         );
         (attackers, opened, times)
     });
-    println!("  under siege: {}", figures("visits", besieged));
-    assert!(opened < MOST_OPENED, "the siege ran out of connections");
+    println!(
+        "  during the attack: {}",
+        figures("round trips", during_attack)
+    );
+    assert!(
+        opened < MOST_OPENED,
+        "the attackers reached their limit of connections"
+    );
 
-    put_out(attackers);
-    eventually("the threads of the siege are gone", || {
-        status(pid, "Threads") <= at_rest
-    });
+    wait_until_disconnected(attackers);
+    eventually(
+        "the threads of the attackers' connections have ended",
+        || status(pid, "Threads") <= idle_threads,
+    );
     let after = status(pid, "VmRSS");
-    println!("  {memory} KiB of memory before it, {after} KiB after it");
+    println!("  {memory} KiB of memory before the attack, {after} KiB after it");
     assert!(
         after <= memory + KEPT_KIB,
         "{memory} KiB became {after} KiB"
     );
-    let again: Vec<_> = (0..500).map(|_| visit(address)).collect();
-    println!("  afterwards: {}", figures("visits", again));
+    let after_attack: Vec<_> = (0..500).map(|_| round_trip(address)).collect();
+    println!(
+        "  after the attack:  {}",
+        figures("round trips", after_attack)
+    );
 }
 
-/// Waits until each has seen its end.
-fn put_out(mut attackers: Vec<Attacker>) {
-    eventually("all are put out", || {
-        attackers.iter_mut().all(Attacker::look)
+/// Waits until the server has disconnected all attackers, and checks its answers.
+fn wait_until_disconnected(mut attackers: Vec<Attacker>) {
+    eventually("all attackers are disconnected", || {
+        attackers.iter_mut().all(Attacker::has_been_disconnected)
     });
     for attacker in &attackers {
-        attacker.check_what_it_was_told();
+        attacker.check_answer();
     }
-    let told = |start: &str| {
-        let told = attackers
+    let answered = |start: &str| {
+        let answered = attackers
             .iter()
-            .filter(|attacker| attacker.told.starts_with(start.as_bytes()));
-        told.count()
+            .filter(|attacker| attacker.received.starts_with(start.as_bytes()));
+        answered.count()
     };
     println!(
-        "  put out: {} with a 408, {} with a 503, {} in silence",
-        told("HTTP/1.1 408 "),
-        told("HTTP/1.1 503 "),
+        "  disconnected: {} with a 408, {} with a 503, {} without an answer",
+        answered("HTTP/1.1 408 "),
+        answered("HTTP/1.1 503 "),
         attackers
             .iter()
-            .filter(|attacker| attacker.told.is_empty())
+            .filter(|attacker| attacker.received.is_empty())
             .count()
     );
 }
 
 #[test]
 #[ignore = "takes 45 s and 2,700 open files"]
-fn who_wants_an_event_gets_it_while_thousands_take_all_places_and_say_nothing() {
-    withstand(&[], Duration::from_secs(30));
+fn a_client_gets_its_events_while_slow_and_silent_attackers_take_all_slots() {
+    attack_and_check(&[], Duration::from_secs(30));
 }
 
 #[test]
 #[ignore = "takes 30 s and 2,700 open files"]
-fn who_wants_an_event_gets_it_while_thousands_have_a_thread_each_and_say_nothing() {
-    withstand(&["--max-clients", "4000"], Duration::from_secs(15));
+fn a_client_gets_its_events_while_each_of_thousands_of_attackers_has_a_slot() {
+    attack_and_check(&["--max-clients", "4000"], Duration::from_secs(15));
 }
 
 // ---- bodies
 
-/// Connections with large bodies: one for each place of the default.
+/// The number of connections with large bodies: one for each slot in the default configuration.
 const BODIES: usize = 1_256;
 const BODY_BYTES: usize = 1 << 20;
 
-/// What a server at its defaults may have taken at the most, in KiB.
+/// The most memory that a server in the default configuration may take, in KiB.
 const MOST_KIB: u64 = 128 << 10;
 
-/// A client that has announced a body and sends as much of it as it is told to.
+/// A connection that announces a body of `BODY_BYTES` and sends it step by step.
 struct Uploader {
     socket: TcpStream,
     sent: usize,
-    told: Vec<u8>,
+    /// The bytes that the server has sent.
+    received: Vec<u8>,
 }
 
 impl Uploader {
@@ -262,11 +281,11 @@ impl Uploader {
         Uploader {
             socket,
             sent: 0,
-            told: Vec::new(),
+            received: Vec::new(),
         }
     }
 
-    /// Sends up to `most` bytes of its body, and reads what there is.
+    /// Sends more of the body, up to `most` bytes in total, and reads what has arrived. Does not block.
     fn step(&mut self, most: usize) {
         static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
         let left = most.saturating_sub(self.sent).min(BODY.len());
@@ -277,35 +296,40 @@ impl Uploader {
         }
         let mut bytes = [0; 4096];
         if let Ok(count) = self.socket.read(&mut bytes) {
-            self.told.extend_from_slice(&bytes[..count]);
+            self.received.extend_from_slice(&bytes[..count]);
         }
     }
 
-    /// The status that it was told; `None`: nothing yet.
+    /// Returns the status of the answer, or `None` if it has not arrived. Checks that a 503 has `Retry-After`.
     fn status(&self) -> Option<u16> {
-        let told = String::from_utf8_lossy(&self.told);
-        let status = told.split(' ').nth(1);
-        let is_later = !told.starts_with("HTTP/1.1 503 ") || told.contains("\r\nRetry-After: ");
-        assert!(is_later, "a 503 that does not say when: {told}");
+        let answer = String::from_utf8_lossy(&self.received);
+        let status = answer.split(' ').nth(1);
+        let is_503 = answer.starts_with("HTTP/1.1 503 ");
+        let has_retry_after = answer.contains("\r\nRetry-After: ");
+        assert!(
+            !is_503 || has_retry_after,
+            "a 503 without Retry-After: {answer}"
+        );
         status.map(|status| status.parse().expect("a status"))
     }
 }
 
-/// Subscribes and publishes until it is told to stop; each request must be answered as without attackers.
-fn go_on_as_ever(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
+/// Subscribes and publishes until the sender of `is_over` is dropped. Each request must get the same answer as without
+/// attackers. Returns the times of the round trips.
+fn round_trips(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
     let mut times = Vec::new();
     loop {
-        times.push(visit(address));
+        times.push(round_trip(address));
         assert_eq!(get(address, "/health").status, 200);
-        if is_over.recv_timeout(VISITS) != Err(RecvTimeoutError::Timeout) {
+        if is_over.recv_timeout(CLIENT_INTERVAL) != Err(RecvTimeoutError::Timeout) {
             return times;
         }
     }
 }
 
 #[test]
-#[ignore = "takes five seconds and 1,500 open files"]
-fn unwanted_bodies_take_no_memory_and_the_others_share_a_budget() {
+#[ignore = "takes 5 s and 1,500 open files"]
+fn bodies_of_refused_requests_take_no_memory_and_all_other_bodies_share_a_budget() {
     allow_open_files(BODIES + 200);
     for (starts, most_held) in [
         (&["POST /nowhere", "GET /health", "PUT /events"][..], 0),
@@ -316,18 +340,18 @@ fn unwanted_bodies_take_no_memory_and_the_others_share_a_budget() {
         let (over, is_over) = channel();
         let mut highest = 0;
         let (uploaders, times) = thread::scope(|scope| {
-            let visits = scope.spawn(move || go_on_as_ever(address, &is_over));
+            let client = scope.spawn(move || round_trips(address, &is_over));
             let mut uploaders = Vec::new();
             for number in 0..BODIES {
                 uploaders.push(Uploader::open(address, starts[number % starts.len()]));
-                // All of them go on while more come.
+                // Earlier uploads continue while new ones begin.
                 for uploader in uploaders.iter_mut().rev().take(20) {
                     uploader.step(BODY_BYTES - 1);
                 }
             }
-            // What was sent may still be in the kernel's buffers, and its answer on the way.
+            // Bytes and answers may still be in the kernel's buffers.
             eventually(
-                "all but a few are answered, and these have sent all but one byte",
+                "all but a few uploads are answered, and these few have sent all but one byte",
                 || {
                     highest = highest.max(status(pid, "VmRSS"));
                     for uploader in &mut uploaders {
@@ -340,28 +364,28 @@ fn unwanted_bodies_take_no_memory_and_the_others_share_a_budget() {
                 },
             );
             drop(over);
-            (uploaders, visits.join().expect("visits"))
+            (uploaders, client.join().expect("the client's checks"))
         });
         let count = |wanted: Option<u16>| {
-            let told = uploaders.iter().filter(|one| one.status() == wanted);
-            told.count()
+            let having = uploaders.iter().filter(|one| one.status() == wanted);
+            having.count()
         };
         let held = count(None);
         println!(
-            "{starts:?}: {highest} KiB at the most; {held} held, {} with a 404, {} with a 405, {} with a 503",
+            "{starts:?}: at most {highest} KiB; {held} held, {} with a 404, {} with a 405, {} with a 503",
             count(Some(404)),
             count(Some(405)),
             count(Some(503))
         );
-        println!("  {}", figures("visits meanwhile", times));
+        println!("  {}", figures("round trips meanwhile", times));
         assert!(highest <= MOST_KIB, "{highest} KiB");
-        assert!(held <= most_held, "{held} are held");
+        assert!(held <= most_held, "{held} bodies are held");
     }
 }
 
 #[test]
-#[ignore = "takes five seconds and 3,000 open files"]
-fn a_client_gets_its_event_while_slow_bodies_take_all_places() {
+#[ignore = "takes 5 s and 3,000 open files"]
+fn a_client_gets_its_events_while_slow_bodies_take_all_slots() {
     const SLOW_BODIES: usize = 2 * BODIES;
     allow_open_files(SLOW_BODIES + 200);
     let program = serve(&[]);
@@ -374,19 +398,19 @@ fn a_client_gets_its_event_while_slow_bodies_take_all_places() {
             uploader.step(uploader.sent + 1);
         }
         if number % 20 == 0 && number > BODIES {
-            times.push(visit(address));
+            times.push(round_trip(address));
         }
     }
-    println!("{}", figures("visits among slow bodies", times));
+    println!("{}", figures("round trips among slow bodies", times));
     let memory = status(pid, "VmRSS");
     println!("  {memory} KiB, {} threads", status(pid, "Threads"));
     assert!(memory <= MOST_KIB, "{memory} KiB");
-    // Most of the evicted clients have a 503; the others were too many at once.
+    // Most evicted clients get a 503. At most so many evictions at a time are answered, so some get nothing.
     let mut evicted = 0;
-    eventually("told", || {
+    eventually("half of the evicted clients have a 503", || {
         slow.iter_mut().for_each(|one| one.step(0));
         evicted = slow.iter().filter(|one| one.status() == Some(503)).count();
         evicted >= BODIES / 2
     });
-    println!("  {evicted} of {SLOW_BODIES} were told to come later");
+    println!("  {evicted} of {SLOW_BODIES} got a 503");
 }
