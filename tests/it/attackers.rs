@@ -405,7 +405,7 @@ fn a_client_gets_its_events_while_slow_bodies_take_all_slots() {
     let memory = status(pid, "VmRSS");
     println!("  {memory} KiB, {} threads", status(pid, "Threads"));
     assert!(memory <= MOST_KIB, "{memory} KiB");
-    // Most evicted clients get a 503. At most so many evictions at a time are answered, so some get nothing.
+    // Most evicted clients get a 503. The others are too many at once to get an answer.
     let mut evicted = 0;
     eventually("half of the evicted clients have a 503", || {
         slow.iter_mut().for_each(|one| one.step(0));

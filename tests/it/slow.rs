@@ -342,7 +342,7 @@ fn a_client_that_stops_reading_takes_no_more_memory_than_its_queue_and_resumes_f
     }
 }
 
-/// Counts the bytes that are written to it, and calls a function at the first event named `small`.
+/// Counts the bytes that are written to it, and calls a function at the first write that contains `small`.
 struct Writer<'a> {
     bytes: &'a AtomicUsize,
     at_first_event: Option<Box<dyn FnOnce() + 'a>>,
