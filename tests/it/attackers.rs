@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Stream, eventually, figures, get, number_after, post};
+use crate::kit::{Stream, describe_times, eventually, get, number_after, post};
 use crate::program::serve;
 
 const SLOW: usize = 500;
@@ -126,7 +126,7 @@ fn round_trip(address: SocketAddr) -> Duration {
 
 /// Returns a number about the process, by its name in `/proc/PID/status`.
 fn status(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child of ours");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child process");
     number_after(&status.replace([' ', '\t'], ""), &format!("{name}:"))
 }
 
@@ -164,7 +164,7 @@ fn attack_and_check(arguments: &[&str], duration: Duration) {
     println!("{arguments:?}: {slots} slots, {SLOW} slow attackers, {SILENT} silent attackers");
     println!(
         "  before the attack: {}",
-        figures("round trips", before_attack)
+        describe_times("round trips", before_attack)
     );
 
     let (over, is_over) = channel();
@@ -191,7 +191,7 @@ fn attack_and_check(arguments: &[&str], duration: Duration) {
     });
     println!(
         "  during the attack: {}",
-        figures("round trips", during_attack)
+        describe_times("round trips", during_attack)
     );
     assert!(
         opened < MOST_OPENED,
@@ -212,7 +212,7 @@ fn attack_and_check(arguments: &[&str], duration: Duration) {
     let after_attack: Vec<_> = (0..500).map(|_| round_trip(address)).collect();
     println!(
         "  after the attack:  {}",
-        figures("round trips", after_attack)
+        describe_times("round trips", after_attack)
     );
 }
 
@@ -377,7 +377,7 @@ fn bodies_of_refused_requests_take_no_memory_and_all_other_bodies_share_a_budget
             count(Some(405)),
             count(Some(503))
         );
-        println!("  {}", figures("round trips meanwhile", times));
+        println!("  {}", describe_times("round trips meanwhile", times));
         assert!(highest <= MOST_KIB, "{highest} KiB");
         assert!(held <= most_held, "{held} bodies are held");
     }
@@ -401,7 +401,7 @@ fn a_client_gets_its_events_while_slow_bodies_take_all_slots() {
             times.push(round_trip(address));
         }
     }
-    println!("{}", figures("round trips among slow bodies", times));
+    println!("{}", describe_times("round trips among slow bodies", times));
     let memory = status(pid, "VmRSS");
     println!("  {memory} KiB, {} threads", status(pid, "Threads"));
     assert!(memory <= MOST_KIB, "{memory} KiB");

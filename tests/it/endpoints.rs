@@ -240,8 +240,7 @@ fn all_spellings_of_a_topic_in_a_target_are_the_same_topic() {
 }
 
 #[test]
-fn an_event_with_a_topic_reaches_its_subscribers_and_an_event_without_a_topic_reaches_all_clients()
-{
+fn an_event_reaches_the_subscribers_of_its_topic_or_without_a_topic_all_clients() {
     let server = server(without_heartbeats());
     let subscriptions = [
         "/events",
@@ -361,7 +360,7 @@ fn assert_arrives(server: &Running, target: &str, body: &str, stream: &mut Strea
 }
 
 #[test]
-fn send_takes_the_name_from_the_member_event_with_underscore_and_removes_it_from_the_data() {
+fn send_takes_the_member_event_out_of_the_object_and_uses_it_as_the_name() {
     let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for (body, bytes) in [

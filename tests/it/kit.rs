@@ -480,7 +480,7 @@ impl Drop for Scratch {
 }
 
 /// Describes `times` in one line: how many there are, the median, the 99th percentile and the longest.
-pub fn figures(what: &str, mut times: Vec<Duration>) -> String {
+pub fn describe_times(what: &str, mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let count = times.len();
     let (median, p99, longest) = (times[count / 2], times[count * 99 / 100], times[count - 1]);

@@ -67,7 +67,7 @@ fn a_stream_over_http_1_0_has_no_chunks_and_ends_with_the_connection() {
 }
 
 #[test]
-fn a_client_that_disconnects_is_removed_within_a_few_heartbeats_although_no_event_is_sent_to_it() {
+fn a_client_that_disconnects_is_removed_within_a_few_heartbeats_also_without_events() {
     let server = server(Config {
         heartbeat: Duration::from_secs(1),
         ..config()

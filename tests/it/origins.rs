@@ -248,7 +248,7 @@ fn the_host_in_an_absolute_target_takes_precedence_over_the_field_host() {
 
 /// With tokens, with `--open`, and for other clients behind a proxy, any host will do.
 #[test]
-fn the_host_must_be_a_name_of_this_machine_where_a_right_depends_on_being_on_this_machine() {
+fn where_only_this_machine_has_a_right_the_host_must_be_a_name_of_this_machine() {
     let publish = || Config {
         access: AccessConfig {
             publish_token: Some("TOKEN".parse().unwrap()),

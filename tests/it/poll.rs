@@ -749,7 +749,7 @@ fn a_head_request_to_poll_gets_the_same_head_as_get_and_does_not_wait() {
 }
 
 #[test]
-fn a_poll_that_is_no_longer_wanted_when_it_begins_to_wait_returns_at_once_without_an_event() {
+fn a_poll_that_is_not_wanted_any_more_returns_at_once_without_an_event() {
     let hub = Hub::new(Config {
         heartbeat: Duration::from_secs(600),
         ..config()
@@ -775,7 +775,7 @@ fn a_poll_that_is_no_longer_wanted_when_it_begins_to_wait_returns_at_once_withou
 }
 
 #[test]
-fn many_polls_that_wait_for_a_large_event_are_answered_although_the_budget_holds_few_answers() {
+fn many_polls_that_wait_for_one_large_event_are_all_answered_within_a_small_budget() {
     let server = server(Config {
         total_answers: 700_000,
         ..config()

@@ -55,8 +55,8 @@ impl Process {
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         let mut status = None;
-        eventually("the end of the process", || {
-            status = self.child.try_wait().expect("a child of ours");
+        eventually("the process ends", || {
+            status = self.child.try_wait().expect("a child process");
             status.is_some()
         });
         status.and_then(|status| status.code())
@@ -65,8 +65,8 @@ impl Process {
     /// Ends the process by SIGKILL, which it cannot handle. Returns the rest of its lines on standard error.
     #[track_caller]
     pub fn kill(&mut self) -> Vec<String> {
-        self.child.kill().expect("a child of ours");
-        self.child.wait().expect("a child of ours");
+        self.child.kill().expect("a child process");
+        self.child.wait().expect("a child process");
         all(&self.err)
     }
 
@@ -74,7 +74,7 @@ impl Process {
     #[track_caller]
     pub fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("a process of ours");
+        let status = status.expect("the process is running");
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|line| line.split_ascii_whitespace().next());
         let number = number.and_then(|number| number.parse().ok());
@@ -178,7 +178,7 @@ pub fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, Sock
         let mut process = Process::spawn(&mut command(&address.to_string()));
         let mut has_ended = false;
         eventually("the server answers or ends", || {
-            has_ended = process.child.try_wait().expect("a child of ours").is_some();
+            has_ended = process.child.try_wait().expect("a child process").is_some();
             has_ended || TcpStream::connect(address).is_ok()
         });
         if !has_ended {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tiny_sse::{Decoder, Message};
 
-use crate::kit::{Answer, Scratch, eventually, figures, id_of, request};
+use crate::kit::{Answer, Scratch, describe_times, eventually, id_of, request};
 use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
 use crate::proxy_process::{Kind, Proxy, free_address};
 
@@ -344,7 +344,7 @@ fn a_proxy_passes_each_event_on_before_the_next_one_is_published() {
                 );
             }
             // Each time begins before the publisher connects, and ends when the client has the event.
-            println!("HTTP/{name}: {}", figures("events", times));
+            println!("HTTP/{name}: {}", describe_times("events", times));
         }
     }
 }
@@ -374,7 +374,7 @@ fn nginx_and_caddy_do_not_delay_events_when_they_compress() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn the_server_gets_the_clients_address_from_the_proxy_and_not_from_fields_that_the_client_sends() {
+fn a_client_behind_the_proxy_cannot_forge_its_address() {
     for kind in ALL {
         let deployment = Deployment::of(kind, &[]);
         let forged = [

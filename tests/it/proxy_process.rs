@@ -129,7 +129,7 @@ fn run(kind: Kind, address: SocketAddr, scratch: &str) -> Result<Process, Vec<St
     let mut process = Process::spawn(&mut kind.command(scratch));
     let mut ended = false;
     eventually("the proxy accepts connections", || {
-        ended = process.child.try_wait().expect("a child of ours").is_some();
+        ended = process.child.try_wait().expect("a child process").is_some();
         ended || TcpStream::connect(address).is_ok()
     });
     if ended {

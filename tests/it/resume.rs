@@ -106,7 +106,7 @@ fn a_client_that_reconnects_gets_each_missed_event_of_its_topics_exactly_once() 
 }
 
 #[test]
-fn for_each_kind_of_cursor_the_recovery_event_has_the_right_numbers_and_the_right_reason() {
+fn the_recovery_event_is_right_for_each_kind_of_cursor() {
     // The queue is small, because the history always holds at least as many bytes. So it holds three events.
     let server = server(Config {
         history_events: 3,
@@ -467,7 +467,7 @@ fn served(
 }
 
 #[test]
-fn a_registered_client_gets_the_oldest_event_although_new_events_evict_it_before_the_replay() {
+fn a_client_gets_the_oldest_event_although_it_is_evicted_after_the_registration() {
     // The history is full, as in a server that has run for a while.
     let hub = Hub::new(Config {
         history_events: 100,
@@ -592,7 +592,7 @@ fn stats_have_the_first_and_the_last_id_and_the_number_of_the_events_in_the_hist
 }
 
 #[test]
-fn a_client_that_is_cut_off_within_its_welcome_keeps_its_cursor_or_has_been_told_of_the_gap() {
+fn a_client_cut_off_within_its_welcome_keeps_its_cursor_or_knows_of_the_gap() {
     let hub = Hub::new(Config {
         history_events: 3,
         queue_bytes: 16,

@@ -11,7 +11,9 @@ use crate::kit::{Raw, Stream, config, request, server};
 fn retries(bytes: &[u8]) -> Vec<u64> {
     let text = String::from_utf8_lossy(bytes);
     let fields = text.lines().filter_map(|line| line.strip_prefix("retry: "));
-    fields.map(|ms| ms.parse().expect("milliseconds")).collect()
+    fields
+        .map(|ms| ms.parse().expect("retry: has digits only"))
+        .collect()
 }
 
 #[test]
@@ -66,7 +68,7 @@ fn jitter_of_50_percent_spreads_the_retry_evenly_over_1_to_1_5_times_its_value()
 }
 
 #[test]
-fn a_client_above_the_limit_gets_a_503_or_with_the_overload_option_retry_a_stream_with_a_retry() {
+fn a_client_above_the_limit_gets_a_503_or_with_overload_retry_only_a_retry_field() {
     for overload in [Overload::Refuse, Overload::Retry] {
         let server = server(Config {
             max_clients: 1,

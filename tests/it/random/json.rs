@@ -219,7 +219,7 @@ fn document(random: &mut Random) -> String {
 }
 
 #[test]
-fn a_random_text_is_accepted_as_json_exactly_if_the_grammar_allows_it_and_only_loses_white_space() {
+fn a_random_text_is_accepted_exactly_if_it_is_json_and_loses_only_white_space() {
     let mutator = Mutator {
         corpus: (0..64)
             .map(|seed| document(&mut Random::of(seed)).into_bytes())
