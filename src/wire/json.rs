@@ -335,7 +335,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" / ( digit1-9 *DIGIT )`
+    /// `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" / ( digit1-9
+    /// *DIGIT )`
     fn number(&mut self) -> Result<(), Malformed> {
         self.skip(b"-");
         if !self.skip(b"0") {

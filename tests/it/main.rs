@@ -16,6 +16,7 @@ mod examples;
 
 #[cfg(feature = "access")]
 mod access;
+mod admission;
 mod attackers;
 mod browser;
 mod churn;
@@ -34,7 +35,6 @@ mod demo;
 mod devices;
 #[cfg(feature = "journal")]
 mod disk;
-mod door;
 mod endpoints;
 mod heads;
 mod lifecycle;
