@@ -105,7 +105,7 @@ impl<'a> Trial<'a> {
             assert!(body.starts_with(r#"{"status":"error","error":""#), "{body}");
         }
         self.open = (then == Open).then_some(raw);
-        answer.timeless()
+        answer.without_date()
     }
 
     /// Like [`Trial::check`], and also checks that the answer equals `whole`, the answer to the uncut row.

@@ -89,7 +89,7 @@ impl Answer {
     }
 
     /// Returns the answer without its `Date`, so that two answers can be compared.
-    pub fn timeless(mut self) -> Answer {
+    pub fn without_date(mut self) -> Answer {
         let lines = self.head.lines().filter(|line| !line.starts_with("Date: "));
         self.head = lines.collect::<Vec<_>>().join("\n");
         self
@@ -489,9 +489,9 @@ pub fn describe_times(what: &str, mut times: Vec<Duration>) -> String {
 
 /// Calls its function when it is dropped, also when the test panics. Tests use it to stop the threads of a
 /// `thread::scope`: otherwise a failed test would wait for these threads without end.
-pub struct Finally<F: Fn()>(pub F);
+pub struct OnDrop<F: Fn()>(pub F);
 
-impl<F: Fn()> Drop for Finally<F> {
+impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }

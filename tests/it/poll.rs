@@ -9,7 +9,7 @@ use tiny_sse::{CloseReason, Config, Cursor, Event, Hub, Poll, Subscribe, Topic};
 
 use crate::chance::Random;
 use crate::kit::{
-    Answer, DEADLINE, Finally, Raw, Stream, config, eventually, get, number_after, post, request,
+    Answer, DEADLINE, OnDrop, Raw, Stream, config, eventually, get, number_after, post, request,
     server,
 };
 
@@ -674,7 +674,7 @@ fn no_event_is_lost_between_a_poll_that_waited_and_the_next_poll() {
             let poller =
                 scope.spawn(move || poll_repeatedly(address, "topic=*&wait=60", start, 1, 3000));
             // If the publisher fails, this ends the poll that waits for it.
-            let _over = Finally(|| server.hub().close());
+            let _over = OnDrop(|| server.hub().close());
             let mut number = 0;
             while number < 3000 {
                 // The waiting poll is answered in the middle of this burst, and the next poll gets the rest. Without
@@ -741,9 +741,9 @@ fn a_head_request_to_poll_gets_the_same_head_as_get_and_does_not_wait() {
     publish(address, "/events", "one");
     for query in ["", "last_event_id=earliest"] {
         let target = format!("/poll?{query}&wait=0");
-        let full = get(address, &target).timeless();
+        let full = get(address, &target).without_date();
         let long_target = format!("/poll?{query}&{LONG}");
-        let head = request(address, "HEAD", &long_target, "", "").timeless();
+        let head = request(address, "HEAD", &long_target, "", "").without_date();
         assert_eq!(head.head, full.head, "{query}");
     }
 }

@@ -67,7 +67,7 @@ impl Process {
     pub fn kill(&mut self) -> Vec<String> {
         self.child.kill().expect("a child process");
         self.child.wait().expect("a child process");
-        all(&self.err)
+        all_lines(&self.err)
     }
 
     /// Returns a number from `/proc/PID/status`, without its unit. Memory is in KiB there.
@@ -117,13 +117,13 @@ pub fn next_line(lines: &Receiver<String>) -> Option<String> {
 
 /// Waits for the end of the output and returns all lines that were not read yet.
 #[track_caller]
-pub fn all(lines: &Receiver<String>) -> Vec<String> {
+pub fn all_lines(lines: &Receiver<String>) -> Vec<String> {
     std::iter::from_fn(|| next_line(lines)).collect()
 }
 
 /// Reads lines until one contains `part`, and returns all of them, this one included.
 #[track_caller]
-pub fn up_to(lines: &Receiver<String>, part: &str) -> Vec<String> {
+pub fn lines_up_to(lines: &Receiver<String>, part: &str) -> Vec<String> {
     let mut seen = Vec::new();
     while !seen.last().is_some_and(|line: &String| line.contains(part)) {
         let line = next_line(lines);
@@ -143,23 +143,23 @@ pub struct Serving {
 /// Starts a server on a free port. The first of the arguments may be a command of the program.
 #[track_caller]
 pub fn serve(arguments: &[&str]) -> Serving {
-    serve_as(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
+    serve_with_listen(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
 }
 
 /// Like [`serve`], but the arguments contain `--listen`.
 #[track_caller]
-pub fn serve_as(arguments: &[&str]) -> Serving {
-    greeted(Process::run(arguments))
+pub fn serve_with_listen(arguments: &[&str]) -> Serving {
+    wait_for_greeting(Process::run(arguments))
 }
 
 /// Reads the lines that a server prints when it is ready, and takes its address from the first of them.
 #[track_caller]
-pub fn greeted(process: Process) -> Serving {
+pub fn wait_for_greeting(process: Process) -> Serving {
     let greeting: Vec<String> = (0..5).map_while(|_| next_line(&process.out)).collect();
     let address = greeting
         .first()
         .and_then(|line| line.split_once(" listens on "))
-        .unwrap_or_else(|| panic!("no server: {greeting:?}, {:?}", all(&process.err)))
+        .unwrap_or_else(|| panic!("no server: {greeting:?}, {:?}", all_lines(&process.err)))
         .1;
     Serving {
         address: address.parse().expect("an address"),
@@ -171,7 +171,7 @@ pub fn greeted(process: Process) -> Serving {
 /// Starts a server that cannot print its address, so the test chooses the port. The port was free a moment
 /// earlier; if another process has taken it, the next attempt uses another port.
 #[track_caller]
-pub fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
+pub fn serve_without_output(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
     for _ in 0..10 {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
@@ -190,8 +190,8 @@ pub fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, Sock
 
 /// Runs the program until it ends by itself. Returns its exit code and its lines on standard output and error.
 #[track_caller]
-pub fn end_of(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
+pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     let mut process = Process::run(arguments);
     let code = process.exit_code();
-    (code, all(&process.out), all(&process.err))
+    (code, all_lines(&process.out), all_lines(&process.err))
 }

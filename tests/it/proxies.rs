@@ -15,7 +15,9 @@ use std::time::Instant;
 use tiny_sse::{Decoder, Message};
 
 use crate::kit::{Answer, Scratch, describe_times, eventually, id_of, request};
-use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
+use crate::program::{
+    PROGRAM, Process, Serving, all_lines, lines_up_to, next_line, wait_for_greeting,
+};
 use crate::proxy_process::{Kind, Proxy, free_address};
 
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
@@ -162,7 +164,7 @@ impl Deployment {
         ];
         let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
         let process = Process::spawn(&mut self.curl(&arguments, "/events/public/t"));
-        up_to(&process.err, "> GET ");
+        lines_up_to(&process.err, "> GET ");
         Client {
             process,
             decoder: Decoder::new(1 << 20),
@@ -231,7 +233,7 @@ fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
         .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    greeted(Process::spawn(&mut command))
+    wait_for_greeting(Process::spawn(&mut command))
 }
 
 /// Makes a self-signed certificate in the directory where the configurations look for it.
@@ -529,7 +531,11 @@ fn a_browser_that_reconnects_while_the_server_is_down_gets_its_stream_after_the_
             let mut client = deployment.request_stream(version, &[&field]);
             if kind == Kind::Nginx {
                 // nginx answers at once instead of waiting for the server, and tells the browser to retry.
-                assert_eq!(all(&client.process.out), ["retry: 2000", ""], "{version}");
+                assert_eq!(
+                    all_lines(&client.process.out),
+                    ["retry: 2000", ""],
+                    "{version}"
+                );
                 let answer = deployment.ask(&[version, "--data", "lost"], "/events/public/t");
                 assert!(answer.contains(" 502"), "not published: {answer}");
             }

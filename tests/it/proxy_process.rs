@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::kit::{DEADLINE, Scratch, eventually};
-use crate::program::{Process, all};
+use crate::program::{Process, all_lines};
 
 /// The programs that can be the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn run(kind: Kind, address: SocketAddr, scratch: &str) -> Result<Process, Vec<St
         ended || TcpStream::connect(address).is_ok()
     });
     if ended {
-        Err(all(&process.err))
+        Err(all_lines(&process.err))
     } else {
         Ok(process)
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::kit::{Raw, config, eventually, get};
-use crate::program::{all, serve};
+use crate::program::{all_lines, serve};
 
 /// The secret in the requests. No answer and no line in the log may contain it.
 const SECRET: &str = "hunter2";
@@ -70,7 +70,7 @@ fn a_secret_in_a_refused_request_is_neither_in_the_answer_nor_in_the_log() {
     }
     // Each refused request has a line in the log. Otherwise the check for the secret would prove nothing.
     serving.process.signal("TERM");
-    let log = all(&serving.process.err);
+    let log = all_lines(&serving.process.err);
     assert_eq!(serving.process.exit_code(), Some(0));
     let logged = log.iter().filter(|line| line.contains("127.0.0.1"));
     let refused = rows.iter().filter(|row| !matches!(row.1, 401 | 404));
@@ -237,7 +237,7 @@ fn many_similar_refusals_have_few_lines_in_the_log_and_the_others_are_counted() 
         log.iter().any(|line| line.contains(" more like it"))
     });
     serving.process.signal("TERM");
-    log.extend(all(&serving.process.err));
+    log.extend(all_lines(&serving.process.err));
     let about = |status: &str| log.iter().filter(|line| line.contains(status)).count();
     assert!((1..100).contains(&about(": 401 to")), "{}", about("401"));
     assert!((1..700).contains(&about(": 400 ")), "{}", about("400"));

@@ -17,7 +17,7 @@ use tiny_sse::{
 };
 
 use crate::chance::Random;
-use crate::kit::{Finally, Stream, config, eventually, number_after, server};
+use crate::kit::{OnDrop, Stream, config, eventually, number_after, server};
 
 /// The number of threads that reconnect again and again.
 const CLIENTS: usize = 2;
@@ -69,7 +69,7 @@ impl Publisher<'_> {
     /// Publishes without a pause until `is_over`.
     fn run(&self) {
         // Otherwise a client that waits for the next event would wait without end.
-        let _closed = Finally(|| self.hub.close());
+        let _closed = OnDrop(|| self.hub.close());
         for number in 2 * FAR.. {
             eventually("the slowest client has caught up", || {
                 let slowest = self.at.iter().map(|at| at.load(Ordering::Acquire)).min();
@@ -113,11 +113,11 @@ fn while_publishing_without_a_pause(
     thread::scope(|scope| {
         scope.spawn(|| publisher.run());
         // A failed round must end the publisher, too, because the scope waits for its threads.
-        let _over = Finally(|| publisher.is_over.store(true, Ordering::Release));
+        let _over = OnDrop(|| publisher.is_over.store(true, Ordering::Release));
         let clients = [0, 1].map(|client| {
             let (publisher, round, at) = (&publisher, &round, &publisher.at[client]);
             scope.spawn(move || {
-                let _done = Finally(|| at.store(usize::MAX / 2, Ordering::Release));
+                let _done = OnDrop(|| at.store(usize::MAX / 2, Ordering::Release));
                 let mut random = Random::new();
                 for count in 0..rounds {
                     let back = random.below(NEAR) + (FAR * usize::from(count % FAR_ROUNDS == 0));

@@ -10,7 +10,7 @@ use tiny_sse::{
 };
 
 use crate::chance::Random;
-use crate::kit::{Finally, Stream, config, get, number_after, post, server};
+use crate::kit::{OnDrop, Stream, config, get, number_after, post, server};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -353,7 +353,7 @@ fn while_publishing_without_a_pause(
                 .for_each(publish);
         });
         // A failed round must end the publisher, too, because the scope waits for its threads.
-        let _over = Finally(|| is_over.store(true, Ordering::Relaxed));
+        let _over = OnDrop(|| is_over.store(true, Ordering::Relaxed));
         for count in 0..rounds {
             let (number, id) = latest.lock().unwrap().clone();
             round(count, number, id);

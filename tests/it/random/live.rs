@@ -13,7 +13,7 @@ use tiny_sse::wire::json::unquote;
 
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::kit::{DEADLINE, Raw, Stream, eventually, get};
-use crate::program::{PROGRAM, Process, Serving, all, greeted};
+use crate::program::{PROGRAM, Process, Serving, all_lines, wait_for_greeting};
 
 const REQUESTS: [&str; 23] = [
     "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -312,7 +312,7 @@ fn clients_that_send_random_requests_do_not_disturb_others_and_leave_no_threads_
     // total. This is no leak, but it would hide one.
     program.env("MALLOC_ARENA_MAX", "1");
     program.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let serving = greeted(Process::spawn(&mut program));
+    let serving = wait_for_greeting(Process::spawn(&mut program));
     // No client has connected yet, so these are the threads that always run.
     let threads = serving.process.status("Threads:");
     let make = |random: &mut Random| {
@@ -339,7 +339,7 @@ fn clients_that_send_random_requests_do_not_disturb_others_and_leave_no_threads_
     );
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
-    let lines = all(&serving.process.err);
+    let lines = all_lines(&serving.process.err);
     assert!(
         !lines.iter().any(|line| line.contains("panic")),
         "{lines:?}"
