@@ -449,7 +449,7 @@ fn a_client_without_a_token_gets_through_the_proxy_only_what_the_token_file_allo
             }
             deployment.stream(version, &[]).process.kill();
         }
-        // The token file says what a client without a token may do, so the program warns about nothing at its start.
+        // The token file says what a client without a token may do, so the program does not warn about it at its start.
         let errors = deployment.server.process.kill();
         let warned = errors.iter().find(|line| line.contains("any client that"));
         assert_eq!(warned, None);
