@@ -1,5 +1,8 @@
-//! The segment that is written to, and the check that its file is as the journal left it: at its path,
-//! of the same length, and not changed by another program.
+//! The newest segment, which is the one that is written to, and the check whether its file is as the journal left
+//! it: at its path, with the same length, and not changed by another program.
+//!
+//! The *good length* is the length of everything that was acknowledged to publishers. Bytes after it are remains
+//! of an append that failed, and are cut off before the next one.
 
 use std::fs;
 use std::io;
@@ -11,30 +14,32 @@ use super::segment;
 use crate::config::SyncMode;
 use crate::wire::EventId;
 
-/// The newest segment.
+/// The newest segment. Used by the publisher that has the log; only `disk` is shared with the thread that syncs.
 #[derive(Debug)]
 pub(super) struct Newest {
+    /// The number in the file's name.
     pub(super) number: u64,
-    /// Shared with the thread that syncs.
+    /// The open file.
     pub(super) disk: Arc<dyn Disk>,
-    /// The good length: what is acknowledged ends here.
+    /// The good length, in bytes.
     pub(super) len: u64,
     pub(super) left: Left,
 }
 
-/// How the journal has left the file at the path.
+/// The state in which the journal left the file, as far as it knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Left {
-    /// All of it is acknowledged, and it looked like this.
+    /// The file ends at the good length, and the system described it like this. If it describes it differently at
+    /// the next append, another program has changed it.
     Whole(Look),
-    /// An append has failed and was not taken back: there may be something after the good length.
+    /// An append has begun or failed: there may be bytes after the good length.
     Torn,
-    /// Another program changed it while it was written to: it is read before it is used.
+    /// Another program changed the file during an append: it must be read again before it is used.
     Doubtful,
 }
 
 impl Newest {
-    /// Goes on with a file whose first `len` bytes are whole.
+    /// Continues a file whose first `len` bytes are complete records.
     pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
         let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
         Ok(Newest {
@@ -45,7 +50,7 @@ impl Newest {
         })
     }
 
-    /// Begins a segment with this header.
+    /// Creates a segment that consists of this header, and makes it durable unless `sync` is `Off`.
     pub(super) fn begin(
         path: PathBuf,
         number: u64,
@@ -58,15 +63,15 @@ impl Newest {
             SyncMode::Always | SyncMode::Interval => disk.sync_with_name(),
         });
         if let Err(error) = written {
-            // Best effort: what is left has no events, which a start and the next attempt know.
+            // Best effort: the file has no events; the next start and the next attempt remove such a file.
             let _ = fs::remove_file(disk.path());
             return Err(error);
         }
         Newest::resume(number, disk, header.len() as u64)
     }
 
-    /// Whether the file at the path is as it was left. `times` says whether the time of its last change
-    /// counts, too: only that shows bytes that were changed in their place.
+    /// Whether the file at the path is as it was left. `times` says whether its modification time is compared
+    /// too: only the time reveals bytes that were overwritten in place.
     pub(super) fn is_as_left(&self, found: Option<Look>, times: bool) -> bool {
         let (Left::Whole(mut left), Some(found)) = (self.left, found) else {
             return false;
@@ -77,14 +82,15 @@ impl Newest {
         found == left
     }
 
-    /// Notes that an append begins to write, or has failed.
+    /// Records that an append has failed: there may be bytes after the good length.
     pub(super) fn tear(&mut self) {
         if let Left::Whole(_) = self.left {
             self.left = Left::Torn;
         }
     }
 
-    /// Whether the file has at most something after the good length that an append has left there.
+    /// Whether the file only needs to be cut to its good length: an append has failed, and the file is still the
+    /// same one and not shorter than the good length.
     pub(super) fn may_be_cut(&self, found: Option<Look>) -> bool {
         let is_ours = |found: Look| found.identity == self.disk.identity() && found.len >= self.len;
         matches!(self.left, Left::Torn) && found.is_some_and(is_ours)

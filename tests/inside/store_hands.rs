@@ -488,7 +488,7 @@ fn a_last_id_far_ahead_of_the_clock_is_a_warning() {
         if is_told {
             assert!(reports[0].contains(&format!("{ms}-0")), "{reports:?}");
             assert!(
-                reports[0].contains("more than 24 hours after"),
+                reports[0].contains("more than 24 hours later than"),
                 "{reports:?}"
             );
         }

@@ -103,7 +103,7 @@ fn a_journal_on_a_read_only_file_system_is_reported_in_one_clear_line() {
     for part in [
         "cannot create /mnt/journal",
         "Read-only file system",
-        "a journal needs a directory that can be written to",
+        "a journal needs a writable directory",
     ] {
         assert!(line.contains(part), "no {part:?} in {line}");
     }
