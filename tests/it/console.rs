@@ -109,8 +109,8 @@ mod compiled_in {
                 "{tag}"
             );
             tags.push(tag);
-            let head = request(address, "HEAD", path, BROWSER, "").timeless();
-            assert_eq!(head.head, answer.clone().timeless().head, "{path}");
+            let head = request(address, "HEAD", path, BROWSER, "").without_date();
+            assert_eq!(head.head, answer.clone().without_date().head, "{path}");
         }
         // The tag depends on the content alone: another server has the same tags, and each file has
         // another tag.
@@ -324,7 +324,7 @@ fn without_the_feature_neither_the_files_nor_the_option_exist() {
     for path in ["/console.js", "/sse-client.js", "/use-sse.js"] {
         assert_eq!(get(server.local_addr(), path).status, 404, "{path}");
     }
-    let (code, _, errors) = crate::program::end_of(&["--console=on"]);
+    let (code, _, errors) = crate::program::run_to_end(&["--console=on"]);
     assert_eq!(code, Some(2));
     assert!(errors[0].contains("unknown option --"), "{errors:?}");
 }

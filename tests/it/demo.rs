@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tiny_sse::Message;
 
 use crate::kit::{Answer, Raw, Stream, eventually, get, number_after, post, request, server};
-use crate::program::{serve, up_to};
+use crate::program::{lines_up_to, serve};
 
 /// A million times `a`, and its SHA-256 from FIPS 180-2, B.3.
 fn million_bytes() -> (Vec<u8>, &'static str) {
@@ -521,7 +521,7 @@ fn unknown_paths_under_api_are_404_and_without_demo_all_of_them_are() {
 fn every_stream_in_the_greeting_exists() {
     let program = serve(&["demo"]);
     let mut lines = program.greeting.clone();
-    lines.extend(up_to(&program.process.out, "/messages"));
+    lines.extend(lines_up_to(&program.process.out, "/messages"));
     let mut streams = 0;
     for line in lines.iter().filter(|line| line.contains("curl -N")) {
         let (_, url) = line.split_once("http://").unwrap();
