@@ -163,14 +163,14 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
         ),
         ("rm -f lock; touch lock", ""),
         ("rm 00000001.sse", ""),
-        ("echo '# rotated' >> 00000002.sse", "10 bytes were appended"),
+        ("echo '# rotated' >> 00000002.sse", "another program appended 10 bytes"),
         (
             "head -c 9000 /dev/zero >> 00000002.sse",
-            "9000 bytes were appended",
+            "another program appended 9000 bytes",
         ),
         (
             "cp 00000001.sse x; cat x >> 00000002.sse",
-            "bytes were appended",
+            "another program appended",
         ),
         (
             "sed -i s/nothing/anything/ 00000002.sse",
