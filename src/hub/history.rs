@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cursor_gets_a_true_verdict() {
+    fn every_cursor_is_resolved_correctly() {
         let mut history = history(3, 10_000);
         assert_eq!(
             after(&history, "100-0"),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_may_be_used_again_once_its_event_is_gone() {
+    fn an_own_id_is_free_again_after_its_event_is_evicted() {
         let mut history = history(2, 10_000);
         let mine = OwnId::new("mine", None);
         push(&mut history, 101, Some("mine"));
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_as_a_cursor_is_an_event_of_the_clients_topics() {
+    fn an_own_id_as_a_cursor_means_an_event_of_the_clients_topics() {
         for (events, bytes) in [(0, 0), (1, 10_000), (1000, 40)] {
             let mut history = history(events, bytes);
             push_to(&mut history, 101, Some("x"), Some("a"));
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_is_gone_is_known_by_each_of_its_ids() {
+    fn the_latest_evicted_event_is_known_by_both_of_its_ids() {
         for (events, bytes, of) in [(0, 0, None), (1, 10_000, Some("a")), (1000, 14, Some("a"))] {
             let mut history = history(events, bytes);
             for ms in 101..110 {
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_a_log_does_not_give_back_is_known_by_its_own_id_too() {
+    fn the_latest_event_that_a_log_does_not_read_back_is_known_by_its_own_id_too() {
         let kept = Kept {
             after_own_id: Some("mine".into()),
             after_topic: Some(Topic::new("a").unwrap()),
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_is_handed_out_is_one_that_is_understood() {
+    fn a_cursor_that_the_hub_sends_is_accepted() {
         let mut history = history(2, 10_000);
         for ms in 101..120 {
             for ordinal in history.head() - history.extent().events as u64..=history.head() {
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_does_not_evict_what_a_queue_could_hold() {
+    fn the_limit_of_events_does_not_evict_what_a_queue_could_hold() {
         let config = Config {
             history_events: 2,
             queue_bytes: 2000,
@@ -539,7 +539,7 @@ mod tests {
         assert!((6000..6100).contains(&history.bytes), "{}", history.bytes);
     }
     #[test]
-    fn tiny_events_are_bounded_by_what_they_take_in_memory() {
+    fn tiny_events_are_bounded_by_their_memory() {
         let mut history = history(1_000_000, 100_000);
         for ms in 101..5000 {
             let own_id = format!("own-{ms}");

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+    fn an_own_id_is_taken_only_by_an_event_that_is_kept() {
         let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
         let mine = || {
             vec![Arc::new(Record::new(

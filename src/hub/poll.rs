@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_was_woken_holds_one_message_and_answers_from_the_history() {
+    fn a_woken_poll_has_one_item_in_its_queue_and_answers_from_the_history() {
         let hub = Hub::new(Config::default()).unwrap();
         let large = "x".repeat(10_000);
         let Poll { messages, cursor } = waited(&hub, || {
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_gets_what_woke_it_even_if_the_history_keeps_nothing() {
+    fn a_poll_gets_the_events_that_woke_it_even_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_behind_one_for_a_poll_alone_is_not_lost_if_the_history_keeps_nothing() {
+    fn an_event_after_one_for_the_poll_alone_is_not_lost_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()

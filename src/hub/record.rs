@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_is_written_where_room_was_left_for_it() {
+    fn the_id_is_written_into_the_room_in_front_of_the_message() {
         let event = Event::new("data").with_name("name").unwrap();
         let own = event.clone().with_id("own").unwrap();
         for seq in [0, 7, 1 << 30, u64::MAX] {

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_checksum_that_others_compute() {
+    fn the_checksum_is_the_one_of_the_standard() {
         for (text, expected) in [
             ("", 0),
             ("a", 0xE8B7_BE43),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_rests_of_every_length_agree_with_the_definition() {
+    fn every_length_agrees_with_the_bitwise_definition() {
         let bytes: Vec<u8> = (0..100u32).map(|n| (n * n * 7 + n) as u8).collect();
         for start in 0..20 {
             for end in start..bytes.len() {

@@ -120,7 +120,7 @@ const HANDS: [(&str, &str); 24] = [
 ];
 
 #[test]
-fn a_file_that_other_hands_have_spoilt_is_followed_by_another_and_a_gap() {
+fn a_file_that_another_program_has_damaged_is_followed_by_a_new_file_with_a_gap() {
     for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Off] {
         for (hand, words) in HANDS {
             let dir = Scratch::new();
@@ -148,7 +148,7 @@ fn a_file_that_other_hands_have_spoilt_is_followed_by_another_and_a_gap() {
 }
 
 #[test]
-fn a_file_that_still_has_all_events_is_gone_on_with() {
+fn a_changed_file_that_still_has_all_events_is_used_again() {
     let harmless = [
         ("chmod 644 *.sse; chmod 755 .", ""),
         ("chmod 000 *.sse", ""),
@@ -163,7 +163,10 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
         ),
         ("rm -f lock; touch lock", ""),
         ("rm 00000001.sse", ""),
-        ("echo '# rotated' >> 00000002.sse", "another program appended 10 bytes"),
+        (
+            "echo '# rotated' >> 00000002.sse",
+            "another program appended 10 bytes",
+        ),
         (
             "head -c 9000 /dev/zero >> 00000002.sse",
             "another program appended 9000 bytes",
@@ -220,7 +223,7 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
 }
 
 #[test]
-fn nothing_is_acknowledged_while_the_directory_is_another_one() {
+fn nothing_is_acknowledged_while_the_directory_is_replaced() {
     for (away, back) in [
         ("mv $J $J.away", "mv $J.away $J"),
         ("mv $J $J.away; mkdir $J", "rmdir $J; mv $J.away $J"),
@@ -262,7 +265,7 @@ fn nothing_is_acknowledged_while_the_directory_is_another_one() {
 }
 
 #[test]
-fn a_directory_that_is_reached_by_another_way_is_the_same() {
+fn a_directory_that_is_reached_by_another_path_is_the_same_directory() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     let moved = Scratch::new();
@@ -277,7 +280,7 @@ fn a_directory_that_is_reached_by_another_way_is_the_same() {
 }
 
 #[test]
-fn a_new_time_alone_is_looked_into_only_so_often() {
+fn a_file_whose_time_alone_changes_is_read_again_a_bounded_number_of_times() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Off);
     let file = File::options().write(true).open(dir.segment(2)).unwrap();
@@ -297,7 +300,7 @@ fn a_new_time_alone_is_looked_into_only_so_often() {
 // ---- the lock, and the permissions of the files
 
 #[test]
-fn without_its_lock_file_a_journal_is_as_locked_as_with_it() {
+fn deleting_the_lock_file_does_not_unlock_the_journal() {
     let dir = Scratch::new();
     let one = dir.open().unwrap();
     let busy = |dir: &Scratch| {
@@ -320,7 +323,7 @@ fn without_its_lock_file_a_journal_is_as_locked_as_with_it() {
 }
 
 #[test]
-fn a_server_of_an_earlier_version_is_not_disturbed() {
+fn a_lock_of_an_earlier_version_is_respected() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     let path = dir.0.join("lock");
@@ -346,7 +349,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn what_is_created_is_for_its_owner_alone() {
+fn created_files_have_permissions_for_their_owner_alone() {
     let dir = Scratch::new();
     let one = two_segments(&dir, SyncMode::Always);
     drop(one);
@@ -367,7 +370,7 @@ fn what_is_created_is_for_its_owner_alone() {
 }
 
 #[test]
-fn an_open_journal_of_an_earlier_version_is_closed_to_others_and_that_is_told_once() {
+fn wide_permissions_of_an_existing_journal_are_removed_with_one_warning() {
     let dir = Scratch::new();
     drop(two_segments(&dir, SyncMode::Off));
     let saved = dir.0.join("00000001.sse.damaged");
@@ -397,7 +400,7 @@ fn an_open_journal_of_an_earlier_version_is_closed_to_others_and_that_is_told_on
 }
 
 #[test]
-fn a_directory_that_others_use_too_keeps_its_mode() {
+fn a_directory_with_other_files_keeps_its_mode() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     fs::write(dir.0.join("notes.txt"), "x").unwrap();
@@ -498,7 +501,7 @@ fn a_last_id_far_ahead_of_the_clock_is_a_warning() {
 // ---- probes
 
 #[test]
-fn a_probe_tells_what_an_append_would_and_leaves_nothing() {
+fn a_probe_has_the_result_of_an_append_and_leaves_no_bytes() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     use crate::hub::Log;

@@ -294,7 +294,7 @@ fn messages(bytes: &[u8]) -> Vec<crate::wire::Message> {
 }
 
 #[test]
-fn of_a_random_segment_nothing_is_read_that_was_not_written_and_all_that_is_before_the_damage() {
+fn a_random_segment_is_read_up_to_its_damage_and_never_gives_an_event_that_was_not_written() {
     let (mut written, mut corpus) = (Vec::new(), HashSet::new());
     for seed in 0..64 {
         let (text, ends, _) = segment(BORN, 1 + seed as usize % 4, &mut Random::of(seed));
@@ -332,7 +332,7 @@ struct Directory {
 }
 
 #[test]
-fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
+fn a_random_journal_is_opened_with_the_written_events_or_an_error() {
     let mutator = Mutator {
         corpus: vec![
             b": crc 00000000\n\n".to_vec(),

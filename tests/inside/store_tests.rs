@@ -195,7 +195,7 @@ fn of_every_kind() -> Vec<Record> {
 }
 
 #[test]
-fn what_was_appended_is_read_back_as_it_was() {
+fn appended_events_are_read_back_unchanged() {
     let (dir, entries) = (Scratch::new(), of_every_kind());
     let mut one = dir.open().unwrap();
     let empty = Kept {
@@ -219,7 +219,7 @@ fn what_was_appended_is_read_back_as_it_was() {
 }
 
 #[test]
-fn a_segment_is_this_text() {
+fn a_segment_has_exactly_this_text() {
     let dir = Scratch::new();
     let event = Event::new("a\nb").with_name("greeting").unwrap();
     let event = event.with_topic(Topic::new("chat/1").unwrap());
@@ -247,7 +247,7 @@ data:
 }
 
 #[test]
-fn a_reader_of_event_streams_reads_it() {
+fn a_segment_can_be_read_as_an_event_stream() {
     let (dir, entries) = (Scratch::new(), of_every_kind());
     dir.open().unwrap().add(&entries).unwrap();
     let decode = |bytes: &[u8]| {
@@ -265,7 +265,7 @@ fn a_reader_of_event_streams_reads_it() {
 }
 
 #[test]
-fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
+fn a_journal_cut_at_any_byte_keeps_the_complete_records_before_the_cut() {
     let dir = Scratch::new();
     let mut ends = vec![header_len()];
     let mut one = dir.open().unwrap();
@@ -357,7 +357,7 @@ fn a_last_record_with_a_bit_changed_is_cut_off() {
 }
 
 #[test]
-fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() {
+fn a_changed_bit_before_other_records_is_an_error_until_a_repair() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     for place in middle.clone() {
@@ -395,7 +395,7 @@ fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() 
 }
 
 #[test]
-fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
+fn a_gap_whose_end_is_unknown_ends_after_every_cursor() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     let mut changed = text.clone();
@@ -422,7 +422,7 @@ fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
 }
 
 #[test]
-fn a_repair_that_was_cut_short_is_begun_again() {
+fn an_interrupted_repair_is_repeated() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     let mut changed = text.clone();
@@ -440,7 +440,7 @@ fn a_repair_that_was_cut_short_is_begun_again() {
 }
 
 #[test]
-fn no_publisher_can_feign_a_record() {
+fn no_publisher_can_forge_a_record() {
     let dir = Scratch::new();
     dir.open().unwrap().add(&[plain(2000)]).unwrap();
     let good = dir.text(1);
@@ -472,7 +472,7 @@ fn no_publisher_can_feign_a_record() {
 }
 
 #[test]
-fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
+fn data_that_looks_like_many_records_is_searched_in_linear_time() {
     let (mut text, mut data) = (Vec::new(), String::new());
     while data.len() < 1 << 20 {
         data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
@@ -520,7 +520,7 @@ fn a_full_segment_is_followed_by_another() {
 }
 
 #[test]
-fn no_more_is_read_than_is_wanted() {
+fn only_the_requested_events_are_read_back() {
     let dir = Scratch::new();
     three_segments(&dir);
     let size = plain(2000).message().len();
@@ -557,7 +557,7 @@ fn no_more_is_read_than_is_wanted() {
 }
 
 #[test]
-fn an_older_segment_may_have_no_damage_at_all() {
+fn any_damage_in_an_older_segment_is_an_error() {
     let dir = Scratch::new();
     three_segments(&dir);
     let text = dir.text(2);
@@ -593,7 +593,7 @@ fn an_older_segment_may_have_no_damage_at_all() {
 }
 
 #[test]
-fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
+fn a_missing_or_wrong_segment_is_damage() {
     let dir = Scratch::new();
     three_segments(&dir);
     let second = dir.text(2);
@@ -632,7 +632,7 @@ fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
 }
 
 #[test]
-fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
+fn the_event_before_those_that_are_read_back_is_known_by_its_own_id() {
     let topic = Topic::new("a").unwrap();
     let own = |ms: u64| {
         let event = Event::new("x").with_topic(topic.clone());
@@ -769,7 +769,7 @@ fn a_segment_whose_header_a_crash_has_cut_is_created_again() {
 }
 
 #[test]
-fn what_is_no_journal_of_ours_is_not_touched() {
+fn a_file_that_is_not_a_journal_of_this_version_is_not_changed() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     for (text, kind) in [
@@ -799,7 +799,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
 }
 
 #[test]
-fn one_server_has_a_journal_at_a_time() {
+fn only_one_server_at_a_time_has_a_journal() {
     let dir = Scratch::new();
     let one = dir.open().unwrap();
     let error = dir.open_at_once().err().expect("it was opened twice");
@@ -824,7 +824,7 @@ fn only_the_last_directory_is_created() {
 }
 
 #[test]
-fn what_could_not_be_read_back_is_not_written() {
+fn a_record_that_could_not_be_read_back_is_refused() {
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
@@ -983,7 +983,7 @@ fn fails_to(what: &str, result: io::Result<()>, path: &Path) {
 }
 
 #[test]
-fn an_append_that_fails_leaves_nothing_behind() {
+fn a_failed_append_leaves_no_bytes() {
     for (mode, write) in [
         (SyncMode::Off, true),
         (SyncMode::Interval, true),
@@ -1020,7 +1020,7 @@ fn an_append_that_fails_leaves_nothing_behind() {
 /// the answer.
 #[test]
 #[cfg(unix)]
-fn a_file_that_others_change_during_an_append_is_not_acknowledged_from() {
+fn an_append_is_not_acknowledged_if_another_program_changes_the_file_meanwhile() {
     type Left = fn(&Faults) -> &AtomicUsize;
     let moments: [(Left, &str); 4] = [
         (|faults| &faults.emptied_before_write, "was cut from"),
@@ -1093,7 +1093,7 @@ fn a_probe_fails_as_the_append_before_it_did() {
 }
 
 #[test]
-fn what_cannot_be_taken_back_lets_nothing_in_until_it_can() {
+fn while_a_failed_append_cannot_be_cut_off_every_append_is_refused() {
     // Three cuts, or two syncs of cuts, fail; the last one of each by an append that is then let in.
     for (cuts, syncs) in [(3, 0), (0, 3)] {
         let dir = Scratch::new();
@@ -1118,7 +1118,7 @@ fn what_cannot_be_taken_back_lets_nothing_in_until_it_can() {
 }
 
 #[test]
-fn a_new_segment_that_cannot_be_begun_changes_nothing() {
+fn a_new_segment_that_cannot_be_created_changes_nothing() {
     let dir = Scratch::new();
     let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
     one.add(&[plain(2000)]).unwrap();
@@ -1171,7 +1171,7 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
 }
 
 #[test]
-fn what_was_written_is_synced_in_the_background_once() {
+fn written_bytes_are_synced_in_the_background_once() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(20));
     for round in 1..4 {
@@ -1197,7 +1197,7 @@ fn dropping_the_journal_syncs_it_and_does_not_wait_for_the_interval() {
 }
 
 #[test]
-fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anything_else() {
+fn after_a_failed_background_sync_the_bytes_are_written_again_before_the_next_append() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
     one.add(&[plain(2000)]).unwrap();
@@ -1220,7 +1220,7 @@ fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anythin
 }
 
 #[test]
-fn what_the_system_has_dropped_with_a_failed_sync_is_a_gap() {
+fn bytes_that_the_system_dropped_after_a_failed_sync_are_a_gap() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
     faults.syncs.store(1, Ordering::Relaxed);

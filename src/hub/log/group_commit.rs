@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wakes_without_a_reason_finds_its_way() {
+    fn a_spurious_wakeup_of_a_publisher_does_no_harm() {
         let kept = Arc::new(AtomicUsize::new(0));
         let hub = hub(Quick(Arc::clone(&kept)));
         thread::scope(|scope| {
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_taken_says_nothing_of_the_log() {
+    fn a_taken_id_does_not_change_the_state_of_the_log() {
         let (hub, moods, reports) = moody();
         let publish_mine = || hub.publish(Event::new("").with_id("mine").unwrap());
         moods.send(0).unwrap();
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_panics_as_it_is_dropped_ends_nothing_else() {
+    fn a_log_that_panics_when_it_is_dropped_ends_nothing_else() {
         // By a shutdown, by the last handle of the hub, and with a publisher under way.
         for way in 0..3 {
             let (hub, moods, reports) = moody();
@@ -633,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_works_again_is_found_out_without_a_publisher() {
+    fn a_log_that_works_again_is_noticed_without_a_publisher() {
         let (hub, moods, reports) = moody();
         assert_eq!(hub.log_failure(), None);
         // An append that fails, and then probes that do, and panic.
@@ -664,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_hangs_holds_up_nobody_that_asks() {
+    fn a_probe_that_hangs_does_not_block_its_callers() {
         let (hub, moods, _reports) = moody();
         moods.send(1).unwrap();
         assert!(publish(&hub).is_err());
@@ -693,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_no_larger_than_a_batch_may_be() {
+    fn a_group_is_never_larger_than_a_batch_may_be() {
         let (asked, writes) = channel();
         let (done, kept) = channel();
         let hub = hub(Slow(asked, kept));
