@@ -6,12 +6,12 @@
 //! - `recovery.rs` reads a journal at the start, and repairs it.
 //! - `directory.rs` locks the directory; `syncer.rs` is the thread of `--sync interval`.
 
+#[cfg(all(test, unix))]
+#[path = "../../tests/inside/store_changes.rs"]
+mod changes;
 mod crc32;
 mod directory;
 mod disk;
-#[cfg(all(test, unix))]
-#[path = "../../tests/inside/store_hands.rs"]
-mod hands;
 mod journal;
 mod newest;
 mod options;

@@ -1,6 +1,5 @@
-//! The journal under what administrators and their tools do to its files while it is open: no event
-//! that is acknowledged afterwards is forgotten by a restart, no restart refuses, and none says that
-//! it has an event which it has not.
+//! The journal while administrators and their tools change its files: no event that is acknowledged afterwards is
+//! forgotten by a restart, no restart is refused, and no restart claims to have an event that it does not have.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -26,7 +25,7 @@ fn plains(times: std::ops::Range<u64>) -> Vec<Record> {
     times.map(plain).collect()
 }
 
-/// Two segments, the second of which ends with the last of six events.
+/// A journal of two segments and six events.
 fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     let mut one = dir.with(|options| options.sync = sync).unwrap();
     one.add(&plains(2000..2003)).unwrap();
@@ -38,7 +37,7 @@ fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     one
 }
 
-/// What a restart finds if the process is killed now: the lock is ours as long as it is not.
+/// What a restart finds if the process is killed now. The lock belongs to this process as long as it runs.
 fn killed(dir: &Scratch) -> Scratch {
     let copy = Scratch::new();
     fs::create_dir(&copy.0).unwrap();
@@ -59,8 +58,8 @@ fn shell(dir: &Path, script: &str) {
     assert!(status.unwrap().success(), "{script}");
 }
 
-/// What is done in the journal's directory, and the words of the report, which are none if the file
-/// still has all of the events afterwards.
+/// The commands in the journal's directory, each with words of the report; no words if the file still has all events
+/// afterwards.
 const HANDS: [(&str, &str); 24] = [
     ("rm *.sse", "was removed"),
     ("rm 00000002.sse", "was removed"),
@@ -73,7 +72,7 @@ const HANDS: [(&str, &str); 24] = [
     (": > 00000002.sse", "was cut from"),
     ("truncate -s 70 00000002.sse", "was cut from"),
     ("truncate -s -1 00000002.sse", "was cut from"),
-    // logrotate: copytruncate, create, and dateext with compress.
+    // The modes of logrotate: copytruncate, create, and dateext with compress.
     (
         "cp 00000002.sse 00000002.sse.1 && : > 00000002.sse",
         "was cut from",
@@ -251,7 +250,7 @@ fn nothing_is_acknowledged_while_the_directory_is_replaced() {
         drop(one);
         run("rm -rf $J $J.away");
     }
-    // Nor once it is removed: another server may take the name.
+    // Nor after the directory was removed: another server may create one with its name.
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     fs::remove_dir_all(&dir.0).unwrap();
@@ -291,7 +290,7 @@ fn a_file_whose_time_alone_changes_is_read_again_a_bounded_number_of_times() {
     }
     assert_eq!(one.journal.readings, 0);
     assert_eq!(one.reports(), [""; 0]);
-    // All else is still noticed.
+    // Other changes are still noticed.
     fs::remove_file(dir.segment(2)).unwrap();
     one.add(&[plain(4000)]).unwrap();
     assert!(one.reports()[0].contains("was removed"));
@@ -334,7 +333,7 @@ fn a_lock_of_an_earlier_version_is_respected() {
     drop(theirs);
     drop(dir.open().unwrap());
     assert!(!path.exists());
-    // What only has its name is not touched.
+    // A file that only has the name of the lock is not touched.
     fs::write(&path, "mine").unwrap();
     drop(dir.open().unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"mine");
@@ -442,7 +441,7 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
                 text.extend(header(BORN));
                 encode_gap(id, None, text);
             },
-            // After a damaged record.
+            // The id is in a record after a damaged one.
             &|text| {
                 text.extend(header(BORN));
                 text.extend(b": event damaged\n");
@@ -508,7 +507,7 @@ fn a_probe_has_the_result_of_an_append_and_leaves_no_bytes() {
     let before = fs::read(dir.segment(2)).unwrap();
     one.journal.probe().unwrap();
     assert_eq!(fs::read(dir.segment(2)).unwrap(), before);
-    // It goes on where an append would.
+    // The probe prepares the file as an append would.
     let mut file = File::options().append(true).open(dir.segment(2)).unwrap();
     file.write_all(b"foreign\n").unwrap();
     one.journal.probe().unwrap();
