@@ -19,30 +19,29 @@ use std::sync::Arc;
 use super::counters::Sent;
 use super::lane::{Kind, Lane};
 use super::record::Record;
-use super::registry::{Audiences, Lanes, Registry};
+use super::registry::{AudienceList, Lanes, Registry};
 use super::{CloseReason, Shared};
 use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
 /// What publishers and others leave for the fan-out, in order.
 #[derive(Debug)]
-pub(super) enum Item {
+pub(super) enum InboxItem {
     /// For all clients that asked for its topic.
     Event(Arc<Record>),
     /// For one client, after the events before it.
     Private(Arc<Lane>, Arc<Record>),
-    /// The end of one stream, after the events that are due to it.
-    End(Arc<Lane>, CloseReason),
+    Close(Arc<Lane>, CloseReason),
 }
 
-impl Item {
+impl InboxItem {
     /// Bytes that it counts for in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
-            Item::Event(record) | Item::Private(_, record) => record.message().len(),
+            InboxItem::Event(record) | InboxItem::Private(_, record) => record.message().len(),
             // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
             // subscribes under one name again and again would gather without bound.
-            Item::End(..) => size_of::<Lane>(),
+            InboxItem::Close(..) => size_of::<Lane>(),
         }
     }
 }
@@ -65,7 +64,7 @@ pub(super) fn run(shared: &Shared) {
                 shared.config.report.error(format_args!(
                     "the fan-out panicked; all streams are closed, and resume when they reconnect"
                 ));
-                shared.end_all(CloseReason::FellBehind);
+                shared.close_all(CloseReason::FellBehind);
             }
         }
     }
@@ -90,7 +89,7 @@ enum Reach {
     /// The events have no topic, and reach all audiences.
     All,
     /// The audiences of the topic. No audience is in two of these lists.
-    Lists(Vec<Audiences>),
+    Lists(Vec<AudienceList>),
 }
 
 impl Batch {
@@ -98,7 +97,7 @@ impl Batch {
     ///
     /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
     /// once, however many events there are.
-    pub(super) fn take(items: Vec<Item>, registry: &Registry) -> Batch {
+    pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
         let mut batch = Batch::default();
         let mut kind_of: HashMap<Option<Topic>, usize> = HashMap::new();
         let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
@@ -111,12 +110,12 @@ impl Batch {
         };
         for item in items {
             let record = match item {
-                Item::Event(record) => record,
-                Item::Private(lane, record) => {
+                InboxItem::Event(record) => record,
+                InboxItem::Private(lane, record) => {
                     batch.private.push((batch.events.len(), lane, record));
                     continue;
                 }
-                Item::End(lane, why) => {
+                InboxItem::Close(lane, why) => {
                     batch.ends.push((lane, why));
                     continue;
                 }
@@ -159,10 +158,10 @@ impl Batch {
         }
         self.deliver(delivered..self.events.len(), shared, now_ms);
         for (lane, why) in &self.ends {
-            lane.end(*why, now_ms);
+            lane.close(*why, now_ms);
             // LIMIT: a client that was told to leave keeps its queue for as long as it reads. It gets the time for
             // that only while there is room.
-            if *why != CloseReason::ServerClosing && shared.is_half_full() {
+            if *why != CloseReason::ServerClosing && shared.queues_are_half_full() {
                 lane.abort_if_backlogged();
             }
         }
@@ -244,7 +243,7 @@ impl SharedFrames {
             return Sent::default();
         }
         if lane.kind == Kind::Poll {
-            lane.wake(&self.events[due]);
+            lane.wake_poll(&self.events[due]);
             return Sent::default();
         }
         let count = due.len() as u32;
@@ -312,7 +311,7 @@ mod tests {
         let hub = Hub::new(Config::default()).unwrap();
         let is_over = AtomicBool::new(false);
         let mut random = Random::new();
-        let mut wish = || {
+        let mut params = || {
             let pattern = random.pick(&["*", "a*", "a"]);
             (named("me", Some(pattern)), random.below(3))
         };
@@ -332,10 +331,10 @@ mod tests {
                 assert!(sent > 1000, "{sent} of 30,000 were for one client alone");
                 is_over.store(true, Ordering::Release);
             });
-            let (first, _) = wish();
+            let (first, _) = params();
             let mut before = hub.subscribe(first).unwrap();
             while !is_over.load(Ordering::Acquire) {
-                let (next, pauses) = wish();
+                let (next, pauses) = params();
                 let next = hub.subscribe(next).unwrap();
                 let mut bytes = Vec::new();
                 assert_eq!(before.write_to(&mut bytes), CloseReason::Replaced);
@@ -364,7 +363,7 @@ mod tests {
             Ok(bytes.len())
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
@@ -377,7 +376,7 @@ mod tests {
         let stuck = hub.subscribe(named("stuck", None)).unwrap();
         let is_free = Arc::new(AtomicBool::new(false));
         stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
-        stuck.lane().pay(BATON_BYTE);
+        stuck.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("for the fan-out to wait with"))
             .unwrap();
         let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
@@ -429,8 +428,8 @@ mod tests {
                 thread::yield_now();
             }
             // One that ended keeps its bytes until its thread has seen the end.
-            streams.retain(|stream| stream.lane().ending().is_none());
-            let owed: usize = streams.iter().map(|stream| stream.lane().debt()).sum();
+            streams.retain(|stream| stream.lane().close_reason().is_none());
+            let owed: usize = streams.iter().map(|stream| stream.lane().backlog()).sum();
             assert!(owed <= limit + 2000, "{owed} bytes wait in round {round}");
         }
         assert!(streams.len() < clients, "nobody was closed");
@@ -451,7 +450,7 @@ mod tests {
             panic!("a bug, for the sake of the test");
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
@@ -466,7 +465,7 @@ mod tests {
         let [broken, neighbour] =
             ["broken", "neighbour"].map(|name| hub.subscribe(named(name, None)).unwrap());
         broken.lane().open(Arc::new(Broken));
-        broken.lane().pay(BATON_BYTE);
+        broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("unseen")).unwrap();
         // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
         assert_eq!(neighbour.write_to(&mut Vec::new()), CloseReason::FellBehind);
@@ -494,7 +493,7 @@ mod tests {
             self.0.try_write(bytes)
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
@@ -505,7 +504,7 @@ mod tests {
         let is_free = Arc::new(AtomicBool::new(false));
         let socket = StuckThenBroken(Stuck(Arc::clone(&is_free)), AtomicBool::new(false));
         broken.lane().open(Arc::new(socket));
-        broken.lane().pay(BATON_BYTE);
+        broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("one")).unwrap();
         while !hub.shared.state().inbox.is_empty() {
             thread::yield_now();
@@ -514,11 +513,11 @@ mod tests {
         hub.publish(Event::new("two")).unwrap();
         assert!(hub.disconnect("kicked"));
         is_free.store(true, Ordering::Release);
-        while broken.lane().ending().is_none() {
+        while broken.lane().close_reason().is_none() {
             thread::yield_now();
         }
         let start = std::time::Instant::now();
-        while kicked.lane().ending().is_none() {
+        while kicked.lane().close_reason().is_none() {
             assert!(start.elapsed().as_secs() < 5, "it is never told to leave");
             thread::yield_now();
         }
@@ -532,7 +531,7 @@ mod tests {
             Err(io::ErrorKind::WouldBlock.into())
         }
 
-        fn cut(&self) {
+        fn abort(&self) {
             self.0.store(true, Ordering::Release);
         }
     }
@@ -556,7 +555,7 @@ mod tests {
                 hub.publish(Event::new("x".repeat(10_000))).unwrap();
             }
             // Until all nine wait for it, or it has been closed for what waits for others.
-            while stream.lane().ending().is_none() && stream.lane().debt() <= 90_000 {
+            while stream.lane().close_reason().is_none() && stream.lane().backlog() <= 90_000 {
                 thread::yield_now();
             }
             streams.push((stream, socket));
@@ -577,7 +576,7 @@ mod tests {
             Ok(bytes.len())
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
@@ -595,16 +594,16 @@ mod tests {
             let mut clients = Vec::new();
             for number in 0..20 {
                 let count = random.below(4);
-                let wish = Subscribe {
+                let params = Subscribe {
                     patterns: (0..count)
                         .map(|_| Pattern::new(random.pick(&texts)).unwrap())
                         .collect(),
                     ..named(&number.to_string(), None)
                 };
-                let stream = hub.subscribe(wish).unwrap();
+                let stream = hub.subscribe(params).unwrap();
                 let tape = Arc::new(Tape::default());
                 stream.lane().open(Arc::clone(&tape) as Arc<dyn Socket>);
-                stream.lane().pay(BATON_BYTE);
+                stream.lane().reduce_backlog(BATON_BYTE);
                 clients.push((stream, tape, Vec::new(), false));
             }
             // All under one lock, and so in one batch.
@@ -620,8 +619,8 @@ mod tests {
                     None => event,
                 };
                 let records = vec![Arc::new(Record::new(&event))];
-                let records = state.place(records, &mut Default::default()).unwrap();
-                state.accept(&records);
+                let records = state.assign_ids(records, &mut Default::default()).unwrap();
+                state.commit(&records);
                 for (stream, _, expected, has_left) in &mut clients {
                     if *has_left {
                         continue;
@@ -631,7 +630,7 @@ mod tests {
                     }
                     if random.below(300) == 0 {
                         let lane = state.registry.get(stream.client_id()).unwrap().clone();
-                        assert!(state.dismiss(&lane, CloseReason::Kicked));
+                        assert!(state.close_client(&lane, CloseReason::Kicked));
                         *has_left = true;
                     }
                 }
@@ -639,7 +638,7 @@ mod tests {
             hub.shared.wake_fan_out(state);
             hub.close();
             for (stream, tape, expected, _) in &clients {
-                while stream.lane().ending().is_none() {
+                while stream.lane().close_reason().is_none() {
                     thread::yield_now();
                 }
                 assert_eq!(data(&tape.0.lock().unwrap()), *expected);
@@ -658,14 +657,14 @@ mod tests {
             hub.publish(Event::new(large)).unwrap();
         }
         let replay = |name| {
-            let wish = Subscribe {
+            let params = Subscribe {
                 cursor: Cursor::Earliest,
                 ..named(name, None)
             };
-            hub.subscribe(wish).unwrap()
+            hub.subscribe(params).unwrap()
         };
         let (early, late) = (replay("early"), replay("late"));
-        let held = late.lane().queue_within(60_000, usize::MAX).unwrap();
+        let held = late.lane().try_reserve(60_000, usize::MAX).unwrap();
         assert_eq!(early.write_to(&mut Vec::new()), CloseReason::FellBehind);
         drop(held);
         hub.close();

@@ -95,7 +95,7 @@ pub(super) trait Socket: Send + Sync {
     /// Writes what fits, without waiting.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Ends both directions at once, and with them a write that is waiting.
-    fn cut(&self);
+    fn abort(&self);
 }
 
 impl Socket for TcpStream {
@@ -103,7 +103,7 @@ impl Socket for TcpStream {
         (&*self).write(bytes)
     }
 
-    fn cut(&self) {
+    fn abort(&self) {
         // Best effort: it fails only if the connection has ended already.
         let _ = self.shutdown(Shutdown::Both);
     }
@@ -140,7 +140,7 @@ pub(super) struct Lane {
     /// The queues of all clients together.
     total_queued: TotalQueued,
     /// Where the lane stands in the list of its audience. Changed and read under the hub's lock.
-    place: AtomicUsize,
+    index_in_audience: AtomicUsize,
     /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
     backlog: AtomicUsize,
     limit: usize,
@@ -165,13 +165,13 @@ pub(super) struct Lane {
     /// When something was last written, in milliseconds of the hub's life; heartbeats go by it.
     wrote_at: AtomicU64,
     /// Set once, by the fan-out thread.
-    ending: OnceLock<CloseReason>,
+    close_reason: OnceLock<CloseReason>,
 }
 
 impl Lane {
     pub(super) fn new(
         client_id: Arc<str>,
-        wish: &Subscribe,
+        params: &Subscribe,
         kind: Kind,
         limit: usize,
         total_queued: &TotalQueued,
@@ -180,16 +180,16 @@ impl Lane {
         let (queue, receiver) = channel();
         let lane = Lane {
             client_id,
-            patterns: wish.patterns.clone(),
-            framing: wish.framing,
-            heartbeat: wish.heartbeat,
+            patterns: params.patterns.clone(),
+            framing: params.framing,
+            heartbeat: params.heartbeat,
             kind,
-            peer: wish.peer,
-            address: wish.address,
-            permit: wish.permit.clone(),
+            peer: params.peer,
+            address: params.address,
+            permit: params.permit.clone(),
             queue,
             total_queued: Arc::clone(total_queued),
-            place: AtomicUsize::new(0),
+            index_in_audience: AtomicUsize::new(0),
             backlog: AtomicUsize::new(BATON_BYTE),
             limit,
             socket: OnceLock::new(),
@@ -202,7 +202,7 @@ impl Lane {
             joined_at: now_ms,
             // Its patience begins here.
             wrote_at: AtomicU64::new(now_ms),
-            ending: OnceLock::new(),
+            close_reason: OnceLock::new(),
         };
         (Arc::new(lane), receiver)
     }
@@ -221,7 +221,7 @@ impl Lane {
 
     /// Counts bytes that are held for the client outside of its queue. `None`: with them, all queues together
     /// would hold more than `most`.
-    pub(super) fn queue_within(&self, bytes: usize, most: usize) -> Option<Queued> {
+    pub(super) fn try_reserve(&self, bytes: usize, most: usize) -> Option<Queued> {
         let queued = Queued::new(bytes, &self.total_queued);
         // ORDER: Relaxed: added before the sum is read, so that of two that come together one sees both.
         (self.total_queued.load(Ordering::Relaxed) <= most).then_some(queued)
@@ -234,12 +234,13 @@ impl Lane {
     }
 
     /// Notes where the lane stands in its audience. The hub's lock is held.
-    pub(super) fn set_index_in_audience(&self, place: usize) {
-        self.place.store(place, Ordering::Relaxed);
+    pub(super) fn set_index_in_audience(&self, index_in_audience: usize) {
+        self.index_in_audience
+            .store(index_in_audience, Ordering::Relaxed);
     }
 
     pub(super) fn index_in_audience(&self) -> usize {
-        self.place.load(Ordering::Relaxed)
+        self.index_in_audience.load(Ordering::Relaxed)
     }
 
     // The fan-out thread's side.
@@ -247,7 +248,7 @@ impl Lane {
     /// Gets a frame to the client: now, if its socket takes them, or by its thread. Never waits.
     /// Answers what was written.
     pub(super) fn offer(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) -> Sent {
-        if self.ending.get().is_some() {
+        if self.close_reason.get().is_some() {
             return Sent::default();
         }
         match self.socket.get() {
@@ -265,9 +266,9 @@ impl Lane {
     ///
     /// LIMIT: once. The poll then reads the history, and has no use for a second message. It has for the first,
     /// even after an event for it alone: the history may not keep these events.
-    pub(super) fn wake(&self, events: &[Arc<Record>]) {
+    pub(super) fn wake_poll(&self, events: &[Arc<Record>]) {
         // ORDER: Relaxed: only the fan-out thread adds to it, and a poll takes nothing off.
-        if self.ending.get().is_some() || self.queued.load(Ordering::Relaxed) > 0 {
+        if self.close_reason.get().is_some() || self.queued.load(Ordering::Relaxed) > 0 {
             return;
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
@@ -288,11 +289,11 @@ impl Lane {
 
     /// Lets go of a client that was told to leave and is still owed something, without its last word.
     pub(super) fn abort_if_backlogged(&self) {
-        // ORDER: Relaxed: a guess, as in `end`.
+        // ORDER: Relaxed: a guess, as in `close`.
         if self.backlog.load(Ordering::Relaxed) > BATON_BYTE
             && let Some(socket) = self.socket.get()
         {
-            socket.cut();
+            socket.abort();
         }
     }
 
@@ -301,7 +302,7 @@ impl Lane {
     /// that nothing left here is lost.
     ///
     /// LIMIT: one event: what is left here is not in the history, so the answer has to hold all of it.
-    pub(super) fn leave_for_poll(&self, record: Arc<Record>) -> bool {
+    pub(super) fn send_to_poll(&self, record: Arc<Record>) -> bool {
         let length = record.message().len();
         // ORDER: Relaxed: the message itself goes through the queue, and only this number decides.
         let first = self.backlog.compare_exchange(
@@ -332,7 +333,7 @@ impl Lane {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
                 Err(_) => {
-                    self.end(CloseReason::HungUp, now_ms);
+                    self.close(CloseReason::HungUp, now_ms);
                     return Sent::default();
                 }
             }
@@ -343,14 +344,14 @@ impl Lane {
             bytes: written as u64,
         };
         if written > 0 {
-            self.touch(now_ms);
+            self.note_write(now_ms);
             // ORDER: while the baton is ours.
-            self.count(sent);
+            self.count_sent(sent);
         }
         if !is_whole {
             self.queued.fetch_add(events.into(), Ordering::Relaxed);
         }
-        if self.pay(written) > 0 {
+        if self.reduce_backlog(written) > 0 {
             self.send(QueueItem::Bytes {
                 frame: Arc::clone(frame),
                 from: written,
@@ -363,13 +364,13 @@ impl Lane {
 
     /// The client's thread has the baton, or gets it by this.
     fn enqueue(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) {
-        // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
+        // ORDER: Acquire and Release as in `claim` and `reduce_backlog`: this may raise the backlog from 0.
         let length = frame.bytes(self.framing).len();
         let before = self.backlog.fetch_add(length, Ordering::AcqRel);
         // LIMIT: what waits already counts, and not what comes, so that an event larger than a
         // queue can be had at all: the limit and one batch.
         if before > self.limit {
-            return self.end(CloseReason::FellBehind, now_ms);
+            return self.close(CloseReason::FellBehind, now_ms);
         }
         self.queued.fetch_add(events.into(), Ordering::Relaxed);
         self.send(QueueItem::Bytes {
@@ -381,8 +382,8 @@ impl Lane {
     }
 
     /// Says the last word to the client's thread. The first reason stands.
-    pub(super) fn end(&self, close_reason: CloseReason, now_ms: u64) {
-        if self.ending.set(close_reason).is_err() {
+    pub(super) fn close(&self, close_reason: CloseReason, now_ms: u64) {
+        if self.close_reason.set(close_reason).is_err() {
             return;
         }
         self.send(QueueItem::Close(close_reason));
@@ -394,7 +395,7 @@ impl Lane {
         let hopeless =
             !close_reason.is_polite() || stuck && close_reason != CloseReason::ServerClosing;
         if let (true, Some(socket)) = (hopeless, self.socket.get()) {
-            socket.cut();
+            socket.abort();
         }
     }
 
@@ -412,18 +413,18 @@ impl Lane {
     }
 
     /// Notes that the client is told to leave after the events before `ordinal`. The hub's lock is held.
-    pub(super) fn leave_at(&self, ordinal: u64) {
+    pub(super) fn stop_at(&self, ordinal: u64) {
         self.live_until.store(ordinal, Ordering::Relaxed);
     }
 
     /// Whether the client was told to leave.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.live_until.load(Ordering::Relaxed) != u64::MAX
     }
 
     /// Bytes that are owed to a client which has not been told to leave.
-    pub(super) fn debt(&self) -> usize {
-        match self.ending.get() {
+    pub(super) fn backlog(&self) -> usize {
+        match self.close_reason.get() {
             // ORDER: Relaxed: a number of about now.
             None => self.backlog.load(Ordering::Relaxed),
             Some(_) => 0,
@@ -460,8 +461,8 @@ impl Lane {
     }
 
     /// The reason that the fan-out gave, if it has ended the lane.
-    pub(super) fn ending(&self) -> Option<CloseReason> {
-        self.ending.get().copied()
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason.get().copied()
     }
 
     // Both sides.
@@ -476,7 +477,7 @@ impl Lane {
     }
 
     /// Takes off what was written; answers what is still owed. At 0 the baton is given back.
-    pub(super) fn pay(&self, bytes: usize) -> usize {
+    pub(super) fn reduce_backlog(&self, bytes: usize) -> usize {
         // ORDER: Release: what we did to the socket is done before the next holder's claim. Acquire
         // for the holder who goes on.
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
@@ -485,7 +486,7 @@ impl Lane {
     }
 
     /// Counts what was written, by whoever has the baton.
-    pub(super) fn count(&self, sent: Sent) {
+    pub(super) fn count_sent(&self, sent: Sent) {
         // ORDER: Relaxed, and no addition in one step: who has the baton is alone, and sees what
         // the one before it did by the baton's own Acquire and Release.
         for (counter, more) in [
@@ -526,7 +527,7 @@ impl Lane {
     }
 
     /// Notes a write.
-    pub(super) fn touch(&self, now_ms: u64) {
+    pub(super) fn note_write(&self, now_ms: u64) {
         // ORDER: Relaxed: a clock reading; a late one makes a heartbeat early or late by that much.
         self.wrote_at.store(now_ms, Ordering::Relaxed);
     }

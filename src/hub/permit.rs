@@ -93,7 +93,7 @@ impl super::Hub {
             let mut state = self.shared.state();
             for lane in some {
                 // False: the client has left meanwhile, or another client has its name.
-                count += usize::from(state.dismiss(lane, super::CloseReason::Expired));
+                count += usize::from(state.close_client(lane, super::CloseReason::Expired));
             }
             self.shared.wake_fan_out(state);
         }

@@ -188,7 +188,7 @@ impl Found {
         if self.bytes >= POLL_BYTES {
             return Ok(Step::Done);
         }
-        let mut state = shared.state_to_admit(wish)?;
+        let mut state = shared.state_for_client(wish)?;
         let history = &state.history;
         let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
             // The history has moved on over the poll. What was found is an answer; if it is nothing, what
@@ -208,7 +208,7 @@ impl Found {
             if !may_wait || self.gap.is_some() {
                 return Ok(Step::Done);
             }
-            let (lane, queue) = shared.admit(&mut state, wish, Kind::Poll)?;
+            let (lane, queue) = shared.register(&mut state, wish, Kind::Poll)?;
             lane.read_up_to(self.position, state.history.head());
             return Ok(Step::Waiting(lane, queue));
         }
@@ -295,7 +295,7 @@ impl Poller<'_> {
             // It is not known whether some of the events that are gone were for this client, and the fan-out may
             // not have delivered them yet. So the poll ends like a stream that is told to leave: its events come
             // before the end.
-            state.dismiss(&self.lane, CloseReason::Kicked)
+            state.close_client(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
         };
@@ -386,7 +386,7 @@ mod tests {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= BATON_BYTE {
+        while hub.shared.state().inbox_bytes > 0 || lane.backlog() <= BATON_BYTE {
             std::thread::yield_now();
         }
         let shared = &hub.shared;

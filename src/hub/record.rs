@@ -2,7 +2,7 @@
 //!
 //! A record is the message that clients read, together with what the hub has to know of it. Its bytes are
 //! made before the hub's lock is taken, with room for the line of the id at the front. Under the
-//! lock only that line is written: [`Record::place`].
+//! lock only that line is written: [`Record::assign`].
 
 use std::fmt;
 use std::io::Write;
@@ -66,7 +66,7 @@ impl Record {
     }
 
     /// Gives the event its id and its place. A publisher's own id stays on the wire.
-    pub(super) fn place(&mut self, id: EventId, ordinal: u64) {
+    pub(super) fn assign(&mut self, id: EventId, ordinal: u64) {
         (self.id, self.ordinal) = (id, ordinal);
         if self.own_id.is_some() {
             return;
@@ -159,7 +159,7 @@ mod tests {
                 let lines = "event: name\ndata: data\n\n";
                 for (event, on_wire) in [(&event, &*id.to_string()), (&own, "own")] {
                     let mut record = Record::new(event);
-                    record.place(id, 5);
+                    record.assign(id, 5);
                     let message = format!("id: {on_wire}\n{lines}");
                     assert_eq!(String::from_utf8_lossy(record.message()), message);
                     let kept = Record::kept(id, event.id(), None, message.into());

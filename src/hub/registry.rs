@@ -28,10 +28,10 @@ pub(super) struct Registry {
     by_prefix: Index,
 }
 
-type Index = BTreeMap<Arc<str>, Audiences>;
+type Index = BTreeMap<Arc<str>, AudienceList>;
 
 /// The slots of the audiences with one pattern. Changed in place, unless the fan-out is using it.
-pub(super) type Audiences = Arc<Vec<usize>>;
+pub(super) type AudienceList = Arc<Vec<usize>>;
 
 #[derive(Debug, Default)]
 struct Audience {
@@ -81,7 +81,7 @@ impl Registry {
 
     /// Frees the name of a client that is told to leave, which stays in its audience until it is [removed](
     /// Self::remove). False: the client has no name any more.
-    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>) -> bool {
+    pub(super) fn start_closing(&mut self, lane: &Arc<Lane>) -> bool {
         let has_name = self.free_name(lane);
         if has_name {
             let audience = self.by_patterns[&lane.patterns];
@@ -166,7 +166,7 @@ impl Registry {
 
     /// The lists that together hold every audience that asked for `topic`, each once: at most one of a
     /// client's patterns matches a topic.
-    pub(super) fn lists_for(&self, topic: &Topic) -> Vec<&Audiences> {
+    pub(super) fn lists_for(&self, topic: &Topic) -> Vec<&AudienceList> {
         let topic = topic.as_str();
         let mut lists: Vec<_> = self.by_topic.get(topic).into_iter().collect();
         // The prefixes of the topic, longest first. A key that is no prefix of it shows where to go on:
@@ -241,13 +241,13 @@ mod tests {
             .iter()
             .map(|text| Pattern::new(text).unwrap())
             .collect();
-        let wish = Subscribe {
+        let params = Subscribe {
             patterns,
             ..Subscribe::default()
         };
         Lane::new(
             client_id.into(),
-            &wish,
+            &params,
             Kind::Stream,
             1000,
             &Arc::default(),
@@ -319,11 +319,11 @@ mod tests {
         let mut registry = Registry::default();
         let (old, new) = (lane("name", &["a"]), lane("name", &["b"]));
         registry.insert(&old);
-        assert!(registry.dismiss(&old));
+        assert!(registry.start_closing(&old));
         registry.insert(&new);
         assert_eq!(registry.count(Some(&Topic::new("a").unwrap())), 0);
         assert_eq!(registry.lanes().count(), 2);
-        assert!(!registry.dismiss(&old) && !registry.remove(&old) && !registry.remove(&old));
+        assert!(!registry.start_closing(&old) && !registry.remove(&old) && !registry.remove(&old));
         assert_eq!(reached(&registry, Some("b")), ["name"]);
         assert!(reached(&registry, Some("a")).is_empty());
     }

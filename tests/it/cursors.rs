@@ -73,7 +73,7 @@ fn ids_have_one_form_and_rise_from_a_number_of_the_life() {
         firsts.push(first);
     }
     // So do births: a client that has seen no event has the id of one as its cursor.
-    for numbers in [firsts, (0..50).map(|_| Hub::birth().seq).collect()] {
+    for numbers in [firsts, (0..50).map(|_| Hub::new_start_id().seq).collect()] {
         let (count, mut different) = (numbers.len(), numbers);
         different.sort_unstable();
         different.dedup();
