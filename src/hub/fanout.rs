@@ -1,13 +1,20 @@
 //! The one thread that carries events from the hub to every lane.
 //!
-//! It takes all that has gathered while it worked as one batch: at rest that is one event, which
-//! goes out at once; under load it is many, which share a write. There is no timer and nothing
-//! to tune. It waits for no client, so the time that a publisher waits for room in the inbox is bounded
-//! by one pass over the sockets.
+//! It turns the inbox into frames, and offers each frame to the lanes of the clients that should get it. The thread
+//! takes everything that is in the inbox at once, as a batch. While there is little to do, a batch is one event,
+//! which is sent at once. Under load a batch is many events, and each client gets its events of the batch in one
+//! write. So the batches grow with the load, without a timer and without a parameter to set. The thread waits for
+//! no client, so a publisher that waits for room in the inbox waits for one pass over the sockets at most.
 //!
-//! A batch is taken under the hub's lock, together with the audiences that it reaches ([`Batch::take`]).
-//! Everything else is done without the lock: which audience gets which events, the joining, the
-//! writing. A client that is told to leave stays in its audience until its thread has ended. It is due the events
+//! One round of [`run`]:
+//!
+//! 1. `Shared::next_batch` (`state.rs`) waits for items in the inbox. It takes all of them under the hub's lock, and
+//!    [`Batch::take`] finds the audiences that they reach. The lists of lanes are shared, not copied.
+//! 2. [`Batch::process`] does everything else without the lock. It joins the events of each audience into a frame
+//!    and offers the frame to each lane of the audience ([`Lane::offer`]).
+//! 3. The items that close a client come last, and then load shedding (`Shared::shed`).
+//!
+//! A client that is to be closed stays in its audience until its own thread has ended. It is still due the events
 //! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
 
 use std::cell::RefCell;
@@ -19,45 +26,47 @@ use std::sync::Arc;
 use super::counters::Sent;
 use super::lane::{Kind, Lane};
 use super::record::Record;
-use super::registry::{AudienceList, Lanes, Registry};
+use super::registry::{AudienceIndex, AudienceList, Lanes, Registry};
 use super::{CloseReason, Shared};
 use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
-/// What publishers and others leave for the fan-out, in order.
+/// An item of the inbox. Publishers, and threads that close clients, put it there under the hub's lock. The fan-out
+/// thread carries the items out in their order.
 #[derive(Debug)]
 pub(super) enum InboxItem {
-    /// For all clients that asked for its topic.
+    /// A published event, for all clients whose patterns match its topic.
     Event(Arc<Record>),
-    /// For one client, after the events before it.
+    /// An event for one client ([`Hub::send_to`](super::Hub::send_to)), after the events before it.
     Private(Arc<Lane>, Arc<Record>),
+    /// Closes one client, after the events that are due to it.
     Close(Arc<Lane>, CloseReason),
 }
 
 impl InboxItem {
-    /// Bytes that it counts for in the inbox.
+    /// The number of bytes that the item counts as in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
             InboxItem::Event(record) | InboxItem::Private(_, record) => record.message().len(),
-            // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
-            // subscribes under one name again and again would gather without bound.
+            // LIMIT: the item keeps the lane in memory. If it counted as nothing, a client that subscribes again and
+            // again under one client id could fill the inbox with lanes without bound.
             InboxItem::Close(..) => size_of::<Lane>(),
         }
     }
 }
 
-/// The thread: it ends when the hub does.
+/// The function of the fan-out thread. Returns when the hub has ended and the inbox is empty.
 ///
-/// A panic in it can only be a bug. It ends the streams, which then resume from the history, because
-/// an event may not have reached them; the thread goes on.
+/// A panic in here can only be a bug of this crate. Some clients may then have missed an event, so all streams are
+/// closed; the clients reconnect and resume from the history. The thread goes on with the next batch.
 pub(super) fn run(shared: &Shared) {
-    let carry_out_next = || {
+    let process_next = || {
         let batch = shared.next_batch()?;
         batch.process(shared);
         Some(())
     };
     loop {
-        match catch_unwind(AssertUnwindSafe(carry_out_next)) {
+        match catch_unwind(AssertUnwindSafe(process_next)) {
             Ok(Some(())) => {}
             Ok(None) => return,
             Err(_) => {
@@ -70,175 +79,252 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// The items of the inbox, and the clients that they reach.
+/// The items that were in the inbox, and the clients that they reach. Only the fan-out thread has it.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The events, in the order of their ordinals, each with its place in `reaches`.
-    events: Vec<(usize, Arc<Record>)>,
-    /// The events for one client, each with the number of `events` before it.
-    private: Vec<(usize, Arc<Lane>, Arc<Record>)>,
-    ends: Vec<(Arc<Lane>, CloseReason)>,
-    /// One for each topic in the batch.
+    /// The published events, in the order of their ordinals.
+    events: Vec<BatchEvent>,
+    /// The events for one client each, in their order.
+    private: Vec<PrivateEvent>,
+    /// The clients to close, and why.
+    closes: Vec<(Arc<Lane>, CloseReason)>,
+    /// The audiences that each topic of the batch reaches.
     reaches: Vec<Reach>,
-    /// The lanes of every audience that is reached, by its slot.
-    lanes: HashMap<usize, Lanes>,
+    /// The lanes of each audience that the batch reaches, as they were when the batch was taken.
+    lanes: HashMap<AudienceIndex, Lanes>,
 }
 
-/// The audiences of one topic.
+/// The index of a topic in [`Batch::reaches`]. The events without a topic have an index of their own.
+type TopicIndex = usize;
+
+struct BatchEvent {
+    topic: TopicIndex,
+    record: Arc<Record>,
+}
+
+struct PrivateEvent {
+    /// The number of published events in the batch that come before it.
+    events_before: usize,
+    lane: Arc<Lane>,
+    record: Arc<Record>,
+}
+
+/// The audiences that one topic reaches.
 enum Reach {
-    /// The events have no topic, and reach all audiences.
+    /// Events without a topic reach all audiences.
     All,
-    /// The audiences of the topic. No audience is in two of these lists.
+    /// One list for each pattern that matches the topic. No audience is in two of them, because at most one pattern
+    /// of a client matches a topic.
     Lists(Vec<AudienceList>),
 }
 
-impl Batch {
-    /// Finds the clients that the items reach. The hub's lock is held.
-    ///
-    /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
-    /// once, however many events there are.
-    pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
-        let mut batch = Batch::default();
-        let mut kind_of: HashMap<Option<Topic>, usize> = HashMap::new();
-        let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
-        // An audience is in as many lists as it has patterns, so most of what is gone through was noted.
-        let mut is_noted = vec![false; registry.slots()];
-        let mut note = |slot: usize| {
-            if !std::mem::replace(&mut is_noted[slot], true) {
-                batch.lanes.insert(slot, registry.lanes_of(slot));
+/// Finds the audiences of a batch. It exists only while the hub's lock is held.
+struct ReachFinder<'a> {
+    registry: &'a Registry,
+    /// The topics that were looked up. `None` is for events without a topic.
+    topics: HashMap<Option<Topic>, TopicIndex>,
+    /// The lists whose audiences were collected, by their addresses. Two topics may share a list: `chat/1` and
+    /// `chat/2` share the list of `chat/*`.
+    collected_lists: HashSet<*const Vec<AudienceIndex>>,
+    /// Whether each audience was collected. An audience is in as many lists as it has patterns.
+    is_collected: Vec<bool>,
+    /// What becomes [`Batch::reaches`] and [`Batch::lanes`].
+    reaches: Vec<Reach>,
+    lanes: HashMap<AudienceIndex, Lanes>,
+}
+
+impl ReachFinder<'_> {
+    /// Returns the index of a topic, and finds the topic's audiences when it comes for the first time.
+    fn topic_index(&mut self, topic: Option<&Topic>) -> TopicIndex {
+        let key = topic.cloned();
+        if let Some(&index) = self.topics.get(&key) {
+            return index;
+        }
+        let reach = match topic {
+            None => {
+                let audiences = self.registry.all_audiences();
+                audiences.for_each(|audience| self.collect(audience));
+                Reach::All
+            }
+            Some(topic) => {
+                let lists = self.registry.lists_for(topic);
+                for list in &lists {
+                    if self.collected_lists.insert(Arc::as_ptr(list)) {
+                        list.iter().for_each(|audience| self.collect(*audience));
+                    }
+                }
+                Reach::Lists(lists.into_iter().cloned().collect())
             }
         };
-        for item in items {
-            let record = match item {
-                InboxItem::Event(record) => record,
-                InboxItem::Private(lane, record) => {
-                    batch.private.push((batch.events.len(), lane, record));
-                    continue;
-                }
-                InboxItem::Close(lane, why) => {
-                    batch.ends.push((lane, why));
-                    continue;
-                }
-            };
-            let kind = match batch.events.last() {
-                Some((kind, last)) if last.topic() == record.topic() => *kind,
-                _ => *kind_of.entry(record.topic().cloned()).or_insert_with(|| {
-                    let reach = match record.topic() {
-                        None => {
-                            registry.all_audiences().for_each(&mut note);
-                            Reach::All
-                        }
-                        Some(topic) => {
-                            let lists = registry.lists_for(topic);
-                            let fresh = lists
-                                .iter()
-                                .filter(|list| lists_seen.insert(Arc::as_ptr(list)));
-                            fresh.for_each(|list| list.iter().copied().for_each(&mut note));
-                            Reach::Lists(lists.into_iter().cloned().collect())
-                        }
-                    };
-                    batch.reaches.push(reach);
-                    batch.reaches.len() - 1
-                }),
-            };
-            batch.events.push((kind, record));
+        self.reaches.push(reach);
+        let index = self.reaches.len() - 1;
+        self.topics.insert(key, index);
+        index
+    }
+
+    /// Shares the list of an audience's lanes, unless that was done before.
+    fn collect(&mut self, audience: AudienceIndex) {
+        if !std::mem::replace(&mut self.is_collected[audience], true) {
+            self.lanes
+                .insert(audience, self.registry.lanes_of(audience));
         }
+    }
+}
+
+impl Batch {
+    /// Sorts the items of the inbox by what they are, and finds the audiences that the events reach. The caller holds
+    /// the hub's lock.
+    ///
+    /// LIMIT: the work under the lock grows with the items and with the audiences that they reach, and not with
+    /// their product: each topic is looked up once, each list of audiences is gone through once, and the lanes of
+    /// each audience are shared once, however many events there are. No lane is touched.
+    pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
+        let mut batch = Batch::default();
+        let mut finder = ReachFinder {
+            registry,
+            topics: HashMap::new(),
+            collected_lists: HashSet::new(),
+            is_collected: vec![false; registry.audience_indexes()],
+            reaches: Vec::new(),
+            lanes: HashMap::new(),
+        };
+        for item in items {
+            match item {
+                InboxItem::Event(record) => {
+                    let topic = match batch.events.last() {
+                        // The common case costs no look-up: many events of one topic in a row.
+                        Some(last) if last.record.topic() == record.topic() => last.topic,
+                        _ => finder.topic_index(record.topic()),
+                    };
+                    batch.events.push(BatchEvent { topic, record });
+                }
+                InboxItem::Private(lane, record) => batch.private.push(PrivateEvent {
+                    events_before: batch.events.len(),
+                    lane,
+                    record,
+                }),
+                InboxItem::Close(lane, reason) => batch.closes.push((lane, reason)),
+            }
+        }
+        (batch.reaches, batch.lanes) = (finder.reaches, finder.lanes);
         batch
     }
 
-    /// Does what the items say, in their order. The ends come last: each client is due the events before its own.
+    /// Carries the items out. Published events and private events keep their order. The clients are closed last:
+    /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
+    /// lock, except in `Shared::shed`, and waits for no client.
     fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;
-        for (before, lane, record) in &self.private {
-            self.deliver(delivered..*before, shared, now_ms);
-            delivered = *before;
-            let frame = join(std::slice::from_ref(record));
-            shared.counters.add(lane.offer(&frame, 1, now_ms));
+        for private in &self.private {
+            self.deliver(delivered..private.events_before, shared, now_ms);
+            delivered = private.events_before;
+            let frame = join(std::slice::from_ref(&private.record));
+            let sent = private.lane.offer(&frame, 1, now_ms);
+            shared.counters.add(sent);
         }
         self.deliver(delivered..self.events.len(), shared, now_ms);
-        for (lane, why) in &self.ends {
-            lane.close(*why, now_ms);
-            // LIMIT: a client that was told to leave keeps its queue for as long as it reads. It gets the time for
-            // that only while there is room.
-            if *why != CloseReason::ServerClosing && shared.queues_are_half_full() {
+        for (lane, reason) in &self.closes {
+            lane.close(*reason, now_ms);
+            // LIMIT: a closed client keeps its queue in memory for as long as it reads its backlog. It gets the
+            // time for that only while all queues together are less than half full.
+            if *reason != CloseReason::ServerClosing && shared.queues_are_half_full() {
                 lane.abort_if_backlogged();
             }
         }
         shared.shed(now_ms);
     }
 
-    /// Gives these events to their audiences.
+    /// Delivers some of the events, in their order, to their audiences.
+    ///
+    /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
+    /// the frame is shared by all lanes of the group. The members of a group are found by topics, not by events, so
+    /// 1,000 events of one topic cost no more than one.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
-        let events = &self.events[events];
-        let mut places: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (place, (kind, _)) in events.iter().enumerate() {
-            places.entry(*kind).or_default().push(place);
+        let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
+        for event in &self.events[events] {
+            of_topic.entry(event.topic).or_default().push(&event.record);
         }
-        for (kinds, slots) in self.groups(places.keys().copied().collect()) {
-            let own = kinds.iter().flat_map(|kind| &places[kind]);
-            let mut own: Vec<usize> = own.copied().collect();
-            own.sort_unstable();
-            let own = own.into_iter().map(|place| Arc::clone(&events[place].1));
-            let parcel = SharedFrames {
-                events: own.collect(),
+        for (topics, audiences) in self.groups(of_topic.keys().copied().collect()) {
+            let events = topics.iter().flat_map(|topic| &of_topic[topic]);
+            let mut events: Vec<_> = events.map(|record| Arc::clone(record)).collect();
+            // One topic's events are in order; those of several topics have to be merged.
+            events.sort_unstable_by_key(|event| event.ordinal());
+            let frames = SharedFrames {
+                events,
                 joined: RefCell::default(),
             };
-            for slot in slots {
+            for audience in audiences {
                 let mut sent = Sent::default();
-                for lane in self.lanes[&slot].iter() {
-                    sent += parcel.offer_to(lane, now_ms);
+                for lane in self.lanes[&audience].iter() {
+                    sent += frames.offer_to(lane, now_ms);
                 }
+                // Once for each audience: fewer atomic additions than once for each lane, and load shedding comes
+                // in time.
                 shared.counters.add(sent);
                 shared.shed(now_ms);
             }
         }
     }
 
-    /// The slots of the audiences that get the same kinds of events, with those kinds.
-    fn groups(&self, mut kinds: Vec<usize>) -> HashMap<Vec<usize>, Vec<usize>> {
-        if let [kind] = kinds[..] {
-            return HashMap::from([(kinds, self.slots_of(kind))]);
+    /// Groups the audiences that these topics reach, so that all audiences of a group get the same topics. Returns
+    /// the groups: the topics, ascending, and the audiences that get exactly these topics.
+    ///
+    /// For example, topic 0 reaches the audiences 4 and 7, and topic 1 reaches 7 and 9:
+    ///
+    /// ```text
+    /// topics of each audience     4: [0]     7: [0, 1]     9: [1]
+    /// groups                      [0]: [4]     [0, 1]: [7]     [1]: [9]
+    /// ```
+    fn groups(&self, mut topics: Vec<TopicIndex>) -> HashMap<Vec<TopicIndex>, Vec<AudienceIndex>> {
+        // The common case: all audiences of the one topic are one group.
+        if let [topic] = topics[..] {
+            return HashMap::from([(topics, self.audiences_of(topic))]);
         }
-        kinds.sort_unstable();
-        let mut of_slot: HashMap<usize, Vec<usize>> = HashMap::new();
-        for kind in kinds {
-            for slot in self.slots_of(kind) {
-                of_slot.entry(slot).or_default().push(kind);
+        topics.sort_unstable();
+        let mut of_audience: HashMap<AudienceIndex, Vec<TopicIndex>> = HashMap::new();
+        for topic in topics {
+            for audience in self.audiences_of(topic) {
+                of_audience.entry(audience).or_default().push(topic);
             }
         }
-        let mut groups: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
-        for (slot, kinds) in of_slot {
-            groups.entry(kinds).or_default().push(slot);
+        let mut groups: HashMap<Vec<TopicIndex>, Vec<AudienceIndex>> = HashMap::new();
+        for (audience, topics) in of_audience {
+            groups.entry(topics).or_default().push(audience);
         }
         groups
     }
 
-    /// The slots of the audiences that events of this kind reach.
-    fn slots_of(&self, kind: usize) -> Vec<usize> {
-        match &self.reaches[kind] {
+    /// The audiences that events of this topic reach.
+    fn audiences_of(&self, topic: TopicIndex) -> Vec<AudienceIndex> {
+        match &self.reaches[topic] {
             Reach::All => self.lanes.keys().copied().collect(),
             Reach::Lists(lists) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
         }
     }
 }
 
-/// Events of a batch that go to the same lanes, joined once for all of them.
+/// The events of one group of audiences, and the frames that were made of them. Each frame is made once and shared by
+/// all lanes that get the same events.
 struct SharedFrames {
+    /// In the order of their ordinals.
     events: Vec<Arc<Record>>,
-    /// Usually all of the events. A part of them is for lanes that went live, or were told to leave, in the middle
-    /// of the batch. LIMIT: [`JOINED_PARTS`], the oldest forgotten first.
+    /// The frames so far, each with the range of `events` that it joins. Usually there is one frame, of all events.
+    /// A lane that went live or was closed in the middle of the batch is due only a part of them.
+    ///
+    /// LIMIT: [`JOINED_PARTS`] frames; the oldest is dropped first and made again if another lane needs it.
     joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
 impl SharedFrames {
+    /// Offers a lane the events that are due to it. Returns what was written to its socket.
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
         let due = lane.due();
-        let place = |ordinal| {
+        let index_of = |ordinal| {
             self.events
                 .partition_point(|event| event.ordinal() < ordinal)
         };
-        let due = place(due.start)..place(due.end);
+        let due = index_of(due.start)..index_of(due.end);
         if due.is_empty() {
             return Sent::default();
         }
@@ -247,10 +333,11 @@ impl SharedFrames {
             return Sent::default();
         }
         let count = due.len() as u32;
-        lane.offer(&self.joined(due), count, now_ms)
+        lane.offer(&self.frame_of(due), count, now_ms)
     }
 
-    fn joined(&self, part: Range<usize>) -> Arc<Frame> {
+    /// The frame of these events: one that was made before, or a new one.
+    fn frame_of(&self, part: Range<usize>) -> Arc<Frame> {
         let mut joined = self.joined.borrow_mut();
         if let Some((_, frame)) = joined.iter().find(|(known, _)| *known == part) {
             return Arc::clone(frame);
@@ -264,6 +351,7 @@ impl SharedFrames {
     }
 }
 
+/// Copies the messages of these events into one frame.
 fn join(events: &[Arc<Record>]) -> Arc<Frame> {
     Arc::new(Frame::of(events.iter().map(|event| event.message())))
 }

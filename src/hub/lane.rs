@@ -40,8 +40,8 @@
 //! - A new lane begins with a backlog of [`BATON_BYTE`], so that its thread has the baton and writes the welcome
 //!   first.
 //!
-//! `fanout.rs` calls the first group of functions below, on the fan-out thread. `stream.rs` calls the second group,
-//! on the client's thread. The lane of a poll (`poll.rs`) has no socket, so everything goes through its queue.
+//! The functions below are grouped by the thread that calls them. `fanout.rs` is the fan-out thread, and `stream.rs`
+//! is the client's thread. The lane of a poll (`poll.rs`) has no socket, so everything goes through its queue.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};

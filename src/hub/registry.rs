@@ -30,6 +30,9 @@ pub(super) struct Registry {
 
 type Index = BTreeMap<Arc<str>, AudienceList>;
 
+/// The index of an audience.
+pub(super) type AudienceIndex = usize;
+
 /// The slots of the audiences with one pattern. Changed in place, unless the fan-out is using it.
 pub(super) type AudienceList = Arc<Vec<usize>>;
 
@@ -188,7 +191,7 @@ impl Registry {
     }
 
     /// How many slots there are, the free ones among them.
-    pub(super) fn slots(&self) -> usize {
+    pub(super) fn audience_indexes(&self) -> usize {
         self.audiences.len()
     }
 

@@ -692,8 +692,8 @@ impl<O: Out> Stream<'_, O> {
         )
     }
 
-    /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this moment: its bytes show as well
-    /// as a heartbeat that the connection works.
+    /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this moment: its bytes show as
+    /// well as a heartbeat that the connection works.
     fn heartbeat_if_due(&mut self) -> io::Result<()> {
         // The fan-out may have written since this thread went to sleep.
         if self.hub.shared.now_ms() < self.heartbeat_due() {
