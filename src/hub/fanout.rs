@@ -238,8 +238,8 @@ impl Batch {
     /// Delivers some of the events, in their order, to their audiences.
     ///
     /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
-    /// the frame is shared by all lanes of the group. The members of a group are found by topics, not by events, so
-    /// 1,000 events of one topic cost no more than one.
+    /// the frame is shared by all lanes of the group. Groups are found by
+    /// topic, not by event: 1,000 events of one topic need no more of this work than one event.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
         let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
         for event in &self.events[events] {
@@ -382,7 +382,7 @@ mod tests {
         }
     }
 
-    /// The data of the events in a stream of the hub's.
+    /// The data of the published events in the bytes of a stream.
     fn data(bytes: &[u8]) -> Vec<String> {
         let mut data = Vec::new();
         let take = |message: crate::wire::Message| {
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_passes_from_stream_to_stream_gets_each_event_once() {
+    fn streams_that_replace_each_other_under_one_client_id_get_each_event_once() {
         let hub = Hub::new(Config::default()).unwrap();
         let is_over = AtomicBool::new(false);
         let mut random = Random::new();
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(numbers, expected);
     }
 
-    /// A socket that takes nothing before it is told to, and keeps the fan-out waiting until then.
+    /// A socket that blocks the fan-out thread until the flag is set, and then takes everything.
     struct Stuck(Arc<AtomicBool>);
 
     impl Socket for Stuck {
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_that_nobody_carries_out_are_bounded() {
+    fn close_items_that_wait_in_the_inbox_are_bounded() {
         let hub = Hub::new(Config {
             queue_bytes: 40_000,
             ..Config::default()
@@ -465,14 +465,13 @@ mod tests {
         let is_free = Arc::new(AtomicBool::new(false));
         stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
         stuck.lane().reduce_backlog(BATON_BYTE);
-        hub.publish(Event::new("for the fan-out to wait with"))
-            .unwrap();
+        hub.publish(Event::new("blocks the fan-out")).unwrap();
         let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
         let most = thread::scope(|scope| {
             let subscriber = scope.spawn(|| {
                 let (mut most, mut replaced) = (0, Vec::new());
                 for _ in 0..10 * bound {
-                    // Each replaces the one before it, and none is served.
+                    // Each subscription replaces the one before it, and none of them is served.
                     replaced.push(hub.subscribe(named("me", None)).unwrap());
                     most = most.max(hub.shared.state().inbox.len());
                 }
@@ -485,11 +484,14 @@ mod tests {
             is_free.store(true, Ordering::Release);
             subscriber.join().unwrap()
         });
-        assert!(most <= bound, "{most} ends were in the inbox, {bound} may");
+        assert!(
+            most <= bound,
+            "{most} close items were in the inbox, the bound is {bound}"
+        );
     }
 
     #[test]
-    fn all_queues_together_are_bounded_by_closing_the_clients_that_are_owed_most() {
+    fn all_queues_together_are_bounded_by_closing_the_clients_with_the_largest_backlogs() {
         let (limit, clients) = (400_000, 20);
         let hub = Hub::new(Config {
             queue_bytes: 100_000,
@@ -499,7 +501,7 @@ mod tests {
         });
         let hub = hub.unwrap();
         let topic = |number| format!("user/{number}");
-        // Each is an audience of its own, so that nothing that waits is shared.
+        // Each client is an audience of its own, so that no two clients share a frame.
         let subscribe = |number: usize| {
             let name = number.to_string();
             hub.subscribe(named(&name, Some(&topic(number)))).unwrap()
@@ -515,36 +517,43 @@ mod tests {
             while !is_idle() {
                 thread::yield_now();
             }
-            // One that ended keeps its bytes until its thread has seen the end.
+            // A closed stream keeps its queue until it is dropped, which its thread would do.
             streams.retain(|stream| stream.lane().close_reason().is_none());
-            let owed: usize = streams.iter().map(|stream| stream.lane().backlog()).sum();
-            assert!(owed <= limit + 2000, "{owed} bytes wait in round {round}");
+            let backlogs: usize = streams.iter().map(|stream| stream.lane().backlog()).sum();
+            assert!(
+                backlogs <= limit + 2000,
+                "{backlogs} bytes wait in round {round}"
+            );
         }
-        assert!(streams.len() < clients, "nobody was closed");
-        assert!(streams.len() >= 4, "only {} are left", streams.len());
-        // Those that are owed less were spared.
+        assert!(streams.len() < clients, "no client was closed");
+        assert!(
+            streams.len() >= 4,
+            "only {} clients are left",
+            streams.len()
+        );
+        // The clients with small backlogs were not closed.
         let left: Vec<_> = streams.iter().map(|stream| stream.client_id()).collect();
         assert!(left.contains(&"0") && !left.contains(&"19"), "{left:?}");
         drop(streams);
         let queued = hub.shared.total_queued.load(Ordering::Relaxed);
-        assert_eq!(queued, 0, "what is gone does not count");
+        assert_eq!(queued, 0, "dropped queues still count");
     }
 
-    /// A socket with a bug.
+    /// A socket that panics, as code with a bug would.
     struct Broken;
 
     impl Socket for Broken {
         fn try_write(&self, _: &[u8]) -> io::Result<usize> {
-            panic!("a bug, for the sake of the test");
+            panic!("a bug, for the test");
         }
 
         fn abort(&self) {}
     }
 
     #[test]
-    fn a_panic_ends_the_streams_and_the_fan_out_goes_on() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&told);
+    fn after_a_panic_all_streams_are_closed_and_the_fan_out_goes_on() {
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&reported);
         let hub = Hub::new(Config {
             report: Report::new(move |_, line| lines.lock().unwrap().push(line.to_string())),
             ..Config::default()
@@ -555,10 +564,11 @@ mod tests {
         broken.lane().open(Arc::new(Broken));
         broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("unseen")).unwrap();
-        // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
+        // The stream ends without a close event, as that of a client that fell behind, so its client reconnects.
         assert_eq!(neighbour.write_to(&mut Vec::new()), CloseReason::FellBehind);
         assert!(
-            told.lock()
+            reported
+                .lock()
                 .unwrap()
                 .iter()
                 .any(|line| line.contains("the fan-out panicked"))
@@ -572,7 +582,7 @@ mod tests {
         assert_eq!(data(&bytes), ["seen"]);
     }
 
-    /// Is stuck at the first write, and breaks at the second.
+    /// A socket that blocks the fan-out thread at the first write, and panics at the second.
     struct StuckThenBroken(Stuck, AtomicBool);
 
     impl Socket for StuckThenBroken {
@@ -585,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_the_streams_too_that_were_told_to_leave() {
+    fn a_panic_also_closes_the_streams_whose_close_items_are_in_the_batch() {
         let hub = Hub::new(Config::default()).unwrap();
         let [broken, kicked] =
             ["broken", "kicked"].map(|name| hub.subscribe(named(name, None)).unwrap());
@@ -597,7 +607,7 @@ mod tests {
         while !hub.shared.state().inbox.is_empty() {
             thread::yield_now();
         }
-        // Both are of the next batch, which breaks before it comes to the end.
+        // Both items are in the next batch, whose first write panics before the close item is carried out.
         hub.publish(Event::new("two")).unwrap();
         assert!(hub.disconnect("kicked"));
         is_free.store(true, Ordering::Release);
@@ -606,7 +616,7 @@ mod tests {
         }
         let start = std::time::Instant::now();
         while kicked.lane().close_reason().is_none() {
-            assert!(start.elapsed().as_secs() < 5, "it is never told to leave");
+            assert!(start.elapsed().as_secs() < 5, "the stream is never closed");
             thread::yield_now();
         }
     }
@@ -625,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_of_clients_that_are_replaced_again_and_again_are_bounded() {
+    fn the_queues_of_replaced_clients_are_bounded() {
         let limit = 400_000;
         let hub = Hub::new(Config {
             queue_bytes: 100_000,
@@ -642,16 +652,19 @@ mod tests {
             for _ in 0..9 {
                 hub.publish(Event::new("x".repeat(10_000))).unwrap();
             }
-            // Until all nine wait for it, or it has been closed for what waits for others.
+            // Until all nine events are in its backlog, or load shedding has closed it.
             while stream.lane().close_reason().is_none() && stream.lane().backlog() <= 90_000 {
                 thread::yield_now();
             }
             streams.push((stream, socket));
-            // Whose socket was cut is gone soon.
+            // The thread of an aborted socket would end, and drop its stream.
             streams.retain(|(_, socket)| !socket.0.load(Ordering::Acquire));
             most = most.max(hub.shared.total_queued.load(Ordering::Relaxed));
         }
-        assert!(most <= 2 * limit, "{most} bytes waited, {limit} may");
+        assert!(
+            most <= 2 * limit,
+            "{most} bytes were queued, the limit is {limit}"
+        );
     }
 
     /// A socket that takes everything.
@@ -668,13 +681,13 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_and_who_stays_get_their_own_of_one_batch() {
+    fn each_client_gets_exactly_the_events_before_its_close_item() {
         let texts = ["a", "b", "c", "*", "a*", "c/*", "c/1"];
         let names = ["a", "b", "c", "c/1", "c/2", "ab"];
         let mut random = Random::new();
         for _ in 0..30 {
             let hub = Hub::new(Config {
-                // Less than a batch, so that what is joined for those who leave is dropped in between.
+                // The batch has more bytes than a queue may have.
                 queue_bytes: 1000,
                 ..Config::default()
             });
@@ -694,7 +707,7 @@ mod tests {
                 stream.lane().reduce_backlog(BATON_BYTE);
                 clients.push((stream, tape, Vec::new(), false));
             }
-            // All under one lock, and so in one batch.
+            // All of this happens under one lock, and so becomes one batch.
             let mut state = hub.shared.state();
             for number in 0..200 {
                 let topic = match random.below(10) {
@@ -709,8 +722,8 @@ mod tests {
                 let records = vec![Arc::new(Record::new(&event))];
                 let records = state.assign_ids(records, &mut Default::default()).unwrap();
                 state.commit(&records);
-                for (stream, _, expected, has_left) in &mut clients {
-                    if *has_left {
+                for (stream, _, expected, is_closing) in &mut clients {
+                    if *is_closing {
                         continue;
                     }
                     if stream.lane().patterns.matches(topic.as_ref()) {
@@ -719,7 +732,7 @@ mod tests {
                     if random.below(300) == 0 {
                         let lane = state.registry.get(stream.client_id()).unwrap().clone();
                         assert!(state.close_client(&lane, CloseReason::Kicked));
-                        *has_left = true;
+                        *is_closing = true;
                     }
                 }
             }
