@@ -84,7 +84,7 @@ impl CloseReason {
     }
 
     /// Whether the client still listens, so that a last word reaches it.
-    pub(super) fn is_polite(self) -> bool {
+    pub(super) fn has_close_event(self) -> bool {
         self.wire_name().is_some()
     }
 }

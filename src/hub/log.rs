@@ -107,7 +107,7 @@ impl Shared {
         let mut pending = PendingEvents::default();
         let mut placed: Vec<_> = group
             .into_iter()
-            .map(|records| state.place(records, &mut pending))
+            .map(|records| state.assign_ids(records, &mut pending))
             .collect();
         drop(state);
         let records: Vec<_> = placed.iter().flatten().flatten().cloned().collect();
@@ -122,7 +122,7 @@ impl Shared {
             placed.fill_with(|| Err(PublishError::NotKept(failure.clone())));
         }
         let mut state = self.state();
-        let accept = |records: Result<Vec<_>, _>| Ok(state.accept(&records?));
+        let accept = |records: Result<Vec<_>, _>| Ok(state.commit(&records?));
         let outcomes = placed.into_iter().map(accept).collect();
         self.wake_fan_out(state);
         outcomes

@@ -59,7 +59,7 @@ pub use stream::Subscription;
 use crate::config::{Config, REPLAY_BYTES};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use fanout::Item;
+use fanout::InboxItem;
 use history::History;
 use lane::Kind;
 use log::GroupCommit;
@@ -183,7 +183,7 @@ impl Hub {
 
     /// The id after which a hub begins that is created now. Its sequence number is random, so that no
     /// event and no other birth has this id.
-    pub fn birth() -> EventId {
+    pub fn new_start_id() -> EventId {
         EventId {
             ms: date::unix_ms(SystemTime::now()),
             seq: RandomState::new().hash_one(0) % FIRST_NUMBERS,
@@ -232,7 +232,7 @@ impl Hub {
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
-            closings_told: AtomicU32::new(0),
+            close_events: AtomicU32::new(0),
             group_commit,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -329,14 +329,14 @@ impl Hub {
         );
         if lane.kind == Kind::Poll {
             // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
-            if self.shared.has_no_room(record.message().len()) {
+            if self.shared.exceeds_most_queued(record.message().len()) {
                 return Err(SendError::NoRoom);
             }
-            if !lane.leave_for_poll(record) {
+            if !lane.send_to_poll(record) {
                 return Err(SendError::NoSuchClient);
             }
         } else {
-            state.leave(Item::Private(lane, record));
+            state.push_to_inbox(InboxItem::Private(lane, record));
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -362,12 +362,12 @@ impl Hub {
     ///
     /// There are as many clients as are allowed, a client with another credential has the name, the permit
     /// was taken back meanwhile, or the hub is closed.
-    pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
-        let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
-        let mut state = self.shared.state_to_admit(&wish)?;
-        let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
+    pub fn subscribe(&self, params: Subscribe) -> Result<Subscription, SubscribeError> {
+        let missed = Missed::count_ahead(&self.shared, &params.cursor, &params.patterns);
+        let mut state = self.shared.state_for_client(&params)?;
+        let (lane, queue) = self.shared.register(&mut state, &params, Kind::Stream)?;
         let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor, &wish.patterns);
+        let (start, gap) = history.resolve(&params.cursor, &params.patterns);
         let missed = missed.total(history, start, &lane.patterns);
         // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
         // to be evicted, and the client's thread may come too late for it.
@@ -378,15 +378,15 @@ impl Hub {
         let cursor = state.history.id_before(start);
         drop(state);
         let recovery = |from| Recovery { from, missed, gap };
-        let recovery = match wish.cursor {
+        let recovery = match params.cursor {
             Cursor::Now => None,
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
         first.retain(|event| lane.patterns.matches(event.topic()));
-        let first = (welcome, first);
-        let mut subscription = Subscription::new(self.clone(), lane, queue, first, position);
+        let hub = self.clone();
+        let mut subscription = Subscription::new(hub, lane, queue, welcome, first, position);
         // ORDER: asked after the registration: a change of the rules before it did not find this client.
         if !subscription.lane().is_permitted() {
             return Err(SubscribeError::NotPermitted);
@@ -401,7 +401,7 @@ impl Hub {
         let Some(lane) = state.registry.get(client_id).cloned() else {
             return false;
         };
-        let is_present = state.dismiss(&lane, CloseReason::Kicked);
+        let is_present = state.close_client(&lane, CloseReason::Kicked);
         self.shared.wake_fan_out(state);
         is_present
     }
@@ -417,7 +417,7 @@ impl Hub {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
             for lane in lanes {
-                state.leave(Item::End(lane, CloseReason::ServerClosing));
+                state.push_to_inbox(InboxItem::Close(lane, CloseReason::ServerClosing));
             }
         }
         self.shared.wake_fan_out(state);
@@ -456,7 +456,7 @@ impl Hub {
     pub fn client_stats(&self) -> Vec<Client> {
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
-        let present = lanes.filter(|lane| !lane.is_leaving());
+        let present = lanes.filter(|lane| !lane.is_closing());
         let now_ms = self.shared.now_ms();
         present
             .map(|lane| Client::of(lane, lane.lag(head), now_ms))

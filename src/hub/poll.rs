@@ -210,7 +210,7 @@ impl Found {
         if self.bytes >= POLL_BYTES {
             return Ok(Step::Done);
         }
-        let mut state = shared.state_to_admit(wish)?;
+        let mut state = shared.state_for_client(wish)?;
         let history = &state.history;
         let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
             // The history has evicted the next event before the poll has read it. What was found so far is an answer.
@@ -231,7 +231,7 @@ impl Found {
             if !may_wait || self.gap.is_some() {
                 return Ok(Step::Done);
             }
-            let (lane, queue) = shared.admit(&mut state, wish, Kind::Poll)?;
+            let (lane, queue) = shared.register(&mut state, wish, Kind::Poll)?;
             lane.read_up_to(self.position, state.history.head());
             return Ok(Step::Waiting(lane, queue));
         }
@@ -329,7 +329,7 @@ impl Poller<'_> {
         let was_registered = if is_gone {
             // Cases 3 and 4. The poll is closed like a stream: every event that it should get comes before the
             // close item.
-            state.dismiss(&self.lane, CloseReason::Kicked)
+            state.close_client(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
         };
@@ -420,7 +420,7 @@ mod tests {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= BATON_BYTE {
+        while hub.shared.state().inbox_bytes > 0 || lane.backlog() <= BATON_BYTE {
             std::thread::yield_now();
         }
         let shared = &hub.shared;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
 use super::error::{Closed, PublishError, SubscribeError};
-use super::fanout::{Batch, Item};
+use super::fanout::{Batch, InboxItem};
 use super::history::History;
 use super::lane::{BATON_BYTE, Kind, Lane, QueueItem, TotalQueued};
 use super::log::GroupCommit;
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     /// Past which sum the fan-out looks again for clients to close. Used by the fan-out thread alone.
     pub(super) shed_above: AtomicUsize,
     /// How many clients were told that the server closes.
-    pub(super) closings_told: AtomicU32,
+    pub(super) close_events: AtomicU32,
     /// Where events are kept before they are published, if they are.
     pub(super) group_commit: Option<Arc<GroupCommit>>,
     /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
@@ -60,7 +60,7 @@ pub(super) struct State {
     pub(super) history: History,
     pub(super) registry: Registry,
     /// What the fan-out thread has not taken yet.
-    pub(super) inbox: Vec<Item>,
+    pub(super) inbox: Vec<InboxItem>,
     pub(super) inbox_bytes: usize,
     pub(super) phase: Phase,
     /// How many names were made.
@@ -121,21 +121,21 @@ impl Shared {
     /// The state, for a client that is about to be let in, if it may have the name that it asks for. One
     /// that replaces another waits for room in the inbox, as a publisher does: it leaves the end of the
     /// other there.
-    pub(super) fn state_to_admit(
+    pub(super) fn state_for_client(
         &self,
-        wish: &Subscribe,
+        params: &Subscribe,
     ) -> Result<MutexGuard<'_, State>, SubscribeError> {
         let must_wait = |state: &mut State| {
             let is_full = state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
-            is_full && state.holder_of(wish).is_some()
+            is_full && state.holder_of(params).is_some()
         };
         let state = self
             .room
             .wait_while(self.state(), must_wait)
             .unwrap_or_else(PoisonError::into_inner);
-        let holder = state.holder_of(wish);
+        let holder = state.holder_of(params);
         let may_take = |holder: &Arc<Lane>| {
-            Permit::may_take_name(wish.permit.as_ref(), holder.permit.as_ref())
+            Permit::may_take_name(params.permit.as_ref(), holder.permit.as_ref())
         };
         let is_taken = holder.is_some_and(|holder| !may_take(holder));
         match state.phase {
@@ -146,29 +146,29 @@ impl Shared {
     }
 
     /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
-    pub(super) fn admit(
+    pub(super) fn register(
         &self,
         state: &mut State,
-        wish: &Subscribe,
+        params: &Subscribe,
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<QueueItem>), SubscribeError> {
         let limit = self.config.max_clients;
-        if state.registry.len() >= limit && state.holder_of(wish).is_none() {
+        if state.registry.len() >= limit && state.holder_of(params).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
-        let ClientId(client_id) = wish.client_id.clone().unwrap_or_else(|| {
+        let ClientId(client_id) = params.client_id.clone().unwrap_or_else(|| {
             state.names += 1;
             ClientId::make(&self.random, state.names)
         });
         let queue_bytes = self.config.queue_bytes;
         let total = &self.total_queued;
-        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, total, self.now_ms());
+        let (lane, queue) = Lane::new(client_id, params, kind, queue_bytes, total, self.now_ms());
         if kind == Kind::Stream {
             state.totals.streams += 1;
         }
-        if let Some(holder) = state.holder_of(wish).cloned() {
-            state.dismiss(&holder, CloseReason::Replaced);
+        if let Some(holder) = state.holder_of(params).cloned() {
+            state.close_client(&holder, CloseReason::Replaced);
             self.work.notify_one();
         }
         state.registry.insert(&lane);
@@ -204,10 +204,10 @@ impl Shared {
     }
 
     /// Ends the stream of every client, without the inbox. For a fan-out that has failed.
-    pub(super) fn end_all(&self, why: CloseReason) {
+    pub(super) fn close_all(&self, why: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
-        lanes.iter().for_each(|lane| lane.end(why, now_ms));
+        lanes.iter().for_each(|lane| lane.close(why, now_ms));
         self.room.notify_all();
     }
 
@@ -226,7 +226,7 @@ impl Shared {
         let streams = state.registry.lanes();
         let streams = streams.filter(|lane| lane.kind == Kind::Stream);
         let mut owed: Vec<_> = streams
-            .map(|lane| (lane.debt(), lane))
+            .map(|lane| (lane.backlog(), lane))
             .filter(|(debt, _)| *debt > BATON_BYTE)
             .map(|(debt, lane)| (debt, Arc::clone(lane)))
             .collect();
@@ -239,7 +239,7 @@ impl Shared {
             if sum <= self.most_queued - step {
                 break;
             }
-            lane.end(CloseReason::FellBehind, now_ms);
+            lane.close(CloseReason::FellBehind, now_ms);
             sum -= debt;
         }
         // The queue of a client that was closed is gone when its thread has seen the end. Until then it
@@ -248,14 +248,14 @@ impl Shared {
     }
 
     /// Whether so many bytes more would be too many for all queues together.
-    pub(super) fn has_no_room(&self, bytes: usize) -> bool {
+    pub(super) fn exceeds_most_queued(&self, bytes: usize) -> bool {
         // ORDER: Relaxed, as in `shed`.
         let total = self.total_queued.load(Ordering::Relaxed);
         total.saturating_add(bytes) > self.most_queued
     }
 
     /// Whether all queues together hold more than half of what they may.
-    pub(super) fn is_half_full(&self) -> bool {
+    pub(super) fn queues_are_half_full(&self) -> bool {
         // ORDER: Relaxed, as in `shed`.
         self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
     }
@@ -266,8 +266,8 @@ impl Shared {
         records: Vec<Arc<Record>>,
     ) -> Result<Vec<Published>, PublishError> {
         let mut state = self.state_with_room()?;
-        let records = state.place(records, &mut PendingEvents::default())?;
-        let published = state.accept(&records);
+        let records = state.assign_ids(records, &mut PendingEvents::default())?;
+        let published = state.commit(&records);
         self.wake_fan_out(state);
         Ok(published)
     }
@@ -285,7 +285,7 @@ impl Shared {
             CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
             CloseReason::ServerClosing => {
                 // ORDER: Relaxed: each client gets a place of its own; which one does not matter.
-                let place = self.closings_told.fetch_add(1, Ordering::Relaxed);
+                let place = self.close_events.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
             }
             CloseReason::Expired => self.config.retry + self.config.retry * self.share() / 1000,
@@ -320,7 +320,7 @@ impl State {
 
     /// Gives events their ids and places, after the events of `pending`; or none of them, if the id of one is
     /// taken on its topic.
-    pub(super) fn place(
+    pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
         pending: &mut PendingEvents,
@@ -344,14 +344,14 @@ impl State {
             let ordinal = self.history.head() + pending.events;
             Arc::get_mut(record)
                 .expect("BUG: a record is shared before it has its place")
-                .place(self.ids.next(now_ms), ordinal);
+                .assign(self.ids.next(now_ms), ordinal);
             pending.events += 1;
         }
         Ok(records)
     }
 
     /// Puts events into the history and the inbox.
-    pub(super) fn accept(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
+    pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
         // Lines of one request have one topic, which is looked up once.
         let mut counted: Option<(Option<&Topic>, usize)> = None;
@@ -364,7 +364,7 @@ impl State {
             self.history.push(Arc::clone(record));
             self.totals.events += 1;
             if recipients > 0 {
-                self.leave(Item::Event(Arc::clone(record)));
+                self.push_to_inbox(InboxItem::Event(Arc::clone(record)));
             }
             published.push(Published {
                 id: record.id(),
@@ -376,25 +376,25 @@ impl State {
     }
 
     /// Tells a client to leave, after what was published before. False: it has left, or was told before.
-    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
-        let is_present = self.registry.dismiss(lane);
+    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
+        let is_present = self.registry.start_closing(lane);
         if is_present {
             if lane.kind == Kind::Stream {
                 self.totals.count(why);
             }
-            lane.leave_at(self.history.head());
-            self.leave(Item::End(Arc::clone(lane), why));
+            lane.stop_at(self.history.head());
+            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), why));
         }
         is_present
     }
 
     /// The client that has the name which another one wishes for.
-    pub(super) fn holder_of(&self, wish: &Subscribe) -> Option<&Arc<Lane>> {
-        let ClientId(name) = wish.client_id.as_ref()?;
+    pub(super) fn holder_of(&self, params: &Subscribe) -> Option<&Arc<Lane>> {
+        let ClientId(name) = params.client_id.as_ref()?;
         self.registry.get(name)
     }
 
-    pub(super) fn leave(&mut self, item: Item) {
+    pub(super) fn push_to_inbox(&mut self, item: InboxItem) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }

@@ -53,6 +53,6 @@ pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
         bytes: config.history_bytes,
         report: config.report.clone(),
     };
-    let (journal, kept) = Journal::open(options, Hub::birth())?;
+    let (journal, kept) = Journal::open(options, Hub::new_start_id())?;
     Hub::with_log(config.clone(), Box::new(journal), kept)
 }

@@ -522,7 +522,7 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         bytes: 0,
         report: Report::default(),
     };
-    let (mut written, _) = Journal::open(options, Hub::birth()).unwrap();
+    let (mut written, _) = Journal::open(options, Hub::new_start_id()).unwrap();
     let record = Record::kept(ahead, None, None, message.into());
     written.append(&[record.into()]).unwrap();
     drop(written);
