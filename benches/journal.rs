@@ -114,7 +114,7 @@ fn compare(size: &Size) -> io::Result<()> {
     }
     let after = syncs(&scratch, size.time / 2)?;
     println!(
-        "{} records of {} bytes synced per second by one thread before, {} behind: {}\n",
+        "{} records of {} bytes synced per second by one thread before, {} after: {}\n",
         thousands(before),
         record().len(),
         thousands(after),
