@@ -716,7 +716,7 @@ fn the_greeting_says_who_may_publish() {
         ),
         (
             &["--trust-proxy=127.0.0.1"],
-            "publish:    only clients that the proxy says are this machine (--publish-token",
+            "publish:    only clients that the proxy reports to be on this machine (--publish-token",
         ),
         (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
         (
@@ -1315,7 +1315,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     file.write(format!(
         "{MASTER} publish,subscribe *\n{STRANGER} publsh *\n"
     ));
-    hang_up(&serving, "the tokens from before stay");
+    hang_up(&serving, "the old tokens remain valid");
     assert_eq!(publish(PUBLISHER), 200);
 
     file.write(format!("{MASTER} publish,subscribe *\n"));
@@ -1337,7 +1337,7 @@ fn the_program_reads_its_tokens_again_at_sighup() {
     lines.extend(all(&serving.process.err));
     let wrong = lines
         .iter()
-        .find(|line| line.contains("the tokens from before stay"));
+        .find(|line| line.contains("the old tokens remain valid"));
     let wrong = wrong.unwrap();
     assert!(
         wrong.contains("error SIGHUP: ") && wrong.contains("line 2:"),

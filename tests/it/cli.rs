@@ -646,7 +646,10 @@ fn a_second_signal_does_not_wait_for_the_grace() {
         let mut serving = serve(&["--grace", "1h"]);
         let _stuck = request_in_flight(serving.address);
         serving.process.signal(first);
-        up_to(&serving.process.err, "closing; once more to end at once");
+        up_to(
+            &serving.process.err,
+            "closing; a second signal ends the program at once",
+        );
         serving.process.signal(second);
         assert_eq!(serving.process.exit_code(), Some(code), "{first}, {second}");
     }
@@ -660,7 +663,7 @@ fn a_closed_terminal_ends_no_stream() {
         serving.process.signal("HUP");
         up_to(
             &serving.process.err,
-            "SIGHUP: ignored, there is no file of tokens to read again",
+            "SIGHUP: ignored, because there is no token file to read again",
         );
         post(serving.address, "/events", "still here");
         assert_eq!(stream.next().data, "still here");
