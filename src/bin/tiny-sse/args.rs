@@ -143,8 +143,8 @@ const OPTIONS: &[&[OptionRow]] = &[
     },
 ];
 
-/// The commands, each with its argument and its help text; an empty text has no line in `--help`. A command can only be
-/// the first word; without one the program serves.
+/// The commands, each with its argument and its help text; an empty text has no line in `--help`. A command can only
+/// be the first word; without one the program serves.
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("serve", "", "run the server; this is the default"),
     #[cfg(feature = "demo")]
@@ -164,7 +164,8 @@ fn rows() -> impl Iterator<Item = &'static OptionRow> {
 /// How the values of an option are written.
 #[derive(Clone, Copy)]
 struct Syntax {
-    /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a flag: an option without a value.
+    /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a flag: an option without a
+    /// value.
     placeholder: &'static str,
     /// The end of the message "…, it must be …". If it is empty, the error of the value's type is used instead.
     must_be: &'static str,
@@ -260,8 +261,8 @@ trait Setting {
     /// `--retry` is followed by `is "x", it must be a time, such as …`.
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
 
-    /// Returns the value as it is written on the command line, for the default in `--help`. It is empty for a type whose
-    /// default is not shown.
+    /// Returns the value as it is written on the command line, for the default in `--help`. It is empty for a type
+    /// whose default is not shown.
     fn show(&self, _: &Syntax) -> String {
         String::new()
     }
@@ -318,8 +319,8 @@ impl Setting for PathBuf {
     }
 }
 
-/// A type that has its own syntax: `FromStr` parses a value, `Display` writes one. The trait lists these types, because
-/// an implementation of [`Setting`] for every `T: FromStr` would collide with those above.
+/// A type that has its own syntax: `FromStr` parses a value, `Display` writes one. The trait lists these types,
+/// because an implementation of [`Setting`] for every `T: FromStr` would collide with those above.
 trait TextSetting: FromStr<Err: Display> + Display {}
 
 impl TextSetting for Listen {}
@@ -407,13 +408,13 @@ impl OptionRow {
 /// Turns the words after the program's name and the environment variables into a command.
 ///
 /// The command line is read from left to right. `--help` and `--version` end it at once, whatever follows them. If an
-/// option is given twice, the later value counts; a repeatable option has both. Then come the variables of options that the command line has not set, and at
-/// last the check of all limits together.
+/// option is given twice, the later value counts; a repeatable option has both. Then come the variables of options
+/// that the command line has not set, and at last the check of all limits together.
 ///
 /// # Errors
 ///
-/// One line for the user, without line breaks: an unknown or misplaced word, a missing or invalid value, or limits that
-/// contradict each other.
+/// One line for the user, without line breaks: an unknown or misplaced word, a missing or invalid value, or limits
+/// that contradict each other.
 pub(crate) fn parse(
     words: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -495,8 +496,8 @@ fn set(
     Ok(row)
 }
 
-/// Returns the message about a word that is not UTF-8. It quotes the option's name and nothing else, because the value,
-/// or a word that is not an option, may be a token.
+/// Returns the message about a word that is not UTF-8. It quotes the option's name and nothing else, because the
+/// value, or a word that is not an option, may be a token.
 fn not_text(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     match text.split_once('=') {
@@ -509,8 +510,8 @@ fn not_text(word: &OsStr) -> String {
 
 /// Returns the message about an unknown option or command, with the most similar known word if one is similar.
 ///
-/// The unknown word may contain a token (`--publish-token-s3cret`). It is quoted in full only if it is similar to a known
-/// word and at most two letters longer.
+/// The unknown word may contain a token (`--publish-token-s3cret`). It is quoted in full only if it is similar to a
+/// known word and at most two letters longer.
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = word.trim_start_matches('-');
     let nearest = known

@@ -61,8 +61,8 @@ impl FromStr for Listen {
     }
 }
 
-/// Returns a host without the brackets that an IPv6 address needs before a port. `None`: the text is neither an address
-/// nor a name. A bare IPv6 address is rejected, because the last of its colons would be taken for the port's.
+/// Returns a host without the brackets that an IPv6 address needs before a port. `None`: the text is neither an
+/// address nor a name. A bare IPv6 address is rejected, because the last of its colons would be taken for the port's.
 fn without_brackets(host: &str) -> Option<&str> {
     let Some(bracketed) = host.strip_prefix('[') else {
         let is_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -84,8 +84,8 @@ impl Listen {
     ///
     /// # Errors
     ///
-    /// The address is in use or is not an address of this machine, the port is not permitted, or the name has no address.
-    /// The message is a line for the user: "cannot listen on …".
+    /// The address is in use or is not an address of this machine, the port is not permitted, or the name has no
+    /// address. The message is a line for the user: "cannot listen on …".
     pub(crate) fn bind(&self, config: &Config) -> Result<TcpListener, String> {
         let listening = self.listener().and_then(|listener| {
             system::raise_backlog(&listener)?;
@@ -119,19 +119,19 @@ impl Listen {
         TcpListener::bind(&*[ipv4, ipv6].concat())
     }
 
-    /// Whether the value means every address of the machine. The local address of the socket does not show that: a socket
-    /// on `[::]` accepts IPv4 connections too.
+    /// Whether the value means every address of the machine. The local address of the socket does not show that: a
+    /// socket on `[::]` accepts IPv4 connections too.
     pub(crate) fn is_every_address(&self) -> bool {
         self.host.is_none()
     }
 }
 
-/// Listens on every address of the machine. On Linux one IPv6 socket accepts both IPv6 and IPv4, unless the machine has no
-/// IPv6 or `bindv6only` is set. In all other cases it is an IPv4 socket.
+/// Listens on every address of the machine. On Linux one IPv6 socket accepts both IPv6 and IPv4, unless the machine
+/// has no IPv6 or `bindv6only` is set. In all other cases it is an IPv4 socket.
 fn every_address(port: u16) -> io::Result<TcpListener> {
     let sysctl = read_to_string("/proc/sys/net/ipv6/bindv6only");
-    // The file is missing if the machine has no IPv6, or if it is not Linux. An IPv6 socket of another system may accept
-    // only IPv6.
+    // The file is missing if the machine has no IPv6, or if it is not Linux. An IPv6 socket of another system may
+    // accept only IPv6.
     if sysctl.is_ok_and(|only_ipv6| only_ipv6.trim() == "0") {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
         let kind = listener.as_ref().err().map(io::Error::kind);

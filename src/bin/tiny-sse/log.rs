@@ -1,10 +1,10 @@
 //! Turns log lines of all threads into writes to standard error by one thread, the writer.
 //!
-//! Standard error may be a pipe that is never read, and a write to a full pipe blocks. Only the writer may block there;
-//! every other thread puts its line into a queue and goes on.
+//! Standard error may be a pipe that is never read, and a write to a full pipe blocks. Only the writer may block
+//! there; every other thread puts its line into a queue and goes on.
 //!
-//! LIMIT: the queue is bounded. While it is full, new lines are dropped and counted, and one line with the count appears
-//! in their position. Lines keep their order, and each has the time at which it was logged, not written.
+//! LIMIT: the queue is bounded. While it is full, new lines are dropped and counted, and one line with the count
+//! appears in their position. Lines keep their order, and each has the time at which it was logged, not written.
 //!
 //! ```text
 //! 2026-11-22T05:40:00.123Z info  client me joined (127.0.0.1:41234)
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_sse::wire::date::iso8601;
 use tiny_sse::{Level, Report};
 
-/// LIMIT: bytes in the queue. Each line counts as its length plus [`LINE_COST`], so the queue has at most 10,000 lines.
-/// That is enough for the lines of 8,000 clients that join at the same moment.
+/// LIMIT: bytes in the queue. Each line counts as its length plus [`LINE_COST`], so the queue has at most 10,000
+/// lines. That is enough for the lines of 8,000 clients that join at the same moment.
 const QUEUE_BYTES: usize = 1 << 20;
 
 /// The cost of an empty line in the queue, in bytes.
@@ -45,16 +45,17 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// [`finish`](Logger::finish).
 #[derive(Clone)]
 pub(crate) struct Logger {
-    /// `None` if the writer could not be started. Each line is then written by the thread that logs it, which may block.
+    /// `None` if the writer could not be started. Each line is then written by the thread that logs it, which may
+    /// block.
     lines: Option<Sender<Line>>,
     counts: Arc<Counts>,
 }
 
 /// The counters that the logging threads and the writer share.
 ///
-/// ORDER: Relaxed suffices for counting, because no other memory depends on the values, and the channel orders the lines.
-/// `queued` is also how [`Logger::finish`] learns that a write is done. The writer therefore subtracts with Release after
-/// the write, and `finish` loads with Acquire.
+/// ORDER: Relaxed suffices for counting, because no other memory depends on the values, and the channel orders the
+/// lines. `queued` is also how [`Logger::finish`] learns that a write is done. The writer therefore subtracts with
+/// Release after the write, and `finish` loads with Acquire.
 #[derive(Default)]
 struct Counts {
     /// The cost of the lines that are in the queue or are being written.
@@ -93,8 +94,8 @@ impl Logger {
         }
     }
 
-    /// Returns the function that the library calls for each of its log lines. It drops lines that are less important than
-    /// `least`; `None` drops all of them.
+    /// Returns the function that the library calls for each of its log lines. It drops lines that are less important
+    /// than `least`; `None` drops all of them.
     pub(crate) fn report(&self, least: Option<Level>) -> Report {
         let log = self.clone();
         Report::new(move |level, line| {
@@ -140,8 +141,8 @@ impl Logger {
         }
     }
 
-    /// Blocks until all lines in the queue are written, at most for [`SHUTDOWN_WAIT`]. Lines that are not written by then
-    /// are lost when the process ends.
+    /// Blocks until all lines in the queue are written, at most for [`SHUTDOWN_WAIT`]. Lines that are not written by
+    /// then are lost when the process ends.
     pub(crate) fn finish(&self) {
         if self.lines.is_none() {
             return;

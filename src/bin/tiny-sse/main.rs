@@ -1,11 +1,12 @@
 //! The program: turns a command line into a running [`Server`] and a signal into a clean shutdown.
 //!
-//! The main thread parses the command line (`args.rs`), opens the listener (`listen.rs`), starts the server and then only
-//! waits for signals (`system.rs`). All clients are served by threads of the library. The log has a thread of its own
-//! (`log.rs`), because standard error may be a pipe that is full.
+//! The main thread parses the command line (`args.rs`), opens the listener (`listen.rs`), starts the server and then
+//! only waits for signals (`system.rs`). All clients are served by threads of the library. The log has a thread of
+//! its own (`log.rs`), because standard error may be a pipe that is full.
 //!
-//! Exit codes: 0 for success, 1 if the machine refuses something (an address in use, a damaged journal), 2 if the command
-//! line is wrong, 101 if the main thread panics, and 128 plus the number of the signal after a second SIGINT or SIGTERM.
+//! Exit codes: 0 for success, 1 if the machine refuses something (an address in use, a damaged journal), 2 if the
+//! command line is wrong, 101 if the main thread panics, and 128 plus the number of the signal after a second SIGINT
+//! or SIGTERM.
 //!
 //! On Unix the C library calls `main` in `system.rs`, so std's startup code does not run. That code would give each
 //! thread a second stack, for signal handlers.
@@ -84,8 +85,8 @@ fn finish(log: &Logger, code: u8) -> u8 {
 /// Serves until SIGINT or SIGTERM, then shuts down: blocks for as long as the server runs. The error is a line for the
 /// user: the server could not start.
 ///
-/// All threads have been joined when it returns, apart from those that may wait for a terminal or a pipe: the log and the
-/// startup message.
+/// All threads have been joined when it returns, apart from those that may wait for a terminal or a pipe: the log and
+/// the startup message.
 fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {
     log_panics(log.clone());
     let Options { listen, demo, .. } = options;
@@ -125,8 +126,8 @@ fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String>
     Ok(())
 }
 
-/// Makes panics lines of the log. std's own hook writes to standard error and blocks while that is full, and the thread
-/// that panics may be one that all clients depend on, such as the fan-out thread.
+/// Logs panics. std's own hook writes to standard error and blocks while that is full, and the
+/// thread that panics may be one that all clients depend on, such as the fan-out thread.
 fn log_panics(log: Logger) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
@@ -144,8 +145,8 @@ fn log_panics(log: Logger) {
     }));
 }
 
-/// Starts the server, with or without the six example uses. Returns the threads of the uses: the caller unparks and joins
-/// them after the shutdown of the server.
+/// Starts the server, with or without the six example uses. Returns the threads of the uses: the caller unparks and
+/// joins them after the shutdown of the server.
 fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
     match demo {
         #[cfg(feature = "demo")]
@@ -169,8 +170,8 @@ fn reload_tokens(running: &Running, config: &Config) {
     config.report.tell(Level::Warn, line);
 }
 
-/// Prints where the server listens, and commands to try. Their address is one that a client on this machine can connect
-/// to, even if the server listens on every address.
+/// Prints where the server listens, and commands to try. Their address is one that a client on this machine can
+/// connect to, even if the server listens on every address.
 fn print_startup_message(running: &Running, is_every_address: bool, demo: bool, config: &Config) {
     let address = running.local_addr();
     let mut reachable = address;
@@ -190,8 +191,8 @@ fn print_startup_message(running: &Running, is_every_address: bool, demo: bool, 
         args::VERSION,
         how_to_publish(config, address, &url)
     );
-    // Best effort: the server works without standard output. Standard output may be a full pipe that is never read, so a
-    // thread that is not joined writes the text.
+    // Best effort: the server works without standard output. Standard output may be a full pipe that is never read,
+    // so a thread that is not joined writes the text.
     let write = move || io::stdout().write_all(text.as_bytes());
     let _ = thread::Builder::new().name("startup".into()).spawn(write);
 }

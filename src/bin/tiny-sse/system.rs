@@ -5,9 +5,9 @@
 //! - options of the listening socket: a longer backlog, the send buffer, a timeout for acknowledgements
 //! - limits of the process: more open files, a larger futex table, the thresholds of the allocator
 //!
-//! The crate does not use the `libc` crate, so the constants and structs are declared here. Their values differ between
-//! systems and processors; each `cfg` says for which. A function that a system does not have is replaced by one that does
-//! nothing.
+//! The crate does not use the `libc` crate, so the constants and structs are declared here. Their values differ
+//! between systems and processors; each `cfg` says for which. A function that a system does not have is replaced by
+//! one that does nothing.
 
 #[cfg(all(unix, not(test)))]
 use std::ffi::{CStr, OsStr, c_char};
@@ -26,8 +26,9 @@ use std::time::Duration;
 #[repr(C, align(8))]
 struct SignalSet([u8; 128]);
 
-/// `rlim_t`. With glibc and uClibc it is an `unsigned long`, apart from two cases that have 64 bits: x86-64 with pointers of
-/// 32 bits, and riscv32. With musl it always has 64 bits (the C library of OpenHarmony, `ohos`, is a musl).
+/// `rlim_t`. With glibc and uClibc it is an `unsigned long`, apart from two cases that have 64 bits: x86-64 with
+/// pointers of 32 bits, and riscv32. With musl it always has 64 bits (the C library of OpenHarmony, `ohos`, is a
+/// musl).
 #[cfg(all(
     target_os = "linux",
     not(any(
@@ -88,10 +89,10 @@ unsafe extern "C" {
 
 /// The function that the C library calls first.
 ///
-/// std's own startup code does what [`prepare_process`] does, and also installs a SIGSEGV handler that reports a stack
-/// overflow. Each thread then needs a second stack for this handler. That is two more memory maps for each thread, so half
-/// as many threads fit into the system's limit of maps, and each thread takes longer to start. The price of leaving it
-/// out: a stack overflow ends the process with SIGSEGV and without a message.
+/// std's own startup code does what [`prepare_process`] does, and also installs a SIGSEGV handler that reports a
+/// stack overflow. Each thread then needs a second stack for this handler. That is two more memory maps for each
+/// thread, so half as many threads fit into the system's limit of maps, and each thread takes longer to start. The
+/// price of leaving it out: a stack overflow ends the process with SIGSEGV and without a message.
 #[cfg(all(unix, not(test)))]
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
@@ -114,9 +115,9 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 #[cfg(all(unix, not(test)))]
 const PANICKED: u8 = 101;
 
-/// Prepares the process as std's startup code does. SIGPIPE is ignored, so a write to a closed pipe returns an error. The
-/// descriptors 0 to 2 are opened if they are closed; otherwise a socket could get number 2, and the log would be sent to a
-/// client.
+/// Prepares the process as std's startup code does. SIGPIPE is ignored, so a write to a closed pipe returns an error.
+/// The descriptors 0 to 2 are opened if they are closed; otherwise a socket could get number 2, and the log would be
+/// sent to a client.
 #[cfg(all(unix, not(test)))]
 fn prepare_process() {
     const SIGPIPE: c_int = 13;
@@ -166,9 +167,9 @@ pub(crate) enum Signal {
 /// The signals SIGINT, SIGTERM and SIGHUP. They are blocked in every thread, so they stay pending until
 /// [`wait`](Signals::wait) accepts them. There is no signal handler, so no code has to be async-signal-safe.
 ///
-/// SIGXFSZ is blocked too: a write beyond the limit of a file's size then returns an error, as on a full disk, and the
-/// process goes on. SIGPIPE is ignored from the start ([`prepare_process`]). All other signals keep their default action:
-/// SIGQUIT, SIGUSR1 and SIGUSR2 end the process at once, SIGTSTP stops it.
+/// SIGXFSZ is blocked too: a write beyond the limit of a file's size then returns an error, as on a full disk, and
+/// the process goes on. SIGPIPE is ignored from the start ([`prepare_process`]). All other signals keep their default
+/// action: SIGQUIT, SIGUSR1 and SIGUSR2 end the process at once, SIGTSTP stops it.
 pub(crate) struct Signals(SignalSet);
 
 impl Signals {
@@ -230,9 +231,9 @@ fn block(signals: &[c_int]) -> SignalSet {
     set
 }
 
-/// Raises the listen backlog to 4,096 connections that wait to be accepted. The 128 of std are too few when thousands of
-/// clients reconnect at once: the kernel drops the connection attempts beyond the backlog, and such a client tries again
-/// only after a second. The kernel lowers the number to `net.core.somaxconn`.
+/// Raises the listen backlog to 4,096 connections that wait to be accepted. The 128 of std are too few when thousands
+/// of clients reconnect at once: the kernel drops the connection attempts beyond the backlog, and such a client tries
+/// again only after a second. The kernel lowers the number to `net.core.somaxconn`.
 pub(crate) fn raise_backlog(listener: &TcpListener) -> io::Result<()> {
     // SAFETY: the descriptor stays open while `listener` is borrowed. `listen` on a listening socket only changes its
     // backlog.
@@ -245,15 +246,16 @@ pub(crate) fn raise_backlog(listener: &TcpListener) -> io::Result<()> {
 const SOL_SOCKET: c_int = if IS_LINUX { 1 } else { 0xffff };
 const SO_SNDBUF: c_int = if IS_LINUX { 7 } else { 0x1001 };
 
-/// Sets the size of the send buffer of every socket that the listener accepts afterwards. The kernel then no longer tunes
-/// the size. Linux doubles the number to make room for its own bookkeeping; the limit is twice `net.core.wmem_max`.
+/// Sets the size of the send buffer of every socket that the listener accepts afterwards. The kernel then no longer
+/// tunes the size. Linux doubles the number to make room for its own bookkeeping; the limit is twice
+/// `net.core.wmem_max`.
 pub(crate) fn set_send_buffer(listener: &TcpListener, bytes: usize) -> io::Result<()> {
     let bytes = bytes.try_into().unwrap_or(c_int::MAX / 2);
     set_option(listener, SOL_SOCKET, SO_SNDBUF, bytes)
 }
 
-/// Sets TCP_USER_TIMEOUT for every socket that the listener accepts afterwards. The kernel ends a connection whose peer has
-/// not acknowledged sent bytes for this long, or has had no room for them.
+/// Sets TCP_USER_TIMEOUT for every socket that the listener accepts afterwards. The kernel ends a connection whose
+/// peer has not acknowledged sent bytes for this long, or has had no room for them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn set_user_timeout(listener: &TcpListener, timeout: Duration) -> io::Result<()> {
     const IPPROTO_TCP: c_int = 6;
@@ -288,8 +290,8 @@ fn set_option(listener: &TcpListener, level: c_int, name: c_int, value: c_int) -
     }
 }
 
-/// Raises the soft limit of open files to the hard limit. Each connection is an open file. Systems keep the soft limit low
-/// only for programs that use `select`, which cannot handle descriptors above 1,023.
+/// Raises the soft limit of open files to the hard limit. Each connection is an open file. Systems keep the soft
+/// limit low only for programs that use `select`, which cannot handle descriptors above 1,023.
 #[cfg(target_os = "linux")]
 pub(crate) fn raise_open_files() -> io::Result<()> {
     const RLIMIT_NOFILE: c_int = match (IS_MIPS, IS_SPARC) {
@@ -320,10 +322,10 @@ pub(crate) fn raise_open_files() -> io::Result<()> {
 
 /// Asks the kernel for a larger futex hash table, because each connection is a thread and most of them wait.
 ///
-/// A thread that waits for a lock or a queue is an entry of this table in the kernel. A wake-up reads all entries of one
-/// hash slot. Since Linux 6.16 each process has a table of its own, with four slots for each processor and at least 16, no
-/// matter how many threads the process has. With 15,000 streams in 16 slots, a wake-up reads about a thousand entries. One
-/// slot for eight connections keeps a wake-up short. A slot takes 64 bytes of kernel memory.
+/// A thread that waits for a lock or a queue is an entry of this table in the kernel. A wake-up reads all entries of
+/// one hash slot. Since Linux 6.16 each process has a table of its own, with four slots for each processor and at
+/// least 16, no matter how many threads the process has. With 15,000 streams in 16 slots, a wake-up reads about a
+/// thousand entries. One slot for eight connections keeps a wake-up short. A slot takes 64 bytes of kernel memory.
 #[cfg(target_os = "linux")]
 pub(crate) fn enlarge_futex_table(connections: usize) {
     use std::ffi::c_ulong;
@@ -343,11 +345,11 @@ pub(crate) fn enlarge_futex_table(_: usize) {}
 
 /// Sets fixed thresholds in the allocator of glibc, so that freed memory returns to the system.
 ///
-/// By default glibc raises its thresholds each time a large block is freed. It then keeps up to 64 MiB of free memory at
-/// the end of each arena. With the fixed threshold it keeps at most 128 KiB there.
+/// By default glibc raises its thresholds each time a large block is freed. It then keeps up to 64 MiB of free memory
+/// at the end of each arena. With the fixed threshold it keeps at most 128 KiB there.
 ///
-/// A block of 32 KiB or more gets a memory map of its own. Such a block can grow in place and returns to the system when it
-/// is freed, so the bodies of a thousand requests leave no holes in the arenas.
+/// A block of 32 KiB or more gets a memory map of its own. Such a block can grow in place and returns to the system
+/// when it is freed, so the bodies of a thousand requests leave no holes in the arenas.
 ///
 /// If the address space of the process is limited (`ulimit -v`), there is only one arena, because each arena reserves
 /// 64 MiB of address space, enough for several hundred streams.
