@@ -1167,9 +1167,9 @@ function missing(panel, is = true) {
   state.classList.toggle('missing', is);
   for (const other of use.children) if (other !== state) other.hidden = is;
   if (!is) return state.replaceChildren();
-  const again = el('button', { type: 'button', text: 'Look again' });
+  const again = el('button', { type: 'button', text: 'Try again' });
   again.addEventListener('click', () => { missing(panel, false); uses[panel].enter(); });
-  state.replaceChildren(el('span', {}, 'This use is not here: start with ', el('code', { text: 'tiny-sse demo' })), again);
+  state.replaceChildren(el('span', {}, 'This server does not have the example uses. Start it with ', el('code', { text: 'tiny-sse demo' }), '.'), again);
 }
 
 /** Puts a row in front of a list, and takes the oldest away. */
@@ -1345,7 +1345,9 @@ const uses = {
 
 // ---- the panels: one is shown, and only it has streams of its own --------------------------------------
 
-const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
+/** Only `tiny-sse demo` has the six uses. It answers `/demo.js` with a script that sets the class `demo`. */
+const isDemo = document.documentElement.classList.contains('demo');
+const TABS = ['events', 'clients', 'compare', ...(isDemo ? Object.keys(uses) : [])];
 let shown = 'events';
 
 function show(panel) {

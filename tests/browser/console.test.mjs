@@ -203,6 +203,59 @@ test('each of the nine tabs shows what it is for', async (t) => {
   });
 });
 
+// ---- the tabs -----------------------------------------------------------------------------------------
+
+/** The tabs that can be seen. */
+const visibleTabs = (page) => page.$$eval('[role=tab]', (tabs) => tabs.filter((tab) => tab.checkVisibility()).map(({ id }) => id.slice(4)));
+
+/** Opens a page and returns the numbers of tabs that its frames have shown since the first one with all of its HTML. */
+async function tabsOfEachFrame(page, url) {
+  await page.goto(url);
+  await isOpen(page);
+  return page.evaluate(() => [...window.tabCounts]);
+}
+
+test('the tabs of the six uses are shown by the demo alone, and in its first frame', async (t) => {
+  const { context } = await browser(t);
+  const server = await Server.start(t);
+  const page = await context.newPage();
+  watch(t, page, /net::ERR_|status of 404/);
+  await page.addInitScript(() => {
+    window.tabCounts = new Set();
+    const look = () => {
+      const isParsed = document.querySelector('noscript');
+      if (isParsed) window.tabCounts.add([...document.querySelectorAll('[role=tab]')].filter((tab) => tab.checkVisibility()).length);
+      requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+  });
+
+  // An address with the tab of a use leads to the first tab.
+  assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/#chat`), [3]);
+  assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
+  assert.ok(await page.isVisible('#panel-events'));
+  await page.focus('#tab-events');
+  await page.keyboard.press('ArrowLeft');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-compare', 'arrows skip the tabs that are hidden');
+
+  // The browser has the script of `serve` in its cache. The demo at the same address has another one.
+  await server.close();
+  await server.restart('demo');
+  assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/?demo#chat`), [9]);
+  assert.deepEqual(await visibleTabs(page), TABS);
+  assert.ok(await page.isVisible('#panel-chat'));
+
+  // A page that stays open while `serve` replaces the demo.
+  await server.close();
+  await server.restart('serve');
+  await isOpen(page);
+  await go(page, 'feed');
+  await says(page, '#panel-feed .use-state', 'This server does not have the example uses. Start it with tiny-sse demo.Try again');
+  await page.reload();
+  await isOpen(page);
+  assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
+});
+
 // ---- the line ---------------------------------------------------------------------------------------
 
 test('the line is cut and resumed, and the verdict tells what happened', async (t) => {

@@ -59,7 +59,9 @@ export class Server {
     return `http://${this.#address}`;
   }
 
-  async restart() {
+  /** Starts the program on the same port; with other options if some are given. */
+  async restart(...options) {
+    if (options.length > 0) this.#options = options;
     assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
     const child = spawn(process.env.TINY_SSE, [...this.#options, '--listen', this.#address], {
       stdio: ['ignore', 'pipe', 'inherit'],
