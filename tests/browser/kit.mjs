@@ -303,5 +303,5 @@ export async function compareAll(page) {
     await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
   }
   await page.click('#compare-stop');
-  await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+  await says(page, '#compare-answer', /^Stopped after \d+ events\.$/);
 }
