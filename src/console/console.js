@@ -388,7 +388,7 @@ const streams = {
   isYielded: false,                  // another browser tab of this page has the EventSource
   isServerGone: false,               // the last attempt of the SSEClient found no server
   names: new Set(),                  // the event names that the EventSource listens to
-  received: { native: 0, client: 0 }, // events received since the last Subscribe
+  received: { native: 0, client: 0 },  // events received since the last Subscribe
   published: 0,                      // events that this page published while it was disconnected
 };
 
@@ -416,7 +416,7 @@ function openNative(cursor) {
   otherTabs.postMessage('this tab has opened its EventSource');
   streams.names.clear();
   source.onopen = source.onerror = showStates;
-  names.forEach(hear);
+  names.forEach(listenTo);
   showStates();
 }
 

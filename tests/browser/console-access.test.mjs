@@ -187,7 +187,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await says(page, '#chat-list li.mine .text', 'hello');
     await page.click('#tab-process');
     await page.click('#process-sample');
-    await says(page, '#process-label', 'sample.bin is done.');
+    await says(page, '#process-label', 'Finished sample.bin.');
     await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
   });
 
@@ -198,7 +198,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await page.click('#publish-send');
     await says(page, '#publish-answer', /^200 · /);
     const other = await tab(t, context, demo.origin);
-    await says(other, '#outcome', /^This server wants a token/);
+    await says(other, '#outcome', /^A token is required/);
     await other.close();
     // A line that is cut stays cut; its tokens are those of the moment when it is resumed.
     await page.click('#cut');
