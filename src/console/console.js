@@ -1,12 +1,12 @@
 // The console: turns the endpoints of the server into a page on which one can try each of them.
 //
-// The top of the page has two connections to the same stream: the browser's own EventSource and the SSEClient, so that
-// their behaviour can be compared. The table of events shows what the SSEClient receives, because an EventSource does not
-// receive events whose names it does not know.
+// The top of the page has two connections to the same stream: the browser's own EventSource and the SSEClient, so
+// that their behaviour can be compared. The table of events shows what the SSEClient receives, because an EventSource
+// does not receive events whose names it does not know.
 //
-// Below are panels, one of which is visible. Each is a section of this file: events, clients, compare, and six example
-// uses that only `tiny-sse demo` has. A panel opens its own streams when it is shown and closes them when another panel is
-// shown, because a browser opens at most six connections to a server over HTTP/1.1.
+// Below are panels, one of which is visible. Each is a section of this file: events, clients, compare, and six
+// example uses that only `tiny-sse demo` has. A panel opens its own streams when it is shown and closes them when
+// another panel is shown, because a browser opens at most six connections to a server over HTTP/1.1.
 //
 // A publisher may be hostile. Everything from an event is therefore shown with textContent, never as HTML; control
 // characters are replaced by visible ones, and long texts are clipped.
@@ -31,8 +31,10 @@ const now = () => performance.timeOrigin + performance.now();
 const count = (n) => n.toLocaleString('en');
 const reducedMotion = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** Returns a new element with children. `class`, `text` and `data` set its class, text and dataset; other names are
- * properties of the element. */
+/**
+ * Returns a new element with children. `class`, `text` and `data` set its class, text and dataset; other names are
+ * properties of the element.
+ */
 function el(tag, { class: name, text, data, ...rest } = {}, ...children) {
   const node = document.createElement(tag);
   if (name) node.className = name;
@@ -43,8 +45,10 @@ function el(tag, { class: name, text, data, ...rest } = {}, ...children) {
   return node;
 }
 
-/** Returns the text with each control character replaced by a visible symbol, and each character that changes the
- * direction of text or is invisible replaced by its number. */
+/**
+ * Returns the text with each control character replaced by a visible symbol, and each character that changes the
+ * direction of text or is invisible replaced by its number.
+ */
 function visible(text) {
   return String(text)
     .replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
@@ -53,8 +57,10 @@ function visible(text) {
       (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
 }
 
-/** Returns the beginning of a text: at most four lines and `length` characters, without half a surrogate pair at its
- * end. */
+/**
+ * Returns the beginning of a text: at most four lines and `length` characters, without half a surrogate pair at its
+ * end.
+ */
 function clip(text, length = CLIP) {
   let end = Math.min(text.length, length);
   for (let line = 0, at = -1; line < 4; line += 1) {
@@ -165,13 +171,13 @@ function eachFrame(draw) {
 
 // ---- access: the tokens, and the messages where a token is missing ---------------------------------
 
-// Tokens go only to this server: every address in this file is a path, and the Content-Security-Policy of the page allows
-// no other server. A token is in a header, with one exception: an EventSource cannot set headers, so its address has the
-// token. No text that the page shows or offers to copy contains a token.
+// Tokens go only to this server: every address in this file is a path, and the Content-Security-Policy of the page
+// allows no other server. A token is in a header, with one exception: an EventSource cannot set headers, so its
+// address has the token. No text that the page shows or offers to copy contains a token.
 //
-// Tokens are kept in sessionStorage, so that a reload does not ask for them again. It belongs to one browser tab, ends
-// with the tab, and only pages of this origin can read it. A browser that can restore its tabs after a crash may keep it
-// on disk until then. In localStorage the tokens would stay for ever, and in every tab.
+// Tokens are kept in sessionStorage, so that a reload does not ask for them again. It belongs to one browser tab,
+// ends with the tab, and only pages of this origin can read it. A browser that can restore its tabs after a crash may
+// keep it on disk until then. In localStorage the tokens would stay for ever, and in every tab.
 
 const VERBS = ['subscribe', 'publish'];
 const STORAGE_KEY = 'tiny-sse tokens';
@@ -223,8 +229,10 @@ function forgetTokens() {
   useTokens();
 }
 
-/** Returns why a request failed. For a 401 the page has its own text, because the server's names options and headers.
- * `action` says what the user wanted to do. */
+/**
+ * Returns why a request failed. For a 401 the page has its own text, because the server's names options and headers.
+ * `action` says what the user wanted to do.
+ */
 function reason({ status, body, text, verb, action = verb }) {
   if (status === 401) return tokenFor(verb) ? `The server does not accept this token. A different token is required to ${action}.` : `A token is required to ${action}. Enter it under “Tokens” at the top.`;
   return `${status || ''} ${body?.error ?? text?.slice(0, 200) ?? ''}`.trim();
@@ -261,8 +269,10 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   if (shown === 'monitoring' || shown === 'prices') uses[shown].draw();
 });
 
-/** Prepares a canvas in the resolution of the screen. Returns its context and its size in CSS pixels, or null if the
- * canvas is hidden. */
+/**
+ * Prepares a canvas in the resolution of the screen. Returns its context and its size in CSS pixels, or null if the
+ * canvas is hidden.
+ */
 function sheet(canvas) {
   const [width, height, ratio] = [canvas.clientWidth, canvas.clientHeight, devicePixelRatio || 1];
   if (!width || !height) return null;
@@ -281,8 +291,10 @@ function roundUp(value) {
   return power * [1, 2, 5, 10].find((step) => step * power >= value * 0.9999);
 }
 
-/** Draws the newest points as lines. A series is `{ values, colour, fill, faint }`; the line is interrupted where a value
- * is null. */
+/**
+ * Draws the newest points as lines. A series is `{ values, colour, fill, faint }`; the line is interrupted where a
+ * value is null.
+ */
 function plot(canvas, series, { least = 1, label = String, bare = false, points = SECONDS } = {}) {
   const on = sheet(canvas);
   if (!on) return;
@@ -399,8 +411,10 @@ const subscribeForm = () => ({
   shared: $('subscribe-shared').checked,
 });
 
-/** Returns the address of a stream. `kind` is `native`, `client` or `raw` and is part of the client id, because a second
- * stream with the same id replaces the first. */
+/**
+ * Returns the address of a stream. `kind` is `native`, `client` or `raw` and is part of the client id, because a
+ * second stream with the same id replaces the first.
+ */
 function streamUrl(kind, cursor) {
   const { topic, client, shared } = subscribeForm();
   const name = client && !(shared && kind === 'client') ? `${client}.${kind}` : '';
@@ -420,8 +434,10 @@ function openNative(cursor) {
   showStates();
 }
 
-/** Makes the EventSource listen to events of this name. It receives an event only if it listens to the name, so each name
- * that the SSEClient receives is added. */
+/**
+ * Makes the EventSource listen to events of this name. It receives an event only if it listens to the name, so each
+ * name that the SSEClient receives is added.
+ */
 function listenTo(name) {
   if (!streams.native || streams.names.has(name) || streams.names.size >= NAMES || name === 'error' || name === 'open') return;
   streams.names.add(name);
@@ -472,9 +488,9 @@ function resume() {
   showStates();
 }
 
-// Of all browser tabs with this page, only one has an EventSource: the tab that was visible last. With two connections in
-// each, three tabs would use all six connections of the browser. A tab that becomes visible opens its EventSource again and
-// resumes after its cursor.
+// Of all browser tabs with this page, only one has an EventSource: the tab that was visible last. With two
+// connections in each, three tabs would use all six connections of the browser. A tab that becomes visible opens its
+// EventSource again and resumes after its cursor.
 const otherTabs = new BroadcastChannel('tiny-sse console');
 
 function yieldNative() {
@@ -620,8 +636,10 @@ function countEvents() {
   $('events-count').textContent = table.total ? [part, dropped, waiting].filter(Boolean).join(' · ') : 'no event yet';
 }
 
-/** Whether an event matches the filter: its name, id or data must contain each word, and must not contain a word that has
- * a hyphen in front. */
+/**
+ * Whether an event matches the filter: its name, id or data must contain each word, and must not contain a word that
+ * has a hyphen in front.
+ */
 function matches({ type, id, data }) {
   if (!table.filter.length) return true;
   const text = `${type}\n${id}\n${data}`.toLowerCase();
@@ -689,9 +707,9 @@ function filter() {
 
 // ---- events: latency ------------------------------------------------------------------------------
 
-// The latency of an event that this page publishes is the time from the start of the POST to the arrival of the event.
-// Only the answer to the POST tells the id of the event, and the event may arrive before the answer. So both times are kept
-// by id until the other one is known.
+// The latency of an event that this page publishes is the time from the start of the POST to the arrival of the
+// event. Only the answer to the POST tells the id of the event, and the event may arrive before the answer. So both
+// times are kept by id until the other one is known.
 const own = {
   begun: new Map(),     // the start of a POST whose answer has arrived and whose event has not
   arrived: new Map(),   // the arrival of an event that may belong to a POST without an answer
@@ -811,8 +829,10 @@ const drawRaw = eachFrame(() => {
   $('raw-count').textContent = `a separate stream, read with fetch: ${count(raw.bytes)} bytes`;
 });
 
-/** Returns the head of an answer. It has the bytes of the head on the wire, apart from the order of the fields and the
- * case of their names. */
+/**
+ * Returns the head of an answer. It has the bytes of the head on the wire, apart from the order of the fields and the
+ * case of their names.
+ */
 function headOf(response) {
   const fields = [...response.headers].map(([name, value]) => `${name}: ${value}\r\n`).join('');
   return `HTTP/1.1 ${response.status} ${response.statusText}\r\n${fields}\r\n`;
@@ -824,8 +844,10 @@ function headOf(response) {
 let server = null;
 /** When the request to /stats that is under way began; 0 if none is. */
 let askedAt = 0;
-/** Which of the two answers the server has refused. They are not requested again before a token changes, the stream
- * opens, or the user opens the panel. */
+/**
+ * Which of the two answers the server has refused. They are not requested again before a token changes, the stream
+ * opens, or the user opens the panel.
+ */
 const denied = { stats: false, clients: false };
 
 function forgetDenials() {
@@ -932,8 +954,10 @@ function clientRow({ client_id: id, topics, peer }) {
     ...Array.from({ length: 5 }, () => el('td', { class: 'num' })), el('td', {}, kick));
 }
 
-/** Makes the table body show `items` in their order. Rows of items that were there before are kept, and so is their
- * focus. `make` returns a new row, `change` updates a row. */
+/**
+ * Makes the table body show `items` in their order. Rows of items that were there before are kept, and so is their
+ * focus. `make` returns a new row, `change` updates a row.
+ */
 function update(body, items, key, make, change) {
   const rows = new Map([...body.rows].map((row) => [row.key, row]));
   items.forEach((item, i) => {
@@ -1189,12 +1213,16 @@ function showComparison() {
 
 // ---- the six example uses of `tiny-sse demo` ---------------------------------------------------------
 
-/** Whether the server has turned out to have no uses: `tiny-sse serve` has replaced the demo while the page was open. */
+/**
+ * Whether the server has turned out to have no uses: `tiny-sse serve` has replaced the demo while the page was open.
+ */
 let demoMissing = false;
 /** The SSEClient of the panel that is shown; null if the panel has none. */
 let useClient = null;
 
-/** Opens the stream of a panel and shows its state above the panel. The stream is closed when another panel is shown. */
+/**
+ * Opens the stream of a panel and shows its state above the panel. The stream is closed when another panel is shown.
+ */
 function useStream(panel, url, handlers) {
   useClient?.disconnect();
   const state = $(`panel-${panel}`).querySelector('.use-state');
@@ -1224,7 +1252,9 @@ function showPanelFailure(panel, got) {
   $(`panel-${panel}`).querySelector('.use-state').append(message);
 }
 
-/** Replaces the content of a panel by the message that this server has no example uses; or shows the content again. */
+/**
+ * Replaces the content of a panel by the message that this server has no example uses; or shows the content again.
+ */
 function missing(panel, is = true) {
   demoMissing = is;
   const use = $(`panel-${panel}`).querySelector('.use');
@@ -1323,7 +1353,8 @@ const uses = {
 
   process: {
     async enter() {
-      // This panel has no stream before a file is uploaded. A request to another use shows whether the server has them.
+      // This panel has no stream before a file is uploaded. A request to another use shows whether the server has
+      // them.
       const got = await ask('HEAD', '/api/metrics');
       if (got.status === 404) missing('process');
       if (isRefused(got)) showPanelFailure('process', got);
@@ -1455,7 +1486,9 @@ function enter(panel) {
   }
 }
 
-/** Moves the focus between tabs, as WAI-ARIA recommends: arrow keys move the focus, Enter or a click shows the panel. */
+/**
+ * Moves the focus between tabs, as WAI-ARIA recommends: arrow keys move the focus, Enter or a click shows the panel.
+ */
 function onTabKey(event) {
   const at = TABS.findIndex((name) => `tab-${name}` === event.target.id);
   const to = { ArrowRight: at + 1, ArrowLeft: at - 1 + TABS.length, Home: 0, End: TABS.length - 1 }[event.key];
@@ -1473,7 +1506,8 @@ for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
 on('tabs', 'keydown', onTabKey);
 document.addEventListener('visibilitychange', reclaimNative);
 addEventListener('focus', reclaimNative);
-// A page in the back-forward cache keeps its open streams, each with its slot at the server. So they are closed first.
+// A page in the back-forward cache keeps its open streams, each with its slot at the server. So they are closed
+// first.
 addEventListener('pagehide', () => { yieldNative(); closeRaw(); stopComparison(); });
 addEventListener('pageshow', ({ persisted }) => {
   if (!persisted) return;

@@ -244,7 +244,7 @@ test('tabs that share one connection do so by the token', async (t) => {
   await until('one', async () => (await connections()) === 1);
   await use(pages[1], { subscribe: PUBLISH });
   // It is known and may publish alone: what the other hears must not come to it.
-  await says(pages[1], '#outcome', /^403 this token does not let you subscribe to "\*"\. Other topics go under “Subscribe”\. Change the token$/);
+  await says(pages[1], '#outcome', /^403 this token does not let you subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
   await says(pages[1], '#client-state', 'CLOSED');
   await says(pages[0], '#client-state', 'OPEN');
   await isNowhere(pages[0], SUBSCRIBE, PUBLISH);
