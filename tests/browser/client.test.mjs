@@ -156,7 +156,7 @@ test('replaced or dismissed, it stays away, and says why', async (t) => {
     await until(`${reason}: the end`, () => own.state === 'CLOSED');
     const [error] = heard.error;
     assert.deepEqual([error.kind, error.reason, error.final, error.retryIn], ['end', reason, true, undefined]);
-    assert.match(error.message, reason === 'replaced' ? /same client_id$/ : /asked for it$/);
+    assert.match(error.message, reason === 'replaced' ? /same client_id$/ : /closed on request$/);
     assert.deepEqual([heard.error.length, heard.state], [1, ['CONNECTING', 'OPEN', 'CLOSED']]);
     assert.deepEqual(heard.all.at(-1), ['system', { type: 'closed', reason }, '7']);
     assert.equal(requests.length, 1);
