@@ -1,5 +1,6 @@
-//! What it costs to bring an event to everybody: a server with many clients over loopback, beside a
-//! *floor* that does nothing but one `write` per client and event.
+//! What it costs to deliver an event to every client: a server with many clients over loopback, beside a
+//! *floor* that does nothing but one `write` per client and event, and beside the *primer*
+//! (`src/examples/primer.rs`), which wakes a thread for each client and event.
 //!
 //! ```text
 //! cargo bench --bench fanout              100, 1,000 and 10,000 clients: about a minute
@@ -62,6 +63,9 @@ use std::{array, env, fmt, thread};
 
 use tiny_sse::{Config, Level, Report, Server};
 
+#[path = "../src/examples/primer.rs"]
+mod primer;
+
 /// What is measured unless the command line says otherwise.
 const CLIENTS: [usize; 3] = [100, 1_000, 10_000];
 /// The data of an event.
@@ -72,9 +76,9 @@ const WIRE_BYTES: usize = 256;
 const PACED: Duration = Duration::from_secs(4);
 /// How many deliveries a run of the server flat out is made of, at the most.
 const DELIVERIES: usize = 4_000_000;
-/// How many times fewer are enough for the floor, which cannot join events into one write.
+/// How many times fewer are enough for the floor and the primer, which do not join events into one write.
 const FLOOR_TAKES: usize = 10;
-/// The server's queue for a client: a limit, and not memory that is used. What the history has.
+/// The server's queue for a client, in bytes: a limit, and not memory that is used.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// Clients with a thread of their own; see the top of this file.
 const WITNESSES: usize = 100;
@@ -95,7 +99,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["--role", "readers", address, clients] => read(address, number(clients)).map(|()| true),
+        ["--role", "readers", address, clients, path] => {
+            read(address, number(clients), path).map(|()| true)
+        }
+        ["--role", "primer", clients] => host(Who::Primer, number(clients)).map(|()| true),
         ["--role", "tiny-sse", clients] => host(Who::Server, number(clients)).map(|()| true),
         ["--role", "floor", clients] => host(Who::Floor, number(clients)).map(|()| true),
         _ => conduct(&words),
@@ -122,6 +129,7 @@ fn number(word: &str) -> usize {
 enum Who {
     Server,
     Floor,
+    Primer,
 }
 
 impl Who {
@@ -129,6 +137,15 @@ impl Who {
         match self {
             Who::Server => "tiny-sse",
             Who::Floor => "floor",
+            Who::Primer => "primer",
+        }
+    }
+
+    /// Where events are published.
+    fn path(self) -> &'static str {
+        match self {
+            Who::Server | Who::Floor => "/events",
+            Who::Primer => "/send",
         }
     }
 }
@@ -152,7 +169,7 @@ impl Run {
         let pause = Duration::from_millis(if clients <= 1_000 { 50 } else { 200 });
         let deliveries = match who {
             Who::Server => DELIVERIES,
-            Who::Floor => DELIVERIES / FLOOR_TAKES,
+            Who::Floor | Who::Primer => DELIVERIES / FLOOR_TAKES,
         };
         let paced = Run {
             events: PACED.div_duration_f64(pause) as usize,
@@ -225,7 +242,7 @@ fn lacks_files(clients: usize) -> bool {
 /// The rows for so many clients.
 fn compare(clients: usize, is_test: bool, total: &mut Outcome) -> io::Result<()> {
     let mut measured = Vec::new();
-    for who in [Who::Floor, Who::Server] {
+    for who in [Who::Floor, Who::Primer, Who::Server] {
         let runs = if is_test {
             Run::smoke()
         } else {
@@ -240,14 +257,15 @@ fn compare(clients: usize, is_test: bool, total: &mut Outcome) -> io::Result<()>
             }
         }
     }
-    let [floor, server] = <[_; 2]>::try_from(measured).ok().expect("BUG: not two");
-    for ((run, server), (_, floor)) in zip(server, floor) {
+    let [floor, primer, server] = <[_; 3]>::try_from(measured).ok().expect("BUG: not three");
+    for (((run, server), (_, floor)), (_, primer)) in zip(zip(server, floor), primer) {
         let ratio = array::from_fn(|column| {
             let floor = floor[column].filter(|_| column != KIB)?;
             Some(server[column]? / floor)
         });
         let name = format!("{:>7}  {:9}", thousands(clients as f64), run.name());
         print_row(&name, Who::Server.name(), server);
+        print_row("", Who::Primer.name(), primer);
         print_row("", Who::Floor.name(), floor);
         print_row("", "ratio", ratio);
     }
@@ -265,7 +283,7 @@ fn measure(
     let mut server = Process::start(&[who.name(), &count])?;
     let address = server.line()?;
     let at_rest = resident(server.id());
-    let mut readers = Process::start(&["readers", &address, &count])?;
+    let mut readers = Process::start(&["readers", &address, &count, who.path()])?;
     let admitted = number(&readers.line()?);
     if admitted < clients {
         return Ok(Err(admitted));
@@ -508,7 +526,7 @@ fn host(who: Who, clients: usize) -> io::Result<()> {
     let config = Config {
         max_clients: clients,
         queue_bytes: QUEUE_BYTES,
-        history_bytes: QUEUE_BYTES,
+        history_bytes: 3 * QUEUE_BYTES,
         report,
         ..Config::default()
     };
@@ -519,6 +537,10 @@ fn host(who: Who, clients: usize) -> io::Result<()> {
         Who::Floor => {
             // It ends in an error when the publisher hangs up, as it does in the end.
             thread::spawn(move || floor(&listener, clients));
+            None
+        }
+        Who::Primer => {
+            thread::spawn(move || primer::run(&listener));
             None
         }
     };
@@ -545,7 +567,7 @@ fn floor(listener: &TcpListener, clients: usize) -> io::Result<()> {
         sent_at: 0,
         number: 0,
     }
-    .request();
+    .request(Who::Floor.path());
     loop {
         publisher.read_exact(&mut request)?;
         let event = framed(&request[request.len() - EVENT_BYTES..]);
@@ -574,11 +596,11 @@ struct Stamp {
 
 impl Stamp {
     /// The `POST`, of the same length always.
-    fn request(&self) -> Vec<u8> {
+    fn request(&self, path: &str) -> Vec<u8> {
         let Stamp { sent_at, number } = self;
         let stamp = format!("@{sent_at:020} {number:010} ");
         format!(
-            "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
              Content-Length: {EVENT_BYTES}\r\n\r\n{stamp:x<EVENT_BYTES$}"
         )
         .into_bytes()
@@ -613,7 +635,7 @@ fn connect(address: &str) -> io::Result<BufReader<TcpStream>> {
 
 /// Connects all clients, says how many were let in, and then measures a run for each line that
 /// the conductor writes.
-fn read(address: &str, clients: usize) -> io::Result<()> {
+fn read(address: &str, clients: usize, path: &str) -> io::Result<()> {
     let mut readers = Readers::default();
     let mut admitted = 0;
     for index in 0..clients {
@@ -634,6 +656,8 @@ fn read(address: &str, clients: usize) -> io::Result<()> {
     readers.mix_the_crowd();
     println!("{admitted}");
     let mut publisher = Publisher {
+        address,
+        path,
         socket: connect(address)?,
         next: 0,
     };
@@ -664,13 +688,16 @@ fn head(socket: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(head)
 }
 
-struct Publisher {
+struct Publisher<'a> {
+    address: &'a str,
+    /// Where events are published.
+    path: &'a str,
     socket: BufReader<TcpStream>,
     /// The number of the next event. It goes on from run to run.
     next: u64,
 }
 
-impl Publisher {
+impl Publisher<'_> {
     fn publish(&mut self, run: Run) -> io::Result<()> {
         let start = Instant::now();
         for turn in 0..run.events as u32 {
@@ -681,7 +708,7 @@ impl Publisher {
                 number: self.next,
             };
             self.next += 1;
-            self.socket.get_mut().write_all(&stamp.request())?;
+            self.socket.get_mut().write_all(&stamp.request(self.path))?;
             self.await_answer()?;
         }
         Ok(())
@@ -695,7 +722,12 @@ impl Publisher {
         match length {
             Some(length) if head.starts_with("HTTP/1.1 200") => {
                 let mut body = self.socket.by_ref().take(length);
-                io::copy(&mut body, &mut io::sink()).map(|_| ())
+                io::copy(&mut body, &mut io::sink())?;
+                // The primer answers one request per connection.
+                if head.contains("Connection: close") {
+                    self.socket = connect(self.address)?;
+                }
+                Ok(())
             }
             _ => Err(io::Error::other(format!("the event was refused: {head}"))),
         }
@@ -719,7 +751,7 @@ impl Readers {
         self.crowd = numbered.into_values().collect();
     }
 
-    fn run(&mut self, publisher: &mut Publisher, run: Run) -> io::Result<Outcome> {
+    fn run(&mut self, publisher: &mut Publisher<'_>, run: Run) -> io::Result<Outcome> {
         let clients = self.witnesses.len() + self.crowd.len();
         let shares = self.witnesses.chunks_mut(1).chain([&mut self.crowd[..]]);
         let first = publisher.next;

@@ -1,10 +1,10 @@
-//! Why a hub says no.
+//! The errors of a hub: why it refuses an event or a client.
 
 use std::fmt;
 
 use crate::wire::{Topic, TopicError};
 
-/// The hub is closed: nothing is published and nobody is let in any more.
+/// The hub is closed: it accepts neither events nor clients any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -16,23 +16,23 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// Why an event was not published. Then nobody got it, and it is not in the history.
+/// Why an event was not published. Then no client got it, and it is not in the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
     /// The hub is closed.
     Closed,
-    /// An event of the same topic that is retained has this id already. If it is the same event, and
-    /// only the answer was lost, then the event was published.
+    /// A retained event of the same topic already has this own id. For a publisher that repeats a request whose
+    /// answer was lost, this means that the first request was successful.
     IdTaken {
         /// The id.
         id: String,
-        /// The topic; `None`: neither of the two events has one.
+        /// The topic of both events; `None` if they have none.
         topic: Option<Topic>,
     },
-    /// The log did not keep it, for this reason.
+    /// The log did not keep the event, for this reason.
     NotKept(String),
-    /// The text that [`Hub::publish_to`](super::Hub::publish_to) got is no topic.
+    /// The text given to [`Hub::publish_to`](super::Hub::publish_to) is not a topic.
     NoTopic(TopicError),
 }
 
@@ -68,18 +68,18 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// Why a client was not let in.
+/// Why a client was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// There are as many clients as are allowed.
+    /// The limit of clients is reached.
     Full {
         /// `Config::max_clients`.
         limit: usize,
     },
-    /// A client with another [credential](super::Permit::new) has the name.
+    /// A client with another [credential](super::Permit::new) has the requested id.
     NameTaken,
-    /// The client's permit was taken back while the client was let in.
+    /// The client's permit was revoked while the client was being registered.
     NotPermitted,
     /// The hub is closed.
     Closed,
@@ -106,9 +106,9 @@ impl std::error::Error for SubscribeError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// No client has that name, or it is a poll that is about to be answered.
+    /// No client has this id, or it is a poll that is about to be answered.
     NoSuchClient,
-    /// As much waits for all clients together as may.
+    /// The queues of all clients together are at their limit, `Config::total_queues`.
     NoRoom,
     /// The hub is closed.
     Closed,

@@ -1,9 +1,19 @@
-//! What was said, for those who come back: a ring of the latest events, bounded by their number
-//! and their bytes, and the judgement of a cursor against it.
+//! The latest events, for clients that reconnect: a ring that is bounded by the number of events, by their bytes
+//! and by their memory; and the decision what a cursor means.
 //!
-//! Events have two numbers here. The id is for the world; the *ordinal* is the event's place in
-//! this hub's life, counted from 0, so that "everything behind this one" is an index and not a
-//! search. Ordinals never leave the hub.
+//! Events have two numbers here. The *id* is known to clients. The *ordinal* is the position of the event among
+//! all events of this run of the hub, counted from 0: "all events after this one" is an index into the ring and
+//! not a search. Ordinals never leave the hub.
+//!
+//! ```text
+//!  evicted            the ring                           head
+//!  … 4 5 6 │ 7   8   9   10   11   12 │ 13               ordinals
+//!        ▲   ▲                          ▲
+//!        │   first: the oldest event    the ordinal of the next event
+//!        the event `evicted`: a client that has seen it misses nothing that is gone
+//! ```
+//!
+//! The history is a part of the hub's state. Every function here runs under the hub's lock, so each is bounded.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,27 +25,28 @@ use super::record::Record;
 use crate::config::{Config, SLICE_EVENTS};
 use crate::wire::{EventId, Patterns, Topic};
 
-/// Where a client wants to begin.
+/// The position after which a client wants events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cursor {
-    /// With what is said from now on.
+    /// Only events that are published from now on.
     #[default]
     Now,
-    /// With the oldest event that is retained.
+    /// All events that are retained.
     Earliest,
-    /// Behind the event with this id: a `Last-Event-ID`.
+    /// The events after the one with this id: a `Last-Event-ID`, as the client sent it.
     After(String),
 }
 
-/// Why a client cannot be given all that it missed.
+/// Why a client cannot get all events that it missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
-    /// Its cursor is older than what is retained.
+    /// The cursor is older than every retained event.
     Evicted,
-    /// Its cursor is no id of ours.
+    /// The cursor is not an id that this hub has assigned or accepted.
     Unknown,
-    /// Its cursor is newer than anything we said: it comes from another life of this server.
+    /// The cursor is newer than the latest event: it was assigned by another run of this server, or by another
+    /// server.
     Future,
 }
 
@@ -47,7 +58,7 @@ impl std::fmt::Display for Gap {
 }
 
 impl Gap {
-    /// The `reason` in a recovery event.
+    /// The `reason` in the `recovery` event.
     pub fn name(self) -> &'static str {
         match self {
             Gap::Evicted => "evicted",
@@ -57,31 +68,34 @@ impl Gap {
     }
 }
 
-/// The ring.
+/// The ring of the latest events, oldest first.
 #[derive(Debug)]
 pub(super) struct History {
+    /// Consecutive ordinals, from `first` on.
     ring: VecDeque<Arc<Record>>,
-    /// What the ring's events are on the wire, and so in queues.
+    /// The length of all messages in the ring. LIMIT: `most_bytes`.
     bytes: usize,
-    /// What they take in memory, about.
+    /// About how much memory the records in the ring take. LIMIT: twice `most_bytes`.
     memory: usize,
-    /// The ordinal of the first record in the ring, or of the next one if it is empty.
+    /// The ordinal of the first record in the ring, or of the next one if the ring is empty.
     first: u64,
-    /// The event before the first one that is retained.
+    /// The event directly before the first one in the ring.
     evicted: Evicted,
-    /// Where publishers' own ids are in the ring.
+    /// Finds the records of the ring by their own ids.
     own_ids: OwnIds,
+    /// `Config::history_events`. LIMIT: of the records, as long as their bytes are more than `least_bytes`.
     most_events: usize,
+    /// `Config::history_bytes`.
     most_bytes: usize,
-    /// The number does not count as long as there are no more bytes than this, because what waited
-    /// for a client must be found here when the client is let go: a queue, the batch that was too
-    /// much for it, the one before and an inbox. `Config::check` sees to it that `most_bytes` is
-    /// no less.
+    /// While the ring has fewer bytes than this, the number of events is not limited. The reason: a client that is
+    /// disconnected because its queue was full must find everything here that it had not received, however
+    /// small the events are: its queue, the batch that did not fit, the batch before, and the inbox.
+    /// `Config::check` ensures that `most_bytes` is at least this.
     least_bytes: usize,
 }
 
-/// The latest event that is not retained, or the birth of the hub. A client that has seen it has missed
-/// no event that is gone; a client that has not seen it may have missed some.
+/// The latest event that is not in the ring any more, or the start of the hub if there was none. A client with
+/// this cursor has missed no evicted event. A client with an older cursor may have missed some.
 #[derive(Debug)]
 struct Evicted {
     id: EventId,
@@ -90,8 +104,7 @@ struct Evicted {
 }
 
 impl History {
-    /// An empty history after the event that `kept` begins after. Older cursors are from another life of
-    /// the server, or of events that are gone.
+    /// An empty history that begins after the event `kept.after`.
     pub(super) fn new(config: &Config, kept: &Kept) -> History {
         let topic = kept.after_topic.clone();
         let own_id = kept.after_own_id.as_deref();
@@ -121,13 +134,14 @@ impl History {
         self.first + self.ring.len() as u64
     }
 
-    /// The id of the latest event; of the hub's birth, if there was none.
+    /// The id of the latest event. Before the first event: the id of the hub's start.
     pub(super) fn last_id(&self) -> EventId {
         self.ring
             .back()
             .map_or(self.evicted.id, |record| record.id())
     }
 
+    /// Appends an event, and evicts the oldest ones while the ring is over a limit.
     pub(super) fn push(&mut self, record: Arc<Record>) {
         debug_assert_eq!(record.ordinal(), self.head());
         self.bytes += record.message().len();
@@ -155,24 +169,40 @@ impl History {
         }
     }
 
+    /// Whether the oldest event must be evicted.
     fn is_over(&self) -> bool {
         let Some(oldest) = self.ring.front() else {
             return false;
         };
         let many = self.ring.len() > self.most_events;
         let spare = self.bytes - oldest.message().len() >= self.least_bytes;
-        // LIMIT: of memory, for events of which the message is the least part.
+        // LIMIT: of memory. Without it, events whose message is the smallest part could take several times
+        // `most_bytes`.
         let heavy = self.memory > self.most_bytes.saturating_mul(2);
         many && spare || self.bytes > self.most_bytes || heavy
     }
 
-    /// Whether an event in the ring went out under this id of its publisher's, on the same topic.
+    /// Whether an event in the ring has this own id, on the same topic.
     pub(super) fn has_own_id(&self, own_id: &OwnId) -> bool {
         self.own_ids.contains(own_id)
     }
 
-    /// Where a replay after `cursor` begins for a client with these patterns, and what is missing
-    /// before it.
+    /// Decides what a cursor means to a client with these patterns. Returns the ordinal at which its replay
+    /// begins, and why events before it are lost, if they are.
+    ///
+    /// With the ring of the picture above, where the events 7 to 12 are retained:
+    ///
+    /// | cursor | replay begins at | gap |
+    /// |---|---|---|
+    /// | `Now` | 13 | none |
+    /// | `Earliest` | 7 | none |
+    /// | the id of event 9 | 10 | none |
+    /// | the id of event 6, the latest evicted one | 7 | none: the client has seen every evicted event |
+    /// | the id of event 4 | 7 | `Evicted`: event 5 or 6 may have been for this client |
+    /// | `abc`, or an id between those of two events | 7 | `Unknown` |
+    /// | an id greater than that of event 12 | 7 | `Future` |
+    ///
+    /// After `Unknown` and `Future` it is not known what the client has seen, so everything that is retained is replayed.
     pub(super) fn resolve(&self, cursor: &Cursor, patterns: &Patterns) -> (u64, Option<Gap>) {
         match cursor {
             Cursor::Now => (self.head(), None),
@@ -185,7 +215,8 @@ impl History {
         }
     }
 
-    /// The ordinal of the event that went out to a client with these patterns under `id`.
+    /// Returns the ordinal of the event that a client with these patterns has received with `id`. The own ids
+    /// come first: no own id has the form of a hub's id.
     fn place_of(&self, id: &str, patterns: &Patterns) -> Result<u64, Gone> {
         if let Some(ordinal) = self.own_ids.latest(id, patterns) {
             return Ok(ordinal);
@@ -205,15 +236,15 @@ impl History {
         if id > self.last_id() {
             return Err(Gone::Gap(Gap::Future));
         }
-        // Between the first and the last every id that was ever on a wire is here: another one is
-        // from another life, or from another server.
+        // Every id that this hub assigned between the oldest and the latest event is in the ring. Any other id in
+        // this range was assigned by another run or another server.
         match self.ring.binary_search_by_key(&id, |record| record.id()) {
             Ok(index) => Ok(self.first + index as u64),
             Err(_) => Err(Gone::Gap(Gap::Unknown)),
         }
     }
 
-    /// The id of the event before `ordinal`: the cursor of a client to whom that is the next one.
+    /// The id of the event before `ordinal`: the cursor of a client whose next event is the one at `ordinal`.
     pub(super) fn id_before(&self, ordinal: u64) -> EventId {
         match ordinal.checked_sub(self.first + 1) {
             Some(index) => self.ring[index as usize].id(),
@@ -226,11 +257,11 @@ impl History {
         ordinal < self.first
     }
 
-    /// The next events from `ordinal` on, whatever their topics: none at the end of the history. `None`
-    /// if some of them are gone.
+    /// Returns the next events from `ordinal` on, of all topics. At the end of the history the list is empty.
+    /// `None`: the event at `ordinal` has been evicted.
     ///
-    /// LIMIT: [`SLICE_EVENTS`], and about `bytes` of them, because this is done under the hub's lock and
-    /// what is returned stays in memory even if the history lets it go.
+    /// LIMIT: at most [`SLICE_EVENTS`], and about `bytes` bytes. The caller holds the hub's lock, and the
+    /// returned events stay in memory even if the history evicts them.
     pub(super) fn slice(&self, ordinal: u64, bytes: usize) -> Option<Vec<Arc<Record>>> {
         let index = usize::try_from(ordinal.checked_sub(self.first)?).ok()?;
         let (mut slice, mut left) = (Vec::new(), bytes);
@@ -244,13 +275,14 @@ impl History {
         Some(slice)
     }
 
-    /// The events of these ordinals that are still there.
+    /// The events with these ordinals that are still in the ring.
     pub(super) fn between(&self, ordinals: Range<u64>) -> impl Iterator<Item = &Arc<Record>> {
         let index = |ordinal: u64| ordinal.clamp(self.first, self.head()) - self.first;
         let (from, to) = (index(ordinals.start), index(ordinals.end));
         self.ring.range(from as usize..to.max(from) as usize)
     }
 
+    /// The numbers for `/stats`.
     pub(super) fn extent(&self) -> Extent {
         Extent {
             events: self.ring.len(),
@@ -261,24 +293,25 @@ impl History {
     }
 }
 
-/// Why a cursor has no event in the ring.
+/// Why the event of a cursor is not in the ring.
 enum Gone {
-    /// The cursor is right before the first one: nothing is missing.
+    /// It is the event directly before the ring: the client has missed no evicted event.
     None,
+    /// The client has missed evicted events, or it is not known.
     Gap(Gap),
 }
 
-/// How far back the history goes.
+/// The size of the history, and how far back it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Extent {
-    /// Events that are retained.
+    /// The number of retained events.
     pub events: usize,
-    /// What they are on the wire, in bytes.
+    /// The length of their messages, in bytes.
     pub bytes: usize,
-    /// The oldest of them.
+    /// The id of the oldest of them.
     pub first_id: Option<EventId>,
-    /// The latest of them.
+    /// The id of the latest of them.
     pub last_id: Option<EventId>,
 }
 
@@ -325,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cursor_gets_a_true_verdict() {
+    fn every_cursor_is_resolved_correctly() {
         let mut history = history(3, 10_000);
         assert_eq!(
             after(&history, "100-0"),
@@ -369,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_may_be_used_again_once_its_event_is_gone() {
+    fn an_own_id_is_free_again_after_its_event_is_evicted() {
         let mut history = history(2, 10_000);
         let mine = OwnId::new("mine", None);
         push(&mut history, 101, Some("mine"));
@@ -389,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_as_a_cursor_is_an_event_of_the_clients_topics() {
+    fn an_own_id_as_a_cursor_means_an_event_of_the_clients_topics() {
         for (events, bytes) in [(0, 0), (1, 10_000), (1000, 40)] {
             let mut history = history(events, bytes);
             push_to(&mut history, 101, Some("x"), Some("a"));
@@ -411,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_is_gone_is_known_by_each_of_its_ids() {
+    fn the_latest_evicted_event_is_known_by_both_of_its_ids() {
         for (events, bytes, of) in [(0, 0, None), (1, 10_000, Some("a")), (1000, 14, Some("a"))] {
             let mut history = history(events, bytes);
             for ms in 101..110 {
@@ -433,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_a_log_does_not_give_back_is_known_by_its_own_id_too() {
+    fn the_latest_event_that_a_log_does_not_read_back_is_known_by_its_own_id_too() {
         let kept = Kept {
             after_own_id: Some("mine".into()),
             after_topic: Some(Topic::new("a").unwrap()),
@@ -445,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_is_handed_out_is_one_that_is_understood() {
+    fn a_cursor_that_the_hub_sends_is_accepted() {
         let mut history = history(2, 10_000);
         for ms in 101..120 {
             for ordinal in history.head() - history.extent().events as u64..=history.head() {
@@ -494,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_does_not_evict_what_a_queue_could_hold() {
+    fn the_limit_of_events_does_not_evict_what_a_queue_could_hold() {
         let config = Config {
             history_events: 2,
             queue_bytes: 2000,
@@ -506,7 +539,7 @@ mod tests {
         assert!((6000..6100).contains(&history.bytes), "{}", history.bytes);
     }
     #[test]
-    fn tiny_events_are_bounded_by_what_they_take_in_memory() {
+    fn tiny_events_are_bounded_by_their_memory() {
         let mut history = history(1_000_000, 100_000);
         for ms in 101..5000 {
             let own_id = format!("own-{ms}");

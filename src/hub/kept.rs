@@ -1,35 +1,35 @@
-//! What a hub begins with: nothing, or the latest events of an earlier life, out of a log.
+//! The events with which a hub starts: none, or the latest events of an earlier run, read from a log.
 
 use super::{Hub, Record};
 use crate::wire::{EventId, Topic};
 
-/// The events that a log has when it is opened. A history begins with them.
+/// The latest events of a log at the moment it is opened. The history of the hub starts with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The id before the first of `records`. A client at this id has missed nothing that `records`
-    /// does not have; a client before it may have.
+    /// The id of the event directly before the first of `records`. A client with this cursor has missed only
+    /// events that are in `records`. A client with an older cursor may have missed others.
     pub after: EventId,
-    /// The publisher's own id of the event `after`, if that was on the wire: a client may have it as its
-    /// cursor. `None` is also right if the log does not know it; such a client is then told of a gap.
+    /// The own id of the event `after`, which a client may have as its cursor. `None` is allowed if the log does
+    /// not know it; then such a client is told of a gap.
     pub after_own_id: Option<Box<str>>,
-    /// The topic of the event `after`. It only matters together with `after_own_id`.
+    /// The topic of the event `after`. It is used only together with `after_own_id`.
     pub after_topic: Option<Topic>,
-    /// The latest events, in their order.
+    /// The latest events, oldest first.
     pub records: Vec<Record>,
 }
 
 impl Kept {
-    /// Of a log that is new.
+    /// What a new log contains.
     pub fn nothing() -> Kept {
         Kept {
-            after: Hub::birth(),
+            after: Hub::new_start_id(),
             after_own_id: None,
             after_topic: None,
             records: Vec::new(),
         }
     }
 
-    /// The latest id that the log knows of. Ids to come must be greater.
+    /// The latest id in the log. Later ids must be greater.
     pub fn last_id(&self) -> EventId {
         self.records.last().map_or(self.after, Record::id)
     }

@@ -1,11 +1,17 @@
-//! How many events a client has missed, counted without keeping the hub's lock for long.
+//! Counts how many events a client has missed, without holding the hub's lock for long.
 //!
-//! The `recovery` event says the number before the first of these events is sent. A history may hold a
-//! hundred thousand events, and to look at all of them takes many milliseconds, during which no
-//! publisher could publish. So they are counted in slices: the lock is held to take a slice, and not while
-//! its topics are compared. Newest first, because the history evicts the oldest: what has been counted
-//! stays counted. The last step, under the lock that also registers the client, only has to look at
-//! the rest: the oldest part, and the events that were published meanwhile.
+//! The `recovery` event contains this number, and it is sent before the missed events. A history may have 100,000
+//! events. Comparing all their topics takes many milliseconds, and no publisher could publish meanwhile. So the
+//! events are counted in slices of [`SLICE_EVENTS`]: the lock is held to copy a slice, and not while its topics
+//! are compared. The newest slice is counted first, because the history evicts the oldest events: what was counted
+//! stays valid. The last step runs under the lock that also registers the client. It only counts the rest: the oldest
+//! part, and the events that were published meanwhile.
+//!
+//! ```text
+//!  cursor                                             head            head now
+//!    │ rest │ slice 3 │ slice 2 │ slice 1 │               │ slice 4 │ rest │
+//!      under the lock ◀── counted ahead, newest first     counted ahead
+//! ```
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,15 +23,17 @@ use super::state::Shared;
 use crate::config::SLICE_EVENTS;
 use crate::wire::{Pattern, Patterns};
 
-/// Events that were counted ahead.
+/// The slices that were counted ahead.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
-    /// Ordinals without a gap between them, oldest first, and how many of these events are for the client.
+    /// The ordinals of each slice, and how many of its events the client gets. Oldest first, without gaps between
+    /// slices.
     slices: VecDeque<(Range<u64>, usize)>,
 }
 
 impl Missed {
-    /// Counts what is after `cursor`, but for about two slices. Takes the lock several times.
+    /// Counts the events after `cursor`, except for about two slices. Locks the hub once per slice. A client that
+    /// gets every event, or has no cursor, needs no counting.
     pub(super) fn count_ahead(shared: &Shared, cursor: &Cursor, patterns: &Patterns) -> Missed {
         let mut missed = Missed::default();
         if *cursor == Cursor::Now || patterns.covers(&Pattern::all()) {
@@ -45,7 +53,7 @@ impl Missed {
             missed.slices.push_front((from - SLICE..from, count));
             from -= SLICE;
         }
-        // Events that were published meanwhile. LIMIT: as many slices as there were before, because a publisher
+        // Then the events that were published meanwhile. LIMIT: as many slices as before, because a publisher
         // could be as fast as this loop.
         for _ in 0..missed.slices.len() {
             let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
@@ -57,7 +65,7 @@ impl Missed {
         missed
     }
 
-    /// All that a client with these patterns is given from `start` on. The hub's lock is held.
+    /// Returns the number of events from `start` on that a client with these patterns gets. The hub's lock is held.
     pub(super) fn total(mut self, history: &History, start: u64, patterns: &Patterns) -> usize {
         let head = history.head();
         if patterns.covers(&Pattern::all()) {
@@ -67,16 +75,16 @@ impl Missed {
         let oldest = self.slices.front().map_or(start, |(range, _)| range.start);
         let newest = self.slices.back().map_or(start, |(range, _)| range.end);
         let ahead: usize = self.slices.iter().map(|(_, count)| count).sum();
-        // LIMIT: about a slice at the old end, a part of which may be gone by now, and the events since
-        // the counting began.
+        // LIMIT: about one slice at the old end, and the events since the counting ended.
         let rest = history.between(start..oldest);
         ahead + count(rest.chain(history.between(newest..head)), patterns)
     }
 }
 
+/// [`SLICE_EVENTS`] as an ordinal.
 const SLICE: u64 = SLICE_EVENTS as u64;
 
-/// Counts the events of a slice that are for a client. `None` if some are gone, or are not there yet.
+/// Counts the events of a slice that the client gets. `None` if some were evicted, or are not published yet.
 fn count_slice(shared: &Shared, ordinals: Range<u64>, patterns: &Patterns) -> Option<usize> {
     let state = shared.state();
     let records: Vec<_> = state.history.between(ordinals.clone()).cloned().collect();
@@ -105,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_in_slices_is_what_is_there_in_the_end() {
+    fn counting_in_slices_gives_the_final_number() {
         let mut random = Random::new();
         let config = Config {
             history_events: 5 * SLICE_EVENTS,

@@ -1,4 +1,4 @@
-//! The name that a client is known by: one that it chose, or one that nobody can guess.
+//! The id of a client: chosen by the client, or generated so that it cannot be guessed.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use crate::config::CLIENT_ID_BYTES;
 
-/// A name that a client chose for itself: 1 to 64 of `A-Za-z0-9._-`.
+/// The id of a client: 1 to 64 characters of `A-Za-z0-9._-`. A clone shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientId(pub(super) Arc<str>);
 
 impl ClientId {
-    /// The name.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A UUID of version 4 (RFC 9562, 5.4). Its 122 bits are a keyed hash of a number that was not
-    /// used before, and the key is the operating system's randomness, which is all of it that std
-    /// hands out.
+    /// Generates a UUID of version 4 (RFC 9562, 5.4). Its 122 random bits are a keyed hash of `number`, which
+    /// must be a new number each time. The key is random data of the operating system: std offers it only in this
+    /// form.
     pub(super) fn make(random: &RandomState, number: u64) -> ClientId {
         let high = random.hash_one((number, 0)) & !0xF000 | 0x4000;
         let low = random.hash_one((number, 1)) & !(0b11 << 62) | 0b10 << 62;
@@ -47,7 +47,7 @@ impl FromStr for ClientId {
     }
 }
 
-/// The text is no [`ClientId`].
+/// The text is not a [`ClientId`]. `Display` quotes the text and says what an id consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidClientId(String);
 

@@ -1,8 +1,9 @@
-//! Publishers' own ids: finds the event that went out under one.
+//! An index of the publishers' own ids: finds the event that was sent with an id.
 //!
-//! An id is known per topic, so that a publisher of one topic cannot take the ids of another topic's
-//! publishers. A client sends an id back without a topic. It then means the latest event of that id
-//! among the topics of the client.
+//! An id is known per topic, so that a publisher to one topic cannot use up the ids of another topic. A client
+//! sends an id back without a topic; then it means the latest event with this id among the topics of the client.
+//!
+//! The index is a part of the history: it holds exactly the own ids of the events in the ring.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -11,18 +12,25 @@ use std::sync::Arc;
 
 use crate::wire::{Pattern, Patterns, Topic};
 
-/// A publisher's id and the topic that it was given on. Cloning shares it.
+/// A publisher's id and the topic of the event. A clone shares the text.
 ///
-/// Both are in one text, so that the topics of an id are neighbours in the order of the texts, and in
-/// the order of their names. No id and no topic has a control character.
+/// Both are in one text, id first, with a control character between them, which neither ids nor topics contain.
+/// In the order of these texts all topics of an id are neighbours, sorted by name, and so are all topics with a
+/// prefix:
+///
+/// ```text
+/// m-1 0x00             the id m-1 without a topic
+/// m-1 0x01 chat/1      the id m-1 on the topic chat/1
+/// m-1 0x01 chat/2
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct OwnId(Arc<[u8]>);
 
-/// The separator between an id and its topic.
+/// The byte between an id and its topic.
 const TOPIC: u8 = 1;
-/// The byte after an id that was given without a topic.
+/// The byte after the id of an event without a topic.
 const NO_TOPIC: u8 = 0;
-/// A byte that is greater than each byte of UTF-8.
+/// A byte that is greater than every byte of UTF-8: the end of a range of topics with a prefix.
 const AFTER_ALL: u8 = 0xFF;
 
 impl OwnId {
@@ -34,7 +42,7 @@ impl OwnId {
         OwnId(text.into())
     }
 
-    /// Bytes of the text.
+    /// The length of the text in bytes.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -53,18 +61,18 @@ impl Borrow<[u8]> for OwnId {
     }
 }
 
-/// Where in the history the latest event of each id and topic is.
+/// The ordinal of the latest event of each id and topic. Guarded by the hub's lock, as part of the history.
 #[derive(Debug, Default)]
 pub(super) struct OwnIds(BTreeMap<OwnId, u64>);
 
 impl OwnIds {
-    /// Notes that the event at `ordinal`, the latest of all, has this id.
+    /// Adds the id of the event at `ordinal`, which is the latest of all events.
     pub(super) fn insert(&mut self, own_id: OwnId, ordinal: u64) {
         self.0.insert(own_id, ordinal);
     }
 
-    /// Forgets the id of the event at `ordinal`, unless a later event has it: a log may have an id
-    /// twice.
+    /// Removes the id of the event at `ordinal`, unless a later event has the same id. The hub refuses a second
+    /// event with an id, but a log may contain one: the id is free again after its event was evicted.
     pub(super) fn remove(&mut self, own_id: &OwnId, ordinal: u64) {
         if self.0.get(own_id) == Some(&ordinal) {
             self.0.remove(own_id);
@@ -75,12 +83,11 @@ impl OwnIds {
         self.0.contains_key(own_id)
     }
 
-    /// The latest event that went out under `id` among those without a topic and those of a client
-    /// with these patterns.
+    /// Returns the ordinal of the latest event that was sent with `id` to a client with these patterns: an event
+    /// without a topic, or of one of the client's topics.
     ///
-    /// LIMIT: one look-up for each topic. For prefixes, each topic that has the id is passed once, because
-    /// no prefix of a client covers another: 100,000 topics with one id take about 2 ms. Their names are
-    /// not looked at.
+    /// LIMIT: one look-up per topic of the client. For its prefixes, each topic that has this id is visited at
+    /// most once, because no prefix of a client covers another one: 100,000 topics with one id take about 2 ms.
     pub(super) fn latest(&self, id: &str, patterns: &Patterns) -> Option<u64> {
         let mut latest = self.0.get(&OwnId::new(id, None)).copied();
         for pattern in patterns.iter() {
@@ -93,6 +100,7 @@ impl OwnIds {
         latest
     }
 
+    /// The same for the topics that begin with `prefix`.
     fn latest_with_prefix(&self, id: &str, prefix: &str) -> Option<u64> {
         let start = [id.as_bytes(), &[TOPIC], prefix.as_bytes()].concat();
         let end = [&start[..], &[AFTER_ALL]].concat();
@@ -118,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_the_latest_event_of_that_id_among_the_topics_of_the_client() {
+    fn an_own_id_means_the_latest_event_with_it_among_the_clients_topics() {
         let events = [
             ("id", "a"),
             ("id", "b/1"),
@@ -161,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_comes_out_as_it_went_in() {
+    fn an_own_id_is_returned_unchanged() {
         for id in ["id", "ü", ""] {
             for name in ["", "topic", "ж"] {
                 assert_eq!(OwnId::new(id, topic(name).as_ref()).id(), id);

@@ -1,11 +1,28 @@
-//! One answer instead of a stream, for what cannot read a stream: what a client has missed, or the
-//! first that is said while it waits.
+//! A poll: one answer instead of a stream, for clients that cannot read a stream. The answer has the events that the
+//! client missed, or else the first events that are published while it waits.
 //!
-//! Every answer is read from the history. A poll that finds nothing there gets a lane, like a stream,
-//! but one without a socket. The first message in its queue only wakes the poll: it leaves the registry and
-//! reads on in the history, up to the bound of an answer, whatever was published meanwhile. Only what the history
-//! does not hold is taken from the queue: events for this client alone, and the message that woke it, if
-//! the history keeps no events at all.
+//! Every answer is read from the history, in pieces ([`Found::read_on`]). If there is no event for the client,
+//! the poll registers a lane, as a stream does, but without a socket, and waits at its queue ([`Poller::wait`]).
+//! The first item in the queue wakes the poll. Then it leaves the registry and continues reading the history from
+//! where it stopped, up to the limit of an answer: also the events that were published after the one that woke
+//! it. Only events that the history does not hold are taken from the queue: an event for this client alone, and
+//! the events that woke the poll, if the history keeps none.
+//!
+//! Why not answer with the queue alone? A poll would have to hold every event that is published until its thread
+//! runs. So its queue has at most one item of each kind, and memory is bounded however slow the thread is.
+//!
+//! A poll runs on the worker thread of its connection, and blocks it for as long as it waits.
+//!
+//! ```text
+//! GET /poll?topic=a&wait=30, Last-Event-ID: 7             the history has 8 (topic b) and 9 (topic b)
+//! Found::after      the position is 8
+//! Found::read_on    8 and 9 are not for this client; the position is 10, the end: register, wait
+//!                   event 10 (topic b) is published: the fan-out does not reach this poll
+//!                   event 11 (topic a) is published: the fan-out puts it into the queue
+//!                   event 12 (topic a) is published: the queue has an item already
+//! Poller::wait      wakes, leaves the registry, reads on from position 10: finds 11 and 12
+//! the answer        [11, 12], Last-Event-ID: 12
+//! ```
 
 use std::iter;
 use std::sync::Arc;
@@ -21,27 +38,27 @@ use super::{CloseReason, Cursor, Gap, Hub, Phase, Shared, Subscribe, SubscribeEr
 use crate::config::POLL_BYTES;
 use crate::wire::{Decoder, EventId, Message, Patterns, json};
 
-/// What a poll has found.
+/// The result of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Poll {
-    /// The events, in order, as a browser's EventSource would have dispatched them. If some are gone,
-    /// the first is named `recovery`, says so, and has no id.
+    /// The events in order, as a browser's `EventSource` would dispatch them. If events were lost, the first one is a
+    /// `recovery` event, without an id, that says so.
     pub messages: Vec<Message>,
-    /// Where the next poll goes on, as its `Cursor::After`: behind these events, and behind those
-    /// that were not for this client. An id of the hub's own if it can be.
+    /// The cursor of the next poll, for its `Cursor::After`: the id of the last event that was looked at, whether
+    /// this client gets that event or not. It is always an id of the hub, never an own id.
     pub cursor: String,
 }
 
 impl Hub {
-    /// What `wish` has missed, or else the first that is said within `wait`; nothing, if nothing is.
-    /// If each poll goes on from the cursor of the one before, none of the events is lost between
-    /// two of them. Those [for one client](Hub::send_to) find it only while it waits. Of what was
-    /// missed it returns some 64 KiB at a time, as they are in JSON.
+    /// Returns the events that the client has missed, or else the first events that are published within `wait`;
+    /// none, if none is published. If each poll continues from the cursor of the poll before, no event is lost
+    /// between two polls. An event [for one client](Hub::send_to) reaches a poll only while it waits. One poll
+    /// returns about 64 KiB of missed events, measured as JSON.
     ///
-    /// Blocks for up to `wait`, and counts as a client while it does. [`close`](Hub::close),
-    /// [`disconnect`](Hub::disconnect) or another who comes under its name end the wait at once, and
-    /// then it answers what there is.
+    /// Blocks for up to `wait`, and counts as a client meanwhile. [`close`](Hub::close),
+    /// [`disconnect`](Hub::disconnect) and another client that takes over its id end the wait at once; then the
+    /// poll returns what it has found.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,15 +78,15 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed; a client with another credential has the name; or it would have to wait, and
-    /// there are as many clients as are allowed.
+    /// The hub is closed; a client with another credential has the id; or the poll would have to wait, and the
+    /// limit of clients is reached.
     pub fn poll(&self, wish: Subscribe, wait: Duration) -> Result<Poll, SubscribeError> {
         self.poll_while(wish, wait, || true)
     }
 
-    /// [`poll`](Self::poll), for somebody who may go away before the answer is there: whether
-    /// `is_wanted` is asked once it waits, and then every `Config::heartbeat`, so that nobody keeps a
-    /// place for longer. Once it is not, what came meanwhile is left for the next poll.
+    /// [`poll`](Self::poll) for a client that may disconnect before the answer is complete. `is_wanted` is called
+    /// before the wait, and then once per `Config::heartbeat`. When it returns false, the poll returns no events,
+    /// and the events that arrived meanwhile are left for the next poll.
     ///
     /// # Errors
     ///
@@ -83,8 +100,9 @@ impl Hub {
         Ok(self.find(wish, wait, is_wanted)?.into_poll())
     }
 
-    /// [`poll_while`](Self::poll_while), of which the messages are not made yet: until then it holds what
-    /// others hold too. Blocks like it.
+    /// [`poll_while`](Self::poll_while) without decoding the messages yet. Until then the result only shares
+    /// records with the history, so that the caller can reserve the memory of the answer first. Blocks as
+    /// `poll_while` does.
     ///
     /// # Errors
     ///
@@ -113,7 +131,7 @@ impl Hub {
                 }
             }
         }
-        // What is found counts as delivered.
+        // The statistics count the events of an answer as delivered.
         shared.counters.add(Sent {
             events: (found.records.len() + usize::from(found.private.is_some())) as u64,
             bytes: 0,
@@ -122,39 +140,41 @@ impl Hub {
     }
 }
 
-/// What a poll has found so far, not decoded yet.
+/// The events that a poll has found so far, not decoded yet. Used by the thread of the poll alone.
 pub(crate) struct Found {
+    /// The events for this client, in order. They are shared with the history.
     records: Vec<Arc<Record>>,
-    /// An event for this client alone, which counts as queued until it is in the answer.
+    /// An event for this client alone. It counts as queued until it is part of the answer.
     private: Option<(Arc<Record>, Queued)>,
-    /// The bytes of the answer, at the most. LIMIT: [`POLL_BYTES`], one event, and the private one: an answer is
-    /// put together in memory.
+    /// The size of the answer in bytes, at most. LIMIT: [`POLL_BYTES`], one more event, and the private event.
+    /// The whole answer is in memory at once.
     bytes: usize,
     /// The ordinal of the event to look at next.
     position: u64,
-    /// The id of the event before that: the cursor of the next poll.
+    /// The id of the event before `position`: the cursor of the next poll.
     cursor: EventId,
-    /// The cursor before the first of the events.
+    /// The cursor before the first of the events, for decoding: an event without an id has this one.
     start: EventId,
-    /// The cursor that was asked for, and what became of it.
+    /// The cursor that the client sent.
     asked: Cursor,
+    /// Why events after `asked` were lost, if they were.
     gap: Option<Gap>,
-    /// How many events the history has for this client after its cursor.
+    /// The number of events for this client in the history after its cursor. Only used with a gap.
     missed: usize,
 }
 
-/// What follows after a piece of the history.
+/// What to do after a piece of the history was read.
 enum Step {
-    /// There may be more of it.
+    /// Read the next piece.
     More,
     /// The answer is complete.
     Done,
-    /// There was nothing for this client, which now waits.
+    /// Wait: the history has no event for this client, and the client is now registered.
     Waiting(Arc<Lane>, Receiver<QueueItem>),
 }
 
 impl Found {
-    /// Judges a cursor.
+    /// Finds the position of a cursor in the history. No event is read yet.
     fn after(shared: &Shared, asked: Cursor, patterns: &Patterns) -> Result<Found, SubscribeError> {
         let missed = Missed::count_ahead(shared, &asked, patterns);
         let state = shared.state();
@@ -177,8 +197,10 @@ impl Found {
         })
     }
 
-    /// Reads a piece. At the end of the history the poll becomes a client that waits, if it may: under the
-    /// same lock, so that no event is published between the two.
+    /// Reads the next piece of the history. At its end, if `may_wait`, the poll is registered as a client.
+    ///
+    /// ORDER: under the same lock that finds the end of the history. Otherwise an event that is published between
+    /// the two would be neither read nor queued.
     fn read_on(
         &mut self,
         shared: &Shared,
@@ -188,11 +210,12 @@ impl Found {
         if self.bytes >= POLL_BYTES {
             return Ok(Step::Done);
         }
-        let mut state = shared.state_to_admit(wish)?;
+        let mut state = shared.state_for_client(wish)?;
         let history = &state.history;
         let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
-            // The history has moved on over the poll. What was found is an answer; if it is nothing, what
-            // is gone may have been for this client, and that is judged as for any cursor.
+            // The history has evicted the next event before the poll has read it. What was found so far is an answer.
+            // If nothing was found, the evicted events may have been for this client, and the cursor is resolved
+            // again, which tells the gap.
             drop(state);
             if !self.records.is_empty() {
                 return Ok(Step::Done);
@@ -208,7 +231,7 @@ impl Found {
             if !may_wait || self.gap.is_some() {
                 return Ok(Step::Done);
             }
-            let (lane, queue) = shared.admit(&mut state, wish, Kind::Poll)?;
+            let (lane, queue) = shared.register(&mut state, wish, Kind::Poll)?;
             lane.read_up_to(self.position, state.history.head());
             return Ok(Step::Waiting(lane, queue));
         }
@@ -217,7 +240,7 @@ impl Found {
         Ok(Step::More)
     }
 
-    /// Takes what is for this client.
+    /// Adds the events that this client gets, up to the limit of an answer, and moves the position past them.
     fn take(&mut self, events: Vec<Arc<Record>>, wish: &Subscribe) {
         for record in events {
             (self.position, self.cursor) = (record.ordinal() + 1, record.id());
@@ -231,12 +254,12 @@ impl Found {
         }
     }
 
-    /// The bytes that it is in JSON, at the most.
+    /// The size of the answer as JSON, in bytes, at most.
     pub(crate) fn size(&self) -> usize {
         self.bytes
     }
 
-    /// The messages, decoded as the client of a stream would.
+    /// Decodes the messages, as the client of a stream would.
     pub(crate) fn into_poll(self) -> Poll {
         let mut messages = Vec::new();
         if let (Some(_), Cursor::After(from)) = (self.gap, self.asked) {
@@ -247,7 +270,7 @@ impl Found {
                 last_event_id: String::new(),
             });
         }
-        // These are bytes of our own, and not without end.
+        // The bytes are the hub's own and bounded by `size`, so the decoder needs no limit.
         let mut decoder = Decoder::new(usize::MAX);
         let start = format!("id: {}\n\n", self.start);
         let private = self.private.iter().map(|(record, _)| record);
@@ -265,13 +288,13 @@ impl Found {
     }
 }
 
-/// The bytes of an event in an answer, at the most. An answer is JSON, in which a control character takes
-/// six bytes, and an event without a name is called `message`.
+/// The size of an event in an answer, in bytes, at most. In JSON a control character takes up to six bytes, and
+/// an event without a name gets the name `message`.
 fn rendered(record: &Record) -> usize {
     json::longest(record.message()) + r#"{"id":"","event":"message","data":""},"#.len()
 }
 
-/// A poll that waits. Dropped, it is out of the registry.
+/// A poll that waits: a client in the registry with a lane, but without a socket. Dropping it removes the client.
 struct Poller<'a> {
     shared: &'a Shared,
     lane: Arc<Lane>,
@@ -279,7 +302,19 @@ struct Poller<'a> {
 }
 
 impl Poller<'_> {
-    /// Waits for the first item of the queue, and then reads on in the history.
+    /// Waits for the first item in the queue, removes the client, and completes the answer.
+    ///
+    /// The invariant: `found.cursor` never passes an event that this client should get and that is not in `found`. So
+    /// whatever interrupts the poll, the next poll gets the rest. Four cases after the wait:
+    ///
+    /// 1. The poll was closed meanwhile, or its client has gone: it returns no events, and the cursor has not moved.
+    /// 2. The history still has the event at `position`: read on from there. The items of the queue only served to
+    ///    wake the poll, except for an event for this client alone.
+    /// 3. The history has evicted the event at `position` (in a tiny history even the one that woke the poll): the
+    ///    queue has the events that woke the poll, and they are the answer. The fan-out may not have delivered them
+    ///    yet, so the poll waits for its close item, which comes after them.
+    /// 4. The same, and no event woke the poll: the evicted events were not for this client, so the cursor may
+    ///    move to the latest event.
     fn wait(
         self,
         found: &mut Found,
@@ -292,16 +327,14 @@ impl Poller<'_> {
         let is_gone = state.history.is_gone(found.position);
         let last_id = state.history.last_id();
         let was_registered = if is_gone {
-            // It is not known whether some of the events that are gone were for this client, and the fan-out may
-            // not have delivered them yet. So the poll ends like a stream that is told to leave: its events come
-            // before the end.
-            state.dismiss(&self.lane, CloseReason::Kicked)
+            // Cases 3 and 4. The poll is closed like a stream: every event that it should get comes before the
+            // close item.
+            state.close_client(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
         };
         self.shared.wake_fan_out(state);
-        // A poll that was dismissed, or is not wanted any more, returns no event. Its cursor stays where it
-        // is, so nothing is lost.
+        // Case 1.
         let (Ok(first), true) = (first, was_registered) else {
             return;
         };
@@ -322,7 +355,7 @@ impl Poller<'_> {
             }
         }
         match woken_by {
-            // What woke the poll may be after much that is not for it.
+            // Case 2. The piece that woke the poll may come after many events that are not for this client.
             _ if !is_gone => while let Ok(Step::More) = found.read_on(self.shared, wish, false) {},
             Some(records) => found.take(records, wish),
             None => found.cursor = last_id,
@@ -332,7 +365,8 @@ impl Poller<'_> {
         }
     }
 
-    /// The first item; `None`, if none came in time. Whether the poll is wanted is asked before each wait.
+    /// Waits for the first item in the queue. `None`: the time is up. An error: the client has gone, or its
+    /// permit was revoked; this is asked before each wait of one heartbeat.
     fn first(
         &self,
         wait: Duration,
@@ -340,8 +374,8 @@ impl Poller<'_> {
     ) -> Result<Option<QueueItem>, Unwanted> {
         let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
         loop {
-            // ORDER: asked before the first wait, too. What decides it may have changed before this poll
-            // was in the registry, where those that change it look for polls to end.
+            // ORDER: also before the first wait. The rules may have changed just before this poll was registered;
+            // then the thread that changed them has not found the poll in the registry.
             if !self.lane.is_permitted() || !is_wanted() {
                 return Err(Unwanted);
             }
@@ -386,7 +420,7 @@ mod tests {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= BATON_BYTE {
+        while hub.shared.state().inbox_bytes > 0 || lane.backlog() <= BATON_BYTE {
             std::thread::yield_now();
         }
         let shared = &hub.shared;
@@ -400,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_was_woken_holds_one_message_and_answers_from_the_history() {
+    fn a_woken_poll_has_one_item_in_its_queue_and_answers_from_the_history() {
         let hub = Hub::new(Config::default()).unwrap();
         let large = "x".repeat(10_000);
         let Poll { messages, cursor } = waited(&hub, || {
@@ -422,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_gets_what_woke_it_even_if_the_history_keeps_nothing() {
+    fn a_poll_gets_the_events_that_woke_it_even_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()
@@ -460,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_behind_one_for_a_poll_alone_is_not_lost_if_the_history_keeps_nothing() {
+    fn an_event_after_one_for_the_poll_alone_is_not_lost_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()

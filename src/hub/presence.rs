@@ -1,4 +1,4 @@
-//! Tells an embedder which clients join and leave.
+//! Calls back into the embedding program when a client joins or leaves.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,19 +13,19 @@ use crate::wire::Patterns;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Presence<'a> {
-    /// The name under which the hub knows the client.
+    /// The client's id.
     pub client_id: &'a str,
-    /// The client's own address, if it is known: not that of a proxy that is trusted.
+    /// The client's own address, if it is known. It is never the address of a trusted proxy.
     pub address: Option<IpAddr>,
-    /// The topics that the client asked for.
+    /// The patterns that the client subscribes to.
     pub patterns: &'a Patterns,
-    /// Why its stream ended. `None`: the client has joined.
+    /// Why the stream ended. `None`: the client has joined.
     pub left: Option<CloseReason>,
 }
 
 type Callback = dyn Fn(&Presence<'_>) + Send + Sync;
 
-/// What to call when a stream begins and when it ends. The default is nothing. Cloning shares the callback.
+/// The function to call when a stream begins and when it ends. By default there is none. A clone shares the function.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
@@ -45,10 +45,11 @@ type Callback = dyn Fn(&Presence<'_>) + Send + Sync;
 pub struct OnPresence(Option<Arc<Callback>>);
 
 impl OnPresence {
-    /// Calls `callback` once when a stream is admitted, and once when it has ended. Polls are not told.
+    /// Calls `callback` once when a stream has been registered, and once when it has ended. It is not called for
+    /// polls.
     ///
-    /// The callback runs on the thread that subscribes or that writes the stream, and no lock of the hub is
-    /// held, so that it may publish. Only this client waits for it. A panic in it ends no stream.
+    /// The callback runs on the thread that subscribes or that writes the stream. No lock of the hub is held, so
+    /// the callback may publish. Only this client waits for it. A panic in the callback ends no stream.
     pub fn new(callback: impl Fn(&Presence<'_>) + Send + Sync + 'static) -> OnPresence {
         OnPresence(Some(Arc::new(callback)))
     }
@@ -61,7 +62,7 @@ impl OnPresence {
                 patterns: &lane.patterns,
                 left,
             };
-            // A panic is the callback's bug, and the panic hook has reported it.
+            // A panic is a bug of the callback. The panic hook has already reported it.
             let _ = catch_unwind(AssertUnwindSafe(|| callback(&presence)));
         }
     }
@@ -85,7 +86,7 @@ mod tests {
     use crate::wire::Event;
 
     #[test]
-    fn a_callback_is_told_once_of_each_beginning_and_end_and_may_publish_and_panic() {
+    fn the_callback_is_called_once_at_each_beginning_and_end_and_may_publish_and_panic() {
         let (told, calls) = channel();
         let (hubs, hub) = channel::<Hub>();
         let hub_of_callback = std::sync::Mutex::new((hub, None));

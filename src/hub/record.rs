@@ -1,8 +1,16 @@
-//! One event, from the publisher to the history, to the log and back.
+//! One event as the hub keeps it, from the publisher to the history, to the log, and back from the log.
 //!
-//! A record is the message that clients read, together with what the hub has to know of it. Its bytes are
-//! made before the hub's lock is taken, with room for the line of the id at the front. Under the
-//! lock only that line is written: [`Record::place`].
+//! A record is the message that clients read, together with the values that the hub needs: id, ordinal, own id and
+//! topic. The message is encoded before the hub's lock is taken, with room at its front for the line of the
+//! id, because the id is assigned under the lock. Under the lock only this line is written
+//! ([`Record::assign`]): the time under the lock does not depend on the size of the event.
+//!
+//! ```text
+//! before:  ..............................................data: hello\n\n      start = 46, id unknown
+//! after:   ..................id: 1795326004711-731902466\ndata: hello\n\n      start = 18
+//! ```
+//!
+//! Once it has its id, a record never changes. History, queues and polls share it by `Arc`.
 
 use std::fmt;
 use std::io::Write;
@@ -14,24 +22,25 @@ use crate::wire::{Event, EventId, Topic};
 /// One event that was published, or is about to be.
 #[derive(Clone)]
 pub struct Record {
+    /// The hub's id. It orders the events, also those with an own id.
     id: EventId,
-    /// The place in this hub's life, counted from 0, so that "every event after this one" is an index
-    /// and not a search. Ordinals never leave the hub.
+    /// The position among all events of this run of the hub, counted from 0. "All events after this one" is then
+    /// an index into the history and not a search. Ordinals never leave the hub.
     ordinal: u64,
-    /// The publisher's own id, which is on the wire in place of `id`.
+    /// The publisher's own id, which is on the wire instead of `id`.
     own_id: Option<OwnId>,
     topic: Option<Topic>,
-    /// The message, and before it the part of the room for its id that is not used.
+    /// The message, after the unused part of the room for its id.
     bytes: Box<[u8]>,
-    /// Where the message begins.
+    /// The position of the message in `bytes`: at most [`ROOM`].
     start: u8,
 }
 
-/// The longest line of an id: `id: `, two numbers of 20 digits, what parts them, and the line break.
+/// The longest line of an id, in bytes: `id: `, two numbers of 20 digits, a hyphen between them, and the line break.
 const ROOM: usize = 46;
 
 impl Record {
-    /// A record of an event that has no id and no place yet.
+    /// A record of an event that has neither id nor ordinal yet.
     pub(super) fn new(event: &Event) -> Record {
         let room = if event.id().is_some() { 0 } else { ROOM };
         let mut bytes = Vec::with_capacity(room + event.encoded_len());
@@ -47,8 +56,8 @@ impl Record {
         }
     }
 
-    /// An event that a log has kept. `message` is what [`message`](Self::message) returned, and `own_id` the
-    /// id in it, if that is not the hub's.
+    /// A record that is read back from a log. `message` is what [`message`](Self::message) returned when the
+    /// event was appended; `own_id` is the id in the message, if that is not the hub's id.
     pub fn kept(
         id: EventId,
         own_id: Option<&str>,
@@ -65,8 +74,9 @@ impl Record {
         }
     }
 
-    /// Gives the event its id and its place. A publisher's own id stays on the wire.
-    pub(super) fn place(&mut self, id: EventId, ordinal: u64) {
+    /// Assigns the id and the ordinal, and writes the id's line in front of the message. With an own id the message
+    /// already has its line. Called under the hub's lock, once per record.
+    pub(super) fn assign(&mut self, id: EventId, ordinal: u64) {
         (self.id, self.ordinal) = (id, ordinal);
         if self.own_id.is_some() {
             return;
@@ -79,27 +89,27 @@ impl Record {
         self.bytes[ROOM - length..ROOM].copy_from_slice(&line[..length]);
     }
 
-    /// Gives the place to an event that has its id: one that a log has kept.
+    /// Assigns the ordinal to a record from a log, which has its id.
     pub(super) fn at(self, ordinal: u64) -> Record {
         Record { ordinal, ..self }
     }
 
-    /// The place in the order of the hub, whatever id is on the wire.
+    /// The hub's id, also if another id is on the wire.
     pub fn id(&self) -> EventId {
         self.id
     }
 
-    /// The publisher's own id, if that is on the wire.
+    /// The publisher's own id, if the event has one.
     pub fn own_id(&self) -> Option<&str> {
         self.own_id.as_ref().map(OwnId::id)
     }
 
-    /// The topic. `None`: the event is for every client.
+    /// The topic. Every client gets an event without one.
     pub fn topic(&self) -> Option<&Topic> {
         self.topic.as_ref()
     }
 
-    /// The message as it is on the wire, without chunks: its id line first, its empty line last.
+    /// The message as it is on the wire, without chunks: from the line of the id to the empty line.
     pub fn message(&self) -> &[u8] {
         &self.bytes[self.start.into()..]
     }
@@ -108,21 +118,22 @@ impl Record {
         self.ordinal
     }
 
-    /// The publisher's own id, together with the topic.
+    /// The publisher's own id together with the topic: the key under which the history finds the event.
     pub(super) fn own_id_on_topic(&self) -> Option<&OwnId> {
         self.own_id.as_ref()
     }
 
-    /// What the event takes in memory, about: its parts, and what the allocator and the indexes add.
+    /// About how many bytes of memory the event takes: its parts, and the overhead of allocator and indexes. Bounds
+    /// the memory of a history of many tiny events, of which the message is the smallest part.
     pub(super) fn memory(&self) -> usize {
         let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        // The text of an own id has the topic in it, too.
+        // The text of an own id contains the topic too.
         let own_id = self.own_id.as_ref().map_or(0, OwnId::len);
         size_of::<Record>() + EVENT_OVERHEAD / 2 + self.bytes.len() + topic + own_id
     }
 }
 
-/// The place in a hub's life is not compared: after a restart it is another one.
+/// The ordinal is not compared: the same event has another one after a restart.
 impl PartialEq for Record {
     fn eq(&self, other: &Record) -> bool {
         self.id == other.id
@@ -150,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_is_written_where_room_was_left_for_it() {
+    fn the_id_is_written_into_the_room_in_front_of_the_message() {
         let event = Event::new("data").with_name("name").unwrap();
         let own = event.clone().with_id("own").unwrap();
         for seq in [0, 7, 1 << 30, u64::MAX] {
@@ -159,7 +170,7 @@ mod tests {
                 let lines = "event: name\ndata: data\n\n";
                 for (event, on_wire) in [(&event, &*id.to_string()), (&own, "own")] {
                     let mut record = Record::new(event);
-                    record.place(id, 5);
+                    record.assign(id, 5);
                     let message = format!("id: {on_wire}\n{lines}");
                     assert_eq!(String::from_utf8_lossy(record.message()), message);
                     let kept = Record::kept(id, event.id(), None, message.into());

@@ -1,13 +1,18 @@
-//! The two ways in which the protocol writes a time: `Date` in HTTP, `timestamp` in JSON.
+//! The two formats of a time on the wire: the header field `Date`, and `timestamp` in JSON. Both are in UTC.
+//!
+//! std has no calendar, so the day is computed here.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A time as a calendar has it, in UTC.
+/// A time in the calendar, in UTC.
 struct Civil {
     year: u64,
+    /// 1 is January.
     month: usize,
+    /// 1 to 31.
     day: u64,
+    /// 0 is Sunday.
     weekday: usize,
     hour: u64,
     minute: u64,
@@ -16,7 +21,8 @@ struct Civil {
 }
 
 impl Civil {
-    /// Times before 1970 are taken as 1970: a machine without a clock still has to answer.
+    /// Converts a time. A time before 1970 becomes the first moment of 1970: a machine whose clock is wrong still
+    /// has to answer requests.
     fn from(time: SystemTime) -> Civil {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -35,8 +41,10 @@ impl Civil {
     }
 }
 
-/// Counts from 1 March, so that the leap day is the last of its year, in eras of 400 years,
-/// which all have the same number of days.
+/// Returns year, month (1 to 12) and day (1 to 31).
+///
+/// The computation counts years from 1 March, so that a leap day is the last day of its year, and counts in eras of
+/// 400 years, which all have 146,097 days.
 fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
     let days = days_since_1970 + 719_468; // since 0000-03-01
     let (era, day) = (days / 146_097, days % 146_097);
@@ -97,7 +105,7 @@ pub fn iso8601(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
 }
 
-/// Milliseconds since the Unix epoch; 0 before it.
+/// Milliseconds since the Unix epoch; 0 for a time before it.
 pub fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()

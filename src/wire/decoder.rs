@@ -1,24 +1,27 @@
 //! Turns the bytes of an event stream into the events that a browser would dispatch.
 //!
-//! This is the other half of `event.rs`, after the HTML standard, 9.2.6 "Interpreting an event
-//! stream": the same line breaks, the same fields ignored, the same cursor kept. Bytes may
-//! arrive cut anywhere, inside a `\r\n` or a character too.
+//! This is the inverse of `event.rs`. SPEC: HTML standard, 9.2.6 "Interpreting an event stream": the same line breaks
+//! end a line, the same fields are ignored, the same cursor is kept. The bytes may be cut anywhere, even inside a
+//! `\r\n` or inside a character; any cut gives the same events.
+//!
+//! The hub uses the decoder to turn messages into the answer of a poll, and the tests use it to read streams.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What a browser would hand to a listener.
+/// An event as a browser hands it to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The `event` field, or `message`.
     pub name: String,
     /// The data, its lines joined by `\n`.
     pub data: String,
-    /// The latest `id` up to this event: what would be sent as `Last-Event-ID`. Empty: none yet.
+    /// The latest `id` up to this event: the browser's `Last-Event-ID`. Empty if there was none yet.
     pub last_event_id: String,
 }
 
-/// An event stream being read.
+/// The state of reading one event stream. Memory is bounded by the limit given to [`new`](Self::new): one line,
+/// and the data of one event.
 ///
 /// ```
 /// # fn main() -> Result<(), tiny_sse::TooLarge> {
@@ -32,24 +35,27 @@ pub struct Message {
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    /// The line that has begun. Lines are bytes until they end: a character may be cut in two.
+    /// The line that has begun and not ended. It is kept as bytes, because its last character may be incomplete.
     line: Vec<u8>,
-    /// The last byte was `\r`: a `\n` that follows is the same line break.
+    /// The last byte was `\r`: a `\n` that follows belongs to the same line break.
     after_cr: bool,
-    /// No line has ended yet: a byte order mark may still come off.
+    /// No line has ended yet: a byte order mark at its beginning is removed.
     at_start: bool,
+    /// The data buffer: each `data` field, with a `\n` after it.
     data: String,
+    /// The event type buffer: the latest `event` field of this event.
     name: String,
-    /// The cursor as the fields have it; it becomes the stream's own when an event ends.
+    /// The last event ID buffer: the latest `id` field. It becomes the cursor when an event ends, so that a client
+    /// that is cut off inside an event does not skip it.
     id: String,
     last_event_id: String,
     retry: Option<Duration>,
-    /// LIMIT: the most bytes of one line and of one event's data.
+    /// LIMIT: the largest line, and the largest data of one event, in bytes.
     limit: usize,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream, which takes lines and events of up to `limit` bytes.
+    /// A decoder at the beginning of a stream. It accepts lines and event data of up to `limit` bytes.
     pub fn new(limit: usize) -> Decoder {
         Decoder {
             line: Vec::new(),
@@ -68,7 +74,7 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// A line or an event's data is larger than the limit. The decoder is of no use then.
+    /// A line or the data of an event is larger than the limit. Then the decoder cannot be used any more.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -95,7 +101,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The cursor: the latest id of an event that has ended. Empty: none yet.
+    /// The cursor: the latest id of an event that has ended. Empty if there was none yet.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
@@ -105,6 +111,9 @@ impl Decoder {
         self.retry
     }
 
+    /// Interprets the line that has just ended: an empty line ends the event, any other line is a field.
+    ///
+    /// SPEC: invalid UTF-8 is replaced by U+FFFD; a line without a colon is a field with an empty value.
     fn end_line(&mut self, dispatch: &mut impl FnMut(Message)) -> Result<(), TooLarge> {
         let mut line = std::mem::take(&mut self.line);
         if std::mem::take(&mut self.at_start) && line.starts_with(b"\xEF\xBB\xBF") {
@@ -123,6 +132,8 @@ impl Decoder {
         Ok(())
     }
 
+    /// Applies one field to the buffers. An `id` with a NUL, a `retry` with other characters than digits, and every
+    /// unknown field are ignored.
     fn field(&mut self, name: &str, value: &str) -> Result<(), TooLarge> {
         match name {
             "data" if self.data.len() + value.len() > self.limit => {
@@ -135,7 +146,7 @@ impl Decoder {
             "event" => self.name = value.to_owned(),
             "id" if !value.contains('\0') => self.id = value.to_owned(),
             "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // More milliseconds than a u64 holds mean nothing to anybody.
+                // A number that does not fit into a u64 is ignored.
                 self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry);
             }
             // SPEC: "Otherwise: The field is ignored." A comment is a field without a name.
@@ -144,13 +155,15 @@ impl Decoder {
         Ok(())
     }
 
+    /// Ends the event: moves the cursor, clears the buffers, and dispatches the event if it had a `data` field.
     fn end_event(&mut self, dispatch: &mut impl FnMut(Message)) {
         self.last_event_id.clone_from(&self.id);
         let (mut data, mut name) = (
             std::mem::take(&mut self.data),
             std::mem::take(&mut self.name),
         );
-        // SPEC: the data buffer is empty only if there was no data field at all.
+        // SPEC: "If the data buffer is an empty string […] return." It is empty only if there was no `data` field,
+        // because each field appends a line break; the last one is removed here.
         if data.pop().is_none() {
             return;
         }
@@ -165,7 +178,7 @@ impl Decoder {
     }
 }
 
-/// A line or an event of the stream is larger than the decoder was told to take.
+/// A line or an event of the stream is larger than the limit of the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
     limit: usize,

@@ -1,9 +1,22 @@
 //! Turns one event into the bytes that a browser's `EventSource` reads.
 //!
-//! The format is lines of `field: value`, ended by an empty line. A line break inside `id` or
-//! `event` would therefore be a new field of the sender's choosing, so an [`Event`] that holds
-//! one cannot be made. Data may have line breaks: each of its lines becomes a field of its own,
-//! and the browser joins them again.
+//! The format is lines of `field: value`, ended by an empty line:
+//!
+//! ```text
+//! id: 1795326004711-731902466
+//! event: greeting
+//! retry: 5000
+//! data: first line
+//! data: second line
+//!
+//! ```
+//!
+//! A line break inside `id` or `event` would begin a new field, chosen by the sender. Therefore no [`Event`] can
+//! contain one: the constructors refuse it. Data may contain line breaks: each line of the data becomes a `data`
+//! field, and the browser joins them again with `\n`.
+//!
+//! SPEC: HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event stream". `decoder.rs` is the
+//! other direction.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -11,15 +24,16 @@ use std::time::Duration;
 
 use super::{EventId, Topic};
 
-/// The names of the server's own events. A publisher cannot use them, so a client can believe them.
+/// The names of the server's own events. Publishers cannot use them, so a client can rely on an event with one of
+/// these names being from the server.
 const SERVERS_NAMES: [&str; 3] = ["system", "recovery", "heartbeat"];
 
-/// LIMIT: bytes of a name and of a publisher's id. An id comes back as a header field, and proxies
-/// refuse what is much longer.
+/// LIMIT: the length of an event's name and of a publisher's id, in bytes. A client sends the id back in a header
+/// field, and proxies refuse header fields that are much longer.
 pub(crate) const LONGEST_FIELD: usize = 255;
 
-/// The `retry` of a publisher, in milliseconds: up to a day. It is for all clients that get the event;
-/// none of them is made to reconnect all the time, or not at all.
+/// LIMIT: the `retry` that a publisher may set, in milliseconds: 100 ms to one day. It applies to every client
+/// that gets the event, so a publisher can neither make them reconnect all the time nor keep them away for long.
 const RETRY_MS: RangeInclusive<u64> = 100..=86_400_000;
 
 /// One event, before the hub has given it an id.
@@ -35,20 +49,20 @@ const RETRY_MS: RangeInclusive<u64> = 100..=86_400_000;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Any text, several lines or none.
+    /// Any text: empty, one line, or several.
     data: String,
-    /// The `event` field. `None` is what browsers dispatch as `message`.
+    /// The `event` field. Browsers dispatch an event without one as `message`.
     name: Option<String>,
-    /// The publisher's own id, which then stands on the wire in place of the hub's.
+    /// The publisher's own id, which is sent instead of the hub's id.
     id: Option<String>,
-    /// How long a browser shall wait before it reconnects, from now on.
+    /// The `retry` field: from this event on, a browser waits this long before it reconnects.
     retry: Option<Duration>,
-    /// Who gets it. `None` is everybody. Never on the wire.
+    /// The topic. An event without one is sent to every client. The topic itself is not sent.
     topic: Option<Topic>,
 }
 
 impl Event {
-    /// An event with this data, for everybody, without a name.
+    /// An event with this data, without a name and without a topic.
     pub fn new(data: impl Into<String>) -> Event {
         Event {
             data: data.into(),
@@ -56,13 +70,13 @@ impl Event {
         }
     }
 
-    /// Puts other data in the place of what was there.
+    /// Replaces the data.
     pub fn with_data(mut self, data: impl Into<String>) -> Event {
         self.data = data.into();
         self
     }
 
-    /// An event of the server's own, under a name that publishers cannot use.
+    /// An event of the server itself, with one of the names that publishers cannot use.
     pub(crate) fn of_server(name: &'static str, data: String) -> Event {
         debug_assert!(SERVERS_NAMES.contains(&name), "{name:?} is not reserved");
         Event {
@@ -72,7 +86,7 @@ impl Event {
         }
     }
 
-    /// An event with this name and this data: [`new`](Self::new) and [`with_name`](Self::with_name).
+    /// An event with this name and this data: short for [`new`](Self::new) and [`with_name`](Self::with_name).
     ///
     /// # Errors
     ///
@@ -81,42 +95,43 @@ impl Event {
         Event::new(data).with_name(name)
     }
 
-    /// Sets the `event` field: the type under which a browser dispatches it.
+    /// Sets the `event` field: the event type for which a page adds a listener.
     ///
     /// # Errors
     ///
-    /// The name has a line break or a NUL, either of which would end the field early, has more than
-    /// 255 bytes, or is one of the server's own: `system`, `recovery`, `heartbeat`.
+    /// The name contains a line break or a NUL, is longer than 255 bytes, or is reserved for the server: `system`,
+    /// `recovery`, `heartbeat`.
     pub fn with_name(mut self, name: impl Into<String>) -> Result<Event, FieldError> {
         self.name = Some(FieldError::check_name(name.into())?);
         Ok(self)
     }
 
-    /// Sets the `id` field: what a browser sends back as `Last-Event-ID`. Without it the hub's
-    /// own id is sent, which is what exact replay is made for.
+    /// Sets the `id` field, which a browser sends back as `Last-Event-ID`. For an event without an id of its own
+    /// the hub sends the id that it assigned; a replay after such an id is always exact.
     ///
-    /// No two events should ever have the same id. The hub refuses a second one on the same topic while
-    /// the first is in its history; after that it cannot know. A client that comes back with an id goes
-    /// on after the last event of that id among its topics.
+    /// Two events should never have the same id. The hub refuses a second event with the same id on the same
+    /// topic for as long as the first one is in its history. A client that reconnects with an id resumes after
+    /// the last event of this id among its topics.
     ///
     /// # Errors
     ///
-    /// The id is empty (which would erase the browser's cursor), is longer than 255 bytes or is not
-    /// visible ASCII, `!` to `~` (it may not come back as it was), is `earliest`, or has the form of the
-    /// hub's own ids, [`EventId`] (nobody could tell whose it is).
+    /// - The id is empty: a browser would erase its cursor.
+    /// - It is longer than 255 bytes, or contains a character that is not visible ASCII (`!` to `~`): a header field
+    ///   could change it.
+    /// - It is `earliest`, or has the form of the hub's ids ([`EventId`]): as a cursor it would be ambiguous.
     pub fn with_id(mut self, id: impl Into<String>) -> Result<Event, FieldError> {
         self.id = Some(FieldError::check_id(id.into())?);
         Ok(self)
     }
 
-    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it reconnects. It
-    /// is not checked here. Requests may ask for 100 ms to one day.
+    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it reconnects. Any value is
+    /// accepted here; in a request only 100 ms to one day.
     pub fn with_retry(mut self, retry: Duration) -> Event {
         self.retry = Some(retry);
         self
     }
 
-    /// Sets the `retry` field to what a request has: milliseconds, in digits.
+    /// Sets the `retry` field from the text of a request: milliseconds, in digits, within [`RETRY_MS`].
     pub(crate) fn with_retry_of(self, text: &str) -> Result<Event, FieldError> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let ms = text
@@ -132,13 +147,13 @@ impl Event {
         }
     }
 
-    /// Sends the event to the clients that asked for `topic`; with `None` to all clients.
+    /// Sends the event to the clients that subscribe to `topic`; with `None` to every client.
     pub fn with_topic(mut self, topic: impl Into<Option<Topic>>) -> Event {
         self.topic = topic.into();
         self
     }
 
-    /// The data, as it was given.
+    /// The data, unchanged.
     pub fn data(&self) -> &str {
         &self.data
     }
@@ -181,8 +196,8 @@ impl Event {
         out.push(b'\n');
     }
 
-    /// The number of bytes that [`encode`](Self::encode) appends, of an event whose data is one line and that
-    /// has no `retry`. Other events have more.
+    /// The number of bytes that [`encode`](Self::encode) appends if the data is one line and there is no `retry`;
+    /// otherwise a lower bound. It sizes the buffer: an event of one line is encoded with one allocation.
     pub(crate) fn encoded_len(&self) -> usize {
         let named = |name: &str, value: &str| name.len() + ": \n".len() + value.len();
         let id = self.id.as_ref().map_or(0, |id| named("id", id));
@@ -191,13 +206,15 @@ impl Event {
     }
 }
 
-/// The line that comes first.
+/// Appends the `id` field, which is the first line of an event.
 pub(crate) fn encode_id(id: &str, out: &mut Vec<u8>) {
     field("id", id.as_bytes(), out);
 }
 
-/// One line of the format. The space is part of it: without it a value that begins with a
-/// space would lose that space.
+/// Appends one line. The space after the colon is necessary: the reader removes one space, so without it a value
+/// that begins with a space would lose that space.
+///
+/// SPEC: HTML standard, 9.2.5: `field = 1*name-char [ colon [ space ] *any-char ] end-of-line`
 fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -205,10 +222,12 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// The lines of data. Text that ends in a line break has an empty last line, and empty text one
-/// empty line: that is what makes the browser's data equal to ours.
+/// The lines of the data, without their line breaks; `None` after the last one.
 ///
-/// SPEC: HTML, 9.2.5: `end-of-line = ( cr lf / cr / lf )`
+/// Text that ends in a line break has an empty last line, and empty text has one empty line. This is the inverse of
+/// what the browser does: it appends `\n` after each `data` field, and removes the last one.
+///
+/// SPEC: HTML standard, 9.2.5: `end-of-line = ( cr lf / cr / lf )`
 struct Lines<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Lines<'a> {
@@ -229,40 +248,44 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Why an `id` or `event` field was refused.
+/// Why a value for `id`, `event` or `retry` was refused. `Display` names the field, the value and the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     field: &'static str,
     fault: Fault,
 }
 
+/// What is wrong with the value. `at` is a position in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     Empty,
+    /// A line break or a NUL.
     Forbidden {
         found: char,
         at: usize,
     },
+    /// Its length in bytes.
     TooLong(usize),
+    /// Not visible ASCII.
     NotVisible {
         found: char,
         at: usize,
     },
-    /// It has the form of an [`EventId`].
+    /// The id is `earliest`, or has the form of an [`EventId`].
     Reserved(String),
-    /// It is a name of the server's.
+    /// The name is one of [`SERVERS_NAMES`].
     OfServer(&'static str),
-    /// It is not a number of milliseconds within [`RETRY_MS`].
+    /// Not a number of milliseconds within [`RETRY_MS`]. The text is quoted, and cut if it is long.
     OutOfLimits(String),
 }
 
 impl FieldError {
-    /// SPEC: HTML, 9.2.6: a line break ends the field, and an id with a NUL is ignored.
+    /// SPEC: HTML standard, 9.2.6: a line break ends the field. A NUL is refused as in an id.
     fn check_name(name: String) -> Result<String, FieldError> {
         let control = name
             .char_indices()
             .find(|(_, found)| matches!(found, '\n' | '\r' | '\0'));
-        // Some clients take the spaces around a name away.
+        // Some clients remove the spaces around a name, so ` system` would reach their listeners as `system`.
         let of_server = SERVERS_NAMES.iter().find(|own| **own == name.trim());
         let fault = match (control, of_server) {
             (Some((at, found)), _) => Fault::Forbidden { found, at },
@@ -276,8 +299,8 @@ impl FieldError {
         })
     }
 
-    /// SPEC: an id comes back in the field `Last-Event-ID`, whose value has no control characters, loses
-    /// the spaces around it, and is ASCII wherever it is to be understood (RFC 9110, 5.5).
+    /// SPEC: RFC 9110, 5.5: a client sends the id back as the value of the header field `Last-Event-ID`. Such a value
+    /// contains no control characters, loses the spaces around it, and should be ASCII.
     fn check_id(id: String) -> Result<String, FieldError> {
         let invisible = id
             .char_indices()
@@ -286,7 +309,7 @@ impl FieldError {
             _ if id.is_empty() => Fault::Empty,
             Some((at, found)) => Fault::NotVisible { found, at },
             None if id.len() > LONGEST_FIELD => Fault::TooLong(id.len()),
-            // A cursor in a query may also be the word for the oldest event.
+            // As a cursor, `earliest` means the oldest event.
             None if id == "earliest" || id.parse::<EventId>().is_ok() => Fault::Reserved(id),
             None => return Ok(id),
         };
@@ -294,7 +317,7 @@ impl FieldError {
     }
 }
 
-/// What of a publisher's text is in an error. LIMIT: a line, not the whole text.
+/// Quotes a publisher's text for an error message. LIMIT: the first 32 characters.
 fn shown(text: &str) -> String {
     let start: String = text.chars().take(32).collect();
     format!("{start:?}")
@@ -307,23 +330,23 @@ impl fmt::Display for FieldError {
             Fault::Empty => write!(f, "{field} is empty"),
             Fault::Forbidden { found, at } => write!(
                 f,
-                "{field} has {found:?} at byte {at}: line breaks and NUL are not allowed in it"
+                "{field} has {found:?} at byte {at}: line breaks and NUL are not allowed"
             ),
             Fault::TooLong(length) => write!(
                 f,
-                "{field} has {length} bytes, more than the {LONGEST_FIELD} that are allowed"
+                "{field} has {length} bytes, at most {LONGEST_FIELD} are allowed"
             ),
             Fault::NotVisible { found, at } => write!(
                 f,
-                "{field} has {found:?} at byte {at}: only visible ASCII, ! to ~, is allowed in it"
+                "{field} has {found:?} at byte {at}: only visible ASCII, ! to ~, is allowed"
             ),
             Fault::Reserved(id) => write!(
                 f,
-                "{field} is {id:?}: earliest and the form of the server's own ids are reserved"
+                "{field} is {id:?}: the word earliest, and the form of the server's own ids, are reserved"
             ),
             Fault::OfServer(name) => write!(
                 f,
-                "{field} is {name:?}, a name of the server's own events; use another one than {}",
+                "{field} is {name:?}, which is reserved for the server; the reserved names are {}",
                 SERVERS_NAMES.join(", ")
             ),
             Fault::OutOfLimits(found) => write!(
@@ -380,7 +403,7 @@ mod tests {
         let error = Event::new("").with_id("ab\ndata: x").unwrap_err();
         assert_eq!(
             error.to_string(),
-            r"id has '\n' at byte 2: only visible ASCII, ! to ~, is allowed in it"
+            r"id has '\n' at byte 2: only visible ASCII, ! to ~, is allowed"
         );
         assert_eq!(
             Event::new("").with_id("").unwrap_err().to_string(),
@@ -425,7 +448,7 @@ mod tests {
         let error = Event::new("").with_name("system").unwrap_err();
         assert_eq!(
             error.to_string(),
-            r#"event is "system", a name of the server's own events; use another one than system, recovery, heartbeat"#
+            r#"event is "system", which is reserved for the server; the reserved names are system, recovery, heartbeat"#
         );
     }
 

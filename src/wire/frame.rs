@@ -1,20 +1,24 @@
-//! How a stream is cut into pieces for its reader: one chunk of HTTP/1.1 for each write, or none.
+//! Cuts a stream into pieces for its reader: one chunk of HTTP/1.1 per write, or the bytes without chunks.
 //!
-//! An event is bare bytes wherever it is kept. What is written together is framed together: the events that
-//! a batch has for a client, a piece of a replay, a heartbeat.
+//! The history, the queues and the journal hold messages without chunks. Messages that are written together
+//! become one chunk: the events of one batch for a client, a part of a replay, a heartbeat. So a batch of 100
+//! events costs one chunk header and not 100.
 
 /// How a stream is delimited for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// The bytes as they are; the stream ends when the connection does.
+    /// The bytes without anything around them. The end of the connection is the end of the stream: HTTP/1.0, and
+    /// transports other than HTTP.
     Bare,
-    /// Chunks of HTTP/1.1 (RFC 9112, 7.1), so that an end differs from a cut.
+    /// Chunks of HTTP/1.1 (RFC 9112, 7.1). They let a client tell the end of the stream from a broken connection.
     Chunked,
 }
 
 impl Framing {
-    /// Appends what comes before a piece of `length` bytes: the size line of a chunk, or nothing. A piece has at
-    /// least one byte, because an empty chunk would end the stream.
+    /// Appends the bytes before a piece of `length` bytes: the size line of a chunk, or nothing. `length` is at
+    /// least 1, because an empty chunk would end the stream.
+    ///
+    /// SPEC: RFC 9112, 7.1: `chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF`, with the size in hexadecimal.
     pub(crate) fn open(self, length: usize, out: &mut Vec<u8>) {
         assert!(length > 0, "BUG: an empty chunk would end the stream");
         if self == Framing::Chunked {
@@ -22,14 +26,14 @@ impl Framing {
         }
     }
 
-    /// Appends what comes after a piece.
+    /// Appends the bytes after a piece: the line break that ends a chunk, or nothing.
     pub(crate) fn close(self, out: &mut Vec<u8>) {
         if self == Framing::Chunked {
             out.extend_from_slice(b"\r\n");
         }
     }
 
-    /// These bytes as one piece.
+    /// Returns these bytes as one piece.
     pub(crate) fn wrap(self, bytes: &[u8]) -> Vec<u8> {
         let mut piece = Vec::with_capacity(bytes.len() + "123456\r\n\r\n".len());
         self.open(bytes.len(), &mut piece);
@@ -38,7 +42,7 @@ impl Framing {
         piece
     }
 
-    /// What ends the stream: the last chunk, or nothing.
+    /// The bytes that end the stream: the last chunk, or nothing.
     pub fn end(self) -> &'static [u8] {
         match self {
             Framing::Bare => b"",
@@ -47,17 +51,19 @@ impl Framing {
     }
 }
 
-/// One piece of many clients' streams, made once for all of them. Most clients read chunked HTTP/1.1, and
-/// get all of the bytes. A client of HTTP/1.0, or a transport that is not HTTP, gets the middle.
+/// One piece of the streams of many clients, encoded once and shared by all of them. Most clients read chunked
+/// HTTP/1.1 and get the whole chunk. A client with [`Framing::Bare`] gets the middle of it, without size line and
+/// line break, so both kinds share one allocation.
 #[derive(Debug)]
 pub(crate) struct Frame {
+    /// A complete chunk: size line, data, line break.
     chunk: Vec<u8>,
-    /// Where the bare bytes begin; they end before the last line break.
+    /// The position of the data in `chunk`. The data ends before the last line break.
     start: usize,
 }
 
 impl Frame {
-    /// Joins `parts`, which must have at least one byte together.
+    /// Joins `parts` into one chunk. Together they must have at least one byte.
     pub(crate) fn of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Frame {
         let length = parts.clone().map(<[u8]>::len).sum();
         let mut chunk = Vec::with_capacity(length + "123456\r\n\r\n".len());
@@ -68,7 +74,7 @@ impl Frame {
         Frame { chunk, start }
     }
 
-    /// The bytes to write to a reader of `framing`.
+    /// The bytes to write to a client with this framing.
     pub(crate) fn bytes(&self, framing: Framing) -> &[u8] {
         match framing {
             Framing::Bare => &self.chunk[self.start..self.chunk.len() - "\r\n".len()],

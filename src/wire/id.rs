@@ -1,48 +1,50 @@
-//! Event ids, `<milliseconds>-<sequence>`: ordered, never reused, and of the form of a Redis stream's.
+//! Event ids, `<milliseconds>-<sequence>`: ordered, never reused, in the form that Redis streams use.
 //!
-//! Because they are ordered, an id that has left the history is still known to be *older* than
-//! what is left, which is the difference between "you missed something" and "you missed nothing".
+//! Because ids are ordered, the hub can tell that an id is *older* than the whole history even if the event
+//! itself has been evicted: then the client has missed events. An unordered id would only be unknown.
 //!
-//! Two servers, or two lives of one server, give ids in the same milliseconds. So that the ids of
-//! one are not taken for ids of the other, each life of a hub begins its sequence numbers at a
-//! random number of its own: see [`Ids`].
+//! Two servers may assign ids in the same milliseconds, and so may a server before and after a restart. To keep their
+//! ids apart, each run of a hub begins its sequence numbers at a random number: see [`Ids`]. A cursor of
+//! another run is then most likely recognized as `unknown`, and never resumed at an unrelated event.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The sequence numbers of a life begin at a random number from 1 to one less than this.
+/// The sequence numbers of a run begin at a random number from 1 to one less than this.
 ///
-/// Two lives that give up to `n` ids in a millisecond have ids in common with a probability of about
-/// `2n / 2^30`: 10^-9 at one event a millisecond, 2·10^-6 at a million events a second. It makes an id
-/// at most nine characters longer.
+/// If two runs assign up to `n` ids in the same millisecond, they share an id with a probability of about `2n /
+/// 2^30`: 2·10^-9 at one event per millisecond, 2·10^-6 at a million events per second. The random number makes
+/// an id at most nine characters longer.
 pub(crate) const FIRST_NUMBERS: u64 = 1 << 30;
 
-/// The place of an event in the one order of a hub.
+/// The id of an event: its position in the order of all events of a hub. Ids compare by time, then by sequence
+/// number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// Milliseconds since the Unix epoch, when the event was accepted. Never goes back.
+    /// Milliseconds since the Unix epoch at which the event was accepted. Never less than in an earlier event,
+    /// even if the clock was set back.
     pub ms: u64,
-    /// Counts the events within that millisecond, from a number that is random for each life of a hub.
+    /// Counts the events within the millisecond, from a number that is random for each run of the hub.
     pub seq: u64,
 }
 
-/// Gives the ids of one life of a hub, in order.
+/// Assigns the ids of one run of a hub, in order. Used under the hub's lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
     /// The sequence number of the first id in each millisecond.
     first: u64,
-    /// The latest id. Before the first one it is an id that is never given.
+    /// The latest id. Before the first event: an id that no event has.
     last: EventId,
 }
 
 impl Ids {
-    /// The ids of a life that begins after the event `last` of an earlier one, with sequence numbers
-    /// from about `random` on.
+    /// The ids of a run that follows the event `last` of an earlier run. The sequence numbers begin at a number that
+    /// is derived from `random`.
     ///
-    /// The first id is in a later millisecond than `last`, even if the clock was set back: an earlier
-    /// life may have given more ids in the millisecond of `last` than are known now.
+    /// The first id has a later millisecond than `last`, even if the clock was set back: the earlier run may
+    /// have assigned more ids in the millisecond of `last` than the log has kept.
     ///
-    /// Returns `None` if no id can come after `last`.
+    /// Returns `None` if `last` is so large that no id can follow.
     pub(crate) fn after(last: EventId, random: u64) -> Option<Ids> {
         let first = 1 + random % (FIRST_NUMBERS - 1);
         let last = EventId {
@@ -52,13 +54,14 @@ impl Ids {
         Some(Ids { first, last })
     }
 
-    /// The next id, at the time `now_ms`. A clock that stands still or goes back does not matter: the
+    /// Returns the next id, at the time `now_ms`. While the clock stands still or is behind the latest id, the
     /// sequence number rises instead.
     pub(crate) fn next(&mut self, now_ms: u64) -> EventId {
         let EventId { ms, seq } = self.last;
         self.last = match seq.checked_add(1) {
             Some(seq) if now_ms <= ms => EventId { ms, seq },
-            // At 10^9 events in a second, sequence numbers last 584 years.
+            // A later millisecond; or the sequence numbers are used up, which takes 584 years at 10^9 events per
+            // second.
             _ => EventId {
                 ms: now_ms.max(ms.saturating_add(1)),
                 seq: self.first,
@@ -99,7 +102,7 @@ impl FromStr for EventId {
     }
 }
 
-/// `0` or digits that do not begin with 0; std's `parse` would also take `+7` and `007`.
+/// Parses `0`, or digits that do not begin with 0. std's `parse` alone would also accept `+7` and `007`.
 fn canonical(digits: &str) -> Result<u64, InvalidId> {
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     if plain {

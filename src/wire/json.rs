@@ -335,7 +335,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" / ( digit1-9 *DIGIT )`
+    /// `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" / ( digit1-9
+    /// *DIGIT )`
     fn number(&mut self) -> Result<(), Malformed> {
         self.skip(b"-");
         if !self.skip(b"0") {
@@ -473,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
+    fn an_error_names_the_fault_and_its_position() {
         for (text, message) in [
             ("{\"a\":x}", "not JSON: unexpected 'x' at byte 5"),
             ("[1,", "not JSON: the text ends too early at byte 3"),

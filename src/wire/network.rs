@@ -1,13 +1,13 @@
-//! Addresses of the other side: networks to find them in, and how a line of the log names them.
+//! Networks of IP addresses, and how a log line names the sender of a request.
 //!
-//! A socket of both families shows an IPv4 address as `::ffff:192.0.2.1`. It is the same machine,
-//! so every address is brought to its own family first.
+//! A socket that accepts IPv6 and IPv4 reports an IPv4 address as `::ffff:192.0.2.1`. It is the same machine as
+//! `192.0.2.1`, so every address is converted to the short form before it is compared.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// An address, or all that begin with the same bits: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
+/// One address, or all addresses that begin with the same bits: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
 ///
 /// ```
 /// use tiny_sse::Network;
@@ -18,15 +18,16 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// Of its own family; the bits behind the prefix are zero.
+    /// The first address of the network: the bits after the prefix are zero. Never an IPv4 address in IPv6 form.
     address: IpAddr,
+    /// The number of leading bits that all addresses of the network share.
     prefix: u8,
 }
 
-/// An IPv4 address that is written as an IPv6 one begins with so many bits that say so.
+/// The length of the prefix `::ffff:` of an IPv4 address in IPv6 form, in bits.
 const MAPPED_BITS: u8 = 96;
 
-/// SPEC: RFC 6177, 2: whoever subscribes to a line gets at least a /64, and may take any address in it.
+/// SPEC: RFC 6177, 2: an internet subscriber gets at least a /64, and can use any address in it.
 const SUBSCRIBER_BITS: u8 = 64;
 
 impl Network {
@@ -34,14 +35,14 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The prefix is longer than the address, or the address has bits set behind it: one of the
-    /// two is not what was meant.
+    /// The prefix is longer than the address; or `address` has bits set after the prefix, so that one of the two is
+    /// probably a mistake.
     pub fn new(address: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
         let own = address.to_canonical();
         let (address, prefix) = match (address.is_ipv6() && own.is_ipv4(), prefix) {
             (false, _) => (address, prefix),
             (true, MAPPED_BITS..=128) => (own, prefix - MAPPED_BITS),
-            // So many bits of it that it is no longer about IPv4 alone.
+            // The prefix is so short that the network also contains addresses that are not IPv4.
             (true, _) => (address, prefix),
         };
         let (_, width) = bits(address);
@@ -51,14 +52,14 @@ impl Network {
         }
         let network = cut(address, prefix);
         if network.address != address {
-            let what = format!("a network without bits behind its prefix, such as {network}");
+            let what = format!("a network without bits after its prefix, such as {network}");
             return Err(NetworkError(what));
         }
         Ok(network)
     }
 
-    /// What the subscriber of a line has, as far as can be told from one address of it: that one in
-    /// IPv4, the /64 around it in IPv6.
+    /// The network that one internet subscriber uses, judged by one of its addresses: the address itself in IPv4, the
+    /// /64 around it in IPv6. Limits per client count these networks.
     pub(crate) fn of_subscriber(address: IpAddr) -> Network {
         match address.to_canonical() {
             IpAddr::V4(address) => cut(address.into(), 32),
@@ -66,14 +67,14 @@ impl Network {
         }
     }
 
-    /// Whether the address is one of them.
+    /// Whether the address belongs to the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && cut(address, self.prefix) == *self
     }
 }
 
-/// The address at the left end of a number, and how many bits it has.
+/// Returns the bits of the address, aligned to the left of the number, and their count.
 fn bits(address: IpAddr) -> (u128, u8) {
     match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
@@ -81,7 +82,7 @@ fn bits(address: IpAddr) -> (u128, u8) {
     }
 }
 
-/// The address without what is behind its first bits.
+/// Returns the network of all addresses with the same first `prefix` bits.
 fn cut(address: IpAddr, prefix: u8) -> Network {
     let (bits, _) = bits(address);
     let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
@@ -116,7 +117,7 @@ impl FromStr for Network {
     }
 }
 
-/// As it is read; a single address without its prefix.
+/// Writes what [`from_str`](FromStr::from_str) reads; for a single address without the prefix.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.prefix == bits(self.address).1 {
@@ -127,11 +128,11 @@ impl fmt::Display for Network {
     }
 }
 
-/// Why something is no [`Network`].
+/// Why a text or an address is not a [`Network`]. `Display` says what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkError(String);
 
-/// Of a text that is neither an address nor an address, `/` and a number.
+/// The error for a text that is neither an address nor an address, `/` and a number.
 fn no_network() -> NetworkError {
     NetworkError("an address, such as 192.0.2.7, or a network, such as 10.0.0.0/8".into())
 }
@@ -144,16 +145,18 @@ impl fmt::Display for NetworkError {
 
 impl std::error::Error for NetworkError {}
 
-/// Where a client is, for a line of the log: `127.0.0.1:5000`, or, if that is a proxy's address,
-/// `192.0.2.7 through 127.0.0.1:5000`.
+/// The sender of a request, for log lines: `127.0.0.1:5000`; behind a trusted proxy `192.0.2.7 through
+/// 127.0.0.1:5000`.
 #[derive(Clone, Copy)]
 pub(crate) struct RemoteAddr {
+    /// The other end of the connection: the client, or a proxy.
     pub(crate) peer: SocketAddr,
+    /// The client's own address: the peer's, or the address that a trusted proxy reports.
     pub(crate) client: IpAddr,
 }
 
 impl RemoteAddr {
-    /// Of a client that is the peer, as far as is known.
+    /// The sender of a request for which no proxy has reported another client.
     pub(crate) fn of_peer(peer: SocketAddr) -> RemoteAddr {
         RemoteAddr {
             peer,

@@ -1,27 +1,28 @@
-//! The origin of a page, as its browser sends it in `Origin`.
+//! The origin of a page, as its browser sends it in `Origin`: scheme, host and port.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::Quoted;
 
-/// An origin whose pages may do more than read: `https://example.org`, or `*` for every origin.
+/// An origin whose pages have more rights than to read: `https://example.org`, or `*` for every origin. It is
+/// kept in the form that browsers send: in lower case, without a default port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(Box<str>);
 
 impl Origin {
-    /// Whether it is `*`.
+    /// Whether this is `*`.
     pub fn is_any(&self) -> bool {
         &*self.0 == "*"
     }
 
-    /// Whether this is the origin of a page with this `Origin` header. Browsers write an origin in lower case
-    /// and without a default port, and so it is kept. `*` is the origin of no page.
+    /// Whether a page that sends this `Origin` header has this origin. `*` is not the origin of any page: see
+    /// [`is_any`](Self::is_any).
     pub fn is(&self, header: &str) -> bool {
         *self.0 == *header && !self.is_any()
     }
 
-    /// Whether a request with this `Host` header is for a page of this origin.
+    /// Whether this `Host` header names the host and port of the origin.
     pub(crate) fn has_host(&self, header: &str) -> bool {
         let host = self.0.split_once("://").map(|(_, host)| host);
         host.is_some_and(|host| host.eq_ignore_ascii_case(header))
@@ -31,8 +32,8 @@ impl Origin {
 impl FromStr for Origin {
     type Err = InvalidOrigin;
 
-    /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is the origin
-    /// of pages that have none, so no page can be allowed by it.
+    /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is refused: many unrelated
+    /// pages send it, such as those in a sandboxed frame.
     fn from_str(text: &str) -> Result<Origin, InvalidOrigin> {
         let lower = text.to_ascii_lowercase();
         let is_made_of = |part: &str, others: &[u8]| {
@@ -61,7 +62,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why a text is not an origin.
+/// The text is not an origin. `Display` quotes the text and says what an origin is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidOrigin(String);
 

@@ -1,19 +1,19 @@
-//! What a peer sent, as it stands in a log line or in an error: escaped, and of a bounded length.
+//! Quotes a peer's text in log lines and error messages: escaped, so that it cannot forge a line, and cut to a
+//! bounded length.
 
 use std::fmt;
 
-/// LIMIT: the bytes of a peer's text that one line quotes. Longer quotes help no reader, and a peer that
-/// causes many of them fills the disk.
+/// LIMIT: one line quotes at most this many bytes of a peer's text. Longer quotes would not help a reader, and a peer
+/// could fill the disk with them.
 const QUOTED_BYTES: usize = 200;
 
-/// Text of a peer, in quotes and escaped as Rust does it. What is longer than 200 bytes is cut, and the
-/// cut is marked by `…` after the last quote.
-///
-/// `Display` writes the text without quotes and escapes, cut in the same way.
+/// `Debug` writes the text in quotes, escaped as Rust does it. A text of more than 200 bytes is cut between two
+/// characters, and `…` after the closing quote marks the cut. `Display` cuts in the same way, and writes neither
+/// quotes nor escapes.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl Quoted<'_> {
-    /// The text, and the mark of the cut if there is one.
+    /// Returns the text, cut if necessary, and `…` if it was cut.
     fn parts(&self) -> (&str, &str) {
         if self.0.len() <= QUOTED_BYTES {
             return (self.0, "");

@@ -1,4 +1,4 @@
-//! Secrets by which a client shows its rights. A comparison does not tell how much of a guess was right.
+//! Secrets that prove a client's rights. The time of a comparison does not reveal how much of a guess was right.
 
 use std::fmt;
 use std::hint::black_box;
@@ -6,21 +6,20 @@ use std::str::FromStr;
 
 /// A secret that a client sends after `Bearer`, in a cookie, or in a query.
 ///
-/// A token is compared in constant time, and never shown: `Debug` says only that there is one, and there
-/// is no `Display`.
+/// A token is compared in constant time. It is never shown: `Debug` writes `Token(…)`, and there is no `Display`.
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// Whether `candidate` is this token. The time it takes depends on the length of the candidate alone.
-    /// Whether the lengths differ, or where the first wrong byte is, would help to guess the rest.
+    /// Whether `candidate` equals this token. The time depends on the length of the candidate alone: the position
+    /// of the first wrong byte, or a difference in length, would help an attacker to guess the rest.
     pub fn is(&self, candidate: &[u8]) -> bool {
         let own = self.0.iter().cycle();
         let bits = candidate.iter().zip(own).fold(0, |bits, (theirs, ours)| {
-            // The optimizer may not see that nothing changes any more, and stop.
+            // Without `black_box` the optimizer could stop as soon as the result cannot change any more.
             black_box(bits | (theirs ^ ours))
         });
-        // ORDER: `&`, which evaluates both.
+        // ORDER: `&` and not `&&`, so that both sides are always evaluated.
         (bits == 0) & (candidate.len() == self.0.len())
     }
 
@@ -34,7 +33,7 @@ impl FromStr for Token {
     type Err = InvalidToken;
 
     /// SPEC: RFC 6750, 2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-    /// Anything else could not be sent in a header, a cookie and a URL alike.
+    /// Other characters could not be sent in a header, in a cookie and in a URL alike.
     fn from_str(text: &str) -> Result<Token, InvalidToken> {
         let body = text.trim_end_matches('=');
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
@@ -52,7 +51,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a text is not a token. The message does not repeat the text.
+/// The text is not a token. The message does not repeat the text, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidToken;
 

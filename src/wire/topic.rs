@@ -1,27 +1,27 @@
-//! Topics, and the patterns by which clients ask for them.
+//! Topics, and the patterns with which clients subscribe to them.
 //!
-//! A pattern is a topic, or the beginning of topics and a `*`. What ends in `*` is therefore
-//! never a topic: a publisher who writes to `chat/*` has mistaken one for the other, and is told.
+//! A pattern is a topic (`chat/1`), or a prefix of topics followed by `*` (`chat/*`). A topic therefore never ends in
+//! `*`: publishing to `chat/*` is an error with an explanation.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The longest topic, in bytes, and so the longest beginning in a pattern.
+/// LIMIT: the longest topic, and so the longest prefix in a pattern, in bytes.
 const LONGEST: usize = 255;
 
-/// A name that events are sent under: 1 to 255 bytes of UTF-8 without control characters,
-/// not ending in `*`. Compared byte for byte. Cloning shares it.
+/// The topic of an event: 1 to 255 bytes of UTF-8 without control characters, not ending in `*`. Topics are compared
+/// byte for byte: `Chat` and `chat` are two topics. A clone shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// Checks the name and makes a topic of it.
+    /// Checks the name and returns the topic.
     ///
     /// # Errors
     ///
-    /// It is empty, longer than 255 bytes, has a control character or ends in `*`.
+    /// The name is empty, is longer than 255 bytes, contains a control character or ends in `*`.
     pub fn new(name: &str) -> Result<Topic, TopicError> {
         match name {
             "" => Err(TopicError(TopicFault::Empty)),
@@ -50,8 +50,8 @@ impl FromStr for Topic {
     }
 }
 
-/// What a client asks for: one topic, or all topics with the same prefix. Patterns are ordered by
-/// their text; of two with the same text, the prefix comes first.
+/// One topic, or all topics with the same prefix. Patterns are ordered by their text; of two patterns with the same
+/// text, the prefix comes first. [`Patterns`] needs this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// `chat/1`: this topic.
@@ -61,11 +61,11 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// Reads `chat/1`, `chat/*` or `*`.
+    /// Parses `chat/1`, `chat/*` or `*`.
     ///
     /// # Errors
     ///
-    /// As [`Topic::new`], but for the `*`.
+    /// Those of [`Topic::new`], except for the `*` at the end.
     pub fn new(text: &str) -> Result<Pattern, TopicError> {
         match text.strip_suffix('*') {
             Some(prefix) => Ok(Pattern::Prefix(check(prefix)?.into())),
@@ -86,7 +86,7 @@ impl Pattern {
         }
     }
 
-    /// Whether all topics that `other` matches match this one too.
+    /// Whether this pattern matches every topic that `other` matches.
     pub fn covers(&self, other: &Pattern) -> bool {
         match (self, other) {
             (_, Pattern::Topic(topic)) => self.matches(topic),
@@ -95,7 +95,7 @@ impl Pattern {
         }
     }
 
-    /// Whether events of `topic` are asked for.
+    /// Whether the pattern matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         match self {
             Pattern::Topic(own) => own == topic,
@@ -135,17 +135,22 @@ impl FromStr for Pattern {
     }
 }
 
-/// All that one client asks for: sorted, and without patterns that another one covers, so that two
-/// clients that get the same topics usually have equal values. Cloning shares it.
+/// The patterns of one client: sorted, and without patterns that another one covers. Two clients that get the same
+/// topics therefore usually have equal values, and share an audience. A clone shares the list.
 ///
-/// A topic is matched by one binary search, however many patterns there are. No pattern in the list
-/// covers another, so every pattern between a prefix and a topic with that prefix has been dropped:
-/// if any pattern matches the topic, it is the last one whose text is not greater than the topic.
+/// A topic is matched with one binary search, however many patterns there are. No pattern in the list covers
+/// another one. Every pattern between a prefix and a topic with this prefix would be covered by the prefix, so it
+/// is not in the list. Hence, if any pattern matches a topic, it is the last one whose text is not greater than
+/// the topic:
+///
+/// ```text
+/// chat/*  news  sports/*          the topic "chat/7": the last text that is not greater is "chat/", which matches
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Patterns(Arc<[Pattern]>);
 
 impl Default for Patterns {
-    /// No pattern: only events without a topic.
+    /// No pattern: the client gets only events without a topic.
     fn default() -> Patterns {
         Patterns(Arc::new([]))
     }
@@ -155,7 +160,7 @@ impl FromIterator<Pattern> for Patterns {
     fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Patterns {
         let mut patterns: Vec<Pattern> = patterns.into_iter().collect();
         patterns.sort_unstable();
-        // What a prefix covers comes right after it in this order.
+        // In this order, the patterns that a prefix covers come directly after it.
         patterns.dedup_by(|pattern, kept| kept.covers(pattern));
         Patterns(patterns.into())
     }
@@ -167,7 +172,7 @@ impl Patterns {
         self.0.iter()
     }
 
-    /// Whether an event is for this client. An event without a topic is for every client.
+    /// Whether a client with these patterns gets an event of this topic. Every client gets an event without a topic.
     pub fn matches(&self, topic: Option<&Topic>) -> bool {
         topic.is_none_or(|topic| {
             self.candidate(&topic.0)
@@ -181,14 +186,14 @@ impl Patterns {
             .is_some_and(|pattern| pattern.covers(other))
     }
 
-    /// The only pattern that can match or cover what has this text.
+    /// Returns the only pattern that can match or cover a topic or prefix with this text. See the invariant above.
     fn candidate(&self, text: &str) -> Option<&Pattern> {
         let count = self.0.partition_point(|pattern| pattern.text() <= text);
         self.0[..count].last()
     }
 }
 
-/// Why a topic or pattern was refused.
+/// Why a topic or pattern was refused. `Display` names the value and the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicError(TopicFault);
 
@@ -200,7 +205,7 @@ enum TopicFault {
     Pattern(String),
 }
 
-/// What topics and the beginnings in patterns have in common.
+/// Checks what topics and prefixes have in common: the length, and no control character.
 fn check(name: &str) -> Result<&str, TopicError> {
     if name.len() > LONGEST {
         return Err(TopicError(TopicFault::TooLong(name.len())));
@@ -224,7 +229,7 @@ impl fmt::Display for TopicError {
             TopicFault::Pattern(name) => {
                 write!(
                     f,
-                    "topic {name:?} ends in *: that is a pattern, to subscribe with, not to publish to"
+                    "topic {name:?} ends in *: this is a pattern, which only subscriptions can use"
                 )
             }
         }

@@ -1,35 +1,37 @@
-//! The page's side: the browser's own EventSource, our client and the React hook, in a real Chromium
-//! against the real program. What is shown, and how, stands in `tests/browser`; here it is started.
+//! The browser's side: the browser's own `EventSource`, the JavaScript client and the React hook, in
+//! a real Chromium against the real program. The test files are in `tests/browser`; this chapter
+//! runs them with Node.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// One at a time. Each has a browser with up to eight pages, and other tests run beside it.
-static TURN: Mutex<()> = Mutex::new(());
+/// LOCK: held while one file runs, so that only one browser runs at a time. Each browser has up to
+/// eight pages, and the other tests of this binary run at the same time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs one file of `tests/browser`, and shows what it said if it fails.
+/// Runs one file of `tests/browser`. If it fails, the panic message has its output.
 #[track_caller]
 fn passes(chapter: &str) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new("node")
         .args(["--test", "--test-reporter=spec"])
         .arg(format!("tests/browser/{chapter}.test.mjs"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("TINY_SSE", env!("CARGO_BIN_EXE_tiny-sse"))
-        // A proxy of the machine is for the world, and all of this is on the loopback.
+        // All connections are to the loopback address, so a proxy of this machine must not be used.
         .env("no_proxy", "*")
         .output()
         .expect("node, which .ci/run installs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.success() && !said.contains("pass 0\n"),
-        "{chapter}:\n{said}\n{complained}"
+        output.status.success() && !stdout.contains("pass 0\n"),
+        "{chapter}:\n{stdout}\n{stderr}"
     );
 }
 
 #[test]
-fn the_lock_file_names_packages_and_no_host_or_path_to_get_them_from() {
+fn the_lock_file_names_packages_without_hosts_and_paths() {
     let lock = include_str!("../browser/package-lock.json");
     for word in ["resolved", "://", "file:", "\"link\""] {
         assert!(!lock.contains(word), "package-lock.json has {word:?}");
@@ -38,19 +40,19 @@ fn the_lock_file_names_packages_and_no_host_or_path_to_get_them_from() {
 
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/browser"]
-fn the_client_reads_the_format_to_the_letter_wherever_it_is_cut() {
+fn the_client_parses_the_event_stream_format_exactly_at_any_cut_of_the_bytes() {
     passes("parser");
 }
 
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/browser"]
-fn the_client_comes_back_from_whatever_a_server_answers() {
+fn the_client_handles_every_answer_of_a_server() {
     passes("client");
 }
 
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/browser"]
-fn the_client_and_the_hook_have_the_types_they_say() {
+fn the_client_and_the_hook_match_their_type_declarations() {
     passes("types");
 }
 
@@ -62,45 +64,45 @@ fn the_event_source_of_a_browser_receives_and_resumes() {
 
 #[test]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn the_client_in_a_page_resumes_returns_and_leaves() {
+fn the_client_in_a_page_resumes_reconnects_and_closes() {
     passes("page");
 }
 
 #[test]
 #[cfg(feature = "console")]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn the_client_comes_from_the_program_for_any_origin() {
+fn the_program_serves_the_client_script_to_pages_of_every_origin() {
     passes("served");
 }
 
 #[test]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn eight_tabs_share_one_connection_whoever_leads() {
+fn eight_tabs_share_one_connection_whichever_tab_leads() {
     passes("shared");
 }
 
 #[test]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn the_hook_shows_one_stream_in_react_and_leaves_nothing() {
+fn the_react_hook_shares_one_stream_and_leaves_no_connection_open() {
     passes("hook");
 }
 
 #[test]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn pages_may_do_what_their_origin_their_cookie_and_their_token_allow() {
+fn pages_may_do_what_their_origin_their_cookie_and_their_token_permit() {
     passes("access");
 }
 
 #[test]
 #[cfg(feature = "console")]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn the_console_asks_for_tokens_and_keeps_them_to_itself() {
+fn the_console_asks_for_tokens_and_does_not_reveal_them() {
     passes("console-access");
 }
 
 #[test]
 #[cfg(feature = "console")]
 #[ignore = "needs Chromium, Node and npm ci --prefix tests/browser"]
-fn the_console_shows_all_of_it_to_everybody() {
+fn the_console_shows_every_feature_in_a_browser() {
     passes("console");
 }

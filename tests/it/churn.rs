@@ -1,10 +1,11 @@
-//! Coming and going all the time: guests that leave at random, in the middle of anything, come back
-//! with their last id, and hold every word of the server against what was published.
+//! Clients that disconnect at random moments, reconnect with the last id that they received, and
+//! compare everything that the server sends with the events that were published.
 //!
-//! The events are numbered, and their data is the number. So a guest knows which event comes next,
-//! and what a `recovery` event may say: between what was published for certain before it asked, and
-//! what can have been published when it was answered. For a part of the returns publishing is
-//! paused; then the two are one number, and `/stats` says how far back the history goes.
+//! Events are numbered from 0, and the data of an event is its number. So a client knows which event
+//! it must receive next. It also knows how many events a `recovery` may report as replayed: at least
+//! those that were published before the client reconnected, and at most those whose publishing had
+//! begun when the recovery arrived. For one in eight reconnects the test pauses the publishing; then
+//! both numbers are equal, and `/stats` tells exactly which event is the oldest in the history.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,38 +15,41 @@ use std::thread;
 use tiny_sse::Config;
 
 use crate::chance::Random;
-use crate::kit::{Finally, Raw, Stream, config, eventually, get, number_after, server};
+use crate::kit::{OnDrop, Raw, Stream, config, eventually, get, number_after, server};
 use crate::program::serve;
 
-/// Threads that are the guests, each for its share of them.
+/// The number of threads that run the clients; each thread runs its share of them.
 const WORKERS: usize = 2;
-/// What a guest reads at one go, before it is the next one's turn.
-const GO: usize = 100;
-/// Of so many returns one pauses the publishing.
-const PAUSES: usize = 8;
+/// The largest number of events that a client reads before its thread runs the next client.
+const READ_AT_ONCE: usize = 100;
+/// One in this many reconnects pauses the publishing.
+const ONE_PAUSE_IN: usize = 8;
 
-/// What is published, and how far that is.
-struct Press {
+/// The publisher of the numbered events, and its progress.
+struct Publishing {
     address: SocketAddr,
-    /// The topics of the events, again and again; the empty one is none.
+    /// The topics of the events, repeated from the start when all were used. An empty string stands
+    /// for an event without a topic.
     topics: Vec<&'static str>,
-    /// The ids, by number.
+    /// The id of each published event; the index is the event's number.
     ids: Mutex<Vec<String>>,
-    /// LOCK: held while an event is published; so who holds it pauses that.
+    /// LOCK: the publisher holds it while it publishes one event. A client that holds it has paused the
+    /// publishing.
     pause: Mutex<()>,
-    /// How many wait to pause it: a lock is not fair.
+    /// The number of clients that wait for `pause`. The publisher yields to them, because a `Mutex` is
+    /// not fair.
     waiting: AtomicUsize,
-    /// Events that may be published: the last of them is on its way.
+    /// The number of events whose publishing has begun. The last one may not be published yet.
     begun: AtomicUsize,
-    /// Events that are published, and in `ids`.
+    /// The number of events that are published and whose ids are in `ids`.
     done: AtomicUsize,
-    /// Nothing more will be published.
+    /// True once the publisher has ended.
     is_over: AtomicBool,
 }
 
-impl Press {
-    fn new(address: SocketAddr, topics: Vec<&'static str>) -> Press {
-        Press {
+impl Publishing {
+    fn new(address: SocketAddr, topics: Vec<&'static str>) -> Publishing {
+        Publishing {
             address,
             topics,
             ids: Mutex::default(),
@@ -57,10 +61,10 @@ impl Press {
         }
     }
 
-    /// Publishes one event after the other, over one connection, as fast as it is answered, while
-    /// `goes_on` says so.
+    /// Publishes one event after the other on one connection, each as soon as the one before is
+    /// answered, while `goes_on` returns true for the next number.
     fn run(&self, mut goes_on: impl FnMut(usize) -> bool) {
-        let _over = Finally(|| self.is_over.store(true, Ordering::Release));
+        let _over = OnDrop(|| self.is_over.store(true, Ordering::Release));
         let mut publisher = Raw::connect(self.address);
         let mut number = self.done();
         while goes_on(number) {
@@ -76,7 +80,7 @@ impl Press {
         }
     }
 
-    /// Nothing is published while this is held.
+    /// Nothing is published while the returned guard lives.
     fn pause(&self) -> MutexGuard<'_, ()> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let paused = self.pause.lock().unwrap();
@@ -105,62 +109,62 @@ fn publish(publisher: &mut Raw, topic: &str, number: usize) -> String {
     id.split('"').next().unwrap().to_owned()
 }
 
-/// A way to subscribe, and the topics that it asks for.
+/// The target of a request that subscribes, and whether it subscribes to a given topic.
 #[derive(Clone, Copy)]
-struct Target(&'static str, fn(&str) -> bool);
+struct SubscribeTarget(&'static str, fn(&str) -> bool);
 
-const PLAIN: Target = Target("/events?", |topic| topic.is_empty());
+const PLAIN: SubscribeTarget = SubscribeTarget("/events?", |topic| topic.is_empty());
 
-/// How much a guest does at most: it stays for so many events, and then stays away for so many.
+/// The largest number of events that a client stays connected for, and then disconnected for.
 #[derive(Clone, Copy)]
-struct Habits {
+struct ChurnLimits {
     stay: usize,
     away: usize,
 }
 
-struct Guest<'a> {
-    press: &'a Press,
-    target: Target,
-    habits: Habits,
+struct ChurningClient<'a> {
+    publishing: &'a Publishing,
+    target: SubscribeTarget,
+    limits: ChurnLimits,
     random: &'a Mutex<Random>,
-    /// For the failing test, and as a `client_id` for a part of the guests.
+    /// Names the client in failure messages; half of the requests also send it as the `client_id`.
     name: String,
     stream: Option<Stream>,
-    /// What it comes back with.
+    /// The id that the client reconnects with.
     cursor: String,
-    /// The number of the next event for it.
+    /// The number of the next event that the client must receive.
     next: usize,
-    /// It has all that it wants when that is the next.
+    /// The client is complete when `next` reaches this number.
     end: usize,
-    /// How many events it will yet read before it leaves.
+    /// The number of events that the client still reads before it disconnects.
     stay: usize,
-    /// When so many events are published, it comes back.
-    back_at: usize,
-    returns: usize,
-    /// Returns without a gap and with one.
-    told: [usize; 2],
-    /// Those of them while publishing was paused.
-    exact: [usize; 2],
+    /// The client reconnects when this many events are published.
+    reconnects_at: usize,
+    reconnects: usize,
+    /// The number of reconnects without a gap and with one.
+    gaps_seen: [usize; 2],
+    /// The same, but only those while publishing was paused.
+    gaps_seen_while_paused: [usize; 2],
 }
 
-impl Guest<'_> {
-    fn has_all(&self) -> bool {
+impl ChurningClient<'_> {
+    fn is_complete_now(&self) -> bool {
         self.next >= self.end
     }
 
-    /// The first number from `from` on that is for this guest.
+    /// Returns the first number, `from` or higher, whose event this client must receive.
     fn first_from(&self, from: usize) -> usize {
-        let Target(_, asks) = self.target;
+        let SubscribeTarget(_, asks) = self.target;
         (from..)
-            .find(|number| asks(self.press.topic(*number)))
+            .find(|number| asks(self.publishing.topic(*number)))
             .expect("there is always one more")
     }
 
-    /// How many of the events before `end` are still to come.
+    /// Returns how many events before `end` this client must still receive.
     fn missing_before(&self, end: usize) -> usize {
-        let Target(_, asks) = self.target;
+        let SubscribeTarget(_, asks) = self.target;
         (self.next..end)
-            .filter(|number| asks(self.press.topic(*number)))
+            .filter(|number| asks(self.publishing.topic(*number)))
             .count()
     }
 
@@ -168,22 +172,23 @@ impl Guest<'_> {
         self.random.lock().unwrap().below(end)
     }
 
-    /// Does what it can do now without waiting for an event that is not published yet. False: nothing.
+    /// Does what the client can do now, without waiting for an event that is not published yet. Returns
+    /// false if there is nothing to do.
     fn step(&mut self) -> bool {
-        let is_over = self.press.is_over.load(Ordering::Acquire);
-        let done = self.press.done();
+        let is_over = self.publishing.is_over.load(Ordering::Acquire);
+        let done = self.publishing.done();
         let Some(stream) = &mut self.stream else {
-            let comes_back = done >= self.back_at || is_over;
-            if comes_back {
-                self.come_back();
+            let reconnects_now = done >= self.reconnects_at || is_over;
+            if reconnects_now {
+                self.reconnect();
             }
-            return comes_back;
+            return reconnects_now;
         };
         if self.stay == 0 {
-            self.leave(done);
-            // Some are away for no time: they have reloaded the page.
+            self.disconnect(done);
+            // One in three reconnects at once, as when a user reloads the page.
             if self.random(3) == 0 {
-                self.come_back();
+                self.reconnect();
             }
             return true;
         }
@@ -191,35 +196,40 @@ impl Guest<'_> {
             return false;
         }
         stream.bytes.clear();
-        for _ in 0..GO.min(self.stay) {
+        for _ in 0..READ_AT_ONCE.min(self.stay) {
             if self.next < done && !self.read() {
                 self.stream = None;
-                self.back_at = 0;
+                self.reconnects_at = 0;
                 break;
             }
         }
         true
     }
 
-    fn leave(&mut self, done: usize) {
+    fn disconnect(&mut self, done: usize) {
         self.stream = None;
-        // Counted from what it has read: the publisher does not go on for ever without it.
-        self.back_at = done.min(self.next) + self.random(self.habits.away);
+        // The count starts at the number that this client has reached, because the publisher does not
+        // get further ahead of the slowest client than `AHEAD`.
+        self.reconnects_at = done.min(self.next) + self.random(self.limits.away);
     }
 
-    /// Reads the next event, which must be the one. False: the server has cut us off before it.
+    /// Reads the next event and checks that it is the expected one. Returns false if the server has
+    /// ended the stream before it.
     fn read(&mut self) -> bool {
-        let stream = self.stream.as_mut().expect("a guest that is here");
+        let stream = self
+            .stream
+            .as_mut()
+            .expect("BUG: a client that is not connected reads");
         let Some(event) = stream.try_next() else {
             return false;
         };
-        let is_it = event.data.parse() == Ok(self.next);
-        let has_its_id = event.last_event_id == self.press.ids.lock().unwrap()[self.next];
+        let has_its_number = event.data.parse() == Ok(self.next);
+        let has_its_id = event.last_event_id == self.publishing.ids.lock().unwrap()[self.next];
         assert!(
-            is_it && has_its_id,
-            "{}, return {}: {event:?} instead of number {}",
+            has_its_number && has_its_id,
+            "{}, reconnect {}: {event:?} instead of number {}",
             self.name,
-            self.returns,
+            self.reconnects,
             self.next
         );
         self.cursor = event.last_event_id;
@@ -228,19 +238,19 @@ impl Guest<'_> {
         true
     }
 
-    /// Resumes, and judges what it is told.
-    fn come_back(&mut self) {
-        self.stay = self.random(self.habits.stay);
-        self.returns += 1;
-        let paused = (self.random(PAUSES) == 0).then(|| self.press.pause());
-        let (sent, at_least) = (self.cursor.clone(), self.press.done());
+    /// Reconnects, and checks the `recovery` event.
+    fn reconnect(&mut self) {
+        self.stay = self.random(self.limits.stay);
+        self.reconnects += 1;
+        let paused = (self.random(ONE_PAUSE_IN) == 0).then(|| self.publishing.pause());
+        let (sent, at_least) = (self.cursor.clone(), self.publishing.done());
         let Some(mut stream) = self.open() else {
             return;
         };
         let Some(welcome) = stream.try_next() else {
             return;
         };
-        // From here on this is what a browser would come back with, also when it hears no more.
+        // A browser would now reconnect with this id, even if it receives nothing more.
         if !welcome.last_event_id.is_empty() {
             self.cursor = welcome.last_event_id;
         }
@@ -249,36 +259,37 @@ impl Guest<'_> {
         };
         self.cursor = recovery.last_event_id;
         let recovery = recovery.data;
-        let at_most = self.press.begun.load(Ordering::Acquire);
+        let at_most = self.publishing.begun.load(Ordering::Acquire);
         self.stream = Some(stream);
-        let what = format!("{}, return {}: {recovery}", self.name, self.returns);
+        let what = format!("{}, reconnect {}: {recovery}", self.name, self.reconnects);
         let is_complete = recovery.ends_with(r#""complete":true}"#);
         if is_complete {
-            assert_eq!(self.cursor, sent, "{what}: begins elsewhere");
+            assert_eq!(self.cursor, sent, "{what}: the replay begins at another id");
         } else {
             let end = r#""complete":false,"reason":"evicted"}"#;
             assert!(recovery.ends_with(end), "{what}");
         }
-        self.told[usize::from(!is_complete)] += 1;
+        self.gaps_seen[usize::from(!is_complete)] += 1;
         let oldest = paused.is_some().then(|| {
-            self.exact[usize::from(!is_complete)] += 1;
+            self.gaps_seen_while_paused[usize::from(!is_complete)] += 1;
             self.oldest(&what, is_complete)
         });
         drop(paused);
         if !is_complete {
-            self.skip(&what, oldest);
+            self.skip_gap(&what, oldest);
         }
         let replayed = number_after(&recovery, "\"replayed\":") as usize;
         let possible = self.missing_before(at_least)..=self.missing_before(at_most);
         assert!(possible.contains(&replayed), "{what}, not {possible:?}");
     }
 
-    /// A return as a browser does it, or as a page does that has to make its `EventSource` anew.
+    /// Sends the request as a browser reconnects (a header field), or as a page does that creates a new
+    /// `EventSource` (the query). Returns `None` if the server hangs up.
     fn open(&self) -> Option<Stream> {
-        let Target(target, _) = self.target;
+        let SubscribeTarget(target, _) = self.target;
         let name = match self.random(2) {
             0 => String::new(),
-            // Its former self may still be there; then it is replaced.
+            // If the client's earlier stream is still registered, this one replaces it.
             _ => format!("&client_id={}", self.name),
         };
         let cursor = &self.cursor;
@@ -287,146 +298,179 @@ impl Guest<'_> {
             _ => (String::new(), format!("Last-Event-ID: {cursor}\r\n")),
         };
         let target = format!("{target}{name}{query}");
-        Stream::try_open(self.press.address, &target, &field)
+        Stream::try_open(self.publishing.address, &target, &field)
     }
 
-    /// Nothing is being published: what is retained is a fact. Answers the number of the oldest.
+    /// Returns the number of the oldest event in the history. Publishing is paused, so the number is
+    /// exact.
     fn oldest(&self, what: &str, is_complete: bool) -> usize {
-        let ids = self.press.ids.lock().unwrap();
-        let stats = get(self.press.address, "/stats");
+        let ids = self.publishing.ids.lock().unwrap();
+        let stats = get(self.publishing.address, "/stats");
         let retained = number_after(stats.text(), "\"history\":{\"events\":") as usize;
         let oldest = ids.len() - retained;
         if let Some(id) = ids.get(oldest) {
             let first = format!(r#""first_id":"{id}""#);
             assert!(stats.text().contains(&first), "{what}: {}", stats.text());
         }
-        assert_eq!(is_complete, self.next >= oldest, "{what}: from {oldest} on");
+        assert_eq!(
+            is_complete,
+            self.next >= oldest,
+            "{what}: the history begins at {oldest}"
+        );
         oldest
     }
 
-    /// Goes to where the stream goes on behind a gap: to the event after the one whose id the
-    /// welcome has.
-    fn skip(&mut self, what: &str, oldest: Option<usize>) {
-        let ids = self.press.ids.lock().unwrap();
-        // It is one of the latest.
+    /// Sets `next` to the first event after the gap. `cursor` is the id of the last event in the gap.
+    fn skip_gap(&mut self, what: &str, oldest: Option<usize>) {
+        let ids = self.publishing.ids.lock().unwrap();
+        // Searches from the end, because it is one of the latest events.
         let last_gone = ids.iter().rposition(|id| *id == self.cursor);
         drop(ids);
-        let first = last_gone.unwrap_or_else(|| panic!("{what}: after no event")) + 1;
+        let first = last_gone.unwrap_or_else(|| panic!("{what}: the id is of no event")) + 1;
         assert!(first > self.next, "{what}: there is no gap before {first}");
-        assert_eq!(oldest.unwrap_or(first), first, "{what}: not to the oldest");
+        assert_eq!(
+            oldest.unwrap_or(first),
+            first,
+            "{what}: the gap does not end at the oldest event"
+        );
         self.next = self.first_from(first);
     }
 }
 
-/// Everybody's turn, again and again, until it is `enough`.
-fn entertain(guests: &mut [Guest], slowest: &AtomicUsize, enough: impl Fn(&[Guest]) -> bool) {
-    while !enough(guests) {
-        eventually("somebody can do something", || {
-            let waiting = guests.iter_mut().filter(|guest| !guest.has_all());
-            let busy = waiting.map(Guest::step).filter(|busy| *busy).count();
-            let next = guests.iter().map(|guest| guest.next).min();
+/// Runs all clients of one thread in turn until `enough` returns true. Stores the smallest number
+/// that a client still waits for in `slowest`.
+fn run_clients(
+    clients: &mut [ChurningClient],
+    slowest: &AtomicUsize,
+    enough: impl Fn(&[ChurningClient]) -> bool,
+) {
+    while !enough(clients) {
+        eventually("a client can do something", || {
+            let waiting = clients
+                .iter_mut()
+                .filter(|client| !client.is_complete_now());
+            let busy = waiting
+                .map(ChurningClient::step)
+                .filter(|busy| *busy)
+                .count();
+            let next = clients.iter().map(|client| client.next).min();
             slowest.store(next.unwrap_or(usize::MAX), Ordering::Relaxed);
             busy > 0
         });
     }
 }
 
-/// `count` guests, in turn with each of the targets, who have all seen the birth of the server and
-/// nothing else.
-fn guests<'a>(
-    press: &'a Press,
+/// Returns `count` clients; each uses the next of the targets. All of them have the id of the empty
+/// history as their cursor, so they expect every event.
+fn clients<'a>(
+    publishing: &'a Publishing,
     count: usize,
-    targets: &[Target],
-    habits: Habits,
+    targets: &[SubscribeTarget],
+    limits: ChurnLimits,
     end: usize,
     random: &'a Mutex<Random>,
-) -> Vec<Guest<'a>> {
-    let born = Stream::open(press.address, "/events", "")
+) -> Vec<ChurningClient<'a>> {
+    let initial_id = Stream::open(publishing.address, "/events", "")
         .next()
         .last_event_id;
-    let guest = |index: usize| {
-        let mut guest = Guest {
-            press,
+    let client = |index: usize| {
+        let mut client = ChurningClient {
+            publishing,
             target: targets[index % targets.len()],
-            habits,
+            limits,
             random,
-            name: format!("guest-{index}"),
+            name: format!("client-{index}"),
             stream: None,
-            cursor: born.clone(),
+            cursor: initial_id.clone(),
             next: 0,
             end,
             stay: 0,
-            back_at: random.lock().unwrap().below(habits.away),
-            returns: 0,
-            told: [0; 2],
-            exact: [0; 2],
+            reconnects_at: random.lock().unwrap().below(limits.away),
+            reconnects: 0,
+            gaps_seen: [0; 2],
+            gaps_seen_while_paused: [0; 2],
         };
-        guest.next = guest.first_from(0);
-        guest
+        client.next = client.first_from(0);
+        client
     };
-    (0..count).map(guest).collect()
+    (0..count).map(client).collect()
 }
 
-/// Publishes `events` while the guests come and go; in the end all have all that they asked for,
-/// once, and there was never a gap.
-fn all_get_all(press: &Press, mut guests: Vec<Guest>) {
-    // How far the publisher may be ahead of the last guest: so all come and go all the time.
+/// Publishes events while the clients disconnect and reconnect. In the end each client has received
+/// all events of its topics exactly once, without a gap.
+fn assert_all_get_all(publishing: &Publishing, mut clients: Vec<ChurningClient>) {
+    // How many events the publisher may be ahead of the slowest client. So all clients disconnect and
+    // reconnect during the whole test.
     const AHEAD: usize = 2_000;
-    let events = guests[0].end;
+    let events = clients[0].end;
     let slowest = [const { AtomicUsize::new(0) }; WORKERS];
-    let share = guests.len().div_ceil(WORKERS);
+    let share = clients.len().div_ceil(WORKERS);
     thread::scope(|scope| {
         scope.spawn(|| {
-            press.run(|number| {
-                eventually("the guests come and go", || {
+            publishing.run(|number| {
+                eventually("the slowest client catches up", || {
                     let next = slowest.iter().map(|next| next.load(Ordering::Relaxed));
                     next.min() >= Some(number.saturating_sub(AHEAD))
                 });
                 number < events
             });
         });
-        for (guests, slowest) in guests.chunks_mut(share).zip(&slowest) {
-            scope.spawn(|| entertain(guests, slowest, |guests| guests.iter().all(Guest::has_all)));
+        for (clients, slowest) in clients.chunks_mut(share).zip(&slowest) {
+            scope.spawn(|| {
+                run_clients(clients, slowest, |clients| {
+                    clients.iter().all(ChurningClient::is_complete_now)
+                })
+            });
         }
     });
-    // Those who are away come back for the last time, and everybody stays.
-    for guest in &mut guests {
-        while guest.stream.is_none() {
-            guest.come_back();
+    // Disconnected clients reconnect for the last time, and then all stay connected.
+    for client in &mut clients {
+        while client.stream.is_none() {
+            client.reconnect();
         }
-        guest.stay = usize::MAX;
+        client.stay = usize::MAX;
     }
-    // It is for everybody, and would come behind whatever else were there.
-    let last = (events..).find(|number| press.topic(*number).is_empty());
+    // The last event has no topic, so every client gets it; a superfluous event would come before it.
+    let last = (events..).find(|number| publishing.topic(*number).is_empty());
     let last = last.expect("some events have no topic");
-    press.run(|number| number <= last);
-    for guest in &mut guests {
-        while guest.next <= last {
-            assert!(guest.read(), "{} is cut off at the end", guest.name);
+    publishing.run(|number| number <= last);
+    for client in &mut clients {
+        while client.next <= last {
+            assert!(client.read(), "{} is disconnected at the end", client.name);
         }
-        assert_eq!(guest.told[1], 0, "{} was told of a gap", guest.name);
-        assert!(guest.returns >= 5, "{} stayed: no churn", guest.name);
+        assert_eq!(client.gaps_seen[1], 0, "{} has seen a gap", client.name);
+        assert!(
+            client.reconnects >= 5,
+            "{} has reconnected too seldom",
+            client.name
+        );
     }
-    let exact: usize = guests.iter().map(|guest| guest.exact[0]).sum();
-    assert!(exact > 0, "nobody came back while publishing was paused");
+    let gaps_seen_while_paused: usize = clients
+        .iter()
+        .map(|client| client.gaps_seen_while_paused[0])
+        .sum();
+    assert!(
+        gaps_seen_while_paused > 0,
+        "no client has reconnected while publishing was paused"
+    );
 }
 
 #[test]
-fn who_leaves_at_random_and_comes_back_each_time_has_everything_in_the_end() {
-    // The server is a process of its own: see `crowd`.
+fn clients_that_reconnect_at_random_receive_every_event_exactly_once() {
+    // The server is a separate process; `crowd.rs` explains why.
     let program = serve(&["--history", "20000", "--queue-bytes", "64KiB"]);
-    let press = Press::new(program.address, vec![""]);
-    let habits = Habits {
+    let publishing = Publishing::new(program.address, vec![""]);
+    let limits = ChurnLimits {
         stay: 600,
         away: 600,
     };
     let random = Mutex::new(Random::new());
-    let guests = guests(&press, 200, &[PLAIN], habits, 10_000, &random);
-    all_get_all(&press, guests);
+    let clients = clients(&publishing, 200, &[PLAIN], limits, 10_000, &random);
+    assert_all_get_all(&publishing, clients);
 }
 
 #[test]
-fn who_comes_and_goes_gets_exactly_the_topics_that_it_asked_for() {
+fn clients_that_reconnect_receive_exactly_the_topics_that_they_subscribed_to() {
     let server = server(Config {
         history_events: 20_000,
         queue_bytes: 64 << 10,
@@ -434,61 +478,62 @@ fn who_comes_and_goes_gets_exactly_the_topics_that_it_asked_for() {
     });
     let random = Mutex::new(Random::new());
     let topics = ["", "a", "ab", "a/1", "b", "b/1", "b/2/3", "c", "A"];
-    // A prime number of them, lest guests and topics keep step.
+    // A prime number of topics, so that the topics and the clients' schedules do not fall into step.
     let topics = (0..499).map(|_| topics[random.lock().unwrap().below(topics.len())]);
-    let press = Press::new(server.local_addr(), topics.collect());
+    let publishing = Publishing::new(server.local_addr(), topics.collect());
     let targets = [
         PLAIN,
-        Target("/events/a?", |topic| ["", "a"].contains(&topic)),
-        Target("/events/a*?", |topic| {
+        SubscribeTarget("/events/a?", |topic| ["", "a"].contains(&topic)),
+        SubscribeTarget("/events/a*?", |topic| {
             topic.is_empty() || topic.starts_with('a')
         }),
-        Target("/events/b/*?", |topic| {
+        SubscribeTarget("/events/b/*?", |topic| {
             topic.is_empty() || topic.starts_with("b/")
         }),
-        Target("/events/*?", |_| true),
-        Target("/events/c?topic=b/2*&topic=a", |topic| {
+        SubscribeTarget("/events/*?", |_| true),
+        SubscribeTarget("/events/c?topic=b/2*&topic=a", |topic| {
             ["", "c", "b/2/3", "a"].contains(&topic)
         }),
     ];
-    let habits = Habits {
+    let limits = ChurnLimits {
         stay: 200,
         away: 600,
     };
-    let guests = guests(&press, 60, &targets, habits, 8_000, &random);
-    all_get_all(&press, guests);
+    let clients = clients(&publishing, 60, &targets, limits, 8_000, &random);
+    assert_all_get_all(&publishing, clients);
 }
 
 #[test]
-fn a_gap_is_announced_where_one_is_and_nowhere_else_and_ends_at_the_oldest_event() {
-    // What has to be seen of either kind by the guests of each worker, and how many of them while
-    // publishing is paused. They go on until then, but not for ever.
+fn a_gap_is_announced_only_where_events_are_lost_and_ends_at_the_oldest_retained_event() {
+    // Each thread runs until its clients have seen this many reconnects without a gap and this many
+    // with one: in total, and while publishing was paused.
     const ENOUGH: [usize; 2] = [800, 80];
+    // The test fails if that many reconnects without a gap have not been enough.
     const TOO_MANY: usize = 20_000;
     let server = server(Config {
         history_events: 50,
-        // The history holds three queues at the least: some 600 events.
+        // The history keeps at least three times `queue_bytes`: about 600 events.
         queue_bytes: 8 << 10,
         ..config()
     });
-    let press = Press::new(server.local_addr(), vec![""]);
-    let habits = Habits {
+    let publishing = Publishing::new(server.local_addr(), vec![""]);
+    let limits = ChurnLimits {
         stay: 100,
         away: 800,
     };
     let random = Mutex::new(Random::new());
-    let mut guests = guests(&press, 40, &[PLAIN], habits, usize::MAX, &random);
-    let share = guests.len().div_ceil(WORKERS);
-    let at_work = AtomicUsize::new(WORKERS);
+    let mut clients = clients(&publishing, 40, &[PLAIN], limits, usize::MAX, &random);
+    let share = clients.len().div_ceil(WORKERS);
+    let workers_left = AtomicUsize::new(WORKERS);
     thread::scope(|scope| {
-        scope.spawn(|| press.run(|_| at_work.load(Ordering::Relaxed) > 0));
-        for guests in guests.chunks_mut(share) {
+        scope.spawn(|| publishing.run(|_| workers_left.load(Ordering::Relaxed) > 0));
+        for clients in clients.chunks_mut(share) {
             scope.spawn(|| {
-                let _done = Finally(|| {
-                    at_work.fetch_sub(1, Ordering::Relaxed);
+                let _done = OnDrop(|| {
+                    workers_left.fetch_sub(1, Ordering::Relaxed);
                 });
-                entertain(guests, &AtomicUsize::new(0), |guests| {
-                    let seen = kinds(guests);
+                run_clients(clients, &AtomicUsize::new(0), |clients| {
+                    let seen = reconnects_by_kind(clients);
                     assert!(seen[0].iter().sum::<usize>() < TOO_MANY, "only {seen:?}");
                     let enough = seen.iter().zip(ENOUGH);
                     enough
@@ -500,11 +545,18 @@ fn a_gap_is_announced_where_one_is_and_nowhere_else_and_ends_at_the_oldest_event
     });
 }
 
-/// Returns without a gap and with one; and those of them while publishing was paused.
-fn kinds(guests: &[Guest]) -> [[usize; 2]; 2] {
-    let sum = |count: fn(&Guest) -> usize| guests.iter().map(count).sum();
+/// Sums up the reconnects without a gap and with one: all of them, and those while publishing was
+/// paused.
+fn reconnects_by_kind(clients: &[ChurningClient]) -> [[usize; 2]; 2] {
+    let sum = |count: fn(&ChurningClient) -> usize| clients.iter().map(count).sum();
     [
-        [sum(|guest| guest.told[0]), sum(|guest| guest.told[1])],
-        [sum(|guest| guest.exact[0]), sum(|guest| guest.exact[1])],
+        [
+            sum(|client| client.gaps_seen[0]),
+            sum(|client| client.gaps_seen[1]),
+        ],
+        [
+            sum(|client| client.gaps_seen_while_paused[0]),
+            sum(|client| client.gaps_seen_while_paused[1]),
+        ],
     ]
 }

@@ -1,4 +1,5 @@
-//! The program, as a shell and a terminal see it: what it prints, how it ends, what it logs.
+//! The program as a process: its command line, what it prints and logs, how it ends at a signal, and
+//! how it runs with few open files, little address space or a standard output that is not read.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -6,13 +7,14 @@ use std::process::{Command, Stdio};
 
 use crate::kit::{Answer, Raw, Scratch, Stream, eventually, get, number_after, post, request};
 use crate::program::{
-    PROGRAM, Process, all, end_of, greeted, serve, serve_as, serve_unheard, up_to,
+    PROGRAM, Process, all_lines, lines_up_to, run_to_end, serve, serve_with_listen,
+    serve_without_output, wait_for_greeting,
 };
 
-// ---- what it prints
+// ---- what the program prints
 
 #[test]
-fn it_says_where_it_listens_and_what_to_try() {
+fn the_greeting_names_the_address_and_two_commands_to_try() {
     let serving = serve(&[]);
     let address = serving.address;
     let version = env!("CARGO_PKG_VERSION");
@@ -30,9 +32,9 @@ fn it_says_where_it_listens_and_what_to_try() {
 }
 
 #[test]
-fn an_address_of_all_interfaces_is_printed_as_one_to_connect_to() {
+fn the_greeting_prints_an_address_that_clients_can_connect_to() {
     for (listen, host) in [("0.0.0.0:0", "127.0.0.1"), ("localhost:0", "")] {
-        let serving = serve_as(&["--listen", listen]);
+        let serving = serve_with_listen(&["--listen", listen]);
         let url = format!("http://{host}");
         assert!(serving.greeting[2].contains(&url), "{:?}", serving.greeting);
         let port = serving.address.port();
@@ -41,7 +43,7 @@ fn an_address_of_all_interfaces_is_printed_as_one_to_connect_to() {
 }
 
 #[test]
-fn the_two_lines_it_prints_work() {
+fn the_two_commands_in_the_greeting_work() {
     let serving = serve(&[]);
     let line = |number: usize| {
         let (_, line) = serving.greeting[number].split_once(":  ").expect("a label");
@@ -64,19 +66,19 @@ fn the_two_lines_it_prints_work() {
         )
     };
     let subscriber = shell(&subscribe);
-    up_to(&subscriber.out, "data: {\"type\":\"connected\"");
+    lines_up_to(&subscriber.out, "data: {\"type\":\"connected\"");
     let mut publisher = shell(&publish);
     assert_eq!(publisher.exit_code(), Some(0), "{publish}");
-    let answer = all(&publisher.out).join("\n");
+    let answer = all_lines(&publisher.out).join("\n");
     assert!(
         answer.starts_with(r#"{"status":"ok","id":""#) && answer.ends_with(r#","recipients":1}"#),
         "{publish}: {answer}"
     );
-    let seen = up_to(&subscriber.out, "data: hello");
+    let seen = lines_up_to(&subscriber.out, "data: hello");
     assert_eq!(seen.last().unwrap(), "data: hello", "{subscribe}");
 }
 
-/// Every option, and the value that it has when nobody says anything.
+/// Every option with a default, and that default.
 const DEFAULTS: &[(&str, &str)] = &[
     ("listen", "127.0.0.1:8080"),
     ("max-clients", "1000"),
@@ -113,20 +115,20 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 #[test]
 fn help_names_every_option_with_its_default() {
-    let (code, help, errors) = end_of(&["--help"]);
+    let (code, help, errors) = run_to_end(&["--help"]);
     assert_eq!((code, errors.len()), (Some(0), 0));
     for (name, default) in DEFAULTS {
-        let mut own = help
+        let mut found = help
             .iter()
             .filter(|line| line.trim_start().starts_with(&format!("--{name} ")));
-        let line = own.next().unwrap_or_else(|| panic!("no --{name}"));
+        let line = found.next().unwrap_or_else(|| panic!("no --{name}"));
         assert!(line.contains(&format!("[{default}]")), "{line}");
-        assert_eq!(own.next(), None, "--{name} twice");
+        assert_eq!(found.next(), None, "--{name} twice");
     }
     let options = help
         .iter()
         .filter(|line| line.trim_start().starts_with("--"));
-    // And those without a default, and the one line of --help and --version.
+    // The options without a default. One more line is about --help and --version.
     let others: &[&str] = &[
         "open",
         "trust-proxy",
@@ -148,21 +150,21 @@ fn help_names_every_option_with_its_default() {
         DEFAULTS.len() + others.len() + 1,
         "{help:#?}"
     );
-    for alike in [
+    for spelling in [
         &["-h"][..],
         &["help"],
         &["serve", "--help"],
         &["--log", "info", "--help"],
     ] {
-        let (code, lines, errors) = end_of(alike);
-        assert_eq!((code, errors.len()), (Some(0), 0), "{alike:?}");
-        assert_eq!(lines, help, "{alike:?}");
+        let (code, lines, errors) = run_to_end(spelling);
+        assert_eq!((code, errors.len()), (Some(0), 0), "{spelling:?}");
+        assert_eq!(lines, help, "{spelling:?}");
     }
 }
 
 #[test]
-fn help_has_no_word_of_a_feature_that_is_left_out() {
-    let help = end_of(&["--help"]).1.join("\n");
+fn help_does_not_mention_a_feature_that_is_left_out() {
+    let help = run_to_end(&["--help"]).1.join("\n");
     for (is_there, words) in [
         (
             cfg!(feature = "access"),
@@ -182,7 +184,7 @@ fn help_has_no_word_of_a_feature_that_is_left_out() {
 }
 
 #[test]
-fn the_defaults_of_help_can_be_given_as_they_are_printed() {
+fn the_defaults_that_help_prints_are_accepted_as_values() {
     let mut arguments: Vec<String> = Vec::new();
     for (name, default) in DEFAULTS.iter().filter(|(name, _)| *name != "listen") {
         arguments.push(format!("--{name}={default}"));
@@ -196,20 +198,24 @@ fn the_defaults_of_help_can_be_given_as_they_are_printed() {
 fn the_version_is_that_of_the_package() {
     for flag in ["--version", "-V"] {
         let expected = format!("tiny-sse {}", env!("CARGO_PKG_VERSION"));
-        assert_eq!(end_of(&[flag]), (Some(0), vec![expected], vec![]), "{flag}");
+        assert_eq!(
+            run_to_end(&[flag]),
+            (Some(0), vec![expected], vec![]),
+            "{flag}"
+        );
     }
 }
 
-// ---- what it is told
+// ---- the command line
 
 #[test]
-fn a_value_stands_behind_the_option_or_behind_its_equals_sign() {
+fn a_value_follows_its_option_or_an_equals_sign() {
     for (arguments, retry) in [
         (&["--retry", "7s"][..], "retry: 7000\n"),
         (&["--retry=7s"], "retry: 7000\n"),
-        // The last one counts.
+        // The last value counts.
         (&["--retry=7s", "--retry", "8s"], "retry: 8000\n"),
-        // Each unit.
+        // Each unit is accepted.
         (&["--retry=0ms"], "retry: 0\n"),
         (&["--retry=500ms"], "retry: 500\n"),
         (&["--retry", "2m"], "retry: 120000\n"),
@@ -223,7 +229,7 @@ fn a_value_stands_behind_the_option_or_behind_its_equals_sign() {
 }
 
 #[test]
-fn a_list_stands_between_commas_or_behind_its_option_again() {
+fn a_list_is_given_with_commas_or_by_repeating_the_option() {
     for arguments in [
         &["--trust-proxy", "10.0.0.0/8, 127.0.0.1,::1"][..],
         &[
@@ -250,13 +256,13 @@ fn a_list_stands_between_commas_or_behind_its_option_again() {
 
 #[test]
 fn the_word_serve_may_come_first() {
-    let serving = serve_as(&["serve", "--listen=127.0.0.1:0", "--max-clients=3"]);
+    let serving = serve_with_listen(&["serve", "--listen=127.0.0.1:0", "--max-clients=3"]);
     let stats = get(serving.address, "/stats");
     assert_eq!(number_after(stats.text(), "\"max_connections\":"), 3);
 }
 
 #[test]
-fn a_size_is_bytes_or_has_a_unit_of_two_to_the_ten() {
+fn a_size_is_a_number_of_bytes_or_has_a_binary_unit() {
     for (size, bytes) in [
         ("10", "10"),
         ("1KiB", "1024"),
@@ -274,9 +280,9 @@ fn a_size_is_bytes_or_has_a_unit_of_two_to_the_ten() {
 }
 
 #[test]
-fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
+fn a_wrong_command_line_prints_one_line_with_the_mistake_and_exits_with_2() {
     for (arguments, parts) in [
-        // Near misses.
+        // The error suggests the word that was probably meant.
         (&["--lisen", "x:1"][..], &["--lisen", "--listen"][..]),
         (&["--max-client=1"], &["--max-client", "--max-clients"]),
         (&["--maxclients=1"], &["--maxclients", "--max-clients"]),
@@ -295,7 +301,7 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--log=off", "demo"], &["demo must be the first word"]),
         (&["--log=off", "serve"], &["serve must be the first word"]),
         (&["sreve", "--log=off"], &["sreve", "serve"]),
-        // Far ones.
+        // No known word is similar; the error points to --help.
         (&["--frobnicate"], &["--frob…", "--help"]),
         (&["--", "x"], &["--", "--help"]),
         (&["127.0.0.1:8080"], &["127.…", "--help"]),
@@ -303,10 +309,10 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
         (&["--\u{1b}[2J=1"], &["--\\u{1b}[2J", "--help"]),
         (&["--log", "off", "extra"], &["extr…", "--help"]),
         (&[""], &["--help"]),
-        // No value.
+        // The value is missing.
         (&["--listen"], &["--listen needs a value"]),
         (&["--log=info", "--grace"], &["--grace needs a value"]),
-        // Values that are none.
+        // The value cannot be parsed.
         (
             &["--listen=8080"],
             &[
@@ -390,7 +396,7 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
             &["--trust-proxy", "\"10.0.0.1/8\"", "10.0.0.0/8"],
         ),
         (&["--trust-proxy=127.0.0.1,"], &["--trust-proxy", "\"\""]),
-        // Values that make no sense, alone or together.
+        // The value is not allowed, alone or together with another.
         (&["--max-per-ip=0"], &["--max-per-ip is 0"]),
         (&["--max-clients=0"], &["--max-clients is 0"]),
         (&["--extra-connections=0"], &["--extra-connections is 0"]),
@@ -425,7 +431,7 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
             &["--history-bytes is 1024", "queue-bytes"],
         ),
     ] {
-        let (code, printed, errors) = end_of(arguments);
+        let (code, printed, errors) = run_to_end(arguments);
         assert_eq!(
             (code, printed),
             (Some(2), vec![]),
@@ -447,7 +453,7 @@ fn a_wrong_command_line_is_one_line_that_names_what_is_wrong_and_a_2() {
 
 #[cfg(unix)]
 #[test]
-fn a_word_that_is_not_utf_8_is_refused_and_not_shown_for_it_may_be_a_token() {
+fn an_argument_that_is_not_utf_8_is_refused_and_not_shown_since_it_may_be_a_token() {
     use std::os::unix::ffi::OsStrExt;
     for (words, error) in [
         (&[&b"--log=\xff"[..]][..], "the value of --log is not UTF-8"),
@@ -474,12 +480,12 @@ fn a_word_that_is_not_utf_8_is_refused_and_not_shown_for_it_may_be_a_token() {
                 .stderr(Stdio::piped()),
         );
         assert_eq!(process.exit_code(), Some(2));
-        assert_eq!(all(&process.err), [format!("tiny-sse: {error}")]);
+        assert_eq!(all_lines(&process.err), [format!("tiny-sse: {error}")]);
     }
 }
 
 #[test]
-fn an_unknown_word_that_may_be_a_token_is_not_shown_in_full() {
+fn an_unknown_argument_is_not_shown_in_full_since_it_may_be_a_token() {
     for arguments in [
         &["s3cret-of-mine"][..],
         &["--publish-token", "one", "s3cret-of-mine"],
@@ -492,7 +498,7 @@ fn an_unknown_word_that_may_be_a_token_is_not_shown_in_full() {
         &["-s3cret-of-mine"],
         &["--publish-token=s3cret-of-mine\n"],
     ] {
-        let (code, printed, errors) = end_of(arguments);
+        let (code, printed, errors) = run_to_end(arguments);
         assert_eq!((code, printed), (Some(2), vec![]), "{arguments:?}");
         let is_shown = errors[0].contains("s3cret");
         assert!(errors.len() == 1 && !is_shown, "{arguments:?}: {errors:?}");
@@ -500,10 +506,10 @@ fn an_unknown_word_that_may_be_a_token_is_not_shown_in_full() {
 }
 
 #[test]
-fn a_value_is_quoted_in_200_bytes_at_most() {
+fn an_error_quotes_at_most_200_bytes_of_a_value() {
     let long = "x".repeat(100_000);
     for option in ["--log", "--listen", "--max-clients", "--trust-proxy"] {
-        let (code, _, errors) = end_of(&[option, &long]);
+        let (code, _, errors) = run_to_end(&[option, &long]);
         assert_eq!(code, Some(2), "{option}");
         let quoted = errors[0].matches('x').count();
         assert!((200..220).contains(&quoted), "{option}: {errors:?}");
@@ -511,14 +517,14 @@ fn a_value_is_quoted_in_200_bytes_at_most() {
 }
 
 #[test]
-fn a_port_alone_is_every_address_of_the_machine() {
+fn a_port_without_a_host_listens_on_every_address() {
     for listen in [":0", "*:0"] {
-        let serving = serve_as(&["--listen", listen, "--open"]);
+        let serving = serve_with_listen(&["--listen", listen, "--open"]);
         let port = serving.address.port();
         let url = format!("http://127.0.0.1:{port}/events");
         assert!(serving.greeting[2].contains(&url), "{:?}", serving.greeting);
         let mut hosts = vec!["127.0.0.1"];
-        // A machine without IPv6 has no such address of its own either.
+        // A machine without IPv6 is tested with IPv4 alone.
         if TcpListener::bind("[::1]:0").is_ok() {
             hosts.push("[::1]");
         }
@@ -529,7 +535,7 @@ fn a_port_alone_is_every_address_of_the_machine() {
             assert_eq!(stream.next().data, host, "{listen}");
         }
         let taken = format!(":{port}");
-        let (code, _, errors) = end_of(&["--listen", &taken]);
+        let (code, _, errors) = run_to_end(&["--listen", &taken]);
         let expected = format!(
             "tiny-sse: cannot listen on {taken}: address in use; --listen :0 takes a free port"
         );
@@ -538,10 +544,10 @@ fn a_port_alone_is_every_address_of_the_machine() {
 }
 
 #[test]
-fn where_it_cannot_listen_it_says_where_and_why_and_exits_with_1() {
+fn an_address_that_cannot_be_listened_on_is_reported_with_the_reason_and_exits_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken_address = taken.local_addr().unwrap().to_string();
-    // Of the documentation (RFC 5737), and so of no machine.
+    // 192.0.2.1 is reserved for documentation (RFC 5737), so no machine has this address.
     let mut rows = vec![
         (
             &*taken_address,
@@ -549,22 +555,22 @@ fn where_it_cannot_listen_it_says_where_and_why_and_exits_with_1() {
         ),
         ("192.0.2.1:0", "address not available"),
     ];
-    // Root may have any port.
+    // Root may listen on any port, so this row is for other users only.
     let denied = std::io::ErrorKind::PermissionDenied;
     if TcpListener::bind("127.0.0.1:1").is_err_and(|error| error.kind() == denied) {
         rows.push(("127.0.0.1:1", "permission denied"));
     }
     for (address, reason) in rows {
-        let (code, printed, errors) = end_of(&["--log=error", "--listen", address]);
+        let (code, printed, errors) = run_to_end(&["--log=error", "--listen", address]);
         let expected = format!("tiny-sse: cannot listen on {address}: {reason}");
         assert_eq!((code, printed, errors), (Some(1), vec![], vec![expected]));
     }
 }
 
-// ---- how it ends
+// ---- how the program ends
 
 #[test]
-fn either_signal_says_goodbye_to_the_streams_and_exits_with_0() {
+fn sigterm_and_sigint_send_a_close_event_to_each_stream_and_exit_with_0() {
     for signal in ["TERM", "INT"] {
         let mut serving = serve(&[]);
         let mut stream = Stream::subscribe(serving.address, "/events");
@@ -577,17 +583,18 @@ fn either_signal_says_goodbye_to_the_streams_and_exits_with_0() {
         assert_eq!(stream.closed.as_deref(), Some("closing"), "{signal}");
         drop(idle);
         assert_eq!(serving.process.exit_code(), Some(0), "{signal}");
-        let errors = all(&serving.process.err);
-        let last = errors.last().expect("a line for the one at the terminal");
+        let errors = all_lines(&serving.process.err);
+        let last = errors.last().expect("a line about the signal");
         assert!(
             last.contains(&format!("SIG{signal}: closing")),
             "{errors:?}"
         );
-        assert!(all(&serving.process.out).is_empty(), "{signal}");
+        assert!(all_lines(&serving.process.out).is_empty(), "{signal}");
     }
 }
 
-/// A request whose body the server waits for: it has said so.
+/// Sends the head and half of the body of a request. The server waits for the rest: it has answered
+/// `100 Continue`.
 #[track_caller]
 fn request_in_flight(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
@@ -600,17 +607,17 @@ fn request_in_flight(address: SocketAddr) -> Raw {
 }
 
 #[test]
-fn a_request_in_flight_is_answered_before_the_end() {
+fn a_request_in_flight_is_answered_before_the_program_ends() {
     let mut serving = serve(&["--grace", "30s"]);
     let mut raw = request_in_flight(serving.address);
     serving.process.signal("TERM");
-    up_to(&serving.process.err, "closing");
-    eventually("nobody is let in any more", || {
+    lines_up_to(&serving.process.err, "closing");
+    eventually("no new connection is accepted", || {
         std::net::TcpStream::connect(serving.address).is_err()
     });
     raw.send("whole");
     let answer = raw.answer();
-    // In time to be published or too late for it, but never in silence.
+    // The hub may or may not be closed already. In both cases the request is answered.
     match answer.status {
         200 => assert!(answer.text().contains("\"recipients\":0"), "{answer:?}"),
         _ => {
@@ -627,7 +634,7 @@ fn a_request_in_flight_is_answered_before_the_end() {
 }
 
 #[test]
-fn the_grace_ends_a_request_that_does_not() {
+fn a_request_that_does_not_arrive_is_closed_after_the_grace_period() {
     let mut serving = serve(&["--grace", "20ms"]);
     let mut raw = request_in_flight(serving.address);
     serving.process.signal("TERM");
@@ -636,17 +643,17 @@ fn the_grace_ends_a_request_that_does_not() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_grace() {
+fn a_second_signal_ends_the_program_without_waiting_for_the_grace_period() {
     for (first, second, code) in [
         ("TERM", "TERM", 143),
         ("INT", "INT", 130),
         ("TERM", "INT", 130),
     ] {
-        // Longer than this test would wait.
+        // One hour is longer than this test would wait.
         let mut serving = serve(&["--grace", "1h"]);
         let _stuck = request_in_flight(serving.address);
         serving.process.signal(first);
-        up_to(
+        lines_up_to(
             &serving.process.err,
             "closing; a second signal ends the program at once",
         );
@@ -656,12 +663,12 @@ fn a_second_signal_does_not_wait_for_the_grace() {
 }
 
 #[test]
-fn a_closed_terminal_ends_no_stream() {
+fn sighup_without_a_token_file_ends_no_stream() {
     for _ in 0..2 {
         let mut serving = serve(&[]);
         let mut stream = Stream::subscribe(serving.address, "/events");
         serving.process.signal("HUP");
-        up_to(
+        lines_up_to(
             &serving.process.err,
             "SIGHUP: ignored, because there is no token file to read again",
         );
@@ -674,7 +681,7 @@ fn a_closed_terminal_ends_no_stream() {
 
 #[cfg(feature = "journal")]
 #[test]
-fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
+fn a_journal_at_the_file_size_limit_refuses_events_and_the_program_goes_on() {
     let scratch = Scratch::new();
     let mut command = Command::new("prlimit");
     command
@@ -682,7 +689,7 @@ fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
         .args(["--journal", scratch.name()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let mut stream = Stream::subscribe(serving.address, "/events");
     let body = "x".repeat(10_000);
     let answers: Vec<Answer> = (0..15)
@@ -700,10 +707,10 @@ fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
     assert_eq!(serving.process.exit_code(), Some(0));
 }
 
-// ---- what it logs
+// ---- what the program logs
 
 #[test]
-fn info_logs_comings_and_goings_and_nothing_for_an_event() {
+fn level_info_logs_each_client_that_joins_or_leaves_and_no_events() {
     for (level, is_logged) in [
         ("off", false),
         ("error", false),
@@ -725,13 +732,13 @@ fn info_logs_comings_and_goings_and_nothing_for_an_event() {
         assert_eq!(stream.try_next(), None);
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0));
-        let mut log = all(&serving.process.err);
-        // The stream's thread may still be writing its line when the signal comes.
+        let mut log = all_lines(&serving.process.err);
+        // The line about the signal may come before the stream's last line, so it is removed here.
         let closing = log
             .iter()
             .position(|line| line.starts_with("tiny-sse: SIGTERM"));
         log.remove(closing.expect("the line about the signal"));
-        // The machine may be too small for the default limits, which is a warning.
+        // The machine may be too small for the default limits, which is logged as a warning.
         log.retain(|line| !line.contains(" warn  "));
         let expected: &[&str] = if is_logged {
             &[
@@ -762,7 +769,7 @@ fn info_logs_comings_and_goings_and_nothing_for_an_event() {
 
 #[cfg(feature = "access")]
 #[test]
-fn refusals_are_counted_and_what_they_quote_is_cut() {
+fn repeated_refusals_are_summed_up_in_the_log_and_long_quotes_are_cut() {
     let mut serving = serve(&["--publish-token=secret", "--log=info"]);
     let mut raw = Raw::connect(serving.address);
     let long = "x".repeat(250);
@@ -778,22 +785,22 @@ fn refusals_are_counted_and_what_they_quote_is_cut() {
     }
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
-    let log = all(&serving.process.err);
-    let told = log.iter().filter(|line| line.contains(": 401 to POST "));
-    let (lines, longest) = (told.clone().count(), told.map(String::len).max());
+    let log = all_lines(&serving.process.err);
+    let refusals = log.iter().filter(|line| line.contains(": 401 to POST "));
+    let (lines, longest) = (refusals.clone().count(), refusals.map(String::len).max());
     assert!((10..1000).contains(&lines), "{lines}");
     assert!(longest < Some(350), "{longest:?}");
 }
 
-// ---- nobody listens to it
+// ---- output that is not read
 
-/// A pipe that nobody will ever read.
+/// Returns the write end of a pipe whose read end is closed.
 fn closed_pipe() -> PipeWriter {
     std::io::pipe().expect("a pipe").1
 }
 
 #[test]
-fn a_standard_output_that_nobody_reads_does_not_hurt() {
+fn a_closed_standard_output_does_not_stop_the_program() {
     let broken = |address: &str| {
         let mut command = Command::new(PROGRAM);
         command
@@ -812,20 +819,20 @@ fn a_standard_output_that_nobody_reads_does_not_hurt() {
         ]);
         command
     };
-    type Start<'a> = &'a dyn Fn(&str) -> Command;
-    for (how, command) in [("broken", &broken as Start), ("closed", &closed)] {
-        let (mut process, address) = serve_unheard(command);
+    type MakeCommand<'a> = &'a dyn Fn(&str) -> Command;
+    for (kind, command) in [("broken", &broken as MakeCommand), ("closed", &closed)] {
+        let (mut process, address) = serve_without_output(command);
         let mut stream = Stream::subscribe(address, "/events");
-        post(address, "/events", how);
-        assert_eq!(stream.next().data, how);
+        post(address, "/events", kind);
+        assert_eq!(stream.next().data, kind);
         process.signal("TERM");
-        assert_eq!(process.exit_code(), Some(0), "{how}");
+        assert_eq!(process.exit_code(), Some(0), "{kind}");
     }
     let mut help = Process::spawn(Command::new(PROGRAM).arg("--help").stdout(closed_pipe()));
     assert_eq!(help.exit_code(), Some(0));
 }
 
-/// A pipe that is full, and that nobody reads before the test does. 64 KiB fill it.
+/// Returns a pipe that is full: it holds 64 KiB.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(&[b'.'; 64 * 1024]).expect("room");
@@ -833,10 +840,10 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn standard_output_and_error_that_are_full_delay_nothing() {
+fn full_pipes_on_standard_output_and_error_delay_no_request() {
     let (_out, output) = full_pipe();
     let (_err, errors) = full_pipe();
-    let (mut process, address) = serve_unheard(|address| {
+    let (mut process, address) = serve_without_output(|address| {
         let mut command = Command::new(PROGRAM);
         command
             .args(["--listen", address, "--log", "debug"])
@@ -844,7 +851,7 @@ fn standard_output_and_error_that_are_full_delay_nothing() {
             .stderr(errors.try_clone().unwrap());
         command
     });
-    // Each of these is logged, and they are more than what may wait.
+    // Each of these requests is logged: more lines than the log queue holds.
     let mut stream = Stream::subscribe(address, "/events");
     for round in 0..100 {
         let mut raw = Raw::connect(address);
@@ -859,17 +866,17 @@ fn standard_output_and_error_that_are_full_delay_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_it_though_its_log_is_not_read() {
+fn a_second_signal_ends_the_program_although_its_log_is_not_read() {
     let (_err, errors) = full_pipe();
     let mut command = Command::new(PROGRAM);
     command
         .args(["--listen", "127.0.0.1:0", "--grace", "1h"])
         .stdout(Stdio::piped())
         .stderr(errors);
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let _stuck = request_in_flight(serving.address);
     serving.process.signal("TERM");
-    eventually("nobody is let in any more", || {
+    eventually("no new connection is accepted", || {
         std::net::TcpStream::connect(serving.address).is_err()
     });
     serving.process.signal("TERM");
@@ -877,7 +884,7 @@ fn a_second_signal_ends_it_though_its_log_is_not_read() {
 }
 
 #[test]
-fn an_error_ends_it_though_standard_error_is_not_read() {
+fn an_error_ends_the_program_although_standard_error_is_not_read() {
     for (arguments, code) in [(&["--lisen"][..], 2), (&["--listen=192.0.2.1:0"], 1)] {
         let (_err, errors) = full_pipe();
         let mut command = Command::new(PROGRAM);
@@ -887,15 +894,15 @@ fn an_error_ends_it_though_standard_error_is_not_read() {
 }
 
 #[test]
-fn a_log_that_is_read_late_has_its_lines_in_order() {
+fn a_log_that_is_read_late_is_complete_and_in_order() {
     let (mut err, errors) = full_pipe();
     let mut command = Command::new(PROGRAM);
     command
         .args(["--listen", "127.0.0.1:0", "--log", "debug"])
         .stdout(Stdio::piped())
         .stderr(errors);
-    let mut serving = greeted(Process::spawn(&mut command));
-    // The test's own copy of the pipe, without which the log has an end.
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
+    // Drops the test's own copy of the write end, so that reading the log ends when the program ends.
     drop(command);
     for number in 10..60 {
         let mut raw = Raw::connect(serving.address);
@@ -905,7 +912,8 @@ fn a_log_that_is_read_late_has_its_lines_in_order() {
         assert_eq!(raw.answer().status, 417);
     }
     let mut filling = vec![0; 64 * 1024];
-    err.read_exact(&mut filling).expect("what was there before");
+    err.read_exact(&mut filling)
+        .expect("the 64 KiB that filled the pipe");
     serving.process.signal("TERM");
     let mut log = String::new();
     err.read_to_string(&mut log).expect("lines");
@@ -927,8 +935,8 @@ fn a_log_that_is_read_late_has_its_lines_in_order() {
 #[test]
 #[ignore = "needs a network of its own: unshare, ip"]
 fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
-    // In a network of its own the loopback can be cut, which is what a pulled cable is: no FIN, no
-    // RST, and nothing is acknowledged.
+    // In a network namespace of its own, the test can switch the loopback interface off. The effect is
+    // that of a pulled cable: no FIN, no RST, no acknowledgements.
     let script = format!(
         "ip link set lo up && exec '{PROGRAM}' --listen 127.0.0.1:0 --log info --heartbeat 2s --write-timeout 1s"
     );
@@ -937,7 +945,7 @@ fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
         .args(["--map-root-user", "--net", "sh", "-c", &script])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let pid = serving.process.child.id().to_string();
     let within = |line: &str| {
         let mut command = Command::new("nsenter");
@@ -953,22 +961,23 @@ fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
     };
     let url = format!("http://{}/events", serving.address);
     let client = within(&format!("exec curl --silent --no-buffer '{url}'"));
-    up_to(&client.out, "data: {\"type\":\"connected\"");
+    lines_up_to(&client.out, "data: {\"type\":\"connected\"");
     let cut = std::time::Instant::now();
     assert_eq!(within("ip link set lo down").exit_code(), Some(0));
-    up_to(&serving.process.err, " left (");
+    lines_up_to(&serving.process.err, " left (");
     let noticed = cut.elapsed();
     assert!(noticed.as_secs_f32() < 5.0, "after {noticed:?}");
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
 }
 
-// ---- a machine that gives too little
+// ---- a machine with few resources
 
-/// Asks for a stream. Who is turned away may be so before it has said what it wants.
+/// Asks for a stream, and returns the connection and the head of the answer. The server may reject the
+/// connection before it reads the request.
 fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
     let mut raw = Raw::connect(address);
-    // Refused if the answer is there already: then that is what is read.
+    // Best effort: the write fails if the server has answered and closed already.
     let _ = raw
         .socket
         .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -976,7 +985,7 @@ fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
     (raw, head)
 }
 
-/// The program with so many open files, and these arguments.
+/// Returns the command that starts the program with a limit of `count` open files.
 fn with_files(count: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("prlimit");
     command
@@ -1072,7 +1081,7 @@ fn the_smallest_stack_serves_every_endpoint() {
 }
 
 #[test]
-fn few_open_files_are_shared_out_and_what_is_lowered_is_said() {
+fn with_few_open_files_the_limit_of_clients_is_lowered_and_the_log_says_so() {
     for (files, clients, extra, is_lowered) in [
         (64, 10, 5, false),
         (48, 10, 5, false),
@@ -1081,9 +1090,14 @@ fn few_open_files_are_shared_out_and_what_is_lowered_is_said() {
         (64, 1000, 256, true),
         (24, 10, 5, true),
     ] {
-        let (most, more) = (clients.to_string(), extra.to_string());
-        let arguments = ["--max-clients", &most, "--extra-connections", &more];
-        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let (max_clients, extra_connections) = (clients.to_string(), extra.to_string());
+        let arguments = [
+            "--max-clients",
+            &max_clients,
+            "--extra-connections",
+            &extra_connections,
+        ];
+        let mut serving = wait_for_greeting(Process::spawn(&mut with_files(files, &arguments)));
         let stats = get(serving.address, "/stats");
         let given = number_after(stats.text(), "\"max_connections\":");
         assert_eq!(
@@ -1094,24 +1108,27 @@ fn few_open_files_are_shared_out_and_what_is_lowered_is_said() {
         assert!(given > 0 && given <= clients);
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0));
-        let log = all(&serving.process.err);
+        let log = all_lines(&serving.process.err);
         let lowered = format!("max-clients lowered from {clients} to {given}, ");
-        let told = log.iter().find(|line| line.contains(&lowered));
-        assert_eq!(told.is_some(), is_lowered, "{files}: {log:?}");
+        let warning = log.iter().find(|line| line.contains(&lowered));
+        assert_eq!(warning.is_some(), is_lowered, "{files}: {log:?}");
         let sum = format!("{files} are allowed (ulimit -n, LimitNOFILE=)");
-        assert!(told.is_none_or(|line| line.ends_with(&sum)), "{told:?}");
+        assert!(
+            warning.is_none_or(|line| line.ends_with(&sum)),
+            "{warning:?}"
+        );
     }
 }
 
 #[test]
-fn too_few_open_files_are_an_error_with_the_sum_and_a_1() {
+fn too_few_open_files_are_an_error_that_names_both_numbers_and_exits_with_1() {
     for files in 4..20 {
         let mut process = Process::spawn(&mut with_files(files, &["--log=error"]));
         assert_eq!(process.exit_code(), Some(1), "{files}");
-        let errors = all(&process.err);
+        let errors = all_lines(&process.err);
         assert_eq!(errors.len(), 1, "{files}: {errors:?}");
         assert!(errors[0].starts_with("tiny-sse: "), "{files}: {errors:?}");
-        // With 4 not even the limits can be read.
+        // With 4 files the program cannot even read the limits.
         let parts = [
             " open files are needed",
             &format!("; {files} are allowed (ulimit -n"),
@@ -1130,7 +1147,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
         if cfg!(feature = "journal") {
             arguments.extend(["--journal", scratch.name()]);
         }
-        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let mut serving = wait_for_greeting(Process::spawn(&mut with_files(files, &arguments)));
         let mut streams = Vec::new();
         let mut refused = 0;
         for _ in 0..2 * files {
@@ -1148,11 +1165,11 @@ fn with_few_open_files_every_client_gets_an_answer() {
             !streams.is_empty() && refused > files / 2,
             "{files}: {refused}"
         );
-        // Those that are there go on, and there is room again when some have left.
+        // Half of the streams are closed, so new connections are accepted again.
         streams.truncate(streams.len() / 2);
-        eventually("room again", || {
+        eventually("a new connection is accepted", || {
             let mut raw = Raw::connect(serving.address);
-            // Refused if the answer is there already.
+            // Best effort: the write fails if the server has answered and closed already.
             let _ = raw.socket.write_all(
                 b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
             );
@@ -1160,7 +1177,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
         });
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0), "{files}");
-        let log = all(&serving.process.err).join("\n");
+        let log = all_lines(&serving.process.err).join("\n");
         assert!(
             !log.contains("panicked") && !log.contains("cannot accept"),
             "{log}"
@@ -1169,7 +1186,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
 }
 
 #[test]
-fn little_address_space_is_shared_out() {
+fn with_little_address_space_clients_are_refused_and_the_program_goes_on() {
     for (mib, is_served) in [(40, false), (100, true), (160, true), (300, true)] {
         let script = format!(
             "ulimit -v {}; exec '{PROGRAM}' --listen 127.0.0.1:0",
@@ -1180,7 +1197,7 @@ fn little_address_space_is_shared_out() {
         let mut process = Process::spawn(command.stderr(Stdio::piped()));
         if !is_served {
             assert_eq!(process.exit_code(), Some(1), "{mib} MiB");
-            let errors = all(&process.err);
+            let errors = all_lines(&process.err);
             let sum = " bytes of address space are needed, ";
             assert!(
                 errors.len() == 1 && errors[0].contains(sum),
@@ -1188,7 +1205,7 @@ fn little_address_space_is_shared_out() {
             );
             continue;
         }
-        let mut serving = greeted(process);
+        let mut serving = wait_for_greeting(process);
         let mut streams = Vec::new();
         let refusal = loop {
             let (raw, head) = ask_for_a_stream(serving.address);
@@ -1205,9 +1222,9 @@ fn little_address_space_is_shared_out() {
 }
 
 #[test]
-fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
-    // `ulimit -u` does not bind root; `-v` binds everybody. At the start it is roomy, or the limit
-    // of clients would be lowered to what fits; then it is drawn tight.
+fn without_address_space_for_a_thread_the_server_answers_503_and_goes_on() {
+    // The test limits address space (`ulimit -v`), because `ulimit -u` does not apply to root. At the
+    // start the limit is generous; with a small one the server would lower its limit of clients.
     let script = format!(
         "ulimit -v 4000000; exec '{PROGRAM}' --listen 127.0.0.1:0 --log off --heartbeat 50ms"
     );
@@ -1217,7 +1234,7 @@ fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut process = Process::spawn(piped);
-    let line = up_to(&process.out, "listens on ").pop().unwrap();
+    let line = lines_up_to(&process.out, "listens on ").pop().unwrap();
     let address: SocketAddr = line
         .rsplit(' ')
         .next()
@@ -1231,7 +1248,7 @@ fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
             .args(["--pid", &process.child.id().to_string()])
             .arg(format!("--as={bytes}:"))
             .status();
-        assert!(status.expect("prlimit, of util-linux").success());
+        assert!(status.expect("prlimit of util-linux").success());
     };
     let mut limit = taken + (64 << 20);
     allow(limit);
@@ -1248,9 +1265,9 @@ fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
         (refusal.status, refusal.field("retry-after")),
         (503, Some("5"))
     );
-    assert!(!streams.is_empty(), "nobody was let in at all");
-    // What is left may be too little for a stack, or enough for a stack and too little for what
-    // comes behind it.
+    assert!(!streams.is_empty(), "no client was accepted at all");
+    // The limit is raised by one page at a time. So the remaining space is first too small for a
+    // thread's stack, and then enough for the stack but not for the memory the thread needs besides.
     for _ in 0..100 {
         limit += 4096;
         allow(limit);
@@ -1259,13 +1276,15 @@ fn without_address_space_for_a_thread_it_refuses_with_503_and_lives() {
             (_, head) => assert_eq!(head.status, 503),
         }
     }
-    // Those that are there go on, and there is room again when some have left.
+    // Half of the streams are closed, so new ones are accepted again; the others go on.
     streams.truncate(streams.len() / 2);
-    eventually("room again", || ask_for_a_stream(address).1.status == 200);
-    let beat = b"c\r\n: heartbeat\n\r\n".len();
-    let mut bytes = vec![0; 20 * beat];
+    eventually("a new connection is accepted", || {
+        ask_for_a_stream(address).1.status == 200
+    });
+    let heartbeat = b"c\r\n: heartbeat\n\r\n".len();
+    let mut bytes = vec![0; 20 * heartbeat];
     let first = &mut streams[0].socket;
-    first.read_exact(&mut bytes).expect("it goes on");
+    first.read_exact(&mut bytes).expect("the stream goes on");
     process.signal("TERM");
     assert_eq!(process.exit_code(), Some(0));
 }

@@ -1,30 +1,28 @@
-//! Clients that other people wrote, as they come from npm and PyPI, against the real program: each
-//! dispatches what was published and nothing else, whatever the server says to keep the stream open, and
-//! after the server was killed each has every event once and in order.
+//! Widely used SSE clients from npm and PyPI against the real program. Each client dispatches exactly
+//! the published events: no heartbeat becomes an event, and after the server was killed and restarted,
+//! each event arrives once and in order.
 //!
-//! `tests/clients` has a driver for each, which prints what its client dispatches, and the versions.
+//! `tests/clients` has a driver for each client, which prints the events that the client dispatches,
+//! and the lock files with the versions.
 
-use std::collections::VecDeque;
 use std::process::{Command, Stdio};
 
 use tiny_sse::wire::json;
 
 use crate::kit::{Scratch, Stream, id_of, post};
-use crate::program::{Process, Serving, next_line, serve, serve_as};
+use crate::program::{Process, Serving, next_line, serve, serve_with_listen};
 
-/// Where a driver's program is.
+/// The interpreter that runs a driver.
 #[derive(Clone, Copy)]
 enum Runtime {
     Node,
-    /// Of this virtual environment.
+    /// The Python of this virtual environment in `target/clients`.
     Python(&'static str),
 }
 
-/// A client that prints what it dispatches.
+/// A running client that prints the events that it dispatches.
 struct Driver {
     process: Process,
-    /// What it dispatched before what was asked for.
-    waiting: VecDeque<String>,
 }
 
 impl Driver {
@@ -42,37 +40,35 @@ impl Driver {
         command
             .arg(format!("{root}/tests/clients/{file}"))
             .arg(url)
-            // A proxy of the machine is for the world, and all of this is on the loopback.
+            // All connections are to the loopback address, so a proxy of this machine must not be used.
             .env("no_proxy", "*")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
         Driver {
             process: Process::spawn(&mut command),
-            waiting: VecDeque::new(),
         }
     }
 
-    /// The next event as `["name","data","id"]`.
+    /// Returns the next event as `["name","data","id"]`.
     #[track_caller]
     fn next(&mut self) -> String {
-        let line = self.waiting.pop_front();
-        line.or_else(|| next_line(&self.process.out))
-            .expect("the driver has ended")
+        next_line(&self.process.out).expect("the driver has ended")
     }
 
-    /// Waits for the event that a stream begins with.
+    /// Waits for the welcome event, the first of a stream.
     #[track_caller]
-    fn connects(&mut self) {
+    fn expect_welcome(&mut self) {
         let welcome = self.next();
         let expected = r#"["system","{\"type\":\"connected\","#;
         assert!(welcome.starts_with(expected), "{welcome}");
     }
 
-    /// Waits until it has dispatched exactly these, after a new welcome and verdict if it was cut off.
+    /// Waits until the client has dispatched exactly these events. If it was disconnected, the welcome
+    /// and the `recovery` event of the new stream come before them.
     #[track_caller]
-    fn dispatches(&mut self, expected: &[String], is_cut_off: bool) {
-        if is_cut_off {
-            self.connects();
+    fn expect_events(&mut self, expected: &[String], was_disconnected: bool) {
+        if was_disconnected {
+            self.expect_welcome();
             let recovery = self.next();
             let is_complete = recovery.contains(r#"\"complete\":true}"#);
             assert!(
@@ -86,7 +82,7 @@ impl Driver {
     }
 }
 
-/// Publishes, and returns what a client should dispatch.
+/// Publishes an event, and returns what a client must dispatch for it.
 #[track_caller]
 fn publish(serving: &Serving, name: &str, data: &str) -> String {
     let target = match name {
@@ -98,19 +94,19 @@ fn publish(serving: &Serving, name: &str, data: &str) -> String {
     format!("[\"{name}\",{},\"{}\"]", json::quoted(data), id_of(&answer))
 }
 
-/// Waits until a silent stream has said so many heartbeats.
+/// Waits until another stream, on a topic without events, has received this many heartbeats.
 #[track_caller]
-fn hear_heartbeats(serving: &Serving, count: usize) {
+fn wait_for_heartbeats(serving: &Serving, count: usize) {
     let mut witness = Stream::open(serving.address, "/events/nothing?heartbeat=event", "");
-    witness.next(); // its welcome
+    witness.next(); // the welcome
     for _ in 0..count {
         assert_eq!(witness.next().name, "heartbeat");
     }
 }
 
-/// Three lives of a server, each but the last ended by SIGKILL.
+/// Runs the client against a server that is killed twice (SIGKILL) and started again.
 #[track_caller]
-fn receives_and_resumes(runtime: Runtime, file: &str) {
+fn assert_receives_and_resumes(runtime: Runtime, file: &str) {
     let journal = Scratch::new();
     let options = [
         "--journal",
@@ -121,14 +117,14 @@ fn receives_and_resumes(runtime: Runtime, file: &str) {
     let mut serving = serve(&options);
     let address = serving.address.to_string();
     let mut driver = Driver::start(runtime, file, &format!("http://{address}/events/news"));
-    driver.connects();
-    for life in 0..3 {
+    driver.expect_welcome();
+    for run in 0..3 {
         let mut expected = Vec::new();
-        if life > 0 {
-            serving = serve_as(&[&options[..], &["--listen", &address]].concat());
-            // Some of these come before the client is back, and are replayed to it.
+        if run > 0 {
+            serving = serve_with_listen(&[&options[..], &["--listen", &address]].concat());
+            // Some of these are published before the client has reconnected, so they are replayed.
             for number in 0..20 {
-                expected.push(publish(&serving, "message", &format!("{life}, {number}")));
+                expected.push(publish(&serving, "message", &format!("{run}, {number}")));
             }
         }
         for data in [
@@ -140,19 +136,19 @@ fn receives_and_resumes(runtime: Runtime, file: &str) {
             expected.push(publish(&serving, "message", data));
             expected.push(publish(&serving, "greeting", data));
         }
-        driver.dispatches(&expected, life > 0);
-        // A heartbeat that is dispatched would come before the next event.
-        hear_heartbeats(&serving, 5);
+        driver.expect_events(&expected, run > 0);
+        // If the client dispatched a heartbeat, the heartbeat would come before the next event.
+        wait_for_heartbeats(&serving, 5);
         let after = publish(&serving, "message", "after heartbeats");
-        driver.dispatches(&[after], false);
-        if life < 2 {
+        driver.expect_events(&[after], false);
+        if run < 2 {
             serving.process.kill();
         }
     }
 }
 
 #[test]
-fn the_lock_file_names_packages_and_no_host_or_path_to_get_them_from() {
+fn the_lock_file_names_packages_without_hosts_and_paths() {
     let lock = include_str!("../clients/package-lock.json");
     for word in ["resolved", "://", "file:", "\"link\""] {
         assert!(!lock.contains(word), "package-lock.json has {word:?}");
@@ -162,35 +158,35 @@ fn the_lock_file_names_packages_and_no_host_or_path_to_get_them_from() {
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/clients"]
 fn npm_eventsource_receives_and_resumes() {
-    receives_and_resumes(Runtime::Node, "eventsource.mjs");
+    assert_receives_and_resumes(Runtime::Node, "eventsource.mjs");
 }
 
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/clients"]
 fn npm_fetch_event_source_receives_and_resumes() {
-    receives_and_resumes(Runtime::Node, "fetch-event-source.mjs");
+    assert_receives_and_resumes(Runtime::Node, "fetch-event-source.mjs");
 }
 
 #[test]
 #[ignore = "needs Node and npm ci --prefix tests/clients"]
 fn npm_event_source_polyfill_receives_and_resumes() {
-    receives_and_resumes(Runtime::Node, "event-source-polyfill.mjs");
+    assert_receives_and_resumes(Runtime::Node, "event-source-polyfill.mjs");
 }
 
 #[test]
 #[ignore = "needs Python and tests/clients/requirements.txt in target/clients/venv"]
 fn pypi_httpx_sse_receives_and_resumes() {
-    receives_and_resumes(Runtime::Python("venv"), "with-httpx-sse.py");
+    assert_receives_and_resumes(Runtime::Python("venv"), "with-httpx-sse.py");
 }
 
 #[test]
 #[ignore = "needs Python and tests/clients/requirements.txt in target/clients/venv"]
 fn pypi_sseclient_py_receives_and_resumes() {
-    receives_and_resumes(Runtime::Python("venv"), "with-sseclient-py.py");
+    assert_receives_and_resumes(Runtime::Python("venv"), "with-sseclient-py.py");
 }
 
 #[test]
 #[ignore = "needs Python and tests/clients/requirements-sseclient.txt in target/clients/venv-sseclient"]
 fn pypi_sseclient_receives_and_resumes() {
-    receives_and_resumes(Runtime::Python("venv-sseclient"), "with-sseclient.py");
+    assert_receives_and_resumes(Runtime::Python("venv-sseclient"), "with-sseclient.py");
 }

@@ -1,5 +1,5 @@
-//! The life of a connection around its requests: answers in order, deadlines, panics, a full
-//! house, and the end.
+//! One HTTP connection from its first request to its end: pipelined requests, hidden requests, timeouts,
+//! handlers that panic, a full connection table, the shutdown, and inherited listeners.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use tiny_sse::{Config, Report, Running, Server};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, server};
 
-/// Long enough for a busy machine to send two bytes within it, short enough to wait for.
+/// A timeout in which even a busy machine sends two bytes, and that is short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A server whose handler is `handler`.
@@ -27,13 +27,13 @@ fn handled_by(
         .expect("threads")
 }
 
-/// Answers the path.
+/// A handler that returns the path of the request.
 fn path(request: &Request) -> Response {
     Response::text(200, request.path())
 }
 
 #[test]
-fn a_path_falls_into_the_segments_between_its_slashes() {
+fn a_path_is_split_into_segments_at_its_slashes() {
     let server = handled_by(config(), |request| {
         Response::text(200, format!("{:?}", request.segments()))
     });
@@ -52,7 +52,7 @@ fn a_path_falls_into_the_segments_between_its_slashes() {
 }
 
 #[test]
-fn a_field_value_with_a_control_character_is_a_500_and_never_sent() {
+fn a_response_field_with_a_control_character_is_not_sent_and_makes_a_500() {
     let server = handled_by(config(), |request| {
         let value = request.query("value").unwrap_or_default().to_owned();
         Response::new(204)
@@ -84,7 +84,7 @@ fn total_events(server: &Running) -> u64 {
 }
 
 #[test]
-fn requests_that_come_together_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let server = handled_by(config(), path);
     let mut raw = Raw::connect(server.local_addr());
     let requests: String = (0..200)
@@ -111,7 +111,7 @@ fn requests_that_come_together_are_answered_in_order() {
 }
 
 #[test]
-fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
+fn no_request_after_a_close_a_refusal_or_a_stream_is_executed() {
     let server = server(config());
     let post = "POST /events/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     #[rustfmt::skip]
@@ -143,21 +143,21 @@ fn nothing_behind_a_close_a_refusal_or_a_stream_is_executed() {
         .concat(),
     );
     assert_eq!(raw.head().status, 200);
-    eventually("registered", || server.hub().clients() == 1);
+    eventually("the client is registered", || server.hub().clients() == 1);
     crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
     raw.rest();
-    assert_eq!(total_events(&server), 0, "behind a stream");
+    assert_eq!(total_events(&server), 0, "after a stream");
 }
 
-/// Each hides `POST /events` with the body `x` from one of two readers who differ about the rule
-/// that is named. Whoever reads it as this server must is either told no, or sees only data.
+/// Each row hides `POST /events` with the body `x` from one of two parsers that differ about the named
+/// rule. This server must either reject the outer request, or read the hidden one as data.
 #[test]
 fn a_request_hidden_in_another_is_not_executed() {
     const HIDDEN: &str = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     let server = server(config());
     let size = HIDDEN.len();
     let with = |fields: &str, body: &str| {
-        // To an endpoint that has a use for a body, and no right of anybody's to be asked for.
+        // This endpoint reads a body and needs no right.
         format!("POST /clients/nobody HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{body}")
     };
     let get =
@@ -185,7 +185,7 @@ fn a_request_hidden_in_another_is_not_executed() {
         ("TE in HTTP/1.0", 400, format!("POST /clients/nobody HTTP/1.0\r\n{chunked}Connection: keep-alive\r\n\r\n{cl_te}")),
         ("TERM.EXT, a bare LF in an extension", 400, with(chunked, &format!("1;\nx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
         ("EXT.TERM, a bare CR in an extension", 400, with(chunked, &format!("1;a\rx\r\n{size:x}\r\n0\r\n\r\n{HIDDEN}"))),
-        ("TERM.SPILL, a bare LF behind data", 400, with(chunked, &format!("1\r\nx\n0\r\n\r\n{HIDDEN}"))),
+        ("TERM.SPILL, a bare LF after data", 400, with(chunked, &format!("1\r\nx\n0\r\n\r\n{HIDDEN}"))),
         ("a chunk's size as C reads it", 400, with(chunked, &format!("0x{size:x}\r\n\r\n{HIDDEN}\r\n0\r\n\r\n"))),
         ("a chunk's size that overflows to 0", 400, with(chunked, &format!("10000000000000000\r\n\r\n{HIDDEN}"))),
         ("a chunk's size with a sign", 400, with(chunked, &format!("-0\r\n\r\n{HIDDEN}"))),
@@ -200,7 +200,7 @@ fn a_request_hidden_in_another_is_not_executed() {
         ("0.CL, folded", 400, with(&format!("Content-Length:\r\n {size}\r\n"), HIDDEN)),
         ("an expectation in disguise", 417, with(&format!("Content-Length: {size}\r\nExpect: x 100-continue\r\n"), HIDDEN)),
         ("CONNECT, and a tunnel", 400, format!("CONNECT a:80 HTTP/1.1\r\nHost: localhost\r\n\r\n{HIDDEN}")),
-        // These are plain data to everybody who reads as the RFC says.
+        // These are plain data to every parser that follows the RFC.
         ("a body of its own length", 404, with(&format!("Content-Length: {size}\r\n"), HIDDEN)),
         ("a GET with a body", 200, format!("GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n{HIDDEN}")),
         ("TE.0, an OPTIONS with chunks", 204, format!("OPTIONS / HTTP/1.1\r\nHost: localhost\r\n{chunked}\r\n{te_cl}")),
@@ -219,14 +219,14 @@ fn a_request_hidden_in_another_is_not_executed() {
         assert_eq!(rest, "", "{attack}: a second answer to {bytes:?}");
         assert_eq!(total_events(&server), 0, "{attack}: {bytes:?}");
     }
-    // The same request in the open does what it says, so the zeros above mean something.
+    // The same request alone is executed, so the zeros above mean something.
     let mut raw = Raw::connect(server.local_addr());
     raw.send(HIDDEN);
     assert_eq!((raw.answer().status, total_events(&server)), (200, 1));
 }
 
 #[test]
-fn head_is_answered_as_get_is_but_without_the_body() {
+fn head_is_answered_like_get_but_without_the_body() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
     let long = format!("/{}", "t".repeat(config().max_target));
@@ -234,7 +234,7 @@ fn head_is_answered_as_get_is_but_without_the_body() {
         "/",
         "/health",
         "/nowhere",
-        // Refused before they get anywhere: 400 and 414.
+        // These targets are refused with 400 and 414.
         "/events?topic=a%00b",
         &long,
         "/events?topic=%01",
@@ -250,7 +250,7 @@ fn head_is_answered_as_get_is_but_without_the_body() {
             assert_eq!(rest, if body { length } else { 0 }, "{method} {path}");
         }
     }
-    // What is refused, or has a body that is not read.
+    // A HEAD with a body that is not read, and a malformed one that is refused.
     for (fields, status) in [
         ("Content-Length: 1048577\r\n\r\n", 200),
         ("Transfer-Encoding: chunked\r\n\r\nno size\r\n", 200),
@@ -277,7 +277,7 @@ fn head_is_answered_as_get_is_but_without_the_body() {
 
 /// SPEC: RFC 9112, 3.2.2: "the origin server MUST ignore the received Host header field".
 #[test]
-fn the_host_of_a_whole_url_is_the_one_that_is_asked_for() {
+fn the_host_in_an_absolute_target_replaces_the_host_field() {
     let host = |request: &Request| Response::text(200, format!("{:?}", request.host()));
     let handled = handled_by(config(), host);
     for (request, expected) in [
@@ -292,7 +292,7 @@ fn the_host_of_a_whole_url_is_the_one_that_is_asked_for() {
         let answer = raw.send(format!("{request}\r\n\r\n")).answer();
         assert_eq!(answer.text(), expected, "{request:?}");
     }
-    // It is also the one that a page must be of.
+    // The origin of a page is compared with this host.
     let server = server(config());
     for (target, status) in [
         ("/events", 200),
@@ -306,7 +306,7 @@ fn the_host_of_a_whole_url_is_the_one_that_is_asked_for() {
 }
 
 #[test]
-fn an_answer_that_has_no_body_has_none_though_its_handler_gave_it_one() {
+fn a_204_and_a_304_have_no_body_although_the_handler_returned_one() {
     let server = handled_by(config(), |request| match request.path() {
         "/204" => Response::text(204, "hidden"),
         "/304" => Response::text(304, "hidden"),
@@ -324,12 +324,12 @@ fn an_answer_that_has_no_body_has_none_though_its_handler_gave_it_one() {
         );
         let next = raw.answer();
         assert!(next.head.starts_with("HTTP/1.1 200 OK\n"), "{next:?}");
-        assert_eq!(next.text(), "/next", "behind a {status}");
+        assert_eq!(next.text(), "/next", "after a {status}");
     }
 }
 
 #[test]
-fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
+fn a_request_that_expects_100_continue_gets_it_before_the_answer() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
     for (length, body) in [
@@ -343,7 +343,7 @@ fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
         assert_eq!(interim.head, "HTTP/1.1 100 Continue");
         assert_eq!(raw.send(body).answer().status, 200);
     }
-    // What is not wanted is refused before it is sent: no 100 in between.
+    // A body that is too large is refused before it is sent, without a `100 Continue`.
     raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1048577\r\n\r\n");
     let answer = raw.answer();
     assert_eq!(
@@ -351,13 +351,13 @@ fn a_client_that_expects_it_is_told_to_continue_and_then_answered() {
         (413, Some("close"))
     );
     assert!(raw.is_closed());
-    // HTTP/1.0 knows no interim answers.
+    // HTTP/1.0 has no interim answers.
     let mut raw = Raw::connect(server.local_addr());
     raw.send("POST /events HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(raw.send("hello").answer().status, 200);
 }
 
-/// The first bytes, what then dribbles in, and what is late.
+/// The first bytes of a request, the bytes that then follow slowly, and the part that is late.
 #[rustfmt::skip]
 const LATE: &[(&str, &[u8], &str)] = &[
     ("G", b"E", "head"),
@@ -374,7 +374,7 @@ const LATE: &[(&str, &[u8], &str)] = &[
 ];
 
 #[test]
-fn a_request_that_does_not_end_in_time_is_a_408_also_when_it_dribbles_in() {
+fn a_request_that_does_not_end_in_time_is_a_408_even_if_bytes_keep_arriving() {
     let server = server(Config {
         head_timeout: SHORT,
         body_timeout: SHORT,
@@ -386,14 +386,14 @@ fn a_request_that_does_not_end_in_time_is_a_408_also_when_it_dribbles_in() {
             raw.send(start);
             let begun = Instant::now();
             if dribbles {
-                // An answer that has come ends it; each wait for one is a pause between two bytes.
+                // Sends until an answer arrives. Each wait for the answer is the pause between two bytes.
                 raw.socket.set_read_timeout(Some(SHORT / 10)).unwrap();
                 while nothing_came(&raw.socket) {
                     assert!(
                         begun.elapsed() < crate::kit::DEADLINE,
-                        "{start:?} goes on for ever"
+                        "{start:?} is not timed out"
                     );
-                    // Once the answer is on its way, the server may not want it.
+                    // Best effort: the server may have answered and closed already.
                     let _ = raw.socket.write(more);
                 }
                 raw.socket
@@ -417,7 +417,7 @@ fn nothing_came(socket: &TcpStream) -> bool {
 }
 
 #[test]
-fn a_connection_with_nothing_to_say_is_closed_in_silence() {
+fn an_idle_connection_is_closed_without_an_answer() {
     let server = server(Config {
         head_timeout: SHORT,
         idle_timeout: SHORT,
@@ -427,15 +427,15 @@ fn a_connection_with_nothing_to_say_is_closed_in_silence() {
     let mut used = Raw::connect(server.local_addr());
     used.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(used.answer().status, 200);
-    assert!(used.is_closed(), "an idle connection was told something");
+    assert!(used.is_closed(), "an idle connection got an answer");
     assert!(
         fresh.is_closed(),
-        "a connection that never spoke was told something"
+        "a connection without a request got an answer"
     );
 }
 
 #[test]
-fn each_request_of_a_connection_has_the_whole_time() {
+fn the_head_timeout_begins_anew_with_each_request() {
     let server = server(Config {
         head_timeout: SHORT,
         idle_timeout: crate::kit::DEADLINE,
@@ -451,10 +451,10 @@ fn each_request_of_a_connection_has_the_whole_time() {
 }
 
 #[test]
-fn a_handler_that_panics_is_a_500_and_the_end_of_that_connection_only() {
+fn a_handler_that_panics_is_a_500_and_ends_only_its_connection() {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let heard = Arc::clone(&lines);
-    let report = Report::new(move |_, line| heard.lock().unwrap().push(line.to_string()));
+    let collected = Arc::clone(&lines);
+    let report = Report::new(move |_, line| collected.lock().unwrap().push(line.to_string()));
     let config = Config { report, ..config() };
     let server = handled_by(config, |request| match request.path() {
         "/panic" => panic!("on purpose, for the test"),
@@ -472,38 +472,38 @@ fn a_handler_that_panics_is_a_500_and_the_end_of_that_connection_only() {
             (500, Some("close"))
         );
         assert!(answer.text().starts_with(r#"{"status":"error","error":""#));
-        assert!(raw.is_closed(), "it goes on");
+        assert!(raw.is_closed(), "the connection goes on");
     }
     neighbour.send("GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(neighbour.answer().text(), "/after");
     assert_eq!(get(server.local_addr(), "/new").text(), "/new");
     let lines = lines.lock().unwrap();
-    let told = lines.iter().filter(|line| line.contains("GET /panic"));
-    assert_eq!(told.count(), 3, "{lines:?}");
+    let reports = lines.iter().filter(|line| line.contains("GET /panic"));
+    assert_eq!(reports.count(), 3, "{lines:?}");
 }
 
 #[test]
-fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
-    let (server, has_begun, go) = gated(Config {
+fn a_full_connection_table_answers_503_with_retry_after_until_a_slot_is_free() {
+    let (server, has_begun, go) = server_with_slow_handler(Config {
         max_clients: 1,
         extra_connections: 2,
         ..config()
     });
-    // Each is being answered: a connection that waits would be evicted.
-    let mut inside: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
-    for raw in &mut inside {
+    // The handlers of all three run. A connection that waits for a request would be evicted.
+    let mut accepted: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
+    for raw in &mut accepted {
         raw.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
         has_begun.recv().unwrap();
     }
-    for says_something in [false, true] {
-        let mut outside = Raw::connect(server.local_addr());
-        if says_something {
-            // Best effort: it may have been answered and closed already.
-            let _ = outside
+    for sends_request in [false, true] {
+        let mut rejected = Raw::connect(server.local_addr());
+        if sends_request {
+            // Best effort: the server may have answered and closed already.
+            let _ = rejected
                 .socket
                 .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
-        let answer = outside.answer();
+        let answer = rejected.answer();
         assert_eq!(
             (answer.status, answer.field("retry-after")),
             (503, Some("5"))
@@ -514,10 +514,10 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
             "{}",
             answer.text()
         );
-        assert!(outside.is_closed());
+        assert!(rejected.is_closed());
     }
     go.send(()).unwrap();
-    eventually("let in", || {
+    eventually("a connection is accepted", || {
         let mut raw = Raw::connect(server.local_addr());
         let _ = raw
             .socket
@@ -527,13 +527,13 @@ fn a_full_house_says_503_and_when_to_come_back_and_places_come_back() {
     for _ in 0..2 {
         go.send(()).unwrap();
     }
-    for raw in &mut inside {
-        assert_eq!(raw.answer().status, 200, "one that was inside before");
+    for raw in &mut accepted {
+        assert_eq!(raw.answer().status, 200, "an earlier connection");
     }
 }
 
 #[test]
-fn one_stream_too_many_is_a_503_on_a_connection_that_goes_on() {
+fn a_stream_over_the_limit_is_a_503_and_its_connection_stays_open() {
     let server = server(Config {
         max_clients: 1,
         ..config()
@@ -566,7 +566,7 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
         if framing.contains("chunked") {
             raw.send(format!("{length:x}\r\n"));
         }
-        // It may be cut off in the middle of it: what counts is that the answer is there.
+        // Best effort: the server may close before it has all of the body. Only the answer counts.
         let _ = raw.socket.write_all(&vec![b'x'; length]);
         let answer = raw.answer();
         assert_eq!(answer.status, 413, "{framing}");
@@ -574,14 +574,15 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
     }
 }
 
-/// A handler that says that it has begun, and then waits until it may end.
-fn gated(config: Config) -> (Running, Receiver<()>, Sender<()>) {
+/// Starts a server whose handler of `/slow` first sends to the returned receiver, and then waits for a
+/// message from the returned sender.
+fn server_with_slow_handler(config: Config) -> (Running, Receiver<()>, Sender<()>) {
     let ((begun, has_begun), (go, may_go)) = (channel(), channel::<()>());
     let may_go = Mutex::new(may_go);
     let server = handled_by(config, move |request| {
         if request.path() == "/slow" {
-            begun.send(()).expect("the test listens");
-            // An error is the test's end, and as good as a word.
+            begun.send(()).expect("the test still receives");
+            // An error means that the test has ended; the handler then ends too.
             let _ = may_go.lock().unwrap().recv();
         }
         path(request)
@@ -590,8 +591,8 @@ fn gated(config: Config) -> (Running, Receiver<()>, Sender<()>) {
 }
 
 #[test]
-fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
-    let (server, has_begun, go) = gated(Config {
+fn a_shutdown_waits_for_requests_in_flight_and_closes_idle_connections() {
+    let (server, has_begun, go) = server_with_slow_handler(Config {
         grace: crate::kit::DEADLINE,
         ..config()
     });
@@ -609,11 +610,11 @@ fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
         server.shutdown();
         flag.store(true, Ordering::SeqCst);
     });
-    assert!(idle.is_closed(), "an idle connection was told something");
-    assert!(fresh.is_closed(), "a fresh connection was told something");
+    assert!(idle.is_closed(), "an idle connection got an answer");
+    assert!(fresh.is_closed(), "a fresh connection got an answer");
     assert!(
         !is_down.load(Ordering::SeqCst),
-        "it did not wait for the request in flight"
+        "the shutdown did not wait for the request in flight"
     );
     go.send(()).unwrap();
     let answer = busy.answer();
@@ -623,21 +624,21 @@ fn a_shutdown_lets_the_request_in_flight_finish_and_closes_who_is_idle() {
     );
     assert!(
         busy.is_closed(),
-        "a request behind the last one was answered"
+        "a request after the last one was answered"
     );
     closing.join().unwrap();
 }
 
 #[test]
-fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
-    let patient = Config {
+fn a_shutdown_waits_for_a_request_that_has_begun_to_arrive() {
+    let long_grace = Config {
         grace: crate::kit::DEADLINE,
         ..config()
     };
-    let server = handled_by(patient, path);
+    let server = handled_by(long_grace, path);
     let mut raw = Raw::connect(server.local_addr());
     raw.send("POST /late HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    // Says that the head has been read, so that the connection is not idle.
+    // The interim answer shows that the head was read, so the connection is not idle.
     assert_eq!(raw.head().status, 100);
     let mut idle = Raw::connect(server.local_addr());
     let closing = std::thread::spawn(move || server.shutdown());
@@ -652,8 +653,8 @@ fn a_shutdown_lets_a_request_that_has_begun_to_arrive_come_to_its_end() {
 }
 
 #[test]
-fn a_handler_that_is_stuck_does_not_keep_a_shutdown_beyond_the_grace() {
-    let (server, has_begun, go) = gated(Config {
+fn a_handler_that_does_not_return_delays_a_shutdown_by_the_grace_period_at_most() {
+    let (server, has_begun, go) = server_with_slow_handler(Config {
         grace: SHORT,
         ..config()
     });
@@ -663,14 +664,20 @@ fn a_handler_that_is_stuck_does_not_keep_a_shutdown_beyond_the_grace() {
     let start = Instant::now();
     server.shutdown();
     let took = start.elapsed();
-    assert!(took >= SHORT, "the grace was not given: {took:?}");
-    assert!(took < Duration::from_secs(10), "it hung: {took:?}");
-    assert!(stuck.is_closed(), "its connection is still there");
+    assert!(
+        took >= SHORT,
+        "the shutdown did not wait for the grace period: {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(10),
+        "the shutdown hung: {took:?}"
+    );
+    assert!(stuck.is_closed(), "the connection is still open");
     drop(go);
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
+fn an_incomplete_request_has_no_effect_when_its_client_hangs_up() {
     let server = server(config());
     #[rustfmt::skip]
     let beginnings = [
@@ -691,7 +698,7 @@ fn a_client_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
 }
 
 #[test]
-fn a_client_that_has_said_all_it_has_to_say_is_answered_all_the_same() {
+fn a_client_that_shuts_down_its_sending_side_is_still_answered() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
     raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -703,7 +710,7 @@ fn a_client_that_has_said_all_it_has_to_say_is_answered_all_the_same() {
 }
 
 #[test]
-fn a_line_at_its_limit_may_be_cut_between_cr_and_lf() {
+fn a_line_of_the_maximum_length_may_be_cut_between_cr_and_lf() {
     let server = server(config());
     let head = "POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let size_line = format!("{head}5;{}\r", "e".repeat(254));
@@ -713,8 +720,8 @@ fn a_line_at_its_limit_may_be_cut_between_cr_and_lf() {
         let expected = whole.send([&*start, rest].concat()).answer().status;
         let mut raw = Raw::connect(server.local_addr());
         raw.send(&start);
-        // The CR must be read without what follows. Nothing tells when it has been, but for the
-        // refusal that must not come.
+        // The server must read the CR before the rest is sent. No answer tells when it has; the test
+        // waits, and expects no refusal meanwhile.
         raw.socket.set_read_timeout(Some(SHORT)).unwrap();
         let silent = nothing_came(&raw.socket);
         raw.socket
@@ -726,13 +733,13 @@ fn a_line_at_its_limit_may_be_cut_between_cr_and_lf() {
         let (status, end) = (raw.answer().status, &start[start.len() - 20..]);
         assert_eq!(
             status, expected,
-            "cut after {end:?}, for whole it is {expected}"
+            "cut after {end:?}; without a cut the status is {expected}"
         );
     }
 }
 
 #[test]
-fn an_answer_that_says_close_is_followed_by_the_end() {
+fn a_connection_is_closed_after_an_answer_that_says_close_and_after_no_other() {
     let server = server(config());
     for request in [
         "HEAD /events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -742,15 +749,15 @@ fn an_answer_that_says_close_is_followed_by_the_end() {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(request);
         let says_close = raw.head().field("connection") == Some("close");
-        // The second is answered if and only if the first did not say that it is the last.
+        // The second request is answered if and only if the first answer did not say `close`.
         let _ = raw.socket.write_all(b"GET /health HTTP/1.0\r\n\r\n");
         assert_eq!(raw.rest().is_empty(), says_close, "{request:?}");
     }
 }
 
 #[test]
-fn an_empty_line_behind_a_request_does_not_begin_the_next() {
-    // SPEC: RFC 9112, 2.2: old clients send one behind the body of a POST.
+fn an_empty_line_after_a_request_does_not_begin_the_next_one() {
+    // SPEC: RFC 9112, 2.2: old clients send an empty line after the body of a POST.
     let post = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx\r\n";
     let server = server(Config {
         head_timeout: SHORT,
@@ -760,11 +767,11 @@ fn an_empty_line_behind_a_request_does_not_begin_the_next() {
     let mut raw = Raw::connect(server.local_addr());
     assert_eq!(raw.send(post).answer().status, 200);
     let rest = String::from_utf8(raw.rest()).unwrap();
-    assert_eq!(rest, "", "an idle connection was told something");
+    assert_eq!(rest, "", "an idle connection got an answer");
 }
 
 #[test]
-fn an_empty_line_behind_a_request_does_not_hold_up_a_shutdown() {
+fn an_empty_line_after_a_request_does_not_delay_a_shutdown() {
     let server = server(Config {
         grace: crate::kit::DEADLINE,
         ..config()
@@ -772,7 +779,7 @@ fn an_empty_line_behind_a_request_does_not_hold_up_a_shutdown() {
     let mut raw = Raw::connect(server.local_addr());
     raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx\r\n");
     assert_eq!(raw.answer().status, 200);
-    // Time for the empty line to be read, of which nothing tells.
+    // Gives the server time to read the empty line. No answer tells when it has.
     raw.socket.set_read_timeout(Some(SHORT)).unwrap();
     assert!(nothing_came(&raw.socket));
     let start = Instant::now();
@@ -780,14 +787,14 @@ fn an_empty_line_behind_a_request_does_not_hold_up_a_shutdown() {
     let took = start.elapsed();
     assert!(
         took < crate::kit::DEADLINE / 4,
-        "it waited for the head of no request: {took:?}"
+        "the shutdown waited for a head that does not come: {took:?}"
     );
     assert!(raw.is_closed());
 }
 
-/// A reset takes what the peer has not read yet away from it, on some systems and some paths.
+/// On some systems, a reset discards bytes that the peer has received and not read yet.
 #[test]
-fn the_last_answer_is_followed_by_an_end_and_not_by_a_reset() {
+fn after_the_last_answer_the_connection_is_closed_without_a_reset() {
     let server = handled_by(config(), |request| match request.path() {
         "/panic" => panic!("on purpose, for the test"),
         _ => path(request),
@@ -812,7 +819,7 @@ fn the_last_answer_is_followed_by_an_end_and_not_by_a_reset() {
 }
 
 #[test]
-fn an_answer_that_keeps_the_connection_says_for_how_long() {
+fn an_answer_that_keeps_the_connection_open_names_the_idle_timeout() {
     let limits = Config {
         idle_timeout: Duration::from_secs(7),
         ..config()
@@ -836,7 +843,7 @@ fn an_answer_that_keeps_the_connection_says_for_how_long() {
         let head = raw.send(request).head();
         assert_eq!(head.field("keep-alive"), expected, "{request:?}");
     }
-    // The timeout is shorter than a second, and the field has whole seconds.
+    // A timeout below one second is not announced, because the field has whole seconds.
     let quick = crate::kit::server(Config {
         idle_timeout: SHORT,
         ..config()
@@ -863,7 +870,7 @@ fn every_answer_to_connection_close_says_close() {
             assert_eq!(close, Some("close"), "{method} {target}: {head:?}");
         }
     }
-    // Such a stream has its chunks, and its last one.
+    // A stream that says `close` is chunked too, and ends with the last chunk.
     let mut stream = Stream::open(
         server.local_addr(),
         "/events?client_id=me",
@@ -871,10 +878,10 @@ fn every_answer_to_connection_close_says_close() {
     );
     assert_eq!(stream.head.field("connection"), Some("close"));
     assert_eq!(stream.head.field("transfer-encoding"), Some("chunked"));
-    eventually("registered", || server.hub().clients() == 1);
+    eventually("the client is registered", || server.hub().clients() == 1);
     crate::kit::request(server.local_addr(), "DELETE", "/clients/me", "", "");
     while stream.try_next().is_some() {}
-    assert!(stream.has_ended, "without its last chunk");
+    assert!(stream.has_ended, "the last chunk is missing");
     assert!(stream.raw.is_closed());
 }
 
@@ -898,8 +905,9 @@ fn a_post_or_delete_without_a_length_has_no_body() {
     assert_eq!(total_events(&server), 2);
 }
 
-/// Causes every line that may be reported.
-fn provoke(server: &Running) {
+/// Causes reports of several kinds: a malformed request, a panic, a refused origin, and a client that
+/// joins and leaves.
+fn cause_reports(server: &Running) {
     for bytes in [
         "nonsense\r\n\r\n",
         "GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -910,16 +918,16 @@ fn provoke(server: &Running) {
     }
     let stream = Stream::subscribe(server.local_addr(), "/events");
     drop(stream);
-    eventually("gone", || server.hub().clients() == 0);
+    eventually("the client is removed", || server.hub().clients() == 0);
 }
 
 #[test]
-fn a_report_that_panics_ends_nothing_else() {
-    let told = Arc::new(AtomicBool::new(false));
-    let heard = Arc::clone(&told);
+fn a_report_callback_that_panics_does_not_stop_the_server() {
+    let was_called = Arc::new(AtomicBool::new(false));
+    let collected = Arc::clone(&was_called);
     let config = Config {
         report: Report::new(move |_, line| {
-            heard.store(true, Ordering::SeqCst);
+            collected.store(true, Ordering::SeqCst);
             panic!("on purpose, for the test: {line}");
         }),
         max_clients: 2,
@@ -935,17 +943,20 @@ fn a_report_that_panics_ends_nothing_else() {
         })
         .expect("threads");
     for _ in 0..10 {
-        provoke(&server);
+        cause_reports(&server);
     }
-    assert!(told.load(Ordering::SeqCst));
+    assert!(was_called.load(Ordering::SeqCst));
     assert_eq!(get(server.local_addr(), "/health").status, 200);
     let start = Instant::now();
     server.shutdown();
-    assert!(start.elapsed() < Duration::from_secs(2), "it hung");
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "the shutdown hung"
+    );
 }
 
 #[test]
-fn a_peer_that_sends_on_after_its_answer_does_not_hold_up_a_shutdown() {
+fn a_peer_that_goes_on_sending_after_its_answer_does_not_delay_a_shutdown() {
     let server = server(Config {
         grace: crate::kit::DEADLINE,
         ..config()
@@ -955,7 +966,7 @@ fn a_peer_that_sends_on_after_its_answer_does_not_hold_up_a_shutdown() {
     assert_eq!(raw.answer().status, 400);
     let (is_over, over) = channel::<()>();
     let sender = std::thread::spawn(move || {
-        // Best effort, and at a pace: the server has closed at some time.
+        // Best effort: at some time the server closes.
         while over.recv_timeout(SHORT / 10).is_err() {
             let _ = raw.socket.write(b"x");
         }
@@ -971,9 +982,9 @@ fn a_peer_that_sends_on_after_its_answer_does_not_hold_up_a_shutdown() {
 // ---- listeners
 
 #[test]
-fn a_shutdown_leaves_an_inherited_listener_to_its_other_holders() {
+fn a_shutdown_leaves_an_inherited_listener_open_for_other_processes() {
     for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
-        // Where there is no IPv6, two rows are not tried.
+        // A machine without IPv6 skips two rows.
         let Ok(listener) = TcpListener::bind(address) else {
             continue;
         };
@@ -992,28 +1003,29 @@ fn a_shutdown_leaves_an_inherited_listener_to_its_other_holders() {
             server.shutdown();
             let took = start.elapsed();
             assert!(took < Duration::from_secs(1), "{address}: {took:?}");
-            // The connections by which the server woke itself may be there still.
-            let mine = TcpStream::connect(reachable).expect("a listener that is there");
+            // The connections by which the server woke itself may still be in the listener's queue.
+            let mine = TcpStream::connect(reachable).expect("the listener is still open");
             let me = mine.local_addr().unwrap();
             while other.accept().expect("a connection").1 != me {}
         }
     }
 }
 
-/// Other holders take the connections by which the server wakes itself.
+/// The other processes of an inherited listener may accept the connections by which the server wakes
+/// itself.
 #[test]
-fn a_shutdown_ends_though_other_holders_accept() {
+fn a_shutdown_ends_although_other_holders_of_the_listener_accept_connections() {
     const OTHERS: usize = 4;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().unwrap();
-    // Each says back what it is told, until that is the end.
+    // Each thread accepts connections and sends the byte that it receives back, until that byte is `!`.
     let accept = |other: TcpListener| {
         loop {
-            let (mut socket, _) = other.accept().expect("a listener that goes on");
-            let mut word = [0];
-            if socket.read(&mut word).is_ok_and(|count| count == 1) {
-                let _ = socket.write_all(&word);
-                if word == *b"!" {
+            let (mut socket, _) = other.accept().expect("the listener stays open");
+            let mut byte = [0];
+            if socket.read(&mut byte).is_ok_and(|count| count == 1) {
+                let _ = socket.write_all(&byte);
+                if byte == *b"!" {
                     break;
                 }
             }
@@ -1023,14 +1035,14 @@ fn a_shutdown_ends_though_other_holders_accept() {
         .map(|_| listener.try_clone().expect("a descriptor"))
         .map(|other| std::thread::spawn(move || accept(other)))
         .collect();
-    let tell = |word: &[u8]| {
-        let mut socket = TcpStream::connect(address).expect("a listener that is there");
-        socket.write_all(word).unwrap();
+    let send_and_receive = |byte: &[u8]| {
+        let mut socket = TcpStream::connect(address).expect("the listener is still open");
+        socket.write_all(byte).unwrap();
         assert_eq!(socket.read(&mut [0]).unwrap(), 1);
     };
-    // Which of them gets a connection is for the system to say, so there is more than one try.
+    // The system decides which holder gets a connection, so there are ten tries.
     for _ in 0..10 {
-        (0..OTHERS).for_each(|_| tell(b"?"));
+        (0..OTHERS).for_each(|_| send_and_receive(b"?"));
         let own = listener.try_clone().expect("a descriptor");
         let server = Server::from_listener(own, config()).unwrap();
         let server = server.spawn().expect("threads");
@@ -1039,19 +1051,21 @@ fn a_shutdown_ends_though_other_holders_accept() {
         let took = start.elapsed();
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
-    (0..OTHERS).for_each(|_| tell(b"!"));
+    (0..OTHERS).for_each(|_| send_and_receive(b"!"));
     for other in others {
-        other.join().expect("its listener was shut down");
+        other
+            .join()
+            .expect("the listener of this thread was shut down");
     }
 }
 
 #[test]
-fn a_listener_that_does_not_block_is_made_blocking() {
+fn a_nonblocking_listener_is_made_blocking() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).unwrap();
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let heard = Arc::clone(&lines);
-    let report = Report::new(move |_, line| heard.lock().unwrap().push(line.to_string()));
+    let collected = Arc::clone(&lines);
+    let report = Report::new(move |_, line| collected.lock().unwrap().push(line.to_string()));
     let bound = Server::from_listener(listener, Config { report, ..config() });
     let server = bound.expect("a server").spawn().expect("threads");
     for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! The files that are part of the program: the console page, for a browser and where it is wanted,
-//! and the scripts, for everybody.
+//! The files that are compiled into the program: the console page, which is for browsers and can be
+//! switched off, and the client scripts, which pages of every origin may load.
 
 use std::net::SocketAddr;
 
 use crate::kit::{Answer, config, get, request, server};
 
-/// What a browser sends when its user goes to a page.
+/// The `Accept` field that a browser sends when it loads a page.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
 
 #[track_caller]
@@ -24,7 +24,7 @@ fn assert_is_index(answer: &Answer, row: &str) {
     assert_eq!(answer.field("content-security-policy"), None, "{row}");
 }
 
-/// What is there only with the feature.
+/// These tests need the feature.
 #[cfg(feature = "console")]
 mod compiled_in {
     use super::*;
@@ -32,7 +32,7 @@ mod compiled_in {
     use crate::program::serve;
     use tiny_sse::{Config, Console, Running, Server};
 
-    fn with(console: Console) -> Running {
+    fn server_with(console: Console) -> Running {
         server(Config {
             console,
             ..config()
@@ -40,8 +40,8 @@ mod compiled_in {
     }
 
     #[test]
-    fn without_a_console_the_front_is_a_text_to_browsers_too() {
-        let server = with(Console::Off);
+    fn without_a_console_browsers_get_the_plain_text_index_too() {
+        let server = server_with(Console::Off);
         let address = server.local_addr();
         let answer = visit(address, BROWSER);
         assert_is_index(&answer, "off");
@@ -60,7 +60,7 @@ mod compiled_in {
         }
     }
 
-    /// Path, type, and file.
+    /// The path, the content type, and the file in `src/console`.
     const FILES: [(&str, &str, &str); 6] = [
         ("/", "text/html; charset=utf-8", "index.html"),
         (
@@ -84,20 +84,20 @@ mod compiled_in {
 
     fn on_disk(file: &str) -> Vec<u8> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/console/");
-        std::fs::read(folder.to_owned() + file).expect("an asset")
+        std::fs::read(folder.to_owned() + file).expect("a file of the console")
     }
 
     #[test]
-    fn each_file_is_served_as_it_is_with_its_type_and_a_tag() {
-        let server = with(Console::On);
+    fn each_file_is_served_unchanged_with_its_content_type_and_an_etag() {
+        let server = server_with(Console::On);
         let address = server.local_addr();
         let mut tags = Vec::new();
-        for (path, kind, file) in FILES {
+        for (path, content_type, file) in FILES {
             let answer = request(address, "GET", path, BROWSER, "");
             let field = |name| answer.field(name);
             assert_eq!(
                 (answer.status, field("content-type")),
-                (200, Some(kind)),
+                (200, Some(content_type)),
                 "{path}"
             );
             assert_eq!(answer.body, on_disk(file), "{path}");
@@ -116,11 +116,12 @@ mod compiled_in {
                 "{tag}"
             );
             tags.push(tag);
-            let head = request(address, "HEAD", path, BROWSER, "").timeless();
-            assert_eq!(head.head, answer.clone().timeless().head, "{path}");
+            let head = request(address, "HEAD", path, BROWSER, "").without_date();
+            assert_eq!(head.head, answer.clone().without_date().head, "{path}");
         }
-        // The tag is of the content: the same in another life, and another one for another file.
-        let again = with(Console::On);
+        // The tag depends on the content alone: another server has the same tags, and each file has
+        // another tag.
+        let again = server_with(Console::On);
         for (tag, (path, ..)) in tags.iter().zip(FILES) {
             let answer = request(again.local_addr(), "GET", path, BROWSER, "");
             assert_eq!(answer.field("etag"), Some(&**tag), "{path}");
@@ -131,12 +132,12 @@ mod compiled_in {
     }
 
     #[test]
-    fn who_has_a_file_already_is_told_so_and_the_connection_goes_on() {
-        let server = with(Console::On);
+    fn a_file_that_the_client_has_already_is_a_304_and_the_connection_stays_open() {
+        let server = server_with(Console::On);
         let address = server.local_addr();
         for (path, ..) in FILES {
-            let tag = request(address, "GET", path, BROWSER, "");
-            let tag = tag.field("etag").unwrap();
+            let answer = request(address, "GET", path, BROWSER, "");
+            let tag = answer.field("etag").unwrap();
             for (condition, status) in [
                 (tag.to_owned(), 304),
                 (format!("W/{tag}"), 304),
@@ -147,7 +148,7 @@ mod compiled_in {
                 (tag.trim_matches('"').into(), 200),
                 (format!("w/{tag}"), 200),
                 (String::new(), 200),
-                // Twice: not understood, and so no condition.
+                // A repeated field is ignored.
                 (format!("{tag}\r\nIf-None-Match: {tag}"), 200),
             ] {
                 for method in ["GET", "HEAD"] {
@@ -161,7 +162,8 @@ mod compiled_in {
                     assert_eq!(head.field("etag"), Some(tag), "{row}");
                     assert_eq!(head.field("cache-control"), Some("no-cache"), "{row}");
                     if status == 304 {
-                        // SPEC: RFC 9110, 8.6: that of the 200, or none; and no body (15.4.5).
+                        // SPEC: RFC 9110, 8.6: a 304 has the Content-Length of the 200, or none.
+                        // RFC 9110, 15.4.5: it has no body.
                         assert_eq!(head.field("content-length"), None, "{row}");
                         assert_eq!(head.field("content-type"), None, "{row}");
                         raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -173,8 +175,8 @@ mod compiled_in {
     }
 
     #[test]
-    fn the_page_is_for_browsers_and_may_load_nothing_from_elsewhere() {
-        let server = with(Console::On);
+    fn the_page_is_for_browsers_and_may_load_nothing_from_other_origins() {
+        let server = server_with(Console::On);
         let address = server.local_addr();
         for fields in [
             BROWSER,
@@ -217,13 +219,13 @@ mod compiled_in {
     }
 
     #[test]
-    fn the_scripts_for_other_pages_are_there_without_a_console() {
-        let server = with(Console::Off);
-        for (path, kind, file) in &FILES[4..] {
+    fn the_client_scripts_are_served_without_a_console_too() {
+        let server = server_with(Console::Off);
+        for (path, content_type, file) in &FILES[4..] {
             let answer = get(server.local_addr(), path);
             assert_eq!(
                 (answer.status, answer.field("content-type")),
-                (200, Some(*kind)),
+                (200, Some(*content_type)),
                 "{path}"
             );
             assert_eq!(answer.body, on_disk(file), "{path}");
@@ -231,8 +233,8 @@ mod compiled_in {
     }
 
     #[test]
-    fn every_file_says_which_methods_it_has() {
-        let server = with(Console::On);
+    fn every_file_names_the_methods_that_it_allows() {
+        let server = server_with(Console::On);
         for (path, ..) in FILES {
             for (method, status) in [("OPTIONS", 204), ("POST", 405), ("DELETE", 405)] {
                 let answer = request(server.local_addr(), method, path, "", "");
@@ -246,8 +248,8 @@ mod compiled_in {
     }
 
     #[test]
-    fn by_itself_the_console_is_there_on_addresses_of_this_machine_alone() {
-        for (listen, console, is_there) in [
+    fn by_default_the_console_is_served_on_loopback_addresses_only() {
+        for (listen, console, has_console) in [
             ("127.0.0.1:0", Console::Auto, true),
             ("127.0.0.2:0", Console::Auto, true),
             ("[::1]:0", Console::Auto, true),
@@ -263,7 +265,7 @@ mod compiled_in {
                 ..config()
             };
             let bound = match Server::bind(listen, config) {
-                // A machine without IPv6, or with one address.
+                // This machine has no IPv6, or only one loopback address.
                 Err(error) if !listen.starts_with("127.0.0.1") => {
                     eprintln!("{row} cannot be tried here: {error}");
                     continue;
@@ -279,22 +281,22 @@ mod compiled_in {
                     std::net::Ipv6Addr::LOCALHOST.into()
                 });
             }
-            let kind = visit(address, BROWSER);
-            let kind = kind.field("content-type").unwrap();
-            assert_eq!(kind.starts_with("text/html"), is_there, "{row}");
+            let page = visit(address, BROWSER);
+            let content_type = page.field("content-type").unwrap();
+            assert_eq!(content_type.starts_with("text/html"), has_console, "{row}");
             let status = get(address, "/console.js").status;
-            assert_eq!(status, if is_there { 200 } else { 404 }, "{row}");
+            assert_eq!(status, if has_console { 200 } else { 404 }, "{row}");
         }
     }
 
     #[test]
-    fn the_program_has_it_as_it_is_told() {
-        for (options, kind) in [
+    fn the_option_console_switches_the_page_on_and_off() {
+        for (options, content_type) in [
             (&[][..], "text/html; charset=utf-8"),
             (&["--console=auto"], "text/html; charset=utf-8"),
             (&["--console", "on"], "text/html; charset=utf-8"),
             (&["--console=off"], "text/plain; charset=utf-8"),
-            // Behind a proxy are others.
+            // Through a proxy, clients on other machines can reach the server.
             (&["--trust-proxy=127.0.0.1"], "text/plain; charset=utf-8"),
             (
                 &["--trust-proxy=127.0.0.1", "--console=on"],
@@ -303,7 +305,11 @@ mod compiled_in {
         ] {
             let program = serve(options);
             let answer = visit(program.address, BROWSER);
-            assert_eq!(answer.field("content-type"), Some(kind), "{options:?}");
+            assert_eq!(
+                answer.field("content-type"),
+                Some(content_type),
+                "{options:?}"
+            );
         }
     }
 
@@ -319,13 +325,13 @@ mod compiled_in {
 
 #[cfg(not(feature = "console"))]
 #[test]
-fn left_out_it_cannot_be_had_and_cannot_be_asked_for() {
+fn without_the_feature_neither_the_files_nor_the_option_exist() {
     let server = server(config());
     assert_is_index(&visit(server.local_addr(), BROWSER), "a browser");
     for path in ["/console.js", "/sse-client.js", "/use-sse.js"] {
         assert_eq!(get(server.local_addr(), path).status, 404, "{path}");
     }
-    let (code, _, errors) = crate::program::end_of(&["--console=on"]);
+    let (code, _, errors) = crate::program::run_to_end(&["--console=on"]);
     assert_eq!(code, Some(2));
     assert!(errors[0].contains("unknown option --"), "{errors:?}");
 }

@@ -1,9 +1,9 @@
-//! What was acknowledged is kept, whatever ends the server: it is killed in the midst of its work,
-//! again and again, and it is given files such as a crash leaves.
+//! Acknowledged events survive a crash: the server is killed again and again while it works, and it is
+//! started with journal files as a crash leaves them.
 //!
-//! `SIGKILL` takes the process and leaves the system, so nothing here can tell an event that was
-//! synced from one that was only written. What it can tell is everything else: whether an event was
-//! written before anybody heard of it, and whether what is read back is that, once, in its order.
+//! `SIGKILL` ends the process and not the system, so these tests cannot distinguish an event that was
+//! synced to disk from an event that was only written. They check everything else: an event is written
+//! before it is acknowledged or delivered, and every written event is read back once and in order.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -18,113 +18,118 @@ use std::time::{Duration, Instant};
 use tiny_sse::{Decoder, EventId, Message};
 
 use crate::chance::Random;
-use crate::kit::{Answer, Finally, Raw, Scratch, Stream, eventually, id_of, post};
-use crate::program::{Process, greeted, serve, up_to};
+use crate::kit::{Answer, OnDrop, Raw, Scratch, Stream, eventually, id_of, post};
+use crate::program::{Process, lines_up_to, serve, wait_for_greeting};
 
-// ---- killed, and started again
+// ---- a server that is killed and started again
 
-/// How often the server is killed; `TINY_SSE_CRASH_ROUNDS` has it otherwise.
+/// How often the server is killed. The variable `TINY_SSE_CRASH_ROUNDS` overrides the number.
 const ROUNDS: usize = 100;
-/// So many acknowledged events may be before the slowest client. More than the history has would
-/// be a gap, and no fault; it has several times as many.
+/// The largest number of acknowledged events that the slowest client has not received yet. The history
+/// holds far more events, so no client may see a gap.
 const LEAD: usize = 1_000;
-/// The event behind which there is no other.
+/// The data of the last event.
 const THE_END: &str = "the end";
 
-/// Where the server is now: in each of its lives it is somewhere else.
+/// The address of the server. It changes at each restart, because each run gets a free port.
 #[derive(Default)]
-struct RemoteAddr {
-    now: Mutex<Now>,
+struct CurrentAddress {
+    state: Mutex<AddressState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Now {
+struct AddressState {
     address: Option<SocketAddr>,
-    /// There will be no other life.
-    over: bool,
+    /// True once the server will not be started again.
+    is_over: bool,
 }
 
-impl RemoteAddr {
-    /// Waits until the server is somewhere. `None`: it is over.
+impl CurrentAddress {
+    /// Waits until the server runs, and returns its address. Returns `None` if it will not be started
+    /// again.
     fn find(&self) -> Option<SocketAddr> {
-        let waits = |now: &mut Now| now.address.is_none() && !now.over;
-        let now = self.now.lock().unwrap();
-        let now = self.changed.wait_while(now, waits).unwrap();
-        now.address.filter(|_| !now.over)
+        let waits = |state: &mut AddressState| state.address.is_none() && !state.is_over;
+        let state = self.state.lock().unwrap();
+        let state = self.changed.wait_while(state, waits).unwrap();
+        state.address.filter(|_| !state.is_over)
     }
 
     fn announce(&self, address: Option<SocketAddr>) {
-        self.now.lock().unwrap().address = address;
+        self.state.lock().unwrap().address = address;
         self.changed.notify_all();
     }
 
     fn end(&self) {
-        self.now.lock().unwrap().over = true;
+        self.state.lock().unwrap().is_over = true;
         self.changed.notify_all();
     }
 
     fn is_over(&self) -> bool {
-        self.now.lock().unwrap().over
+        self.state.lock().unwrap().is_over
     }
 }
 
-/// What all threads of the test share. Its numbers stand alone, so Relaxed suffices.
-struct Scene {
-    server: RemoteAddr,
-    /// Publishers are to go on.
+/// The state that all threads of the test share.
+///
+/// ORDER: Relaxed: each number is read alone; no other memory depends on it.
+struct Shared {
+    server: CurrentAddress,
+    /// True while the publishers continue.
     publishing: AtomicBool,
-    /// Events that were answered 200.
+    /// The number of events that were answered with 200.
     acknowledged: AtomicUsize,
-    /// Events that each client has seen that is to see all.
+    /// The number of events that each of the first two clients, which subscribe to all topics, has
+    /// received.
     seen: [AtomicUsize; 2],
 }
 
-impl Scene {
-    /// Whether to publish on. Waits until the slowest client is near.
-    fn goes_on(&self) -> bool {
-        let is_near = || {
+impl Shared {
+    /// Waits until the slowest client is at most `LEAD` events late. Returns whether publishing goes on.
+    fn wait_for_turn(&self) -> bool {
+        let is_close = || {
             let seen = self.seen.iter().map(|seen| seen.load(Ordering::Relaxed));
             let slowest = seen.min().unwrap_or_default();
             self.acknowledged.load(Ordering::Relaxed) < slowest + LEAD
         };
-        while !is_near() && !self.server.is_over() {
+        while !is_close() && !self.server.is_over() {
             thread::yield_now();
         }
         self.publishing.load(Ordering::Relaxed) && !self.server.is_over()
     }
 }
 
-/// How a publisher publishes.
+/// What a publisher sends in a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// A body is an event.
+enum Kind {
+    /// One event is one body.
     Plain,
-    /// The same, and now and then a large one, which is written in several steps and so can be
-    /// caught halfway.
+    /// The same, but one event in 40 is large. A large event is written in several steps, so a kill can
+    /// come between them.
     Large,
-    /// A body is some lines.
+    /// One body has several events as NDJSON lines.
     Lines,
-    /// Each event with an id, and again until it is known to be kept.
+    /// Each event has an id of the publisher, and is sent again until an answer confirms it.
     OwnIds,
 }
 
-const PUBLISHERS: [(&str, Manner); 5] = [
-    ("plain", Manner::Plain),
-    ("large", Manner::Large),
-    ("lines", Manner::Lines),
-    ("other-lines", Manner::Lines),
-    ("own", Manner::OwnIds),
+const PUBLISHERS: [(&str, Kind); 5] = [
+    ("plain", Kind::Plain),
+    ("large", Kind::Large),
+    ("lines", Kind::Lines),
+    ("other-lines", Kind::Lines),
+    ("own", Kind::OwnIds),
 ];
 
-/// A topic, and how it stands in a target. The first is none.
+/// A topic, and the end of the target that publishes to it. The first row is for events without a
+/// topic.
 const TOPICS: [(&str, &str); 3] = [
     ("-", ""),
     ("news", "/news"),
     ("чат/1", "/%D1%87%D0%B0%D1%82/1"),
 ];
 
-/// What a client asks for, and which of the topics that is.
+/// The target that a client subscribes to, and the topics that it must receive.
 const CLIENTS: [(&str, &[&str]); 4] = [
     ("/events/*", &["-", "news", "чат/1"]),
     ("/events/*", &["-", "news", "чат/1"]),
@@ -132,7 +137,7 @@ const CLIENTS: [(&str, &[&str]); 4] = [
     ("/events", &["-"]),
 ];
 
-/// What an event says behind its number. No JSON needs to escape the first two.
+/// The text of an event, after its number. The first two need no escapes in JSON.
 const TEXTS: [&str; 5] = [
     "привет, мир",
     "🦀🦀🦀",
@@ -143,35 +148,35 @@ const TEXTS: [&str; 5] = [
 
 /// One event that was sent.
 struct Sent {
-    /// The first of its request.
+    /// True for the first event of a request.
     is_first: bool,
     data: String,
-    /// What the answer said; `None` is an answer that was lost, or never given.
+    /// The id in the answer. `None` if the answer was lost or never sent.
     id: Option<String>,
 }
 
 struct Publisher<'a> {
     name: &'static str,
-    scene: &'a Scene,
+    shared: &'a Shared,
     random: Random,
     connection: Option<Raw>,
     sent: Vec<Sent>,
 }
 
 impl Publisher<'_> {
-    fn run(mut self, manner: Manner) -> Vec<Sent> {
-        while self.scene.goes_on() {
-            match manner {
-                Manner::Plain => self.publish_one(usize::MAX),
-                Manner::Large => self.publish_one(40),
-                Manner::Lines => self.publish_lines(),
-                Manner::OwnIds => self.publish_until_kept(),
+    fn run(mut self, kind: Kind) -> Vec<Sent> {
+        while self.shared.wait_for_turn() {
+            match kind {
+                Kind::Plain => self.publish_one(usize::MAX),
+                Kind::Large => self.publish_one(40),
+                Kind::Lines => self.publish_lines(),
+                Kind::OwnIds => self.publish_until_kept(),
             }
         }
         self.sent
     }
 
-    /// One event; of so many, one is large.
+    /// Publishes one event. One in `one_in` is large.
     fn publish_one(&mut self, one_in: usize) {
         let (topic, target) = self.topic();
         let text = match self.random.below(one_in) {
@@ -181,7 +186,7 @@ impl Publisher<'_> {
         let data = self.data(topic, &text);
         let answer = self.post(target, "", &data);
         let id = answer.map(|answer| self.kept(&answer));
-        self.note(true, data, id);
+        self.record(true, data, id);
     }
 
     fn publish_lines(&mut self) {
@@ -191,7 +196,7 @@ impl Publisher<'_> {
         for line in 0..count {
             let text = TEXTS[self.random.below(2)];
             let data = format!("\"{}\"", self.data(topic, text));
-            self.note(line == 0, data, None);
+            self.record(line == 0, data, None);
         }
         let lines: Vec<&str> = self.sent[first..].iter().map(|sent| &*sent.data).collect();
         let (fields, body) = ("Content-Type: application/x-ndjson\r\n", lines.join("\n"));
@@ -203,7 +208,7 @@ impl Publisher<'_> {
         let ids = answer.text().split(['[', ']']).nth(1).expect("ids");
         let ids: Vec<&str> = ids.split(',').map(|id| id.trim_matches('"')).collect();
         assert_eq!(ids.len(), count, "{answer:?}");
-        self.scene.acknowledged.fetch_add(count, Ordering::Relaxed);
+        self.shared.acknowledged.fetch_add(count, Ordering::Relaxed);
         for (sent, id) in self.sent[first..].iter_mut().zip(ids) {
             sent.id = Some(id.to_owned());
         }
@@ -215,23 +220,23 @@ impl Publisher<'_> {
         let id = format!("own-{}", self.sent.len());
         let target = format!("{target}?id={id}");
         let mut is_lost = false;
-        while !self.scene.server.is_over() {
+        while !self.shared.server.is_over() {
             let Some(answer) = self.post(&target, "", &data) else {
                 is_lost = true;
                 continue;
             };
-            // That it is used already is news only of an attempt whose answer was lost.
+            // A 409 says that the id is used already. It is expected only if an earlier answer was lost.
             if !(is_lost && answer.status == 409) {
                 assert_eq!(self.kept(&answer), id);
             }
-            return self.note(true, data, Some(id));
+            return self.record(true, data, Some(id));
         }
     }
 
-    /// The id of an event that was acknowledged.
+    /// Counts an acknowledged event, and returns its id.
     fn kept(&self, answer: &Answer) -> String {
         assert_eq!(answer.status, 200, "{}: {answer:?}", self.name);
-        self.scene.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
         id_of(answer)
     }
 
@@ -239,21 +244,21 @@ impl Publisher<'_> {
         TOPICS[self.random.below(TOPICS.len())]
     }
 
-    /// Says of itself who sent it, as which, and to whom.
+    /// Returns data that names the publisher, the number of the event and the topic.
     fn data(&self, topic: &str, text: &str) -> String {
         format!("{} {} {topic} {text}", self.name, self.sent.len())
     }
 
-    fn note(&mut self, is_first: bool, data: String, id: Option<String>) {
+    fn record(&mut self, is_first: bool, data: String, id: Option<String>) {
         self.sent.push(Sent { is_first, data, id });
     }
 
-    /// A request on the connection that is there, or on a new one. `None`: there is no answer, and
-    /// nobody knows.
+    /// Sends a request on the open connection, or on a new one. Returns `None` if no answer arrives; then
+    /// the events may be published or not.
     fn post(&mut self, target: &str, fields: &str, body: &str) -> Option<Answer> {
         let mut raw = match self.connection.take() {
             Some(raw) => raw,
-            None => Raw::try_connect(self.scene.server.find()?).ok()?,
+            None => Raw::try_connect(self.shared.server.find()?).ok()?,
         };
         let length = body.len();
         let request = format!(
@@ -266,11 +271,12 @@ impl Publisher<'_> {
     }
 }
 
-/// Reads to the end, over all lives of the server. Now and then it is the client that hangs up.
-fn follow(scene: &Scene, index: usize, mut random: Random) -> Vec<Message> {
+/// Reads all events until `THE_END`, and reconnects after each restart of the server. Sometimes the
+/// client itself hangs up. Returns the events.
+fn follow(shared: &Shared, index: usize, mut random: Random) -> Vec<Message> {
     let (target, _) = CLIENTS[index];
     let (mut cursor, mut seen) = (String::new(), Vec::new());
-    while let Some(address) = scene.server.find() {
+    while let Some(address) = shared.server.find() {
         let stream = if cursor.is_empty() {
             Stream::try_open(address, &format!("{target}?last_event_id=earliest"), "")
         } else {
@@ -291,7 +297,7 @@ fn follow(scene: &Scene, index: usize, mut random: Random) -> Vec<Message> {
                 _ if message.data == THE_END => return seen,
                 _ => {
                     seen.push(message);
-                    if let Some(count) = scene.seen.get(index) {
+                    if let Some(count) = shared.seen.get(index) {
                         count.store(seen.len(), Ordering::Relaxed);
                     }
                 }
@@ -301,7 +307,7 @@ fn follow(scene: &Scene, index: usize, mut random: Random) -> Vec<Message> {
     seen
 }
 
-/// A server on this journal that may not be ready yet.
+/// Starts a server on this journal, and does not wait until it is ready.
 fn start(journal: &Scratch) -> Process {
     Process::run(&[
         "--listen=127.0.0.1:0",
@@ -312,41 +318,41 @@ fn start(journal: &Scratch) -> Process {
     ])
 }
 
-/// One life of the server, to its violent end. Answers what it said on standard error.
-fn live(journal: &Scratch, scene: &Scene, random: &mut Random) -> Vec<String> {
+/// Starts the server and kills it at a random time. Returns the lines of its standard error.
+fn run_and_kill(journal: &Scratch, shared: &Shared, random: &mut Random) -> Vec<String> {
     let mut process = start(journal);
-    // This is not a wait for anything: that it ends at any moment is what is tested.
-    let live_for = |ms: usize| thread::sleep(Duration::from_millis(ms as u64));
+    // The sleep waits for nothing: the kill must come at a random moment.
+    let sleep_ms = |ms: usize| thread::sleep(Duration::from_millis(ms as u64));
     if random.below(5) == 0 {
-        // It is killed as it starts, and may be halfway through mending what was torn.
-        live_for(random.below(30));
+        // The server is killed during its start, perhaps while it repairs a torn record.
+        sleep_ms(random.below(30));
     } else {
-        let serving = greeted(process);
+        let serving = wait_for_greeting(process);
         process = serving.process;
-        scene.server.announce(Some(serving.address));
-        live_for(50 + random.below(200));
-        // ORDER: before it is dead. Another program may soon have its port.
-        scene.server.announce(None);
+        shared.server.announce(Some(serving.address));
+        sleep_ms(50 + random.below(200));
+        // ORDER: before the kill, because another program may get the port after it.
+        shared.server.announce(None);
     }
     process.kill()
 }
 
-/// Leaves the beginning of a record, as a kill does that comes in the midst of a write. That is a
-/// moment which is seldom hit.
+/// Appends the beginning of a record to the newest segment, as a kill during a write does. A real kill
+/// seldom hits that moment.
 fn tear(journal: &Scratch, random: &mut Random) {
     let record = ": event 18446744073709551615-0 чат/1\nid: torn\ndata: torn\n: crc 00000000\n";
     let torn = &record.as_bytes()[..1 + random.below(record.len() - 1)];
     let Some(newest) = segments(journal.path()).pop() else {
-        return; // It was killed before there was any.
+        return; // The server was killed before it created a segment.
     };
-    // What is torn already, in its header perhaps, is torn enough.
+    // A segment that is torn already stays as it is; its header may be torn.
     if fs::read(&newest).unwrap().ends_with(b"\n\n") {
         let mut file = File::options().append(true).open(newest).unwrap();
         file.write_all(torn).unwrap();
     }
 }
 
-/// Nothing that a crash leaves is more than a warning.
+/// Checks that the log has only warnings: no file that a crash leaves is an error.
 #[track_caller]
 fn assert_only_warnings(lines: &[String]) {
     for line in lines {
@@ -356,13 +362,13 @@ fn assert_only_warnings(lines: &[String]) {
 }
 
 #[test]
-fn what_was_acknowledged_outlives_any_number_of_kills_and_reaches_everybody_once() {
+fn acknowledged_events_survive_any_number_of_kills_and_reach_each_client_once() {
     let rounds = std::env::var("TINY_SSE_CRASH_ROUNDS");
     let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
     let journal = Scratch::new();
     let mut random = Random::new();
-    let scene = Scene {
-        server: RemoteAddr::default(),
+    let shared = Shared {
+        server: CurrentAddress::default(),
         publishing: AtomicBool::new(true),
         acknowledged: AtomicUsize::new(0),
         seen: Default::default(),
@@ -370,27 +376,27 @@ fn what_was_acknowledged_outlives_any_number_of_kills_and_reaches_everybody_once
     let begun = Instant::now();
     let mut torn = 0;
     let (sent, seen) = thread::scope(|scope| {
-        // Also when something fails: a scope waits for its threads.
-        let _over = Finally(|| scene.server.end());
-        let publishers = PUBLISHERS.map(|(name, manner)| {
+        // Ends the threads also when the test fails, because the scope waits for them.
+        let _over = OnDrop(|| shared.server.end());
+        let publishers = PUBLISHERS.map(|(name, kind)| {
             let publisher = Publisher {
                 name,
-                scene: &scene,
+                shared: &shared,
                 random: random.fork(),
                 connection: None,
                 sent: Vec::new(),
             };
-            scope.spawn(move || publisher.run(manner))
+            scope.spawn(move || publisher.run(kind))
         });
         let clients = [0, 1, 2, 3].map(|index| {
-            let (scene, random) = (&scene, random.fork());
-            scope.spawn(move || follow(scene, index, random))
+            let (shared, random) = (&shared, random.fork());
+            scope.spawn(move || follow(shared, index, random))
         });
         for _ in 0..rounds {
             if random.below(4) == 0 {
                 tear(&journal, &mut random);
             }
-            let lines = live(&journal, &scene, &mut random);
+            let lines = run_and_kill(&journal, &shared, &mut random);
             assert_only_warnings(&lines);
             torn += lines
                 .iter()
@@ -400,10 +406,10 @@ fn what_was_acknowledged_outlives_any_number_of_kills_and_reaches_everybody_once
                 || clients.iter().any(|thread| thread.is_finished());
             assert!(!has_failed, "a publisher or a client has failed: see above");
         }
-        // A last life, in peace.
-        let last = greeted(start(&journal));
-        scene.publishing.store(false, Ordering::Relaxed);
-        scene.server.announce(Some(last.address));
+        // The last run of the server is not killed.
+        let last = wait_for_greeting(start(&journal));
+        shared.publishing.store(false, Ordering::Relaxed);
+        shared.server.announce(Some(last.address));
         let sent = publishers.map(|publisher| publisher.join().expect("a publisher has failed"));
         assert_eq!(post(last.address, "/events", THE_END).status, 200);
         eventually("the clients see the end", || {
@@ -417,21 +423,21 @@ fn what_was_acknowledged_outlives_any_number_of_kills_and_reaches_everybody_once
     let kept = decoded(journal.path());
     let (the_end, kept) = kept.split_last().expect("a journal with events");
     assert_eq!(the_end.data, THE_END);
-    let unknown = judge(&sent, kept);
+    let unknown = assert_journal_matches(&sent, kept);
     for (seen, (target, topics)) in seen.iter().zip(CLIENTS) {
         assert_has_seen(target, seen, kept, topics);
     }
     eprintln!(
-        "{rounds} kills, {torn} torn tails, {} events kept, {unknown} of them though the answer was lost, {} segments, {:.1} s",
+        "{rounds} kills, {torn} torn tails, {} events kept, {unknown} of them with a lost answer, {} segments, {:.1} s",
         kept.len(),
         segments(journal.path()).len(),
         begun.elapsed().as_secs_f64()
     );
 }
 
-/// The segments of a journal, in their order.
+/// Returns the paths of the segments of a journal, in order.
 fn segments(journal: &Path) -> Vec<PathBuf> {
-    // A first life may have ended before there was a directory.
+    // The first server may have been killed before it created the directory.
     let entries = fs::read_dir(journal).into_iter().flatten();
     let paths = entries.map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = paths
@@ -441,7 +447,7 @@ fn segments(journal: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The journal as any reader of event streams has it.
+/// Returns the events of a journal, parsed as an event stream.
 fn decoded(journal: &Path) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut decoder = Decoder::new(16 << 20);
@@ -452,38 +458,43 @@ fn decoded(journal: &Path) -> Vec<Message> {
     messages
 }
 
-/// Holds what is kept against what was sent. Answers how much of it was never acknowledged.
-fn judge(sent: &[Vec<Sent>; PUBLISHERS.len()], kept: &[Message]) -> usize {
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    for (place, message) in kept.iter().enumerate() {
-        let before = places.insert(&message.data, place);
+/// Compares the events in the journal with the events that were sent. Returns how many of the kept
+/// events were never acknowledged.
+fn assert_journal_matches(sent: &[Vec<Sent>; PUBLISHERS.len()], kept: &[Message]) -> usize {
+    let mut positions: HashMap<&str, usize> = HashMap::new();
+    for (position, message) in kept.iter().enumerate() {
+        let before = positions.insert(&message.data, position);
         assert_eq!(before, None, "kept twice: {message:?}");
     }
     let mut acknowledged = 0;
-    for ((name, manner), sent) in PUBLISHERS.iter().zip(sent) {
+    for ((name, kind), sent) in PUBLISHERS.iter().zip(sent) {
         let mut latest = None;
-        let mut is_before_torn = false;
+        let mut last_is_missing = false;
         for event in sent {
-            let place = places.remove(&*event.data);
+            let position = positions.remove(&*event.data);
             if let Some(id) = &event.id {
                 acknowledged += 1;
-                let place = place.unwrap_or_else(|| panic!("{name}: lost {id}: {:?}", event.data));
-                assert_eq!(kept[place].last_event_id, *id, "{name}: another id");
+                let position =
+                    position.unwrap_or_else(|| panic!("{name}: lost {id}: {:?}", event.data));
+                assert_eq!(kept[position].last_event_id, *id, "{name}: another id");
             }
-            assert!(*manner != Manner::OwnIds || event.id.is_some());
-            // Of a request that was cut short, the first few lines may be kept, but no others.
-            let is_behind_torn = is_before_torn && !event.is_first;
+            assert!(*kind != Kind::OwnIds || event.id.is_some());
+            // If a request was interrupted, its first lines may be kept, and none after a missing line.
+            let is_after_missing = last_is_missing && !event.is_first;
             assert!(
-                place.is_none() || !is_behind_torn,
+                position.is_none() || !is_after_missing,
                 "{name}: {:?}",
                 event.data
             );
-            is_before_torn = place.is_none();
-            assert!(place.is_none() || latest < place, "{name}: not in order");
-            latest = place.or(latest);
+            last_is_missing = position.is_none();
+            assert!(
+                position.is_none() || latest < position,
+                "{name}: not in order"
+            );
+            latest = position.or(latest);
         }
     }
-    assert!(places.is_empty(), "kept, and never sent: {places:?}");
+    assert!(positions.is_empty(), "kept, but never sent: {positions:?}");
     let ids = kept
         .iter()
         .filter_map(|message| message.last_event_id.parse::<EventId>().ok());
@@ -494,7 +505,7 @@ fn judge(sent: &[Vec<Sent>; PUBLISHERS.len()], kept: &[Message]) -> usize {
     kept.len() - acknowledged
 }
 
-/// A client has seen what is kept of its topics, and nothing else.
+/// Checks that a client has received exactly the kept events of its topics, in order.
 #[track_caller]
 fn assert_has_seen(target: &str, seen: &[Message], kept: &[Message], topics: &[&str]) {
     let topics: HashSet<&str> = topics.iter().copied().collect();
@@ -510,30 +521,30 @@ fn assert_has_seen(target: &str, seen: &[Message], kept: &[Message], topics: &[&
     for (number, seen) in seen.iter().enumerate() {
         assert_eq!(Some(seen), expected.next(), "{target}: event {number}");
     }
-    assert_eq!(expected.next(), None, "{target}: an event has not come");
+    assert_eq!(expected.next(), None, "{target}: an event is missing");
 }
 
 // ---- files that a crash leaves
 
-/// What was done to a file.
+/// Damage to a file.
 #[derive(Clone, Copy, Debug)]
-enum Harm {
-    /// It ends before this byte.
+enum Damage {
+    /// The file ends before this byte.
     Cut(usize),
-    /// A bit of this byte is another.
+    /// One bit of this byte is flipped.
     Changed(usize),
 }
 
-/// A journal that the program has written.
-struct Written {
+/// The one segment of a journal that the program has written.
+struct SampleJournal {
     text: Vec<u8>,
-    /// Where its records begin, and where the last one ends.
+    /// The offset of each record, and the end of the last one.
     bounds: Vec<usize>,
     events: Vec<Message>,
 }
 
-impl Written {
-    fn new() -> Written {
+impl SampleJournal {
+    fn new() -> SampleJournal {
         let journal = Scratch::new();
         let mut serving = serve(&["--journal", journal.name()]);
         for (target, data) in [
@@ -554,34 +565,35 @@ impl Written {
         let starts = starts
             .filter(|(_, found)| found == start)
             .map(|(at, _)| at + 1);
-        Written {
+        SampleJournal {
             bounds: starts.chain([text.len()]).collect(),
             events: decoded(journal.path()),
             text,
         }
     }
 
-    /// The last two records cut at every byte, and the last one changed at every byte.
-    fn harms(&self) -> Vec<Harm> {
+    /// Returns all damages that are tested: a cut at every byte of the last two records, and a change of
+    /// every byte of the last one.
+    fn damages(&self) -> Vec<Damage> {
         let [.., last_but_one, last, end] = self.bounds[..] else {
             panic!("fewer than two records: {:?}", self.bounds);
         };
-        let cuts = (last_but_one..=end).map(Harm::Cut);
-        cuts.chain((last..end).map(Harm::Changed)).collect()
+        let cuts = (last_but_one..=end).map(Damage::Cut);
+        cuts.chain((last..end).map(Damage::Changed)).collect()
     }
 
-    fn harmed(&self, harm: Harm) -> Vec<u8> {
+    fn damaged(&self, damage: Damage) -> Vec<u8> {
         let mut text = self.text.clone();
-        match harm {
-            Harm::Cut(at) => text.truncate(at),
-            Harm::Changed(at) => text[at] ^= 1 << (at % 8),
+        match damage {
+            Damage::Cut(at) => text.truncate(at),
+            Damage::Changed(at) => text[at] ^= 1 << (at % 8),
         }
         text
     }
 
-    /// How many records are whole.
-    fn whole(&self, harm: Harm) -> usize {
-        let (Harm::Cut(at) | Harm::Changed(at)) = harm;
+    /// Returns the number of records before the damage.
+    fn records_before(&self, damage: Damage) -> usize {
+        let (Damage::Cut(at) | Damage::Changed(at)) = damage;
         self.bounds[1..].iter().filter(|end| **end <= at).count()
     }
 }
@@ -591,25 +603,25 @@ fn only_segment(journal: &Scratch) -> PathBuf {
 }
 
 #[test]
-fn a_file_cut_or_changed_at_any_byte_of_its_end_has_the_whole_records_and_nothing_else() {
-    let written = Written::new();
-    assert_eq!(written.events.len(), 4);
-    let harms = written.harms();
+fn a_journal_cut_or_changed_at_any_byte_of_its_end_keeps_exactly_the_undamaged_records() {
+    let sample = SampleJournal::new();
+    assert_eq!(sample.events.len(), 4);
+    let damages = sample.damages();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while let Some(harm) = harms.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    assert_starts_with_what_is_whole(&written, *harm);
+                while let Some(damage) = damages.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    assert_keeps_undamaged_records(&sample, *damage);
                 }
             });
         }
     });
 }
 
-fn assert_starts_with_what_is_whole(written: &Written, harm: Harm) {
-    let (text, whole) = (written.harmed(harm), written.whole(harm));
-    let good = written.bounds[whole];
+fn assert_keeps_undamaged_records(sample: &SampleJournal, damage: Damage) {
+    let (text, records_before) = (sample.damaged(damage), sample.records_before(damage));
+    let good = sample.bounds[records_before];
     let journal = Scratch::new();
     fs::create_dir(journal.path()).unwrap();
     fs::write(only_segment(&journal), &text).unwrap();
@@ -617,52 +629,56 @@ fn assert_starts_with_what_is_whole(written: &Written, harm: Harm) {
     let mut serving = serve(&["--journal", journal.name()]);
     let address = serving.address;
     let mut stream = Stream::open(address, "/events/*?last_event_id=earliest", "");
-    assert_eq!(stream.next().name, "system", "{harm:?}");
+    assert_eq!(stream.next().name, "system", "{damage:?}");
     assert_eq!(
         stream.next().data,
-        format!(r#"{{"recovered_from":"earliest","replayed":{whole},"complete":true}}"#),
-        "{harm:?}"
+        format!(r#"{{"recovered_from":"earliest","replayed":{records_before},"complete":true}}"#),
+        "{damage:?}"
     );
-    for event in &written.events[..whole] {
-        assert_eq!(stream.next(), *event, "{harm:?}");
+    for event in &sample.events[..records_before] {
+        assert_eq!(stream.next(), *event, "{damage:?}");
     }
-    // If it had invented anything, that would come before this.
+    // If the server had read back any other event, it would come before this one.
     let answer = post(address, "/events", "the next");
     let next = stream.next();
-    assert_eq!(next.data, "the next", "{harm:?}");
-    assert_eq!(next.last_event_id, id_of(&answer), "{harm:?}");
+    assert_eq!(next.data, "the next", "{damage:?}");
+    assert_eq!(next.last_event_id, id_of(&answer), "{damage:?}");
     let ids = decoded(journal.path())
         .into_iter()
         .map(|event| event.last_event_id);
     let ids: Vec<EventId> = ids.filter_map(|id| id.parse().ok()).collect();
     assert!(
         ids.is_sorted_by(|one, next| one < next),
-        "{harm:?}: {ids:?}"
+        "{damage:?}: {ids:?}"
     );
 
-    // A separate thread writes the log, and the kill may come before it has.
+    // A separate thread of the server writes the log, so the test waits for the line before the kill.
     let mut warnings = if good == text.len() {
         Vec::new()
     } else {
-        up_to(&serving.process.err, "00000001.sse ended in ")
+        lines_up_to(&serving.process.err, "00000001.sse ended in ")
     };
     warnings.extend(serving.process.kill());
     let of_journal = warnings.iter().filter(|line| line.contains("00000001.sse"));
     let of_journal: Vec<&String> = of_journal.collect();
     assert_only_warnings(&warnings);
     if good == text.len() {
-        assert!(of_journal.is_empty(), "{harm:?}: {of_journal:?}");
+        assert!(of_journal.is_empty(), "{damage:?}: {of_journal:?}");
     } else {
         let expected = format!("00000001.sse ended in {} bytes", text.len() - good);
-        assert_eq!(of_journal.len(), 1, "{harm:?}: {of_journal:?}");
+        assert_eq!(of_journal.len(), 1, "{damage:?}: {of_journal:?}");
         assert!(
             of_journal[0].contains(&expected),
-            "{harm:?}: {of_journal:?}"
+            "{damage:?}: {of_journal:?}"
         );
     }
     let after = fs::read(only_segment(&journal)).unwrap();
-    assert_eq!(after[..good], text[..good], "{harm:?}");
+    assert_eq!(after[..good], text[..good], "{damage:?}");
     let events = decoded(journal.path());
-    assert_eq!(events[..whole], written.events[..whole], "{harm:?}");
-    assert_eq!(events[whole..], [next], "{harm:?}");
+    assert_eq!(
+        events[..records_before],
+        sample.events[..records_before],
+        "{damage:?}"
+    );
+    assert_eq!(events[records_before..], [next], "{damage:?}");
 }

@@ -1,19 +1,20 @@
-//! Many at once, on the real program: everybody gets everything, whoever comes and goes.
+//! Many clients at once on the real program: 500 clients receive every event in order while others
+//! connect and disconnect all the time.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::chance::Random;
-use crate::kit::{Finally, Raw, Stream, eventually, get, number_after};
+use crate::kit::{OnDrop, Raw, Stream, eventually, get, number_after};
 use crate::program::serve;
 
-// Both ends in one process would need two descriptors for each client, and 1,024 is what many
-// systems give. So the server is a process of its own, and all fit in either.
+// The server is a separate process, because in one process each client would need two descriptors,
+// and many systems allow only 1,024. In two processes, all fit.
 const CLIENTS: usize = 500;
 const VISITORS: usize = 100;
 const EVENTS: usize = 1_000;
-/// Threads that read, each for its share of the clients.
+/// The number of threads that read; each reads for its share of the clients.
 const READERS: usize = 4;
 
 fn count(address: SocketAddr, what: &str) -> u64 {
@@ -21,8 +22,8 @@ fn count(address: SocketAddr, what: &str) -> u64 {
     number_after(get(address, "/stats").text(), &key)
 }
 
-/// How far publisher and visitors are. Each waits for the other, so that all the time that events
-/// go out somebody comes and somebody goes.
+/// The progress of the publisher and of the visitors. Each waits for the other, so that visitors
+/// connect and disconnect during the whole time that events are published.
 #[derive(Default)]
 struct Pace {
     events: AtomicUsize,
@@ -30,8 +31,8 @@ struct Pace {
     is_over: AtomicBool,
 }
 
-/// Comes and goes as it likes: some hang up at once, some when they have read what they missed,
-/// some stay for a while and leave with everything unread.
+/// Connects and disconnects in different ways: some visitors hang up at once, some after they have
+/// read a part of the replay, and some stay for a while and hang up with all events unread.
 fn visit(address: SocketAddr, share: usize, pace: &Pace) {
     let mut random = Random::new();
     let mut present: Vec<Stream> = Vec::new();
@@ -59,11 +60,11 @@ fn visit(address: SocketAddr, share: usize, pace: &Pace) {
 }
 
 #[test]
-fn everybody_in_a_crowd_gets_everything_in_order_whoever_comes_and_goes() {
-    // Room for all who come, though the machine be so busy that nobody's leaving is noticed before the
-    // end: of the visits there is one for two events, and 20.
-    let most = (CLIENTS + EVENTS / 2 + 100).to_string();
-    let program = serve(&["--max-clients", &most, "--extra-connections", "200"]);
+fn all_clients_receive_every_event_in_order_while_others_connect_and_disconnect() {
+    // The limit admits all visitors, even if the server notices none of their disconnects before the
+    // end. There is one visit for two events, and at most 20 more.
+    let max_clients = (CLIENTS + EVENTS / 2 + 100).to_string();
+    let program = serve(&["--max-clients", &max_clients, "--extra-connections", "200"]);
     let address = program.address;
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| Stream::subscribe(address, "/events"))
@@ -79,17 +80,17 @@ fn everybody_in_a_crowd_gets_everything_in_order_whoever_comes_and_goes() {
             scope.spawn(|| read_in_turn(share));
         }
     });
-    // Who has gone is noticed by what is written to it, or within a heartbeat: here by an event.
-    eventually("only those are there who are there", || {
-        publish_to_nobody_in_particular(address);
+    // The server notices a closed connection when it writes to it: an event here, otherwise a heartbeat.
+    eventually("only the 500 clients are registered", || {
+        publish_ping(address);
         count(address, "active_connections") == CLIENTS as u64
     });
     for close_reason in ["fell_behind", "timed_out", "replaced", "kicked"] {
         assert_eq!(count(address, close_reason), 0, "{close_reason}");
     }
     drop(clients);
-    eventually("nobody is there", || {
-        publish_to_nobody_in_particular(address);
+    eventually("no client is registered", || {
+        publish_ping(address);
         count(address, "active_connections") == 0
     });
     assert_eq!(
@@ -98,12 +99,12 @@ fn everybody_in_a_crowd_gets_everything_in_order_whoever_comes_and_goes() {
     );
 }
 
-/// One by one, over one connection.
+/// Publishes the events one by one on one connection.
 fn publish_all(address: SocketAddr, pace: &Pace) {
-    let _over = Finally(|| pace.is_over.store(true, Ordering::Relaxed));
+    let _over = OnDrop(|| pace.is_over.store(true, Ordering::Relaxed));
     let mut publisher = Raw::connect(address);
     for number in 0..EVENTS {
-        eventually("visitors come and go", || {
+        eventually("the visitors connect and disconnect", || {
             pace.visits.load(Ordering::Relaxed) >= number / 4
         });
         let body = number.to_string();
@@ -119,7 +120,7 @@ fn publish_all(address: SocketAddr, pace: &Pace) {
     }
 }
 
-/// Event by event, from each client in turn.
+/// Reads each event from every client before the next event.
 fn read_in_turn(clients: &mut [Stream]) {
     for number in 0..EVENTS {
         for (index, stream) in clients.iter_mut().enumerate() {
@@ -128,6 +129,6 @@ fn read_in_turn(clients: &mut [Stream]) {
     }
 }
 
-fn publish_to_nobody_in_particular(address: SocketAddr) {
+fn publish_ping(address: SocketAddr) {
     assert_eq!(crate::kit::post(address, "/events", "ping").status, 200);
 }

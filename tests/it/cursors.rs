@@ -1,5 +1,6 @@
-//! A client that has missed something is told so, and a client that has missed nothing is told that,
-//! whatever its cursor is, and whichever server or life of a server the cursor is from.
+//! A client that reconnects learns correctly whether it has missed events that cannot be replayed. This
+//! holds for every cursor: of this server, of another server, of an earlier run, of a publisher's own
+//! id, and for texts that are no ids.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,11 +20,11 @@ fn publish(hub: &Hub, data: &str) -> EventId {
     hub.publish(Event::new(data)).unwrap().id
 }
 
-/// What a stream and a poll say of a cursor, which must be the same: whether all is there, and else
-/// why not.
+/// Returns what follows `"complete":` in the recovery event for this cursor: `true`, or `false` and the
+/// reason. A poll with the same cursor must report the same.
 #[track_caller]
 fn verdict(hub: &Hub, patterns: &[&str], cursor: &str) -> String {
-    let wish = Subscribe {
+    let params = Subscribe {
         patterns: patterns
             .iter()
             .map(|text| Pattern::new(text).unwrap())
@@ -31,13 +32,13 @@ fn verdict(hub: &Hub, patterns: &[&str], cursor: &str) -> String {
         cursor: Cursor::After(cursor.to_owned()),
         ..Subscribe::default()
     };
-    let welcome = hub.subscribe(wish.clone()).unwrap().take_welcome();
+    let welcome = hub.subscribe(params.clone()).unwrap().take_welcome();
     let welcome = String::from_utf8(welcome).unwrap();
     let (_, verdict) = welcome.split_once(r#","complete":"#).expect("a recovery");
     let verdict = verdict.split('}').next().unwrap().to_owned();
-    let poll = hub.poll(wish, std::time::Duration::ZERO).unwrap();
-    let told = poll.messages.first();
-    let gap = told.filter(|first| first.name == "recovery");
+    let poll = hub.poll(params, std::time::Duration::ZERO).unwrap();
+    let first = poll.messages.first();
+    let gap = first.filter(|first| first.name == "recovery");
     assert_eq!(gap.is_some(), verdict != "true", "{cursor:?}: {welcome}");
     if let Some(gap) = gap {
         assert!(gap.data.ends_with(&format!("{verdict}}}")), "{}", gap.data);
@@ -50,10 +51,10 @@ const UNKNOWN: &str = r#"false,"reason":"unknown""#;
 const EVICTED: &str = r#"false,"reason":"evicted""#;
 const FUTURE: &str = r#"false,"reason":"future""#;
 
-// ---- lives
+// ---- ids of other servers and other runs
 
 #[test]
-fn ids_have_one_form_and_rise_from_a_number_of_the_life() {
+fn ids_rise_and_each_run_of_a_server_numbers_them_from_another_start() {
     let hubs = [(); 8].map(|()| Hub::new(config()).unwrap());
     let mut firsts = Vec::new();
     for hub in &hubs {
@@ -68,65 +69,70 @@ fn ids_have_one_form_and_rise_from_a_number_of_the_life() {
             };
             assert_eq!(pair[1].seq, expected, "{pair:?}");
         }
-        // A cursor is short: it goes through logs and headers.
+        // Ids are short, because they are repeated in logs and header fields.
         assert!(ids.iter().all(|id| id.to_string().len() <= 24), "{first}");
         firsts.push(first);
     }
-    // So do births: a client that has seen no event has the id of one as its cursor.
-    for numbers in [firsts, (0..50).map(|_| Hub::birth().seq).collect()] {
+    // The same holds for the id of an empty history, the cursor of a client that has seen no event.
+    for numbers in [firsts, (0..50).map(|_| Hub::new_start_id().seq).collect()] {
         let (count, mut different) = (numbers.len(), numbers);
         different.sort_unstable();
         different.dedup();
-        assert_eq!(different.len(), count, "a number twice: {different:?}");
+        assert_eq!(
+            different.len(),
+            count,
+            "two hubs have the same number: {different:?}"
+        );
     }
 }
 
 #[test]
-fn an_id_of_another_server_is_never_taken_for_one_of_ours() {
+fn an_id_of_another_server_is_never_taken_for_an_id_of_this_one() {
     let hubs = [(); 2].map(|()| Hub::new(config()).unwrap());
-    // In turn, so that both give ids in the same milliseconds.
+    // The hubs publish alternately, so that both assign ids in the same milliseconds.
     let ids: Vec<_> = (0..400)
         .map(|_| [publish(&hubs[0], ""), publish(&hubs[1], "")])
         .collect();
     let mut unknown = 0;
-    for [ours, foreign] in &ids {
+    for [ours, theirs] in &ids {
         assert_eq!(verdict(&hubs[0], &[], &ours.to_string()), COMPLETE);
-        let told = verdict(&hubs[0], &[], &foreign.to_string());
-        assert_ne!(told, COMPLETE, "{foreign} beside {ours}");
-        unknown += usize::from(told == UNKNOWN);
+        let verdict = verdict(&hubs[0], &[], &theirs.to_string());
+        assert_ne!(verdict, COMPLETE, "{theirs} beside {ours}");
+        unknown += usize::from(verdict == UNKNOWN);
     }
     assert!(unknown > 100, "{unknown} of 400");
 }
 
 /// A log that keeps nothing.
 #[derive(Debug)]
-struct Forgetful;
+struct NullLog;
 
-impl Log for Forgetful {
+impl Log for NullLog {
     fn append(&mut self, _: &[std::sync::Arc<tiny_sse::hub::Record>]) -> std::io::Result<()> {
         Ok(())
     }
 }
 
-/// A hub whose first event comes right after this millisecond, because the clock was set back.
-fn life_after(ms: u64) -> Hub {
+/// Returns a hub with a log whose last id has this millisecond. The clock is far behind, so the hub
+/// assigns the next ids after that one.
+fn hub_after(ms: u64) -> Hub {
     let kept = Kept {
         after: EventId { ms, seq: 7 },
         ..Kept::nothing()
     };
-    Hub::with_log(config(), Box::new(Forgetful), kept).unwrap()
+    Hub::with_log(config(), Box::new(NullLog), kept).unwrap()
 }
 
 #[test]
-fn a_cursor_from_the_future_is_not_complete_when_its_time_has_come() {
+fn a_cursor_from_the_future_is_not_complete_when_the_clock_reaches_it() {
     const FAR: u64 = 1 << 52;
-    let first_life = life_after(FAR);
-    let cursors: Vec<_> = (0..50).map(|_| publish(&first_life, "")).collect();
-    // The next life is behind, then in the same millisecond, then ahead.
-    let early = life_after(FAR - 10);
+    let first_run = hub_after(FAR);
+    let cursors: Vec<_> = (0..50).map(|_| publish(&first_run, "")).collect();
+    // The ids of the next run are lower, of the same millisecond, and higher.
+    let early = hub_after(FAR - 10);
     publish(&early, "");
-    let same = life_after(FAR);
-    let ahead = life_after(FAR + 10);
+    let same = hub_after(FAR);
+    let ahead = hub_after(FAR + 10);
     for cursor in &cursors {
         let cursor = cursor.to_string();
         assert_eq!(verdict(&early, &[], &cursor), FUTURE);
@@ -141,14 +147,14 @@ fn a_cursor_from_the_future_is_not_complete_when_its_time_has_come() {
 }
 
 #[test]
-fn the_ids_of_a_life_come_after_all_of_the_life_before_it() {
+fn ids_rise_above_all_ids_of_the_run_before() {
     for ms in [1_000, 1 << 52, u64::MAX - 1] {
         let before = EventId { ms, seq: u64::MAX };
         let kept = Kept {
             after: before,
             ..Kept::nothing()
         };
-        let hub = Hub::with_log(config(), Box::new(Forgetful), kept).unwrap();
+        let hub = Hub::with_log(config(), Box::new(NullLog), kept).unwrap();
         let ids = [publish(&hub, ""), publish(&hub, "")];
         assert!(before < ids[0] && ids[0] < ids[1], "{ids:?} after {before}");
     }
@@ -159,7 +165,7 @@ fn the_ids_of_a_life_come_after_all_of_the_life_before_it() {
         },
         ..Kept::nothing()
     };
-    let error = Hub::with_log(config(), Box::new(Forgetful), end).unwrap_err();
+    let error = Hub::with_log(config(), Box::new(NullLog), end).unwrap_err();
     let line = "the log ends with the id 18446744073709551615-0, and no id can come after that";
     assert_eq!(error.to_string(), line);
 }
@@ -168,19 +174,19 @@ fn with_journal(dir: &Scratch, history_events: usize) -> Running {
     server(Config {
         journal: JournalConfig::at(dir.path()),
         history_events,
-        // So small that a history is bounded by its number of events.
+        // Small, so that only the number of events limits the history.
         queue_bytes: 16,
         ..config()
     })
 }
 
 #[test]
-fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
+fn with_the_journal_of_another_server_no_earlier_cursor_is_complete() {
     let (ours, others) = (Scratch::new(), Scratch::new());
     let mut cursors = Vec::new();
     {
         let servers = [&ours, &others].map(|dir| with_journal(dir, 10_000));
-        // Those of clients that have seen no event, too.
+        // The cursor of a client that has seen no event is tested too.
         let welcome = Stream::open(servers[0].local_addr(), "/events", "").next();
         cursors.push(welcome.last_event_id);
         for _ in 0..60 {
@@ -191,16 +197,16 @@ fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
     let swapped = with_journal(&others, 10_000);
     for round in 0..2 {
         for cursor in &cursors {
-            let told = verdict(swapped.hub(), &[], cursor);
-            assert_ne!(told, COMPLETE, "{cursor}, round {round}");
+            let verdict = verdict(swapped.hub(), &[], cursor);
+            assert_ne!(verdict, COMPLETE, "{cursor}, round {round}");
         }
-        // What was after its last event is now before it.
+        // In the second round, cursors that were newer than the last event are older than it.
         for _ in 0..60 {
             publish(swapped.hub(), "later");
         }
     }
     swapped.shutdown();
-    // Back with its own journal, all of them are good again.
+    // With the server's own journal, all cursors are complete again.
     let back = with_journal(&ours, 10_000);
     for cursor in &cursors {
         assert_eq!(verdict(back.hub(), &[], cursor), COMPLETE, "{cursor}");
@@ -208,7 +214,7 @@ fn with_the_journal_of_another_server_no_cursor_of_ours_is_complete() {
 }
 
 #[test]
-fn with_an_older_copy_of_the_journal_what_it_does_not_have_is_never_complete() {
+fn with_an_older_copy_of_the_journal_cursors_of_lost_events_are_never_complete() {
     let (dir, copy) = (Scratch::new(), Scratch::new());
     let first = with_journal(&dir, 10_000);
     let known = publish(first.hub(), "known").to_string();
@@ -227,7 +233,7 @@ fn with_an_older_copy_of_the_journal_what_it_does_not_have_is_never_complete() {
     assert_eq!(verdict(second.hub(), &[], &known), COMPLETE);
 }
 
-// ---- publishers' ids
+// ---- own ids of publishers
 
 fn own(id: &str, name: &str) -> Event {
     let event = Event::new(id).with_id(id).unwrap();
@@ -239,7 +245,7 @@ fn own(id: &str, name: &str) -> Event {
 }
 
 #[test]
-fn a_client_that_has_seen_the_last_event_has_missed_nothing_whatever_id_it_had() {
+fn a_client_that_has_seen_the_last_event_is_complete_by_either_of_its_ids() {
     for (events, bytes) in [(0, 16 << 20), (1, 16 << 20), (3, 16 << 20), (1_000, 100)] {
         let hub = Hub::new(Config {
             history_events: events,
@@ -255,17 +261,21 @@ fn a_client_that_has_seen_the_last_event_has_missed_nothing_whatever_id_it_had()
             assert_eq!(verdict(&hub, &["a"], &id), COMPLETE, "{what}");
             let ours = published.id.to_string();
             assert_eq!(verdict(&hub, &["a"], &ours), COMPLETE, "{what}");
-            assert_eq!(verdict(&hub, &["b"], &id), UNKNOWN, "{what}: not its topic");
+            assert_eq!(
+                verdict(&hub, &["b"], &id),
+                UNKNOWN,
+                "{what}: with another topic"
+            );
         }
-        // The one before it has missed one event, which is there or is not.
-        let is_there = hub.stats().history.events > 0;
-        let told = verdict(&hub, &["a"], "own-18");
-        assert_eq!(told, if is_there { COMPLETE } else { UNKNOWN });
+        // A client that has seen the event before has missed one event, which may be retained or not.
+        let is_retained = hub.stats().history.events > 0;
+        let verdict = verdict(&hub, &["a"], "own-18");
+        assert_eq!(verdict, if is_retained { COMPLETE } else { UNKNOWN });
     }
 }
 
 #[test]
-fn after_a_restart_the_last_event_that_is_not_read_back_is_known_by_its_own_id() {
+fn after_a_restart_the_newest_event_that_is_not_retained_is_known_by_its_own_id() {
     for history_events in [0, 1, 4] {
         let dir = Scratch::new();
         let first = with_journal(&dir, history_events);
@@ -280,12 +290,12 @@ fn after_a_restart_the_last_event_that_is_not_read_back_is_known_by_its_own_id()
         let again = with_journal(&dir, history_events);
         let edge = edge(again.hub());
         for patterns in [&["a"][..], &["*"], &["b", "a"]] {
-            let told = verdict(again.hub(), patterns, &edge);
-            assert_eq!(told, COMPLETE, "{edge} for {patterns:?}");
+            let verdict = verdict(again.hub(), patterns, &edge);
+            assert_eq!(verdict, COMPLETE, "{edge} for {patterns:?}");
         }
         assert_eq!(verdict(again.hub(), &["b"], &edge), UNKNOWN);
         assert_eq!(verdict(again.hub(), &["a"], "own-0"), UNKNOWN);
-        // It is taken as long as it is retained, on its topic alone.
+        // An own id is in use while its event is retained, and on the event's topic alone.
         if history_events > 0 {
             assert!(again.hub().publish(own("own-29", "a")).is_err());
         }
@@ -294,12 +304,12 @@ fn after_a_restart_the_last_event_that_is_not_read_back_is_known_by_its_own_id()
 }
 
 #[test]
-fn an_id_that_several_topics_have_means_the_last_event_among_those_of_the_client() {
+fn an_own_id_used_in_several_topics_means_its_last_event_in_the_topics_of_the_client() {
     let server = server(config());
     let address = server.local_addr();
     for name in ["a", "b/1", "", "b/2"] {
         server.hub().publish(own("same", name)).unwrap();
-        let after = if name.is_empty() { "nobody" } else { name };
+        let after = if name.is_empty() { "other" } else { name };
         let event = Event::new(format!("after {name}")).with_topic(topic(after));
         server.hub().publish(event).unwrap();
     }
@@ -311,7 +321,7 @@ fn an_id_that_several_topics_have_means_the_last_event_among_those_of_the_client
         ("topic=b/*", &["after b/2"]),
         ("topic=a&topic=b/1", &[]),
         ("topic=*", &["after b/2"]),
-        ("topic=a&topic=nobody", &["after "]),
+        ("topic=a&topic=other", &["after "]),
     ] {
         let (mut stream, recovery) =
             Stream::resume(address, &format!("/events?client_id=me&{target}"), "same");
@@ -328,10 +338,10 @@ fn an_id_that_several_topics_have_means_the_last_event_among_those_of_the_client
 
 // ---- texts that are not cursors
 
-/// The data of the `recovery` event of a stream that is requested with this query and these fields, if
+/// Returns the data of the `recovery` event of a stream with this query and these header fields, if
 /// there is one. A poll must report the same gap.
 #[track_caller]
-fn told(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
+fn recovery(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
     let ask = |path: &str| {
         let head = format!("GET {path}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
         let mut raw = Raw::connect(address);
@@ -345,7 +355,7 @@ fn told(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
     post(address, "/events", "live");
     let first = stream.next();
     let recovery = (first.name == "recovery").then_some(first.data);
-    let is_gap = |told: &String| told.contains(r#""complete":false"#);
+    let is_gap = |recovery: &String| recovery.contains(r#""complete":false"#);
     assert_eq!(
         poll.text().contains("recovery"),
         recovery.as_ref().is_some_and(is_gap),
@@ -355,7 +365,7 @@ fn told(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
+fn no_client_is_refused_because_of_the_text_of_its_cursor() {
     let server = server(config());
     let address = server.local_addr();
     let id = publish(server.hub(), "one").to_string();
@@ -363,8 +373,8 @@ fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
     let huge = "9".repeat(6_000);
     let header = |value: &[u8]| [b"Last-Event-ID: ", value, b"\r\n"].concat();
     let [first, second] = [&id, &other].map(|id| header(id.as_bytes()));
-    // What is echoed, of what is unknown.
-    let in_header: [(Vec<u8>, &str); 14] = [
+    // Header fields with unknown cursors, and the beginning of the text that the recovery event repeats.
+    let unknown_cursors: [(Vec<u8>, &str); 14] = [
         (header(b"\xff\xfe"), "\"\u{fffd}\u{fffd}\""),
         (header("за\u{301}каз".as_bytes()), "\"за\u{301}каз\""),
         (header(b"a\x01b\x7f\x1b"), "\"a\\u0001b\u{7f}\\u001b\""),
@@ -380,13 +390,13 @@ fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
         ([&first[..], &first].concat(), ""),
         ([&first[..], &header(b"\xff")].concat(), ""),
     ];
-    for (fields, echo) in &in_header {
+    for (fields, echo) in &unknown_cursors {
         let row = String::from_utf8_lossy(fields);
-        let told = told(address, "", fields).expect("a cursor");
-        assert!(told.ends_with(&format!("{UNKNOWN}}}")), "{row}: {told}");
-        assert!(told.len() < 400, "{row}: {} bytes", told.len());
+        let data = recovery(address, "", fields).expect("a cursor");
+        assert!(data.ends_with(&format!("{UNKNOWN}}}")), "{row}: {data}");
+        assert!(data.len() < 400, "{row}: {} bytes", data.len());
         let expected = format!(r#"{{"recovered_from":{echo}"#);
-        assert!(told.starts_with(expected.trim_end()), "{row}: {told}");
+        assert!(data.starts_with(expected.trim_end()), "{row}: {data}");
     }
     for query in [
         "last_event_id=%FF",
@@ -398,11 +408,11 @@ fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
         &format!("last_event_id={id}&last_event_id={other}"),
         &format!("lastEventId={id}&LASTEVENTID={other}"),
     ] {
-        let told = told(address, query, b"").expect("a cursor");
-        assert!(told.ends_with(&format!("{UNKNOWN}}}")), "{query}: {told}");
-        assert!(told.len() < 400, "{query}: {} bytes", told.len());
+        let data = recovery(address, query, b"").expect("a cursor");
+        assert!(data.ends_with(&format!("{UNKNOWN}}}")), "{query}: {data}");
+        assert!(data.len() < 400, "{query}: {} bytes", data.len());
     }
-    // None, and not an unknown one.
+    // An empty text means that there is no cursor, not that the cursor is unknown.
     for (query, fields) in [
         ("", header(b"")),
         ("", header(b"  ")),
@@ -411,9 +421,9 @@ fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
         ("lastEventId", Vec::new()),
         ("lastEventId=&last_event_id=", header(b"")),
     ] {
-        assert_eq!(told(address, query, &fields), None, "{query:?}");
+        assert_eq!(recovery(address, query, &fields), None, "{query:?}");
     }
-    // A bare CR and a NUL end or change the head for other readers. They stay a 400.
+    // A bare CR or a NUL ends or changes the head for some parsers, so the request is rejected.
     for bad in ["a\rb", "a\0b"] {
         let fields = format!("Last-Event-ID: {bad}\r\n");
         let answer = request(address, "GET", "/poll", &fields, "");
@@ -422,7 +432,7 @@ fn a_cursor_is_opaque_and_never_a_reason_to_refuse_a_client() {
 }
 
 #[test]
-fn the_query_has_the_cursor_in_any_spelling_and_the_latest_word_wins() {
+fn the_cursor_parameter_has_many_spellings_and_the_most_recent_cursor_wins() {
     let server = server(config());
     let address = server.local_addr();
     let ids: Vec<_> = (0..3)
@@ -440,20 +450,20 @@ fn the_query_has_the_cursor_in_any_spelling_and_the_latest_word_wins() {
         "last%45ventId",
     ];
     for name in names {
-        let told = told(address, &format!("{name}={second}"), b"").expect(name);
+        let data = recovery(address, &format!("{name}={second}"), b"").expect(name);
         let expected = format!(r#"{{"recovered_from":"{second}","#);
         assert!(
-            told.starts_with(&expected) && told.ends_with(r#""complete":true}"#),
-            "{name}: {told}"
+            data.starts_with(&expected) && data.ends_with(r#""complete":true}"#),
+            "{name}: {data}"
         );
-        let told = self::told(address, &format!("{name}=earliest"), b"").expect(name);
+        let data = recovery(address, &format!("{name}=earliest"), b"").expect(name);
         assert!(
-            told.starts_with(r#"{"recovered_from":"earliest","#),
-            "{name}: {told}"
+            data.starts_with(r#"{"recovered_from":"earliest","#),
+            "{name}: {data}"
         );
     }
     for (query, header, from) in [
-        // What a client adds as it reconnects is newer than what the page has written.
+        // The parameter that a client library adds when it reconnects is newer than the page's own one.
         (
             format!("last_event_id={first}&lastEventId={second}"),
             "",
@@ -473,8 +483,8 @@ fn the_query_has_the_cursor_in_any_spelling_and_the_latest_word_wins() {
         (format!("last_event_id={first}"), "", first),
     ] {
         let fields = format!("Last-Event-ID: {header}\r\n");
-        let told = told(address, &query, fields.as_bytes()).expect(&query);
+        let data = recovery(address, &query, fields.as_bytes()).expect(&query);
         let expected = format!(r#"{{"recovered_from":"{from}","#);
-        assert!(told.starts_with(&expected), "{query}, {header}: {told}");
+        assert!(data.starts_with(&expected), "{query}, {header}: {data}");
     }
 }

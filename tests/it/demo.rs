@@ -1,24 +1,24 @@
-//! The six uses of `tiny-sse demo`, each over sockets as a page would have it.
+//! The six example uses of `tiny-sse demo`, each with the requests that a page sends.
 
 use std::time::{Duration, Instant};
 
 use tiny_sse::Message;
 
 use crate::kit::{Answer, Raw, Stream, eventually, get, number_after, post, request, server};
-use crate::program::{serve, up_to};
+use crate::program::{lines_up_to, serve};
 
-/// A million times `a`, of which FIPS 180-2, B.3, knows the hash.
-fn million() -> (Vec<u8>, &'static str) {
+/// A million times `a`, and its SHA-256 from FIPS 180-2, B.3.
+fn million_bytes() -> (Vec<u8>, &'static str) {
     let hash = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
     (vec![b'a'; 1_000_000], hash)
 }
 
-/// The text of a string member, found by its name.
+/// Returns the text of a string member, which is found by its name.
 #[track_caller]
 fn text_after<'a>(json: &'a str, member: &str) -> &'a str {
     let key = format!("\"{member}\":\"");
-    let behind = json.split_once(&key).map(|(_, behind)| behind);
-    let text = behind.and_then(|behind| behind.split('"').next());
+    let rest = json.split_once(&key).map(|(_, rest)| rest);
+    let text = rest.and_then(|rest| rest.split('"').next());
     text.unwrap_or_else(|| panic!("no {member} in {json}"))
 }
 
@@ -58,10 +58,10 @@ fn the_console_shows_the_tabs_of_the_six_uses_in_the_demo_alone() {
     }
 }
 
-// ---- those that speak by themselves
+// ---- streams of simulated and measured data
 
 #[test]
-fn each_speaks_as_soon_as_somebody_listens() {
+fn each_example_stream_sends_an_event_as_soon_as_a_client_connects() {
     let program = serve(&["demo"]);
     for (path, name, parts) in [
         ("/api/metrics", "metrics", &["\"at\":\"2"][..]),
@@ -99,7 +99,7 @@ fn each_speaks_as_soon_as_somebody_listens() {
         let start = Instant::now();
         let mut stream = Stream::subscribe(program.address, path);
         assert_parts(&stream.next(), name, parts);
-        // The first turn is due after five seconds: this one was brought forward.
+        // The first event would be due after five seconds, but the new client makes it due at once.
         let soon = start.elapsed() < Duration::from_secs(4);
         assert!(soon || path != "/api/metrics", "{:?}", start.elapsed());
         let origins = stream.head.head.matches("Access-Control-Allow-Origin: *");
@@ -108,23 +108,23 @@ fn each_speaks_as_soon_as_somebody_listens() {
 }
 
 #[test]
-fn every_symbol_has_a_price_in_each_turn() {
+fn each_update_has_a_price_for_every_symbol() {
     let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/stocks/stream");
     for symbol in ["TINY", "CRAB", "WIRE", "HUBS"] {
         let price = stream.next();
         assert_eq!(text_after(&price.data, "symbol"), symbol, "{price:?}");
     }
-    // One who comes later brings the next turn forward, for both.
+    // A client that connects later makes the next prices due at once, for both clients.
     let mut later = Stream::subscribe(program.address, "/api/stocks/stream");
     assert_eq!(stream.next().data, later.next().data);
 }
 
 #[test]
-fn nothing_is_published_that_nobody_listens_to() {
+fn the_examples_publish_nothing_while_no_client_is_connected_to_them() {
     let program = serve(&["demo"]);
-    // A built-in endpoint brings no turn forward. When the feed has its own, the prices have had
-    // theirs.
+    // A client of a built-in endpoint makes no event due earlier. When the feed publishes its first
+    // post, the time for the first prices is over, and they were not published.
     let mut stream = Stream::subscribe(program.address, "/events?topic=demo/f*");
     assert_eq!(stream.next().name, "post");
     let stats = get(program.address, "/stats");
@@ -132,7 +132,7 @@ fn nothing_is_published_that_nobody_listens_to() {
 }
 
 #[test]
-fn the_metrics_are_those_of_this_machine() {
+fn the_metrics_example_measures_this_machine() {
     let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/metrics");
     let metrics = stream.next();
@@ -158,10 +158,11 @@ fn the_metrics_are_those_of_this_machine() {
 }
 
 #[test]
-fn a_notification_of_ones_own_is_an_alert_and_its_badge() {
+fn a_posted_notification_is_sent_as_an_alert_and_a_badge() {
     let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/notifications");
-    // Not at the same moment as the first of the script: their badges could change places.
+    // Waits for the first simulated notification, because its badge and the test's own could come in
+    // either order.
     assert_eq!([stream.next().name, stream.next().name], ["alert", "badge"]);
     for (body, level, text) in [
         (r#"{"text":"hello"}"#, "info", r#""text":"hello""#),
@@ -193,42 +194,46 @@ fn a_notification_of_ones_own_is_an_alert_and_its_badge() {
     }
 }
 
-// ---- the job
+// ---- the job that processes a file
 
-/// Reads what a job says to its end. Its numbers rise.
+/// Reads the events of a job to its end, and returns the percentages. They rise.
 #[track_caller]
 fn follow(stream: &mut Stream, job: &str, total: usize) -> Vec<u64> {
-    let mut told = Vec::new();
+    let mut percentages = Vec::new();
     loop {
         let message = stream.next();
         assert_eq!(text_after(&message.data, "job"), job, "{message:?}");
         let bytes = number_after(&message.data, "\"bytes\":");
         if message.name == "complete" {
             assert_eq!(bytes, total as u64, "{message:?}");
-            told.push(100);
+            percentages.push(100);
             let hash = text_after(&message.data, "sha256").to_owned();
-            assert_eq!(hash, if total == 0 { EMPTY } else { million().1 });
-            return told;
+            assert_eq!(hash, if total == 0 { EMPTY } else { million_bytes().1 });
+            return percentages;
         }
         assert_eq!(message.name, "progress");
         assert_eq!(number_after(&message.data, "\"total\":"), total as u64);
         let percent = number_after(&message.data, "\"percent\":");
         let expected = (bytes * 100).checked_div(total as u64).unwrap_or(100);
         assert_eq!(percent, expected, "{message:?}");
-        assert!(told.last().is_none_or(|last| *last < percent), "{told:?}");
-        told.push(percent);
+        assert!(
+            percentages.last().is_none_or(|last| *last < percent),
+            "{percentages:?}"
+        );
+        percentages.push(percent);
     }
 }
 
+/// The SHA-256 of an empty file.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[test]
-fn a_file_is_hashed_and_only_who_uploaded_it_is_told() {
+fn a_file_is_hashed_and_only_its_uploader_gets_the_progress() {
     let program = serve(&["demo"]);
     let mut me = Stream::subscribe(program.address, "/events?client_id=me");
     let others = "/events?client_id=other&topic=demo/process/*";
     let mut other = Stream::subscribe(program.address, others);
-    let (file, _) = million();
+    let (file, _) = million_bytes();
     let answer = post(program.address, "/api/process?client_id=me", &file);
     assert_eq!(answer.status, 200, "{answer:?}");
     let job = text_after(answer.text(), "job").to_owned();
@@ -236,34 +241,37 @@ fn a_file_is_hashed_and_only_who_uploaded_it_is_told() {
         answer.text(),
         format!("{{\"status\":\"ok\",\"job\":\"{job}\"}}\n")
     );
-    let told = follow(&mut me, &job, file.len());
-    assert!(told.len() > 10 && told.ends_with(&[100, 100]), "{told:?}");
-    post(program.address, "/events", "for everybody");
-    assert_eq!(other.next().data, "for everybody");
-    assert_eq!(me.next().data, "for everybody");
+    let percentages = follow(&mut me, &job, file.len());
+    assert!(
+        percentages.len() > 10 && percentages.ends_with(&[100, 100]),
+        "{percentages:?}"
+    );
+    post(program.address, "/events", "for all clients");
+    assert_eq!(other.next().data, "for all clients");
+    assert_eq!(me.next().data, "for all clients");
 }
 
 #[test]
-fn without_a_client_the_job_has_a_topic_that_misses_nothing() {
+fn without_a_client_id_all_events_of_a_job_are_on_its_own_topic() {
     let program = serve(&["demo"]);
-    let (file, _) = million();
+    let (file, _) = million_bytes();
     for file in [&b""[..], &file] {
         let answer = post(program.address, "/api/process", file);
         let job = text_after(answer.text(), "job").to_owned();
         let topic = format!("/api/process/{job}?last_event_id=earliest");
         let mut stream = Stream::subscribe(program.address, &topic);
         assert_eq!(stream.next().name, "recovery");
-        let told = follow(&mut stream, &job, file.len());
-        assert!(told.ends_with(&[100, 100]), "{told:?}");
+        let percentages = follow(&mut stream, &job, file.len());
+        assert!(percentages.ends_with(&[100, 100]), "{percentages:?}");
     }
 }
 
 #[test]
-fn more_files_than_may_wait_are_refused_by_their_number() {
+fn files_beyond_the_queue_limit_are_refused_with_the_limit() {
     let program = serve(&["demo", "--max-body=4MiB"]);
     let file = vec![0; 4 << 20];
     let mut refusal = None;
-    eventually("one is refused", || {
+    eventually("a file is refused", || {
         let answer = post(program.address, "/api/process", &file);
         refusal = (answer.status != 200).then_some(answer);
         refusal.is_some()
@@ -276,14 +284,14 @@ fn more_files_than_may_wait_are_refused_by_their_number() {
         "full",
     );
     assert_eq!(refusal.field("retry-after"), Some("5"));
-    // And the rest goes on.
+    // The other endpoints go on.
     assert_eq!(get(program.address, "/health").status, 200);
 }
 
 // ---- chat
 
 #[test]
-fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
+fn two_clients_in_a_chat_room_read_each_other_and_a_later_one_reads_everything() {
     let program = serve(&["demo"]);
     let room = "/api/chat/room/Кухня";
     let (mut anna, mut boris) = (
@@ -294,7 +302,7 @@ fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
         ),
     );
     let mut elsewhere = Stream::subscribe(program.address, "/api/chat/room/Hall");
-    let said = [
+    let messages = [
         (
             r#"{"user":"Anna","text":"tea?"}"#,
             r#"{"user":"Anna","text":"tea?","at":"2"#,
@@ -304,12 +312,12 @@ fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
             r#"{"user":"Борис","text":"да\n\"сейчас\" 🫖","at":"2"#,
         ),
     ];
-    for (body, data) in said {
+    for (body, data) in messages {
         let answer = post(program.address, &format!("{room}/messages"), body);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(answer.text().ends_with("\"recipients\":2}\n"), "{answer:?}");
-        let (read, also) = (anna.next(), boris.next());
-        assert_eq!(read, also);
+        let (read, boris_read) = (anna.next(), boris.next());
+        assert_eq!(read, boris_read);
         assert_eq!(read.name, "message");
         assert!(read.data.starts_with(data), "{read:?}");
         assert_eq!(text_after(answer.text(), "id"), read.last_event_id);
@@ -318,10 +326,10 @@ fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
     let mut later = Stream::subscribe(program.address, &later);
     let recovery = later.next();
     assert_parts(&recovery, "recovery", &["\"replayed\":2,"]);
-    for (_, data) in said {
+    for (_, data) in messages {
         assert!(later.next().data.starts_with(data));
     }
-    // Who was cut off gets what it missed.
+    // A client that was disconnected gets the message that it missed.
     let cursor = anna.cursor().to_owned();
     drop(anna);
     post(
@@ -339,7 +347,7 @@ fn two_in_a_room_read_each_other_and_who_comes_later_reads_it_all() {
     assert!(elsewhere.next().data.contains("\"text\":\"hall\""));
 }
 
-// ---- what is wrong
+// ---- errors
 
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
@@ -355,7 +363,7 @@ fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
 }
 
 #[test]
-fn bad_input_is_told_what_is_wrong_with_it() {
+fn each_error_for_bad_input_names_the_mistake() {
     let program = serve(&["demo", "--max-body=8KiB"]);
     let messages = "/api/chat/room/1/messages";
     let long_name = format!(r#"{{"user":"{}","text":"x"}}"#, "ж".repeat(41));
@@ -468,13 +476,13 @@ fn bad_input_is_told_what_is_wrong_with_it() {
     let room = get(program.address, "/api/chat/room/*");
     assert_error(&room, 400, "ends in *", "a room that is a pattern");
     let name = get(program.address, "/api/feed/live?client_id=a/b");
-    assert_error(&name, 400, "client_id is", "a stream's name");
+    assert_error(&name, 400, "client_id is", "the client id of a stream");
     let stats = get(program.address, "/stats");
     assert_eq!(number_after(stats.text(), "\"total_events\":"), 0);
 }
 
 #[test]
-fn a_method_that_is_not_there_is_405_with_those_that_are() {
+fn a_method_that_is_not_allowed_is_a_405_with_the_allowed_ones() {
     let program = serve(&["demo"]);
     for (target, methods) in [
         ("/api/notifications", "GET, HEAD, POST, OPTIONS"),
@@ -514,7 +522,7 @@ fn a_method_that_is_not_there_is_405_with_those_that_are() {
 }
 
 #[test]
-fn the_paths_beside_them_are_404_and_without_demo_so_are_they() {
+fn unknown_paths_under_api_are_404_and_without_demo_all_of_them_are() {
     let program = serve(&["demo"]);
     for path in [
         "/api",
@@ -535,13 +543,13 @@ fn the_paths_beside_them_are_404_and_without_demo_so_are_they() {
     assert_error(&feed, 404, "is not here", "without demo");
 }
 
-// ---- the program
+// ---- the program as a whole
 
 #[test]
-fn the_streams_that_it_prints_are_there() {
+fn every_stream_in_the_greeting_exists() {
     let program = serve(&["demo"]);
     let mut lines = program.greeting.clone();
-    lines.extend(up_to(&program.process.out, "/messages"));
+    lines.extend(lines_up_to(&program.process.out, "/messages"));
     let mut streams = 0;
     for line in lines.iter().filter(|line| line.contains("curl -N")) {
         let (_, url) = line.split_once("http://").unwrap();
@@ -554,8 +562,8 @@ fn the_streams_that_it_prints_are_there() {
 }
 
 #[test]
-fn a_signal_ends_it_in_the_midst_of_everything() {
-    // The test gives up long before the grace: what ends, ends by itself.
+fn a_signal_ends_the_demo_while_everything_is_running() {
+    // The grace period is longer than the test waits, so the program must end without it.
     let mut program = serve(&["demo", "--grace=1h", "--max-body=8MiB"]);
     let paths = ["/api/notifications", "/api/metrics", "/api/chat/room/1"];
     let mut streams: Vec<Stream> = paths
@@ -573,7 +581,7 @@ fn a_signal_ends_it_in_the_midst_of_everything() {
     let signalled = Instant::now();
     program.process.signal("TERM");
     assert_eq!(program.process.exit_code(), Some(0));
-    // Ten times what it takes, and less than a thread sleeps that nobody wakes.
+    // Ten times the usual time, and less than a thread sleeps that is not woken.
     let took = signalled.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     streams.push(me);

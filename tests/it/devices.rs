@@ -1,4 +1,5 @@
-//! Small machines: few memory maps, no `/proc`, a root that is read-only, a start without std's.
+//! Small machines: few memory maps, no `/proc`, a read-only root file system, and a program that is
+//! started with closed standard descriptors.
 
 use std::fs;
 #[cfg(target_os = "linux")]
@@ -6,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::kit::{Stream, post};
-use crate::program::{PROGRAM, Process, all, greeted, serve, serve_unheard};
+use crate::program::{PROGRAM, Process, all_lines, serve, serve_without_output, wait_for_greeting};
 
-/// The program, as this shell script starts it. `$0` is its path.
+/// Returns the command that runs this shell script. In the script, `$0` is the path of the program.
 #[track_caller]
 fn script(text: &str) -> Command {
     let mut command = Command::new("sh");
@@ -19,7 +20,7 @@ fn script(text: &str) -> Command {
     command
 }
 
-/// The same, in a mount namespace of its own.
+/// The same, in a separate mount namespace, where the script may mount file systems.
 #[track_caller]
 fn with_mounts(text: &str) -> Command {
     let mut command = Command::new("unshare");
@@ -32,7 +33,7 @@ fn with_mounts(text: &str) -> Command {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_stream_takes_two_memory_maps() {
+fn a_stream_takes_about_two_memory_maps() {
     const STREAMS: usize = 100;
     let serving = serve(&[]);
     let path = format!("/proc/{}/maps", serving.process.child.id());
@@ -41,15 +42,15 @@ fn a_stream_takes_two_memory_maps() {
     let streams: Vec<_> = (0..STREAMS)
         .map(|_| Stream::subscribe(serving.address, "/events"))
         .collect();
-    // The allocator and the threads that answer requests have some maps, too.
-    let more = maps() - before;
-    assert!(more < 3 * STREAMS, "{more} maps for {STREAMS} streams");
+    // The bound is 3 and not 2, because the allocator and the worker threads have maps, too.
+    let added = maps() - before;
+    assert!(added < 3 * STREAMS, "{added} maps for {STREAMS} streams");
     drop(streams);
 }
 
 #[test]
-fn descriptors_that_are_closed_at_the_start_are_no_sockets() {
-    let (mut process, address) = serve_unheard(|address| {
+fn standard_descriptors_that_are_closed_at_the_start_are_not_reused_for_sockets() {
+    let (mut process, address) = serve_without_output(|address| {
         let mut command = script("exec \"$0\" --listen \"$1\" --log debug <&- >&- 2>&-");
         command.arg(address);
         command
@@ -69,10 +70,10 @@ fn descriptors_that_are_closed_at_the_start_are_no_sockets() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn words_that_are_not_utf_8_reach_the_program() {
+fn an_argument_that_is_not_utf_8_reaches_the_program() {
     let mut process = Process::spawn(&mut script("exec \"$0\" --listen=\"$(printf '\\377')\""));
     let code = process.exit_code();
-    let line = all(&process.err).concat();
+    let line = all_lines(&process.err).concat();
     assert!(
         line.contains("the value of --listen is not UTF-8"),
         "{line}"
@@ -84,7 +85,7 @@ fn words_that_are_not_utf_8_reach_the_program() {
 #[ignore = "needs unshare and mount"]
 fn a_server_without_proc_and_with_a_read_only_root_serves() {
     let text = "mount -t tmpfs none /proc && mount -o remount,bind,ro / && exec \"$0\" --listen 127.0.0.1:0";
-    let serving = greeted(Process::spawn(&mut with_mounts(text)));
+    let serving = wait_for_greeting(Process::spawn(&mut with_mounts(text)));
     let mut stream = Stream::subscribe(serving.address, "/events");
     assert_eq!(post(serving.address, "/events", "hello").status, 200);
     assert_eq!(stream.next().data, "hello");
@@ -93,16 +94,16 @@ fn a_server_without_proc_and_with_a_read_only_root_serves() {
 #[test]
 #[cfg(feature = "journal")]
 #[ignore = "needs unshare and mount"]
-fn a_journal_on_a_read_only_file_system_is_one_clear_line() {
+fn a_journal_on_a_read_only_file_system_is_reported_in_one_clear_line() {
     let text =
         "mount -t tmpfs -o ro none /mnt && exec \"$0\" --listen 127.0.0.1:0 --journal /mnt/journal";
     let mut process = Process::spawn(&mut with_mounts(text));
     let code = process.exit_code();
-    let line = all(&process.err).concat();
+    let line = all_lines(&process.err).concat();
     for part in [
         "cannot create /mnt/journal",
         "Read-only file system",
-        "a journal needs a directory that can be written to",
+        "a journal needs a writable directory",
     ] {
         assert!(line.contains(part), "no {part:?} in {line}");
     }

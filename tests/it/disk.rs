@@ -1,5 +1,5 @@
-//! The journal as whoever runs the program meets it: what stands in its files, who may have them,
-//! and what happens when they are damaged, the disk is full, or the clock goes back.
+//! The journal as an operator sees it: the contents of its files, the lock against a second server, and
+//! the behaviour when files are damaged or changed, the disk is full, or the clock goes back.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,9 @@ use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Hub, Report};
 
 use crate::kit::{Scratch, Stream, eventually, get, id_of, number_after, post, request};
-use crate::program::{PROGRAM, Process, Serving, end_of, greeted, serve, up_to};
+use crate::program::{
+    PROGRAM, Process, Serving, lines_up_to, run_to_end, serve, wait_for_greeting,
+};
 
 fn segment(journal: &Scratch) -> PathBuf {
     journal.path().join("00000001.sse")
@@ -22,7 +24,7 @@ fn serve_on(journal: &Scratch) -> Serving {
     serve(&["--journal", journal.name()])
 }
 
-/// Publishes, and answers the id.
+/// Publishes an event, and returns its id.
 #[track_caller]
 fn publish(serving: &Serving, target: &str, data: &str) -> String {
     let answer = post(serving.address, target, data);
@@ -30,13 +32,13 @@ fn publish(serving: &Serving, target: &str, data: &str) -> String {
     id_of(&answer)
 }
 
-/// What a client is told that comes back to all topics.
+/// Returns the data of the recovery event of a client that reconnects with this cursor to all topics.
 #[track_caller]
-fn judgement(serving: &Serving, cursor: &str) -> String {
+fn recovery_after(serving: &Serving, cursor: &str) -> String {
     Stream::resume(serving.address, "/events/*", cursor).1
 }
 
-/// The data of all that is retained.
+/// Returns the data of all events in the history.
 #[track_caller]
 fn retained(serving: &Serving) -> Vec<String> {
     let target = "/events/*?last_event_id=earliest&client_id=reader";
@@ -49,27 +51,27 @@ fn retained(serving: &Serving) -> Vec<String> {
     events
 }
 
-/// Whatever else had been delivered would come before a word to this client alone.
+/// Checks that no other event was delivered: it would come before this event for the client alone.
 #[track_caller]
 fn assert_nothing_else_came(serving: &Serving, stream: &mut Stream, client_id: &str) {
     let answer = post(
         serving.address,
         &format!("/clients/{client_id}"),
-        "no more than that",
+        "nothing else",
     );
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(stream.next().data, "no more than that");
+    assert_eq!(stream.next().data, "nothing else");
 }
 
-/// The lines about a journal.
-fn about(journal: &Scratch, lines: Vec<String>) -> Vec<String> {
+/// Returns the lines that name the journal.
+fn lines_about(journal: &Scratch, lines: Vec<String>) -> Vec<String> {
     let is_about = |line: &String| line.contains(journal.name());
     lines.into_iter().filter(is_about).collect()
 }
 
-// ---- what stands in a file
+// ---- the contents of a file
 
-/// CRC-32 as its definition has it, a bit at a time, and not as the crate computes it.
+/// CRC-32 by its definition, bit by bit. The crate computes it in another way.
 fn crc32(bytes: &[u8]) -> u32 {
     let bits = bytes
         .iter()
@@ -81,33 +83,33 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_file_is_plain_text_with_checksums_that_anybody_can_compute() {
+fn a_journal_file_is_plain_text_with_crc_32_checksums() {
     assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     let journal = Scratch::new();
     let mut serving = serve_on(&journal);
-    // The id that a hub begins behind is that of its first welcome.
-    let born = Stream::open(serving.address, "/events", "")
+    // The first welcome has the id after which the hub's own ids begin.
+    let initial_id = Stream::open(serving.address, "/events", "")
         .next()
         .last_event_id;
     let target = "/events/%D1%87%D0%B0%D1%82/1?event=greeting&retry=1500";
     let first = publish(&serving, target, "привет 🦀\n: event 1-0");
     publish(&serving, "/events?id=mine", "");
     let text = fs::read_to_string(segment(&journal)).unwrap();
-    // The place of an event with an id of its publisher's is in the file alone.
-    let place = text
+    // The hub's id of an event with an own id is nowhere but in the file.
+    let hub_id = text
         .rsplit(": event ")
         .next()
         .unwrap()
         .lines()
         .next()
         .unwrap();
-    assert!(first.parse::<EventId>().unwrap() < place.parse().unwrap());
+    assert!(first.parse::<EventId>().unwrap() < hub_id.parse().unwrap());
     let blocks = [
-        format!(": tiny-sse journal 1, after {born}\n"),
+        format!(": tiny-sse journal 1, after {initial_id}\n"),
         format!(
             ": event {first} чат/1\nid: {first}\nevent: greeting\nretry: 1500\ndata: привет 🦀\ndata: : event 1-0\n"
         ),
-        format!(": event {place}\nid: mine\ndata: \n"),
+        format!(": event {hub_id}\nid: mine\ndata: \n"),
     ];
     let expected = blocks.map(|block| format!("{block}: crc {:08x}\n\n", crc32(block.as_bytes())));
     assert_eq!(text, expected.concat());
@@ -116,66 +118,67 @@ fn a_file_is_plain_text_with_checksums_that_anybody_can_compute() {
 }
 
 #[test]
-fn whenever_it_is_synced_a_process_that_ends_or_is_killed_loses_nothing() {
+fn in_every_sync_mode_a_process_that_ends_or_is_killed_loses_no_event() {
     for sync in ["always", "interval", "off"] {
         let journal = Scratch::new();
         let options = ["--journal", journal.name(), "--sync", sync];
         let mut expected = Vec::new();
-        for life in 0..3 {
+        for run in 0..3 {
             let mut serving = serve(&options);
-            assert_eq!(retained(&serving), expected, "--sync {sync}, life {life}");
+            assert_eq!(retained(&serving), expected, "--sync {sync}, run {run}");
             for number in 0..20 {
-                let data = format!("{life}, {number}");
+                let data = format!("{run}, {number}");
                 publish(&serving, "/events/news", &data);
                 expected.push(data);
             }
-            if life == 1 {
+            if run == 1 {
                 serving.process.signal("TERM");
                 assert_eq!(serving.process.exit_code(), Some(0), "--sync {sync}");
             }
-            let lines = about(&journal, serving.process.kill());
+            let lines = lines_about(&journal, serving.process.kill());
             assert!(lines.is_empty(), "--sync {sync}: {lines:?}");
         }
     }
 }
 
-// ---- whose it is
+// ---- the lock
 
 #[test]
-fn a_second_server_on_a_journal_ends_and_says_whose_it_is() {
+fn a_second_server_on_a_journal_reports_that_it_is_in_use_and_ends() {
     let journal = Scratch::new();
     let mut first = serve_on(&journal);
     publish(&first, "/events", "one");
-    let (code, printed, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
+    let (code, printed, errors) =
+        run_to_end(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
     let expected = format!("tiny-sse: {} is in use by another tiny-sse", journal.name());
-    assert_eq!(about(&journal, errors), [expected]);
-    // The first one was not disturbed, and leaves it to the next however it ends.
+    assert_eq!(lines_about(&journal, errors), [expected]);
+    // The first server was not disturbed. When it ends, even by a kill, the next one may use the journal.
     publish(&first, "/events", "two");
     first.process.kill();
     assert_eq!(retained(&serve_on(&journal)), ["one", "two"]);
 }
 
 #[test]
-fn where_no_journal_can_be_it_says_so_and_exits_with_1() {
+fn a_journal_that_cannot_be_created_is_reported_and_exits_with_1() {
     let scratch = Scratch::new();
     let missing = scratch.path().join("journal");
-    let (code, printed, errors) = end_of(&[
+    let (code, printed, errors) = run_to_end(&[
         "--listen",
         "127.0.0.1:0",
         "--journal",
         missing.to_str().unwrap(),
     ]);
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
-    let error = &about(&scratch, errors)[0];
+    let error = &lines_about(&scratch, errors)[0];
     let expected = format!("tiny-sse: cannot create {}: ", missing.display());
     assert!(error.starts_with(&expected), "{error}");
 }
 
-// ---- a damage
+// ---- damaged files
 
 #[test]
-fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap() {
+fn a_damage_before_good_records_is_an_error_and_after_a_repair_a_gap() {
     let journal = Scratch::new();
     let mut serving = serve_on(&journal);
     let ids = ["first", "second", "third", "fourth"].map(|data| publish(&serving, "/events", data));
@@ -189,13 +192,13 @@ fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap(
 
     let arguments = ["--listen", "127.0.0.1:0", "--journal", journal.name()];
     for _ in 0..2 {
-        let (code, printed, errors) = end_of(&arguments);
+        let (code, printed, errors) = run_to_end(&arguments);
         assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
-        let error = &about(&journal, errors)[0];
-        let place = format!("tiny-sse: {} is damaged at byte {offset}: ", path.display());
-        assert!(error.starts_with(&place), "{error}");
+        let error = &lines_about(&journal, errors)[0];
+        let expected = format!("tiny-sse: {} is damaged at byte {offset}: ", path.display());
+        assert!(error.starts_with(&expected), "{error}");
         assert!(error.contains("start with --repair"), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), bytes, "it was touched");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "the file was changed");
     }
 
     let mut repaired = serve(&["--journal", journal.name(), "--repair"]);
@@ -208,14 +211,14 @@ fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap(
         format!(r#"{{"recovered_from":"{id}","replayed":{replayed},"complete":true}}"#)
     };
     for id in &ids[..3] {
-        assert_eq!(judgement(&repaired, id), evicted(id, 0));
+        assert_eq!(recovery_after(&repaired, id), evicted(id, 0));
     }
-    assert_eq!(judgement(&repaired, &ids[3]), complete(&ids[3], 0));
+    assert_eq!(recovery_after(&repaired, &ids[3]), complete(&ids[3], 0));
     let fifth = publish(&repaired, "/events", "fifth");
-    // A separate thread writes the log, and the kill may come before it has.
-    let mut lines = up_to(&repaired.process.err, "is damaged at byte");
+    // A separate thread of the server writes the log, so the test waits for the line before the kill.
+    let mut lines = lines_up_to(&repaired.process.err, "is damaged at byte");
     lines.extend(repaired.process.kill());
-    let warnings = about(&journal, lines);
+    let warnings = lines_about(&journal, lines);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in [
         " warn  ",
@@ -225,45 +228,45 @@ fn a_damage_before_good_records_is_an_error_until_it_is_repaired_and_then_a_gap(
     ] {
         assert!(warnings[0].contains(part), "no {part:?} in {warnings:?}");
     }
-    let aside = fs::read(path.with_extension("sse.damaged")).unwrap();
-    assert_eq!(aside, bytes[offset..], "what was moved aside");
+    let set_aside = fs::read(path.with_extension("sse.damaged")).unwrap();
+    assert_eq!(set_aside, bytes[offset..], "the bytes that were set aside");
 
-    // The hole is remembered, and is nothing to warn of a second time.
+    // After the next restart the gap is still reported to clients, and there is no second warning.
     let mut again = serve_on(&journal);
     for id in &ids[..3] {
-        assert_eq!(judgement(&again, id), evicted(id, 1));
+        assert_eq!(recovery_after(&again, id), evicted(id, 1));
     }
-    assert_eq!(judgement(&again, &ids[3]), complete(&ids[3], 1));
-    assert_eq!(judgement(&again, &fifth), complete(&fifth, 0));
+    assert_eq!(recovery_after(&again, &ids[3]), complete(&ids[3], 1));
+    assert_eq!(recovery_after(&again, &fifth), complete(&fifth, 0));
     assert_eq!(retained(&again), ["fifth"]);
-    let warnings = about(&journal, again.process.kill());
+    let warnings = lines_about(&journal, again.process.kill());
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
-// ---- a disk that is full
+// ---- a full disk
 
-/// Lets a process write files of so many bytes at the most.
+/// Limits the size of each file that the process writes to this number of bytes.
 #[track_caller]
-fn allow(process: &Process, bytes: &str) {
+fn limit_file_size(process: &Process, bytes: &str) {
     let status = Command::new("prlimit")
         .args(["--pid", &process.child.id().to_string()])
         .arg(format!("--fsize={bytes}:"))
         .status();
-    assert!(status.expect("prlimit, of util-linux").success());
+    assert!(status.expect("prlimit of util-linux").success());
 }
 
 #[test]
-fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_room() {
+fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered() {
     let journal = Scratch::new();
-    // Who writes behind the limit is sent a signal that ends it, unless that is ignored; then the
-    // write fails, as it does on a disk that is full.
+    // A process that writes beyond the limit gets the signal SIGXFSZ. The script ignores the signal, so
+    // the write fails instead, as on a full disk.
     let script = r#"trap '' XFSZ; exec "$0" --listen 127.0.0.1:0 --retry 7s --journal "$1""#;
     let mut command = Command::new("sh");
     command
         .args(["-c", script, PROGRAM, journal.name()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let address = serving.address;
     let mut stream = Stream::subscribe(address, "/events/*?client_id=me");
     publish(&serving, "/events", "before");
@@ -271,9 +274,9 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
     let cursor = stream.cursor().to_owned();
     let good = fs::read(segment(&journal)).unwrap();
 
-    // From no byte more to all but the last: the record has more than 70.
+    // The room for the next record is between 0 and 70 bytes, which is always too little.
     for room in [0, 1, 16, 40, 70] {
-        allow(&serving.process, &(good.len() + room).to_string());
+        limit_file_size(&serving.process, &(good.len() + room).to_string());
         let json = "Content-Type: application/x-ndjson\r\n";
         for (target, fields, body) in [
             ("/events", "", "refused: as long as the other one"),
@@ -286,12 +289,12 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
             for part in ["could not be kept", "00000001.sse", "File too large"] {
                 assert!(answer.text().contains(part), "{room}: {answer:?}");
             }
-            // Not even for a moment does the next one find a half of it.
+            // No part of the refused record is left in the file.
             assert_eq!(fs::read(segment(&journal)).unwrap(), good, "{room}");
         }
         assert_nothing_else_came(&serving, &mut stream, "me");
-        assert!(judgement(&serving, &cursor).ends_with(r#""replayed":0,"complete":true}"#));
-        // `/health` fails as long as the disk is full, although 30 bytes would have fitted.
+        assert!(recovery_after(&serving, &cursor).ends_with(r#""replayed":0,"complete":true}"#));
+        // `/health` fails as long as the disk is full, although a small write would succeed.
         let health = get(address, "/health");
         assert_eq!(health.status, 503, "{room}: {health:?}");
         assert_eq!(health.field("retry-after"), Some("7"), "{health:?}");
@@ -319,37 +322,42 @@ fn a_full_disk_is_a_503_with_the_reason_and_nothing_is_delivered_until_there_is_
     }
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
 
-    allow(&serving.process, "unlimited");
-    // There are no publishers: a load balancer requests `/health`, and sends none until the journal works.
-    eventually("healthy again", || get(address, "/health").status == 200);
+    limit_file_size(&serving.process, "unlimited");
+    // No event is published meanwhile: a load balancer requests `/health`, and sends publishers only
+    // when it succeeds.
+    eventually("/health succeeds again", || {
+        get(address, "/health").status == 200
+    });
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
     let metrics = get(address, "/metrics").text().to_owned();
     assert!(metrics.contains("\ntiny_sse_log_failing 0\n"), "{metrics}");
     publish(&serving, "/events", "after");
-    // An id is not used up by an event that was refused.
+    // The own id of a refused event can be used again.
     assert_eq!(publish(&serving, "/events/news?id=mine", "mine"), "mine");
     assert_eq!(stream.next().data, "after");
     assert_eq!(stream.next().data, "mine");
-    let mut lines = up_to(&serving.process.err, "the log works again");
+    let mut lines = lines_up_to(&serving.process.err, "the log works again");
     lines.extend(serving.process.kill());
-    let errors = about(&journal, lines.clone());
-    // Said once, however many publishers hear of it, and that it is over.
-    let over = " warn  the log works again";
+    let errors = lines_about(&journal, lines.clone());
+    // The failure is logged once, for all refused publishers together, and its end is logged too.
+    let end = " warn  the log works again";
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains(" error the log failed: cannot write to "));
-    assert!(lines.iter().any(|line| line.ends_with(over)), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with(end)), "{lines:#?}");
 
     let mut again = serve_on(&journal);
     assert_eq!(retained(&again), ["before", "after", "mine"]);
-    assert!(judgement(&again, &cursor).ends_with(r#""replayed":2,"complete":true}"#));
-    let warnings = about(&journal, again.process.kill());
-    assert!(warnings.is_empty(), "it was not whole: {warnings:?}");
+    assert!(recovery_after(&again, &cursor).ends_with(r#""replayed":2,"complete":true}"#));
+    let warnings = lines_about(&journal, again.process.kill());
+    assert!(
+        warnings.is_empty(),
+        "the journal was not intact: {warnings:?}"
+    );
 }
 
-/// A write beyond the limit of a file's size sends the signal XFSZ, which ends a program that does nothing
-/// about it.
+/// A write beyond the limit sends SIGXFSZ, which ends a process that does not ignore or handle it.
 #[test]
-fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
+fn at_the_file_size_limit_publishers_get_a_503_and_the_server_goes_on() {
     for sync in ["always", "interval", "off"] {
         let journal = Scratch::new();
         let mut serving = serve(&["--journal", journal.name(), "--sync", sync]);
@@ -357,15 +365,17 @@ fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
         publish(&serving, "/events", "before");
         let good = fs::read(segment(&journal)).unwrap();
         for room in [0, 1, 40] {
-            allow(&serving.process, &(good.len() + room).to_string());
+            limit_file_size(&serving.process, &(good.len() + room).to_string());
             let answer = post(address, "/events", "refused: as long as the other one");
             assert_eq!(answer.status, 503, "{sync}, {room}: {answer:?}");
             assert!(answer.text().contains("File too large"), "{answer:?}");
             assert_eq!(fs::read(segment(&journal)).unwrap(), good, "{sync}, {room}");
             assert_eq!(get(address, "/health").status, 503, "{sync}, {room}");
         }
-        allow(&serving.process, "unlimited");
-        eventually("healthy again", || get(address, "/health").status == 200);
+        limit_file_size(&serving.process, "unlimited");
+        eventually("/health succeeds again", || {
+            get(address, "/health").status == 200
+        });
         publish(&serving, "/events", "after");
         serving.process.kill();
         assert_eq!(retained(&serve_on(&journal)), ["before", "after"], "{sync}");
@@ -375,8 +385,8 @@ fn a_limit_of_the_files_size_is_a_503_and_does_not_end_the_server() {
 // ---- changes by other programs
 
 /// A command that an administrator or a tool may run in the journal's directory, and how many of the
-/// three events before it a restart still has.
-const HANDS: [(&str, usize); 13] = [
+/// three events before the command are still there after a restart.
+const COMMANDS: [(&str, usize); 13] = [
     ("rm *.sse", 0),
     ("gzip *.sse", 0),
     ("mv 00000001.sse ..; mv ../00000001.sse 00000001.sse.1", 0),
@@ -396,42 +406,45 @@ const HANDS: [(&str, usize); 13] = [
 ];
 
 #[test]
-fn whatever_is_done_to_the_files_no_acknowledged_event_is_forgotten_by_a_restart() {
-    for (hand, still_kept) in HANDS {
+fn after_any_change_to_its_files_a_journal_keeps_later_events_and_reports_lost_ones() {
+    for (command, still_kept) in COMMANDS {
         let journal = Scratch::new();
         let mut serving = serve_on(&journal);
         let ids = ["first", "second", "third"].map(|data| publish(&serving, "/events", data));
-        in_the_directory(&journal, hand);
+        run_in_directory(&journal, command);
         let fourth = publish(&serving, "/events", "fourth");
         let fifth = publish(&serving, "/events", "fifth");
         // A client of the running server has missed nothing.
         let complete = |replayed| format!(r#""replayed":{replayed},"complete":true}}"#);
         assert!(
-            judgement(&serving, &ids[0]).ends_with(&complete(4)),
-            "{hand}"
+            recovery_after(&serving, &ids[0]).ends_with(&complete(4)),
+            "{command}"
         );
         serving.process.kill();
 
         let again = serve_on(&journal);
         let mut expected = ["first", "second", "third", "fourth", "fifth"].to_vec();
         expected.drain(..3 - still_kept);
-        assert_eq!(retained(&again), expected, "{hand}");
-        let is_gone = still_kept == 0;
-        let verdict = judgement(&again, &ids[0]);
+        assert_eq!(retained(&again), expected, "{command}");
+        let is_lost = still_kept == 0;
+        let verdict = recovery_after(&again, &ids[0]);
         assert_eq!(
             verdict.ends_with(r#""reason":"evicted"}"#),
-            is_gone,
-            "{hand}: {verdict}"
+            is_lost,
+            "{command}: {verdict}"
         );
         for (cursor, replayed) in [(&ids[2], 2), (&fourth, 1), (&fifth, 0)] {
-            let verdict = judgement(&again, cursor);
-            assert!(verdict.ends_with(&complete(replayed)), "{hand}: {verdict}");
+            let verdict = recovery_after(&again, cursor);
+            assert!(
+                verdict.ends_with(&complete(replayed)),
+                "{command}: {verdict}"
+            );
         }
     }
 }
 
 #[test]
-fn without_its_directory_a_journal_refuses_until_it_is_back() {
+fn a_journal_without_its_directory_refuses_events_until_the_directory_is_back() {
     let journal = Scratch::new();
     let mut serving = serve_on(&journal);
     let address = serving.address;
@@ -445,19 +458,21 @@ fn without_its_directory_a_journal_refuses_until_it_is_back() {
         "{answer:?}"
     );
     assert_eq!(get(address, "/health").status, 503);
-    // Nor is it taken by another server under its new name.
-    let (code, _, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", away.name()]);
+    // Another server cannot use the directory under its new name either.
+    let (code, _, errors) = run_to_end(&["--listen", "127.0.0.1:0", "--journal", away.name()]);
     assert_eq!(code, Some(1), "{errors:?}");
-    assert!(about(&away, errors)[0].ends_with("is in use by another tiny-sse"));
+    assert!(lines_about(&away, errors)[0].ends_with("is in use by another tiny-sse"));
     fs::rename(away.path(), journal.path()).unwrap();
-    eventually("healthy again", || get(address, "/health").status == 200);
+    eventually("/health succeeds again", || {
+        get(address, "/health").status == 200
+    });
     publish(&serving, "/events", "after");
     serving.process.kill();
     assert_eq!(retained(&serve_on(&journal)), ["before", "after"]);
 }
 
 #[track_caller]
-fn in_the_directory(journal: &Scratch, script: &str) {
+fn run_in_directory(journal: &Scratch, script: &str) {
     let mut shell = Command::new("sh");
     let status = shell
         .args(["-ec", script])
@@ -467,7 +482,7 @@ fn in_the_directory(journal: &Scratch, script: &str) {
 }
 
 #[test]
-fn a_journal_whose_last_id_leaves_no_room_is_refused_with_the_remedy() {
+fn a_journal_that_ends_with_the_highest_id_is_refused_with_a_remedy() {
     let journal = Scratch::new();
     fs::create_dir(journal.path()).unwrap();
     let blocks = [
@@ -476,9 +491,10 @@ fn a_journal_whose_last_id_leaves_no_room_is_refused_with_the_remedy() {
     ];
     let text = blocks.map(|block| format!("{block}: crc {:08x}\n\n", crc32(block.as_bytes())));
     fs::write(segment(&journal), text.concat()).unwrap();
-    let (code, printed, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
+    let (code, printed, errors) =
+        run_to_end(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
-    let line = about(&journal, errors).pop().expect("a message");
+    let line = lines_about(&journal, errors).pop().expect("a message");
     for part in [
         "00000001.sse has the id 18446744073709551615-",
         "move the files away",
@@ -487,7 +503,7 @@ fn a_journal_whose_last_id_leaves_no_room_is_refused_with_the_remedy() {
     }
 }
 
-// ---- a clock that was ahead
+// ---- a clock that goes back
 
 #[test]
 fn ids_rise_above_those_of_a_journal_from_the_future() {
@@ -497,7 +513,7 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         ms: (now + Duration::from_secs(24 * 60 * 60)).as_millis() as u64,
         seq: 7,
     };
-    let message = format!("id: {ahead}\ndata: said tomorrow\n\n");
+    let message = format!("id: {ahead}\ndata: published tomorrow\n\n");
     let options = JournalOptions {
         dir: journal.path().to_owned(),
         sync: SyncMode::Off,
@@ -506,24 +522,24 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         bytes: 0,
         report: Report::default(),
     };
-    let (mut written, _) = Journal::open(options, Hub::birth()).unwrap();
+    let (mut written, _) = Journal::open(options, Hub::new_start_id()).unwrap();
     let record = Record::kept(ahead, None, None, message.into());
     written.append(&[record.into()]).unwrap();
     drop(written);
 
-    let mut expected = vec!["said tomorrow".to_owned()];
+    let mut expected = vec!["published tomorrow".to_owned()];
     let mut latest = ahead;
-    for life in 0..3 {
+    for run in 0..3 {
         let mut serving = serve_on(&journal);
-        assert_eq!(retained(&serving), expected, "life {life}");
+        assert_eq!(retained(&serving), expected, "run {run}");
         let (mut stream, recovery) = Stream::resume(serving.address, "/events", &ahead.to_string());
         let missed = format!(r#""replayed":{},"complete":true}}"#, expected.len() - 1);
-        assert!(recovery.ends_with(&missed), "life {life}: {recovery}");
+        assert!(recovery.ends_with(&missed), "run {run}: {recovery}");
         for data in &expected[1..] {
-            assert_eq!(stream.next().data, *data, "life {life}");
+            assert_eq!(stream.next().data, *data, "run {run}");
         }
         for number in 0..3 {
-            let data = format!("life {life}, event {number}");
+            let data = format!("run {run}, event {number}");
             let id: EventId = publish(&serving, "/events", &data).parse().unwrap();
             assert!(id > latest, "{id} after {latest}");
             latest = id;

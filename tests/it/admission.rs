@@ -1,6 +1,6 @@
-//! At the door: which connection is evicted when all places are taken, how much memory all bodies and all
-//! answers may take, which client a request is from, how many connections one address may have, and
-//! how a refusal reaches its client.
+//! The admission of connections and requests: which connection is evicted when the connection table is
+//! full, how much memory all bodies and all answers may take, which client a request comes from, how
+//! many connections one address may have, and how a refusal reaches its client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use tiny_sse::{Config, Network, Report, Running, Server};
 use crate::chance::Random;
 use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
 
-/// Long enough for a busy machine to read what has been sent, short enough to wait for.
+/// Long enough for a server on a busy machine to read what was sent, and short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A server with three places.
-fn small() -> Running {
-    server(small_config())
+/// A server with three slots in its connection table.
+fn server_with_three_slots() -> Running {
+    server(three_slots())
 }
 
-fn small_config() -> Config {
+fn three_slots() -> Config {
     Config {
         max_clients: 1,
         extra_connections: 2,
@@ -38,56 +38,60 @@ fn health(raw: &mut Raw, fields: &str) -> Answer {
     raw.answer()
 }
 
-/// A server with three places, and requests that it answers when it is told to.
-struct Held {
+/// A server whose requests for `/held` are answered only when the test opens the gate.
+struct HeldServer {
     server: Running,
     gate: Arc<Gate>,
 }
 
 #[derive(Default)]
 struct Gate {
+    /// The number of requests for `/held` whose handler has begun.
     begun: AtomicUsize,
+    /// Once true, all these handlers return.
     is_open: AtomicBool,
 }
 
-impl Drop for Held {
-    /// Also when the test fails, or the shutdown would wait.
+impl Drop for HeldServer {
+    /// Opens the gate also when the test fails, because the shutdown would wait for the handlers.
     fn drop(&mut self) {
         self.gate.is_open.store(true, Ordering::SeqCst);
     }
 }
 
-impl Held {
-    fn new(config: Config) -> Held {
+impl HeldServer {
+    fn new(config: Config) -> HeldServer {
         let gate: Arc<Gate> = Arc::default();
-        let inside = Arc::clone(&gate);
+        let handler_gate = Arc::clone(&gate);
         let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
         let server = bound
             .spawn_with(move |request, api| match request.path() {
                 "/held" => {
-                    inside.begun.fetch_add(1, Ordering::SeqCst);
-                    eventually("let go", || inside.is_open.load(Ordering::SeqCst));
+                    handler_gate.begun.fetch_add(1, Ordering::SeqCst);
+                    eventually("the gate is open", || {
+                        handler_gate.is_open.load(Ordering::SeqCst)
+                    });
                     Response::text(200, "held")
                 }
                 _ => api.answer(request),
             })
             .expect("threads");
-        Held { server, gate }
+        HeldServer { server, gate }
     }
 
-    /// A request that is being answered.
+    /// Sends a request for `/held`, and returns once its handler has begun.
     #[track_caller]
-    fn one_more(&self) -> Raw {
+    fn begin_request(&self) -> Raw {
         let before = self.gate.begun.load(Ordering::SeqCst);
         let mut raw = Raw::connect(self.server.local_addr());
         raw.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        eventually("its handler runs", || {
+        eventually("the handler runs", || {
             self.gate.begun.load(Ordering::SeqCst) > before
         });
         raw
     }
 
-    /// Answers all of them.
+    /// Opens the gate and reads the answers to these requests.
     #[track_caller]
     fn finish(&self, held: &mut [Raw]) {
         self.gate.is_open.store(true, Ordering::SeqCst);
@@ -97,9 +101,9 @@ impl Held {
     }
 }
 
-/// A connection whose request's head is there and whose body the server waits for.
+/// Sends the head and half of the body of a request, so that the server waits for the rest.
 #[track_caller]
-fn in_the_middle(address: SocketAddr) -> Raw {
+fn half_sent_request(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
     let sent = raw.send(
         "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
@@ -109,38 +113,42 @@ fn in_the_middle(address: SocketAddr) -> Raw {
     raw
 }
 
-/// Gives the server time to read what was sent, of which nothing tells.
+/// Gives the server time to read what was sent. No answer tells when it has; the test checks that the
+/// connection is neither answered nor closed meanwhile.
 #[track_caller]
-fn settle(raw: &Raw) {
+fn assert_unanswered(raw: &Raw) {
     raw.socket.set_read_timeout(Some(SHORT)).unwrap();
     let seen = raw.socket.peek(&mut [0]);
     raw.socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let waits =
         |error: std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-    assert!(seen.is_err_and(waits), "it was answered or closed");
+    assert!(
+        seen.is_err_and(waits),
+        "the connection was answered or closed"
+    );
 }
 
-// ---- who makes room
+// ---- which connection is evicted
 
 #[test]
-fn of_those_who_wait_who_has_done_so_the_longest_makes_room() {
-    let server = small();
+fn the_connection_that_has_waited_longest_for_a_request_is_evicted() {
+    let server = server_with_three_slots();
     let address = server.local_addr();
     let mut used = Raw::connect(address);
     assert_eq!(health(&mut used, "").status, 200);
-    settle(&used);
+    assert_unanswered(&used);
     let mut slow = Raw::connect(address);
     slow.send("\r\nGET /health HTTP/1.1\r\nX: ");
-    settle(&slow);
+    assert_unanswered(&slow);
     let mut silent = Raw::connect(address);
-    settle(&silent);
-    // A byte more does not make it younger.
+    assert_unanswered(&silent);
+    // One more byte does not change how long this connection has waited.
     slow.send("x");
-    let mut inside = vec![in_the_middle(address)];
-    assert!(used.is_closed(), "an idle connection was told something");
-    settle(&slow);
-    settle(&silent);
-    inside.push(in_the_middle(address));
+    let mut accepted = vec![half_sent_request(address)];
+    assert!(used.is_closed(), "an idle connection got an answer");
+    assert_unanswered(&slow);
+    assert_unanswered(&silent);
+    accepted.push(half_sent_request(address));
     let answer = slow.answer();
     assert_eq!(
         (answer.status, answer.field("retry-after")),
@@ -152,42 +160,44 @@ fn of_those_who_wait_who_has_done_so_the_longest_makes_room() {
         "{answer:?}"
     );
     assert!(slow.is_closed());
-    settle(&silent);
-    inside.push(in_the_middle(address));
-    assert!(silent.is_closed(), "a fresh connection was told something");
-    for raw in &mut inside {
+    assert_unanswered(&silent);
+    accepted.push(half_sent_request(address));
+    assert!(silent.is_closed(), "a fresh connection got an answer");
+    for raw in &mut accepted {
         assert_eq!(raw.send("x").answer().status, 200);
     }
 }
 
 #[test]
-fn who_is_let_go_while_it_asks_for_a_head_gets_no_more_than_a_head() {
-    let server = small();
+fn an_evicted_head_request_gets_an_answer_without_a_body() {
+    let server = server_with_three_slots();
     let mut slow = Raw::connect(server.local_addr());
     slow.send("HEAD /health HTTP/1.1\r\n");
-    settle(&slow);
-    let _inside: Vec<_> = (0..3).map(|_| in_the_middle(server.local_addr())).collect();
+    assert_unanswered(&slow);
+    let _inside: Vec<_> = (0..3)
+        .map(|_| half_sent_request(server.local_addr()))
+        .collect();
     assert_eq!(slow.head().status, 503);
     assert!(slow.is_closed(), "an answer to HEAD with a body");
 }
 
 #[test]
-fn a_request_that_is_answered_and_a_stream_are_not_evicted() {
-    let held = Held::new(Config {
+fn streams_and_requests_in_progress_are_not_evicted() {
+    let held = HeldServer::new(Config {
         max_clients: 2,
         extra_connections: 1,
         ..config()
     });
     let address = held.server.local_addr();
     let mut stream = Stream::subscribe(address, "/events");
-    let mut answered = [held.one_more()];
-    // Its second request waits for an answer to the first one, which the poll waits for.
+    let mut answered = [held.begin_request()];
+    // The second request of this connection waits until the poll, the first one, is answered.
     let mut poll = Raw::connect(address);
     poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    settle(&poll);
+    assert_unanswered(&poll);
     for _ in 0..20 {
-        let mut outside = Raw::connect(address);
-        let answer = outside.answer();
+        let mut rejected = Raw::connect(address);
+        let answer = rejected.answer();
         assert_eq!(
             (answer.status, answer.field("retry-after")),
             (503, Some("5"))
@@ -203,9 +213,9 @@ fn a_request_that_is_answered_and_a_stream_are_not_evicted() {
     held.finish(&mut answered);
 }
 
-/// A request of which some of a body of `length` bytes has been read, and nothing else comes.
+/// Sends the head of a request and `sent` bytes of its body of `length` bytes, and then nothing more.
 #[track_caller]
-fn stuck(address: SocketAddr, length: usize, sent: usize) -> Raw {
+fn partial_body(address: SocketAddr, length: usize, sent: usize) -> Raw {
     let mut raw = Raw::connect(address);
     raw.send(format!(
         "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
@@ -216,20 +226,20 @@ fn stuck(address: SocketAddr, length: usize, sent: usize) -> Raw {
 }
 
 #[test]
-fn a_slow_body_is_evicted_and_answered_though_it_goes_on() {
-    let held = Held::new(small_config());
+fn a_slow_body_is_evicted_and_its_client_gets_the_answer_although_it_goes_on_sending() {
+    let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
     let mut bodies = Vec::new();
     for _ in 0..3 {
-        let raw = stuck(address, 100_000, 1);
-        settle(&raw);
+        let raw = partial_body(address, 100_000, 1);
+        assert_unanswered(&raw);
         bodies.push(raw);
     }
-    let mut visitors = Vec::new();
+    let mut new_requests = Vec::new();
     let start = Instant::now();
     for raw in &mut bodies {
-        visitors.push(held.one_more());
-        // It sends on before it looks; a reset would take the answer from it.
+        new_requests.push(held.begin_request());
+        // The client goes on sending before it reads. A reset would discard the answer.
         for _ in 0..20 {
             let sent = raw.socket.write_all(b"y");
             assert!(sent.is_ok(), "{sent:?}");
@@ -242,29 +252,33 @@ fn a_slow_body_is_evicted_and_answered_though_it_goes_on() {
         assert_eq!(answer.field("connection"), Some("close"));
         assert!(answer.text().contains("its body the longest"), "{answer:?}");
         let mut nothing = [0];
-        assert_eq!(raw.socket.read(&mut nothing).ok(), Some(0), "a reset");
+        let end = raw.socket.read(&mut nothing).ok();
+        assert_eq!(end, Some(0), "the connection was reset");
     }
     let took = start.elapsed();
     assert!(took < DEADLINE, "{took:?}");
-    held.finish(&mut visitors);
+    held.finish(&mut new_requests);
 }
 
 #[test]
-fn of_two_bodies_the_one_that_makes_progress_stays() {
-    let held = Held::new(small_config());
+fn of_two_bodies_the_one_that_makes_progress_is_not_evicted() {
+    let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
-    let _answered = held.one_more();
-    let (mut fast, mut slow) = (stuck(address, 100_000, 1), stuck(address, 100_000, 1));
-    settle(&slow);
+    let _answered = held.begin_request();
+    let (mut fast, mut slow) = (
+        partial_body(address, 100_000, 1),
+        partial_body(address, 100_000, 1),
+    );
+    assert_unanswered(&slow);
     fast.send(vec![b'x'; 99_000]);
-    settle(&fast);
-    let mut visitor = Raw::connect(address);
-    assert_eq!(health(&mut visitor, "").status, 200);
+    assert_unanswered(&fast);
+    let mut newcomer = Raw::connect(address);
+    assert_eq!(health(&mut newcomer, "").status, 200);
     assert_eq!(slow.answer().status, 503);
     assert_eq!(fast.send(vec![b'x'; 999]).answer().status, 200);
 }
 
-// ---- how much memory all bodies take together
+// ---- the memory of all bodies
 
 /// A server in which two bodies of 64 KiB fill the budget.
 fn two_bodies() -> Config {
@@ -276,15 +290,15 @@ fn two_bodies() -> Config {
 }
 
 #[test]
-fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
+fn all_bodies_share_one_budget_and_further_bodies_get_a_503() {
     let server = server(two_bodies());
     let address = server.local_addr();
     let body = vec![b'x'; 64 << 10];
     let mut held: Vec<_> = (0..2)
-        .map(|_| stuck(address, body.len(), body.len() - 1))
+        .map(|_| partial_body(address, body.len(), body.len() - 1))
         .collect();
     for raw in &held {
-        settle(raw);
+        assert_unanswered(raw);
     }
     for chunked in [false, true] {
         let fields = if chunked {
@@ -297,7 +311,7 @@ fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
             "POST /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
         ));
         let start = if chunked { "10000\r\n" } else { "" };
-        // Best effort: it may have been answered already.
+        // Best effort: the server may have answered already.
         let _ = raw.socket.write_all(start.as_bytes());
         let _ = raw.socket.write_all(&body);
         let answer = raw.answer();
@@ -312,22 +326,25 @@ fn bodies_have_one_budget_and_what_is_too_much_is_told_to_come_later() {
             Some("Retry-After")
         );
     }
-    // What all of them have is given back, whatever becomes of them.
+    // Bodies give their share of the budget back, whether they are answered or their client leaves.
     assert_eq!(held.pop().unwrap().send("x").answer().status, 200);
     drop(held);
-    eventually("room again", || {
+    eventually("the budget has room again", || {
         request(address, "POST", "/events", "", &body).status == 200
     });
     for _ in 0..5 {
-        let mut inside = [stuck(address, 65536, 65535), stuck(address, 65536, 65535)];
-        for raw in &mut inside {
+        let mut accepted = [
+            partial_body(address, 65536, 65535),
+            partial_body(address, 65536, 65535),
+        ];
+        for raw in &mut accepted {
             assert_eq!(raw.send("x").answer().status, 200);
         }
     }
 }
 
 #[test]
-fn a_budget_has_room_for_one_body_of_the_largest_size() {
+fn the_budget_always_has_room_for_one_body_of_the_largest_size() {
     let server = server(Config {
         total_bodies: 1,
         ..two_bodies()
@@ -340,21 +357,23 @@ fn a_budget_has_room_for_one_body_of_the_largest_size() {
 fn a_body_that_is_only_announced_takes_nothing_from_the_budget() {
     let server = server(two_bodies());
     let address = server.local_addr();
-    let announced: Vec<_> = (0..100).map(|_| stuck(address, 64 << 10, 1)).collect();
+    let announced: Vec<_> = (0..100)
+        .map(|_| partial_body(address, 64 << 10, 1))
+        .collect();
     let body = vec![b'x'; 64 << 10];
     assert_eq!(request(address, "POST", "/events", "", &body).status, 200);
     assert_eq!(announced.len(), 100);
 }
 
 #[test]
-fn small_bodies_are_read_though_large_ones_fill_the_budget() {
+fn small_bodies_are_read_although_large_ones_fill_the_budget() {
     let server = server(Config {
         max_body: 64 << 20,
         ..config()
     });
     let address = server.local_addr();
-    let full = stuck(address, 64 << 20, (64 << 20) - 1);
-    settle(&full);
+    let full = partial_body(address, 64 << 20, (64 << 20) - 1);
+    assert_unanswered(&full);
     let large = request(address, "POST", "/events", "", vec![b'x'; 64 << 10]);
     assert_eq!(large.status, 503, "{large:?}");
     let small = request(address, "POST", "/events", "", vec![b'x'; 4 << 10]);
@@ -364,7 +383,7 @@ fn small_bodies_are_read_though_large_ones_fill_the_budget() {
 /// A request that will be refused, or needs no body, is answered before its body arrives.
 #[test]
 #[cfg(feature = "access")]
-fn a_body_that_is_not_wanted_is_not_waited_for() {
+fn a_request_that_needs_no_body_is_answered_before_the_body_arrives() {
     let server = server(Config {
         access: tiny_sse::AccessConfig {
             publish_token: Some("a-token-to-publish-with".parse().unwrap()),
@@ -402,7 +421,7 @@ fn a_body_that_is_not_wanted_is_not_waited_for() {
             );
         }
     }
-    // A stream begins, too.
+    // A stream begins without the body, too.
     let stream = Stream::open(
         server.local_addr(),
         "/events",
@@ -412,14 +431,14 @@ fn a_body_that_is_not_wanted_is_not_waited_for() {
 }
 
 #[test]
-fn a_route_of_ones_own_says_whether_it_wants_a_body() {
+fn the_handler_declares_which_of_its_routes_read_a_body() {
     let echo = |request: tiny_sse::http::Request, api: &tiny_sse::Api| match request.path() {
         "/echo" | "/deaf" => Response::text(200, format!("{} bytes", request.body().len())),
         _ => api.answer(request),
     };
     let bound = || Server::bind("127.0.0.1:0", config()).expect("a free port");
     // The final answer to a request that expects `100 Continue` and sends its body only after that.
-    let said = |server: &Running, start: &str| {
+    let final_answer = |server: &Running, start: &str| {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(format!(
             "{start} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
@@ -431,23 +450,23 @@ fn a_route_of_ones_own_says_whether_it_wants_a_body() {
         }
     };
     let undeclared = bound().spawn_with(echo).expect("threads");
-    assert_eq!(said(&undeclared, "POST /echo").text(), "5 bytes");
+    assert_eq!(final_answer(&undeclared, "POST /echo").text(), "5 bytes");
     assert_eq!(
-        said(&undeclared, "POST /nowhere").field("connection"),
+        final_answer(&undeclared, "POST /nowhere").field("connection"),
         Some("keep-alive")
     );
     let declared = bound()
         .wants_body(|request, _| request.path() == "/echo")
         .spawn_with(echo)
         .expect("threads");
-    assert_eq!(said(&declared, "POST /echo").text(), "5 bytes");
-    assert_eq!(said(&declared, "POST /events").status, 200);
+    assert_eq!(final_answer(&declared, "POST /echo").text(), "5 bytes");
+    assert_eq!(final_answer(&declared, "POST /events").status, 200);
     for (start, status) in [
         ("POST /deaf", 200),
         ("POST /nowhere", 404),
         ("PUT /events", 405),
     ] {
-        let head = said(&declared, start);
+        let head = final_answer(&declared, start);
         assert_eq!(
             (head.status, head.field("connection")),
             (status, Some("close")),
@@ -456,11 +475,11 @@ fn a_route_of_ones_own_says_whether_it_wants_a_body() {
     }
 }
 
-// ---- how much memory all answers take together
+// ---- the memory of all answers
 
 #[test]
 fn answers_that_are_not_read_share_one_budget() {
-    // More than the buffers of two sockets take.
+    // Larger than the buffers of both sockets.
     const LARGE: usize = 16 << 20;
     let bound = Server::bind(
         "127.0.0.1:0",
@@ -496,19 +515,21 @@ fn answers_that_are_not_read_share_one_budget() {
     );
     assert_eq!(ask("HEAD").head().status, 200, "it has no body");
     assert_eq!(get(address, "/small").status, 200);
-    // What has been done is not told to come again.
+    // A POST was executed already, so it is not refused with a 503: the client would send it again.
     assert_eq!(ask("POST").head().status, 200);
     for raw in &mut unread {
         assert_eq!(raw.answer().body.len(), LARGE);
     }
-    eventually("room again", || ask("GET").answer().status == 200);
+    eventually("the budget has room again", || {
+        ask("GET").answer().status == 200
+    });
 }
 
 #[test]
-fn who_lingers_behind_its_last_answer_makes_room() {
-    let server = small();
+fn connections_in_a_lingering_close_free_their_slots() {
+    let server = server_with_three_slots();
     let address = server.local_addr();
-    // They do not close, and so are waited for.
+    // These clients do not close, so the server lingers with their connections.
     let mut refused: Vec<_> = (0..3).map(|_| Raw::connect(address)).collect();
     for raw in &mut refused {
         assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
@@ -517,28 +538,28 @@ fn who_lingers_behind_its_last_answer_makes_room() {
         let mut nothing = [0];
         assert_eq!(raw.socket.read(&mut nothing).unwrap(), 0);
     }
-    let inside: Vec<_> = (0..3).map(|_| in_the_middle(address)).collect();
-    assert_eq!(inside.len(), 3);
+    let accepted: Vec<_> = (0..3).map(|_| half_sent_request(address)).collect();
+    assert_eq!(accepted.len(), 3);
 }
 
-// ---- how a no arrives
+// ---- how a refusal arrives
 
 #[test]
-fn who_is_turned_away_reads_why_whatever_it_still_sends() {
+fn a_rejected_client_reads_the_reason_although_it_goes_on_sending() {
     const CROWD: usize = 200;
-    let held = Held::new(small_config());
+    let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
-    let mut inside: Vec<_> = (0..3).map(|_| held.one_more()).collect();
-    let mut outside = Vec::new();
+    let mut accepted: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
+    let mut rejected = Vec::new();
     for number in 0..CROWD {
         let mut raw = Raw::connect(address);
         raw.send("GET /health HTTP/1.1\r\nHo");
-        // The answer is there, and the server has said that it is the last.
+        // The answer has arrived, and the server will read no request.
         let _ = raw.socket.peek(&mut [0]).expect("an answer");
         raw.send("st: a\r\n\r\n");
-        outside.push((number, raw));
+        rejected.push((number, raw));
     }
-    for (number, mut raw) in outside {
+    for (number, mut raw) in rejected {
         let mut bytes = Vec::new();
         let outcome = raw.socket.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
@@ -546,27 +567,27 @@ fn who_is_turned_away_reads_why_whatever_it_still_sends() {
         let is_whole = text.starts_with("HTTP/1.1 503 ") && text.ends_with("connections\"}\n");
         assert!(is_whole, "{number}: {text:?}");
     }
-    held.finish(&mut inside);
+    held.finish(&mut accepted);
 }
 
 #[test]
-fn who_was_turned_away_and_stays_does_not_hold_up_a_shutdown() {
-    let held = Held::new(small_config());
+fn rejected_clients_that_stay_connected_do_not_delay_a_shutdown() {
+    let held = HeldServer::new(three_slots());
     let address = held.server.local_addr();
-    let mut inside: Vec<_> = (0..3).map(|_| held.one_more()).collect();
-    let mut outside: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
-    for raw in &mut outside {
+    let mut accepted: Vec<_> = (0..3).map(|_| held.begin_request()).collect();
+    let mut rejected: Vec<_> = (0..20).map(|_| Raw::connect(address)).collect();
+    for raw in &mut rejected {
         assert_eq!(raw.answer().status, 503);
     }
-    held.finish(&mut inside);
-    // Joins the thread that watches over them, or would hang.
+    held.finish(&mut accepted);
+    // Joins the thread that lingers with these connections; the test would hang if it did not end.
     drop(held);
-    for raw in &mut outside {
+    for raw in &mut rejected {
         assert!(raw.is_closed());
     }
 }
 
-// ---- whose client
+// ---- the client of a request
 
 fn networks(texts: &[&str]) -> Vec<Network> {
     let networks = texts.iter().map(|text| text.parse());
@@ -577,24 +598,24 @@ fn behind_a_proxy(max_per_ip: Option<usize>) -> Config {
     Config {
         trust_proxy: networks(&["127.0.0.0/8", "10.0.0.0/8"]),
         max_per_ip,
-        // Clients from elsewhere publish here, too.
+        // The tests publish for clients on other machines, too.
         open: true,
         ..config()
     }
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_nobody_else() {
+fn only_a_trusted_proxy_can_name_the_client() {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     for (trusted, address) in [
         (&["127.0.0.1", "10.0.0.0/8"][..], "127.0.0.2"),
         (&["10.0.0.0/8"], "127.0.0.1"),
         (&[], "127.0.0.1"),
     ] {
-        let heard = Arc::clone(&lines);
+        let collected = Arc::clone(&lines);
         let server = server(Config {
             trust_proxy: networks(trusted),
-            report: Report::new(move |_, line| heard.lock().unwrap().push(line.to_string())),
+            report: Report::new(move |_, line| collected.lock().unwrap().push(line.to_string())),
             ..config()
         });
         let fields = "X-Forwarded-For: 192.0.2.7, 127.0.0.2\r\nX-Forwarded-For: 10.0.0.1\r\n";
@@ -620,7 +641,7 @@ fn a_trusted_proxy_is_believed_and_nobody_else() {
 }
 
 #[test]
-fn a_handler_of_ones_own_is_told_who_the_client_is() {
+fn a_handler_gets_the_address_of_the_client_and_of_the_peer() {
     let bound = Server::bind("127.0.0.1:0", behind_a_proxy(None)).expect("a free port");
     let server = bound
         .spawn_with(|request, _| {
@@ -640,7 +661,7 @@ fn a_handler_of_ones_own_is_told_who_the_client_is() {
             "127.0.0.1",
         ),
         ("X-Forwarded-For: 192.0.2.8\r\n", "192.0.2.8"),
-        // The one before has said it of itself alone.
+        // The fields of the request before do not apply to this one.
         ("", "127.0.0.1"),
     ] {
         let answer = health(&mut raw, fields);
@@ -648,7 +669,7 @@ fn a_handler_of_ones_own_is_told_who_the_client_is() {
     }
 }
 
-// ---- how many of one address
+// ---- the limit of one address
 
 #[track_caller]
 fn assert_too_many(answer: &Answer, client: &str, limit: usize) {
@@ -661,8 +682,8 @@ fn assert_too_many(answer: &Answer, client: &str, limit: usize) {
 }
 
 #[test]
-fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itself() {
-    // Where there is no IPv6, both are IPv4.
+fn an_address_cannot_exceed_its_connection_limit_with_forged_fields() {
+    // A machine without IPv6 is tested with IPv4 alone.
     for listen in ["127.0.0.1:0", "[::]:0"] {
         let config = Config {
             max_per_ip: Some(2),
@@ -679,7 +700,7 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
         assert_eq!(health(&mut idle, "").status, 200);
         for _ in 0..10 {
             let mut third = Raw::connect(address);
-            // Best effort: it may have been answered already.
+            // Best effort: the server may have answered already.
             let _ = third.socket.write_all(
                 b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
             );
@@ -687,9 +708,9 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
             assert_too_many(&answer, "127.0.0.1", 2);
             assert_eq!(answer.field("connection"), Some("close"));
         }
-        assert_eq!(health(&mut idle, "").status, 200, "who was inside before");
+        assert_eq!(health(&mut idle, "").status, 200, "an earlier connection");
         drop(idle);
-        eventually("let in", || {
+        eventually("a connection is accepted", || {
             let mut raw = Raw::connect(address);
             let _ = raw
                 .socket
@@ -701,13 +722,13 @@ fn an_address_has_no_more_connections_than_are_allowed_whatever_it_says_of_itsel
 }
 
 #[test]
-fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
+fn requests_through_a_trusted_proxy_count_for_their_clients() {
     let server = server(behind_a_proxy(Some(1)));
     let address = server.local_addr();
     let of = |client: &str| format!("X-Forwarded-For: {client}\r\n");
     let one = Stream::open(address, "/events", &of("192.0.2.7"));
     let two = Stream::open(address, "/events", &of("2001:db8::1"));
-    // The proxy's own connections are not counted, of which these three are idle.
+    // The connections of the proxy itself, of which three are idle here, are not counted.
     let mut idle: Vec<_> = (0..3).map(|_| Raw::connect(address)).collect();
     for raw in &mut idle {
         for _ in 0..2 {
@@ -719,7 +740,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
             }
         }
     }
-    // A body that is not wanted is not read.
+    // The request is refused before its body is read.
     let fields = of("192.0.2.7");
     let mut raw = Raw::connect(address);
     raw.send(format!(
@@ -728,7 +749,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     let answer = raw.answer();
     assert_too_many(&answer, "192.0.2.7", 1);
     assert_eq!(answer.field("connection"), Some("close"));
-    // A request counts as long as it is answered, and so from its head on.
+    // A request counts from its head until its answer is written.
     let mut slow = Raw::connect(address);
     slow.send(format!(
         "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n{}\r\n",
@@ -737,15 +758,15 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
     assert_eq!(slow.head().status, 100);
     assert_too_many(&health(&mut idle[0], &of("192.0.2.8")), "192.0.2.8", 1);
     assert_eq!(slow.send("hello").answer().status, 200);
-    // No word of the client is a word of the proxy.
+    // A request whose client the proxy does not name counts for the proxy's own address.
     let mut none = Raw::connect(address);
     assert_eq!(health(&mut none, "").status, 200);
     let _proxy = Stream::open(address, "/events", "");
     assert_too_many(&health(&mut none, &of("unknown")), "127.0.0.1", 1);
     drop((one, two));
     for client in ["192.0.2.7", "2001:db8::2", "192.0.2.8"] {
-        eventually("counted no more", || {
-            // Who has gone is noticed by what is written to it.
+        eventually("the closed streams are not counted", || {
+            // The server notices a closed connection when it writes to it.
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             health(&mut idle[0], &of(client)).status == 200
         });
@@ -753,7 +774,7 @@ fn behind_a_trusted_proxy_requests_are_counted_under_their_clients() {
 }
 
 #[test]
-fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
+fn the_count_of_an_address_returns_to_zero_however_its_connections_end() {
     const LIMIT: usize = 4;
     for proxied in [false, true] {
         let config = Config {
@@ -802,7 +823,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
                     "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
                 }
             };
-            // Best effort: it may be turned away before.
+            // Best effort: the server may have rejected the connection already.
             let _ = raw.socket.write_all(what.as_bytes());
             kept.push(raw);
             if kept.len() > random.below(8) {
@@ -811,8 +832,8 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
         }
         drop(kept);
         let fields = "X-Forwarded-For: 192.0.2.7\r\n";
-        let mut inside: Vec<Raw> = Vec::new();
-        eventually("the limit again", || {
+        let mut accepted: Vec<Raw> = Vec::new();
+        eventually("the full limit is available", || {
             server.hub().publish(tiny_sse::Event::new("x")).unwrap();
             let mut raw = Raw::connect(address);
             let head = format!(
@@ -820,9 +841,9 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
             );
             let _ = raw.socket.write_all(head.as_bytes());
             if raw.head().status == 100 {
-                inside.push(raw);
+                accepted.push(raw);
             }
-            inside.len() == LIMIT
+            accepted.len() == LIMIT
         });
         let mut raw = Raw::connect(address);
         let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
@@ -833,7 +854,7 @@ fn whatever_becomes_of_connections_their_count_comes_back_to_nothing() {
 }
 
 #[test]
-fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be_here() {
+fn without_a_token_a_client_behind_a_proxy_may_publish_only_from_this_machine() {
     let server = server(Config {
         open: false,
         ..behind_a_proxy(None)
@@ -859,7 +880,7 @@ fn without_a_token_who_comes_through_a_proxy_publishes_only_if_it_is_known_to_be
         ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
         ("Forwarded:\r\n", unknown),
         ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
-        // A proxy passes on the one field that it does not write.
+        // The two fields differ. A proxy writes one of them and passes on the other as the client sent it.
         (
             "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
             unknown,
