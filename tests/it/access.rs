@@ -732,7 +732,7 @@ fn the_greeting_shows_how_to_publish_with_the_given_options() {
         ),
         (
             &["--trust-proxy=127.0.0.1"],
-            "publish:    only clients that the proxy says are this machine (--publish-token",
+            "publish:    only clients that the proxy reports to be on this machine (--publish-token",
         ),
         (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
         (
@@ -1349,7 +1349,7 @@ fn the_program_reloads_its_tokens_at_sighup() {
     file.write(format!(
         "{MASTER} publish,subscribe *\n{UNKNOWN_TOKEN} publsh *\n"
     ));
-    hang_up(&serving, "the tokens from before stay");
+    hang_up(&serving, "the old tokens remain valid");
     assert_eq!(publish(PUBLISHER), 200);
 
     file.write(format!("{MASTER} publish,subscribe *\n"));
@@ -1374,7 +1374,7 @@ fn the_program_reloads_its_tokens_at_sighup() {
     lines.extend(all_lines(&serving.process.err));
     let wrong = lines
         .iter()
-        .find(|line| line.contains("the tokens from before stay"));
+        .find(|line| line.contains("the old tokens remain valid"));
     let wrong = wrong.unwrap();
     assert!(
         wrong.contains("error SIGHUP: ") && wrong.contains("line 2:"),

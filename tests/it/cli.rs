@@ -653,7 +653,10 @@ fn a_second_signal_ends_the_program_without_waiting_for_the_grace_period() {
         let mut serving = serve(&["--grace", "1h"]);
         let _stuck = request_in_flight(serving.address);
         serving.process.signal(first);
-        lines_up_to(&serving.process.err, "closing; once more to end at once");
+        lines_up_to(
+            &serving.process.err,
+            "closing; a second signal ends the program at once",
+        );
         serving.process.signal(second);
         assert_eq!(serving.process.exit_code(), Some(code), "{first}, {second}");
     }
@@ -667,7 +670,7 @@ fn sighup_without_a_token_file_ends_no_stream() {
         serving.process.signal("HUP");
         lines_up_to(
             &serving.process.err,
-            "SIGHUP: ignored, there is no file of tokens to read again",
+            "SIGHUP: ignored, because there is no token file to read again",
         );
         post(serving.address, "/events", "still here");
         assert_eq!(stream.next().data, "still here");

@@ -46,7 +46,13 @@ mod compiled_in {
         let answer = visit(address, BROWSER);
         assert_is_index(&answer, "off");
         assert_eq!(answer.field("vary"), None);
-        for path in ["/console.js", "/console.css", "/index.html", "/console/"] {
+        for path in [
+            "/console.js",
+            "/console.css",
+            "/demo.js",
+            "/index.html",
+            "/console/",
+        ] {
             for method in ["GET", "HEAD", "OPTIONS", "POST"] {
                 let answer = request(address, method, path, "", "");
                 assert_eq!(answer.status, 404, "{method} {path}");
@@ -55,7 +61,7 @@ mod compiled_in {
     }
 
     /// The path, the content type, and the file in `src/console`.
-    const FILES: [(&str, &str, &str); 5] = [
+    const FILES: [(&str, &str, &str); 6] = [
         ("/", "text/html; charset=utf-8", "index.html"),
         (
             "/console.js",
@@ -63,6 +69,7 @@ mod compiled_in {
             "console.js",
         ),
         ("/console.css", "text/css; charset=utf-8", "console.css"),
+        ("/demo.js", "text/javascript; charset=utf-8", "demo.js"),
         (
             "/sse-client.js",
             "text/javascript; charset=utf-8",
@@ -214,7 +221,7 @@ mod compiled_in {
     #[test]
     fn the_client_scripts_are_served_without_a_console_too() {
         let server = server_with(Console::Off);
-        for (path, content_type, file) in &FILES[3..] {
+        for (path, content_type, file) in &FILES[4..] {
             let answer = get(server.local_addr(), path);
             assert_eq!(
                 (answer.status, answer.field("content-type")),

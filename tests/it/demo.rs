@@ -30,6 +30,34 @@ fn assert_parts(message: &Message, name: &str, parts: &[&str]) {
     }
 }
 
+#[cfg(feature = "console")]
+#[test]
+fn the_console_shows_the_tabs_of_the_six_uses_in_the_demo_alone() {
+    let script = |arguments: &[&str], method: &str, fields: &str| {
+        let program = serve(arguments);
+        request(program.address, method, "/demo.js", fields, "")
+    };
+    let library = script(&[], "GET", "");
+    assert!(!library.text().contains("add('demo')"), "{library:?}");
+    let tag = format!("If-None-Match: {}\r\n", library.field("etag").unwrap());
+    // A browser that has the library's script, from `tiny-sse serve` at the same address, gets the other one.
+    for fields in ["", &tag] {
+        let demo = script(&["demo"], "GET", fields);
+        assert_eq!(demo.status, 200, "{fields}");
+        assert!(demo.text().contains("classList.add('demo')"), "{demo:?}");
+        assert_eq!(demo.field("cache-control"), Some("no-store"), "{fields}");
+    }
+    for (arguments, method, status) in [
+        (&["demo"][..], "HEAD", 200),
+        (&["demo"], "OPTIONS", 204),
+        (&["demo"], "POST", 405),
+        (&["demo", "--console=off"], "GET", 404),
+    ] {
+        let answer = script(arguments, method, "");
+        assert_eq!(answer.status, status, "{arguments:?} {method}");
+    }
+}
+
 // ---- streams of simulated and measured data
 
 #[test]
