@@ -47,6 +47,8 @@ pub(super) fn file(path: &str, config: &Config) -> Option<(&'static str, &'stati
             "text/css; charset=utf-8",
             include_bytes!("../console/console.css"),
         ),
+        // `tiny-sse demo` answers this path itself, with a script that shows the tabs of its six uses.
+        "/demo.js" if is_on => (JAVASCRIPT, include_bytes!("../console/demo.js")),
         "/sse-client.js" => (JAVASCRIPT, include_bytes!("../console/sse-client.js")),
         "/use-sse.js" => (JAVASCRIPT, include_bytes!("../console/use-sse.js")),
         _ => return None,

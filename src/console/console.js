@@ -1,35 +1,40 @@
-// The console: one page on which everything this server does can be touched.
+// The console: turns the endpoints of the server into a page on which one can try each of them.
 //
-// The line at the top is held twice, by the browser's own EventSource and by the SSEClient, so that
-// one sees how they differ; the table shows what the SSEClient hears, for it hears every name. Below
-// are nine panels, each a section of this file: those that have a stream of their own open it when
-// they are shown and close it when they are left, because a browser opens six connections to a
-// server over HTTP/1.1, and this page wants to leave some for others.
+// The top of the page has two connections to the same stream: the browser's own EventSource and the SSEClient, so
+// that their behaviour can be compared. The table of events shows what the SSEClient receives, because an EventSource
+// does not receive events whose names it does not know.
 //
-// Whatever comes out of an event is shown with textContent, never as HTML, with its control
-// characters made visible, and clipped: nobody who publishes can do more to this page than be read.
+// Below are panels, one of which is visible. Each is a section of this file: events, clients, compare, and six
+// example uses that only `tiny-sse demo` has. A panel opens its own streams when it is shown and closes them when
+// another panel is shown, because a browser opens at most six connections to a server over HTTP/1.1.
+//
+// A publisher may be hostile. Everything from an event is therefore shown with textContent, never as HTML; control
+// characters are replaced by visible ones, and long texts are clipped.
 
 import { SSEClient } from './sse-client.js';
 
-// ---- bounds: what stops growth, and how often things are drawn ----------------------------------
+// ---- LIMIT: what keeps the page from growing -----------------------------------------------------
 
-const ROWS = 500;               // events that are kept, and rows at the most
-const WEIGHT = 8 << 20;         // characters of data that are kept in them
-const CLIP = 280;               // characters of an event that show before "show all"
-const PIECE = 2048;             // characters of a long text that are laid out at once
-const RAW = 64 << 10;           // characters of the raw stream that are kept
-const CLIENT_ROWS = 200;        // clients that are listed, those with the most lag
+const ROWS = 500;               // maximum events that are kept, and rows of the table
+const DATA_LENGTH = 8 << 20;    // maximum characters of data in all these events
+const CLIP = 280;               // characters of an event that are shown before "show all"
+const PIECE = 2048;             // characters of a long text that are laid out together
+const RAW = 64 << 10;           // maximum characters of the raw stream that are kept
+const CLIENT_ROWS = 200;        // maximum clients that are listed, those with the largest backlogs
 const SECONDS = 60;             // width of the charts
-const NAMES = 100;              // event names that the EventSource is told to listen to
+const NAMES = 100;              // maximum event names that the EventSource listens to
 
 // ---- small tools --------------------------------------------------------------------------------
 
 const $ = (id) => document.getElementById(id);
 const now = () => performance.timeOrigin + performance.now();
 const count = (n) => n.toLocaleString('en');
-const calm = matchMedia('(prefers-reduced-motion: reduce)');
+const reducedMotion = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** An element with properties (`class`, `text`, `data` and what it has itself) and children. */
+/**
+ * Returns a new element with children. `class`, `text` and `data` set its class, text and dataset; other names are
+ * properties of the element.
+ */
 function el(tag, { class: name, text, data, ...rest } = {}, ...children) {
   const node = document.createElement(tag);
   if (name) node.className = name;
@@ -40,7 +45,10 @@ function el(tag, { class: name, text, data, ...rest } = {}, ...children) {
   return node;
 }
 
-/** Control characters as the pictures of them, and what turns text around as its number. */
+/**
+ * Returns the text with each control character replaced by a visible symbol, and each character that changes the
+ * direction of text or is invisible replaced by its number.
+ */
 function visible(text) {
   return String(text)
     .replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
@@ -49,7 +57,10 @@ function visible(text) {
       (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
 }
 
-/** The beginning of a text, not cut inside a pair of surrogates nor after the fourth line. */
+/**
+ * Returns the beginning of a text: at most four lines and `length` characters, without half a surrogate pair at its
+ * end.
+ */
 function clip(text, length = CLIP) {
   let end = Math.min(text.length, length);
   for (let line = 0, at = -1; line < 4; line += 1) {
@@ -61,14 +72,14 @@ function clip(text, length = CLIP) {
   return end < text.length && last >= 0xd800 && last < 0xdc00 ? text.slice(0, end - 1) : text.slice(0, end);
 }
 
-/** A long text as blocks, each a paragraph that the browser may leave undone until it is seen. */
+/** Returns a long text as blocks. The browser need not lay out a block before it becomes visible. */
 function pieces(text) {
   const parts = [];
   for (let at = 0, end; at < text.length; at = end) {
     end = Math.min(at + PIECE, text.length);
     const lineEnd = end < text.length ? text.slice(at, end).lastIndexOf('\n') : -1;
     if (lineEnd >= 0) end = at + lineEnd + 1;
-    // Not inside a pair of surrogates, nor in front of what joins the character before it.
+    // No cut inside a surrogate pair, or before a character that joins the one before it.
     else for (let i = 0; i < 16 && /[\udc00-\udfff\u200d\ufe0f\u0300-\u036f]/.test(text[end] ?? ''); i += 1) end += 1;
     parts.push(el('span', { class: 'piece', text: text.slice(at, end) }));
   }
@@ -76,7 +87,7 @@ function pieces(text) {
 }
 
 const utf8 = new TextEncoder();
-const weigh = (text) => utf8.encode(text).length;
+const byteLength = (text) => utf8.encode(text).length;
 
 function bytes(n) {
   if (n < 1024) return `${n} B`;
@@ -108,7 +119,7 @@ const median = (values) => {
   return sorted.length ? sorted[sorted.length >> 1] : NaN;
 };
 
-/** A path with a query; members that are empty are left out. */
+/** Returns a path with a query. Parameters with an empty value are left out; an array is a repeated parameter. */
 function address(path, query) {
   const pairs = Object.entries(query).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
   const text = pairs.filter(([, value]) => value !== undefined && value !== '')
@@ -116,38 +127,39 @@ function address(path, query) {
   return text ? `${path}?${text}` : path;
 }
 
-/** An answer, read to its end; `verb` is what its request needed the right to. */
-async function answerOf(response, verb) {
+/** Reads an answer to its end. `verb` is the right that the request needs: `subscribe` or `publish`. */
+async function readAnswer(response, verb) {
   const text = await response.text();
   let body = text;
-  try { body = JSON.parse(text); } catch { /* it is not JSON, then it is text */ }
+  try { body = JSON.parse(text); } catch { /* The body is not JSON: the text itself is the body. */ }
   return { ok: response.ok, status: response.status, body, text, verb };
 }
 
-/** A request; its answer as of `answerOf`, where a server that is gone is status 0. */
+/** Sends a request and returns what `readAnswer` returns. The status is 0 if the server does not answer. */
 async function ask(method, url, body, { verb = method === 'GET' || method === 'HEAD' ? 'subscribe' : 'publish', headers } = {}) {
   try {
-    return await answerOf(await fetch(url, { method, body, cache: 'no-store', headers: { ...bearer(verb), ...headers } }), verb);
+    return await readAnswer(await fetch(url, { method, body, cache: 'no-store', headers: { ...bearer(verb), ...headers } }), verb);
   } catch {
     return { ok: false, status: 0, body: { error: 'the server does not answer' }, text: '', verb };
   }
 }
 
+/** Shows a text in an element. `kind` selects the colour: `ok`, `wait` or `bad`. */
 function say(node, text, kind = '') {
   node.textContent = visible(text);
   node.dataset.kind = kind;
 }
 
-/** What the next tab of this page should know; without a word where the browser keeps nothing. */
+/** Stores a setting for later visits of this page, or returns it if there is no `value`. */
 function remember(name, value) {
   try {
     if (value === undefined) return localStorage.getItem(`tiny-sse ${name}`);
     localStorage.setItem(`tiny-sse ${name}`, value);
-  } catch { /* Storage is switched off: then each tab begins anew. */ }
+  } catch { /* The user has switched storage off: each visit begins with the defaults. */ }
   return null;
 }
 
-/** Runs `draw` once before the next frame, however often it is asked. */
+/** Returns a function that runs `draw` before the next frame: once, however often the function is called. */
 function eachFrame(draw) {
   let asked = false;
   return () => {
@@ -157,57 +169,58 @@ function eachFrame(draw) {
   };
 }
 
-// ---- access: the tokens, and what is said where one is missing --------------------------------------
+// ---- access: the tokens, and the messages where a token is missing ---------------------------------
 
-// They are put in above all panels, and go to this server alone: every address here is a path, and the
-// page's policy allows no other server. In an address they are for the EventSource alone, which can
-// set no header; nothing that is shown or copied has one in it.
+// Tokens go only to this server: every address in this file is a path, and the Content-Security-Policy of the page
+// allows no other server. A token is in a header, with one exception: an EventSource cannot set headers, so its
+// address has the token. No text that the page shows or offers to copy contains a token.
 //
-// Kept in sessionStorage, so that a reload does not ask again: that is of this tab, ends with it, and
-// no other page reads it but those of this origin. A browser that restores its tabs after a crash may
-// have it on disk that long. Not in localStorage, where it would stay for good, and for every tab.
+// Tokens are kept in sessionStorage, so that a reload does not ask for them again. It belongs to one browser tab,
+// ends with the tab, and only pages of this origin can read it. A browser that can restore its tabs after a crash may
+// keep it on disk until then. In localStorage the tokens would stay for ever, and in every tab.
 
 const VERBS = ['subscribe', 'publish'];
-const KEPT = 'tiny-sse tokens';
-/** Another object whenever they change, so that one sees whether an answer is to the old ones. */
+const STORAGE_KEY = 'tiny-sse tokens';
+/** A new object each time the tokens change. An answer that was requested with an older object is ignored. */
 let tokens = { subscribe: '', publish: '' };
 
 const tokenFor = (verb) => tokens[verb] || tokens.subscribe;
 const bearer = (verb) => (tokenFor(verb) ? { Authorization: `Bearer ${tokenFor(verb)}` } : {});
 const isRefused = ({ status }) => status === 401 || status === 403;
 
-function takeTokens(given) {
+/** Uses these tokens for all requests from now on, and shows them in the form. */
+function setTokens(given) {
   tokens = Object.fromEntries(VERBS.map((verb) => [verb, String(given[verb] ?? '').trim()]));
   for (const verb of VERBS) $(`access-${verb}`).value = tokens[verb];
   const amount = new Set(Object.values(tokens).filter(Boolean)).size;
   $('access-now').textContent = ['none', 'one', 'two'][amount];
   $('events-curl').textContent = `curl -d hello ${tokenFor('publish') && '-H "Authorization: Bearer $TOKEN" '}${location.origin}/events`;
-  mayAskAgain();
+  forgetDenials();
 }
 
-function keptTokens() {
+function storedTokens() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
+    return JSON.parse(sessionStorage.getItem(STORAGE_KEY)) ?? {};
   } catch {
-    return {}; // Storage is switched off, or somebody else's: then nothing is kept.
+    return {}; // Storage is switched off, or the value is not from this page: there are no tokens.
   }
 }
 
-/** Goes on with the tokens that were put in, from the event that was the last. */
+/** Stores and uses the tokens of the form, and reconnects both streams after the latest event. */
 function useTokens() {
-  takeTokens(Object.fromEntries(VERBS.map((verb) => [verb, $(`access-${verb}`).value])));
+  setTokens(Object.fromEntries(VERBS.map((verb) => [verb, $(`access-${verb}`).value])));
   try {
-    if (VERBS.some((verb) => tokens[verb])) sessionStorage.setItem(KEPT, JSON.stringify(tokens));
-    else sessionStorage.removeItem(KEPT);
-  } catch { /* as above */ }
+    if (VERBS.some((verb) => tokens[verb])) sessionStorage.setItem(STORAGE_KEY, JSON.stringify(tokens));
+    else sessionStorage.removeItem(STORAGE_KEY);
+  } catch { /* Storage is switched off: the tokens are lost at a reload. */ }
   $('access').open = false;
   $('access-open').focus();
-  if (!line.cut) {
-    say($('verdict'), 'Asking the server anew …', 'wait');
-    openNative(line.client.lastEventId || $('subscribe-cursor').value.trim());
-    line.client.disconnect().connect();
+  if (!streams.isDisconnected) {
+    say($('outcome'), 'Reconnecting with these tokens …', 'wait');
+    openNative(streams.client.lastEventId || $('subscribe-cursor').value.trim());
+    streams.client.disconnect().connect();
   }
-  if (shown === 'events') { if (rawWanted() && !line.cut) openRaw(); } else if (shown !== 'compare') enter(shown);
+  if (shown === 'events') { if (rawWanted() && !streams.isDisconnected) openRaw(); } else if (shown !== 'compare') enter(shown);
   askStats();
 }
 
@@ -216,18 +229,21 @@ function forgetTokens() {
   useTokens();
 }
 
-/** Why something was not done. For 401 the page has its own words: the server's are for programs. */
-function reason({ status, body, text, verb, deed = verb }) {
-  if (status === 401) return tokenFor(verb) ? `The server does not know this token. To ${deed}, it wants another one.` : `This server wants a token to ${deed}. It is put in under “Tokens”, at the top.`;
+/**
+ * Returns why a request failed. For a 401 the page has its own text, because the server's names options and headers.
+ * `action` says what the user wanted to do.
+ */
+function reason({ status, body, text, verb, action = verb }) {
+  if (status === 401) return tokenFor(verb) ? `The server does not accept this token. A different token is required to ${action}.` : `A token is required to ${action}. Enter it under “Tokens” at the top.`;
   return `${status || ''} ${body?.error ?? text?.slice(0, 200) ?? ''}`.trim();
 }
 
-/** Says it, and where a token would help, how one gets there. */
-function complain(node, got) {
+/** Shows why a request failed. If a token would help, a button leads to the form for tokens. */
+function showFailure(node, got) {
   say(node, reason(got), 'bad');
-  // A 403 without a token is of a server that has none to give.
+  // A 403 to a request without a token: the server has no tokens at all, so none would help.
   if (!isRefused(got) || (got.status === 403 && !tokenFor(got.verb))) return;
-  const button = el('button', { class: 'small', type: 'button', text: tokenFor(got.verb) ? 'Another token' : 'Put in a token' });
+  const button = el('button', { class: 'small', type: 'button', text: tokenFor(got.verb) ? 'Change the token' : 'Enter a token' });
   button.addEventListener('click', () => {
     $('access').open = true;
     $(`access-${got.verb}`).focus();
@@ -235,8 +251,8 @@ function complain(node, got) {
   node.append(' ', button);
 }
 
-/** The answer that an SSEClient could not use. */
-const refusalIn = ({ status, message }) => ({ status, verb: 'subscribe', body: { error: message.replace(/^the server answered \d+: /, '') } });
+/** Returns the problem of an SSEClient in the form that `readAnswer` has. */
+const answerOfProblem = ({ status, message }) => ({ status, verb: 'subscribe', body: { error: message.replace(/^the server answered \d+: /, '') } });
 
 // ---- charts -------------------------------------------------------------------------------------
 
@@ -253,7 +269,10 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   if (shown === 'monitoring' || shown === 'prices') uses[shown].draw();
 });
 
-/** A canvas as sharp as the screen: its context and its size in CSS pixels, or nothing if it is hidden. */
+/**
+ * Prepares a canvas in the resolution of the screen. Returns its context and its size in CSS pixels, or null if the
+ * canvas is hidden.
+ */
 function sheet(canvas) {
   const [width, height, ratio] = [canvas.clientWidth, canvas.clientHeight, devicePixelRatio || 1];
   if (!width || !height) return null;
@@ -266,18 +285,21 @@ function sheet(canvas) {
   return { pen, width, height };
 }
 
-/** The next of 1, 2, 5, 10, … that is not smaller. */
-function round(value) {
+/** Returns the smallest of 1, 2, 5, 10, 20, 50, … that is not smaller than the value. */
+function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return power * [1, 2, 5, 10].find((step) => step * power >= value * 0.9999);
 }
 
-/** Lines of the newest points. A series is `{ values, colour, fill, faint }`; a hole in it is null. */
+/**
+ * Draws the newest points as lines. A series is `{ values, colour, fill, faint }`; the line is interrupted where a
+ * value is null.
+ */
 function plot(canvas, series, { least = 1, label = String, bare = false, points = SECONDS } = {}) {
   const on = sheet(canvas);
   if (!on) return;
   const { pen, width, height } = on;
-  const top = round(Math.max(least, ...series.flatMap(({ values }) => values.filter((v) => v !== null))));
+  const top = roundUp(Math.max(least, ...series.flatMap(({ values }) => values.filter((v) => v !== null))));
   const [ceiling, floor] = bare ? [2, height - 2] : [13, height - 3];
   const y = (value) => floor - (value / top) * (floor - ceiling);
   if (!bare) {
@@ -321,7 +343,7 @@ function plot(canvas, series, { least = 1, label = String, bare = false, points 
   }
 }
 
-/** The last minute of a number. */
+/** The values of the last minute, one for each second. */
 class Minute {
   values = [];
   push(value) {
@@ -334,14 +356,16 @@ class Minute {
 const minutes = { events: new Minute(), clients: new Minute(), latency: new Minute(), worst: new Minute() };
 const second = { began: now(), events: 0, latencies: [] };
 
+/** Shows the current value beside a chart, and gives it to screen readers. */
 function caption(id, text) {
   $(`${id}-now`).textContent = text;
   const name = $(id).parentElement.querySelector('figcaption').firstChild.textContent.trim();
   $(id).ariaLabel = `${name}: ${text}`;
 }
 
-function turnSecond() {
-  // Browsers slow the timers of a hidden page down: what was not measured is a hole.
+/** Runs each second: adds the values of this second to the charts. */
+function endSecond() {
+  // Browsers slow down the timers of a hidden page. A second without a measurement is null, a gap in the chart.
   const elapsed = Math.max(1, Math.min(SECONDS, Math.round((now() - second.began) / 1000)));
   for (let i = 1; i < elapsed; i += 1) Object.values(minutes).forEach((minute) => minute.push(null));
   minutes.events.push(second.events / elapsed);
@@ -356,153 +380,176 @@ function drawCharts() {
   if (shown !== 'events') return;
   const { events, clients, latency, worst } = minutes;
   caption('chart-events', count(Math.round(events.values.at(-1) ?? 0)));
-  caption('chart-clients', server ? count(server.active_connections) : barred.stats ? 'needs a token' : '–');
+  caption('chart-clients', server ? count(server.active_connections) : denied.stats ? 'needs a token' : '–');
   const known = latency.known();
-  caption('chart-latency', known.length ? `${millis(known.at(-1))}, worst ${millis(Math.max(...worst.known()))}` : 'none yet');
+  caption('chart-latency', known.length ? `${millis(known.at(-1))}, maximum ${millis(Math.max(...worst.known()))}` : 'none yet');
   plot($('chart-events'), [{ values: events.values, colour: 'a', fill: true }], { least: 5 });
   plot($('chart-clients'), [{ values: clients.values, colour: 'c', fill: true }], { least: 5 });
   plot($('chart-latency'), [{ values: worst.values, colour: 'b', fill: true, faint: true }, { values: latency.values, colour: 'b' }], { least: 2, label: millis });
 }
 
-// ---- the line: an EventSource and an SSEClient on the same address --------------------------------
+// ---- the two connections: an EventSource and an SSEClient with the same address ---------------------
 
 const STATES = ['CONNECTING', 'OPEN', 'CLOSED'];
-const line = { native: null, client: null, cursor: '', cut: false, lent: false, away: false, names: new Set(), heard: { native: 0, client: 0 }, published: 0 };
+/** The state of both connections. */
+const streams = {
+  native: null,                      // the EventSource
+  client: null,                      // the SSEClient
+  cursor: '',                        // the id after which Resume continues
+  isDisconnected: false,             // the user has pressed Disconnect
+  isYielded: false,                  // another browser tab of this page has the EventSource
+  isServerGone: false,               // the last attempt of the SSEClient found no server
+  names: new Set(),                  // the event names that the EventSource listens to
+  received: { native: 0, client: 0 },  // events received since the last Subscribe
+  published: 0,                      // events that this page published while it was disconnected
+};
 
-const wish = () => ({
+/** Returns the values of the form “Subscribe”. */
+const subscribeForm = () => ({
   topic: $('subscribe-topics').value.split(/\s+/).filter(Boolean),
   client: $('subscribe-client').value,
   shared: $('subscribe-shared').checked,
 });
 
-/** Where to listen. Each listener has a name of its own: a second stream under the same name replaces the first. */
-function streamUrl(who, cursor) {
-  const { topic, client, shared } = wish();
-  const name = client && !(shared && who === 'client') ? `${client}.${who}` : '';
-  return address('/events', { topic, client_id: name, last_event_id: cursor, token: who === 'native' ? tokenFor('subscribe') : '' });
+/**
+ * Returns the address of a stream. `kind` is `native`, `client` or `raw` and is part of the client id, because a
+ * second stream with the same id replaces the first.
+ */
+function streamUrl(kind, cursor) {
+  const { topic, client, shared } = subscribeForm();
+  const name = client && !(shared && kind === 'client') ? `${client}.${kind}` : '';
+  return address('/events', { topic, client_id: name, last_event_id: cursor, token: kind === 'native' ? tokenFor('subscribe') : '' });
 }
 
 function openNative(cursor) {
-  line.native?.close();
+  streams.native?.close();
   const source = new EventSource(streamUrl('native', cursor));
-  const names = ['message', 'system', 'recovery', ...line.names];
-  line.native = source;
-  line.lent = false;
-  otherTabs.postMessage('the EventSource is here');
-  line.names.clear();
+  const names = ['message', 'system', 'recovery', ...streams.names];
+  streams.native = source;
+  streams.isYielded = false;
+  otherTabs.postMessage('this tab has opened its EventSource');
+  streams.names.clear();
   source.onopen = source.onerror = showStates;
-  names.forEach(hear);
+  names.forEach(listenTo);
   showStates();
 }
 
-/** An EventSource hears no event of whose name it was not told; of new names it learns from the other. */
-function hear(name) {
-  if (!line.native || line.names.has(name) || line.names.size >= NAMES || name === 'error' || name === 'open') return;
-  line.names.add(name);
-  line.native.addEventListener(name, () => { line.heard.native += 1; showSoon(); });
+/**
+ * Makes the EventSource listen to events of this name. It receives an event only if it listens to the name, so each
+ * name that the SSEClient receives is added.
+ */
+function listenTo(name) {
+  if (!streams.native || streams.names.has(name) || streams.names.size >= NAMES || name === 'error' || name === 'open') return;
+  streams.names.add(name);
+  streams.native.addEventListener(name, () => { streams.received.native += 1; showSoon(); });
 }
 
 function openClient(cursor) {
-  line.client?.disconnect();
-  const client = new SSEClient(streamUrl('client', cursor), { shared: wish().shared, token: () => tokenFor('subscribe') });
-  line.client = client;
+  streams.client?.disconnect();
+  const client = new SSEClient(streamUrl('client', cursor), { shared: subscribeForm().shared, token: () => tokenFor('subscribe') });
+  streams.client = client;
   client
-    .on('state', () => line.client === client && showStates())
-    .on('open', () => line.client === client && showOpen())
-    .on('recovery', (told) => line.client === client && showVerdict(told))
-    .on('error', (problem) => line.client === client && showProblem(problem))
-    .on('*', (_, event) => line.client === client && arrive(event));
+    .on('state', () => streams.client === client && showStates())
+    .on('open', () => streams.client === client && showOpen())
+    .on('recovery', (recovery) => streams.client === client && showRecovery(recovery))
+    .on('error', (problem) => streams.client === client && showProblem(problem))
+    .on('*', (_, event) => streams.client === client && receive(event));
   client.connect();
   showStates();
 }
 
 function subscribe() {
   const cursor = $('subscribe-cursor').value.trim();
-  remember('shared', wish().shared ? 'yes' : '');
-  Object.assign(line, { cut: false, away: false, cursor: '', heard: { native: 0, client: 0 } });
-  say($('verdict'), cursor ? 'Asking for what came after the cursor …' : 'Listening from now on. Cut the line, publish something, and resume: the server tells what was missed.');
+  remember('shared', subscribeForm().shared ? 'yes' : '');
+  Object.assign(streams, { isDisconnected: false, isServerGone: false, cursor: '', received: { native: 0, client: 0 } });
+  say($('outcome'), cursor ? 'Requesting the events after this id …' : 'Receiving new events. Press Disconnect, publish an event, and press Resume: this line then shows what was missed.');
   openNative(cursor);
   openClient(cursor);
   if (rawWanted()) openRaw();
 }
 
-function cut() {
-  line.cut = true;
-  line.published = 0;
-  line.cursor = line.client.lastEventId || line.cursor;
-  line.native.close();
-  line.client.disconnect();
-  closeRaw('cut');
-  say($('verdict'), line.cursor ? `Cut. The cursor is ${line.cursor}; what is published now is missed, until you resume.` : 'Cut, before the server gave a cursor.', 'wait');
+function disconnect() {
+  streams.isDisconnected = true;
+  streams.published = 0;
+  streams.cursor = streams.client.lastEventId || streams.cursor;
+  streams.native.close();
+  streams.client.disconnect();
+  closeRaw('disconnected');
+  say($('outcome'), streams.cursor ? `Disconnected. The cursor is ${streams.cursor}. Events that are published now are missed until you press Resume.` : 'Disconnected before the server sent a cursor.', 'wait');
   showStates();
 }
 
 function resume() {
-  line.cut = false;
-  say($('verdict'), 'Resuming …', 'wait');
-  openNative(line.cursor);
-  line.client.connect();
+  streams.isDisconnected = false;
+  say($('outcome'), 'Resuming …', 'wait');
+  openNative(streams.cursor);
+  streams.client.connect();
   if (rawWanted()) openRaw();
   showStates();
 }
 
-// Of all tabs that show this page, one has an EventSource: the one that was looked at last. With two
-// connections each, three tabs would use up the six. It goes on behind the cursor when it comes back.
+// Of all browser tabs with this page, only one has an EventSource: the tab that was visible last. With two
+// connections in each, three tabs would use all six connections of the browser. A tab that becomes visible opens its
+// EventSource again and resumes after its cursor.
 const otherTabs = new BroadcastChannel('tiny-sse console');
 
-function lendNative() {
-  if (line.cut || line.lent) return;
-  line.lent = true;
-  line.native.close();
+function yieldNative() {
+  if (streams.isDisconnected || streams.isYielded) return;
+  streams.isYielded = true;
+  streams.native.close();
   showStates();
 }
 
-function takeNative() {
-  if (line.lent && !line.cut && !document.hidden) openNative(line.client.lastEventId);
+function reclaimNative() {
+  if (streams.isYielded && !streams.isDisconnected && !document.hidden) openNative(streams.client.lastEventId);
 }
 
+/** The meanings of the reasons in a `recovery` event with a gap. */
 const GAPS = {
-  evicted: 'the cursor is older than the history that the server keeps',
-  unknown: 'the server never gave out this cursor',
-  future: 'the cursor is newer than anything the server has said: it is of another life of it',
+  evicted: 'the cursor is older than the history of the server',
+  unknown: 'the server never sent this cursor',
+  future: 'the cursor is newer than all events of the server, so it is from before a restart',
 };
 
-function showVerdict(told) {
-  if (told === null || typeof told !== 'object') return;
-  const missed = `${count(told.replayed)} event${told.replayed === 1 ? '' : 's'}`;
-  if (told.recovered_from === 'earliest') {
-    say($('verdict'), `From the beginning of what the server keeps: ${missed}.`, 'ok');
-  } else if (told.complete) {
-    say($('verdict'), told.replayed ? `Resumed after ${told.recovered_from}: ${missed} came while the line was cut, and nothing is missing.` : `Resumed after ${told.recovered_from}: nothing was missed.`, 'ok');
+/** Shows what the server replayed, from its `recovery` event. */
+function showRecovery(recovery) {
+  if (recovery === null || typeof recovery !== 'object') return;
+  const { recovered_from: cursor, replayed, complete, reason } = recovery;
+  const events = `${count(replayed)} event${replayed === 1 ? '' : 's'}`;
+  if (cursor === 'earliest') {
+    say($('outcome'), `Replayed the whole history of the server: ${events}.`, 'ok');
+  } else if (complete) {
+    say($('outcome'), replayed ? `Resumed after ${cursor}: ${events} replayed, and none is missing.` : `Resumed after ${cursor}: no event was missed.`, 'ok');
   } else {
-    say($('verdict'), `Resumed with a gap: ${GAPS[told.reason] ?? told.reason}. ${told.replayed ? `All that is kept was sent again: ${missed}` : 'There is nothing that could be sent again'}.`, 'bad');
+    say($('outcome'), `Resumed with a gap: ${GAPS[reason] ?? reason}. ${replayed ? `The server replayed its whole history: ${events}` : 'The history of the server is empty'}.`, 'bad');
   }
 }
 
 function showOpen() {
-  line.away = false;
-  mayAskAgain();
-  if ($('verdict').dataset.kind) say($('verdict'), 'The stream is open.', 'ok');
+  streams.isServerGone = false;
+  forgetDenials();
+  if ($('outcome').dataset.kind) say($('outcome'), 'The stream is open.', 'ok');
 }
 
 function showProblem(problem) {
-  const { kind, message: told, retryIn, final } = problem;
-  // Other answers, a 503 say, are those of a server that is there.
-  line.away = kind === 'network';
+  const { kind, retryIn, final } = problem;
+  // Any other kind, such as the status 503, comes from a server that runs.
+  streams.isServerGone = kind === 'network';
   if (isRefused(problem)) {
-    const other = problem.status === 403 ? ' Other topics go under “Subscribe”.' : '';
-    const got = refusalIn(problem);
-    complain($('verdict'), { ...got, body: { error: `${got.body.error}.${other}` } });
+    const hint = problem.status === 403 ? ' You can change the topics under “Subscribe”.' : '';
+    const got = answerOfProblem(problem);
+    showFailure($('outcome'), { ...got, body: { error: `${got.body.error}.${hint}` } });
     $('access').open ||= problem.status === 401;
     return;
   }
-  const message = line.away ? 'There is no connection to the server' : told;
-  say($('verdict'), final ? `${message}. It would be no use to try again.` : `${message}; the next attempt is in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
+  const message = streams.isServerGone ? 'The server cannot be reached' : problem.message;
+  say($('outcome'), final ? `${message}. The SSEClient does not reconnect by itself.` : `${message}. Next attempt in ${millis(retryIn)}.`, final ? 'bad' : 'wait');
 }
 
-function showState(who, state, isMeant) {
+/** Shows the state of one connection. `isIntended`: the user has closed it, so CLOSED is not shown in red. */
+function showState(who, state, isIntended) {
   $(`${who}-lamp`).dataset.state = state;
-  $(`${who}-lamp`).closest('.peer').toggleAttribute('data-meant', isMeant);
+  $(`${who}-lamp`).closest('.peer').toggleAttribute('data-intended', isIntended);
   if ($(`${who}-state`).textContent !== state) $(`${who}-state`).textContent = state;
   for (const step of $(`${who}-track`).children) {
     if (step.dataset.state === state) step.ariaCurrent = 'step';
@@ -511,46 +558,54 @@ function showState(who, state, isMeant) {
 }
 
 function showStates() {
-  showState('native', line.native ? STATES[line.native.readyState] : 'CLOSED', line.cut || line.lent);
-  showState('client', line.client?.state ?? 'DISCONNECTED', line.cut);
-  $('native-count').textContent = line.lent ? 'another tab of this page has it' : `${count(line.heard.native)} event${line.heard.native === 1 ? '' : 's'}, of ${line.names.size} names it listens to`;
-  $('client-count').textContent = `${count(line.heard.client)} event${line.heard.client === 1 ? '' : 's'}, of every name`;
-  $('cursor').textContent = visible(line.client?.lastEventId || line.cursor || 'none yet');
-  $('cut').disabled = line.cut;
-  $('resume').disabled = !line.cut;
+  showState('native', streams.native ? STATES[streams.native.readyState] : 'CLOSED', streams.isDisconnected || streams.isYielded);
+  showState('client', streams.client?.state ?? 'DISCONNECTED', streams.isDisconnected);
+  $('native-count').textContent = streams.isYielded ? 'open in another tab of this browser' : `${count(streams.received.native)} event${streams.received.native === 1 ? '' : 's'}; it listens to ${streams.names.size} names`;
+  $('client-count').textContent = `${count(streams.received.client)} event${streams.received.client === 1 ? '' : 's'}; it listens to all names`;
+  $('cursor').textContent = visible(streams.client?.lastEventId || streams.cursor || 'none yet');
+  $('cut').disabled = streams.isDisconnected;
+  $('resume').disabled = !streams.isDisconnected;
 }
 const showSoon = eachFrame(showStates);
 
 // ---- events: the table ----------------------------------------------------------------------------
 
-const table = { entries: [], weight: 0, total: 0, fresh: [], frozen: null, filter: [] };
+const table = {
+  entries: [],      // the events that are kept, oldest first
+  dataLength: 0,    // the characters of data in them
+  total: 0,         // all events since Clear
+  fresh: [],        // the events that no frame has drawn yet
+  frozen: null,     // while paused: the entries at that time
+  filter: [],       // the words of the filter
+};
 
-/** An event of the SSEClient: counted, timed, kept, and shown with the next frame. */
-function arrive(event) {
+/** Handles an event of the SSEClient: counts it, measures its latency, keeps it, and draws it with the next frame. */
+function receive(event) {
   if (typeof event?.data !== 'string') return;
-  if (event.type === 'heartbeat') return pulse();
+  if (event.type === 'heartbeat') return showHeartbeat();
   const at = now();
-  line.heard.client += 1;
+  streams.received.client += 1;
   second.events += 1;
-  hear(event.type);
-  time(event, at);
+  listenTo(event.type);
+  measureLatency(event, at);
   const entry = { at, type: event.type, id: event.hasOwnId ? event.id : '', data: event.data };
   table.total += 1;
   table.entries.push(entry);
   table.fresh.push(entry);
-  table.weight += entry.data.length;
-  while (table.entries.length > ROWS || (table.weight > WEIGHT && table.entries.length > 1)) {
-    table.weight -= table.entries.shift().data.length;
+  table.dataLength += entry.data.length;
+  while (table.entries.length > ROWS || (table.dataLength > DATA_LENGTH && table.entries.length > 1)) {
+    table.dataLength -= table.entries.shift().data.length;
   }
   if (table.fresh.length > 2 * ROWS) table.fresh.splice(0, ROWS);
   showSoon();
   drawEvents();
 }
 
-function pulse() {
-  if (calm.matches) return;
-  $('client-lamp').classList.add('beat');
-  setTimeout(() => $('client-lamp').classList.remove('beat'), 300);
+/** Lights the lamp of the SSEClient for a moment. */
+function showHeartbeat() {
+  if (reducedMotion.matches) return;
+  $('client-lamp').classList.add('heartbeat');
+  setTimeout(() => $('client-lamp').classList.remove('heartbeat'), 300);
 }
 
 const drawEvents = eachFrame(() => {
@@ -577,11 +632,14 @@ function countEvents() {
   $('events-empty').hidden = table.total > 0;
   const waiting = table.frozen ? `paused, ${count(table.total - table.frozenAt)} new` : '';
   const part = table.filter.length ? `${count(rows)} match` : '';
-  const dropped = table.total > kept ? `the last ${count(kept)} of ${count(table.total)}` : `${count(table.total)} event${table.total === 1 ? '' : 's'}`;
+  const dropped = table.total > kept ? `the latest ${count(kept)} of ${count(table.total)} events` : `${count(table.total)} event${table.total === 1 ? '' : 's'}`;
   $('events-count').textContent = table.total ? [part, dropped, waiting].filter(Boolean).join(' · ') : 'no event yet';
 }
 
-/** Every word must be in the event's name, id or data; a word with a hyphen in front must not. */
+/**
+ * Whether an event matches the filter: its name, id or data must contain each word, and must not contain a word that
+ * has a hyphen in front.
+ */
 function matches({ type, id, data }) {
   if (!table.filter.length) return true;
   const text = `${type}\n${id}\n${data}`.toLowerCase();
@@ -608,7 +666,7 @@ function eventRow(entry) {
 }
 
 function wholeButton(entry, text) {
-  const all = `show all, ${bytes(weigh(entry.data))}`;
+  const all = `show all, ${bytes(byteLength(entry.data))}`;
   const button = el('button', { class: 'small', type: 'button', text: all, ariaExpanded: 'false' });
   button.addEventListener('click', () => {
     const open = button.ariaExpanded === 'true';
@@ -616,7 +674,7 @@ function wholeButton(entry, text) {
     button.textContent = open ? all : 'show less';
     button.previousSibling.textContent = open ? '… ' : ' ';
     text.classList.toggle('all', !open);
-    // A box that scrolls must be reachable without a mouse, and say what it is.
+    // A box that scrolls needs a tab stop and a name, for users without a mouse.
     if (open) text.removeAttribute('tabindex');
     else text.tabIndex = 0;
     Object.assign(text, open ? { role: null, ariaLabel: null } : { role: 'region', ariaLabel: 'The whole data' });
@@ -633,7 +691,7 @@ function pause() {
 }
 
 function clear() {
-  Object.assign(table, { entries: [], weight: 0, total: 0, fresh: [], frozen: table.frozen && [], frozenAt: 0 });
+  Object.assign(table, { entries: [], dataLength: 0, total: 0, fresh: [], frozen: table.frozen && [], frozenAt: 0 });
   redrawEvents();
 }
 
@@ -649,11 +707,16 @@ function filter() {
 
 // ---- events: latency ------------------------------------------------------------------------------
 
-// Of this page's own publishes, when the POST began and when the event came: the answer, with the
-// id that tells which it was, may be the later of the two.
-const own = { begun: new Map(), arrived: new Map(), underWay: 0 };
+// The latency of an event that this page publishes is the time from the start of the POST to the arrival of the
+// event. Only the answer to the POST tells the id of the event, and the event may arrive before the answer. So both
+// times are kept by id until the other one is known.
+const own = {
+  begun: new Map(),     // the start of a POST whose answer has arrived and whose event has not
+  arrived: new Map(),   // the arrival of an event that may belong to a POST without an answer
+  underWay: 0,          // calls of `publish` that are running
+};
 
-function time({ id, hasOwnId, data }, at) {
+function measureLatency({ id, hasOwnId, data }, at) {
   const begun = hasOwnId ? own.begun.get(id) : undefined;
   if (begun !== undefined) {
     own.begun.delete(id);
@@ -662,15 +725,16 @@ function time({ id, hasOwnId, data }, at) {
     own.arrived.set(id, at);
   } else if (data.length < 4096) {
     const stamp = /"t":\s*(\d{13}(?:\.\d+)?)\s*[,}]/.exec(data);
-    // Older than a minute it is a replay, or another clock.
+    // A difference of more than a minute means that the event was replayed, or that the clocks differ.
     if (stamp && Math.abs(at - stamp[1]) < 60_000) second.latencies.push(Math.max(0, at - stamp[1]));
   }
 }
 
-function timeOwn(id, begun) {
+/** Measures the latency of an own event when the answer to its POST arrives. */
+function measureOwnLatency(id, begun) {
   if (own.arrived.has(id)) second.latencies.push(own.arrived.get(id) - begun);
   else own.begun.set(id, begun);
-  // What the filter of topics keeps from this page never arrives: the oldest is forgotten.
+  // An event of a topic that this page does not subscribe to never arrives. LIMIT: the oldest entry is removed.
   if (own.begun.size > 1000) own.begun.delete(own.begun.keys().next().value);
 }
 
@@ -680,20 +744,20 @@ async function publish(event) {
   event.preventDefault();
   const [topic, name, id] = ['topic', 'event', 'id'].map((field) => $(`publish-${field}`).value);
   const [times, data, answer] = [$('publish-times').valueAsNumber, $('publish-data').value, $('publish-answer')];
-  if (name) hear(name);
+  if (name) listenTo(name);
   $('publish-send').disabled = true;
   own.underWay += 1;
   try {
     for (let n = 1; n <= times; n += 1) {
       const begun = now();
       const got = await ask('POST', address('/events', { topic, event: name, id }), data.replaceAll('{n}', n));
-      if (!got.ok) return complain(answer, got);
-      if (line.cut) line.published += 1;
-      else timeOwn(got.body.id, begun);
+      if (!got.ok) return showFailure(answer, got);
+      if (streams.isDisconnected) streams.published += 1;
+      else measureOwnLatency(got.body.id, begun);
       const whole = `${got.status} · id ${got.body.id} · ${count(got.body.recipients)} recipient${got.body.recipients === 1 ? '' : 's'} · ${millis(now() - begun)}`;
       say(answer, times > 1 ? `${n} of ${times}: ${whole}` : whole, 'ok');
     }
-    if (line.cut) say($('verdict'), `Cut. Published meanwhile, and missed so far: ${count(line.published)}. Resume to get ${line.published === 1 ? 'it' : 'them'}.`, 'wait');
+    if (streams.isDisconnected) say($('outcome'), `Disconnected. Events published and missed so far: ${count(streams.published)}. Press Resume to receive ${streams.published === 1 ? 'it' : 'them'}.`, 'wait');
   } finally {
     own.underWay -= 1;
     if (!own.underWay) own.arrived.clear();
@@ -711,7 +775,7 @@ function showRaw() {
   $('events-raw').ariaPressed = String(on);
   $('events-table').hidden = on;
   $('raw').hidden = !on;
-  if (on && !line.cut) openRaw();
+  if (on && !streams.isDisconnected) openRaw();
   else closeRaw();
 }
 
@@ -726,7 +790,7 @@ async function openRaw() {
   Object.assign(raw, { abort: new AbortController(), pending: '', kept: 0, bytes: 0 });
   $('raw-bytes').replaceChildren();
   const { signal } = raw.abort;
-  const url = streamUrl('raw', line.client?.lastEventId);
+  const url = streamUrl('raw', streams.client?.lastEventId);
   writeRaw(`GET ${url} HTTP/1.1\n${tokenFor('subscribe') && 'Authorization: Bearer …\n'}\n`);
   try {
     const response = await fetch(url, { signal, cache: 'no-store', headers: { Accept: 'text/event-stream', ...bearer('subscribe') } });
@@ -740,7 +804,7 @@ async function openRaw() {
     }
     if (!signal.aborted) writeRaw('\n(the server ended the stream)\n');
   } catch {
-    if (!signal.aborted) writeRaw('\n(the line broke)\n');
+    if (!signal.aborted) writeRaw('\n(the connection broke)\n');
   }
 }
 
@@ -762,46 +826,54 @@ const drawRaw = eachFrame(() => {
     page.firstChild.remove();
   }
   if (follow) page.scrollTop = page.scrollHeight;
-  $('raw-count').textContent = `a stream of its own, read with fetch: ${count(raw.bytes)} bytes`;
+  $('raw-count').textContent = `a separate stream, read with fetch: ${count(raw.bytes)} bytes`;
 });
 
-/** The head of an answer, as it was on the wire but for the case of its names and their order. */
+/**
+ * Returns the head of an answer. It has the bytes of the head on the wire, apart from the order of the fields and the
+ * case of their names.
+ */
 function headOf(response) {
   const fields = [...response.headers].map(([name, value]) => `${name}: ${value}\r\n`).join('');
   return `HTTP/1.1 ${response.status} ${response.statusText}\r\n${fields}\r\n`;
 }
 
-// ---- clients: what /stats tells, each second -------------------------------------------------------
+// ---- clients: the numbers of /stats, read each second ------------------------------------------------
 
+/** The last answer of /stats; null if there is none. */
 let server = null;
-let asking = 0;
-/** What is not told to this page. It is not asked for again until something has changed. */
-const barred = { stats: false, clients: false };
+/** When the request to /stats that is under way began; 0 if none is. */
+let askedAt = 0;
+/**
+ * Which of the two answers the server has refused. They are not requested again before a token changes, the stream
+ * opens, or the user opens the panel.
+ */
+const denied = { stats: false, clients: false };
 
-function mayAskAgain() {
-  if (barred.clients) say($('clients-answer'), '');
-  Object.assign(barred, { stats: false, clients: false });
+function forgetDenials() {
+  if (denied.clients) say($('clients-answer'), '');
+  Object.assign(denied, { stats: false, clients: false });
 }
 
 async function askStats() {
-  if (asking) {
-    const stuck = now() - asking > 3000 && !document.hidden;
-    if (stuck) $('server-line').textContent = 'waiting for a connection: a browser opens six to a server, and other tabs have them; let them share one';
+  if (askedAt) {
+    const stuck = now() - askedAt > 3000 && !document.hidden;
+    if (stuck) $('server-line').textContent = 'waiting for a connection: other tabs use the six connections that the browser opens to one server; let the tabs share one';
     return;
   }
-  // Not while the server is known to be away: each failure would be an error in the browser's log.
-  if (document.hidden || line.away) {
-    if (line.away) $('server-line').textContent = 'the server does not answer';
+  // No request while the server cannot be reached: the browser would log an error for each.
+  if (document.hidden || streams.isServerGone) {
+    if (streams.isServerGone) $('server-line').textContent = 'the server does not answer';
     return;
   }
-  const what = shown === 'clients' && !barred.clients ? 'clients' : 'stats';
-  if (barred[what]) return bar(what);
-  asking = now();
+  const what = shown === 'clients' && !denied.clients ? 'clients' : 'stats';
+  if (denied[what]) return showDenial(what);
+  askedAt = now();
   const asked = tokens;
   const got = what === 'clients' ? await ask('GET', '/stats?clients=1', undefined, { verb: 'publish' }) : await ask('GET', '/stats');
-  asking = 0;
+  askedAt = 0;
   if (asked !== tokens) return;
-  if (isRefused(got)) return bar(what, got);
+  if (isRefused(got)) return showDenial(what, got);
   if (!got.ok) {
     server = null;
     $('server-line').textContent = reason(got);
@@ -814,30 +886,40 @@ async function askStats() {
   if (server.clients) showClients();
 }
 
-/** Shows that something is not told, in the place where it would be. */
-function bar(what, got) {
-  barred[what] = true;
+/** Shows that the server refused an answer, in the element that would show the answer. */
+function showDenial(what, got) {
+  denied[what] = true;
   if (what === 'stats') {
     server = null;
-    $('server-line').textContent = `${location.host} · the statistics need a token to subscribe to everything (*)`;
+    $('server-line').textContent = `${location.host} · the statistics require a token to subscribe to * (all topics)`;
     tiles($('stats-tiles'), []);
   } else {
-    complain($('clients-answer'), { ...got, deed: 'see the clients, who they are and where' });
+    showFailure($('clients-answer'), { ...got, action: 'see the list of clients' });
     $('clients-count').textContent = '';
     update($('clients-rows'), []);
   }
 }
 
-const FAREWELLS = { hung_up: 'hung up', fell_behind: 'fell behind', timed_out: 'timed out', replaced: 'replaced', kicked: 'kicked', server_closing: 'server closing' };
+/** Why streams ended: the keys of `farewells` in /stats, in words. */
+const CLOSE_REASONS = {
+  hung_up: 'closed by the client',
+  fell_behind: 'fell behind',
+  timed_out: 'timed out',
+  replaced: 'replaced',
+  kicked: 'kicked',
+  expired: 'token expired',
+  ended: 'topics ended',
+  server_closing: 'server closing',
+};
 
 function showTiles() {
   const { history, farewells } = server;
-  const ends = Object.entries(farewells).filter(([, n]) => n).map(([name, n]) => `${count(n)} ${FAREWELLS[name] ?? name}`);
+  const ends = Object.entries(farewells).filter(([, n]) => n).map(([name, n]) => `${count(n)} ${CLOSE_REASONS[name] ?? name}`);
   tiles($('stats-tiles'), [
-    ['Clients', count(server.active_connections), `${count(server.total_connections)} ever, ${count(server.refused_connections)} refused`],
+    ['Clients', count(server.active_connections), `${count(server.total_connections)} in total, ${count(server.refused_connections)} refused`],
     ['Events', count(server.total_events), `${count(server.total_deliveries)} deliveries`],
-    ['Bytes sent', bytes(server.total_bytes), `${bytes(server.lag_bytes)} waiting`],
-    ['History', count(history.events), bytes(history.bytes)],
+    ['Bytes sent', bytes(server.total_bytes), `backlog ${bytes(server.lag_bytes)}`],
+    ['Events in the history', count(history.events), bytes(history.bytes)],
     ['Up', age(server.uptime_seconds), `since ${new Date(Date.now() - server.uptime_seconds * 1000).toLocaleString('sv').slice(0, 16)}`],
     ['Streams ended', count(Object.values(farewells).reduce((sum, n) => sum + n, 0)), ends.join(', ') || 'none'],
   ]);
@@ -846,9 +928,9 @@ function showTiles() {
 function showClients() {
   const { clients } = server;
   const listed = [...clients].sort((a, b) => b.lag_bytes - a.lag_bytes || a.age_seconds - b.age_seconds).slice(0, CLIENT_ROWS);
-  $('clients-count').textContent = listed.length < clients.length ? `${listed.length} of ${count(clients.length)}, the most behind` : count(clients.length);
+  $('clients-count').textContent = listed.length < clients.length ? `${listed.length} of ${count(clients.length)}, those with the largest backlogs` : count(clients.length);
   update($('clients-rows'), listed, 'client_id', clientRow, (row, client) => {
-    const waiting = client.replaying ? `replay, ${count(client.replaying)} to go` : bytes(client.lag_bytes);
+    const waiting = client.replaying ? `replay, ${count(client.replaying)} events left` : bytes(client.lag_bytes);
     const values = [age(client.age_seconds), count(client.sent_events), bytes(client.sent_bytes), count(client.lag_events), waiting];
     values.forEach((value, i) => { row.cells[i + 3].textContent = value; });
     row.cells[6].classList.toggle('hot', client.lag_events > 0);
@@ -858,27 +940,30 @@ function showClients() {
 
 function clientRow({ client_id: id, topics, peer }) {
   const name = el('td', { class: 'wrap', text: visible(id) });
-  const base = wish().client;
+  const base = subscribeForm().client;
   if (base && id.startsWith(`${base}.`)) name.append(el('span', { class: 'you', text: 'this page' }));
   const kick = el('button', { class: 'small', type: 'button', text: 'Kick', ariaLabel: `Kick ${id}` });
   kick.addEventListener('click', async () => {
     const got = await ask('DELETE', `/clients/${encodeURIComponent(id)}`);
-    if (got.ok) say($('clients-answer'), `${id} was kicked`, 'ok');
-    else complain($('clients-answer'), got);
+    if (got.ok) say($('clients-answer'), `The stream of ${id} was closed.`, 'ok');
+    else showFailure($('clients-answer'), got);
     askStats();
   });
-  const told = topics.length ? topics.map((topic) => visible(clip(topic, 60))).join('  ') : 'no topic';
-  return el('tr', {}, name, el('td', { class: 'wrap', text: told }), el('td', { text: peer ?? '–' }),
+  const topicList = topics.length ? topics.map((topic) => visible(clip(topic, 60))).join('  ') : 'no topic';
+  return el('tr', {}, name, el('td', { class: 'wrap', text: topicList }), el('td', { text: peer ?? '–' }),
     ...Array.from({ length: 5 }, () => el('td', { class: 'num' })), el('td', {}, kick));
 }
 
-/** Makes the rows of `body` those of `items`, in their order, keeping the rows (and the focus) that were there. */
+/**
+ * Makes the table body show `items` in their order. Rows of items that were there before are kept, and so is their
+ * focus. `make` returns a new row, `change` updates a row.
+ */
 function update(body, items, key, make, change) {
   const rows = new Map([...body.rows].map((row) => [row.key, row]));
   items.forEach((item, i) => {
     const row = rows.get(item[key]) ?? Object.assign(make(item), { key: item[key] });
     rows.delete(item[key]);
-    // A row that is moved loses its focus: it is moved only if it is in the wrong place.
+    // Moving a row removes its focus, so a row that is in the right position is not moved.
     if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
     change(row, item);
   });
@@ -890,7 +975,7 @@ function tiles(list, items) {
     el('div', {}, el('dt', { text: name }), el('dd', { text: value }, el('small', { text: small })))));
 }
 
-// ---- compare: polling, long polling and a stream, on the same events -------------------------------
+// ---- compare: the same events by polling, by long polling and by a stream ---------------------------
 
 const COMPARED = 'console/compare';
 const WAYS = [
@@ -912,8 +997,8 @@ function startComparison(event) {
   compare(rate, interval, comparison.abort.signal).catch((error) => {
     if (error.name === 'AbortError') return;
     stopComparison();
-    if (error.got) complain($('compare-said'), error.got);
-    else say($('compare-said'), error.message, 'bad');
+    if (error.got) showFailure($('compare-answer'), error.got);
+    else say($('compare-answer'), error.message, 'bad');
   });
 }
 
@@ -922,21 +1007,21 @@ function stopComparison() {
   comparison.abort = null;
   clearInterval(comparison.timer);
   setComparing(false);
-  // The last turn of the timer was before the last event.
+  // Draws the events that arrived after the last tick of the timer.
   drawComparison();
 }
 
 function setComparing(on) {
   $('compare-start').disabled = on;
   $('compare-stop').disabled = !on;
-  if (!on && comparison.published) say($('compare-said'), `Stopped after ${count(comparison.published)} events.`);
+  if (!on && comparison.published) say($('compare-answer'), `Stopped after ${count(comparison.published)} events.`);
 }
 
 async function compare(rate, interval, signal) {
   const start = await pollOnce(null, 0, undefined, signal);
   const failed = (error) => { if (!signal.aborted) throw error; };
   const ways = [compareStream(signal), comparePolls('long', start, 0, signal), comparePolls('poll', start, interval, signal)];
-  comparison.timer = setInterval(drawComparison, calm.matches ? 1000 : 200);
+  comparison.timer = setInterval(drawComparison, reducedMotion.matches ? 1000 : 200);
   await Promise.all([...ways, publishProbes(rate, signal)].map((way) => way.catch(failed)));
 }
 
@@ -946,13 +1031,13 @@ async function publishProbes(rate, signal) {
   for (let n = 1; !signal.aborted; n += 1) {
     await sleep(begun + 500 + (n * 1000) / rate - now(), signal);
     const body = JSON.stringify({ run: comparison.run, n, t: now() });
-    // Not awaited: the next is due when it is due, whatever the answer takes.
+    // Not awaited, so that the time between events does not depend on the answers.
     ask('POST', url, body).then((got) => {
       if (signal.aborted) return;
       if (isRefused(got)) stopComparison();
-      if (!got.ok) return complain($('compare-said'), got);
+      if (!got.ok) return showFailure($('compare-answer'), got);
       comparison.published += 1;
-      say($('compare-said'), `${count(comparison.published)} published to ${COMPARED}.`);
+      say($('compare-answer'), `${count(comparison.published)} events published to ${COMPARED}.`);
     });
   }
 }
@@ -962,27 +1047,27 @@ const sleep = (ms, signal) => new Promise((wake) => {
   signal.addEventListener('abort', () => { clearTimeout(timer); wake(); }, { once: true });
 });
 
-/** An answer that is what was asked for. */
+/** Sends a GET request and returns the answer. Throws if the status is not 200; the error's `got` is the answer. */
 async function get(url, signal) {
   const response = await fetch(url, { signal, cache: 'no-store', headers: bearer('subscribe') });
-  if (!response.ok) throw Object.assign(new Error(`the server answered ${response.status}`), { got: await answerOf(response, 'subscribe') });
+  if (!response.ok) throw Object.assign(new Error(`the server answered ${response.status}`), { got: await readAnswer(response, 'subscribe') });
   return response;
 }
 
-/** Asks once for what came after the cursor; counts what it cost into the way. */
+/** Polls once for the events after the cursor, and adds the bytes to the counters of `way`. */
 async function pollOnce(way, wait, cursor, signal) {
   const url = address('/poll', { topic: COMPARED, last_event_id: cursor, wait });
   const response = await get(url, signal);
   const text = await response.text();
   if (way) {
     way.requests += 1;
-    way.down += headOf(response).length + weigh(text);
-    way.up += requestHead(url);
+    way.down += headOf(response).length + byteLength(text);
+    way.up += requestHeadLength(url);
   }
   return { events: JSON.parse(text), cursor: response.headers.get('Last-Event-ID') };
 }
 
-/** Polls without end: each `interval` if there is one, else with as long a wait as the server gives. */
+/** Polls until the comparison stops: at each `interval`, or, if it is 0, by long polls of at most 30 seconds. */
 async function comparePolls(key, { cursor }, interval, signal) {
   for (let next = now(), at = cursor; !signal.aborted;) {
     if (interval) {
@@ -992,7 +1077,7 @@ async function comparePolls(key, { cursor }, interval, signal) {
     }
     const got = await pollOnce(comparison.ways[key], interval ? 0 : 30, at, signal);
     at = got.cursor ?? got.events.at(-1)?.id ?? at;
-    for (const event of got.events) took(key, event.data);
+    for (const event of got.events) receiveProbe(key, event.data);
   }
 }
 
@@ -1002,7 +1087,7 @@ async function compareStream(signal) {
   const response = await get(url, signal);
   way.requests += 1;
   way.down += headOf(response).length;
-  way.up += requestHead(url);
+  way.up += requestHeadLength(url);
   const decoder = new TextDecoder();
   let text = '';
   for (const reader = response.body.getReader(); ;) {
@@ -1012,16 +1097,17 @@ async function compareStream(signal) {
     for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
       const message = text.slice(0, end + 2);
       text = text.slice(end + 2);
-      const length = weigh(message);
-      // Each message is a chunk: its length in hexadecimal and two line ends on top.
+      const length = byteLength(message);
+      // Each message is sent as one chunk, which adds its length in hexadecimal and two line ends.
       way.down += length + length.toString(16).length + 4;
       const data = /^data: (.*)$/m.exec(message);
-      if (data) took('sse', data[1]);
+      if (data) receiveProbe('sse', data[1]);
     }
   }
 }
 
-function took(key, data) {
+/** Adds an event of this comparison to the results of one method. */
+function receiveProbe(key, data) {
   const at = now();
   let probe;
   try { probe = JSON.parse(data); } catch { return; }
@@ -1033,8 +1119,8 @@ function took(key, data) {
   way.points.push({ at, ms: at - probe.t });
 }
 
-/** About what a browser sends in front of a GET: it does not tell a page. */
-function requestHead(url) {
+/** Returns the estimated length of the browser's head of a GET request. A page cannot see the real one. */
+function requestHeadLength(url) {
   const brands = navigator.userAgentData?.brands.map(({ brand, version }) => `"${brand}";v="${version}"`).join(', ');
   const client = brands ? `sec-ch-ua-platform: "${navigator.userAgentData.platform}"\r\nsec-ch-ua: ${brands}\r\nsec-ch-ua-mobile: ?0\r\n` : '';
   const authorization = Object.entries(bearer('subscribe')).map((field) => `${field.join(': ')}\r\n`).join('');
@@ -1121,16 +1207,22 @@ function showComparison() {
       if (td.firstElementChild) td.firstElementChild.style.width = `${Math.max(1, (100 * values[i]) / most(i))}%`;
     });
   });
-  const told = WAYS.map(({ name }, r) => `${name} ${Number.isFinite(rows[r].median) ? millis(rows[r].median) : 'none yet'}`);
-  $('compare-chart').ariaLabel = `Median latency: ${told.join(', ')}`;
+  const medians = WAYS.map(({ name }, r) => `${name} ${Number.isFinite(rows[r].median) ? millis(rows[r].median) : 'none yet'}`);
+  $('compare-chart').ariaLabel = `Median latency: ${medians.join(', ')}`;
 }
 
-// ---- the six uses: what `tiny-sse demo` adds ---------------------------------------------------------
+// ---- the six example uses of `tiny-sse demo` ---------------------------------------------------------
 
+/**
+ * Whether the server has turned out to have no uses: `tiny-sse serve` has replaced the demo while the page was open.
+ */
 let demoMissing = false;
+/** The SSEClient of the panel that is shown; null if the panel has none. */
 let useClient = null;
 
-/** Opens the stream of a panel, and shows above it how it is. It is closed when the panel is left. */
+/**
+ * Opens the stream of a panel and shows its state above the panel. The stream is closed when another panel is shown.
+ */
 function useStream(panel, url, handlers) {
   useClient?.disconnect();
   const state = $(`panel-${panel}`).querySelector('.use-state');
@@ -1143,7 +1235,7 @@ function useStream(panel, url, handlers) {
   client.on('state', show).on('error', (problem) => {
     if (problem.status === 404) missing(panel);
     else if (useClient !== client) return;
-    else if (isRefused(problem)) complainOf(panel, refusalIn(problem));
+    else if (isRefused(problem)) showPanelFailure(panel, answerOfProblem(problem));
     else state.append(el('span', { text: visible(problem.message) }));
   });
   for (const [type, handler] of Object.entries(handlers)) {
@@ -1153,13 +1245,16 @@ function useStream(panel, url, handlers) {
   show();
 }
 
-/** Says above a panel what one may not do there. */
-function complainOf(panel, got) {
-  const told = el('span');
-  complain(told, got);
-  $(`panel-${panel}`).querySelector('.use-state').append(told);
+/** Shows above a panel why a request of the panel was refused. */
+function showPanelFailure(panel, got) {
+  const message = el('span');
+  showFailure(message, got);
+  $(`panel-${panel}`).querySelector('.use-state').append(message);
 }
 
+/**
+ * Replaces the content of a panel by the message that this server has no example uses; or shows the content again.
+ */
 function missing(panel, is = true) {
   demoMissing = is;
   const use = $(`panel-${panel}`).querySelector('.use');
@@ -1167,28 +1262,29 @@ function missing(panel, is = true) {
   state.classList.toggle('missing', is);
   for (const other of use.children) if (other !== state) other.hidden = is;
   if (!is) return state.replaceChildren();
-  const again = el('button', { type: 'button', text: 'Look again' });
+  const again = el('button', { type: 'button', text: 'Try again' });
   again.addEventListener('click', () => { missing(panel, false); uses[panel].enter(); });
-  state.replaceChildren(el('span', {}, 'This use is not here: start with ', el('code', { text: 'tiny-sse demo' })), again);
+  state.replaceChildren(el('span', {}, 'This server does not have the example uses. Start it with ', el('code', { text: 'tiny-sse demo' }), '.'), again);
 }
 
-/** Puts a row in front of a list, and takes the oldest away. */
-function putFirst(list, item, most = 50) {
+/** Inserts an item at the beginning of a list. LIMIT: removes the last item if there are more than `most`. */
+function prependItem(list, item, most = 50) {
   list.prepend(item);
   while (list.children.length > most) list.lastElementChild.remove();
 }
 
 const shortTime = (at) => (Number.isNaN(Date.parse(at)) ? '' : new Date(at).toTimeString().slice(0, 8));
 
+/** Returns the small line above a message: its author, time and so on. */
 function byline(...parts) {
   return el('p', { class: 'quiet by' }, ...parts.filter(Boolean).map((part) => (part instanceof Node ? part : el('span', { text: visible(part) }))));
 }
 
-/** Sends JSON, and shows what went wrong, if it did. */
+/** Posts a value as JSON. Shows the reason in `answer` if the request fails. */
 async function sendJson(url, value, answer) {
   const got = await ask('POST', url, JSON.stringify(value), { headers: { 'Content-Type': 'application/json' } });
   if (got.ok) say(answer, '');
-  else complain(answer, got);
+  else showFailure(answer, got);
   return got;
 }
 
@@ -1198,11 +1294,11 @@ const uses = {
       useStream('notifications', '/api/notifications', {
         alert({ level, text, at, simulated }) {
           const item = el('li', { data: { level } }, byline(el('b', { text: visible(level) }), shortTime(at), simulated && 'simulated'), el('p', { text: visible(clip(String(text), 1000)), dir: 'auto' }));
-          putFirst($('notifications-list'), item);
+          prependItem($('notifications-list'), item);
         },
         badge({ count: n }) {
           if (!Number.isFinite(n)) return;
-          // Two may come the other way round: the greater is the newer.
+          // Two badges can arrive in the wrong order. The larger count is the newer one.
           const before = Number($('notifications-badge').dataset.count ?? 0);
           $('notifications-badge').dataset.count = Math.max(n, before);
           $('notifications-badge').textContent = count(Math.max(n, before));
@@ -1221,7 +1317,7 @@ const uses = {
       useStream('feed', '/api/feed/live', {
         post({ number, author, text, at, simulated }) {
           const item = el('li', {}, byline(el('b', { text: visible(author) }), `#${number}`, shortTime(at), simulated && 'simulated'), el('p', { text: visible(clip(String(text), 1000)), dir: 'auto' }));
-          putFirst($('feed-list'), item);
+          prependItem($('feed-list'), item);
         },
       });
     },
@@ -1233,7 +1329,7 @@ const uses = {
       this.draw();
       useStream('monitoring', '/api/metrics', {
         metrics: ({ error, cpus, load, memory, network }) => {
-          if (error) return say($('monitoring-said'), error, 'bad');
+          if (error) return say($('monitoring-answer'), error, 'bad');
           const { series } = this;
           const used = memory.total - memory.available;
           series.load.push(load[0]);
@@ -1257,10 +1353,11 @@ const uses = {
 
   process: {
     async enter() {
-      // This panel has no stream before there is a job: whether the demo is here, another route tells.
+      // This panel has no stream before a file is uploaded. A request to another use shows whether the server has
+      // them.
       const got = await ask('HEAD', '/api/metrics');
       if (got.status === 404) missing('process');
-      if (isRefused(got)) complainOf('process', got);
+      if (isRefused(got)) showPanelFailure('process', got);
     },
     async send(file) {
       if (!file) return say($('process-label'), 'Choose a file first.', 'bad');
@@ -1268,9 +1365,9 @@ const uses = {
       $('process-result').replaceChildren();
       say($('process-label'), `Sending ${file.name}, ${bytes(file.size)} …`);
       const got = await ask('POST', '/api/process', file, { headers: { 'Content-Type': 'application/octet-stream' } });
-      if (isRefused(got)) complainOf('process', got);
+      if (isRefused(got)) showPanelFailure('process', got);
       if (!got.ok) return say($('process-label'), reason(got), 'bad');
-      // From the earliest: what was done between the answer and this stream is not missed.
+      // `earliest`, so that no progress between the answer and this request is missed.
       useStream('process', `/api/process/${encodeURIComponent(got.body.job)}?last_event_id=earliest`, {
         progress({ bytes: done, total, percent }) {
           $('process-progress').value = percent;
@@ -1278,7 +1375,7 @@ const uses = {
         },
         complete({ sha256, bytes: size, ms, job }) {
           $('process-progress').value = 100;
-          say($('process-label'), `${file.name} is done.`, 'ok');
+          say($('process-label'), `Finished ${file.name}.`, 'ok');
           const facts = { 'SHA-256': sha256, size: `${count(size)} bytes`, took: `${ms} ms`, job };
           $('process-result').replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [el('dt', { text: name }), el('dd', { text: visible(value) })]));
           useClient.disconnect();
@@ -1322,7 +1419,7 @@ const uses = {
     room: 'lobby',
     enter() {
       this.room = $('chat-room').value.trim() || 'lobby';
-      $('chat-list').replaceChildren(el('li', { class: 'note', text: `Room “${visible(this.room)}”, from the beginning of what the server keeps` }));
+      $('chat-list').replaceChildren(el('li', { class: 'note', text: `Room “${visible(this.room)}”, with all messages that the server still has` }));
       useStream('chat', `/api/chat/room/${encodeURIComponent(this.room)}?last_event_id=earliest`, {
         message({ user, text, at }) {
           if (typeof user !== 'string' || typeof text !== 'string') return;
@@ -1343,11 +1440,14 @@ const uses = {
   },
 };
 
-// ---- the panels: one is shown, and only it has streams of its own --------------------------------------
+// ---- the panels: one is shown, and only that one has open streams --------------------------------------
 
-const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
+/** Only `tiny-sse demo` has the six uses. It answers `/demo.js` with a script that sets the class `demo`. */
+const isDemo = document.documentElement.classList.contains('demo');
+const TABS = ['events', 'clients', 'compare', ...(isDemo ? Object.keys(uses) : [])];
 let shown = 'events';
 
+/** Shows a panel in place of the current one. */
 function show(panel) {
   if (panel === shown) return;
   leave(shown);
@@ -1373,9 +1473,9 @@ function leave(panel) {
 function enter(panel) {
   if (panel === 'events') {
     drawCharts();
-    if (rawWanted() && !line.cut) openRaw();
+    if (rawWanted() && !streams.isDisconnected) openRaw();
   } else if (panel === 'clients') {
-    mayAskAgain();
+    forgetDenials();
     askStats();
   } else if (panel === 'compare') {
     drawMarks();
@@ -1386,7 +1486,9 @@ function enter(panel) {
   }
 }
 
-/** Tabs as WAI-ARIA has them: arrows move the focus, Enter or a click shows. */
+/**
+ * Moves the focus between tabs, as WAI-ARIA recommends: arrow keys move the focus, Enter or a click shows the panel.
+ */
 function onTabKey(event) {
   const at = TABS.findIndex((name) => `tab-${name}` === event.target.id);
   const to = { ArrowRight: at + 1, ArrowLeft: at - 1 + TABS.length, Home: 0, End: TABS.length - 1 }[event.key];
@@ -1402,19 +1504,20 @@ const prevented = (run) => (event) => { event.preventDefault(); run(); };
 
 for (const name of TABS) on(`tab-${name}`, 'click', () => show(name));
 on('tabs', 'keydown', onTabKey);
-document.addEventListener('visibilitychange', takeNative);
-addEventListener('focus', takeNative);
-// What rests in the back-forward cache would keep its streams, and their places at the server.
-addEventListener('pagehide', () => { lendNative(); closeRaw(); stopComparison(); });
+document.addEventListener('visibilitychange', reclaimNative);
+addEventListener('focus', reclaimNative);
+// A page in the back-forward cache keeps its open streams, each with its slot at the server. So they are closed
+// first.
+addEventListener('pagehide', () => { yieldNative(); closeRaw(); stopComparison(); });
 addEventListener('pageshow', ({ persisted }) => {
   if (!persisted) return;
-  takeNative();
-  if (rawWanted() && !line.cut) openRaw();
+  reclaimNative();
+  if (rawWanted() && !streams.isDisconnected) openRaw();
 });
-otherTabs.onmessage = lendNative;
+otherTabs.onmessage = yieldNative;
 on('access-form', 'submit', prevented(useTokens));
 on('access-forget', 'click', forgetTokens);
-on('cut', 'click', cut);
+on('cut', 'click', disconnect);
 on('resume', 'click', resume);
 on('subscribe', 'submit', prevented(subscribe));
 on('publish', 'submit', publish);
@@ -1433,14 +1536,14 @@ on('chat', 'submit', (event) => uses.chat.send(event));
 const name = Math.random().toString(36).slice(2, 6);
 $('subscribe-client').value = `console-${name}`;
 $('chat-name').value = `guest-${name}`;
-// On a small screen the events come first.
+// On a small screen the form is folded, so that the events are visible.
 $('subscribe-fold').open = matchMedia('(min-width: 40rem)').matches;
 $('subscribe-shared').checked = remember('shared') === 'yes';
 $('compare-rows').append(...WAYS.map(comparisonRow));
 
-takeTokens(keptTokens());
+setTokens(storedTokens());
 subscribe();
 askStats();
-setInterval(() => { turnSecond(); askStats(); }, 1000);
+setInterval(() => { endSecond(); askStats(); }, 1000);
 addEventListener('resize', eachFrame(() => { drawCharts(); drawComparison(); if (shown === 'monitoring') uses.monitoring.draw(); }));
 if (TABS.includes(location.hash.slice(1))) show(location.hash.slice(1));

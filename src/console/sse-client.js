@@ -1,103 +1,113 @@
 /**
- * Server-Sent Events for a page that must not miss any: bytes from `fetch` become events, through
- * cuts, restarts, refusals and silence, in one tab or in many.
+ * Turns the bytes of a `fetch` response into Server-Sent Events for a page that must not miss any. It reconnects and
+ * resumes when the connection breaks, the server restarts, an answer is an error, or the stream is silent for too
+ * long. Several tabs can share one connection.
  *
  *     import { SSEClient } from './sse-client.js';
  *     new SSEClient('/events/chat', { shared: true })
  *       .on('message', (data, event) => console.log(event.id, data))
- *       .on('gap', (gap) => console.warn('something was missed', gap.reason))
+ *       .on('gap', (gap) => console.warn('events were lost', gap.reason))
  *       .connect();
  *
- * Why not EventSource: it gives up for good when an answer is not a stream (the 503 of a restart),
- * waits for ever on a connection that died without a word, shows neither status codes nor the time
- * of the next attempt, and takes one of the six connections that HTTP/1.1 allows an origin in every
- * tab. What EventSource and a server agree on is kept: `Last-Event-ID`, `retry:`, 204 for "enough".
+ * Why not EventSource? An EventSource
  *
- * It needs `fetch` with streams, and private methods: Chrome 84, Firefox 90, Safari 15, Node 20, or
- * newer; older ones are not catered for. Without Web Locks or BroadcastChannel (on plain http, browsers
- * give the former to localhost alone), `shared` has no effect: each tab has its own connection.
+ * - never reconnects after an answer that is not a stream, such as a 503 during a restart;
+ * - waits for ever if the connection is lost and no packet says so;
+ * - shows neither status codes nor the time of the next attempt;
+ * - needs one connection in each tab, and over HTTP/1.1 a browser opens at most six to one server.
  *
- * A server that wants a token is given it by `token`, which goes in a header and so into no address,
- * history or log. A function is asked before each connection, and so for a new one when the old one
- * has expired; the server's 401 or 403 is the end until `connect()` is called again:
+ * The protocol is the same as that of EventSource: `Last-Event-ID`, `retry:`, and 204 ends the reconnecting.
+ *
+ * Requirements: `fetch` with streams, and private methods: Chrome 84, Firefox 90, Safari 15, Node 20, or newer.
+ * `shared` needs Web Locks and BroadcastChannel; without them each tab has its own connection. Over plain http,
+ * browsers have Web Locks only for localhost.
+ *
+ * Token: `token` is sent in a header, so it is not in any address, history or log. If it is a function, it is called
+ * before each connection, so it can return a new token when the old one has expired. After a 401 or 403 the client
+ * stays closed until `connect()` is called again:
  *
  *     new SSEClient('/events', { token: async () => (await fetch('/session/token')).text() })
  *       .on('error', ({ status }) => status === 401 && location.assign('/login'))
  *       .connect();
  *
- * With a cookie no option is needed; `credentials: 'include'` if it is that of another origin.
+ * Cookie: no option is needed for a cookie of the page's own origin. For a cookie of another origin use
+ * `credentials: 'include'`.
  *
- * A server that ends a stream says why, and it is the `reason` of the `error` event. After `replaced`
- * (another stream has the same `client_id`: a second tab, say) and `kicked` (somebody asked for the end)
- * the client stays closed until `connect()` is called: two tabs under one name would otherwise
- * take the stream from each other for ever. After all others it comes back.
+ * When the server ends a stream, it sends the reason, which becomes the `reason` of the `error` event. After
+ * `replaced` (another stream has the same `client_id`, for example in a second tab) and `kicked` (an operator closed
+ * the stream) the client stays closed until `connect()` is called. Otherwise two tabs with the same id would replace
+ * each other for ever. After any other reason the client reconnects.
  *
- * The reading order: {@link EventStreamParser} is the format, `Connection` one stream and its
- * returns, `SharedConnection` one stream for many tabs, {@link SSEClient} what a page sees of them.
+ * Reading order: {@link EventStreamParser} parses the format, `Connection` is one stream with its reconnects,
+ * `SharedConnection` is one stream for several tabs, and {@link SSEClient} is the interface for a page.
  *
  * @module
  */
 
 /**
- * What a handler gets beside the data.
+ * The second argument of a handler.
  * @typedef {object} SSEEvent
  * @property {string} type its name; `message` if the server gave none
- * @property {string} data the data as it came
- * @property {string} id the cursor behind it: its own id, or that of the latest event with one
- * @property {boolean} hasOwnId whether the id is its own
+ * @property {string} data the data as text, not parsed
+ * @property {string} id the cursor after this event: its own id, or the id of the latest event that had one
+ * @property {boolean} hasOwnId whether the event has an id of its own
  */
 
 /**
  * @typedef {'DISCONNECTED' | 'CONNECTING' | 'OPEN' | 'CLOSED'} State
- * `CONNECTING` also while it waits for the next attempt. `CLOSED`: the server has said that it is
- * no use; `connect()` tries again.
+ * `DISCONNECTED`: before `connect()` and after `disconnect()`. `CONNECTING`: during an attempt, and while the client
+ * waits for the next one. `OPEN`: there is a stream. `CLOSED`: the client does not reconnect by itself, because of
+ * the server's answer; `connect()` tries again.
  */
 
 /**
  * Why there is no stream at the moment: the data of an `error` event.
  * @typedef {object} Problem
- * @property {'status' | 'type' | 'network' | 'silence' | 'end' | 'token'} kind an answer with the wrong
- *   status or type, no connection or a broken one, nothing heard for too long, the stream's end; or
- *   `token` did not give one
- * @property {string} message
- * @property {string} [reason] why the server ended the stream, if it has said so: `replaced`, `kicked`,
- *   `expired`, `ended` or `closing`
- * @property {boolean} final no further attempt is made
- * @property {number} [status] of the answer, if there was one
- * @property {number} [retryAfter] milliseconds that the answer asks for, if it can be seen
+ * @property {'status' | 'type' | 'network' | 'silence' | 'end' | 'token'} kind `status`: the answer has a status
+ *   other than 200; `type`: the answer is not an event stream; `network`: the connection could not be opened or
+ *   broke; `silence`: no byte arrived for too long; `end`: the server ended the stream; `token`: the function `token`
+ *   failed
+ * @property {string} message a text for people
+ * @property {string} [reason] why the server ended the stream, if it sent a reason: `replaced`, `kicked`, `expired`,
+ *   `ended` or `closing`
+ * @property {boolean} final whether the client makes no further attempt by itself
+ * @property {number} [status] the status of the answer, if there was one
+ * @property {number} [retryAfter] milliseconds from the field `Retry-After` of the answer, if the page may read it
  * @property {number} [retryIn] milliseconds until the next attempt
  */
 
 /**
  * @typedef {object} Options
- * @property {string} [lastEventId] the cursor to begin behind; without it: from now on. Of shared
- *   tabs, only the first one's counts
- * @property {boolean} [shared] one connection for all tabs of this origin with the same URL, token,
- *   headers and credentials. A function that gives another token each time shares with nobody [false]
- * @property {number} [silence] milliseconds without a byte until the connection is taken for dead;
- *   0: never. 2.5 heartbeats of the server, or a little more [40000]
- * @property {boolean} [heartbeat] ask the server for heartbeats with a name (`?heartbeat=event`),
- *   to be had as `heartbeat` events. The watchdog does without: any byte calms it [true]
- * @property {number} [retry] milliseconds to the first return, until the server says how many [3000]
- * @property {number} [maxDelay] milliseconds that no wait exceeds, unless the server asks for it [30000]
- * @property {number} [jitter] the part of a wait by which chance may prolong it [0.5]
- * @property {number[]} [giveUpOn] status codes that end it for good [204, 401, 403, 404, 410]
- * @property {string | (() => string | Promise<string>)} [token] sent as `Authorization: Bearer`, in
- *   place of one in `headers`; a function is asked before each connection. Empty: none is sent. When a
- *   redirect leads to another origin, browsers of today leave it out []
- * @property {Record<string, string>} [headers] of the request
- * @property {RequestCredentials} [credentials] as of `fetch` [same-origin]
+ * @property {string} [lastEventId] the cursor after which to begin; without it the stream begins with new events. If
+ *   tabs share a connection, only the value of the first tab is used
+ * @property {boolean} [shared] whether all tabs of this origin with the same URL, token, headers and credentials
+ *   share one connection. With a function that returns a different token each time, no tab shares [false]
+ * @property {number} [silence] milliseconds without a byte after which the client reconnects; 0: never. It should be
+ *   2.5 heartbeat intervals of the server, or a little more [40000]
+ * @property {boolean} [heartbeat] whether to request heartbeats as events (`?heartbeat=event`), for handlers of
+ *   `heartbeat`. `silence` works without them, because every byte counts [true]
+ * @property {number} [retry] milliseconds before the first reconnect, until the server sends `retry:` [3000]
+ * @property {number} [maxDelay] the longest delay in milliseconds, unless the server demands a longer one [30000]
+ * @property {number} [jitter] the maximum random addition to a delay, as a part of it: 0.5 adds up to 50 percent
+ *   [0.5]
+ * @property {number[]} [giveUpOn] status codes after which the client does not reconnect [204, 401, 403, 404, 410]
+ * @property {string | (() => string | Promise<string>)} [token] sent as `Authorization: Bearer`, in place of an
+ *   `Authorization` in `headers`. A function is called before each connection. No token is sent if it is empty.
+ *   Current browsers do not send it when a redirect leads to another origin []
+ * @property {Record<string, string>} [headers] header fields of the request
+ * @property {RequestCredentials} [credentials] the option of `fetch` with the same name [same-origin]
  */
 
 /** @typedef {(data: any, event: SSEEvent) => void} Handler */
 
 /**
- * What a connection tells its owner, each at once and in order.
+ * The functions that a connection calls, synchronously and in order.
  * @typedef {object} Owner
  * @property {(event: SSEEvent) => void} event
- * @property {(cursor: string) => void} cursor an id that came without an event
+ * @property {(cursor: string) => void} cursor an id arrived in a block without data
  * @property {(state: 'CONNECTING' | 'OPEN') => void} state
- * @property {(problem: Problem) => void} problem behind the state; a final one is the last word
+ * @property {(problem: Problem) => void} problem called after `state`; after a final problem nothing is called any
+ *   more
  */
 
 const DEFAULTS = Object.freeze({
@@ -114,52 +124,57 @@ const DEFAULTS = Object.freeze({
   credentials: /** @type {RequestCredentials} */ ('same-origin'),
 });
 
-/** LIMIT: no server, by `retry: 0` or by mistake, makes a client busier than this. */
+/** LIMIT: the shortest delay in milliseconds before a reconnect, even if the server sends `retry: 0`. */
 const SHORTEST_DELAY = 100;
 
-/** LIMIT: a timer that is told to wait longer does not wait at all. */
+/** LIMIT: the longest delay of a timer in milliseconds. `setTimeout` does not wait at all if the delay is longer. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** LIMIT: ids that a tab remembers of what it had, against doubles when another tab takes over. */
+/** LIMIT: the ids that a tab remembers, to recognise events that arrive from two leaders. */
 const REMEMBERED_IDS = 4096;
 
-/** What a server says of the connection itself, to each one anew. It is never replayed. */
-const OF_THE_CONNECTION = new Set(['system', 'recovery', 'heartbeat']);
+/** Events about the connection itself. The server sends them on each connection and never replays them. */
+const CONNECTION_EVENTS = new Set(['system', 'recovery', 'heartbeat']);
 
-/** What the reasons of a server that ends a stream mean. */
+/** The meanings of the reasons that a server sends when it ends a stream. */
 const REASONS = Object.freeze({
-  replaced: 'another stream came under the same client_id',
-  kicked: 'somebody asked for it',
-  expired: 'the token is not valid any more',
+  replaced: 'another stream has the same client_id',
+  kicked: 'it was closed on request',
+  expired: 'the token is no longer valid',
   ended: 'its topics have ended',
   closing: 'the server is closing',
 });
 
 /** The reasons after which the client does not reconnect by itself. */
-const LAST_REASONS = new Set(['replaced', 'kicked']);
+const FINAL_REASONS = new Set(['replaced', 'kicked']);
 
-/** Names that the client speaks under. The server's events of these names go to `*` alone. */
+/** The names of the client's own events. Events of the server with these names go only to handlers of `*`. */
 const OWN_TYPES = new Set(['open', 'error', 'state', 'gap']);
 
 // ---- the format
 
 /**
- * Bytes, cut anywhere, as the events that a browser would dispatch.
+ * Turns bytes, in parts of any size, into the events that a browser would dispatch.
  *
- * SPEC: HTML, 9.2.5 and 9.2.6. An event that the end of the stream cuts off is dropped, which takes
- * no code. In one thing browsers themselves differ from the letter, and so does this: an id
- * outlives a cut, so a stream that has not said one yet does not forget the last.
+ * SPEC: HTML, 9.2.5 and 9.2.6. An event without its final blank line at the end of the stream is dropped; no code is
+ * needed for that. Browsers deviate from the standard in one point, and so does this class: the last id is kept
+ * across reconnects, even if the new stream has not sent any id yet.
  *
- * LIMIT: none on the length of a line, as in EventSource: the server is trusted not to flood.
+ * LIMIT: there is no limit on the length of a line, as in EventSource. The server is trusted.
  */
 export class EventStreamParser {
-  /** SPEC: "UTF-8 decode": one BOM is dropped, what is no UTF-8 becomes U+FFFD. */
+  /** SPEC: "UTF-8 decode": one BOM is dropped, and invalid bytes become U+FFFD. */
   #decoder = new TextDecoder();
-  /** The pieces of a line that has not ended. @type {string[]} */
+  /** The parts of a line whose end has not arrived. @type {string[]} */
   #pieces = [];
-  /** The last character was a CR, which ended its line at once. An LF would belong to it. */
+  /**
+   * Whether the last character was a CR. It has ended its line; a directly following LF belongs to the same line end.
+   */
   #afterCr = false;
-  /** The lines of the event's data. None is not the same as one empty line. @type {string[]} */
+  /**
+   * The lines of the event's data. An empty list means no `data` field; one empty line is empty data.
+   * @type {string[]}
+   */
   #data = [];
   #type = '';
   #id;
@@ -169,7 +184,7 @@ export class EventStreamParser {
   /**
    * @param {object} sink
    * @param {(event: SSEEvent) => void} sink.event
-   * @param {(cursor: string) => void} [sink.cursor] the id of a block without data
+   * @param {(cursor: string) => void} [sink.cursor] called with the id of a block without data
    * @param {(milliseconds: number) => void} [sink.retry]
    * @param {string} [lastEventId]
    */
@@ -188,13 +203,13 @@ export class EventStreamParser {
     lineEnd.lastIndex = start;
     for (let end; (end = lineEnd.exec(text)); start = lineEnd.lastIndex) {
       this.#pieces.push(text.slice(start, end.index));
-      this.#line(this.#pieces.splice(0).join(''));
+      this.#parseLine(this.#pieces.splice(0).join(''));
     }
     if (start < text.length) this.#pieces.push(text.slice(start));
   }
 
   /** @param {string} line */
-  #line(line) {
+  #parseLine(line) {
     if (line === '') return this.#dispatch();
     const colon = line.indexOf(':');
     if (colon === 0) return; // a comment
@@ -230,17 +245,19 @@ export class EventStreamParser {
 
 // ---- one stream
 
-/** One stream that comes back, from `start` to `stop`. */
+/** One stream that reconnects, from `start` to `stop`. */
 class Connection {
   #url;
   #options;
   #owner;
   #cursor;
   #retry;
-  /** Attempts that failed since there was a good stream: one with an event, or one that lasted. */
+  /**
+   * Failed attempts since the last good stream: a stream with an event, or one that lasted longer than `maxDelay`.
+   */
   #failures = 0;
   #openedAt = Infinity;
-  /** Why the server ends the stream, once it has said so. */
+  /** The reason that the server sent before it ends the stream; empty until then. */
   #reason = '';
   #stopping = new AbortController();
   /** @type {'CONNECTING' | 'OPEN'} */
@@ -268,7 +285,7 @@ class Connection {
     void this.#run();
   }
 
-  /** Closes it. The owner hears nothing more. */
+  /** Closes the stream. No function of the owner is called any more. */
   stop() {
     this.#stopping.abort();
   }
@@ -295,7 +312,7 @@ class Connection {
   }
 
   /**
-   * One request, and the stream that it becomes. Answers why that is over.
+   * Sends one request and reads the stream to its end. Returns why there is no stream any more.
    * @returns {Promise<Problem>}
    */
   async #attempt() {
@@ -305,22 +322,22 @@ class Connection {
     this.#reason = '';
     this.#stopping.signal.addEventListener('abort', abort);
     try {
-      const token = await tokenOf(this.#options, attempt.signal);
+      const token = await currentToken(this.#options, attempt.signal);
       const response = await fetch(this.#url, this.#request(token, attempt.signal));
-      watchdog.calm();
-      const refusal = await refusalOf(response, this.#options.giveUpOn);
-      if (refusal) return refusal;
+      watchdog.reset();
+      const problem = await problemOf(response, this.#options.giveUpOn);
+      if (problem) return problem;
       await this.#read(/** @type {ReadableStream<Uint8Array>} */ (response.body), watchdog);
       return this.#end();
     } catch (error) {
-      // What breaks after the last event breaks nothing.
+      // An error after the close event does not matter: the stream was complete.
       if (this.#reason) return this.#end();
-      if (watchdog.hasBarked) {
-        const message = `nothing came for ${this.#options.silence} ms`;
+      if (watchdog.hasExpired) {
+        const message = `no byte arrived for ${this.#options.silence} ms`;
         return { kind: 'silence', message, final: false };
       }
-      const kind = error instanceof NoToken ? 'token' : 'network';
-      return { kind, message: error instanceof NoToken ? error.message : String(error), final: false };
+      const kind = error instanceof TokenError ? 'token' : 'network';
+      return { kind, message: error instanceof TokenError ? error.message : String(error), final: false };
     } finally {
       this.#stopping.signal.removeEventListener('abort', abort);
       watchdog.stop();
@@ -328,13 +345,13 @@ class Connection {
     }
   }
 
-  /** The stream has ended. @returns {Problem} */
+  /** Returns the problem of a stream that the server has ended. @returns {Problem} */
   #end() {
     const message = 'the server ended the stream';
     const reason = this.#reason;
     if (!reason) return { kind: 'end', message, final: false };
     const meaning = Object(REASONS)[reason] ?? reason;
-    return { kind: 'end', reason, message: `${message}: ${meaning}`, final: LAST_REASONS.has(reason) };
+    return { kind: 'end', reason, message: `${message}: ${meaning}`, final: FINAL_REASONS.has(reason) };
   }
 
   /** @param {string} token @param {AbortSignal} signal @returns {RequestInit} */
@@ -342,8 +359,8 @@ class Connection {
     const { credentials } = this.#options;
     /** @type {Record<string, string>} */
     const own = { Accept: 'text/event-stream' };
-    // From another origin this header costs a preflight, which the server must allow; the first
-    // request goes without. tiny-sse takes `last_event_id` in the query as well.
+    // To another origin this header requires a preflight, which the server must allow. The first request has no
+    // cursor and needs none. tiny-sse also accepts the cursor as `last_event_id` in the query.
     if (this.#cursor !== '') own['Last-Event-ID'] = asHeaderBytes(this.#cursor);
     const headers = new Headers({ ...own, ...this.#options.headers });
     if (token) headers.set('Authorization', `Bearer ${token}`);
@@ -356,14 +373,16 @@ class Connection {
     this.#enter('OPEN');
     const parser = new EventStreamParser(this.#sink(), this.#cursor);
     const reader = body.getReader();
-    // What a proxy keeps open after the last event is not waited for.
+    // The loop ends after the close event, because a proxy may keep the connection open.
     for (let part; !this.#reason && !(part = await reader.read()).done; ) {
-      watchdog.calm();
+      watchdog.reset();
       parser.feed(part.value);
     }
   }
 
-  /** What a stream's bytes do, unless a handler has just stopped the connection between two events. */
+  /**
+   * Returns the functions for the parser. They do nothing after `stop`, which a handler may call between two events.
+   */
   #sink() {
     const { signal } = this.#stopping;
     return {
@@ -386,8 +405,9 @@ class Connection {
   }
 
   /**
-   * The server's word is the least, twice as much after each failure; and chance only ever adds,
-   * because a server that sends many away at once has given each a time of its own.
+   * Returns the delay before the next attempt. The delay that the server demands is the minimum; each further failure
+   * doubles it, up to `maxDelay`. The random part is only ever added, because a server that disconnects many clients
+   * at once may have sent each of them a different `retry:`.
    * @param {Problem} problem
    */
   #nextDelay({ retryAfter = 0 }) {
@@ -401,58 +421,61 @@ class Connection {
   }
 }
 
-/** Why the server ends the stream, if this event says so. @param {SSEEvent} event @returns {string} */
+/** Returns the reason if this is the close event, or else an empty text. @param {SSEEvent} event @returns {string} */
 function closingReason({ type, data }) {
   if (type !== 'system') return '';
-  const told = Object(parsed(data));
-  return told.type === 'closed' ? String(told.reason) : '';
+  const message = Object(parseJson(data));
+  return message.type === 'closed' ? String(message.reason) : '';
 }
 
-/** `token` gave none. What it gave instead is not in the message, which goes into logs. */
-class NoToken extends Error {}
+/** The option `token` gave no valid token. The message does not contain the value, because messages go into logs. */
+class TokenError extends Error {}
 
 /**
- * The token of the moment, or none. A page's promise may never be kept: `signal` ends the wait.
+ * Returns the current token; empty if there is none. The promise of a page may never settle, so `signal` ends the
+ * wait.
  * @param {Required<Options>} options
  * @param {AbortSignal} signal
  * @returns {Promise<string>}
  */
-async function tokenOf({ token }, signal) {
-  const given = (typeof token === 'function' ? await answerOf(token, signal) : token) ?? '';
-  // SPEC: RFC 9110, 5.5: visible ASCII, to be sure. `fetch` would name the token in its complaint.
-  if (!/^[!-~]*$/.test(given)) throw new NoToken('the token has characters that are for no header');
+async function currentToken({ token }, signal) {
+  const given = (typeof token === 'function' ? await callTokenFunction(token, signal) : token) ?? '';
+  // SPEC: RFC 9110, 5.5. Only visible ASCII is accepted. `fetch` would quote an invalid token in its error message.
+  if (!/^[!-~]*$/.test(given)) throw new TokenError('the token has characters that a header field cannot contain');
   return given;
 }
 
 /** @param {() => string | Promise<string>} ask @param {AbortSignal} signal @returns {Promise<string>} */
-async function answerOf(ask, signal) {
+async function callTokenFunction(ask, signal) {
   const aborted = new Promise((_, reject) => signal.addEventListener('abort', reject));
   try {
     return /** @type {string} */ (await Promise.race([Promise.resolve().then(ask), aborted]));
   } catch (error) {
-    throw new NoToken(`there is no token: ${error}`);
+    throw new TokenError(`the function for the token failed: ${error}`);
   }
 }
 
-/** Barks once, when it has not been calmed for so long. */
+/**
+ * A timeout that is reset by every byte. It calls `expire` once, when it was not reset for `timeout` milliseconds.
+ */
 class Watchdog {
-  hasBarked = false;
-  #heard = performance.now();
-  #patience;
-  #bark;
+  hasExpired = false;
+  #resetAt = performance.now();
+  #timeout;
+  #expire;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
-  /** @param {number} patience milliseconds, or 0 for ever @param {() => void} bark */
-  constructor(patience, bark) {
-    this.#patience = patience;
-    this.#bark = bark;
-    if (patience > 0) this.#watch(patience);
+  /** @param {number} timeout milliseconds; 0: never @param {() => void} expire */
+  constructor(timeout, expire) {
+    this.#timeout = timeout;
+    this.#expire = expire;
+    if (timeout > 0) this.#watch(timeout);
   }
 
-  /** Cheap: it is called for every chunk. The timer runs on and looks again. */
-  calm() {
-    this.#heard = performance.now();
+  /** Called for every chunk, so it only notes the time. The timer keeps running and checks the time when it fires. */
+  reset() {
+    this.#resetAt = performance.now();
   }
 
   stop() {
@@ -461,45 +484,49 @@ class Watchdog {
 
   /** @param {number} left */
   #watch(left) {
-    this.#timer = setTimeout(() => this.#look(), Math.min(left, LONGEST_DELAY));
+    this.#timer = setTimeout(() => this.#check(), Math.min(left, LONGEST_DELAY));
   }
 
-  #look() {
-    const left = this.#heard + this.#patience - performance.now();
+  #check() {
+    const left = this.#resetAt + this.#timeout - performance.now();
     if (left > 0) return this.#watch(left);
-    this.hasBarked = true;
-    this.#bark();
+    this.hasExpired = true;
+    this.#expire();
   }
 }
 
 /**
- * Why an answer is no stream; `null` if it is one.
+ * Returns why an answer is not an event stream; `null` if it is one.
  * @param {Response} response
  * @param {number[]} giveUpOn
  * @returns {Promise<Problem | null>}
  */
-async function refusalOf(response, giveUpOn) {
+async function problemOf(response, giveUpOn) {
   const { status, headers } = response;
   const type = headers.get('Content-Type') ?? '';
   if (status === 200) {
     if (/^text\/event-stream\s*(;|$)/i.test(type)) return null;
-    // Not final: this is what the login page of a hotel's network looks like.
-    return { kind: 'type', status, message: `the answer is ${type || 'of no type'}`, final: false };
+    // Not final: the login page of a hotel's network looks like this, and goes away.
+    const message = `the answer is not an event stream: its type is ${type || 'missing'}`;
+    return { kind: 'type', status, message, final: false };
   }
-  const reason = type.startsWith('application/json') ? await errorIn(response) : '';
+  const reason = type.startsWith('application/json') ? await errorTextOf(response) : '';
   const message = `the server answered ${status}${reason && `: ${reason}`}`;
-  // Another origin shows this header only if it is exposed. Seconds; the form of a date is not read.
+  // A page can read this field of another origin only if the server exposes it. It is in seconds; a date is ignored.
   const retryAfter = 1000 * (Number(headers.get('Retry-After')) || 0);
   return { kind: 'status', status, message, final: giveUpOn.includes(status), retryAfter };
 }
 
-/** The server's own words, `{"error": "…"}`. @param {Response} response */
-async function errorIn(response) {
-  const { error } = Object(parsed(await response.text()));
+/**
+ * Returns the message of the server in the body, `{"error": "…"}`; empty if there is none.
+ * @param {Response} response
+ */
+async function errorTextOf(response) {
+  const { error } = Object(parseJson(await response.text()));
   return typeof error === 'string' ? error : '';
 }
 
-/** Waits. It is over early if the connection is stopped, or the network has come back. */
+/** Waits. Ends early if `signal` is aborted, or if the browser reports that the network is available again. */
 function pause(/** @type {number} */ milliseconds, /** @type {AbortSignal} */ signal) {
   return new Promise((resolve) => {
     const done = () => {
@@ -516,15 +543,15 @@ function pause(/** @type {number} */ milliseconds, /** @type {AbortSignal} */ si
 }
 
 /**
- * SPEC: HTML, 9.2.2: `Last-Event-ID` goes as UTF-8. `fetch` takes headers as one character a byte.
+ * SPEC: HTML, 9.2.2: `Last-Event-ID` is sent as UTF-8. In a header value of `fetch`, each character is one byte.
  * @param {string} text
  */
 function asHeaderBytes(text) {
   return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('');
 }
 
-/** JSON, or else the text itself. @param {string} text @returns {any} */
-function parsed(text) {
+/** Returns the value of a JSON text, or the text itself if it is not JSON. @param {string} text @returns {any} */
+function parseJson(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -535,44 +562,45 @@ function parsed(text) {
 // ---- one stream for many tabs
 
 /**
- * What a tab tells the others. Each word of a leader has its cursor before what the word brings.
+ * A message between tabs. `from` is the sender. `cursor` is the sender's cursor before the event or id of this
+ * message.
  * @typedef {{ from: string, cursor: string } & (
  *   { kind: 'hello' } |
  *   { kind: 'event', event: SSEEvent } |
  *   { kind: 'cursor', id: string } |
  *   { kind: 'state', state: 'CONNECTING' | 'OPEN' } |
  *   { kind: 'problem', problem: Problem }
- * )} Word
+ * )} TabMessage
  */
 
 /**
- * One stream for all tabs of an origin that have this class on the same URL, and would be let in as
- * the same: what one may hear, another may not. The tab that holds a Web Lock leads: it has the connection, and passes on what comes over a BroadcastChannel. The
- * others wait for the lock, which the browser gives on, in the order of asking, when a tab closes,
- * crashes or leaves the page.
+ * One stream for all tabs of an origin that use this class with the same URL, token, headers and credentials. (With
+ * different tokens the server might send them different events.) The tab that holds a Web Lock is the leader: it has
+ * the connection and forwards what it receives over a BroadcastChannel. The other tabs wait for the lock. When the
+ * leader closes, crashes or leaves the page, the browser gives the lock to the tab that has waited longest.
  *
- * What holds. A tab gets each event once, from its joining on. It has joined when it has heard from
- * a leader, or leads itself. A new leader goes on behind the last event that *it* had:
+ * Guarantees. A tab gets each event once from the moment at which it has joined. It has joined when it has received a
+ * message of a leader, or has become the leader. A new leader resumes after the last event that it received *itself*:
  *
- * - Nothing is lost, because the old leader passes an event on before its own page sees it, and
- *   whatever it had not passed on comes again, behind the new leader's cursor.
- * - Nothing is doubled. The old leader's last words may still be on their way when the new one
- *   asks, and then come twice, from two leaders; the second time is known by its id. Ids that one
- *   and the same leader repeats are the server's business.
- * - Events without an id of their own, such as those to one client alone, are not kept by the
- *   server. They may be lost at a change of leaders, as they are at any cut.
- * - A tab with a cursor of its own (it was in the back-forward cache, say) that finds a leader with
- *   another one is told of a gap, of the reason `shared`: nobody can replay for it alone.
+ * - No event is lost. A leader forwards an event before its own page handles it. The server replays every event that
+ *   was not forwarded, because those events come after the cursor of the new leader.
+ * - No event comes twice. The last messages of the old leader may still be on their way when the new leader connects.
+ *   Their events then arrive from two leaders, and the second copy is recognised by its id. If one leader receives an
+ *   id twice, both events are delivered: the server meant it so.
+ * - Events without an id of their own, such as those to one client, are not in the history of the server. They can be
+ *   lost when the leader changes, as in any reconnect.
+ * - A tab may have a different cursor than the leader, for example after a time in the back-forward cache. The server
+ *   cannot replay events for this tab alone, so it gets a `gap` event with the reason `shared`.
  *
- * What does not:
+ * Limits:
  *
- * - A leader whose page hangs, in an endless loop or a debugger, holds up the others. (Browsers do
- *   not freeze a page in the background while it holds a lock.)
- * - A leader in the background comes back after a cut as slowly as its timers run there, which in
- *   Chromium may be once a minute; the others wait for it.
- * - That the last words of a leader come before the first of the next, which are a request and an
- *   answer younger, is what browsers do and no standard says. If they did not, a tab would still
- *   get each event once, but these out of order.
+ * - A leader whose page hangs, in an endless loop or a debugger, delays all other tabs. (Browsers do not freeze a
+ *   background page while it holds a lock.)
+ * - A leader in the background reconnects only when its timers run, which in Chromium may be once a minute. The other
+ *   tabs wait for it.
+ * - The last messages of a leader should arrive before the first of the next leader, which come at least one request
+ *   later. Browsers do so, but no standard demands it. Otherwise a tab would still get each event once, but these
+ *   events out of order.
  */
 class SharedConnection {
   #url;
@@ -581,12 +609,12 @@ class SharedConnection {
   #cursor;
   #me = crypto.randomUUID();
   #hasJoined = false;
-  /** Which leader brought an event, by the event's id. @type {Map<string, string>} */
-  #bringers = new Map();
-  /** The connection, of the tab that leads. @type {Connection | null} */
-  #line = null;
+  /** For each event id, the leader from which the event came. @type {Map<string, string>} */
+  #leaderOfId = new Map();
+  /** The connection, if this tab is the leader. @type {Connection | null} */
+  #connection = null;
   #stopping = new AbortController();
-  /** Gives the lock back. */
+  /** Releases the lock. */
   #release = () => {};
   /** @type {BroadcastChannel | undefined} */
   #channel;
@@ -609,31 +637,33 @@ class SharedConnection {
   }
 
   /**
-   * What those that share it have in common, as a digest: the names of channels and locks are
-   * to be seen, and a token is in it. It is that of the joining; a new one does not change it.
+   * Returns the name of the lock and of the channel: a digest of everything that tabs must have in common to share a
+   * connection. A digest, because other scripts can see these names and the token must stay secret. The token is the
+   * one at the time of joining; a later token does not change the name.
    */
   async #name() {
     const { headers, credentials, silence } = this.#options;
     const attempt = new AbortController();
     const watchdog = new Watchdog(silence, () => attempt.abort());
-    const token = await tokenOf(this.#options, attempt.signal).finally(() => watchdog.stop());
+    const token = await currentToken(this.#options, attempt.signal).finally(() => watchdog.stop());
     const all = JSON.stringify([this.#url.href, token, headers, credentials]);
     const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(all));
     return `tiny-sse ${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
   }
 
   get isLeader() {
-    return this.#line !== null;
+    return this.#connection !== null;
   }
 
   start() {
     const { signal } = this.#stopping;
     this.#owner.state('CONNECTING');
-    if (signal.aborted) return; // by a handler, just now
+    if (signal.aborted) return; // a handler of the state called `stop`
     const lead = () => this.#lead();
-    // Fails when it is stopped before its turn; or there are no locks to be had, as in a sandboxed
-    // frame, which is an origin of its own and shares with nobody anyway; or no token, without which
-    // nobody knows with whom: then it has a connection of its own, which says so and tries again.
+    // `#join` fails in three cases. 1. `stop` was called before this tab got the lock: `lead` then does nothing. 2.
+    // Locks are not allowed, as in a sandboxed frame, which has no origin to share with. 3. There is no token, so the
+    // name is unknown. In cases 2 and 3 this tab has a connection of its own, which reports the problem and tries
+    // again.
     void this.#join(lead).catch(lead);
   }
 
@@ -643,26 +673,26 @@ class SharedConnection {
     const { signal } = this.#stopping;
     if (signal.aborted) return;
     this.#channel = new BroadcastChannel(name);
-    this.#channel.onmessage = ({ data }) => this.#hear(data);
-    this.#tell({ kind: 'hello' });
+    this.#channel.onmessage = ({ data }) => this.#receive(data);
+    this.#broadcast({ kind: 'hello' });
     await navigator.locks.request(name, { signal }, lead);
   }
 
   stop() {
     this.#stopping.abort();
-    this.#line?.stop();
-    this.#line = null;
+    this.#connection?.stop();
+    this.#connection = null;
     this.#channel?.close();
-    // ORDER: after the last word, so that few are on their way when the next one begins.
+    // ORDER: after the last message, so that few messages are on their way when the next leader connects.
     this.#release();
   }
 
-  /** Holds the lock until the promise that it answers is fulfilled. */
+  /** Becomes the leader. The lock is held until the returned promise is fulfilled. */
   #lead() {
     if (this.#stopping.signal.aborted) return;
     this.#hasJoined = true;
-    this.#line = new Connection(this.#url, this.#options, this.#cursor, this.#spokesman());
-    this.#line.start();
+    this.#connection = new Connection(this.#url, this.#options, this.#cursor, this.#ownerOfLeader());
+    this.#connection.start();
     return new Promise((resolve) => {
       this.#release = () => resolve(undefined);
       if (this.#stopping.signal.aborted) this.#release();
@@ -670,64 +700,66 @@ class SharedConnection {
   }
 
   /**
-   * The owner of a leader's connection. ORDER: the others hear first. A handler of this page may
-   * take long, or close it.
+   * Returns the owner of the leader's connection. ORDER: messages go to the other tabs first, because a handler of
+   * this page may take long or call `stop`.
    * @returns {Owner}
    */
-  #spokesman() {
+  #ownerOfLeader() {
     return {
       event: (event) => {
-        this.#tell({ kind: 'event', event });
+        this.#broadcast({ kind: 'event', event });
         this.#takeEvent(event, this.#me);
       },
       cursor: (id) => {
-        this.#tell({ kind: 'cursor', id });
+        this.#broadcast({ kind: 'cursor', id });
         this.#takeCursor(id);
       },
       state: (state) => {
-        this.#tell({ kind: 'state', state });
+        this.#broadcast({ kind: 'state', state });
         this.#owner.state(state);
       },
       problem: (problem) => {
-        this.#tell({ kind: 'problem', problem });
+        this.#broadcast({ kind: 'problem', problem });
         this.#owner.problem(problem);
       },
     };
   }
 
-  /** @param {Record<string, unknown> & { kind: Word['kind'] }} word */
-  #tell(word) {
+  /** Sends a message to all other tabs. @param {Record<string, unknown> & { kind: TabMessage['kind'] }} message */
+  #broadcast(message) {
     if (this.#stopping.signal.aborted) return;
-    this.#channel?.postMessage({ ...word, from: this.#me, cursor: this.#cursor });
+    this.#channel?.postMessage({ ...message, from: this.#me, cursor: this.#cursor });
   }
 
-  /** @param {Word} word */
-  #hear(word) {
+  /** Handles a message of another tab. @param {TabMessage} message */
+  #receive(message) {
     if (this.#stopping.signal.aborted) return;
-    if (word.kind === 'hello') {
-      if (this.#line) this.#tell({ kind: 'state', state: this.#line.state });
-    } else if (this.#line) {
+    if (message.kind === 'hello') {
+      if (this.#connection) this.#broadcast({ kind: 'state', state: this.#connection.state });
+    } else if (this.#connection) {
       // The message is from the previous leader. Its events count, and so does the server's message that the
       // client should not come back. Other messages are out of date.
-      if (word.kind === 'event') this.#takeEvent(word.event, word.from);
-      else if (word.kind === 'problem' && word.problem.final && word.problem.reason) this.#owner.problem(word.problem);
+      if (message.kind === 'event') this.#takeEvent(message.event, message.from);
+      else if (message.kind === 'problem' && message.problem.final && message.problem.reason) {
+        this.#owner.problem(message.problem);
+      }
     } else {
-      this.#compare(word.cursor);
-      this.#follow(word);
+      this.#compare(message.cursor);
+      this.#follow(message);
     }
   }
 
-  /** @param {Word} word */
-  #follow(word) {
-    if (word.kind === 'event') this.#takeEvent(word.event, word.from);
-    else if (word.kind === 'cursor') this.#takeCursor(word.id);
-    else if (word.kind === 'state') this.#owner.state(word.state);
-    else if (word.kind === 'problem') this.#owner.problem(word.problem);
+  /** Handles a message of the leader. @param {TabMessage} message */
+  #follow(message) {
+    if (message.kind === 'event') this.#takeEvent(message.event, message.from);
+    else if (message.kind === 'cursor') this.#takeCursor(message.id);
+    else if (message.kind === 'state') this.#owner.state(message.state);
+    else if (message.kind === 'problem') this.#owner.problem(message.problem);
   }
 
   /**
-   * Compares the leader's cursor with ours: at joining, and for a leader that has none, because it
-   * came to lead before it had heard of any.
+   * Compares the leader's cursor with the cursor of this tab, and reports a gap if they differ. That is done when
+   * this tab joins, and for a leader without a cursor, which became the leader before it had received any.
    * @param {string} cursor
    */
   #compare(cursor) {
@@ -742,24 +774,24 @@ class SharedConnection {
     this.#hasJoined = true;
   }
 
-  /** @param {SSEEvent} event @param {string} bringer */
-  #takeEvent(event, bringer) {
-    if (event.hasOwnId && !OF_THE_CONNECTION.has(event.type)) {
-      const before = this.#bringers.get(event.id);
-      if (before !== undefined && before !== bringer) return;
-      this.#remember(event.id, bringer);
+  /** @param {SSEEvent} event @param {string} leader */
+  #takeEvent(event, leader) {
+    if (event.hasOwnId && !CONNECTION_EVENTS.has(event.type)) {
+      const before = this.#leaderOfId.get(event.id);
+      if (before !== undefined && before !== leader) return;
+      this.#remember(event.id, leader);
     }
     this.#cursor = event.id;
     this.#owner.event(event);
   }
 
-  /** @param {string} id @param {string} bringer */
-  #remember(id, bringer) {
-    this.#bringers.set(id, bringer);
-    if (this.#bringers.size > REMEMBERED_IDS) {
+  /** @param {string} id @param {string} leader */
+  #remember(id, leader) {
+    this.#leaderOfId.set(id, leader);
+    if (this.#leaderOfId.size > REMEMBERED_IDS) {
       // A map is in the order of insertion.
-      const [oldest] = this.#bringers.keys();
-      this.#bringers.delete(oldest);
+      const [oldest] = this.#leaderOfId.keys();
+      this.#leaderOfId.delete(oldest);
     }
   }
 
@@ -775,35 +807,39 @@ class SharedConnection {
 /**
  * A stream of events, with handlers.
  *
- * Handlers get the events of the server by their names (`message` if they have none), the data
- * parsed as JSON if it is JSON, else as it came; and, of the client itself:
+ * A handler is registered for a name and gets the events of the server with this name; an event without a name has
+ * the name `message`. Its first argument is the data: parsed if it is JSON, or else the text. These names have a
+ * meaning of their own:
  *
- * - `open`: there is a stream, again or for the first time.
- * - `error`: there is none, for this {@link Problem}. It comes back unless `final` is true.
+ * - `open`: the stream is open, for the first time or again.
+ * - `error`: there is no stream, because of this {@link Problem}. The client reconnects unless `final` is true.
  * - `state`: the new {@link State}.
- * - `recovery`, from tiny-sse after a return: `{ recovered_from, replayed, complete, reason? }`.
- * - `gap`: the same when `complete` is false. Something was missed and cannot be replayed.
+ * - `recovery`: sent by tiny-sse after a reconnect: `{ recovered_from, replayed, complete, reason? }`.
+ * - `gap`: the same data, if `complete` is false: events were lost and cannot be replayed.
  * - `*`: every event of the server, whatever its name.
  *
- * The server's events named `open`, `error`, `state` or `gap` go to `*` alone, so that nobody who
- * may publish can feign what the client says.
+ * Events of the server with the names `open`, `error`, `state` or `gap` go only to handlers of `*`. A publisher can
+ * therefore not imitate the client's own events.
  */
 export class SSEClient {
   #url;
   /** @type {Required<Options>} */
   #options;
   #cursor;
-  /** By type; each handler with whether it is for once. @type {Map<string, Map<Handler, boolean>>} */
+  /**
+   * The handlers of each type; the value tells whether a handler is called only once.
+   * @type {Map<string, Map<Handler, boolean>>}
+   */
   #handlers = new Map();
   /** @type {State} */
   #state = 'DISCONNECTED';
   /** @type {Connection | SharedConnection | null} */
-  #line = null;
-  /** The page is hidden for good or in the back-forward cache, and would have a connection else. */
+  #connection = null;
+  /** Whether the user has left the page while it had a connection. The page may be in the back-forward cache. */
   #isSuspended = false;
 
   /**
-   * Connects nothing yet.
+   * Creates a client. `connect` opens the connection.
    * @param {string | URL} url relative to the page
    * @param {Options} [options]
    */
@@ -814,24 +850,26 @@ export class SSEClient {
     this.#url = withHeartbeat(absolute(url), this.#options.heartbeat);
   }
 
-  /** Whether there is a stream. */
+  /** The current {@link State}. */
   get state() {
     return this.#state;
   }
 
-  /** The cursor: the id of the last event that had one. Empty: none yet. */
+  /** The cursor: the id of the last event that had one. Empty if no event had one yet. */
   get lastEventId() {
     return this.#cursor;
   }
 
-  /** Whether it is this tab that has the connection, now. Of those that share one, one has. */
+  /** Whether this tab has the connection now. Of the tabs that share a connection, one has it. */
   get isLeader() {
-    return this.#line?.isLeader ?? false;
+    return this.#connection?.isLeader ?? false;
   }
 
-  /** Connects, behind the cursor if there is one. Without effect if it is connected or about to be. */
+  /**
+   * Connects, and resumes after the cursor if there is one. Does nothing if the client is connected or connecting.
+   */
   connect() {
-    if (this.#line) return this;
+    if (this.#connection) return this;
     this.#isSuspended = false;
     for (const type of ['pagehide', 'pageshow']) {
       globalThis.addEventListener?.(type, this.#onPage);
@@ -840,14 +878,14 @@ export class SSEClient {
     return this;
   }
 
-  /** Ends the stream and all attempts. No handler is called for it any more, but for `state`. */
+  /** Ends the stream and all attempts. The only handlers that are still called are those of `state`. */
   disconnect() {
     this.#close('DISCONNECTED');
     return this;
   }
 
   /**
-   * Calls `handler` for each event of this type. Adding it a second time changes nothing.
+   * Calls `handler` for each event of this type. Adding the same handler again has no effect.
    * @param {string} type
    * @param {Handler} handler
    */
@@ -865,7 +903,7 @@ export class SSEClient {
   }
 
   /**
-   * Calls `handler` no more; without a handler, none of this type.
+   * Removes a handler; without `handler`, removes all handlers of this type.
    * @param {string} type
    * @param {Handler} [handler]
    */
@@ -885,23 +923,23 @@ export class SSEClient {
 
   #open() {
     const isShared = this.#options.shared && SharedConnection.isPossible();
-    const Line = isShared ? SharedConnection : Connection;
-    const line = new Line(this.#url, this.#options, this.#cursor, this.#owner());
-    this.#line = line;
-    line.start();
+    const Kind = isShared ? SharedConnection : Connection;
+    const connection = new Kind(this.#url, this.#options, this.#cursor, this.#owner());
+    this.#connection = connection;
+    connection.start();
   }
 
   /** @returns {Owner} */
   #owner() {
     return {
-      event: (event) => this.#take(event),
+      event: (event) => this.#receive(event),
       cursor: (cursor) => {
         this.#cursor = cursor;
       },
       state: (state) => this.#enter(state),
       problem: (problem) => {
         if (problem.final) this.#close('CLOSED');
-        this.#say('error', problem, problem.message);
+        this.#emitOwn('error', problem, problem.message);
       },
     };
   }
@@ -912,24 +950,24 @@ export class SSEClient {
       globalThis.removeEventListener?.(type, this.#onPage);
     }
     this.#isSuspended = false;
-    this.#line?.stop();
-    this.#line = null;
+    this.#connection?.stop();
+    this.#connection = null;
     this.#enter(state);
   }
 
   /**
-   * A page that goes into the back-forward cache must not hold a connection, a lock or a channel,
-   * or it does not get there; one that goes for good should say so at once.
+   * Closes the connection when the user leaves the page, and opens it when the page returns from the back-forward
+   * cache. A browser does not put a page into this cache while the page has a connection, a lock or a channel.
    * @param {Event} event
    */
   #onPage = ({ type }) => {
     if (type === 'pageshow' && this.#isSuspended) {
       this.#isSuspended = false;
       this.#open();
-    } else if (type === 'pagehide' && this.#line) {
+    } else if (type === 'pagehide' && this.#connection) {
       this.#isSuspended = true;
-      this.#line.stop();
-      this.#line = null;
+      this.#connection.stop();
+      this.#connection = null;
       this.#enter('DISCONNECTED');
     }
   };
@@ -938,31 +976,33 @@ export class SSEClient {
   #enter(state) {
     if (state === this.#state) return;
     this.#state = state;
-    this.#say('state', state, state);
-    if (state === 'OPEN' && this.#state === 'OPEN') this.#say('open', undefined, '');
+    this.#emitOwn('state', state, state);
+    if (state === 'OPEN' && this.#state === 'OPEN') this.#emitOwn('open', undefined, '');
   }
 
-  /** An event of the server's. @param {SSEEvent} event */
-  #take(event) {
+  /** Handles an event of the server. @param {SSEEvent} event */
+  #receive(event) {
     this.#cursor = event.id;
-    const data = parsed(event.data);
+    const data = parseJson(event.data);
     if (!OWN_TYPES.has(event.type)) this.#emit(event.type, data, event);
     this.#emit('*', data, event);
-    if (event.type === 'recovery' && data?.complete === false) this.#say('gap', data, event.data);
+    if (event.type === 'recovery' && data?.complete === false) this.#emitOwn('gap', data, event.data);
   }
 
-  /** An event of our own. @param {string} type @param {unknown} data @param {string} text */
-  #say(type, data, text) {
+  /** Emits an event of the client itself. @param {string} type @param {unknown} data @param {string} text */
+  #emitOwn(type, data, text) {
     this.#emit(type, data, { type, data: text, id: this.#cursor, hasOwnId: false });
   }
 
   /**
-   * One handler's exception is reported like any that nobody catches; the others still run.
+   * Calls all handlers of a type. If a handler throws, the error is reported like an uncaught one, and the others
+   * still run.
    * @param {string} type @param {unknown} data @param {SSEEvent} event
    */
   #emit(type, data, event) {
     const handlers = this.#handlers.get(type);
-    // A copy: handlers may add and remove. One that was removed meanwhile is not called.
+    // A copy, because handlers may add and remove handlers. A handler that has been removed in the meantime is not
+    // called.
     for (const [handler, isOnce] of [...(handlers ?? [])]) {
       if (!handlers?.has(handler)) continue;
       if (isOnce) handlers.delete(handler);
@@ -982,7 +1022,8 @@ function absolute(url) {
 }
 
 /**
- * Appended as text: to set a parameter would write the others anew.
+ * Adds the parameter `heartbeat`. It is appended as text, because `searchParams.set` would rewrite the other
+ * parameters.
  * @param {URL} url
  * @param {boolean} wanted
  */

@@ -1,25 +1,25 @@
-//! The ways in which a stream ends. Log, tests and `/stats` use the same names.
+//! The reasons for which a stream ends. Log, tests, `/stats` and the stream itself use the same names.
 
 /// Why a client's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The client closed the connection, or it broke.
+    /// The client closed the connection, or the connection broke.
     HungUp,
-    /// More bytes waited for the client than its queue holds.
+    /// The client's backlog was larger than its queue may be; or all queues together were over their limit, and this client
+    /// had one of the largest backlogs.
     FellBehind,
-    /// One write took longer than the write timeout.
+    /// One write took longer than `Config::write_timeout`.
     TimedOut,
-    /// Another stream came under the same client id.
+    /// A later stream took over the client id.
     Replaced,
-    /// Somebody asked for it: [`Hub::disconnect`](crate::Hub::disconnect).
+    /// A request or a call of [`Hub::disconnect`](crate::Hub::disconnect) closed the stream.
     Kicked,
-    /// The client has no right to the stream any more: its token was withdrawn or has expired. It may come
-    /// back with another token.
+    /// The client's right to the stream was revoked, or has expired. It may reconnect with another token.
     Expired,
-    /// All topics of the client have ended.
+    /// All topics of the client have ended. Nothing ends topics yet.
     Ended,
-    /// The server shuts down.
+    /// The server is shutting down.
     ServerClosing,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for CloseReason {
 }
 
 impl CloseReason {
-    /// All of them, in the order of `/stats`.
+    /// All reasons, in the order of `/stats`.
     pub const ALL: &'static [CloseReason] = &[
         CloseReason::HungUp,
         CloseReason::FellBehind,
@@ -43,7 +43,7 @@ impl CloseReason {
         CloseReason::ServerClosing,
     ];
 
-    /// The name, as `/stats` has it.
+    /// The name in `/stats` and in `/metrics`.
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::HungUp => "hung_up",
@@ -57,21 +57,24 @@ impl CloseReason {
         }
     }
 
-    /// A sentence for a person.
+    /// The reason as a part of a sentence, for the log.
     pub fn explain(self) -> &'static str {
         match self {
             CloseReason::HungUp => "the client hung up",
-            CloseReason::FellBehind => "the client fell behind: its queue was full",
+            CloseReason::FellBehind => {
+                "the client did not read fast enough, and its queue was full"
+            }
             CloseReason::TimedOut => "the client did not take a write in time",
-            CloseReason::Replaced => "another stream came under the same client id",
+            CloseReason::Replaced => "another stream has the same client id",
             CloseReason::Kicked => "the stream was closed on request",
-            CloseReason::Expired => "the client is not allowed to have the stream any more",
+            CloseReason::Expired => "the client's right to the stream was revoked",
             CloseReason::Ended => "the topics of the client have ended",
             CloseReason::ServerClosing => "the server is closing",
         }
     }
 
-    /// The reason in the last event of the stream. `None`: such a stream ends without an event.
+    /// The reason in the close event of the stream. `None`: the stream ends without a close event, because the client has
+    /// gone, or does not read.
     pub(super) fn wire_name(self) -> Option<&'static str> {
         match self {
             CloseReason::HungUp | CloseReason::FellBehind | CloseReason::TimedOut => None,
@@ -83,8 +86,8 @@ impl CloseReason {
         }
     }
 
-    /// Whether the client still listens, so that a last word reaches it.
-    pub(super) fn is_polite(self) -> bool {
+    /// Whether the client still reads, so that a close event reaches it.
+    pub(super) fn has_close_event(self) -> bool {
         self.wire_name().is_some()
     }
 }

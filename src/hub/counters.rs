@@ -1,4 +1,4 @@
-//! What is counted without the lock, by whoever does it.
+//! Numbers that are counted without the hub's lock, by the thread that does the work.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::atomic::AtomicU64;
 use crate::config::LATENCY_BOUNDS;
 
-/// What was written to clients.
+/// The amount that was written to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// Events that were written to their end.
+    /// Events that were written completely.
     pub(super) events: u64,
-    /// Bytes of all kinds.
+    /// Bytes of every kind: events, heartbeats, heads, chunk headers.
     pub(super) bytes: u64,
 }
 
@@ -22,25 +22,27 @@ impl std::ops::AddAssign for Sent {
     }
 }
 
-/// Sums over all clients, those who have left among them.
+/// Sums over all clients, also those that have left.
 ///
-/// ORDER: Relaxed, all of it: each is a number of its own, and nothing is concluded from one
-/// about another.
+/// ORDER: Relaxed throughout. Each number stands alone: no code concludes anything about other memory from it.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    /// Events that were written completely.
     events: AtomicU64,
+    /// Bytes that were written.
     bytes: AtomicU64,
-    /// How long publishers waited.
+    /// How long `publish` took, for events that were accepted.
     pub(super) publishing: Latency,
 }
 
 impl Counters {
-    /// Adds what was written. The fan-out calls it once for many clients.
+    /// Adds an amount that was written. The fan-out thread calls it once per audience, and not once per client.
     pub(super) fn add(&self, sent: Sent) {
         self.events.fetch_add(sent.events, Ordering::Relaxed);
         self.bytes.fetch_add(sent.bytes, Ordering::Relaxed);
     }
 
+    /// The amount so far.
     pub(super) fn sent(&self) -> Sent {
         Sent {
             events: self.events.load(Ordering::Relaxed),
@@ -49,7 +51,7 @@ impl Counters {
     }
 }
 
-/// A histogram of times, one count for each bound and one for what is longer than all of them.
+/// A histogram of durations that several threads count into: one count per bound, and one for longer durations.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     counts: [AtomicU64; LATENCY_BOUNDS.len() + 1],
@@ -57,13 +59,15 @@ pub(super) struct Latency {
 }
 
 impl Latency {
+    /// Counts one duration.
     pub(super) fn note(&self, time: Duration) {
-        let place = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
-        self.counts[place].fetch_add(1, Ordering::Relaxed);
+        let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_ns
             .fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
+    /// The counts at about this moment.
     pub(super) fn snapshot(&self) -> Histogram {
         let counts = self
             .counts
@@ -77,7 +81,7 @@ impl Latency {
     }
 }
 
-/// How often something took how long.
+/// How many operations took how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {

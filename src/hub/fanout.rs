@@ -1,13 +1,20 @@
 //! The one thread that carries events from the hub to every lane.
 //!
-//! It takes all that has gathered while it worked as one batch: at rest that is one event, which
-//! goes out at once; under load it is many, which share a write. There is no timer and nothing
-//! to tune. It waits for no client, so the time that a publisher waits for room in the inbox is bounded
-//! by one pass over the sockets.
+//! It turns the inbox into frames, and offers each frame to the lanes of the clients that should get it. The thread
+//! takes everything that is in the inbox at once, as a batch. While there is little to do, a batch is one event,
+//! which is sent at once. Under load a batch is many events, and each client gets its events of the batch in one
+//! write. So the batches grow with the load, without a timer and without a parameter to set. The thread waits for
+//! no client, so a publisher that waits for room in the inbox waits for one pass over the sockets at most.
 //!
-//! A batch is taken under the hub's lock, together with the audiences that it reaches ([`Batch::take`]).
-//! Everything else is done without the lock: which audience gets which events, the joining, the
-//! writing. A client that is told to leave stays in its audience until its thread has ended. It is due the events
+//! One round of [`run`]:
+//!
+//! 1. `Shared::next_batch` (`state.rs`) waits for items in the inbox. It takes all of them under the hub's lock, and
+//!    [`Batch::take`] finds the audiences that they reach. The lists of lanes are shared, not copied.
+//! 2. [`Batch::process`] does everything else without the lock. It joins the events of each audience into a frame
+//!    and offers the frame to each lane of the audience ([`Lane::offer`]).
+//! 3. The items that close a client come last, and then load shedding (`Shared::shed`).
+//!
+//! A client that is to be closed stays in its audience until its own thread has ended. It is still due the events
 //! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
 
 use std::cell::RefCell;
@@ -19,239 +26,318 @@ use std::sync::Arc;
 use super::counters::Sent;
 use super::lane::{Kind, Lane};
 use super::record::Record;
-use super::registry::{Audiences, Lanes, Registry};
+use super::registry::{AudienceIndex, AudienceList, Lanes, Registry};
 use super::{CloseReason, Shared};
 use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
-/// What publishers and others leave for the fan-out, in order.
+/// An item of the inbox. Publishers, and threads that close clients, put it there under the hub's lock. The fan-out
+/// thread carries the items out in their order.
 #[derive(Debug)]
-pub(super) enum Item {
-    /// For all clients that asked for its topic.
+pub(super) enum InboxItem {
+    /// A published event, for all clients whose patterns match its topic.
     Event(Arc<Record>),
-    /// For one client, after the events before it.
+    /// An event for one client ([`Hub::send_to`](super::Hub::send_to)), after the events before it.
     Private(Arc<Lane>, Arc<Record>),
-    /// The end of one stream, after the events that are due to it.
-    End(Arc<Lane>, CloseReason),
+    /// Closes one client, after the events that are due to it.
+    Close(Arc<Lane>, CloseReason),
 }
 
-impl Item {
-    /// Bytes that it counts for in the inbox.
+impl InboxItem {
+    /// The number of bytes that the item counts as in the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
-            Item::Event(record) | Item::Private(_, record) => record.message().len(),
-            // LIMIT: an end keeps its lane alive. Without a size of their own, the lanes of a client that
-            // subscribes under one name again and again would gather without bound.
-            Item::End(..) => size_of::<Lane>(),
+            InboxItem::Event(record) | InboxItem::Private(_, record) => record.message().len(),
+            // LIMIT: the item keeps the lane in memory. If it counted as nothing, a client that subscribes again and
+            // again under one client id could fill the inbox with lanes without bound.
+            InboxItem::Close(..) => size_of::<Lane>(),
         }
     }
 }
 
-/// The thread: it ends when the hub does.
+/// The function of the fan-out thread. Returns when the hub has ended and the inbox is empty.
 ///
-/// A panic in it can only be a bug. It ends the streams, which then resume from the history, because
-/// an event may not have reached them; the thread goes on.
+/// A panic in here can only be a bug of this crate. Some clients may then have missed an event, so all streams are
+/// closed; the clients reconnect and resume from the history. The thread goes on with the next batch.
 pub(super) fn run(shared: &Shared) {
-    let carry_out_next = || {
+    let process_next = || {
         let batch = shared.next_batch()?;
         batch.process(shared);
         Some(())
     };
     loop {
-        match catch_unwind(AssertUnwindSafe(carry_out_next)) {
+        match catch_unwind(AssertUnwindSafe(process_next)) {
             Ok(Some(())) => {}
             Ok(None) => return,
             Err(_) => {
                 shared.config.report.error(format_args!(
                     "the fan-out panicked; all streams are closed, and resume when they reconnect"
                 ));
-                shared.end_all(CloseReason::FellBehind);
+                shared.close_all(CloseReason::FellBehind);
             }
         }
     }
 }
 
-/// The items of the inbox, and the clients that they reach.
+/// The items that were in the inbox, and the clients that they reach. Only the fan-out thread has it.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The events, in the order of their ordinals, each with its place in `reaches`.
-    events: Vec<(usize, Arc<Record>)>,
-    /// The events for one client, each with the number of `events` before it.
-    private: Vec<(usize, Arc<Lane>, Arc<Record>)>,
-    ends: Vec<(Arc<Lane>, CloseReason)>,
-    /// One for each topic in the batch.
+    /// The published events, in the order of their ordinals.
+    events: Vec<BatchEvent>,
+    /// The events for one client each, in their order.
+    private: Vec<PrivateEvent>,
+    /// The clients to close, and why.
+    closes: Vec<(Arc<Lane>, CloseReason)>,
+    /// The audiences that each topic of the batch reaches.
     reaches: Vec<Reach>,
-    /// The lanes of every audience that is reached, by its slot.
-    lanes: HashMap<usize, Lanes>,
+    /// The lanes of each audience that the batch reaches, as they were when the batch was taken.
+    lanes: HashMap<AudienceIndex, Lanes>,
 }
 
-/// The audiences of one topic.
+/// The index of a topic in [`Batch::reaches`]. The events without a topic have an index of their own.
+type TopicIndex = usize;
+
+struct BatchEvent {
+    topic: TopicIndex,
+    record: Arc<Record>,
+}
+
+struct PrivateEvent {
+    /// The number of published events in the batch that come before it.
+    events_before: usize,
+    lane: Arc<Lane>,
+    record: Arc<Record>,
+}
+
+/// The audiences that one topic reaches.
 enum Reach {
-    /// The events have no topic, and reach all audiences.
+    /// Events without a topic reach all audiences.
     All,
-    /// The audiences of the topic. No audience is in two of these lists.
-    Lists(Vec<Audiences>),
+    /// One list for each pattern that matches the topic. No audience is in two of them, because at most one pattern
+    /// of a client matches a topic.
+    Lists(Vec<AudienceList>),
+}
+
+/// Finds the audiences of a batch. It exists only while the hub's lock is held.
+struct ReachFinder<'a> {
+    registry: &'a Registry,
+    /// The topics that were looked up. `None` is for events without a topic.
+    topics: HashMap<Option<Topic>, TopicIndex>,
+    /// The lists whose audiences were collected, by their addresses. Two topics may share a list: `chat/1` and
+    /// `chat/2` share the list of `chat/*`.
+    collected_lists: HashSet<*const Vec<AudienceIndex>>,
+    /// Whether each audience was collected. An audience is in as many lists as it has patterns.
+    is_collected: Vec<bool>,
+    /// What becomes [`Batch::reaches`] and [`Batch::lanes`].
+    reaches: Vec<Reach>,
+    lanes: HashMap<AudienceIndex, Lanes>,
+}
+
+impl ReachFinder<'_> {
+    /// Returns the index of a topic, and finds the topic's audiences when it comes for the first time.
+    fn topic_index(&mut self, topic: Option<&Topic>) -> TopicIndex {
+        let key = topic.cloned();
+        if let Some(&index) = self.topics.get(&key) {
+            return index;
+        }
+        let reach = match topic {
+            None => {
+                let audiences = self.registry.all_audiences();
+                audiences.for_each(|audience| self.collect(audience));
+                Reach::All
+            }
+            Some(topic) => {
+                let lists = self.registry.lists_for(topic);
+                for list in &lists {
+                    if self.collected_lists.insert(Arc::as_ptr(list)) {
+                        list.iter().for_each(|audience| self.collect(*audience));
+                    }
+                }
+                Reach::Lists(lists.into_iter().cloned().collect())
+            }
+        };
+        self.reaches.push(reach);
+        let index = self.reaches.len() - 1;
+        self.topics.insert(key, index);
+        index
+    }
+
+    /// Shares the list of an audience's lanes, unless that was done before.
+    fn collect(&mut self, audience: AudienceIndex) {
+        if !std::mem::replace(&mut self.is_collected[audience], true) {
+            self.lanes
+                .insert(audience, self.registry.lanes_of(audience));
+        }
+    }
 }
 
 impl Batch {
-    /// Finds the clients that the items reach. The hub's lock is held.
+    /// Sorts the items of the inbox by what they are, and finds the audiences that the events reach. The caller holds
+    /// the hub's lock.
     ///
-    /// LIMIT: each topic is looked up once, each list of audiences is gone through once, and each audience is noted
-    /// once, however many events there are.
-    pub(super) fn take(items: Vec<Item>, registry: &Registry) -> Batch {
+    /// LIMIT: the work under the lock grows with the items and with the audiences that they reach, and not with
+    /// their product: each topic is looked up once, each list of audiences is gone through once, and the lanes of
+    /// each audience are shared once, however many events there are. No lane is touched.
+    pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
         let mut batch = Batch::default();
-        let mut kind_of: HashMap<Option<Topic>, usize> = HashMap::new();
-        let mut lists_seen: HashSet<*const Vec<usize>> = HashSet::new();
-        // An audience is in as many lists as it has patterns, so most of what is gone through was noted.
-        let mut is_noted = vec![false; registry.slots()];
-        let mut note = |slot: usize| {
-            if !std::mem::replace(&mut is_noted[slot], true) {
-                batch.lanes.insert(slot, registry.lanes_of(slot));
-            }
+        let mut finder = ReachFinder {
+            registry,
+            topics: HashMap::new(),
+            collected_lists: HashSet::new(),
+            is_collected: vec![false; registry.audience_indexes()],
+            reaches: Vec::new(),
+            lanes: HashMap::new(),
         };
         for item in items {
-            let record = match item {
-                Item::Event(record) => record,
-                Item::Private(lane, record) => {
-                    batch.private.push((batch.events.len(), lane, record));
-                    continue;
-                }
-                Item::End(lane, why) => {
-                    batch.ends.push((lane, why));
-                    continue;
-                }
-            };
-            let kind = match batch.events.last() {
-                Some((kind, last)) if last.topic() == record.topic() => *kind,
-                _ => *kind_of.entry(record.topic().cloned()).or_insert_with(|| {
-                    let reach = match record.topic() {
-                        None => {
-                            registry.all_audiences().for_each(&mut note);
-                            Reach::All
-                        }
-                        Some(topic) => {
-                            let lists = registry.lists_for(topic);
-                            let fresh = lists
-                                .iter()
-                                .filter(|list| lists_seen.insert(Arc::as_ptr(list)));
-                            fresh.for_each(|list| list.iter().copied().for_each(&mut note));
-                            Reach::Lists(lists.into_iter().cloned().collect())
-                        }
+            match item {
+                InboxItem::Event(record) => {
+                    let topic = match batch.events.last() {
+                        // The common case costs no look-up: many events of one topic in a row.
+                        Some(last) if last.record.topic() == record.topic() => last.topic,
+                        _ => finder.topic_index(record.topic()),
                     };
-                    batch.reaches.push(reach);
-                    batch.reaches.len() - 1
+                    batch.events.push(BatchEvent { topic, record });
+                }
+                InboxItem::Private(lane, record) => batch.private.push(PrivateEvent {
+                    events_before: batch.events.len(),
+                    lane,
+                    record,
                 }),
-            };
-            batch.events.push((kind, record));
+                InboxItem::Close(lane, reason) => batch.closes.push((lane, reason)),
+            }
         }
+        (batch.reaches, batch.lanes) = (finder.reaches, finder.lanes);
         batch
     }
 
-    /// Does what the items say, in their order. The ends come last: each client is due the events before its own.
+    /// Carries the items out. Published events and private events keep their order. The clients are closed last:
+    /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
+    /// lock, except in `Shared::shed`, and waits for no client.
     fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;
-        for (before, lane, record) in &self.private {
-            self.deliver(delivered..*before, shared, now_ms);
-            delivered = *before;
-            let frame = join(std::slice::from_ref(record));
-            shared.counters.add(lane.offer(&frame, 1, now_ms));
+        for private in &self.private {
+            self.deliver(delivered..private.events_before, shared, now_ms);
+            delivered = private.events_before;
+            let frame = join(std::slice::from_ref(&private.record));
+            let sent = private.lane.offer(&frame, 1, now_ms);
+            shared.counters.add(sent);
         }
         self.deliver(delivered..self.events.len(), shared, now_ms);
-        for (lane, why) in &self.ends {
-            lane.end(*why, now_ms);
-            // LIMIT: a client that was told to leave keeps its queue for as long as it reads. It gets the time for
-            // that only while there is room.
-            if *why != CloseReason::ServerClosing && shared.is_half_full() {
+        for (lane, reason) in &self.closes {
+            lane.close(*reason, now_ms);
+            // LIMIT: a closed client keeps its queue in memory for as long as it reads its backlog. It gets the
+            // time for that only while all queues together are less than half full.
+            if *reason != CloseReason::ServerClosing && shared.queues_are_half_full() {
                 lane.abort_if_backlogged();
             }
         }
         shared.shed(now_ms);
     }
 
-    /// Gives these events to their audiences.
+    /// Delivers some of the events, in their order, to their audiences.
+    ///
+    /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
+    /// the frame is shared by all lanes of the group. Groups are found by
+    /// topic, not by event: 1,000 events of one topic need no more of this work than one event.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
-        let events = &self.events[events];
-        let mut places: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (place, (kind, _)) in events.iter().enumerate() {
-            places.entry(*kind).or_default().push(place);
+        let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
+        for event in &self.events[events] {
+            of_topic.entry(event.topic).or_default().push(&event.record);
         }
-        for (kinds, slots) in self.groups(places.keys().copied().collect()) {
-            let own = kinds.iter().flat_map(|kind| &places[kind]);
-            let mut own: Vec<usize> = own.copied().collect();
-            own.sort_unstable();
-            let own = own.into_iter().map(|place| Arc::clone(&events[place].1));
-            let parcel = SharedFrames {
-                events: own.collect(),
+        for (topics, audiences) in self.groups(of_topic.keys().copied().collect()) {
+            let events = topics.iter().flat_map(|topic| &of_topic[topic]);
+            let mut events: Vec<_> = events.map(|record| Arc::clone(record)).collect();
+            // One topic's events are in order; those of several topics have to be merged.
+            events.sort_unstable_by_key(|event| event.ordinal());
+            let frames = SharedFrames {
+                events,
                 joined: RefCell::default(),
             };
-            for slot in slots {
+            for audience in audiences {
                 let mut sent = Sent::default();
-                for lane in self.lanes[&slot].iter() {
-                    sent += parcel.offer_to(lane, now_ms);
+                for lane in self.lanes[&audience].iter() {
+                    sent += frames.offer_to(lane, now_ms);
                 }
+                // Once for each audience: fewer atomic additions than once for each lane, and load shedding comes
+                // in time.
                 shared.counters.add(sent);
                 shared.shed(now_ms);
             }
         }
     }
 
-    /// The slots of the audiences that get the same kinds of events, with those kinds.
-    fn groups(&self, mut kinds: Vec<usize>) -> HashMap<Vec<usize>, Vec<usize>> {
-        if let [kind] = kinds[..] {
-            return HashMap::from([(kinds, self.slots_of(kind))]);
+    /// Groups the audiences that these topics reach, so that all audiences of a group get the same topics. Returns
+    /// the groups: the topics, ascending, and the audiences that get exactly these topics.
+    ///
+    /// For example, topic 0 reaches the audiences 4 and 7, and topic 1 reaches 7 and 9:
+    ///
+    /// ```text
+    /// topics of each audience     4: [0]     7: [0, 1]     9: [1]
+    /// groups                      [0]: [4]     [0, 1]: [7]     [1]: [9]
+    /// ```
+    fn groups(&self, mut topics: Vec<TopicIndex>) -> HashMap<Vec<TopicIndex>, Vec<AudienceIndex>> {
+        // The common case: all audiences of the one topic are one group.
+        if let [topic] = topics[..] {
+            return HashMap::from([(topics, self.audiences_of(topic))]);
         }
-        kinds.sort_unstable();
-        let mut of_slot: HashMap<usize, Vec<usize>> = HashMap::new();
-        for kind in kinds {
-            for slot in self.slots_of(kind) {
-                of_slot.entry(slot).or_default().push(kind);
+        topics.sort_unstable();
+        let mut of_audience: HashMap<AudienceIndex, Vec<TopicIndex>> = HashMap::new();
+        for topic in topics {
+            for audience in self.audiences_of(topic) {
+                of_audience.entry(audience).or_default().push(topic);
             }
         }
-        let mut groups: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
-        for (slot, kinds) in of_slot {
-            groups.entry(kinds).or_default().push(slot);
+        let mut groups: HashMap<Vec<TopicIndex>, Vec<AudienceIndex>> = HashMap::new();
+        for (audience, topics) in of_audience {
+            groups.entry(topics).or_default().push(audience);
         }
         groups
     }
 
-    /// The slots of the audiences that events of this kind reach.
-    fn slots_of(&self, kind: usize) -> Vec<usize> {
-        match &self.reaches[kind] {
+    /// The audiences that events of this topic reach.
+    fn audiences_of(&self, topic: TopicIndex) -> Vec<AudienceIndex> {
+        match &self.reaches[topic] {
             Reach::All => self.lanes.keys().copied().collect(),
             Reach::Lists(lists) => lists.iter().flat_map(|list| list.iter().copied()).collect(),
         }
     }
 }
 
-/// Events of a batch that go to the same lanes, joined once for all of them.
+/// The events of one group of audiences, and the frames that were made of them. Each frame is made once and shared by
+/// all lanes that get the same events.
 struct SharedFrames {
+    /// In the order of their ordinals.
     events: Vec<Arc<Record>>,
-    /// Usually all of the events. A part of them is for lanes that went live, or were told to leave, in the middle
-    /// of the batch. LIMIT: [`JOINED_PARTS`], the oldest forgotten first.
+    /// The frames so far, each with the range of `events` that it joins. Usually there is one frame, of all events.
+    /// A lane that went live or was closed in the middle of the batch is due only a part of them.
+    ///
+    /// LIMIT: [`JOINED_PARTS`] frames; the oldest is dropped first and made again if another lane needs it.
     joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
 impl SharedFrames {
+    /// Offers a lane the events that are due to it. Returns what was written to its socket.
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
         let due = lane.due();
-        let place = |ordinal| {
+        let index_of = |ordinal| {
             self.events
                 .partition_point(|event| event.ordinal() < ordinal)
         };
-        let due = place(due.start)..place(due.end);
+        let due = index_of(due.start)..index_of(due.end);
         if due.is_empty() {
             return Sent::default();
         }
         if lane.kind == Kind::Poll {
-            lane.wake(&self.events[due]);
+            lane.wake_poll(&self.events[due]);
             return Sent::default();
         }
         let count = due.len() as u32;
-        lane.offer(&self.joined(due), count, now_ms)
+        lane.offer(&self.frame_of(due), count, now_ms)
     }
 
-    fn joined(&self, part: Range<usize>) -> Arc<Frame> {
+    /// The frame of these events: one that was made before, or a new one.
+    fn frame_of(&self, part: Range<usize>) -> Arc<Frame> {
         let mut joined = self.joined.borrow_mut();
         if let Some((_, frame)) = joined.iter().find(|(known, _)| *known == part) {
             return Arc::clone(frame);
@@ -265,6 +351,7 @@ impl SharedFrames {
     }
 }
 
+/// Copies the messages of these events into one frame.
 fn join(events: &[Arc<Record>]) -> Arc<Frame> {
     Arc::new(Frame::of(events.iter().map(|event| event.message())))
 }
@@ -295,7 +382,7 @@ mod tests {
         }
     }
 
-    /// The data of the events in a stream of the hub's.
+    /// The data of the published events in the bytes of a stream.
     fn data(bytes: &[u8]) -> Vec<String> {
         let mut data = Vec::new();
         let take = |message: crate::wire::Message| {
@@ -308,11 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_passes_from_stream_to_stream_gets_each_event_once() {
+    fn streams_that_replace_each_other_under_one_client_id_get_each_event_once() {
         let hub = Hub::new(Config::default()).unwrap();
         let is_over = AtomicBool::new(false);
         let mut random = Random::new();
-        let mut wish = || {
+        let mut params = || {
             let pattern = random.pick(&["*", "a*", "a"]);
             (named("me", Some(pattern)), random.below(3))
         };
@@ -332,10 +419,10 @@ mod tests {
                 assert!(sent > 1000, "{sent} of 30,000 were for one client alone");
                 is_over.store(true, Ordering::Release);
             });
-            let (first, _) = wish();
+            let (first, _) = params();
             let mut before = hub.subscribe(first).unwrap();
             while !is_over.load(Ordering::Acquire) {
-                let (next, pauses) = wish();
+                let (next, pauses) = params();
                 let next = hub.subscribe(next).unwrap();
                 let mut bytes = Vec::new();
                 assert_eq!(before.write_to(&mut bytes), CloseReason::Replaced);
@@ -353,7 +440,7 @@ mod tests {
         assert_eq!(numbers, expected);
     }
 
-    /// A socket that takes nothing before it is told to, and keeps the fan-out waiting until then.
+    /// A socket that blocks the fan-out thread until the flag is set, and then takes everything.
     struct Stuck(Arc<AtomicBool>);
 
     impl Socket for Stuck {
@@ -364,11 +451,11 @@ mod tests {
             Ok(bytes.len())
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
-    fn ends_that_nobody_carries_out_are_bounded() {
+    fn close_items_that_wait_in_the_inbox_are_bounded() {
         let hub = Hub::new(Config {
             queue_bytes: 40_000,
             ..Config::default()
@@ -377,15 +464,14 @@ mod tests {
         let stuck = hub.subscribe(named("stuck", None)).unwrap();
         let is_free = Arc::new(AtomicBool::new(false));
         stuck.lane().open(Arc::new(Stuck(Arc::clone(&is_free))));
-        stuck.lane().pay(BATON_BYTE);
-        hub.publish(Event::new("for the fan-out to wait with"))
-            .unwrap();
+        stuck.lane().reduce_backlog(BATON_BYTE);
+        hub.publish(Event::new("blocks the fan-out")).unwrap();
         let bound = hub.shared.inbox_limit / size_of::<Lane>() + 2;
         let most = thread::scope(|scope| {
             let subscriber = scope.spawn(|| {
                 let (mut most, mut replaced) = (0, Vec::new());
                 for _ in 0..10 * bound {
-                    // Each replaces the one before it, and none is served.
+                    // Each subscription replaces the one before it, and none of them is served.
                     replaced.push(hub.subscribe(named("me", None)).unwrap());
                     most = most.max(hub.shared.state().inbox.len());
                 }
@@ -398,11 +484,14 @@ mod tests {
             is_free.store(true, Ordering::Release);
             subscriber.join().unwrap()
         });
-        assert!(most <= bound, "{most} ends were in the inbox, {bound} may");
+        assert!(
+            most <= bound,
+            "{most} close items were in the inbox, the bound is {bound}"
+        );
     }
 
     #[test]
-    fn all_queues_together_are_bounded_by_closing_the_clients_that_are_owed_most() {
+    fn all_queues_together_are_bounded_by_closing_the_clients_with_the_largest_backlogs() {
         let (limit, clients) = (400_000, 20);
         let hub = Hub::new(Config {
             queue_bytes: 100_000,
@@ -412,7 +501,7 @@ mod tests {
         });
         let hub = hub.unwrap();
         let topic = |number| format!("user/{number}");
-        // Each is an audience of its own, so that nothing that waits is shared.
+        // Each client is an audience of its own, so that no two clients share a frame.
         let subscribe = |number: usize| {
             let name = number.to_string();
             hub.subscribe(named(&name, Some(&topic(number)))).unwrap()
@@ -428,36 +517,43 @@ mod tests {
             while !is_idle() {
                 thread::yield_now();
             }
-            // One that ended keeps its bytes until its thread has seen the end.
-            streams.retain(|stream| stream.lane().ending().is_none());
-            let owed: usize = streams.iter().map(|stream| stream.lane().debt()).sum();
-            assert!(owed <= limit + 2000, "{owed} bytes wait in round {round}");
+            // A closed stream keeps its queue until it is dropped, which its thread would do.
+            streams.retain(|stream| stream.lane().close_reason().is_none());
+            let backlogs: usize = streams.iter().map(|stream| stream.lane().backlog()).sum();
+            assert!(
+                backlogs <= limit + 2000,
+                "{backlogs} bytes wait in round {round}"
+            );
         }
-        assert!(streams.len() < clients, "nobody was closed");
-        assert!(streams.len() >= 4, "only {} are left", streams.len());
-        // Those that are owed less were spared.
+        assert!(streams.len() < clients, "no client was closed");
+        assert!(
+            streams.len() >= 4,
+            "only {} clients are left",
+            streams.len()
+        );
+        // The clients with small backlogs were not closed.
         let left: Vec<_> = streams.iter().map(|stream| stream.client_id()).collect();
         assert!(left.contains(&"0") && !left.contains(&"19"), "{left:?}");
         drop(streams);
         let queued = hub.shared.total_queued.load(Ordering::Relaxed);
-        assert_eq!(queued, 0, "what is gone does not count");
+        assert_eq!(queued, 0, "dropped queues still count");
     }
 
-    /// A socket with a bug.
+    /// A socket that panics, as code with a bug would.
     struct Broken;
 
     impl Socket for Broken {
         fn try_write(&self, _: &[u8]) -> io::Result<usize> {
-            panic!("a bug, for the sake of the test");
+            panic!("a bug, for the test");
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
-    fn a_panic_ends_the_streams_and_the_fan_out_goes_on() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&told);
+    fn after_a_panic_all_streams_are_closed_and_the_fan_out_goes_on() {
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&reported);
         let hub = Hub::new(Config {
             report: Report::new(move |_, line| lines.lock().unwrap().push(line.to_string())),
             ..Config::default()
@@ -466,12 +562,13 @@ mod tests {
         let [broken, neighbour] =
             ["broken", "neighbour"].map(|name| hub.subscribe(named(name, None)).unwrap());
         broken.lane().open(Arc::new(Broken));
-        broken.lane().pay(BATON_BYTE);
+        broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("unseen")).unwrap();
-        // Closed without a farewell, as if it had fallen behind: so it comes back, and misses nothing.
+        // The stream ends without a close event, as that of a client that fell behind, so its client reconnects.
         assert_eq!(neighbour.write_to(&mut Vec::new()), CloseReason::FellBehind);
         assert!(
-            told.lock()
+            reported
+                .lock()
                 .unwrap()
                 .iter()
                 .any(|line| line.contains("the fan-out panicked"))
@@ -485,7 +582,7 @@ mod tests {
         assert_eq!(data(&bytes), ["seen"]);
     }
 
-    /// Is stuck at the first write, and breaks at the second.
+    /// A socket that blocks the fan-out thread at the first write, and panics at the second.
     struct StuckThenBroken(Stuck, AtomicBool);
 
     impl Socket for StuckThenBroken {
@@ -494,32 +591,32 @@ mod tests {
             self.0.try_write(bytes)
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
-    fn a_panic_ends_the_streams_too_that_were_told_to_leave() {
+    fn a_panic_also_closes_the_streams_whose_close_items_are_in_the_batch() {
         let hub = Hub::new(Config::default()).unwrap();
         let [broken, kicked] =
             ["broken", "kicked"].map(|name| hub.subscribe(named(name, None)).unwrap());
         let is_free = Arc::new(AtomicBool::new(false));
         let socket = StuckThenBroken(Stuck(Arc::clone(&is_free)), AtomicBool::new(false));
         broken.lane().open(Arc::new(socket));
-        broken.lane().pay(BATON_BYTE);
+        broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("one")).unwrap();
         while !hub.shared.state().inbox.is_empty() {
             thread::yield_now();
         }
-        // Both are of the next batch, which breaks before it comes to the end.
+        // Both items are in the next batch, whose first write panics before the close item is carried out.
         hub.publish(Event::new("two")).unwrap();
         assert!(hub.disconnect("kicked"));
         is_free.store(true, Ordering::Release);
-        while broken.lane().ending().is_none() {
+        while broken.lane().close_reason().is_none() {
             thread::yield_now();
         }
         let start = std::time::Instant::now();
-        while kicked.lane().ending().is_none() {
-            assert!(start.elapsed().as_secs() < 5, "it is never told to leave");
+        while kicked.lane().close_reason().is_none() {
+            assert!(start.elapsed().as_secs() < 5, "the stream is never closed");
             thread::yield_now();
         }
     }
@@ -532,13 +629,13 @@ mod tests {
             Err(io::ErrorKind::WouldBlock.into())
         }
 
-        fn cut(&self) {
+        fn abort(&self) {
             self.0.store(true, Ordering::Release);
         }
     }
 
     #[test]
-    fn queues_of_clients_that_are_replaced_again_and_again_are_bounded() {
+    fn the_queues_of_replaced_clients_are_bounded() {
         let limit = 400_000;
         let hub = Hub::new(Config {
             queue_bytes: 100_000,
@@ -555,16 +652,19 @@ mod tests {
             for _ in 0..9 {
                 hub.publish(Event::new("x".repeat(10_000))).unwrap();
             }
-            // Until all nine wait for it, or it has been closed for what waits for others.
-            while stream.lane().ending().is_none() && stream.lane().debt() <= 90_000 {
+            // Until all nine events are in its backlog, or load shedding has closed it.
+            while stream.lane().close_reason().is_none() && stream.lane().backlog() <= 90_000 {
                 thread::yield_now();
             }
             streams.push((stream, socket));
-            // Whose socket was cut is gone soon.
+            // The thread of an aborted socket would end, and drop its stream.
             streams.retain(|(_, socket)| !socket.0.load(Ordering::Acquire));
             most = most.max(hub.shared.total_queued.load(Ordering::Relaxed));
         }
-        assert!(most <= 2 * limit, "{most} bytes waited, {limit} may");
+        assert!(
+            most <= 2 * limit,
+            "{most} bytes were queued, the limit is {limit}"
+        );
     }
 
     /// A socket that takes everything.
@@ -577,17 +677,17 @@ mod tests {
             Ok(bytes.len())
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
     }
 
     #[test]
-    fn who_leaves_and_who_stays_get_their_own_of_one_batch() {
+    fn each_client_gets_exactly_the_events_before_its_close_item() {
         let texts = ["a", "b", "c", "*", "a*", "c/*", "c/1"];
         let names = ["a", "b", "c", "c/1", "c/2", "ab"];
         let mut random = Random::new();
         for _ in 0..30 {
             let hub = Hub::new(Config {
-                // Less than a batch, so that what is joined for those who leave is dropped in between.
+                // The batch has more bytes than a queue may have.
                 queue_bytes: 1000,
                 ..Config::default()
             });
@@ -595,19 +695,19 @@ mod tests {
             let mut clients = Vec::new();
             for number in 0..20 {
                 let count = random.below(4);
-                let wish = Subscribe {
+                let params = Subscribe {
                     patterns: (0..count)
                         .map(|_| Pattern::new(random.pick(&texts)).unwrap())
                         .collect(),
                     ..named(&number.to_string(), None)
                 };
-                let stream = hub.subscribe(wish).unwrap();
+                let stream = hub.subscribe(params).unwrap();
                 let tape = Arc::new(Tape::default());
                 stream.lane().open(Arc::clone(&tape) as Arc<dyn Socket>);
-                stream.lane().pay(BATON_BYTE);
+                stream.lane().reduce_backlog(BATON_BYTE);
                 clients.push((stream, tape, Vec::new(), false));
             }
-            // All under one lock, and so in one batch.
+            // All of this happens under one lock, and so becomes one batch.
             let mut state = hub.shared.state();
             for number in 0..200 {
                 let topic = match random.below(10) {
@@ -620,10 +720,10 @@ mod tests {
                     None => event,
                 };
                 let records = vec![Arc::new(Record::new(&event))];
-                let records = state.place(records, &mut Default::default()).unwrap();
-                state.accept(&records);
-                for (stream, _, expected, has_left) in &mut clients {
-                    if *has_left {
+                let records = state.assign_ids(records, &mut Default::default()).unwrap();
+                state.commit(&records);
+                for (stream, _, expected, is_closing) in &mut clients {
+                    if *is_closing {
                         continue;
                     }
                     if stream.lane().patterns.matches(topic.as_ref()) {
@@ -631,15 +731,15 @@ mod tests {
                     }
                     if random.below(300) == 0 {
                         let lane = state.registry.get(stream.client_id()).unwrap().clone();
-                        assert!(state.dismiss(&lane, CloseReason::Kicked));
-                        *has_left = true;
+                        assert!(state.close_client(&lane, CloseReason::Kicked));
+                        *is_closing = true;
                     }
                 }
             }
             hub.shared.wake_fan_out(state);
             hub.close();
             for (stream, tape, expected, _) in &clients {
-                while stream.lane().ending().is_none() {
+                while stream.lane().close_reason().is_none() {
                     thread::yield_now();
                 }
                 assert_eq!(data(&tape.0.lock().unwrap()), *expected);
@@ -658,14 +758,14 @@ mod tests {
             hub.publish(Event::new(large)).unwrap();
         }
         let replay = |name| {
-            let wish = Subscribe {
+            let params = Subscribe {
                 cursor: Cursor::Earliest,
                 ..named(name, None)
             };
-            hub.subscribe(wish).unwrap()
+            hub.subscribe(params).unwrap()
         };
         let (early, late) = (replay("early"), replay("late"));
-        let held = late.lane().queue_within(60_000, usize::MAX).unwrap();
+        let held = late.lane().try_reserve(60_000, usize::MAX).unwrap();
         assert_eq!(early.write_to(&mut Vec::new()), CloseReason::FellBehind);
         drop(held);
         hub.close();

@@ -190,8 +190,19 @@ impl History {
     /// Decides what a cursor means to a client with these patterns. Returns the ordinal at which its replay
     /// begins, and why events before it are lost, if they are.
     ///
-    /// After `Evicted` the replay begins with the oldest event, which is newer than the cursor. After `Unknown` and
-    /// `Future` nothing is known about what the client has seen, so everything that is retained is replayed.
+    /// With the ring of the picture above, where the events 7 to 12 are retained:
+    ///
+    /// | cursor | replay begins at | gap |
+    /// |---|---|---|
+    /// | `Now` | 13 | none |
+    /// | `Earliest` | 7 | none |
+    /// | the id of event 9 | 10 | none |
+    /// | the id of event 6, the latest evicted one | 7 | none: the client has seen every evicted event |
+    /// | the id of event 4 | 7 | `Evicted`: event 5 or 6 may have been for this client |
+    /// | `abc`, or an id between those of two events | 7 | `Unknown` |
+    /// | an id greater than that of event 12 | 7 | `Future` |
+    ///
+    /// After `Unknown` and `Future` it is not known what the client has seen, so everything that is retained is replayed.
     pub(super) fn resolve(&self, cursor: &Cursor, patterns: &Patterns) -> (u64, Option<Gap>) {
         match cursor {
             Cursor::Now => (self.head(), None),
@@ -347,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cursor_gets_a_true_verdict() {
+    fn every_cursor_is_resolved_correctly() {
         let mut history = history(3, 10_000);
         assert_eq!(
             after(&history, "100-0"),
@@ -391,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_may_be_used_again_once_its_event_is_gone() {
+    fn an_own_id_is_free_again_after_its_event_is_evicted() {
         let mut history = history(2, 10_000);
         let mine = OwnId::new("mine", None);
         push(&mut history, 101, Some("mine"));
@@ -411,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_id_as_a_cursor_is_an_event_of_the_clients_topics() {
+    fn an_own_id_as_a_cursor_means_an_event_of_the_clients_topics() {
         for (events, bytes) in [(0, 0), (1, 10_000), (1000, 40)] {
             let mut history = history(events, bytes);
             push_to(&mut history, 101, Some("x"), Some("a"));
@@ -433,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_is_gone_is_known_by_each_of_its_ids() {
+    fn the_latest_evicted_event_is_known_by_both_of_its_ids() {
         for (events, bytes, of) in [(0, 0, None), (1, 10_000, Some("a")), (1000, 14, Some("a"))] {
             let mut history = history(events, bytes);
             for ms in 101..110 {
@@ -455,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_that_a_log_does_not_give_back_is_known_by_its_own_id_too() {
+    fn the_latest_event_that_a_log_does_not_read_back_is_known_by_its_own_id_too() {
         let kept = Kept {
             after_own_id: Some("mine".into()),
             after_topic: Some(Topic::new("a").unwrap()),
@@ -467,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_is_handed_out_is_one_that_is_understood() {
+    fn a_cursor_that_the_hub_sends_is_accepted() {
         let mut history = history(2, 10_000);
         for ms in 101..120 {
             for ordinal in history.head() - history.extent().events as u64..=history.head() {
@@ -516,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_does_not_evict_what_a_queue_could_hold() {
+    fn the_limit_of_events_does_not_evict_what_a_queue_could_hold() {
         let config = Config {
             history_events: 2,
             queue_bytes: 2000,
@@ -528,7 +539,7 @@ mod tests {
         assert!((6000..6100).contains(&history.bytes), "{}", history.bytes);
     }
     #[test]
-    fn tiny_events_are_bounded_by_what_they_take_in_memory() {
+    fn tiny_events_are_bounded_by_their_memory() {
         let mut history = history(1_000_000, 100_000);
         for ms in 101..5000 {
             let own_id = format!("own-{ms}");

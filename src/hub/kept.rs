@@ -22,7 +22,7 @@ impl Kept {
     /// What a new log contains.
     pub fn nothing() -> Kept {
         Kept {
-            after: Hub::birth(),
+            after: Hub::new_start_id(),
             after_own_id: None,
             after_topic: None,
             records: Vec::new(),

@@ -1,24 +1,47 @@
-//! One client's lane: the queue to its thread, and the right to write to its socket.
+//! One client's lane: the queue to the client's thread, and the right to write to the client's socket.
 //!
-//! To wake a parked thread for every event costs several times what the `write` itself does. So
-//! the fan-out thread writes to the socket directly as long as the socket takes it, and the
-//! client's own thread sleeps. Who may write is decided by one number, the *backlog*: the bytes
-//! that are owed to the client. Whoever raises it from 0 has the baton until it is 0 again.
+//! Waking a parked thread for every event would cost several times as much as the `write` itself. So the fan-out
+//! thread writes to the socket as long as the socket takes the bytes, and the client's own thread sleeps. When the
+//! socket is full, the client's thread takes over: it may wait for its client, and the fan-out thread may not.
+//!
+//! Two threads therefore write to one socket, and never at the same time. The right to write is called the *baton*.
+//! One number decides which thread has it: the *backlog*, the bytes that are accepted for the client and not written
+//! yet. The thread that raises the backlog from 0 has the baton, until the backlog is 0 again.
 //!
 //! ```text
 //!                   fan-out: claim 0 → n              written: n → 0
 //!        ┌──────── idle (backlog 0) ────────▶ fan-out writes ────────▶ idle
 //!        │              │                            │ short write: the rest goes into the queue,
-//!        │              │ thread: claim 0 → n        ▼ and the baton with it
+//!        │              │ thread: claim 0 → n        ▼ and the baton goes with it
 //!        │              └──── heartbeat ───▶ the client's thread writes; the fan-out only queues
-//!        └───────────────────────────────────────────┘ queue empty: paid back to 0
+//!        └───────────────────────────────────────────┘ queue empty: the thread subtracts down to 0
 //! ```
 //!
-//! - Only the fan-out thread puts messages into the queue, so the queue is in order.
-//! - The socket is non-blocking while the lane is idle, and blocking while the client's thread has
-//!   the baton. The thread changes it, always before it gives the baton back.
-//! - A farewell in the queue hands the baton over for good: the fan-out has written its last.
-//! - A new lane begins with the thread holding the baton, by a debt of [`BATON_BYTE`] bytes.
+//! An example, with two events that have 500 and 600 bytes in their frames, and a socket that takes only 200 bytes:
+//!
+//! ```text
+//! backlog   baton             step
+//!       1   client's thread   a new lane begins with BATON_BYTE: its thread writes first
+//!       0   no thread: idle   the welcome is written and the queue is empty: reduce_backlog(1)
+//!     500   fan-out           offer: claim(500), and try_write takes 200 bytes
+//!     300   client's thread   reduce_backlog(200); the rest is sent to the queue, which wakes the thread
+//!     900   client's thread   offer: claim(600) fails, so enqueue adds 600 bytes and sends them to the queue
+//!       1   client's thread   all 900 bytes are written: reduce_backlog(899), one byte keeps the baton
+//!       0   no thread: idle   the queue is empty: reduce_backlog(1)
+//! ```
+//!
+//! The rules that make this correct:
+//!
+//! - Only the fan-out thread puts items into the queue of a stream, so the queue has the order of the events.
+//! - The socket is non-blocking while the lane is idle, and blocking while the client's thread has the baton. Only
+//!   the client's thread changes the mode. It makes the socket non-blocking before it gives the baton back.
+//! - After [`close`](Lane::close) the fan-out thread does not write any more. So the close reason in the queue
+//!   gives the baton to the client's thread for good, whatever the backlog is.
+//! - A new lane begins with a backlog of [`BATON_BYTE`], so that its thread has the baton and writes the welcome
+//!   first.
+//!
+//! The functions below are grouped by the thread that calls them. `fanout.rs` is the fan-out thread, and `stream.rs`
+//! is the client's thread. The lane of a poll (`poll.rs`) has no socket, so everything goes through its queue.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -34,39 +57,46 @@ use crate::atomic::AtomicU64;
 use crate::config::{POLL_BYTES, STALLED_MS};
 use crate::wire::{Frame, Framing, Patterns, RemoteAddr};
 
-/// What the client's thread owes while nothing is owed: it keeps the baton by it.
+/// A byte in the backlog that is not a byte of the stream. It keeps the baton for the client's thread while no
+/// other byte is in the backlog.
 pub(super) const BATON_BYTE: usize = 1;
 
-/// What comes out of a client's queue.
+/// An item of a client's queue.
 #[derive(Debug)]
 pub(super) enum QueueItem {
-    /// Bytes for the socket, which end that many events. Those before `from` are written.
+    /// For a stream: bytes that the socket did not take, or that came while the client's thread had the baton.
     Bytes {
+        /// Shared with the other clients that get the same events.
         frame: Arc<Frame>,
+        /// The number of bytes of the frame that the fan-out has written already.
         from: usize,
+        /// The number of events that the frame has.
         events: u32,
-        /// Dropped when the bytes have been written, or with the queue.
+        /// Counts the bytes from `from` on. Dropped when they are written, or with the queue.
         queued: Queued,
     },
-    /// The first events that came while a poll was waiting: they wake it. A stream gets bytes.
+    /// For a poll: the first events that came while the poll waited. They wake the poll.
     Events {
         records: Vec<Arc<Record>>,
         queued: Queued,
     },
-    /// An event for this client alone, if it is a poll.
+    /// For a poll: an event for this client alone ([`Hub::send_to`](super::Hub::send_to)).
     Private { record: Arc<Record>, queued: Queued },
-    /// The last message.
+    /// The lane was closed. This is the last item.
     Close(CloseReason),
 }
 
-/// The bytes that wait in the queues of all clients together. LIMIT: the fan-out keeps it under
-/// `Config::total_queues`, by closing the clients that are owed most. Bytes that wait for several clients count for
-/// each of them, as they do in each client's own backlog.
+/// The bytes in the queues of all clients together. Bytes that wait for several clients count for each of them, as
+/// they do in the backlog of each client.
 ///
-/// ORDER: Relaxed: a number by itself. The fan-out adds what it queues before it reads the sum.
+/// LIMIT: `Config::total_queues`. The fan-out keeps the sum below it by closing the clients with the largest backlogs
+/// (`Shared::shed`).
+///
+/// ORDER: Relaxed: no other memory depends on this number. The fan-out adds what it queues before it reads the sum.
 pub(super) type TotalQueued = Arc<AtomicUsize>;
 
-/// Bytes of one message that count as queued, until this is dropped.
+/// Counts bytes as queued, in [`TotalQueued`], from its creation until it is dropped. It travels with the bytes, so
+/// they are subtracted whatever becomes of them: written, dropped with the queue, or returned by a poll.
 #[derive(Debug)]
 pub(super) struct Queued {
     bytes: usize,
@@ -89,13 +119,13 @@ impl Drop for Queued {
     }
 }
 
-/// What the fan-out thread needs of a client's socket. A trait, so that a test can stand in for
-/// the kernel.
+/// A client's socket, as the fan-out thread uses it. A trait, so that a test can replace the kernel.
 pub(super) trait Socket: Send + Sync {
-    /// Writes what fits, without waiting.
+    /// Writes the bytes that fit into the send buffer, and returns their number. Never waits: the socket is
+    /// non-blocking while the fan-out has the baton.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
-    /// Ends both directions at once, and with them a write that is waiting.
-    fn cut(&self);
+    /// Shuts down both directions at once. A blocked write of the client's thread fails by this.
+    fn abort(&self);
 }
 
 impl Socket for TcpStream {
@@ -103,106 +133,129 @@ impl Socket for TcpStream {
         (&*self).write(bytes)
     }
 
-    fn cut(&self) {
+    fn abort(&self) {
         // Best effort: it fails only if the connection has ended already.
         let _ = self.shutdown(Shutdown::Both);
     }
 }
 
-/// How far behind a client is.
+/// How far a client is behind the latest event, for statistics. The numbers are read one after another, so they may
+/// belong to slightly different moments.
 pub(super) struct Lag {
+    /// Events in the client's queue.
     pub(super) events: u64,
+    /// Bytes in the client's backlog.
     pub(super) bytes: u64,
+    /// Events of the history that the replay has not reached yet. 0 once the lane is live.
     pub(super) replaying: u64,
 }
 
-/// What a client is here for.
+/// The kind of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// To stay.
+    /// A stream: it gets events until it ends.
     Stream,
-    /// To take the first that comes. Its leaving is no farewell: nobody's stream has ended.
+    /// A poll that waits: the first events answer it. Its end is not counted among the close reasons, because no
+    /// stream has ended.
     Poll,
 }
 
-/// What the hub and the fan-out thread know of a client.
+/// A client as the hub and the fan-out thread see it. The registry, the client's own
+/// [`Subscription`](super::Subscription) and the items of the inbox share it.
 pub(super) struct Lane {
     pub(super) client_id: Arc<str>,
     pub(super) patterns: Patterns,
     pub(super) framing: Framing,
     pub(super) heartbeat: Heartbeat,
     pub(super) kind: Kind,
+    /// The other end of the connection: the client, or its proxy. `None`: the subscription is not from a socket.
     pub(super) peer: Option<SocketAddr>,
+    /// The client's own address, if it is not the peer's.
     pub(super) address: Option<IpAddr>,
+    /// What lets the client stay. It may be asked again at any time ([`is_permitted`](Self::is_permitted)).
     pub(super) permit: Option<Permit>,
-    /// Only the fan-out thread sends to it, except for events that are for one poll alone.
+    /// The sending end of the queue. Only the fan-out thread sends to a stream. A poll also gets events that are
+    /// for it alone, from the thread that publishes them. Sending never blocks; the queue is bounded by `backlog`.
     queue: Sender<QueueItem>,
-    /// The queues of all clients together.
+    /// The hub's sum of all queues, which the items in this queue count in.
     total_queued: TotalQueued,
-    /// Where the lane stands in the list of its audience. Changed and read under the hub's lock.
-    place: AtomicUsize,
-    /// Bytes owed to the client; see the module. LIMIT: with more than `limit` it is let go.
+    /// The lane's index in the list of its audience, so that it can be removed without a search. Written and read
+    /// by the registry, under the hub's lock.
+    index_in_audience: AtomicUsize,
+    /// The bytes that are accepted for the client and not written yet, and the baton (see the head of this file).
+    /// Raised and reduced by the fan-out thread and the client's thread.
+    ///
+    /// LIMIT: `backlog_limit`. A client with a larger backlog is closed when its next event comes.
     backlog: AtomicUsize,
-    limit: usize,
-    /// Where direct writes go, as soon as the stream has one. Without it all goes through the queue.
+    /// `Config::queue_bytes`.
+    backlog_limit: usize,
+    /// The socket that the fan-out writes to. Set by [`open`](Self::open), on the client's thread. Until then, and
+    /// for a stream without a socket, everything goes through the queue.
     socket: OnceLock<Arc<dyn Socket>>,
-    /// Events with a smaller ordinal are not for the fan-out to deliver: the client's thread reads
-    /// them from the history. `u64::MAX` until it has read them all.
+    /// The ordinal of the first event that the fan-out delivers. The client's thread reads the events before it
+    /// from the history. `u64::MAX` until the replay has reached the end of the history: then the lane is *live*.
+    /// Written under the hub's lock by the thread that reads the history; read by the fan-out thread.
     live_from: AtomicU64,
-    /// Events from this ordinal on are not for the client, because it was told to leave before. `u64::MAX` until
-    /// then.
+    /// The ordinal after the last event that the client gets. `u64::MAX` unless the client was replaced,
+    /// disconnected or is not permitted any more (`State::close_client`): then the lane is *closing*. Written under
+    /// the hub's lock; read by the fan-out thread.
     live_until: AtomicU64,
-    /// Which event the client's thread reads next from the history, until it is live. Changed and
-    /// read under the hub's lock.
+    /// The ordinal of the event that the replay reads next, for [`lag`](Self::lag) alone. Written under the hub's
+    /// lock by the thread that reads the history.
     reading_from: AtomicU64,
-    /// Events in the queue. Only for those who ask how far behind the client is.
-    queued: AtomicU64,
-    /// What was written, by whoever had the baton.
+    /// The events in the queue, for [`lag`](Self::lag); of a poll, only those that [`wake_poll`](Self::wake_poll)
+    /// sent.
+    queued_events: AtomicU64,
+    /// Events and bytes that were written, for statistics. Written by the thread that has the baton.
     sent_events: AtomicU64,
     sent_bytes: AtomicU64,
-    /// When the client was let in, in milliseconds of the hub's life.
+    /// When the client was registered, in milliseconds since the hub was created.
     pub(super) joined_at: u64,
-    /// When something was last written, in milliseconds of the hub's life; heartbeats go by it.
+    /// When bytes were last written, in milliseconds since the hub was created. The next heartbeat and the check
+    /// for a stalled client are measured from it. Written by the thread that has the baton; read by both threads.
     wrote_at: AtomicU64,
-    /// Set once, by the fan-out thread.
-    ending: OnceLock<CloseReason>,
+    /// Why the lane was closed. `None` until then. Set once, by the fan-out thread; the client's thread reads it to
+    /// tell an aborted socket from a client that hung up.
+    close_reason: OnceLock<CloseReason>,
 }
 
 impl Lane {
+    /// Makes a lane whose baton belongs to the client's thread. Returns the lane and the receiving end of its queue.
+    /// The lane gets no events before it is in the registry and [`read_up_to`](Self::read_up_to) has made it live.
     pub(super) fn new(
         client_id: Arc<str>,
-        wish: &Subscribe,
+        params: &Subscribe,
         kind: Kind,
-        limit: usize,
+        backlog_limit: usize,
         total_queued: &TotalQueued,
         now_ms: u64,
     ) -> (Arc<Lane>, Receiver<QueueItem>) {
         let (queue, receiver) = channel();
         let lane = Lane {
             client_id,
-            patterns: wish.patterns.clone(),
-            framing: wish.framing,
-            heartbeat: wish.heartbeat,
+            patterns: params.patterns.clone(),
+            framing: params.framing,
+            heartbeat: params.heartbeat,
             kind,
-            peer: wish.peer,
-            address: wish.address,
-            permit: wish.permit.clone(),
+            peer: params.peer,
+            address: params.address,
+            permit: params.permit.clone(),
             queue,
             total_queued: Arc::clone(total_queued),
-            place: AtomicUsize::new(0),
+            index_in_audience: AtomicUsize::new(0),
             backlog: AtomicUsize::new(BATON_BYTE),
-            limit,
+            backlog_limit,
             socket: OnceLock::new(),
             live_from: AtomicU64::new(u64::MAX),
             live_until: AtomicU64::new(u64::MAX),
             reading_from: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
+            queued_events: AtomicU64::new(0),
             sent_events: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             joined_at: now_ms,
-            // Its patience begins here.
+            // Counts as a write: a client is not stalled before it had the time to read something.
             wrote_at: AtomicU64::new(now_ms),
-            ending: OnceLock::new(),
+            close_reason: OnceLock::new(),
         };
         (Arc::new(lane), receiver)
     }
@@ -213,41 +266,45 @@ impl Lane {
         self.address.or_else(of_peer)
     }
 
-    /// Whether the client may still get what it asked for.
+    /// Whether the client still has the right to its patterns. Asks the rules that issued its permit.
     pub(super) fn is_permitted(&self) -> bool {
         let permit = self.permit.as_ref();
         permit.is_none_or(|permit| permit.allows(&self.patterns))
     }
 
-    /// Counts bytes that are held for the client outside of its queue. `None`: with them, all queues together
-    /// would hold more than `most`.
-    pub(super) fn queue_within(&self, bytes: usize, most: usize) -> Option<Queued> {
+    /// Counts `bytes` as queued that are kept for the client outside of its queue: a large event of a replay. Returns
+    /// `None` if all queues together would then hold more than `most`.
+    pub(super) fn try_reserve(&self, bytes: usize, most: usize) -> Option<Queued> {
         let queued = Queued::new(bytes, &self.total_queued);
-        // ORDER: Relaxed: added before the sum is read, so that of two that come together one sees both.
+        // ORDER: Relaxed: the bytes are added before the sum is read. If two threads reserve at once, at least one of
+        // them sees the bytes of both.
         (self.total_queued.load(Ordering::Relaxed) <= most).then_some(queued)
     }
 
-    /// Where the client is, for the log.
+    /// The addresses of the peer and of the client, for the log. `None`: the subscription is not from a socket.
     pub(super) fn remote_addr(&self) -> Option<RemoteAddr> {
         let (peer, client) = self.peer.zip(self.address())?;
         Some(RemoteAddr { peer, client })
     }
 
-    /// Notes where the lane stands in its audience. The hub's lock is held.
-    pub(super) fn set_index_in_audience(&self, place: usize) {
-        self.place.store(place, Ordering::Relaxed);
+    /// Notes the lane's index in the list of its audience. The caller holds the hub's lock.
+    pub(super) fn set_index_in_audience(&self, index: usize) {
+        // ORDER: Relaxed: the hub's lock orders all accesses.
+        self.index_in_audience.store(index, Ordering::Relaxed);
     }
 
     pub(super) fn index_in_audience(&self) -> usize {
-        self.place.load(Ordering::Relaxed)
+        // ORDER: Relaxed: the hub's lock orders all accesses.
+        self.index_in_audience.load(Ordering::Relaxed)
     }
 
-    // The fan-out thread's side.
+    // Called by the fan-out thread.
 
-    /// Gets a frame to the client: now, if its socket takes them, or by its thread. Never waits.
-    /// Answers what was written.
+    /// Delivers a frame, which has this number of events: writes it to the socket if the lane is idle, and otherwise
+    /// puts it into the queue. Never waits, holds no lock. Returns what was written to the socket here; the client's
+    /// thread counts the rest. A closed lane gets nothing.
     pub(super) fn offer(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) -> Sent {
-        if self.ending.get().is_some() {
+        if self.close_reason.get().is_some() {
             return Sent::default();
         }
         match self.socket.get() {
@@ -261,13 +318,13 @@ impl Lane {
         }
     }
 
-    /// Wakes a poll with the first of these events, as many as an answer may have.
+    /// Wakes a poll with the first of these events: as many as one answer may have.
     ///
-    /// LIMIT: once. The poll then reads the history, and has no use for a second message. It has for the first,
-    /// even after an event for it alone: the history may not keep these events.
-    pub(super) fn wake(&self, events: &[Arc<Record>]) {
-        // ORDER: Relaxed: only the fan-out thread adds to it, and a poll takes nothing off.
-        if self.ending.get().is_some() || self.queued.load(Ordering::Relaxed) > 0 {
+    /// LIMIT: only once. The poll then leaves the registry and reads the history, so it needs no second item. It
+    /// needs this one even after an event for it alone, because the history may keep no events.
+    pub(super) fn wake_poll(&self, events: &[Arc<Record>]) {
+        // ORDER: Relaxed: only the fan-out thread changes this number of a poll.
+        if self.close_reason.get().is_some() || self.queued_events.load(Ordering::Relaxed) > 0 {
             return;
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
@@ -278,46 +335,28 @@ impl Lane {
             bytes += record.message().len();
             records.push(Arc::clone(record));
         }
-        // ORDER: Relaxed: the events themselves go through the queue.
+        // ORDER: Relaxed: both are only numbers; the queue itself hands the events to the other thread.
         self.backlog.fetch_add(bytes, Ordering::Relaxed);
-        self.queued
+        self.queued_events
             .fetch_add(records.len() as u64, Ordering::Relaxed);
         let queued = Queued::new(bytes, &self.total_queued);
         self.send(QueueItem::Events { records, queued });
     }
 
-    /// Lets go of a client that was told to leave and is still owed something, without its last word.
+    /// Aborts the socket of a closed lane that still has a backlog, so that its queue is freed soon. The client
+    /// gets no close event.
     pub(super) fn abort_if_backlogged(&self) {
-        // ORDER: Relaxed: a guess, as in `end`.
+        // ORDER: Relaxed: an estimate, as in `close`.
         if self.backlog.load(Ordering::Relaxed) > BATON_BYTE
             && let Some(socket) = self.socket.get()
         {
-            socket.cut();
+            socket.abort();
         }
     }
 
-    /// Leaves an event for a poll that waits. False: something was left already, so that the poll is about
-    /// to go. Called under the hub's lock, which the poll takes before it looks for the last time, so
-    /// that nothing left here is lost.
-    ///
-    /// LIMIT: one event: what is left here is not in the history, so the answer has to hold all of it.
-    pub(super) fn leave_for_poll(&self, record: Arc<Record>) -> bool {
-        let length = record.message().len();
-        // ORDER: Relaxed: the message itself goes through the queue, and only this number decides.
-        let first = self.backlog.compare_exchange(
-            BATON_BYTE,
-            BATON_BYTE + length,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        if first.is_ok() {
-            let queued = Queued::new(length, &self.total_queued);
-            self.send(QueueItem::Private { record, queued });
-        }
-        first.is_ok()
-    }
-
-    /// The baton is ours.
+    /// Writes a frame to the socket. The baton belongs to the fan-out: `claim` has raised the backlog from 0 to the
+    /// length of the frame. If the socket does not take all bytes, the rest goes into the queue, and the baton with
+    /// it. Returns what was written.
     fn write_directly(
         &self,
         socket: &dyn Socket,
@@ -332,7 +371,7 @@ impl Lane {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
                 Err(_) => {
-                    self.end(CloseReason::HungUp, now_ms);
+                    self.close(CloseReason::HungUp, now_ms);
                     return Sent::default();
                 }
             }
@@ -342,15 +381,16 @@ impl Lane {
             events: if is_whole { events.into() } else { 0 },
             bytes: written as u64,
         };
+        // ORDER: all of this while the fan-out has the baton. The next line may give it back.
         if written > 0 {
-            self.touch(now_ms);
-            // ORDER: while the baton is ours.
-            self.count(sent);
+            self.note_write(now_ms);
+            self.count_sent(sent);
         }
         if !is_whole {
-            self.queued.fetch_add(events.into(), Ordering::Relaxed);
+            self.queued_events
+                .fetch_add(events.into(), Ordering::Relaxed);
         }
-        if self.pay(written) > 0 {
+        if self.reduce_backlog(written) > 0 {
             self.send(QueueItem::Bytes {
                 frame: Arc::clone(frame),
                 from: written,
@@ -361,17 +401,20 @@ impl Lane {
         sent
     }
 
-    /// The client's thread has the baton, or gets it by this.
+    /// Adds a frame to the backlog and puts it into the queue. If the client's thread has the baton, it keeps the
+    /// baton. If the lane became idle a moment ago, this raises the backlog from 0, and the item hands the baton to
+    /// the thread. Closes the lane instead if its backlog is over its limit.
     fn enqueue(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) {
-        // ORDER: Acquire and Release as in `claim` and `pay`: this may raise the backlog from 0.
         let length = frame.bytes(self.framing).len();
+        // ORDER: AcqRel, as in `claim` and `reduce_backlog`: this may be the step that raises the backlog from 0.
         let before = self.backlog.fetch_add(length, Ordering::AcqRel);
-        // LIMIT: what waits already counts, and not what comes, so that an event larger than a
-        // queue can be had at all: the limit and one batch.
-        if before > self.limit {
-            return self.end(CloseReason::FellBehind, now_ms);
+        // LIMIT: the backlog before this frame is compared, without the frame, so that an event larger than the
+        // limit can be sent at all. So the backlog is at most the limit and one frame.
+        if before > self.backlog_limit {
+            return self.close(CloseReason::FellBehind, now_ms);
         }
-        self.queued.fetch_add(events.into(), Ordering::Relaxed);
+        self.queued_events
+            .fetch_add(events.into(), Ordering::Relaxed);
         self.send(QueueItem::Bytes {
             frame: Arc::clone(frame),
             from: 0,
@@ -380,63 +423,95 @@ impl Lane {
         });
     }
 
-    /// Says the last word to the client's thread. The first reason stands.
-    pub(super) fn end(&self, close_reason: CloseReason, now_ms: u64) {
-        if self.ending.set(close_reason).is_err() {
+    /// Closes the lane: sends the reason to the client's thread, which then ends the stream. Never waits. A second
+    /// call has no effect, so the first reason is the one that is reported.
+    ///
+    /// Aborts the socket if the client is not expected to read its backlog and the close event:
+    ///
+    /// - because of the reason: the client has hung up, has timed out or has fallen behind;
+    /// - because the client has stalled: it has a backlog, and nothing was written for [`STALLED_MS`]. When the
+    ///   server closes, a stalled client is not aborted: `Config::grace` is the time that it gets.
+    pub(super) fn close(&self, close_reason: CloseReason, now_ms: u64) {
+        if self.close_reason.set(close_reason).is_err() {
             return;
         }
         self.send(QueueItem::Close(close_reason));
-        // Who still reads hears the farewell behind what is owed to it. Who has taken nothing for
-        // a while is not waited for, but when the server closes: then the grace is for that.
-        // ORDER: Relaxed: a guess. If it is wrong, the write that lasts has its timeout.
-        let owed = self.backlog.load(Ordering::Relaxed) > BATON_BYTE;
-        let stuck = owed && now_ms.saturating_sub(self.wrote_at()) > STALLED_MS;
-        let hopeless =
-            !close_reason.is_polite() || stuck && close_reason != CloseReason::ServerClosing;
-        if let (true, Some(socket)) = (hopeless, self.socket.get()) {
-            socket.cut();
+        // ORDER: Relaxed: an estimate. If it is wrong and the client does not read, the write timeout ends the
+        // stream.
+        let has_backlog = self.backlog.load(Ordering::Relaxed) > BATON_BYTE;
+        let is_stalled = has_backlog && now_ms.saturating_sub(self.wrote_at()) > STALLED_MS;
+        let must_abort = !close_reason.has_close_event()
+            || is_stalled && close_reason != CloseReason::ServerClosing;
+        if let (true, Some(socket)) = (must_abort, self.socket.get()) {
+            socket.abort();
         }
     }
 
-    fn send(&self, message: QueueItem) {
-        // Refused only if the receiver is gone: the stream has ended, and nobody misses it.
-        let _ = self.queue.send(message);
+    fn send(&self, item: QueueItem) {
+        // Fails only if the receiver was dropped: the stream is over, so nobody needs the item.
+        let _ = self.queue.send(item);
     }
 
-    /// The ordinals of the events that the fan-out has to deliver.
+    /// The ordinals of the events that the fan-out has to deliver to this client.
     pub(super) fn due(&self) -> Range<u64> {
-        // ORDER: Relaxed suffices. A lane goes live, and is told to leave, under the hub's lock. A batch that was
-        // taken before has no event after that moment, whichever value is seen here; a batch that is taken
-        // later is taken under the same lock, and sees the new value.
+        // ORDER: Relaxed. Both bounds are set under the hub's lock, each to the ordinal of the next event. A batch
+        // that was taken before that moment has only smaller ordinals, for which the old and the new value of a
+        // bound give the same answer. A batch that is taken later is taken under the same lock, and so the fan-out
+        // sees the new value.
         self.live_from.load(Ordering::Relaxed)..self.live_until.load(Ordering::Relaxed)
     }
 
-    /// Notes that the client is told to leave after the events before `ordinal`. The hub's lock is held.
-    pub(super) fn leave_at(&self, ordinal: u64) {
-        self.live_until.store(ordinal, Ordering::Relaxed);
-    }
-
-    /// Whether the client was told to leave.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.live_until.load(Ordering::Relaxed) != u64::MAX
-    }
-
-    /// Bytes that are owed to a client which has not been told to leave.
-    pub(super) fn debt(&self) -> usize {
-        match self.ending.get() {
-            // ORDER: Relaxed: a number of about now.
+    /// The client's backlog in bytes; 0 if the lane was closed.
+    pub(super) fn backlog(&self) -> usize {
+        match self.close_reason.get() {
+            // ORDER: Relaxed: the number may be out of date at once.
             None => self.backlog.load(Ordering::Relaxed),
             Some(_) => 0,
         }
     }
 
-    // The client's thread's side.
+    // Called under the hub's lock, by any thread.
 
-    /// Notes that the thread has read the history up to `next`. The hub's lock is held. At the `head` of
-    /// the history the lane goes live: from there on events come by the fan-out. Returns where to
-    /// read on, if it did not.
+    /// Marks the lane as closing: the client gets the events before `ordinal` and no later ones. The caller holds the
+    /// hub's lock.
+    pub(super) fn stop_at(&self, ordinal: u64) {
+        // ORDER: Relaxed, as in `due`.
+        self.live_until.store(ordinal, Ordering::Relaxed);
+    }
+
+    /// Whether [`stop_at`](Self::stop_at) was called.
+    pub(super) fn is_closing(&self) -> bool {
+        // ORDER: Relaxed: the value may be out of date at once.
+        self.live_until.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    /// Sends an event to a poll that waits, for this client alone. Returns false if the poll already has an item in
+    /// its queue and so is about to answer. The caller holds the hub's lock. The poll takes this lock before it
+    /// looks into its queue for the last time, so no event is lost.
     ///
-    /// ORDER: under the same lock as the reading, so that no event is published between the two.
+    /// LIMIT: one event. The history does not have it, so the answer must have room for all that is sent here.
+    pub(super) fn send_to_poll(&self, record: Arc<Record>) -> bool {
+        let length = record.message().len();
+        // ORDER: Relaxed: the number alone decides; the queue hands the event to the other thread.
+        let first = self.backlog.compare_exchange(
+            BATON_BYTE,
+            BATON_BYTE + length,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if first.is_ok() {
+            let queued = Queued::new(length, &self.total_queued);
+            self.send(QueueItem::Private { record, queued });
+        }
+        first.is_ok()
+    }
+
+    /// Notes that the history was read for this client up to the ordinal `next`. If that is the `head` of the
+    /// history, the ordinal of the next event to be published, the lane goes live: the fan-out delivers from there
+    /// on. Returns the ordinal at which to read on, or `None` if the lane is live.
+    ///
+    /// ORDER: the caller holds the hub's lock since it read the history. So no event is published in between, and
+    /// each event comes either from the history or from the fan-out.
     pub(super) fn read_up_to(&self, next: u64, head: u64) -> Option<u64> {
         if next == head {
             self.live_from.store(head, Ordering::Relaxed);
@@ -446,9 +521,13 @@ impl Lane {
         Some(next)
     }
 
+    // Called by the client's thread.
+
     /// Notes that events which waited in the queue are written.
     pub(super) fn dequeued(&self, events: u32) {
-        self.queued.fetch_sub(events.into(), Ordering::Relaxed);
+        // ORDER: Relaxed: for statistics alone.
+        self.queued_events
+            .fetch_sub(events.into(), Ordering::Relaxed);
     }
 
     /// Lets the fan-out write to `socket` whenever the lane is idle.
@@ -459,35 +538,40 @@ impl Lane {
         );
     }
 
-    /// The reason that the fan-out gave, if it has ended the lane.
-    pub(super) fn ending(&self) -> Option<CloseReason> {
-        self.ending.get().copied()
+    /// The reason that [`close`](Self::close) was called with, if it was called.
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason.get().copied()
     }
 
-    // Both sides.
+    // Called by the fan-out thread and by the client's thread.
 
-    /// Takes the baton if the lane is idle, for `bytes` that are to be written.
+    /// Takes the baton if the lane is idle, and adds `bytes`, which the caller is about to write, to the backlog.
+    /// Returns whether the caller has the baton now.
     pub(super) fn claim(&self, bytes: usize) -> bool {
-        // ORDER: Acquire: what the holder before us did to the socket has been done. Relaxed if it
-        // fails: nothing is concluded from the value.
+        // ORDER: Acquire: pairs with the Release in `reduce_backlog`, so that everything that the last holder of
+        // the baton did to the socket has happened before. Relaxed on failure: nothing depends on the value then.
         self.backlog
             .compare_exchange(0, bytes, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Takes off what was written; answers what is still owed. At 0 the baton is given back.
-    pub(super) fn pay(&self, bytes: usize) -> usize {
-        // ORDER: Release: what we did to the socket is done before the next holder's claim. Acquire
-        // for the holder who goes on.
+    /// Subtracts written bytes from the backlog. Returns the remaining backlog. At 0 the caller has given the baton
+    /// back and must not touch the socket any more. The caller holds the baton.
+    pub(super) fn reduce_backlog(&self, bytes: usize) -> usize {
+        // ORDER: Release: everything that the caller did to the socket happens before the next holder's claim.
+        // Acquire: for a caller that keeps the baton because the other thread has added to the backlog.
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
-        debug_assert!(before >= bytes, "paid {bytes} of {before} bytes");
+        debug_assert!(
+            before >= bytes,
+            "{bytes} bytes subtracted from a backlog of {before} bytes"
+        );
         before - bytes
     }
 
-    /// Counts what was written, by whoever has the baton.
-    pub(super) fn count(&self, sent: Sent) {
-        // ORDER: Relaxed, and no addition in one step: who has the baton is alone, and sees what
-        // the one before it did by the baton's own Acquire and Release.
+    /// Adds to the numbers of this client. The caller holds the baton.
+    pub(super) fn count_sent(&self, sent: Sent) {
+        // ORDER: Relaxed, and a load and a store instead of one atomic addition. Only the holder of the baton
+        // writes these numbers, and the Acquire and Release of the baton show it what the holder before it wrote.
         for (counter, more) in [
             (&self.sent_events, sent.events),
             (&self.sent_bytes, sent.bytes),
@@ -496,26 +580,24 @@ impl Lane {
         }
     }
 
-    /// What was written so far, for those who only look.
+    /// What was written to the client so far, for statistics.
     pub(super) fn sent(&self) -> Sent {
-        // ORDER: Relaxed: two numbers of about now.
+        // ORDER: Relaxed: the two numbers may belong to slightly different moments.
         Sent {
             events: self.sent_events.load(Ordering::Relaxed),
             bytes: self.sent_bytes.load(Ordering::Relaxed),
         }
     }
 
-    /// How far behind `head`, the next ordinal, the client is, for those who only look: events and
-    /// bytes that wait in the queue, and events in the history that it has not been through yet,
-    /// whether they are for it or not.
+    /// How far the client is behind `head`, the ordinal of the next event, for statistics.
     pub(super) fn lag(&self, head: u64) -> Lag {
-        // ORDER: Relaxed: numbers of about now. A replay may be further than `head` was when its
-        // caller asked for it.
+        // ORDER: Relaxed: the numbers may belong to slightly different moments. A replay may be further than `head`
+        // was when the caller read it.
         let is_live = self.live_from.load(Ordering::Relaxed) != u64::MAX;
         let bytes = self.backlog.load(Ordering::Relaxed);
         Lag {
-            events: self.queued.load(Ordering::Relaxed),
-            // What the thread keeps the baton by is owed to nobody.
+            events: self.queued_events.load(Ordering::Relaxed),
+            // A backlog of one byte is the baton of the client's thread, and not a byte of the stream.
             bytes: if bytes <= BATON_BYTE { 0 } else { bytes as u64 },
             replaying: if is_live {
                 0
@@ -525,9 +607,9 @@ impl Lane {
         }
     }
 
-    /// Notes a write.
-    pub(super) fn touch(&self, now_ms: u64) {
-        // ORDER: Relaxed: a clock reading; a late one makes a heartbeat early or late by that much.
+    /// Notes the time of a write.
+    pub(super) fn note_write(&self, now_ms: u64) {
+        // ORDER: Relaxed: a reading of the clock. Seen late, it makes a heartbeat early or late by that much.
         self.wrote_at.store(now_ms, Ordering::Relaxed);
     }
 

@@ -1,10 +1,10 @@
-//! Where events become durable before any client gets them: what the hub asks of a log, and what the hub
-//! does with one. `group_commit.rs` is how several publishers share one append.
+//! Makes events durable before any client gets them: the trait [`Log`], and how the hub uses it. In
+//! `group_commit.rs`, several publishers share one append.
 //!
-//! An event is kept as the message that clients read, its id line included, so that a replay after
-//! a restart is the same bytes as one before it.
+//! An event is kept as the message that clients read, including the line of its id. A replay after a restart
+//! therefore sends the same bytes as a replay before it.
 //!
-//! In a build without a log (without the feature `journal`), `no_log.rs` stands in the place of this file.
+//! Without the feature `journal` there is no log, and `no_log.rs` replaces this file.
 
 mod group_commit;
 
@@ -18,30 +18,30 @@ use super::{Closed, Hub, PublishError, Published, Record};
 use crate::config::Config;
 pub(super) use group_commit::GroupCommit;
 
-/// What became of what one publisher brought.
+/// The result of one publisher's request.
 type Outcome = Result<Vec<Published>, PublishError>;
 
-/// Keeps events.
+/// A durable, append-only sequence of events. [`Journal`](crate::store::Journal) is one.
 pub trait Log: Send + fmt::Debug {
-    /// Makes these events, one or more, durable, in this order, all or none. Their ids rise, and are greater
-    /// than all before them. Blocks for as long as the log's disk or network takes; one thread
-    /// calls it at a time.
+    /// Makes these events durable, in this order, all or none of them. There is at least one; their ids rise, and
+    /// are greater than all ids before. Blocks for as long as the disk or network takes. Only one thread calls it
+    /// at a time.
     ///
-    /// How much `Ok` promises, and what it outlives, is for each log to say. A process that is
-    /// killed in the middle may have kept the first few, of which then nobody was told.
+    /// Each log documents what `Ok` promises and what it survives. If the process is killed during the call, the
+    /// first few events may have been kept, although no publisher was told so.
     ///
     /// # Errors
     ///
-    /// None of the events was kept: the disk is full, or broken, or the other end has gone. The
-    /// log is as it was before, or will be before it takes anything else, so the caller may go on
-    /// and call it again with these events or with others.
+    /// None of the events was kept, for example because the disk is full. The log is in its state before the
+    /// call, or returns to it before it accepts other events. So the caller may call it again, with these events
+    /// or with others.
     fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()>;
 
-    /// Tries whether an append would succeed, after one has failed, and keeps nothing. It is called while
-    /// there are no publishers, for callers of [`Hub::log_failure`], and may block as an append may.
+    /// Tries whether an append would succeed, without keeping anything. Called after an append has failed, on
+    /// behalf of [`Hub::log_failure`]. May block as an append may.
     ///
-    /// A log that cannot try it returns `Ok`, as the default does; then the next append shows whether the
-    /// log works.
+    /// A log that cannot try returns `Ok`, as the default implementation does; then the next append shows whether
+    /// the log works.
     ///
     /// # Errors
     ///
@@ -54,15 +54,15 @@ pub trait Log: Send + fmt::Debug {
 /// The state of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStats {
-    /// Why it refuses events. `None`: the last attempt to write succeeded.
+    /// Why the log refuses events. `None`: the last append or probe succeeded.
     pub failure: Option<String>,
-    /// How many publishers it has refused.
+    /// How many publishers got an error because the log had failed.
     pub failures: u64,
 }
 
 impl Hub {
-    /// A hub that goes on where `log` ended: `kept` is what the log had when it was opened. Each
-    /// event is in the log before any client gets it.
+    /// A hub that continues where `log` ends. `kept` has the latest events of the log. Each new event is in the
+    /// log before any client gets it.
     ///
     /// # Errors
     ///
@@ -70,29 +70,33 @@ impl Hub {
     /// fan-out thread cannot be started.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
-        // What is written down together is passed on together.
+        // A group is published as one batch.
         let group_bytes = Hub::inbox_limit(&config);
         let group_commit = GroupCommit::new(log, group_bytes, config.report.clone());
         Hub::start(config, Some(Arc::new(group_commit)), kept)
     }
 
-    /// Why the log refuses events, if it does. A log that has failed is tried again at most twice a
-    /// second, by [`Log::probe`], so that asking is enough to find out that it works again. Waits for
-    /// that for half a second at most. A log that has not answered a publisher for 10 seconds counts
-    /// as one that refuses. A hub without a log refuses nothing.
+    /// Returns why the log refuses events, if it does. After a failure this call tries the log again
+    /// ([`Log::probe`]), at most twice per second, so that repeated calls notice when the log works again. Blocks
+    /// for at most 0.5 s. A log that has not returned from an append for 10 s counts as one that refuses. Without
+    /// a log the result is `None`.
     pub fn log_failure(&self) -> Option<String> {
         self.shared.group_commit.as_ref()?.failure()
     }
 
-    /// The state of the log, as far as is known without trying it. `None`: the hub has no log.
+    /// The last known state of the log; does not try it. `None`: the hub has no log.
     pub fn log_stats(&self) -> Option<LogStats> {
         Some(self.shared.group_commit.as_ref()?.stats())
     }
 }
 
 impl Shared {
-    /// Gives a group of publishers' events to the log, and publishes them: durable, history, fan-out, answer.
-    /// No other thread publishes meanwhile, because this one has the log.
+    /// Appends the records of a group of publishers to the log, and publishes them. The order is: durable,
+    /// history, inbox of the fan-out, answer. Returns an outcome per publisher.
+    ///
+    /// The hub's lock is taken twice: to assign the ids, and to add the records to the history. It is not held
+    /// while the log appends. No other thread publishes between the two, because only the owner of the log
+    /// publishes; so the assigned ordinals stay right.
     pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Arc<Record>>>) -> Vec<Outcome> {
         let mut state = match self.state_with_room() {
             Ok(state) => state,
@@ -103,21 +107,22 @@ impl Shared {
         let mut pending = PendingEvents::default();
         let mut placed: Vec<_> = group
             .into_iter()
-            .map(|records| state.place(records, &mut pending))
+            .map(|records| state.assign_ids(records, &mut pending))
             .collect();
         drop(state);
         let records: Vec<_> = placed.iter().flatten().flatten().cloned().collect();
-        // Nothing is left to be kept if each event has an id that is taken.
+        // If every publisher's own id is taken, there is nothing to append.
         let failure = match records[..] {
             [] => None,
             _ => log.append(&records).err().map(|error| error.to_string()),
         };
         if let Some(failure) = &failure {
-            // Also for a publisher whose id another one of the group has: no event has that id now.
+            // Also the publishers whose own id was taken by another publisher of the group: that event is not
+            // kept, so the id is free, and "already published" would be wrong.
             placed.fill_with(|| Err(PublishError::NotKept(failure.clone())));
         }
         let mut state = self.state();
-        let accept = |records: Result<Vec<_>, _>| Ok(state.accept(&records?));
+        let accept = |records: Result<Vec<_>, _>| Ok(state.commit(&records?));
         let outcomes = placed.into_iter().map(accept).collect();
         self.wake_fan_out(state);
         outcomes
@@ -141,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_taken_only_by_an_event_that_is_kept() {
+    fn an_own_id_is_taken_only_by_an_event_that_is_kept() {
         let hub = Hub::with_log(Config::default(), Box::new(Full), Kept::nothing()).unwrap();
         let mine = || {
             vec![Arc::new(Record::new(

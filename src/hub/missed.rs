@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_in_slices_is_what_is_there_in_the_end() {
+    fn counting_in_slices_gives_the_final_number() {
         let mut random = Random::new();
         let config = Config {
             history_events: 5 * SLICE_EVENTS,

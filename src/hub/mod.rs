@@ -1,12 +1,49 @@
-//! Who is listening, and what was said: the one lock of the crate, and all that happens under it.
+//! The hub: accepts events from publishers and delivers them to clients. One lock guards ids, history, registry and inbox.
 //!
-//! `publish` gives an event its id, keeps it, and leaves it for the fan-out thread; `subscribe`
-//! finds what a client missed and registers it. Both are one critical section, so that an event is
-//! either missed or live for a client, never neither and never both. Nothing waits for a client
-//! under the lock.
+//! `publish` assigns the event's id, adds the event to the history, and hands it to the fan-out thread. `subscribe` finds
+//! the events that a client has missed, and registers the client. Each of the two is one critical section. So every
+//! event is either in a client's replay or delivered live, never both and never neither.
 //!
-//! `state.rs` is what the lock is over. Read `lane.rs` for how an event gets to a socket, and `stream.rs`
-//! for a client's life.
+//! `state.rs` is the state under the lock, `history.rs` the ring of events, `registry.rs` the table of clients, `fanout.rs`
+//! the fan-out thread, `lane.rs` the way to one socket, and `stream.rs` the thread of one client.
+//!
+//! # One event, from `POST` to the socket
+//!
+//! A publisher sends `POST /events/chat` with the body `hello`. 1,000 clients subscribe to `chat`.
+//!
+//! | step | thread | lock |
+//! |---|---|---|
+//! | `http/connection.rs` reads the request; `api/publish.rs` makes an `Event` of it and calls [`Hub::publish_all`] | the publisher's worker | none |
+//! | `Record::new` encodes the message, with room for the id in front | the publisher's worker | none |
+//! | `Shared::publish` waits until the inbox has room (`Shared::state_with_room`) | the publisher's worker | hub |
+//! | `State::assign_ids` assigns id and ordinal, and `Record::assign` writes the line of the id | the publisher's worker | hub |
+//! | `State::commit` adds the record to the history, counts the recipients, and adds it to the inbox | the publisher's worker | hub |
+//! | `Shared::wake_fan_out` unlocks and wakes the fan-out thread; the answer `{"status":"ok",…}` is written | the publisher's worker | none |
+//! | `Shared::next_batch` takes the whole inbox, and `Batch::take` the lists of lanes of the audiences that it reaches | fan-out | hub |
+//! | `Batch::deliver` joins the events of the batch into one frame, once for all 1,000 clients | fan-out | none |
+//! | `Lane::offer` takes the baton of each idle lane and writes the frame to its socket without waiting | fan-out | none |
+//!
+//! The threads of the 1,000 clients sleep all this time. With a log, `GroupCommit::publish` replaces the third step: it
+//! appends the record to the log, without the hub's lock, between `assign_ids` and `commit`.
+//!
+//! # One client that stops reading
+//!
+//! A client of `chat` stops reading from its connection, while events are published to `chat`.
+//!
+//! | step | thread | lock |
+//! |---|---|---|
+//! | The kernel's buffers for the connection fill. `Lane::offer` → `Lane::write_directly` writes a part of a frame; the rest goes into the client's queue, and the baton with it | fan-out | none |
+//! | `Stream::next_item` wakes with the item, makes the socket blocking, and `Stream::write_queue` waits in `write` | the client's thread | none |
+//! | Later batches go into the queue (`Lane::enqueue`), which shares their frames with all other clients. The backlog grows | fan-out | none |
+//! | The backlog exceeds `Config::queue_bytes`: `Lane::close` sets the close reason `FellBehind` and shuts the socket down. Or one write takes longer than `Config::write_timeout`: the thread gives up with `TimedOut` | fan-out, or the client's thread | none |
+//! | The `write` returns an error. `Subscription::run` takes the reason from `Lane::close_reason`, and `Subscription::unregister` removes the client from the registry | the client's thread | hub |
+//! | Its thread ends, and with it the queue. Other clients were never delayed | the client's thread | none |
+//! | The client reconnects with `Last-Event-ID`. `Missed::count_ahead` counts the events that it missed | the client's worker | hub, for moments |
+//! | [`Hub::subscribe`] resolves the cursor (`History::resolve`), takes the first piece of the replay, and registers the new lane, in one critical section | the client's worker | hub |
+//! | `Stream::catch_up` writes the welcome, the `recovery` event and the missed events, piece by piece. At the end of the history the lane goes live (`Lane::read_up_to`): from this ordinal on the fan-out delivers | the client's new thread | hub, for moments |
+//!
+//! The history holds at least as many bytes as three queues, so a client that was disconnected finds everything that its
+//! queue contained. If it reconnects so late that events were evicted, the `recovery` event says so.
 
 mod close_reason;
 mod counters;
@@ -59,7 +96,7 @@ pub use stream::Subscription;
 use crate::config::{Config, REPLAY_BYTES};
 use crate::wire::{Event, EventId, FIRST_NUMBERS, Framing, Ids, Patterns, Topic, date};
 use counters::Counters;
-use fanout::Item;
+use fanout::InboxItem;
 use history::History;
 use lane::Kind;
 use log::GroupCommit;
@@ -68,7 +105,7 @@ use registry::{Lanes, Registry};
 use state::{FanOutThread, Phase, Shared, State, Totals};
 use stream::Recovery;
 
-/// Where events come in and streams go out. Cloning shares it; it ends with its last clone.
+/// Accepts events and delivers them to clients. A clone shares the hub; the hub ends with its last clone.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -83,37 +120,35 @@ use stream::Recovery;
 #[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Dropped with the last clone, which joins the fan-out thread. That thread has a share of
-    /// `shared`, but none of `life`.
-    life: Arc<FanOutThread>,
+    /// Ends and joins the fan-out thread when the last clone is dropped. The thread itself shares `shared`, but not this.
+    fan_out: Arc<FanOutThread>,
 }
 
-/// What a client asks for.
+/// The parameters of a subscription: what a client asks for.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// The name to be known by; `None` is a new UUID. A client that has the name already is replaced if
-    /// it has the same [credential](Permit::new); if not, this client is refused. A name does not prove the
-    /// identity of a client.
+    /// The client id; `None` generates a UUID. If a client with the same id is connected, it is replaced if it has the same
+    /// [credential](Permit::new); otherwise this client is refused. A client id does not prove an identity.
     pub client_id: Option<ClientId>,
-    /// The topics. With none, only events without a topic come.
+    /// The topics. Without any, the client gets only events without a topic.
     pub patterns: Patterns,
-    /// Where to begin.
+    /// The position after which the client wants events.
     pub cursor: Cursor,
-    /// How the bytes are to be delimited.
+    /// How the bytes are delimited: chunked or not.
     pub framing: Framing,
-    /// What a silent stream says.
+    /// What is written to a stream that was silent for `Config::heartbeat`.
     pub heartbeat: Heartbeat,
     /// The other end of its connection, for the log.
     pub peer: Option<SocketAddr>,
-    /// The client's own address, if that end is a proxy.
+    /// The client's own address, if the other end is a proxy.
     pub address: Option<IpAddr>,
-    /// What lets the client in. `None` is a permit that is valid for ever, and the same credential for all
-    /// clients without a permit.
+    /// The client's right to the stream. `None` is a permit that is always valid; all clients without a permit have the
+    /// same credential.
     pub permit: Option<Permit>,
 }
 
 impl Default for Subscribe {
-    /// A client without wishes, from now on, without chunks.
+    /// A client that gets the events without a topic from now on, without chunks.
     fn default() -> Subscribe {
         Subscribe {
             client_id: None,
@@ -128,42 +163,44 @@ impl Default for Subscribe {
     }
 }
 
-/// What a stream with nothing to say says.
+/// What is written to a stream that is silent, so that proxies keep the connection open and a client that has gone is
+/// noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// `: heartbeat`, which an EventSource reads over.
+    /// The comment `: heartbeat`, which an EventSource ignores.
     #[default]
     Comment,
-    /// An event named `heartbeat` with the data `{}` and no id, which a page can listen to, to notice
-    /// that nothing comes any more.
+    /// An event named `heartbeat` with the data `{}` and without an id. A page that listens to it notices when
+    /// the stream has stopped.
     Event,
 }
 
 impl Heartbeat {
+    /// The bytes of the heartbeat.
     pub(crate) fn text(self) -> &'static [u8] {
         match self {
-            // No empty line: some clients make an empty event of one that ends nothing.
+            // Without an empty line: some clients dispatch an empty event for an empty line after a comment.
             Heartbeat::Comment => b": heartbeat\n",
             Heartbeat::Event => b"event: heartbeat\ndata: {}\n\n",
         }
     }
 }
 
-/// What became of an event.
+/// The result of publishing an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// The hub's id for the event: its place in the order of all events.
+    /// The hub's id of the event: its position in the order of all events.
     pub id: EventId,
-    /// The publisher's own id, if the event has one. Then that one is on the wire, and not `id`.
+    /// The publisher's own id, if the event has one. Clients then see it instead of `id`.
     pub own_id: Option<String>,
-    /// How many clients were there to get it.
+    /// How many clients were registered for the event at this moment.
     pub recipients: usize,
 }
 
 impl Published {
-    /// The id that clients see, and may come back with as their `Last-Event-ID`. An event for one client alone
-    /// is sent without `id`, because it is not kept.
+    /// The id that clients see, and send back as `Last-Event-ID`. An event for one client alone is sent without an id,
+    /// because it is not kept.
     pub fn wire_id(&self) -> String {
         let own_id = self.own_id.clone();
         own_id.unwrap_or_else(|| self.id.to_string())
@@ -171,11 +208,11 @@ impl Published {
 }
 
 impl Hub {
-    /// A hub without clients or history, whose events live in memory.
+    /// A hub without clients and without events, which keeps events only in memory. Starts the fan-out thread.
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself, or the fan-out thread cannot be had.
+    /// The configuration contradicts itself, or the fan-out thread cannot be started.
     pub fn new(config: Config) -> io::Result<Hub> {
         config.check()?;
         Hub::start(config, None, kept::Kept::nothing())
@@ -183,20 +220,20 @@ impl Hub {
 
     /// The id after which a hub begins that is created now. Its sequence number is random, so that no
     /// event and no other birth has this id.
-    pub fn birth() -> EventId {
+    pub fn new_start_id() -> EventId {
         EventId {
             ms: date::unix_ms(SystemTime::now()),
             seq: RandomState::new().hash_one(0) % FIRST_NUMBERS,
         }
     }
 
-    /// A batch is no larger than the inbox, but for one event. It has to fit into queues that it
-    /// finds half full.
+    /// LIMIT: the bytes of the inbox, and so of a batch, except for one publication. A quarter of a client's queue, so that
+    /// a batch fits into a queue that is half full.
     fn inbox_limit(config: &Config) -> usize {
         config.queue_bytes / 4
     }
 
-    /// A hub of a configuration that was checked.
+    /// Creates a hub from a configuration that was checked. The history begins with the events of `kept`.
     fn start(
         config: Config,
         group_commit: Option<Arc<GroupCommit>>,
@@ -232,7 +269,7 @@ impl Hub {
             epoch: Instant::now(),
             random,
             counters: Counters::default(),
-            closings_told: AtomicU32::new(0),
+            close_events: AtomicU32::new(0),
             group_commit,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -241,27 +278,26 @@ impl Hub {
             config,
         });
         let for_thread = Arc::clone(&shared);
-        let fan_out = thread::Builder::new()
+        let handle = thread::Builder::new()
             .name("fan-out".into())
             .spawn(move || fanout::run(&for_thread))?;
-        let life = Arc::new(FanOutThread {
+        let fan_out = Arc::new(FanOutThread {
             shared: Arc::clone(&shared),
-            fan_out: Mutex::new(Some(fan_out)),
+            handle: Mutex::new(Some(handle)),
         });
-        Ok(Hub { shared, life })
+        Ok(Hub { shared, fan_out })
     }
 
-    /// Gives the event its id, keeps it in the history, and sends it to all who asked for its
-    /// topic. `Ok` means that it is on its way, not that anybody has read it; of a hub with a log,
-    /// that the log has it.
+    /// Assigns the event's id, keeps the event in the history, and sends it to every client that subscribes to its topic.
+    /// `Ok` means that the event will be delivered, not that a client has read it. In a hub with a log, `Ok` also means
+    /// that the log has the event.
     ///
-    /// Waits for no client; for the log, if there is one; for the fan-out thread only if a quarter
-    /// of a queue's bytes are before it.
+    /// Never waits for a client. Blocks for the log, if there is one, and for the fan-out thread while the inbox is full
+    /// (a quarter of `Config::queue_bytes`).
     ///
     /// # Errors
     ///
-    /// The hub is closed, an event of the same topic that is retained has the same id of its publisher's,
-    /// or the log did not keep it.
+    /// The hub is closed; a retained event of the same topic has the same own id; or the log did not keep the event.
     pub fn publish(&self, event: Event) -> Result<Published, PublishError> {
         let published = self.publish_all(vec![event])?;
         Ok(published
@@ -270,7 +306,7 @@ impl Hub {
             .expect("BUG: one event in, none out"))
     }
 
-    /// Publishes this data to a topic: [`publish`](Self::publish) in one line.
+    /// Publishes data to a topic: short for [`publish`](Self::publish).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -282,7 +318,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The text is no topic, and those of [`publish`](Self::publish).
+    /// The text is not a topic, or one of those of [`publish`](Self::publish).
     pub fn publish_to(
         &self,
         topic: &str,
@@ -292,11 +328,11 @@ impl Hub {
         self.publish(Event::new(data).with_topic(topic))
     }
 
-    /// [`publish`](Self::publish) for several events that nothing comes between.
+    /// Publishes several events, or none of them. No other event comes between them.
     ///
     /// # Errors
     ///
-    /// Those of [`publish`](Self::publish); then none of them was published.
+    /// Those of [`publish`](Self::publish). Then none of the events was published.
     pub fn publish_all(&self, events: Vec<Event>) -> Result<Vec<Published>, PublishError> {
         let start = Instant::now();
         let records = events.iter().map(|event| Arc::new(Record::new(event)));
@@ -311,13 +347,13 @@ impl Hub {
         outcome
     }
 
-    /// Sends an event to one client. It is not kept: who is cut off before it arrives has lost it.
-    /// That is why it carries no id on the wire, unless it has its own: the client's cursor stays
-    /// at the last event that can be replayed.
+    /// Sends an event to one client. The event is not kept: a client that is cut off before it arrives has lost it.
+    /// Therefore it has no id on the wire, unless it has its own: the client's cursor stays at the last event that
+    /// can be replayed.
     ///
     /// # Errors
     ///
-    /// No client has that name, as much waits for all clients together as may, or the hub is closed.
+    /// No client has this id; the queues of all clients together are full; or the hub is closed.
     pub fn send_to(&self, client_id: &str, event: &Event) -> Result<Published, SendError> {
         let record = Arc::new(Record::new(event));
         let mut state = self.shared.state_with_room()?;
@@ -328,15 +364,15 @@ impl Hub {
                 .ok_or(SendError::NoSuchClient)?,
         );
         if lane.kind == Kind::Poll {
-            // LIMIT: the fan-out, which closes clients that are owed too much, closes no polls.
-            if self.shared.has_no_room(record.message().len()) {
+            // LIMIT: load shedding in the fan-out closes no polls, so the limit is checked here.
+            if self.shared.exceeds_most_queued(record.message().len()) {
                 return Err(SendError::NoRoom);
             }
-            if !lane.leave_for_poll(record) {
+            if !lane.send_to_poll(record) {
                 return Err(SendError::NoSuchClient);
             }
         } else {
-            state.leave(Item::Private(lane, record));
+            state.push_to_inbox(InboxItem::Private(lane, record));
         }
         let id = state.next_id();
         state.totals.events += 1;
@@ -348,46 +384,46 @@ impl Hub {
         })
     }
 
-    /// Ends the fan-out thread, once all that was published has been handed on, and closes the log. The hub was closed before,
-    /// and has no streams left.
+    /// Ends the fan-out thread after it has processed the inbox, and closes the log. The caller has closed the hub, and
+    /// no streams are left. Blocks until the thread has ended.
     pub(crate) fn end(&self) {
-        self.life.end();
+        self.fan_out.end();
     }
 
-    /// Lets a client in. It gets what it missed and what comes, without a seam, once somebody
-    /// [serves](Subscription::serve) or [writes](Subscription::write_to) the subscription; what
-    /// comes before that waits in its queue.
+    /// Registers a client. The returned subscription is its stream: the events that the client missed, and every later
+    /// event, without a gap between the two. They are written by [`serve`](Subscription::serve) or
+    /// [`write_to`](Subscription::write_to); until then they wait in the history and in the client's queue.
     ///
     /// # Errors
     ///
-    /// There are as many clients as are allowed, a client with another credential has the name, the permit
-    /// was taken back meanwhile, or the hub is closed.
-    pub fn subscribe(&self, wish: Subscribe) -> Result<Subscription, SubscribeError> {
-        let missed = Missed::count_ahead(&self.shared, &wish.cursor, &wish.patterns);
-        let mut state = self.shared.state_to_admit(&wish)?;
-        let (lane, queue) = self.shared.admit(&mut state, &wish, Kind::Stream)?;
+    /// The limit of clients is reached; a client with another credential has the id; the permit was revoked meanwhile; or
+    /// the hub is closed.
+    pub fn subscribe(&self, params: Subscribe) -> Result<Subscription, SubscribeError> {
+        let missed = Missed::count_ahead(&self.shared, &params.cursor, &params.patterns);
+        let mut state = self.shared.state_for_client(&params)?;
+        let (lane, queue) = self.shared.register(&mut state, &params, Kind::Stream)?;
         let history = &state.history;
-        let (start, gap) = history.resolve(&wish.cursor, &wish.patterns);
+        let (start, gap) = history.resolve(&params.cursor, &params.patterns);
         let missed = missed.total(history, start, &lane.patterns);
-        // ORDER: under the same lock as the judgement of the cursor: the oldest event is the next
-        // to be evicted, and the client's thread may come too late for it.
+        // ORDER: the first piece is taken under the same lock that resolves the cursor. Its events are the next to be
+        // evicted, and the client's thread may be too late for them.
         let mut first = history
             .slice(start, REPLAY_BYTES)
-            .expect("BUG: a replay from what is gone");
+            .expect("BUG: a replay begins at an evicted event");
         let position = lane.read_up_to(start + first.len() as u64, history.head());
         let cursor = state.history.id_before(start);
         drop(state);
         let recovery = |from| Recovery { from, missed, gap };
-        let recovery = match wish.cursor {
+        let recovery = match params.cursor {
             Cursor::Now => None,
             Cursor::Earliest => Some(recovery("earliest".to_owned())),
             Cursor::After(id) => Some(recovery(id)),
         };
         let welcome = stream::welcome(&lane, self.shared.retry(), cursor, recovery);
         first.retain(|event| lane.patterns.matches(event.topic()));
-        let first = (welcome, first);
-        let mut subscription = Subscription::new(self.clone(), lane, queue, first, position);
-        // ORDER: asked after the registration: a change of the rules before it did not find this client.
+        let hub = self.clone();
+        let mut subscription = Subscription::new(hub, lane, queue, welcome, first, position);
+        // ORDER: after the registration. A change of the rules before it has not found this client in the registry.
         if !subscription.lane().is_permitted() {
             return Err(SubscribeError::NotPermitted);
         }
@@ -395,29 +431,29 @@ impl Hub {
         Ok(subscription)
     }
 
-    /// Ends a client's stream. False: no client has that name.
+    /// Closes a client's stream with the reason `kicked`. Returns false if no client has this id.
     pub fn disconnect(&self, client_id: &str) -> bool {
         let mut state = self.shared.state();
         let Some(lane) = state.registry.get(client_id).cloned() else {
             return false;
         };
-        let is_present = state.dismiss(&lane, CloseReason::Kicked);
+        let is_present = state.close_client(&lane, CloseReason::Kicked);
         self.shared.wake_fan_out(state);
         is_present
     }
 
-    /// Publishes nothing more, lets nobody in, and ends all streams, each behind what was
-    /// published before. Does not wait for them.
+    /// Closes the hub: it accepts neither events nor clients any more, and every stream ends after the events that were
+    /// published before. Does not wait for the streams.
     ///
-    /// Each client is told a `retry:` of its own, so that they do not all come back at once: the
-    /// configured one, and 2 ms for each who was told before it.
+    /// Each client gets a `retry:` of its own, so that not all of them reconnect at once: the configured time, and 2 ms more
+    /// for each client that was told before.
     pub fn close(&self) {
         let mut state = self.shared.state();
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             let lanes: Vec<_> = state.registry.lanes().cloned().collect();
             for lane in lanes {
-                state.leave(Item::End(lane, CloseReason::ServerClosing));
+                state.push_to_inbox(InboxItem::Close(lane, CloseReason::ServerClosing));
             }
         }
         self.shared.wake_fan_out(state);
@@ -428,7 +464,7 @@ impl Hub {
     /// Blocks until [`close`](Self::close) is called.
     pub(crate) fn wait_until_closed(&self) {
         let is_open = |state: &mut State| state.phase == Phase::Open;
-        // Poisoned or not, nothing of the state is used.
+        // The state is not used, so a poisoned lock does not matter.
         drop(self.shared.closed.wait_while(self.shared.state(), is_open));
     }
 
@@ -437,33 +473,33 @@ impl Hub {
         self.shared.state().phase != Phase::Open
     }
 
-    /// How many clients there are.
+    /// The number of connected clients.
     pub fn clients(&self) -> usize {
         self.shared.state().registry.len()
     }
 
-    /// Whether a client has this name.
+    /// Whether a client with this id is connected.
     pub fn has_client(&self, client_id: &str) -> bool {
         self.shared.state().registry.get(client_id).is_some()
     }
 
-    /// How many clients an event of this topic would reach now; without a topic, all of them.
+    /// The number of clients that an event of this topic would reach now; without a topic, all clients.
     pub fn recipients(&self, topic: Option<&Topic>) -> usize {
         self.shared.state().registry.count(topic)
     }
 
-    /// The state of each client at about this moment, in no order.
+    /// The numbers of each client at about this moment, in no order.
     pub fn client_stats(&self) -> Vec<Client> {
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
-        let present = lanes.filter(|lane| !lane.is_leaving());
+        let present = lanes.filter(|lane| !lane.is_closing());
         let now_ms = self.shared.now_ms();
         present
             .map(|lane| Client::of(lane, lane.lag(head), now_ms))
             .collect()
     }
 
-    /// What the hub counts, all at about one moment.
+    /// The numbers of the hub, all from about the same moment.
     pub fn stats(&self) -> Stats {
         let (audiences, head) = self.audiences();
         let lanes = audiences.iter().flat_map(|lanes| lanes.iter());
@@ -487,14 +523,14 @@ impl Hub {
         }
     }
 
-    /// The `most` patterns that the most clients asked for, with the number of those clients, the
-    /// greatest first; and how many patterns are left out.
+    /// The `most` patterns with the most clients, each with the number of its clients, the greatest first; and the number of
+    /// patterns that are left out.
     ///
-    /// The time it takes grows with the patterns of all clients, its memory with the clients and `most`.
+    /// The time grows with the patterns of all clients together, the memory with the number of clients and `most`.
     pub fn busiest_topics(&self, most: usize) -> (Vec<(String, usize)>, usize) {
         let state = self.shared.state();
-        // LOCK: held to count the clients of each audience. Their patterns, of which there may be
-        // hundreds of thousands, are gone through without it.
+        // LOCK: held to count the clients of each audience. The patterns, of which there may be hundreds of thousands, are
+        // merged without it.
         let audiences = state.registry.audiences();
         let audiences: Vec<_> = audiences
             .map(|(patterns, _, clients)| (patterns.clone(), clients))
@@ -506,7 +542,7 @@ impl Hub {
     /// The lanes of all clients, by audience, and the ordinal of the next event.
     fn audiences(&self) -> (Vec<Lanes>, u64) {
         let state = self.shared.state();
-        // LOCK: held to share the lists of lanes. The lanes themselves are looked at without it.
+        // LOCK: held to clone the pointers to the lists of lanes. The lanes themselves are read without it.
         let audiences = state.registry.audiences();
         let lanes = audiences.map(|(_, lanes, _)| Arc::clone(lanes)).collect();
         (lanes, state.history.head())

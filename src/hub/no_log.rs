@@ -1,11 +1,11 @@
-//! The stand-in for `log.rs` in a build without a log: all that the rest of the hub knows of one.
+//! Replaces `log.rs` in a build without the feature `journal`: the names that the rest of the hub uses.
 
 use std::sync::Arc;
 
 use super::state::Shared;
 use super::{Hub, PublishError, Published, Record};
 
-/// There is none.
+/// A type without values: there is no log, so its functions are never called.
 #[derive(Debug)]
 pub(super) enum GroupCommit {}
 
@@ -24,6 +24,7 @@ impl GroupCommit {
 }
 
 impl Hub {
+    /// A hub without a log refuses no events.
     pub(crate) fn log_failure(&self) -> Option<String> {
         None
     }

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_the_latest_event_of_that_id_among_the_topics_of_the_client() {
+    fn an_own_id_means_the_latest_event_with_it_among_the_clients_topics() {
         let events = [
             ("id", "a"),
             ("id", "b/1"),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_comes_out_as_it_went_in() {
+    fn an_own_id_is_returned_unchanged() {
         for id in ["id", "ü", ""] {
             for name in ["", "topic", "ж"] {
                 assert_eq!(OwnId::new(id, topic(name).as_ref()).id(), id);

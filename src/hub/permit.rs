@@ -1,7 +1,7 @@
 //! The permit of a client: the credential to which its id belongs, and the rules that may end its stream.
 //!
 //! A client keeps its permit for as long as it is connected. The hub asks the permit in three places: whether another
-//! client may take the id (`Shared::state_to_admit`), whether a client that has just been registered may stay
+//! client may take the id (`Shared::state_for_client`), whether a client that has just been registered may stay
 //! (`Hub::subscribe`, and a poll before each wait), and whether all clients may stay after the rules have changed
 //! (`Hub::recheck`). It is not asked for single events, so delivery costs nothing more.
 
@@ -94,7 +94,7 @@ impl super::Hub {
             let mut state = self.shared.state();
             for lane in some {
                 // False: the client has left meanwhile, or another client has its id.
-                count += usize::from(state.dismiss(lane, super::CloseReason::Expired));
+                count += usize::from(state.close_client(lane, super::CloseReason::Expired));
             }
             self.shared.wake_fan_out(state);
         }

@@ -12,6 +12,17 @@
 //! runs. So its queue has at most one item of each kind, and memory is bounded however slow the thread is.
 //!
 //! A poll runs on the worker thread of its connection, and blocks it for as long as it waits.
+//!
+//! ```text
+//! GET /poll?topic=a&wait=30, Last-Event-ID: 7             the history has 8 (topic b) and 9 (topic b)
+//! Found::after      the position is 8
+//! Found::read_on    8 and 9 are not for this client; the position is 10, the end: register, wait
+//!                   event 10 (topic b) is published: the fan-out does not reach this poll
+//!                   event 11 (topic a) is published: the fan-out puts it into the queue
+//!                   event 12 (topic a) is published: the queue has an item already
+//! Poller::wait      wakes, leaves the registry, reads on from position 10: finds 11 and 12
+//! the answer        [11, 12], Last-Event-ID: 12
+//! ```
 
 use std::iter;
 use std::sync::Arc;
@@ -199,7 +210,7 @@ impl Found {
         if self.bytes >= POLL_BYTES {
             return Ok(Step::Done);
         }
-        let mut state = shared.state_to_admit(wish)?;
+        let mut state = shared.state_for_client(wish)?;
         let history = &state.history;
         let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
             // The history has evicted the next event before the poll has read it. What was found so far is an answer.
@@ -220,7 +231,7 @@ impl Found {
             if !may_wait || self.gap.is_some() {
                 return Ok(Step::Done);
             }
-            let (lane, queue) = shared.admit(&mut state, wish, Kind::Poll)?;
+            let (lane, queue) = shared.register(&mut state, wish, Kind::Poll)?;
             lane.read_up_to(self.position, state.history.head());
             return Ok(Step::Waiting(lane, queue));
         }
@@ -318,7 +329,7 @@ impl Poller<'_> {
         let was_registered = if is_gone {
             // Cases 3 and 4. The poll is closed like a stream: every event that it should get comes before the
             // close item.
-            state.dismiss(&self.lane, CloseReason::Kicked)
+            state.close_client(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
         };
@@ -409,7 +420,7 @@ mod tests {
             panic!("there was something to read");
         };
         said();
-        while hub.shared.state().inbox_bytes > 0 || lane.debt() <= BATON_BYTE {
+        while hub.shared.state().inbox_bytes > 0 || lane.backlog() <= BATON_BYTE {
             std::thread::yield_now();
         }
         let shared = &hub.shared;
@@ -423,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_was_woken_holds_one_message_and_answers_from_the_history() {
+    fn a_woken_poll_has_one_item_in_its_queue_and_answers_from_the_history() {
         let hub = Hub::new(Config::default()).unwrap();
         let large = "x".repeat(10_000);
         let Poll { messages, cursor } = waited(&hub, || {
@@ -445,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_gets_what_woke_it_even_if_the_history_keeps_nothing() {
+    fn a_poll_gets_the_events_that_woke_it_even_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()
@@ -483,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_behind_one_for_a_poll_alone_is_not_lost_if_the_history_keeps_nothing() {
+    fn an_event_after_one_for_the_poll_alone_is_not_lost_if_the_history_keeps_none() {
         let hub = Hub::new(Config {
             history_events: 0,
             ..Config::default()

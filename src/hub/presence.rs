@@ -86,7 +86,7 @@ mod tests {
     use crate::wire::Event;
 
     #[test]
-    fn a_callback_is_told_once_of_each_beginning_and_end_and_may_publish_and_panic() {
+    fn the_callback_is_called_once_at_each_beginning_and_end_and_may_publish_and_panic() {
         let (told, calls) = channel();
         let (hubs, hub) = channel::<Hub>();
         let hub_of_callback = std::sync::Mutex::new((hub, None));

@@ -3,7 +3,7 @@
 //! A record is the message that clients read, together with the values that the hub needs: id, ordinal, own id and
 //! topic. The message is encoded before the hub's lock is taken, with room at its front for the line of the
 //! id, because the id is assigned under the lock. Under the lock only this line is written
-//! ([`Record::place`]): the time under the lock does not depend on the size of the event.
+//! ([`Record::assign`]): the time under the lock does not depend on the size of the event.
 //!
 //! ```text
 //! before:  ..............................................data: hello\n\n      start = 46, id unknown
@@ -76,7 +76,7 @@ impl Record {
 
     /// Assigns the id and the ordinal, and writes the id's line in front of the message. With an own id the message
     /// already has its line. Called under the hub's lock, once per record.
-    pub(super) fn place(&mut self, id: EventId, ordinal: u64) {
+    pub(super) fn assign(&mut self, id: EventId, ordinal: u64) {
         (self.id, self.ordinal) = (id, ordinal);
         if self.own_id.is_some() {
             return;
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_is_written_where_room_was_left_for_it() {
+    fn the_id_is_written_into_the_room_in_front_of_the_message() {
         let event = Event::new("data").with_name("name").unwrap();
         let own = event.clone().with_id("own").unwrap();
         for seq in [0, 7, 1 << 30, u64::MAX] {
@@ -170,7 +170,7 @@ mod tests {
                 let lines = "event: name\ndata: data\n\n";
                 for (event, on_wire) in [(&event, &*id.to_string()), (&own, "own")] {
                     let mut record = Record::new(event);
-                    record.place(id, 5);
+                    record.assign(id, 5);
                     let message = format!("id: {on_wire}\n{lines}");
                     assert_eq!(String::from_utf8_lossy(record.message()), message);
                     let kept = Record::kept(id, event.id(), None, message.into());

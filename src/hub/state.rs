@@ -1,5 +1,17 @@
-//! What all parts of a hub share, and the lock over it: ids, history, registry and inbox change
-//! together or not at all. Nothing here waits for a client or a disk.
+//! The shared state of a hub, and the lock that guards it. Ids, history, registry and inbox change together or not at
+//! all.
+//!
+//! [`Shared`] is what all clones of a hub, its streams and the fan-out thread have in common; [`State`] is the part of it
+//! under the lock. Every critical section is short: it changes a few tables and returns. Threads wait for three
+//! conditions: the fan-out thread for *work*, publishers for *room* in the inbox, and `Running::wait` for the
+//! hub to be *closed*. Nothing here waits for a client or for a disk.
+//!
+//! ```text
+//! publish ──▶ State { ids ─▶ history ─▶ inbox } ──▶ next_batch ──▶ fan-out thread
+//! subscribe ▶ State { registry, history }               │
+//!                 ▲                                     └─ takes everything in the inbox at once
+//!                 └── room: publishers wait while the inbox has more than `inbox_limit` bytes
+//! ```
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Counters;
 use super::error::{Closed, PublishError, SubscribeError};
-use super::fanout::{Batch, Item};
+use super::fanout::{Batch, InboxItem};
 use super::history::History;
 use super::lane::{BATON_BYTE, Kind, Lane, QueueItem, TotalQueued};
 use super::log::GroupCommit;
@@ -26,84 +38,102 @@ use crate::wire::{EventId, Ids, Topic, date};
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: Config,
-    /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
+    /// LIMIT: the bytes in the inbox. Publishers wait while there are more.
     pub(super) inbox_limit: usize,
-    /// The beginning of the hub's life, from which lanes count their milliseconds.
+    /// The time at which the hub was created. Lanes count their milliseconds from here.
     pub(super) epoch: Instant,
-    /// Makes the names of clients hard to guess, and spreads their returns.
+    /// Generates client ids that cannot be guessed, and spreads the reconnects of clients.
     pub(super) random: RandomState,
     pub(super) counters: Counters,
-    /// Bytes in all queues together. LIMIT: `most_queued`.
+    /// The bytes in the queues of all clients together. LIMIT: `most_queued`.
     pub(super) total_queued: TotalQueued,
+    /// `Config::most_queued`, in bytes.
     pub(super) most_queued: usize,
-    /// Past which sum the fan-out looks again for clients to close. Used by the fan-out thread alone.
+    /// Load shedding begins when `total_queued` is greater than this. Used by the fan-out thread alone; an atomic only
+    /// because `Shared` is shared.
     pub(super) shed_above: AtomicUsize,
-    /// How many clients were told that the server closes.
-    pub(super) closings_told: AtomicU32,
-    /// Where events are kept before they are published, if they are.
+    /// How many clients were told that the server is closing. Spreads their reconnects.
+    pub(super) close_events: AtomicU32,
+    /// The log, if the hub has one. Events are appended to it before they are published.
     pub(super) group_commit: Option<Arc<GroupCommit>>,
-    /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
-    /// or not at all. Nobody waits for a socket, a disk or a client under it.
+    /// LOCK: the one lock of the hub. It guards ids, history, registry and inbox, which change together or not at all. No
+    /// thread waits for a socket, a disk or a client while it holds the lock.
     pub(super) state: Mutex<State>,
-    /// The inbox has something, or the hub stops. The fan-out thread waits for it.
+    /// Signalled when the inbox has got an item, and when the hub ends. The fan-out thread waits for it.
     pub(super) work: Condvar,
-    /// The inbox has been taken, or the hub closes. Publishers wait for it.
+    /// Signalled when the inbox was emptied, and when the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
-    /// The hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    /// Signalled when the hub closes. [`Running::wait`](crate::Running::wait) waits for it.
     pub(super) closed: Condvar,
 }
 
+/// The part of the shared state under the lock.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Gives the ids of this life of the hub.
+    /// Assigns the ids of this run of the hub.
     pub(super) ids: Ids,
+    /// The latest events.
     pub(super) history: History,
+    /// The clients.
     pub(super) registry: Registry,
-    /// What the fan-out thread has not taken yet.
-    pub(super) inbox: Vec<Item>,
+    /// The items that the fan-out thread has not taken yet, in order.
+    pub(super) inbox: Vec<InboxItem>,
+    /// The size of the items in the inbox. LIMIT: `Shared::inbox_limit`, and one publication.
     pub(super) inbox_bytes: usize,
     pub(super) phase: Phase,
-    /// How many names were made.
+    /// How many client ids were generated.
     pub(super) names: u64,
     pub(super) totals: Totals,
 }
 
+/// The phases of a hub, in order. A hub never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Accepts events and clients.
     Open,
-    /// Streams are ending; nothing new.
+    /// Accepts neither; the streams are ending.
     Closing,
-    /// The last handle is gone: the fan-out thread ends.
+    /// The fan-out thread ends when it has processed the inbox.
     Over,
 }
 
+/// Numbers for `/stats`, counted under the lock.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
+    /// Streams that have begun.
     pub(super) streams: u64,
+    /// Clients that were refused because the limit was reached.
     pub(super) refused: u64,
+    /// Events that were published.
     pub(super) events: u64,
     close_reasons: [u64; CloseReason::ALL.len()],
 }
 
 impl Totals {
+    /// Counts the end of a stream.
     pub(super) fn count(&mut self, close_reason: CloseReason) {
         self.close_reasons[close_reason as usize] += 1;
     }
 
-    /// How streams ended, and how often.
+    /// Each close reason, and how many streams ended with it.
     pub(super) fn close_reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.iter().copied().zip(self.close_reasons)
     }
 }
 
 impl Shared {
-    /// Poisoning is passed over: no code of others runs under this lock, so a panic there is a bug
-    /// of ours, and a hub that has one stream less is better than none.
+    /// Locks the state. A poisoned lock is used as it is: no code of an embedder runs under it, so a panic there is a bug of
+    /// this crate, and a hub with one broken stream is better than none.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, once the inbox has room for another event.
+    /// Locks the state once the inbox has room. This is the backpressure on publishers: they wait here for the fan-out
+    /// thread, which never waits for a client.
+    ///
+    /// # Errors
+    ///
+    /// The hub is closed, or was closed while this waited.
     pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
         let full =
             |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
@@ -118,24 +148,27 @@ impl Shared {
         }
     }
 
-    /// The state, for a client that is about to be let in, if it may have the name that it asks for. One
-    /// that replaces another waits for room in the inbox, as a publisher does: it leaves the end of the
-    /// other there.
-    pub(super) fn state_to_admit(
+    /// Locks the state for a client that is about to be registered. A client that replaces another one waits for room in
+    /// the inbox, as a publisher does, because it adds the close item of the other client to the inbox.
+    ///
+    /// # Errors
+    ///
+    /// A client with another credential has the requested id, or the hub is closed.
+    pub(super) fn state_for_client(
         &self,
-        wish: &Subscribe,
+        params: &Subscribe,
     ) -> Result<MutexGuard<'_, State>, SubscribeError> {
         let must_wait = |state: &mut State| {
             let is_full = state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
-            is_full && state.holder_of(wish).is_some()
+            is_full && state.holder_of(params).is_some()
         };
         let state = self
             .room
             .wait_while(self.state(), must_wait)
             .unwrap_or_else(PoisonError::into_inner);
-        let holder = state.holder_of(wish);
+        let holder = state.holder_of(params);
         let may_take = |holder: &Arc<Lane>| {
-            Permit::may_take_name(wish.permit.as_ref(), holder.permit.as_ref())
+            Permit::may_take_name(params.permit.as_ref(), holder.permit.as_ref())
         };
         let is_taken = holder.is_some_and(|holder| !may_take(holder));
         match state.phase {
@@ -145,38 +178,42 @@ impl Shared {
         }
     }
 
-    /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
-    pub(super) fn admit(
+    /// Registers a client, and closes the client that it replaces. Returns its lane and the receiving half of its queue.
+    ///
+    /// # Errors
+    ///
+    /// The limit of clients is reached, and the new client replaces none.
+    pub(super) fn register(
         &self,
         state: &mut State,
-        wish: &Subscribe,
+        params: &Subscribe,
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<QueueItem>), SubscribeError> {
         let limit = self.config.max_clients;
-        if state.registry.len() >= limit && state.holder_of(wish).is_none() {
+        if state.registry.len() >= limit && state.holder_of(params).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
-        let ClientId(client_id) = wish.client_id.clone().unwrap_or_else(|| {
+        let ClientId(client_id) = params.client_id.clone().unwrap_or_else(|| {
             state.names += 1;
             ClientId::make(&self.random, state.names)
         });
         let queue_bytes = self.config.queue_bytes;
         let total = &self.total_queued;
-        let (lane, queue) = Lane::new(client_id, wish, kind, queue_bytes, total, self.now_ms());
+        let (lane, queue) = Lane::new(client_id, params, kind, queue_bytes, total, self.now_ms());
         if kind == Kind::Stream {
             state.totals.streams += 1;
         }
-        if let Some(holder) = state.holder_of(wish).cloned() {
-            state.dismiss(&holder, CloseReason::Replaced);
+        if let Some(holder) = state.holder_of(params).cloned() {
+            state.close_client(&holder, CloseReason::Replaced);
             self.work.notify_one();
         }
         state.registry.insert(&lane);
         Ok((lane, queue))
     }
 
-    /// Lets go of the state, and then tells the fan-out thread of its work, if there is any: the
-    /// other way round it would wake to wait for the lock.
+    /// Unlocks the state, and then wakes the fan-out thread if there is work. In the other order the thread would wake
+    /// up only to wait for the lock.
     pub(super) fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
         let has_work = !state.inbox.is_empty();
         drop(state);
@@ -185,7 +222,10 @@ impl Shared {
         }
     }
 
-    /// Waits for work and takes all of it. `None`: there will be no more.
+    /// The fan-out thread's wait: blocks until there is work, and takes all of it as one batch. `None`: the hub has ended.
+    ///
+    /// ORDER: the audiences are looked up under the same lock, so that a client that registers later does not get the
+    /// batch: its replay has these events.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
         let mut state = self
@@ -203,18 +243,19 @@ impl Shared {
         Some(batch)
     }
 
-    /// Ends the stream of every client, without the inbox. For a fan-out that has failed.
-    pub(super) fn end_all(&self, why: CloseReason) {
+    /// Closes every client at once, without the inbox. Only used after a panic in the fan-out thread.
+    pub(super) fn close_all(&self, why: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
-        lanes.iter().for_each(|lane| lane.end(why, now_ms));
+        lanes.iter().for_each(|lane| lane.close(why, now_ms));
         self.room.notify_all();
     }
 
-    /// Closes the clients for which the most bytes wait, while all queues together hold more than
-    /// `most_queued`. Called by the fan-out thread, whenever it may have queued something.
+    /// Load shedding: while all queues together have more than `most_queued` bytes, closes the clients with the largest
+    /// backlogs. Called by the fan-out thread whenever it may have added to a queue; usually it compares two
+    /// numbers and returns.
     pub(super) fn shed(&self, now_ms: u64) {
-        // ORDER: Relaxed: the fan-out itself has added what it queued, and `shed_above` is its own.
+        // ORDER: Relaxed: this thread itself has added to the sum, and only this thread uses `shed_above`.
         let total = self.total_queued.load(Ordering::Relaxed);
         if total <= self.shed_above.load(Ordering::Relaxed) {
             if total <= self.most_queued {
@@ -225,67 +266,66 @@ impl Shared {
         let state = self.state();
         let streams = state.registry.lanes();
         let streams = streams.filter(|lane| lane.kind == Kind::Stream);
-        let mut owed: Vec<_> = streams
-            .map(|lane| (lane.debt(), lane))
-            .filter(|(debt, _)| *debt > BATON_BYTE)
-            .map(|(debt, lane)| (debt, Arc::clone(lane)))
+        let mut backlogs: Vec<_> = streams
+            .map(|lane| (lane.backlog(), lane))
+            .filter(|(backlog, _)| *backlog > BATON_BYTE)
+            .map(|(backlog, lane)| (backlog, Arc::clone(lane)))
             .collect();
         drop(state);
-        owed.sort_unstable_by_key(|(debt, _)| std::cmp::Reverse(*debt));
-        let mut sum: usize = owed.iter().map(|(debt, _)| debt).sum();
-        // Closes some more than needed, so that the next call does not have to.
+        backlogs.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
+        let mut sum: usize = backlogs.iter().map(|(backlog, _)| backlog).sum();
+        // One eighth more than necessary, so that the next call need not close clients again.
         let step = self.most_queued / 8;
-        for (debt, lane) in owed {
+        for (backlog, lane) in backlogs {
             if sum <= self.most_queued - step {
                 break;
             }
-            lane.end(CloseReason::FellBehind, now_ms);
-            sum -= debt;
+            lane.close(CloseReason::FellBehind, now_ms);
+            sum -= backlog;
         }
-        // The queue of a client that was closed is gone when its thread has seen the end. Until then it
-        // counts, and is no reason to look again.
+        // The bytes of a closed client count until its thread has dropped the queue. Until then they are no reason to close
+        // more clients, so the threshold is raised.
         self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
-    /// Whether so many bytes more would be too many for all queues together.
-    pub(super) fn has_no_room(&self, bytes: usize) -> bool {
+    /// Whether this number of additional bytes would exceed the limit of all queues together.
+    pub(super) fn exceeds_most_queued(&self, bytes: usize) -> bool {
         // ORDER: Relaxed, as in `shed`.
         let total = self.total_queued.load(Ordering::Relaxed);
         total.saturating_add(bytes) > self.most_queued
     }
 
-    /// Whether all queues together hold more than half of what they may.
-    pub(super) fn is_half_full(&self) -> bool {
+    /// Whether all queues together have more than half of their limit.
+    pub(super) fn queues_are_half_full(&self) -> bool {
         // ORDER: Relaxed, as in `shed`.
         self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
     }
 
-    /// Publishes without a log.
+    /// Publishes records of one publisher, in a hub without a log.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
     ) -> Result<Vec<Published>, PublishError> {
         let mut state = self.state_with_room()?;
-        let records = state.place(records, &mut PendingEvents::default())?;
-        let published = state.accept(&records);
+        let records = state.assign_ids(records, &mut PendingEvents::default())?;
+        let published = state.commit(&records);
         self.wake_fan_out(state);
         Ok(published)
     }
 
-    /// What a client is told to wait before it comes back from a stream that ended in this way.
+    /// The `retry` in the close event: how long the client should wait before it reconnects.
     ///
-    /// - The server closes: the usual time, and a pause for each client that was told before, so that the
-    ///   next server does not get all of them at once.
-    /// - The token is not valid any more: up to twice the usual time, because many clients may lose their
-    ///   tokens at once.
-    /// - The client was replaced or kicked: it should not come back at all, because two pages under one
-    ///   name would replace each other for ever. An EventSource cannot be told that, so it is told a day.
+    /// - `closing`: the usual time, plus a pause for each client that was told before, so that the next server does not get
+    ///   all clients at once.
+    /// - `expired`: up to twice the usual time, because many clients may lose their tokens at the same moment.
+    /// - `replaced` and `kicked`: one day. The client should not reconnect at all: two pages with one client id would
+    ///   replace each other for ever. An `EventSource` cannot be told so.
     pub(super) fn retry_after(&self, close_reason: CloseReason) -> Duration {
         match close_reason {
             CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
             CloseReason::ServerClosing => {
-                // ORDER: Relaxed: each client gets a place of its own; which one does not matter.
-                let place = self.closings_told.fetch_add(1, Ordering::Relaxed);
+                // ORDER: Relaxed: each client gets a number of its own; which one does not matter.
+                let place = self.close_events.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
             }
             CloseReason::Expired => self.config.retry + self.config.retry * self.share() / 1000,
@@ -293,7 +333,7 @@ impl Shared {
         }
     }
 
-    /// What a client is told to wait before it reconnects, with its share of the jitter.
+    /// The `retry` in the first event: `Config::retry`, plus a random part of the jitter.
     pub(super) fn retry(&self) -> Duration {
         let Config {
             retry,
@@ -303,24 +343,26 @@ impl Shared {
         retry + retry * retry_jitter / 100 * self.share() / 1000
     }
 
-    /// A random number of thousandths.
+    /// A random number from 0 to 999.
     fn share(&self) -> u32 {
         (self.random.hash_one(Instant::now()) % 1000) as u32
     }
 
+    /// Milliseconds since the hub was created, on a monotonic clock.
     pub(super) fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
     }
 }
 
 impl State {
+    /// Assigns the next id, by the clock of this moment.
     pub(super) fn next_id(&mut self) -> EventId {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Gives events their ids and places, after the events of `pending`; or none of them, if the id of one is
-    /// taken on its topic.
-    pub(super) fn place(
+    /// Assigns ids and ordinals to the records of one publisher, after those of `pending`; or to none of them, if an own id
+    /// is already taken on its topic, in the history or in `pending`.
+    pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
         pending: &mut PendingEvents,
@@ -343,17 +385,18 @@ impl State {
         for record in &mut records {
             let ordinal = self.history.head() + pending.events;
             Arc::get_mut(record)
-                .expect("BUG: a record is shared before it has its place")
-                .place(self.ids.next(now_ms), ordinal);
+                .expect("BUG: a record is shared before it has its id")
+                .assign(self.ids.next(now_ms), ordinal);
             pending.events += 1;
         }
         Ok(records)
     }
 
-    /// Puts events into the history and the inbox.
-    pub(super) fn accept(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
+    /// Publishes records that have their ids: adds them to the history, counts their recipients, and adds those with
+    /// recipients to the inbox.
+    pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
-        // Lines of one request have one topic, which is looked up once.
+        // All lines of a request have the same topic, so it is looked up once.
         let mut counted: Option<(Option<&Topic>, usize)> = None;
         for record in records {
             let recipients = match counted {
@@ -364,7 +407,7 @@ impl State {
             self.history.push(Arc::clone(record));
             self.totals.events += 1;
             if recipients > 0 {
-                self.leave(Item::Event(Arc::clone(record)));
+                self.push_to_inbox(InboxItem::Event(Arc::clone(record)));
             }
             published.push(Published {
                 id: record.id(),
@@ -375,64 +418,67 @@ impl State {
         published
     }
 
-    /// Tells a client to leave, after what was published before. False: it has left, or was told before.
-    pub(super) fn dismiss(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
-        let is_present = self.registry.dismiss(lane);
+    /// Closes a client: frees its id at once, and ends its stream after the events that were published before. Returns false
+    /// if it has left, or was closed before.
+    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
+        let is_present = self.registry.start_closing(lane);
         if is_present {
             if lane.kind == Kind::Stream {
                 self.totals.count(why);
             }
-            lane.leave_at(self.history.head());
-            self.leave(Item::End(Arc::clone(lane), why));
+            lane.stop_at(self.history.head());
+            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), why));
         }
         is_present
     }
 
-    /// The client that has the name which another one wishes for.
-    pub(super) fn holder_of(&self, wish: &Subscribe) -> Option<&Arc<Lane>> {
-        let ClientId(name) = wish.client_id.as_ref()?;
+    /// The client that has the requested client id at present.
+    pub(super) fn holder_of(&self, params: &Subscribe) -> Option<&Arc<Lane>> {
+        let ClientId(name) = params.client_id.as_ref()?;
         self.registry.get(name)
     }
 
-    pub(super) fn leave(&mut self, item: Item) {
+    /// Adds an item for the fan-out thread. The caller wakes the thread, with [`Shared::wake_fan_out`].
+    pub(super) fn push_to_inbox(&mut self, item: InboxItem) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
 }
 
-/// The events that have their places and are not in the history yet, because the log has not kept them so far.
+/// The events of a group that have their ids and are not in the history yet, because the log is still appending them.
 #[derive(Default)]
 pub(super) struct PendingEvents {
+    /// Their number: later records get ordinals after them.
     events: u64,
-    /// Publishers' ids among them.
+    /// Their own ids: a second publisher of the group cannot use one of them.
     own_ids: HashSet<OwnId>,
 }
 
-/// Ends the fan-out thread when it is dropped, joins it, and closes the log.
+/// The fan-out thread. Dropping it ends and joins the thread, and closes the log.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,
-    /// LOCK: guards nothing but that one thread joins. Taken out by the first that does.
-    pub(super) fan_out: Mutex<Option<JoinHandle<()>>>,
+    /// LOCK: ensures that only one caller joins the thread; it takes the handle out.
+    pub(super) handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl FanOutThread {
-    /// Waits until the fan-out thread has done all that was left for it and has ended, and then closes the
-    /// log. Nothing is delivered any more.
+    /// Waits until the fan-out thread has processed the inbox and has ended, and then closes the log. Nothing is delivered
+    /// afterwards.
     pub(super) fn end(&self) {
         self.shared.state().phase = Phase::Over;
         self.shared.work.notify_one();
         self.shared.room.notify_all();
-        let mut fan_out = self.fan_out.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = fan_out.take()
-            // A report that holds a hub may drop its last clone in the fan-out itself.
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = handle.take()
+            // A function that receives reports may own the last clone of the hub, and drop it in the fan-out thread.
             && thread.thread().id() != thread::current().id()
         {
-            // A panic in it has been reported.
+            // A panic of the thread has been reported by the panic hook.
             let _ = thread.join();
         }
-        drop(fan_out);
-        // Only here: otherwise the log would be closed whenever the last stream ends.
+        drop(handle);
+        // ORDER: after the fan-out thread has ended, so that every kept event was delivered.
         if let Some(group_commit) = &self.shared.group_commit {
             group_commit.close_log();
         }

@@ -1,4 +1,4 @@
-//! What a hub counts.
+//! The numbers of a hub, for `/stats` and `/metrics`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,65 +11,65 @@ use super::lane::{Lag, Lane};
 use super::{CloseReason, Extent};
 use crate::wire::{Pattern, Patterns};
 
-/// The numbers of one moment.
+/// The numbers of a hub at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How long the hub has been there.
+    /// The time since the hub was created.
     pub uptime: Duration,
-    /// Clients now, polls that wait among them.
+    /// Connected clients, including polls that wait.
     pub clients: usize,
-    /// Clients at the most.
+    /// The limit of clients, `Config::max_clients`.
     pub limit: usize,
     /// Streams that have begun since the hub was created. Polls are not counted.
     pub streams: u64,
-    /// How often one was turned away because there were as many as are allowed.
+    /// How many clients were refused because the limit was reached.
     pub refused: u64,
-    /// Events ever, those for one client among them. Not those of another life, out of a log.
+    /// Events that were published since the hub was created, including those for one client. Events read from a log are not
+    /// counted.
     pub events: u64,
-    /// Events that were written to a client, once for each client, replays and what
-    /// polls were answered among them.
+    /// Events that were delivered, counted once per client, including replays and the answers of polls.
     pub deliveries: u64,
-    /// Bytes that were written to clients, the heads of their streams and heartbeats among them.
+    /// Bytes that were written to streams, including heads and heartbeats.
     pub bytes: u64,
-    /// Bytes that wait for clients now.
+    /// The backlogs of all clients together, in bytes.
     pub lag: u64,
-    /// How long publishers waited for their answer from the hub, and for the log behind it.
+    /// How long publishing took, including the wait for room in the inbox and for the log.
     pub publishing: Histogram,
-    /// What is retained of the events.
+    /// The size of the history.
     pub history: Extent,
-    /// How streams ended, and how often.
+    /// Each close reason, and how many streams ended with it.
     pub close_reasons: Vec<(CloseReason, u64)>,
 }
 
-/// One client, as it is at about this moment.
+/// The numbers of one client at about this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
-    /// The name under which the hub knows it.
+    /// The client id.
     pub id: String,
-    /// The other end of its connection, if it has one.
+    /// The other end of the connection: the client or a proxy. `None` without a connection.
     pub peer: Option<SocketAddr>,
-    /// Its own address: of that end, unless it is a proxy that is trusted.
+    /// The client's own address: the address of the peer, or the address that a trusted proxy reports.
     pub address: Option<IpAddr>,
-    /// What it asked for.
+    /// The patterns that it subscribes to.
     pub patterns: Patterns,
-    /// How long it has been there.
+    /// The time since it was registered.
     pub age: Duration,
-    /// Events that were written to it.
+    /// Events that were written to it completely.
     pub sent_events: u64,
-    /// Bytes that were written to it, the head of its stream and heartbeats among them.
+    /// Bytes that were written to it, including the head and heartbeats.
     pub sent_bytes: u64,
-    /// Events that wait for it in its queue.
+    /// Events in its queue.
     pub lag_events: u64,
-    /// Bytes that wait for it in its queue: with more than `Config::queue_bytes` it is let go.
+    /// Bytes in its queue. A client with more than `Config::queue_bytes` is disconnected.
     pub lag_bytes: u64,
-    /// Events of the history that its replay has not been through yet, whether they are for it or
-    /// not. 0 once it is live.
+    /// Events in the history that its replay has not reached yet, of all topics. 0 once the replay is complete.
     pub replaying: u64,
 }
 
 impl Client {
+    /// Reads the numbers of a lane, without a lock.
     pub(super) fn of(lane: &Lane, lag: Lag, now_ms: u64) -> Client {
         let sent = lane.sent();
         Client {
@@ -87,22 +87,23 @@ impl Client {
     }
 }
 
-/// The patterns that the most clients asked for, and how many others there are, out of the patterns of
+/// Returns the `most` patterns with the most clients, and the number of the other patterns. The input is the patterns of
 /// each audience and the number of its clients.
 ///
-/// The patterns of an audience are in order, so those of all audiences are merged, and each comes up once
-/// with all its audiences. LIMIT: memory: a place in each list, and `most` patterns.
+/// The patterns of an audience are sorted. So the lists of all audiences are merged (a k-way merge with a heap), and each
+/// pattern appears once, together with all audiences that have it. LIMIT: of memory: one position per list, and
+/// `most` patterns, whatever number of patterns there is.
 pub(super) fn busiest(
     audiences: &[(Patterns, usize)],
     most: usize,
 ) -> (Vec<(String, usize)>, usize) {
     let mut lists: Vec<_> = audiences.iter().map(|(all, _)| all.iter()).collect();
     let firsts = lists.iter_mut().enumerate();
-    // The next pattern of each list, the least on top.
+    // The next pattern of each list; the smallest is on top.
     let mut next: BinaryHeap<Reverse<(&Pattern, usize)>> = firsts
         .filter_map(|(list, patterns)| Some(Reverse((patterns.next()?, list))))
         .collect();
-    // The busiest so far, the least busy on top; of two alike that one which comes later.
+    // The busiest patterns so far; the least busy one is on top, and of two equally busy ones the later one.
     let mut found: BinaryHeap<Reverse<(usize, Reverse<&Pattern>)>> = BinaryHeap::new();
     let mut count = 0;
     while let Some(&Reverse((pattern, _))) = next.peek() {

@@ -1,10 +1,19 @@
-//! One client's life, from the welcome to the farewell: the main loop of the crate.
+//! One client's stream, from its first byte to its last: the main loop of the crate.
 //!
-//! A client's thread is here from the moment that its request is answered until it leaves. It
-//! writes the welcome, reads what the client missed from the history, and from then on mostly
-//! sleeps in `recv_timeout`: while the socket takes everything, the fan-out thread writes (see
-//! `lane.rs`). It wakes for what the socket did not take, to look whether the client is still
-//! there, for a heartbeat, and for the end.
+//! [`Hub::subscribe`] makes a [`Subscription`], on the thread that serves the request. [`Subscription::serve`]
+//! then runs on a thread of the stream's own, and this file is all that this thread does. It turns the queue
+//! of the client's lane into writes to the socket:
+//!
+//! 1. [`Stream::catch_up`] writes the head of the response, the welcome, and the events that the client missed.
+//!    It reads them from the history, one piece at a time, until the lane is *live*: until each later event comes
+//!    through the fan-out.
+//! 2. [`Stream::wait_and_write`] is the main loop. The thread gives the baton back and sleeps in `recv_timeout`,
+//!    while the fan-out thread writes to the socket (`lane.rs` explains the baton). The thread wakes when the
+//!    socket did not take everything, when a heartbeat is due, and when the stream ends.
+//! 3. [`Stream::write_close_event`] tells the client why its stream ends.
+//!
+//! No lock is held while this thread waits or writes. It takes the hub's lock only to read a piece of the history
+//! and, at the end, to take the client out of the registry.
 
 #[cfg(test)]
 #[path = "../../tests/inside/lane_model.rs"]
@@ -24,30 +33,43 @@ use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
 use crate::socket::{close_gently, has_hung_up, write_within};
 use crate::wire::{Event, EventId, LONGEST_FIELD, RemoteAddr, date, encode_id, json};
 
-/// A client that was let in. Dropped, it is out again.
+/// A registered client and its stream, which begins with [`serve`](Self::serve) or [`write_to`](Self::write_to).
+/// The client is registered until one of these two returns, or until the subscription is dropped.
 #[derive(Debug)]
-#[must_use = "a subscription that is dropped is over"]
+#[must_use = "the client is unregistered when its subscription is dropped"]
 pub struct Subscription {
     hub: Hub,
+    /// Shared with the registry, with items of the inbox, and with the fan-out thread.
     lane: Arc<Lane>,
+    /// The receiving end of the lane's queue. Only the thread of the stream reads it. If it is dropped, the items
+    /// in the queue are dropped too.
     queue: Receiver<QueueItem>,
-    /// The welcome, framed, unless it was taken.
+    /// The welcome, already framed. Empty after [`take_welcome`](Self::take_welcome).
     welcome: Vec<u8>,
-    /// The first of what was missed.
+    /// The first piece of the events that the client missed, so that they cannot be evicted before its thread
+    /// runs. LIMIT: [`REPLAY_BYTES`] and one event.
     missed: Vec<Arc<Record>>,
-    /// The first ordinal to be read from the history; `None` if there is nothing to read.
+    /// The ordinal at which the client's thread goes on reading the history. `None`: `missed` is all of the replay,
+    /// and the lane is live.
     position: Option<u64>,
-    /// Whether the log and `on_presence` know of the client.
+    /// The join was logged and `on_presence` was called, so both must happen for the end, too.
     is_announced: bool,
-    /// Whether the hub has been told of the end.
-    has_left: bool,
+    /// [`unregister`](Self::unregister) was called.
+    is_unregistered: bool,
 }
 
-/// The `system` event, and the `recovery` event of a client that came with a cursor. `cursor` is
-/// where the stream begins: who is cut off before the first event resumes from there.
+/// Makes the welcome: the `system` event, and the `recovery` event of a client that came with a cursor. `cursor` is
+/// the id at which the stream begins: a client that is cut off before its first event resumes from there.
 ///
-/// Made by whoever lets the client in, so that the stream's own thread touches no more memory
-/// than it needs for life.
+/// The thread that registers the client calls this, not the thread of the stream: what a thread has once touched of
+/// its stack stays in memory for as long as the thread runs.
+///
+/// ```text
+/// id: 1763790000123-5
+/// event: system
+/// retry: 5000
+/// data: {"type":"connected","client_id":"…","timestamp":"…"}
+/// ```
 pub(super) fn welcome(
     lane: &Lane,
     retry: Duration,
@@ -65,8 +87,9 @@ pub(super) fn welcome(
         .with_retry(retry)
         .encode(&mut bytes);
     if let Some(recovery) = recovery {
-        // ORDER: a cursor behind a gap comes with the word of the gap and not before it. Who is cut
-        // off between the two events would come back as one who has missed nothing.
+        // ORDER: a cursor after a gap is sent together with the `recovery` event that reports the gap, and not
+        // earlier. Otherwise a client that is cut off between the two events would resume after the gap and never
+        // hear of it.
         if has_gap {
             encode_id(&cursor, &mut bytes);
         }
@@ -75,26 +98,29 @@ pub(super) fn welcome(
     lane.framing.wrap(&bytes)
 }
 
-/// What became of the cursor that a client came with.
+/// The result of looking up the cursor that a client came with. It becomes the `recovery` event.
 pub(super) struct Recovery {
+    /// The cursor, as the client sent it.
     pub(super) from: String,
-    /// How many events are replayed.
+    /// The number of events that are replayed.
     pub(super) missed: usize,
-    /// What cannot be.
+    /// Why some of the missed events cannot be replayed. `None`: all of them are replayed.
     pub(super) gap: Option<Gap>,
 }
 
-/// The name of the event that tells of it.
+/// The name of the event that tells a client what is replayed and whether something is lost.
 pub(super) const RECOVERY: &str = "recovery";
 
 impl Recovery {
-    /// The data of that event.
+    /// The data of the `recovery` event, such as
+    /// `{"recovered_from":"1763790000123-5","replayed":3,"complete":false,"reason":"evicted"}`.
     pub(super) fn data(&self) -> String {
         let Recovery { from, missed, gap } = self;
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
-        // LIMIT: a cursor is as long as its client likes. No id of an event is cut.
+        // LIMIT: a client can send a cursor of any length. It is cut to the length of the longest id, so no real
+        // id is cut.
         let mut ends = (0..=from.len().min(LONGEST_FIELD)).rev();
         let end = ends.find(|&end| from.is_char_boundary(end));
         let from = &from[..end.unwrap_or(0)];
@@ -108,7 +134,8 @@ impl Subscription {
         hub: Hub,
         lane: Arc<Lane>,
         queue: Receiver<QueueItem>,
-        (welcome, missed): (Vec<u8>, Vec<Arc<Record>>),
+        welcome: Vec<u8>,
+        missed: Vec<Arc<Record>>,
         position: Option<u64>,
     ) -> Subscription {
         Subscription {
@@ -119,25 +146,25 @@ impl Subscription {
             missed,
             position,
             is_announced: false,
-            has_left: false,
+            is_unregistered: false,
         }
     }
 
     /// Logs that the client has joined and calls `on_presence`. A client that is refused after its
     /// registration is not announced, neither when it joins nor when it leaves.
     pub(super) fn announce(&mut self) {
-        // ORDER: before the log line and the callback, so that one that panics has its counterpart.
+        // ORDER: set before the log line and the callback. If one of them panics, the end is announced all the same.
         self.is_announced = true;
         let config = &self.hub.shared.config;
         config.report.info(format_args!(
             "client {} joined{}",
             self.lane.client_id,
-            At(self.lane.remote_addr())
+            RemoteSuffix(self.lane.remote_addr())
         ));
         config.on_presence.tell(&self.lane, None);
     }
 
-    /// The name under which the hub knows the client.
+    /// The id by which the hub knows the client.
     pub fn client_id(&self) -> &str {
         &self.lane.client_id
     }
@@ -146,13 +173,13 @@ impl Subscription {
         &self.lane
     }
 
-    /// The first bytes of the stream, framed: the welcome. Whoever takes them out writes them
-    /// first; otherwise they are written with the rest.
+    /// Takes out the first bytes of the stream, the framed welcome. The caller must write them before anything else
+    /// of the stream. If they are not taken, [`serve`](Self::serve) and [`write_to`](Self::write_to) write them.
     pub fn take_welcome(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.welcome)
     }
 
-    /// Writes the stream to `socket`, `opening` before it, until it ends. Blocks all that time.
+    /// Writes `opening` and then the stream to `socket`, until the stream ends. Blocks all that time.
     /// The socket must be blocking and have `Config::write_timeout` as its write timeout; it is
     /// shut down in the end.
     pub fn serve(self, socket: Arc<TcpStream>, opening: Vec<u8>) -> CloseReason {
@@ -164,15 +191,16 @@ impl Subscription {
         self.run(out, opening)
     }
 
-    /// Writes the stream to anything that takes bytes, until it ends or the writer fails. Blocks
+    /// Writes the stream to anything that takes bytes, until the stream ends or the writer fails. Blocks
     /// all that time: in `out`, and while there is nothing to write.
     ///
-    /// A heartbeat is the only look that is taken at a writer: one that nothing is written to
-    /// cannot say that its reader has gone.
+    /// Only a failed write shows that the reader of `out` has gone. While there are no events, that is the next
+    /// heartbeat.
     pub fn write_to(self, out: &mut impl Write) -> CloseReason {
         self.run(WriterOut(out), Vec::new())
     }
 
+    /// Runs the stream, and then unregisters the client and closes the output. Returns why the stream ended.
     fn run(mut self, out: impl Out, mut opening: Vec<u8>) -> CloseReason {
         opening.append(&mut self.take_welcome());
         let mut stream = Stream {
@@ -180,29 +208,33 @@ impl Subscription {
             lane: &self.lane,
             queue: &self.queue,
             out,
-            owed: BATON_BYTE,
+            written_backlog: BATON_BYTE,
             holds_baton: true,
         };
         let missed = std::mem::take(&mut self.missed);
-        let close_reason = match stream.live(opening, missed, self.position) {
+        let close_reason = match stream.run(opening, missed, self.position) {
             Ok(close_reason) => close_reason,
-            // The fan-out's reason comes before what it looks like from here: it cuts the socket.
-            Err(error) => stream.lane.ending().unwrap_or(match error.kind() {
+            // If the fan-out has closed the lane, it may have aborted the socket. Then the failed write is only a
+            // consequence, and the fan-out's reason is the true one.
+            Err(error) => stream.lane.close_reason().unwrap_or(match error.kind() {
                 ErrorKind::TimedOut => CloseReason::TimedOut,
                 _ => CloseReason::HungUp,
             }),
         };
         let Stream { mut out, .. } = stream;
-        // ORDER: out of the registry first. To close may take a moment.
-        self.leave(close_reason);
+        // ORDER: the client leaves the registry before its connection is closed, because closing takes up to
+        // `LINGER_SILENCE`.
+        self.unregister(close_reason);
         out.close();
         close_reason
     }
 
-    fn leave(&mut self, close_reason: CloseReason) {
-        self.has_left = true;
+    /// Takes the client out of the registry, counts the close reason, logs the end and calls `on_presence`. Waits
+    /// for the hub's lock only; the report and the callback run without it.
+    fn unregister(&mut self, close_reason: CloseReason) {
+        self.is_unregistered = true;
         let mut state = self.hub.shared.state();
-        // Who was replaced or kicked is out and counted already.
+        // `State::close_client` has counted a client that was replaced, disconnected or not permitted any more.
         if state.registry.remove(&self.lane) {
             state.totals.count(close_reason);
         }
@@ -214,7 +246,7 @@ impl Subscription {
         report.info(format_args!(
             "client {} left{}: {}",
             self.lane.client_id,
-            At(self.lane.remote_addr()),
+            RemoteSuffix(self.lane.remote_addr()),
             close_reason.explain()
         ));
         let on_presence = &self.hub.shared.config.on_presence;
@@ -223,41 +255,46 @@ impl Subscription {
 }
 
 impl Drop for Subscription {
+    /// Unregisters a client whose stream never ran, or panicked.
     fn drop(&mut self) {
-        if !self.has_left {
-            self.leave(CloseReason::HungUp);
+        if !self.is_unregistered {
+            self.unregister(CloseReason::HungUp);
         }
     }
 }
 
-/// ` (127.0.0.1:5000)`, or nothing.
-struct At(Option<RemoteAddr>);
+/// The end of a log line: ` (127.0.0.1:5000)`, or nothing if the client has no address.
+struct RemoteSuffix(Option<RemoteAddr>);
 
-impl std::fmt::Display for At {
+impl std::fmt::Display for RemoteSuffix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let At(remote_addr) = self;
+        let RemoteSuffix(remote_addr) = self;
         remote_addr
             .as_ref()
             .map_or(Ok(()), |remote_addr| write!(f, " ({remote_addr})"))
     }
 }
 
-/// Where a stream is written to, as its own thread sees it.
+/// The output of a stream, as the stream's own thread uses it: a socket, which the thread shares with the fan-out
+/// ([`lane::Socket`](super::lane::Socket) is the fan-out's view), or any [`Write`], which it has to itself.
 trait Out {
-    /// Writes all of it, and waits for that as long as is allowed.
+    /// Writes all bytes. Blocks until they are written, for the write timeout at most if the output is a socket.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Makes the socket what the fan-out expects of it. False: nobody else can write here.
+    /// Makes the socket non-blocking, as the fan-out needs it, before the baton is given back. Returns false if the
+    /// fan-out cannot write to this output, so that the thread keeps the baton.
     fn make_nonblocking(&mut self) -> io::Result<bool>;
-    /// Makes the socket ours again.
+    /// Makes the socket blocking again. Called once this thread has the baton.
     fn make_blocking(&mut self) -> io::Result<()>;
-    /// Whether the reader has gone, as far as can be seen without writing. Only while lent.
+    /// Whether the reader has gone, as far as that can be seen without writing. Does not wait. The socket must be
+    /// non-blocking.
     fn has_hung_up(&mut self) -> bool;
-    /// No more will be written.
+    /// Closes the output after the last write.
     fn close(&mut self);
 }
 
 struct SocketOut {
     socket: Arc<TcpStream>,
+    /// How long one call of [`Out::write`] may take.
     write_timeout: Duration,
 }
 
@@ -279,7 +316,8 @@ impl Out for SocketOut {
     }
 
     fn close(&mut self) {
-        // Its place is not to be had meanwhile, and it had nothing to send.
+        // A short lingering close: the connection keeps its slot in the connection table meanwhile, and the client
+        // of a stream had nothing to send.
         close_gently(&self.socket, LINGER_SILENCE);
     }
 }
@@ -307,10 +345,11 @@ impl<W: Write> Out for WriterOut<'_, W> {
     fn close(&mut self) {}
 }
 
-/// Bytes that are written together, and the events that end in them.
+/// Bytes that were copied together for one write.
 #[derive(Default)]
 struct Joined {
     bytes: Vec<u8>,
+    /// The number of events whose last byte is in `bytes`. An event counts as sent when its last byte is written.
     events: u32,
 }
 
@@ -321,8 +360,8 @@ impl Joined {
     }
 }
 
-/// The events that come first and have [`REPLAY_BYTES`] together, and how many bytes they have; a larger event
-/// is alone.
+/// Splits off the first events: as many as have [`REPLAY_BYTES`] together, and at least one. Returns them and the
+/// number of their bytes. So an event larger than [`REPLAY_BYTES`] is always returned alone.
 fn first_piece(events: &[Arc<Record>]) -> (&[Arc<Record>], usize) {
     let (mut count, mut bytes) = (0, 0);
     for event in events {
@@ -335,48 +374,67 @@ fn first_piece(events: &[Arc<Record>]) -> (&[Arc<Record>], usize) {
     (&events[..count], bytes)
 }
 
-/// A subscription that is being written.
+/// What follows a piece of the replay.
+enum Replay {
+    /// The history has more. The next event to read has this ordinal.
+    From(u64),
+    /// Nothing follows: the lane is live, or it was closed meanwhile and its close reason is in the queue.
+    Done,
+    /// The history has evicted events that the client has not got yet, because the client reads too slowly.
+    Evicted,
+}
+
+/// A stream while it is written. It lives on the stack of the stream's thread.
 struct Stream<'a, O> {
     hub: &'a Hub,
     lane: &'a Lane,
     queue: &'a Receiver<QueueItem>,
     out: O,
-    /// Bytes that are written and not paid back yet. Never all of the backlog while we hold the
-    /// baton, because that would give it away.
-    owed: usize,
+    /// The bytes of the lane's backlog that are written and not yet subtracted from the backlog.
+    ///
+    /// While this thread holds the baton, the backlog must not become 0, because a backlog of 0 gives the baton away.
+    /// So one written byte stays in the backlog. A new lane has no written byte yet, so its backlog begins with
+    /// [`BATON_BYTE`] instead. [`next_item`](Self::next_item) subtracts all of them when the queue is empty.
+    written_backlog: usize,
+    /// Whether this thread may write to `out`. Then the socket is blocking.
     holds_baton: bool,
 }
 
 impl<O: Out> Stream<'_, O> {
-    fn live(
+    /// Writes the stream from its first byte to its last. Returns why it ended. An `Err` is a write that failed or
+    /// timed out.
+    fn run(
         &mut self,
         opening: Vec<u8>,
         missed: Vec<Arc<Record>>,
         position: Option<u64>,
     ) -> io::Result<CloseReason> {
-        if let Some(close_reason) = self.open(opening, missed, position)? {
+        if let Some(close_reason) = self.catch_up(opening, missed, position)? {
             return Ok(close_reason);
         }
         loop {
-            if let Some(close_reason) = self.turn(self.until_heartbeat())? {
-                self.part(close_reason)?;
+            if let Some(close_reason) = self.wait_and_write(self.until_heartbeat())? {
+                self.write_close_event(close_reason)?;
                 return Ok(close_reason);
             }
         }
     }
 
-    /// One turn of the main loop: what comes into the queue within `patience`, or a look after the
-    /// client.
-    fn turn(&mut self, patience: Duration) -> io::Result<Option<CloseReason>> {
-        match self.next(patience)? {
-            Some(message) => self.write_queue(message),
+    /// One turn of the main loop. Waits up to `timeout` for an item of the queue and writes all items that are there.
+    /// If none comes, checks whether the client has hung up, and writes a heartbeat if one is due. Returns the close
+    /// reason if the stream has ended.
+    fn wait_and_write(&mut self, timeout: Duration) -> io::Result<Option<CloseReason>> {
+        match self.next_item(timeout)? {
+            Some(item) => self.write_queue(item),
             None if self.out.has_hung_up() => Ok(Some(CloseReason::HungUp)),
-            None => self.beat().map(|()| None),
+            None => self.heartbeat_if_due().map(|()| None),
         }
     }
 
-    /// Writes the opening and what the client missed. Returns why the stream ends, if it does.
-    fn open(
+    /// Writes the opening and the events that the client missed: first `missed`, and then the history from `position`
+    /// on, piece by piece, until the lane is live. Returns a close reason if the replay fails. Holds the baton all
+    /// the time.
+    fn catch_up(
         &mut self,
         opening: Vec<u8>,
         mut missed: Vec<Arc<Record>>,
@@ -387,47 +445,54 @@ impl<O: Out> Stream<'_, O> {
             events: 0,
         };
         loop {
-            // A client that is told to leave has its end in the queue. A server that closes says it after
-            // what was published.
-            let ending = self.lane.ending();
-            // ORDER: read before the last piece is written, which may take long: the oldest event is the
-            // next one to be evicted.
+            // The replay of a closed client stops here; the main loop finds the close reason in the queue. A server
+            // that closes still sends everything that was published before.
+            let close_reason = self.lane.close_reason();
+            // ORDER: the next piece is read before the last one is written. A write may take long, and the oldest
+            // event of the history is the next one to be evicted.
             let next = match position {
-                Some(ordinal) if ending.is_none_or(|why| why == CloseReason::ServerClosing) => {
+                Some(ordinal)
+                    if close_reason.is_none_or(|reason| reason == CloseReason::ServerClosing) =>
+                {
                     self.read_history(ordinal, &mut missed)
                 }
-                _ => Some(None),
+                _ => Replay::Done,
             };
+            // What was read is written even if the history has evicted what follows.
             let has_room = self.write_missed(&mut missed, &mut joined)?;
             match next {
-                Some(None) if has_room => return Ok(None),
-                Some(more) if has_room => position = more,
+                Replay::Done if has_room => return Ok(None),
+                Replay::From(ordinal) if has_room => position = Some(ordinal),
                 _ => return Ok(Some(CloseReason::FellBehind)),
             }
         }
     }
 
-    /// Appends the next piece of what was missed; returns where to read on, which is nowhere once
-    /// the lane has gone live. `None`: the history has moved on over a client too slow for it.
+    /// Reads the next piece of the history, from the ordinal `from` on, and appends its events for this client to
+    /// `missed`. If the piece reaches the end of the history, the lane goes live under the same lock.
     ///
-    /// LIMIT: a piece, and not all that was missed, because the history may evict it and a slow client
-    /// still holds it.
-    fn read_history(&self, from: u64, missed: &mut Vec<Arc<Record>>) -> Option<Option<u64>> {
+    /// LIMIT: one piece of about [`REPLAY_BYTES`], not the whole rest. A slow client would keep all of the rest in
+    /// memory after the history has evicted it.
+    fn read_history(&self, from: u64, missed: &mut Vec<Arc<Record>>) -> Replay {
         let state = self.hub.shared.state();
-        let mut slice = state.history.slice(from, REPLAY_BYTES)?;
-        let next = from + slice.len() as u64;
+        let Some(mut piece) = state.history.slice(from, REPLAY_BYTES) else {
+            return Replay::Evicted;
+        };
+        let next = from + piece.len() as u64;
         let position = self.lane.read_up_to(next, state.history.head());
         drop(state);
-        // LOCK: not held while topics are compared.
-        slice.retain(|event| self.lane.patterns.matches(event.topic()));
-        missed.append(&mut slice);
-        Some(position)
+        // LOCK: the hub's lock is not held while topics are compared.
+        piece.retain(|event| self.lane.patterns.matches(event.topic()));
+        missed.append(&mut piece);
+        position.map_or(Replay::Done, Replay::From)
     }
 
-    /// Writes what is joined and these events: small ones together, as one piece of the stream, and large ones
-    /// from where they are. False: there is no room for a large one among the bytes that wait for all clients.
+    /// Writes `joined` and then the events in `missed`, and empties both. Several small events are copied together
+    /// and become one frame and one write. A large event is written from the record, without a copy. Returns false
+    /// if a large event does not fit into the limit of all queues together; then it is not written.
     ///
-    /// LIMIT: [`REPLAY_BYTES`] are copied for a client that reads slowly.
+    /// LIMIT: at most [`REPLAY_BYTES`] and a few bytes of framing are copied for a client that reads slowly. A large
+    /// event counts as queued while it is written, because the history may evict it and only this thread keeps it.
     fn write_missed(
         &mut self,
         missed: &mut Vec<Arc<Record>>,
@@ -448,9 +513,10 @@ impl<O: Out> Stream<'_, O> {
                 messages.for_each(|message| joined.bytes.extend_from_slice(message));
             } else {
                 let most_queued = self.hub.shared.most_queued;
-                let Some(_queued) = self.lane.queue_within(length, most_queued) else {
+                let Some(_queued) = self.lane.try_reserve(length, most_queued) else {
                     return Ok(false);
                 };
+                // Writes the size line of the chunk, which is in `joined`, before the event.
                 self.flush(joined)?;
                 for part in piece[0].message().chunks(WRITE_BYTES) {
                     self.write(part)?;
@@ -464,6 +530,8 @@ impl<O: Out> Stream<'_, O> {
         Ok(true)
     }
 
+    /// Writes bytes that are not in the backlog, in parts of at most [`WRITE_BYTES`], and empties `joined`. The write
+    /// timeout applies to each part.
     fn flush(&mut self, joined: &mut Joined) -> io::Result<()> {
         for part in joined.bytes.chunks(WRITE_BYTES) {
             self.write(part)?;
@@ -473,35 +541,47 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// The next message; `None` if none came within `patience`.
-    fn next(&mut self, patience: Duration) -> io::Result<Option<QueueItem>> {
+    /// Returns the next item of the queue, with the baton. Returns `None` if no item came within `timeout`; then this
+    /// thread does not have the baton, unless the output is one that the fan-out cannot write to.
+    ///
+    /// This is where the thread sleeps, and where the baton changes hands:
+    ///
+    /// - The queue has an item: the thread keeps the baton and returns the item.
+    /// - The queue is empty: the thread makes the socket non-blocking and subtracts all written bytes from the
+    ///   backlog. A backlog of 0 gives the baton back. The thread then sleeps until an item comes.
+    /// - The backlog is still greater than 0: the fan-out has added bytes after the look into the queue. The thread
+    ///   still has the baton. The fan-out adds to the backlog first and sends the item next, so the item is about to
+    ///   arrive, and the wait for it is short.
+    fn next_item(&mut self, timeout: Duration) -> io::Result<Option<QueueItem>> {
         if self.holds_baton {
-            if let Ok(message) = self.queue.try_recv() {
-                return Ok(Some(message));
+            if let Ok(item) = self.queue.try_recv() {
+                return Ok(Some(item));
             }
+            // ORDER: the mode of the socket changes before the baton is given back. Afterwards the fan-out may write
+            // at any moment, and a write to a blocking socket would make it wait for this client.
             if self.out.make_nonblocking()? {
-                if self.lane.pay(self.owed) > 0 {
-                    // The fan-out has raised the backlog meanwhile: its message is on its way.
-                    self.owed = 0;
+                if self.lane.reduce_backlog(self.written_backlog) > 0 {
+                    self.written_backlog = 0;
                     self.out.make_blocking()?;
                     return Ok(self.queue.recv().ok());
                 }
-                (self.owed, self.holds_baton) = (0, false);
+                (self.written_backlog, self.holds_baton) = (0, false);
             }
         }
-        match self.queue.recv_timeout(patience) {
-            Ok(message) => {
-                // Whoever raised the backlog from 0 left it to us with this message.
+        match self.queue.recv_timeout(timeout) {
+            Ok(item) => {
+                // The fan-out sends an item only with the baton: what it could not write, or a close reason.
                 self.take_baton()?;
-                Ok(Some(message))
+                Ok(Some(item))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
-                unreachable!("BUG: the lane that holds the sender is ours too")
+                unreachable!("BUG: the sender of the queue is in the lane, which this stream keeps")
             }
         }
     }
 
+    /// Notes that this thread has the baton, and makes the socket blocking. Does nothing if it had the baton before.
     fn take_baton(&mut self) -> io::Result<()> {
         if !self.holds_baton {
             self.holds_baton = true;
@@ -510,17 +590,19 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Writes what is in the queue, joined, up to a farewell.
+    /// Writes the items of the queue, beginning with `first`, until the queue is empty or an item closes the stream.
+    /// Small items are joined up to [`WRITE_BYTES`], so that a burst of events costs few writes. Returns the close
+    /// reason if there is one; everything before it in the queue has been written.
     fn write_queue(&mut self, first: QueueItem) -> io::Result<Option<CloseReason>> {
         let (mut next, mut joined) = (Some(first), Joined::default());
-        while let Some(message) = next {
-            match message {
+        while let Some(item) = next {
+            match item {
                 QueueItem::Close(close_reason) => {
                     self.write_joined(&mut joined)?;
                     return Ok(Some(close_reason));
                 }
                 QueueItem::Events { .. } | QueueItem::Private { .. } => {
-                    unreachable!("BUG: a stream is told like a poll")
+                    unreachable!("BUG: a stream has an item of a poll in its queue")
                 }
                 QueueItem::Bytes {
                     frame,
@@ -532,8 +614,9 @@ impl<O: Out> Stream<'_, O> {
                     if joined.bytes.len() + rest.len() > WRITE_BYTES {
                         self.write_joined(&mut joined)?;
                     }
-                    // LIMIT: the write timeout is for each part, so that who reads slowly but
-                    // steadily gets an event of any size; and it is paid for as it goes.
+                    // LIMIT: the write timeout applies to each part of `WRITE_BYTES`, so a client that reads slowly
+                    // but steadily gets an event of any size. Each part leaves the backlog once it is written. The
+                    // last part, of 1 to `WRITE_BYTES` bytes, waits for the next item to join it.
                     let (parts, last) = rest.split_at((rest.len() - 1) / WRITE_BYTES * WRITE_BYTES);
                     for part in parts.chunks(WRITE_BYTES) {
                         self.write_backlog(part)?;
@@ -548,7 +631,7 @@ impl<O: Out> Stream<'_, O> {
         Ok(None)
     }
 
-    /// Writes what was joined from the queue, and empties it.
+    /// Writes bytes that were joined from the queue, counts their events as sent, and empties `joined`.
     fn write_joined(&mut self, joined: &mut Joined) -> io::Result<()> {
         if !joined.bytes.is_empty() {
             self.write_backlog(&joined.bytes)?;
@@ -559,19 +642,25 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Writes bytes that are in the backlog, and pays for them but for what keeps us the baton.
+    /// Writes at least one byte of the backlog, and subtracts what is written from the backlog, except for one byte:
+    /// that byte keeps the baton for this thread.
+    ///
+    /// Example: the backlog is 1 + 500 bytes, of which 1 is written ([`written_backlog`](Self::written_backlog)), and
+    /// 300 bytes are written here. Then 301 are written, 300 are subtracted, and 201 remain, of which 1 is written.
     fn write_backlog(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write(bytes)?;
-        self.owed += bytes.len();
-        self.lane.pay(self.owed - BATON_BYTE);
-        self.owed = BATON_BYTE;
+        self.written_backlog += bytes.len();
+        self.lane.reduce_backlog(self.written_backlog - BATON_BYTE);
+        self.written_backlog = BATON_BYTE;
         Ok(())
     }
 
+    /// Writes all bytes, notes the time of the write, and counts the bytes. Blocks up to the write timeout. This
+    /// thread holds the baton.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write(bytes)?;
-        self.lane.touch(self.hub.shared.now_ms());
-        self.count(Sent {
+        self.lane.note_write(self.hub.shared.now_ms());
+        self.count_sent(Sent {
             events: 0,
             bytes: bytes.len() as u64,
         });
@@ -579,18 +668,19 @@ impl<O: Out> Stream<'_, O> {
     }
 
     fn count_events(&self, events: u32) {
-        self.count(Sent {
+        self.count_sent(Sent {
             events: events.into(),
             bytes: 0,
         });
     }
 
-    fn count(&self, sent: Sent) {
-        self.lane.count(sent);
+    /// Adds to the numbers of this client and to those of the hub.
+    fn count_sent(&self, sent: Sent) {
+        self.lane.count_sent(sent);
         self.hub.shared.counters.add(sent);
     }
 
-    /// When the next heartbeat is due, if nothing is written until then.
+    /// When the next heartbeat is due if nothing is written until then, in milliseconds since the hub was created.
     fn heartbeat_due(&self) -> u64 {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
     }
@@ -602,8 +692,10 @@ impl<O: Out> Stream<'_, O> {
         )
     }
 
-    /// Writes a heartbeat, if one is due and the fan-out is not just writing something better.
-    fn beat(&mut self) -> io::Result<()> {
+    /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this moment: its bytes show as
+    /// well as a heartbeat that the connection works.
+    fn heartbeat_if_due(&mut self) -> io::Result<()> {
+        // The fan-out may have written since this thread went to sleep.
         if self.hub.shared.now_ms() < self.heartbeat_due() {
             return Ok(());
         }
@@ -613,14 +705,21 @@ impl<O: Out> Stream<'_, O> {
                 return Ok(());
             }
             self.take_baton()?;
-            self.owed = heartbeat.len();
+            // `next_item` subtracts them. Nothing does so if the write fails, but then the stream is over.
+            self.written_backlog = heartbeat.len();
         }
         self.write(&heartbeat)
     }
 
-    /// The last event, to a client that still listens, and the end. The event has no id: the cursor of
-    /// the client stays where it is.
-    fn part(&mut self, close_reason: CloseReason) -> io::Result<()> {
+    /// Writes the last event and the end of the chunked encoding. Writes nothing if the client does not read any
+    /// more (see [`CloseReason::wire_name`]). The event has no id, so the client's cursor does not change.
+    ///
+    /// ```text
+    /// event: system
+    /// retry: 5000
+    /// data: {"type":"closed","reason":"closing"}
+    /// ```
+    fn write_close_event(&mut self, close_reason: CloseReason) -> io::Result<()> {
         let Some(reason) = close_reason.wire_name() else {
             return Ok(());
         };

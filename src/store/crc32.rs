@@ -1,21 +1,22 @@
-//! CRC-32 as Ethernet, gzip and PNG have it (IEEE 802.3): tells a record that was written whole
-//! from one that was not.
+//! CRC-32 as in Ethernet, gzip and PNG (IEEE 802.3): shows whether a record was written completely.
 //!
-//! It is not a signature: it finds what a disk or a power cut does, not what a person does. Every
-//! change of up to 32 neighbouring bits is found for certain, any other with 1 − 2⁻³².
+//! It is not a signature: it finds errors of disks and power failures, not forgeries. Every error within 32
+//! consecutive bits is found, any other error with a probability of 1 − 2⁻³².
 //!
-//! Four bytes are taken in a step ("slicing by 4"): a CRC is linear, so each byte of a step can be
-//! looked up on its own, in the table for its distance from the end of the step, and the results are
-//! added, which is `^` here. The tables take 4 KiB of the program.
+//! Four bytes are processed per step ("slicing by 4"). A CRC is linear: each byte of a step can be looked up on
+//! its own, in the table for its distance from the end of the step, and the results are combined with `^`. The
+//! tables take 4 KiB of the program.
 
-/// The polynomial of IEEE 802.3, its bits mirrored as they are on the wire.
+/// The polynomial of IEEE 802.3, with its bits in reverse order, as the algorithm needs them.
 const POLYNOMIAL: u32 = 0xEDB8_8320;
 
+/// Bytes per step.
 const STEP: usize = 4;
 
-/// `TABLES[n][byte]` is what `byte` makes of the register when `n` zero bytes follow it.
+/// `TABLES[n][byte]` is the CRC register after `byte` and `n` zero bytes, beginning with 0.
 static TABLES: [[u32; 256]; STEP] = tables();
 
+/// Computes the tables at compile time.
 const fn tables() -> [[u32; 256]; STEP] {
     let mut tables = [[0; 256]; STEP];
     let mut place = 0;
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_checksum_that_others_compute() {
+    fn the_checksum_is_the_one_of_the_standard() {
         for (text, expected) in [
             ("", 0),
             ("a", 0xE8B7_BE43),
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_rests_of_every_length_agree_with_the_definition() {
+    fn every_length_agrees_with_the_bitwise_definition() {
         let bytes: Vec<u8> = (0..100u32).map(|n| (n * n * 7 + n) as u8).collect();
         for start in 0..20 {
             for end in start..bytes.len() {

@@ -1,8 +1,13 @@
-//! The journal's directory: created, locked, closed to other users of the machine, and asked which
-//! segments are in it.
+//! The directory of the journal: creates it, locks it against a second server, removes the permissions of other
+//! users, and lists its segments.
 //!
-//! The lock is on the directory itself. A file for it could be deleted, and a second server would
-//! then lock a new file, while this one is still running.
+//! The lock is on the directory itself. A separate lock file could be deleted, and a second server would lock a
+//! new one while the first is still running.
+
+//!
+//! Only the names `00000001.sse`, `00000002.sse`, … are segments. Next to them a repair may leave `00000002.sse.damaged`,
+//! an interrupted repair `00000002.sse.new`, and an earlier version the file `lock`. All of these belong to the journal
+//! when permissions are restricted; other files are never touched.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -11,21 +16,26 @@ use std::path::{Path, PathBuf};
 use super::disk::{self, Context, Identity};
 use crate::report::Report;
 
-/// A directory that no other server has.
+/// A directory that this server has locked.
 #[derive(Debug)]
 pub(super) struct Directory {
+    /// Absolute.
     path: PathBuf,
+    /// Device and inode at the time of the lock: shows whether the path still leads to the locked directory.
     identity: Identity,
-    /// Held for as long as the journal is open. The system frees the lock however the process ends.
+    /// Held while the journal is open. The system releases the lock when the process ends, however it ends.
     _lock: File,
 }
 
 impl Directory {
-    /// Creates the directory if it is missing, locks it, and makes it and the journal's files
-    /// readable by their owner alone.
+    /// Creates the directory if it is missing, locks it, and removes the permissions of other users on it and on the
+    /// journal's files. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Another server has locked it (`ResourceBusy`), or it cannot be created, opened or listed.
     pub(super) fn occupy(path: &Path, report: &Report) -> io::Result<Directory> {
-        // The files are looked for by their path as long as the journal is open, wherever the process
-        // is by then.
+        // The journal uses the path for as long as it is open, and the working directory of the process may change.
         let path = std::path::absolute(path).context("find", path)?;
         create(&path)?;
         let lock = lock(&path)?;
@@ -48,20 +58,20 @@ impl Directory {
         self.path.join(format!("{number:08}.sse"))
     }
 
-    /// The numbers of the segments that are there, in no order. Other files are not the journal's.
+    /// The numbers of the existing segments, in no order. Other files are ignored.
     pub(super) fn numbers(&self) -> io::Result<Vec<u64>> {
         let number = |path: PathBuf| {
             let number = path.file_name()?.to_str()?.strip_suffix(".sse")?;
             let number = number.parse().ok()?;
-            // The name that the journal would give it, not `1.sse` or `+0000001.sse`.
+            // Only names that the journal itself would choose: not `1.sse` or `+0000001.sse`.
             (self.segment(number) == path).then_some(number)
         };
         let paths = disk::list(&self.path)?;
         Ok(paths.into_iter().filter_map(number).collect())
     }
 
-    /// Whether the path still leads to the directory that is locked. A restart would look nowhere
-    /// else, and in another directory another server may write.
+    /// Checks that the path still leads to the locked directory: a restart reads the directory at the path, and
+    /// another server may write to another directory.
     pub(super) fn check(&self) -> io::Result<()> {
         let found = fs::metadata(&self.path).map(|metadata| Identity::of(&metadata));
         if found.is_ok_and(|found| found == self.identity) {
@@ -69,12 +79,13 @@ impl Directory {
         }
         let name = self.path.display();
         Err(io::Error::other(format!(
-            "{name} was moved, removed or replaced while the journal in it was open; \
-             move it back, or restart to go on with what is there now"
+            "{name} was moved, removed or replaced while the journal was open; \
+             move it back, or restart the server to use the directory that is there now"
         )))
     }
 }
 
+/// Creates the directory, for its owner alone, and makes its name durable. An existing directory is fine.
 fn create(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -87,22 +98,23 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Locks the directory, or a file in it where directories cannot be locked.
 fn lock(dir: &Path) -> io::Result<File> {
     let name = dir.join("lock");
     match File::open(dir).and_then(|opened| try_lock(opened, dir, dir)) {
         Ok(lock) => {
-            // A server of an earlier version has locked a file.
+            // Servers of earlier versions locked this file, so it must be free too.
             if let Ok(old) = File::open(&name) {
                 let old = try_lock(old, dir, &name)?;
                 if old.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-                    // Best effort: a file that stays does no harm.
+                    // Best effort: the file does no harm.
                     let _ = fs::remove_file(&name);
                 }
             }
             Ok(lock)
         }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(error),
-        // Windows cannot open a directory, and NFS cannot lock one, so a file is locked there.
+        // Windows cannot open a directory, and NFS cannot lock one: lock a file instead.
         Err(_) => {
             let mut options = disk::private();
             options.write(true).create(true).truncate(false);
@@ -123,59 +135,59 @@ fn try_lock(file: File, dir: &Path, name: &Path) -> io::Result<File> {
     }
 }
 
-/// The permissions of other users.
+/// The permission bits of group and others.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 
-/// Takes the permissions of other users away. An existing journal is not refused for having given
-/// them, because earlier versions created it so.
+/// Removes the permissions of other users, and warns about it. A journal with wider permissions is not refused,
+/// because earlier versions created it that way.
 ///
-/// A directory that holds anything else than a journal may be one that others need, such as `/tmp`:
-/// its own permissions stay, and only the journal's files are closed.
+/// If the directory also contains other files, other users may need it (`/tmp`, for example): then its own
+/// permissions stay, and only the journal's files are restricted.
 #[cfg(unix)]
 fn close_to_others(dir: &Path, report: &Report) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
-    let (ours, foreign): (Vec<_>, Vec<_>) =
+    let (ours, others): (Vec<_>, Vec<_>) =
         disk::list(dir)?.into_iter().partition(|path| is_ours(path));
     let (mut files, mut error) = (0, None);
     for path in ours {
         match restrict(&path).context("restrict", &path) {
             Ok(changed) => files += usize::from(changed),
-            // LIMIT: one error is reported, however many files there are.
+            // LIMIT: only the first error is reported, however many files there are.
             Err(failed) => error = error.or(Some(failed)),
         }
     }
     let metadata = fs::metadata(dir).context("look at", dir)?;
     let mode = metadata.permissions().mode() & 0o7777;
     let (name, is_open) = (dir.display(), mode & OTHERS != 0);
-    if is_open && foreign.is_empty() {
+    if is_open && others.is_empty() {
         let closed = fs::Permissions::from_mode(mode & !OTHERS);
         let closed = fs::set_permissions(dir, closed).context("restrict", dir);
         error = error.or(closed.err());
     } else if is_open {
-        let count = foreign.len();
+        let count = others.len();
         report.warn(format_args!(
-            "{name} has the mode {mode:03o} and holds other files too ({count}), so its mode is not changed; \
-             a journal is better kept in a directory of its own"
+            "{name} has the mode {mode:03o} and contains {count} other files, so its mode is not changed; \
+             use a separate directory for the journal"
         ));
     }
     if files > 0 {
         report.warn(format_args!(
             "other users of the machine had permissions on {files} of the journal's files in {name}; \
-             they have none now"
+             these permissions were removed"
         ));
     }
     if let Some(error) = error {
         report.warn(format_args!(
-            "{error}; other users of the machine may be able to read events there"
+            "{error}; other users of the machine may be able to read the events"
         ));
     }
     Ok(())
 }
 
-/// Takes the permissions of other users from a regular file, and says whether they had any. The file
-/// that is changed is the one that was looked at: a link could lead to a file of the system.
+/// Removes the permissions of other users on a regular file. Returns whether they had any. Links are not
+/// followed, because a link could lead to a file of the system.
 #[cfg(unix)]
 fn restrict(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
@@ -191,7 +203,7 @@ fn restrict(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A segment, or a file that a repair or an earlier version left next to it.
+/// Whether this is a segment, or a file that a repair or an earlier version has left next to a segment.
 #[cfg(unix)]
 fn is_ours(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {

@@ -1,9 +1,14 @@
-//! A segment's file: what is asked of it and of its name in the directory. Each error says which
-//! file it was and what was tried.
+//! The file of a segment: reading, appending, syncing, and a look at its path. Every error names the file and the
+//! operation that failed.
 //!
-//! An open file and the file that its path leads to are two things. The journal writes to the first,
-//! and the next start reads the second: an administrator who moves, removes or replaces the file
-//! parts them. [`Disk::look`] asks the path.
+//! The open file and the file at its path are two things. The journal writes to the open file, and the next start
+//! reads the file at the path. After an administrator has moved, removed or replaced the file, they differ;
+//! [`Disk::look`] looks at the path.
+
+//!
+//! Why a name must be synced too: a file is found through its directory, and a directory is a file of its own. After a
+//! power failure a synced file may exist without a name, and a removed or renamed file may have its old name again.
+//! [`sync_name`] syncs the directory.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -11,28 +16,32 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A file with its name. A trait, so that a test can make each of these fail.
+/// An open file with its path. It is a trait so that a test can make each operation fail. Every function may
+/// block on the disk.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
     fn path(&self) -> &Path;
-    /// Of the file that is open, whatever its path leads to by now.
+    /// The identity of the open file, whichever file is at its path now.
     fn identity(&self) -> Identity;
+    /// Fills `bytes` from the position `offset`.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
-    /// Writes at the end, wherever that is by then. If another program has cut the file meanwhile, its
-    /// length shows it afterwards; a write at an offset would leave a hole before it, and the right length.
+    /// Writes at the end of the file, wherever the end is now. If another program has truncated the file
+    /// meanwhile, its length is wrong afterwards, which is noticed. A write at an offset would fill the missing
+    /// part with zeros, and the length would look right.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Overwrites the bytes from the position `offset` on.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Truncates the file to this length, in bytes.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// The data and the length are enough: without its times a file can be read.
+    /// Makes data and length durable (`fdatasync`). The file's times need not be durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes the file's bytes and its name durable.
+    /// Makes the data and the name of the file durable.
     fn sync_with_name(&self) -> io::Result<()> {
         self.sync()?;
         sync_name(self.path())
     }
 
-    /// Looks at the file that the path leads to, which need not be the one that is open. `None`:
-    /// there is none.
+    /// Looks at the file at the path, which may be another file than the open one. `None`: there is no file.
     fn look(&self) -> io::Result<Option<Look>> {
         match fs::metadata(self.path()) {
             Ok(metadata) => Ok(Some(Look {
@@ -47,19 +56,25 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     }
 }
 
-/// A file that was opened twice: a file that is opened for appending cannot be written to elsewhere.
+/// A file that is open twice: once for appending, once for writing at any position, because a file that is opened for
+/// appending can only be written at its end.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     path: PathBuf,
     identity: Identity,
-    /// Its cursor is moved by reading and writing, which only the journal's own thread does. The thread
-    /// that syncs does not move it.
+    /// For reading and writing at a position. Only the thread that has the journal moves its cursor; the thread
+    /// that syncs does not.
     anywhere: File,
+    /// For appending.
     end: File,
 }
 
 impl OpenFile {
-    /// A new file, which only its owner may read or write. Nothing is there, not even a link.
+    /// Creates a file that only its owner may read and write.
+    ///
+    /// # Errors
+    ///
+    /// Something exists at the path, even if it is only a link; or the disk fails.
     pub(super) fn create_new(path: PathBuf) -> io::Result<OpenFile> {
         let mut options = private();
         options.read(true).write(true).create_new(true);
@@ -67,19 +82,20 @@ impl OpenFile {
         OpenFile::of(path, file)
     }
 
-    /// A file that is there.
+    /// Opens an existing file.
     pub(super) fn open(path: PathBuf) -> io::Result<OpenFile> {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.context("open", &path)?;
         OpenFile::of(path, file)
     }
 
+    /// Opens the file a second time, for appending, and checks that both are the same file.
     fn of(path: PathBuf, anywhere: File) -> io::Result<OpenFile> {
         let open = || {
             let end = File::options().append(true).open(&path)?;
             let identity = Identity::of(&anywhere.metadata()?);
             if Identity::of(&end.metadata()?) != identity {
-                return Err(io::Error::other("it was replaced in this moment"));
+                return Err(io::Error::other("it was replaced at this moment"));
             }
             Ok((end, identity))
         };
@@ -92,6 +108,7 @@ impl OpenFile {
         })
     }
 
+    /// Moves the cursor.
     fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.anywhere;
         file.seek(SeekFrom::Start(offset))?;
@@ -132,8 +149,8 @@ impl Disk for OpenFile {
     }
 }
 
-/// What tells a file from all others that exist at the same time: device and inode. Elsewhere than on
-/// Unix, std does not say, and all files are alike.
+/// Device and inode, which distinguish a file from all other files that exist at the same time. std offers them
+/// only on Unix; on other systems all files have the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity(u64, u64);
 
@@ -150,19 +167,18 @@ impl Identity {
     }
 }
 
-/// What the system says of the file at a path, for the price of one call.
+/// The description of the file at a path, from one call of `stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) identity: Identity,
     pub(super) len: u64,
-    /// When its contents changed last. `None`: the system does not say.
+    /// The time of its last modification. `None`: the system does not have it.
     pub(super) modified: Option<SystemTime>,
-    /// It is not a directory or a pipe.
+    /// Whether it is a regular file, and not a directory or a pipe.
     pub(super) is_file: bool,
 }
 
-/// What is created with these options is for its owner alone: events may be private, and a journal is
-/// a copy of all of them.
+/// Options that create a file for its owner alone: events may be private, and the journal has a copy of each.
 pub(super) fn private() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -170,9 +186,9 @@ pub(super) fn private() -> fs::OpenOptions {
     options
 }
 
-/// Makes the name of a file or directory durable: a file that was synced can still be lost with its name.
+/// Makes the name of a file or directory durable. Without this, a synced file may have no name after a power failure.
 pub(super) fn sync_name(path: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened, and names are as durable as the system makes them.
+    // On other systems a directory cannot be opened as a file, and names are as durable as the system makes them.
     if !cfg!(unix) {
         return Ok(());
     }
@@ -182,22 +198,24 @@ pub(super) fn sync_name(path: &Path) -> io::Result<()> {
     synced.context("sync", dir)
 }
 
-/// The paths of all that is in a directory.
+/// The paths of all entries of a directory.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).context("list", dir)?;
     let paths = entries.map(|entry| Ok(entry.context("list", dir)?.path()));
     paths.collect()
 }
 
+/// Reads a whole file into memory.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path).context("read", path)
 }
 
+/// Removes a file.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path).context("remove", path)
 }
 
-/// Adds to an error what was tried and with which file.
+/// Adds the operation and the file to an error.
 pub(super) trait Context<T> {
     /// `cannot write to DIR/00000003.sse: No space left on device (os error 28)`
     fn context(self, tried: &str, path: &Path) -> io::Result<T>;
@@ -207,9 +225,7 @@ impl<T> Context<T> for io::Result<T> {
     fn context(self, tried: &str, path: &Path) -> io::Result<T> {
         self.map_err(|cause| {
             let remedy = match cause.kind() {
-                io::ErrorKind::ReadOnlyFilesystem => {
-                    "; a journal needs a directory that can be written to"
-                }
+                io::ErrorKind::ReadOnlyFilesystem => "; a journal needs a writable directory",
                 _ => "",
             };
             let line = format!("cannot {tried} {}: {cause}{remedy}", path.display());

@@ -1,24 +1,45 @@
-//! The journal: appends events to a file before anybody hears of them, and keeps the file whole
-//! when the disk does not take them.
+//! The journal: appends events to a file before any client gets them, and keeps the file intact when the disk fails.
 //!
-//! What a file holds up to the *good length* was acknowledged. An append writes behind it, and
-//! moves it when all is there. Whatever fails on the way is answered in one manner: the file is cut
-//! back to the good length, the publisher is told, and the next append begins as if nothing had
-//! been. If even the cut fails, the file may hold something behind the good length, and nothing is
-//! accepted until it could be cut.
+//! The first bytes of a file, up to the *good length*, were acknowledged to publishers. An append writes after
+//! the good length and moves it when all bytes are written (and synced, with `SyncMode::Always`). Every failure
+//! on the way is handled in the same way: the file is cut back to the good length, the publisher gets an error,
+//! and the next append begins in a clean state. If even the cut fails, no event is accepted until a later cut
+//! succeeds.
+//!
+//! ```text
+//! ├── acknowledged ──────────────┤├─ being appended ─┤
+//! 0                      good length              end of the file
+//! ```
+//!
+//! An append goes through these steps ([`Journal::add`]): look at the file, repair it if it is not as the journal
+//! left it ([`Journal::restore`]), begin a new segment if this one is full, write, sync, look again, move the
+//! good length.
+//!
+//! # What can fail, and what happens then
+//!
+//! | failure | publisher | journal |
+//! |---|---|---|
+//! | the disk is full, or a write fails halfway | error | cuts off the half, goes on |
+//! | `fsync` fails | error | cuts off the append, goes on |
+//! | the cut fails too | error | refuses every append until a cut succeeds |
+//! | a sync in the background fails (`SyncMode::Interval`) | has its 200 already | writes the bytes again before the next append |
+//! | the process is killed | no answer | the next start cuts off an incomplete record |
+//! | another program changes the file | waits for the repair | adopts the file, or begins a new segment with a gap record |
+//!
+//! In every row, an event that was acknowledged stays, or the loss is told to clients as a gap.
 //!
 //! # Changes by other programs
 //!
-//! Administrators and their tools delete, move, replace, cut and edit files while they are written
-//! to. So before an event is acknowledged, the file at the segment's path is the one that is open, and
-//! has the length that it should have: a restart will read what is acknowledged. If the file is not as
-//! it was left, it is read again. A file that still begins with all that was acknowledged is cut to
-//! that and used. Otherwise the journal goes on in a new segment that begins with a gap record, as
-//! after a repair: a start reads back to the gap and no further, whatever is in the older files.
-//! Where even the directory is another one, nothing is accepted until it is back.
+//! Administrators and their tools delete, move, replace, truncate and edit files while the journal writes to
+//! them. A restart reads the file at the segment's path, so before an event is acknowledged, the file at the path
+//! must be the open one and must have the right length. If the file is not as the journal left it, it is read
+//! again. If it still begins with everything that was acknowledged, it is cut to that and used. Otherwise the
+//! journal continues in a new segment that begins with a gap record, as after a repair: the next start reads back
+//! to the gap and no further, whatever the older files contain. If even the directory is another one, no event is
+//! accepted until it is back.
 //!
-//! `segment.rs` has the format, `newest.rs` the newest segment, `recovery.rs` what is done with a file
-//! that a crash has left.
+//! `segment.rs` has the format, `newest.rs` the check of the newest segment, `recovery.rs` reads a journal at the
+//! start.
 
 use std::fs;
 use std::io;
@@ -36,48 +57,55 @@ use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::EventId;
 
-/// An append-only log in files `00000001.sse`, `00000002.sse`, … of one directory: an event stream
-/// in plain text, which `less` and any reader of event streams can read. The directory and the files
-/// are for their owner alone.
+/// An append-only log in the files `00000001.sse`, `00000002.sse`, … of one directory. They are an event stream
+/// in plain text, which `less` and every reader of event streams can read. Only the owner of the directory and
+/// the files has permissions on them.
 ///
-/// A file that has grown past 32 MiB is followed by a new one. The journal never removes any; the
-/// oldest can be deleted at any time. If the newest is deleted, moved or changed, the journal reports
-/// it and goes on in a new file; after a restart, clients that have not seen the latest event before
-/// that are told of a gap.
+/// After a file has reached 32 MiB the journal begins a new one. It never removes a file; the oldest files can be
+/// deleted at any time. If the newest file is deleted, moved or changed, the journal reports an error and
+/// continues in a new file; after a restart, clients that have not received the latest event before that are told
+/// of a gap.
+///
+/// One thread at a time uses a journal, because [`Log::append`] takes `&mut self`; with [`SyncMode::Interval`] a
+/// second thread syncs.
 #[derive(Debug)]
 pub struct Journal {
+    /// The directory, locked against other servers.
     directory: Directory,
     sync: SyncMode,
     pub(super) report: Report,
+    /// The segment that is written to, with its good length.
     pub(super) newest: Newest,
-    /// The latest id in the journal.
+    /// The latest id in the journal. The ids of an append must be greater.
     last: EventId,
-    /// The bytes of the append that was refused last: what a [probe](Log::probe) tries to write.
+    /// The length of the append that failed last, in bytes: a [probe](Log::probe) tries to write as many.
     pub(super) refused: usize,
-    /// How often the segment may still be read again because of a new time alone. LIMIT: on file systems
-    /// that change the time later than the write, that would be at each append; at 0 the time is
-    /// not compared any more.
+    /// How often the segment may still be read again because only its modification time has changed. LIMIT: some file
+    /// systems change the time after the write has returned, so that every append would read the file again. At 0 the
+    /// time is not compared any more.
     pub(super) readings: u32,
-    /// Only with [`SyncMode::Interval`].
+    /// The thread that syncs; only with [`SyncMode::Interval`].
     pub(super) syncer: Option<Syncer>,
-    /// The size that lets the next append begin a new segment.
+    /// If the newest segment has at least this length, the next append begins a new one. Tests set it lower.
     pub(super) segment_bytes: u64,
 }
 
 impl Journal {
-    /// Opens the journal in a directory, or begins one there, whose first event comes after `born`.
-    /// Reads as much from its end as is wanted back, and the newest segment whole. If the newest
-    /// ends in something that was not written to its end, which is what a crash leaves, that is cut
-    /// off and reported. Permissions that other users have on the files are taken away, and that is
-    /// reported too, as is a last event from more than a day after `born`. Blocks on the disk.
+    /// Opens the journal in a directory, or creates a journal there whose first event comes after the id `born`.
+    /// Reads the newest segment completely, and older segments as far as `options` asks for events.
+    ///
+    /// An incomplete record at the end, which a crash leaves, is cut off with a warning. Permissions of other
+    /// users on the files are removed with a warning. A last event that is more than a day later than `born`
+    /// causes a warning. Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// The directory is in use by another server ([`ResourceBusy`](io::ErrorKind::ResourceBusy)),
-    /// is damaged, which no crash can do to what was synced, or has an id near the end of the range
-    /// of ids ([`InvalidData`](io::ErrorKind::InvalidData)), was written by another version
-    /// ([`Unsupported`](io::ErrorKind::Unsupported)), or cannot be read or written to. The message
-    /// names the file and, for a damage, the place.
+    /// - [`ResourceBusy`](io::ErrorKind::ResourceBusy): another server uses the directory.
+    /// - [`InvalidData`](io::ErrorKind::InvalidData): the journal is damaged, or has an id near the end of the range of ids.
+    /// - [`Unsupported`](io::ErrorKind::Unsupported): another version has written it.
+    /// - Any other kind: it cannot be read or written.
+    ///
+    /// The message names the file and, for damage, the position.
     pub fn open(options: JournalOptions, born: EventId) -> io::Result<(Journal, Kept)> {
         let directory = Directory::occupy(&options.dir, &options.report)?;
         let (newest, kept) = recovery::recover(&directory, &options, born)?;
@@ -85,8 +113,8 @@ impl Journal {
         if last.ms.saturating_sub(born.ms) > WRONG_CLOCK.as_millis() as u64 {
             let hours = (last.ms - born.ms) / WRONG_CLOCK.as_millis() as u64 * 24;
             options.report.warn(format_args!(
-                "the latest event in {}, {last}, is from more than {hours} hours after this machine's time: \
-                 one of the two clocks was wrong; ids go on from there",
+                "the latest event in {}, {last}, is more than {hours} hours later than the clock of this machine: \
+                 the clock is wrong now, or was wrong then; new ids continue from there",
                 directory.path().display()
             ));
         }
@@ -112,26 +140,27 @@ impl Journal {
         Ok((journal, kept))
     }
 
-    /// Makes the journal ready for an append: repairs what an earlier append or sync, or another program,
-    /// has left, and begins a new segment if this one is full. When it fails, nothing that is
-    /// acknowledged has changed.
+    /// Prepares an append: restores the newest segment, and begins a new segment if this one is full. If it fails,
+    /// everything that was acknowledged is unchanged.
     fn prepare(&mut self) -> io::Result<()> {
         self.restore()?;
         self.rotate_if_full()
     }
 
-    /// Repairs what an earlier append or sync, or another program, has left.
+    /// Brings the newest segment to its good length and into a known state, after an append or a sync that
+    /// failed, or after a change by another program. Usually the file is as it was left, and this costs one call
+    /// of `stat`.
     fn restore(&mut self) -> io::Result<()> {
         let found = self.newest.disk.look()?;
         if self.newest.may_be_cut(found) {
             self.cut_back()?;
         } else if !self.newest.is_as_left(found, self.readings > 0) {
-            self.take_up(found)?;
+            self.adopt_changed_file(found)?;
         }
-        self.write_anew()
+        self.rewrite_unsynced()
     }
 
-    /// Writes at the end, which is the good length, and makes it durable, if that is to be now.
+    /// Writes at the end of the file, which is the good length, and syncs it with `SyncMode::Always`.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.newest.disk.append(bytes)?;
         match self.sync {
@@ -142,24 +171,24 @@ impl Journal {
 
     /// Cuts the segment to its good length.
     ///
-    /// This is also right after an `fsync` that failed, which is the treacherous case: the system
-    /// may then hold pages that it calls clean and that are not on the disk, and the next `fsync`
-    /// would say Ok without having written them. But those are pages of what we take back: up to
-    /// the good length everything was synced before, with success. The cut throws the pages behind
-    /// it away and makes the one that it goes through dirty; what is appended next is written into
-    /// pages that are dirty again. So the next `fsync` that succeeds has really written all of it.
+    /// This is also correct after a failed `fsync`, which is the difficult case. After such a failure the system
+    /// may mark pages as clean although they are not on the disk; the next `fsync` would then succeed without
+    /// writing them. But these pages only contain bytes of the failed append: everything up to the good length
+    /// was synced before. The cut discards the pages after the good length and makes the page at the good length
+    /// dirty, and the next append writes into dirty pages. So the next `fsync` that succeeds has written all
+    /// bytes.
     fn cut_back(&mut self) -> io::Result<()> {
         self.newest.disk.set_len(self.newest.len)?;
-        // Or what the publisher was told is not kept would be found again after a power cut.
+        // Without this, a power failure could bring back an event whose publisher was told that it is not kept.
         if self.sync == SyncMode::Always {
             self.newest.disk.sync()?;
         }
         self.newest.accept(0).map(drop)
     }
 
-    /// Goes on after another program has changed the segment's file: in the file at its path, if that
-    /// begins with all that was acknowledged, otherwise in a new segment.
-    fn take_up(&mut self, found: Option<Look>) -> io::Result<()> {
+    /// Continues after another program has changed the segment's file: in the file at the path, if it begins with
+    /// everything that was acknowledged; otherwise in a new segment.
+    fn adopt_changed_file(&mut self, found: Option<Look>) -> io::Result<()> {
         self.directory.check()?;
         match self.newest.examine(found, self.last) {
             Ok((disk, len)) => self.go_on_in(disk, len),
@@ -167,7 +196,7 @@ impl Journal {
         }
     }
 
-    /// Goes on in a file that has `len` bytes, the first of which are all that was acknowledged.
+    /// Continues in a file of `len` bytes that begins with everything that was acknowledged.
     fn go_on_in(&mut self, disk: OpenFile, len: u64) -> io::Result<()> {
         let excess = len - self.newest.len;
         if disk.identity() != self.newest.disk.identity() {
@@ -177,7 +206,7 @@ impl Journal {
             }
             let next = Newest::resume(self.newest.number, disk, self.newest.len)?;
             self.report.warn(format_args!(
-                "{} was replaced by another file with the same records; the journal goes on in it",
+                "{} was replaced by another file with the same records; the journal continues in that file",
                 next.disk.path().display()
             ));
             self.turn_to(next);
@@ -187,27 +216,27 @@ impl Journal {
             self.readings = self.readings.saturating_sub(1);
             return self.newest.accept(0).map(drop);
         }
-        // After an append of the journal's own, its bytes are among them.
-        let is_foreign = matches!(self.newest.left, Left::Whole(_));
+        // If the file was not left whole, the bytes may be those of the journal's own append.
+        let is_by_others = matches!(self.newest.left, Left::Whole(_));
         self.cut_back()?;
-        if is_foreign {
+        if is_by_others {
             self.report.warn(format_args!(
-                "{excess} bytes were appended to {}, and not by this server; they were cut off",
+                "another program appended {excess} bytes to {}; they were cut off",
                 disk.path().display()
             ));
         }
         Ok(())
     }
 
-    /// Begins a segment from which a restart does not read back into what is before it.
+    /// Begins a segment with a gap record, so that the next start does not read older segments.
     fn begin_after_hole(&mut self, why: &str) -> io::Result<()> {
         let newest = self.directory.numbers()?.into_iter().max();
         let number = newest.unwrap_or(0).max(self.newest.number);
         let next = self.begin(number, &segment::header_after_hole(self.last))?;
         let (old, new) = (self.newest.disk.path(), next.disk.path());
         self.report.error(format_args!(
-            "{} {why}; the journal goes on in {}, and after a restart, clients that \
-             have not seen {} will be told of a gap",
+            "{} {why}; the journal continues in {}, and after a restart, clients that have not received {} \
+             will be told of a gap",
             old.display(),
             new.display(),
             self.last
@@ -216,7 +245,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins the segment after the one with this number.
+    /// Creates the segment after the one with this number.
     fn begin(&self, number: u64, header: &[u8]) -> io::Result<Newest> {
         let none = || io::Error::other("no number is left for another segment");
         let number = number.checked_add(1).ok_or_else(none)?;
@@ -225,7 +254,7 @@ impl Journal {
         Newest::begin(path, number, header, self.sync)
     }
 
-    /// Writes to this segment, which is durable, from now on.
+    /// From now on, appends to this segment. All of its bytes are durable.
     fn turn_to(&mut self, next: Newest) {
         if let Some(syncer) = &self.syncer {
             syncer.turn_to(Arc::clone(&next.disk), next.len);
@@ -233,14 +262,14 @@ impl Journal {
         self.newest = next;
     }
 
-    /// After a sync in the background has failed: writes again what was acknowledged but is not
-    /// known to be durable, and syncs that.
+    /// After a sync in the background has failed: writes the acknowledged bytes that are not known to be durable
+    /// once more, and syncs them.
     ///
-    /// It cannot be taken back, because clients have it. And a second sync alone would prove
-    /// nothing, as said above: the pages must be dirty again. The bytes are those that the system
-    /// still has in memory; one that has dropped them with the error (Btrfs does) gives back
-    /// something else, which does not check, and then those events are lost.
-    fn write_anew(&mut self) -> io::Result<()> {
+    /// They cannot be cut off, because clients have these events. A second sync alone would prove nothing, as
+    /// explained at [`cut_back`](Self::cut_back): the pages must become dirty again. The bytes are read from the
+    /// system's cache. A system that has dropped them with the error (Btrfs does) returns other bytes, whose
+    /// checksums are wrong; then these events are lost.
+    fn rewrite_unsynced(&mut self) -> io::Result<()> {
         let Some(syncer) = &self.syncer else {
             return Ok(());
         };
@@ -260,7 +289,7 @@ impl Journal {
         synced
     }
 
-    /// Syncs all that is acknowledged, in whatever mode but [`SyncMode::Off`].
+    /// Syncs everything that was acknowledged, in every mode except [`SyncMode::Off`].
     fn flush(&self) -> io::Result<()> {
         match (self.sync, &self.syncer) {
             (_, Some(syncer)) => syncer.sync(),
@@ -269,12 +298,12 @@ impl Journal {
         }
     }
 
-    /// Begins a new segment if this one is full. When it fails nothing has changed.
+    /// Begins a new segment if this one is full. If it fails, nothing has changed.
     fn rotate_if_full(&mut self) -> io::Result<()> {
         if self.newest.len < self.segment_bytes {
             return Ok(());
         }
-        // ORDER: the old segment before the new one is there, so that only the newest can be torn.
+        // ORDER: the old segment is synced before the new one exists, so that a crash can only tear the newest.
         self.flush()?;
         self.directory.check()?;
         let next = self.begin(self.newest.number, &segment::header(self.last))?;
@@ -282,9 +311,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends whole blocks, all or none.
+    /// Appends complete blocks, all or none. See the head of this file for the steps.
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // LIMIT: if the file is changed by others between the two looks at it, there is one more attempt.
+        // LIMIT: one more attempt if another program changes the file between the two looks at it.
         for _ in 0..2 {
             self.prepare()?;
             let written = self.write(bytes);
@@ -298,7 +327,7 @@ impl Journal {
                 Ok(false) => {}
                 Err(error) => {
                     self.newest.tear();
-                    // The publisher gets the cause. If `restore` fails, the next publisher gets that error.
+                    // The publisher gets `error`. If `restore` fails, the next publisher gets the error of `restore`.
                     let _ = self.restore();
                     return Err(error);
                 }
@@ -307,11 +336,15 @@ impl Journal {
         let _ = self.restore(); // As above.
         let name = self.newest.disk.path().display();
         Err(io::Error::other(format!(
-            "{name} is being changed, and not by this server"
+            "another program keeps changing {name}"
         )))
     }
 
-    /// The bytes that an append writes for these records.
+    /// Returns the blocks of these records.
+    ///
+    /// # Errors
+    ///
+    /// A record has an id that is not greater than the id before, or a message that could not be read back.
     fn encode(&self, records: &[Arc<Record>]) -> io::Result<Vec<u8>> {
         let (mut bytes, mut last) = (Vec::new(), self.last);
         for record in records {
@@ -346,10 +379,10 @@ impl Log for Journal {
         result
     }
 
-    /// Writes as many bytes as the append had that was refused last, and takes them back.
+    /// Writes as many bytes as the append that failed last, syncs them, and cuts them off again.
     fn probe(&mut self) -> io::Result<()> {
         self.prepare()?;
-        // A crash in between leaves a torn end, which the next start cuts off.
+        // Line breaks are not a record: after a crash in between, the next start cuts them off.
         let bytes = vec![b'\n'; self.refused.max(1)];
         self.newest.tear();
         let written = self.write(&bytes);
@@ -358,17 +391,17 @@ impl Log for Journal {
 }
 
 impl Drop for Journal {
-    /// Syncs what is not synced, unless it was never to be.
+    /// Syncs everything that was acknowledged, except with `SyncMode::Off`.
     fn drop(&mut self) {
         if let Err(error) = self.restore().and_then(|()| self.flush()) {
-            let lost = "the latest events may not outlive a power cut";
+            let lost = "the latest events may not survive a power failure";
             self.report.error(format_args!("{error}; {lost}"));
         }
     }
 }
 
-/// Removes what an attempt to begin a segment has left, which has no events. Anything else stays, and
-/// is in the way.
+/// Removes the file of a segment whose creation has failed, if it has no events. Any other file stays, and the
+/// creation of the segment fails.
 fn clear_attempt(path: &Path) -> io::Result<()> {
     let is_short =
         |found: fs::Metadata| found.is_file() && found.len() <= segment::LONGEST_HEADER as u64;

@@ -1,11 +1,17 @@
-//! How events outlive the process: what stands behind the hub's [`Log`](crate::hub::Log).
+//! How events outlive the process: the journal, which implements the hub's [`Log`](crate::hub::Log).
+//!
+//! - `journal.rs` appends records, and handles a disk that fails and files that other programs change.
+//! - `segment.rs` is the file format, without I/O; `crc32.rs` is its checksum.
+//! - `newest.rs` is the segment that is written to; `disk.rs` the operations on its file.
+//! - `recovery.rs` reads a journal at the start, and repairs it.
+//! - `directory.rs` locks the directory; `syncer.rs` is the thread of `--sync interval`.
 
+#[cfg(all(test, unix))]
+#[path = "../../tests/inside/store_changes.rs"]
+mod changes;
 mod crc32;
 mod directory;
 mod disk;
-#[cfg(all(test, unix))]
-#[path = "../../tests/inside/store_hands.rs"]
-mod hands;
 mod journal;
 mod newest;
 mod options;
@@ -29,7 +35,8 @@ pub use crate::config::SyncMode;
 pub use journal::Journal;
 pub use options::JournalOptions;
 
-/// The hub of this configuration, with its journal if it is to have one.
+/// Creates the hub of this configuration: with a journal if `journal.dir` is set, otherwise in memory. Blocks on
+/// the disk.
 pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
     let Some(dir) = &config.journal.dir else {
         return Hub::new(config.clone());
@@ -38,7 +45,7 @@ pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
         dir: dir.clone(),
         sync: config.journal.sync,
         repair: config.journal.repair,
-        // The history keeps more events than its number while they are small.
+        // While the events are small, the history keeps more than `history_events`.
         events: match config.history_events {
             0 => 0,
             events => events.max(config.least_history_bytes() / MIN_EVENT_BYTES),
@@ -46,6 +53,6 @@ pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
         bytes: config.history_bytes,
         report: config.report.clone(),
     };
-    let (journal, kept) = Journal::open(options, Hub::birth())?;
+    let (journal, kept) = Journal::open(options, Hub::new_start_id())?;
     Hub::with_log(config.clone(), Box::new(journal), kept)
 }

@@ -1,5 +1,8 @@
-//! The segment that is written to, and the check that its file is as the journal left it: at its path,
-//! of the same length, and not changed by another program.
+//! The newest segment, which is the one that is written to, and the check whether its file is as the journal left
+//! it: at its path, with the same length, and not changed by another program.
+//!
+//! The *good length* is the length of everything that was acknowledged to publishers. Bytes after it are remains
+//! of an append that failed, and are cut off before the next one.
 
 use std::fs;
 use std::io;
@@ -11,30 +14,32 @@ use super::segment;
 use crate::config::SyncMode;
 use crate::wire::EventId;
 
-/// The newest segment.
+/// The newest segment. Used by the publisher that has the log; only `disk` is shared with the thread that syncs.
 #[derive(Debug)]
 pub(super) struct Newest {
+    /// The number in the file's name.
     pub(super) number: u64,
-    /// Shared with the thread that syncs.
+    /// The open file.
     pub(super) disk: Arc<dyn Disk>,
-    /// The good length: what is acknowledged ends here.
+    /// The good length, in bytes.
     pub(super) len: u64,
     pub(super) left: Left,
 }
 
-/// How the journal has left the file at the path.
+/// The state in which the journal left the file, as far as it knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Left {
-    /// All of it is acknowledged, and it looked like this.
+    /// The file ends at the good length, and the system described it like this. If it describes it differently at
+    /// the next append, another program has changed it.
     Whole(Look),
-    /// An append has failed and was not taken back: there may be something after the good length.
+    /// An append has begun or failed: there may be bytes after the good length.
     Torn,
-    /// Another program changed it while it was written to: it is read before it is used.
+    /// Another program changed the file during an append: it must be read again before it is used.
     Doubtful,
 }
 
 impl Newest {
-    /// Goes on with a file whose first `len` bytes are whole.
+    /// Continues a file whose first `len` bytes are complete records.
     pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
         let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
         Ok(Newest {
@@ -45,7 +50,7 @@ impl Newest {
         })
     }
 
-    /// Begins a segment with this header.
+    /// Creates a segment that consists of this header, and makes it durable unless `sync` is `Off`.
     pub(super) fn begin(
         path: PathBuf,
         number: u64,
@@ -58,15 +63,15 @@ impl Newest {
             SyncMode::Always | SyncMode::Interval => disk.sync_with_name(),
         });
         if let Err(error) = written {
-            // Best effort: what is left has no events, which a start and the next attempt know.
+            // Best effort: the file has no events; the next start and the next attempt remove such a file.
             let _ = fs::remove_file(disk.path());
             return Err(error);
         }
         Newest::resume(number, disk, header.len() as u64)
     }
 
-    /// Whether the file at the path is as it was left. `times` says whether the time of its last change
-    /// counts, too: only that shows bytes that were changed in their place.
+    /// Whether the file at the path is as it was left. `times` says whether its modification time is compared
+    /// too: only the time reveals bytes that were overwritten in place.
     pub(super) fn is_as_left(&self, found: Option<Look>, times: bool) -> bool {
         let (Left::Whole(mut left), Some(found)) = (self.left, found) else {
             return false;
@@ -77,22 +82,25 @@ impl Newest {
         found == left
     }
 
-    /// Notes that an append begins to write, or has failed.
+    /// Records that an append has failed: there may be bytes after the good length.
     pub(super) fn tear(&mut self) {
         if let Left::Whole(_) = self.left {
             self.left = Left::Torn;
         }
     }
 
-    /// Whether the file has at most something after the good length that an append has left there.
+    /// Whether the file only needs to be cut to its good length: an append has failed, and the file is still the
+    /// same one and not shorter than the good length.
     pub(super) fn may_be_cut(&self, found: Option<Look>) -> bool {
         let is_ours = |found: Look| found.identity == self.disk.identity() && found.len >= self.len;
         matches!(self.left, Left::Torn) && found.is_some_and(is_ours)
     }
 
-    /// Moves the good length by `bytes`, which were appended and synced, if the file at the path is then
-    /// the open one and has that length: a restart will read that file. If not, another program has
-    /// changed it, and it is [doubtful](Left::Doubtful). Returns whether it was moved.
+    /// The last step of an append: moves the good length by `bytes`, which were written and synced.
+    ///
+    /// A restart reads the file at the path. So the bytes only count if the file at the path is the open one and has
+    /// exactly the new length. Otherwise another program has changed the file, and its state is
+    /// [doubtful](Left::Doubtful). Returns whether the good length was moved.
     pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
         let len = self.len + bytes as u64;
         match self.disk.look()? {
@@ -107,32 +115,35 @@ impl Newest {
         }
     }
 
-    /// Reads the file at the path, whatever was done to it. If it begins with all that was
-    /// acknowledged, up to the event `last`, it is returned, with the length that it has; otherwise
-    /// why it is not what it should be.
+    /// Reads the file at the path after another program has changed it. If the file still begins with everything that was
+    /// acknowledged, up to the event `last`, returns the file and its length. Otherwise returns what has happened, as
+    /// the end of a sentence about the file.
+    ///
+    /// The checks go from cheap to expensive: the file exists, is a regular file, is long enough, can be read, and has
+    /// valid records up to `last` within the good length.
     pub(super) fn examine(
         &self,
         found: Option<Look>,
         last: EventId,
     ) -> Result<(OpenFile, u64), String> {
         let Some(found) = found else {
-            return Err("was removed or moved, and not by this server".into());
+            return Err("was removed or moved by another program".into());
         };
         let changed = if found.identity != self.disk.identity() {
-            "was replaced by another file, and not by this server".into()
+            "was replaced by another file".into()
         } else if found.len < self.len {
             let (was, is) = (self.len, found.len);
-            format!("was cut from {was} bytes to {is}, and not by this server")
+            format!("was cut from {was} bytes to {is} by another program")
         } else {
-            "was changed, and not by this server".into()
+            "was changed by another program".into()
         };
-        // Opening a pipe could wait for ever.
+        // Opening a pipe would block until another program opens its other end.
         if found.len < self.len || !found.is_file {
             return Err(changed);
         }
         let unreadable = |error: io::Error| format!("{changed} ({error})");
         let disk = OpenFile::open(self.disk.path().to_owned()).map_err(unreadable)?;
-        // LIMIT: a segment and one group, however large the file is now.
+        // LIMIT: the good length (a segment and one group), however large the file is now.
         let mut bytes = vec![0; self.len as usize];
         disk.read_at(0, &mut bytes).map_err(unreadable)?;
         match segment::read(&bytes).damage_before(last) {

@@ -1,24 +1,24 @@
-//! What a journal is told when it is opened.
+//! The options of a journal.
 
 use std::path::PathBuf;
 
 use crate::config::SyncMode;
 use crate::report::Report;
 
-/// What a [`Journal`](super::Journal) is to be.
+/// How to open a [`Journal`](super::Journal).
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
-    /// Where its files are. The directory is created, but not those above it.
+    /// The directory of the files. It is created if it is missing, but its parent is not.
     pub dir: PathBuf,
-    /// When to sync.
+    /// When to sync the files.
     pub sync: SyncMode,
-    /// Whether to open a journal that is damaged. From the damage on, the file's bytes are moved into a
-    /// file next to it, and the history begins after the damage.
+    /// Whether to repair a damaged journal: the bytes from the damage on are moved into a file next to the
+    /// segment, and the history begins after the damage.
     pub repair: bool,
-    /// How many of the latest events are read back at most.
+    /// The maximum number of events to read back, the latest ones.
     pub events: usize,
-    /// How many bytes of messages are read back at most.
+    /// The maximum length of their messages together, in bytes.
     pub bytes: usize,
-    /// Where the journal reports what it found and did, and a sync in the background that failed.
+    /// Receives warnings about repairs, and the error of a sync that failed in the background.
     pub report: Report,
 }

@@ -1,31 +1,37 @@
-//! Opening a journal: reads it from its end back to what a history needs, and tells what a crash
-//! has left, which is cut off, from damage, which is an error.
+//! Opens a journal: reads it backwards from its end, as far as the history needs. It distinguishes two things:
 //!
-//! A crash leaves the newest segment with a record that was not written to its end, or with a
-//! header that was not. Nobody was told that such a record is kept. Anything else is the work of a disk
-//! or a person: a record that does not check with one after it that does, a segment that is missing, ids
-//! that do not rise. To go on would be to lose something in silence.
+//! - **What a crash leaves** is cut off with a warning: the newest segment ends in an incomplete record, or in
+//!   an incomplete header. Its publisher was never told that the record is kept.
+//! - **Damage** is an error, because continuing would lose events silently: a record with a wrong checksum and a valid
+//!   one after it, a missing segment, ids that do not rise. A disk or a person has caused it.
 //!
-//! One crash looks like damage and is taken for it, which is the safe side: a system that loses its
-//! power may have got the later of two unsynced pages to the disk and not the earlier. With
-//! `SyncMode::Always` that can be within the last append only, of which nobody was told.
+//! One crash looks like damage and is treated as damage, which is the safe side: when the power fails, the system
+//! may have written the later of two unsynced pages to the disk, and not the earlier one. With `SyncMode::Always`
+//! this can only be inside the last append, whose publisher was not told that it is kept.
 //!
-//! # Holes
+//! ```text
+//! newest segment                                       what follows
+//! header, record, record                               nothing: go on at its end
+//! header, record, rec                                  cut off `rec`, warn
+//! header, record, ###, record                          damage: an error; with --repair a gap record replaces the rest
+//! hea                                                  remove the file, begin the segment again
+//! ```
 //!
-//! After a repair the journal goes on with a hole, and clients must be told of it. `Kept::after` is what
-//! they are judged by: a client at that event, or after it, has missed nothing that is not retained; a
-//! client before it may have. So nothing before a hole is retained, and `after` is the id of the hole's
-//! last event:
+//! # Gaps
 //!
-//! - In an older segment that is the id which the next one's header has. That is exact: a client that has
-//!   seen that event has seen the hole's end, and any other client has missed a part of the hole.
-//! - In the newest it is the last record after the damage, if it checks and nothing follows it.
-//!   Otherwise nobody knows, and `after` is an id that was never given out: greater than all that
-//!   was found, and not before the birth of the hub that opens the journal. Every cursor is then
-//!   before it.
+//! After a repair, events are missing from the journal, and clients must be told. `Kept::after` decides it: a
+//! client whose cursor is this id, or a later one, has missed only events that are retained; a client with an
+//! older cursor may have missed lost ones. So no event before a gap is retained, and `after` is the id of the
+//! last lost event:
 //!
-//! The hole stays in the journal as a gap record in the place of what is lost, because tomorrow's
-//! start must know of it too: it reads back to the gap and no further.
+//! - In an older segment this is the id in the header of the next segment. It is exact: a client that has received this
+//!   event has received the end of the gap; any other client has missed a part of it.
+//! - In the newest segment it is the id of the last valid record after the damage, if nothing follows this record.
+//!   Otherwise the last lost event is not known. Then `after` is an id that no event has: greater than every id
+//!   that was found, and not less than the id at which the new hub starts. Every cursor is then older.
+//!
+//! The gap record stays in the journal in place of the lost records, so that the next start knows of the gap too:
+//! it reads back to the gap and no further.
 
 use std::fs;
 use std::io;
@@ -40,7 +46,8 @@ use crate::config::SyncMode;
 use crate::hub::{Kept, Record};
 use crate::wire::EventId;
 
-/// Finds the segment to go on with, or begins the first, and reads what is wanted back.
+/// Finds the segment to append to, or creates the first one, and reads the latest events. `born` is the id at
+/// which the new hub starts. Blocks on the disk.
 pub(super) fn recover(
     directory: &Directory,
     options: &JournalOptions,
@@ -73,26 +80,29 @@ pub(super) fn recover(
     Ok((newest, reading.kept))
 }
 
+/// The state of reading a journal backwards.
 struct ReadBack<'a> {
     directory: &'a Directory,
     options: &'a JournalOptions,
+    /// The id at which the new hub starts.
     born: EventId,
-    /// Of the segments that are there.
+    /// The numbers of the existing segments, in no order.
     numbers: Vec<u64>,
-    /// What is wanted back, the newest event first. `after` is the id before the last one: until the
-    /// reading is complete, the segment before must end with it.
+    /// The events that were read so far, newest first. `after` is the id of the event before the last of them: the
+    /// segment to be read next must end with it.
     kept: Kept,
-    /// Of the messages of `kept`.
+    /// The length of the messages in `kept`. LIMIT: `JournalOptions::bytes`.
     bytes: usize,
-    /// There is no more to be had: the event before is too much, or is in a hole.
+    /// No older event is retained: the limits are reached, or a gap comes before.
     is_complete: bool,
 }
 
 impl ReadBack<'_> {
-    /// The segment to append to.
+    /// Returns the segment to append to, and reads its events.
     ///
-    /// A segment whose header was not written to its end is removed: it is what a crash leaves that came
-    /// as a segment was begun, and has no events.
+    /// A segment with an incomplete header is removed and the one before is examined: a crash has interrupted the
+    /// creation of the segment, so it has no events. If there is no segment left, the first one is created, or
+    /// the one that was removed is created again, so that no number is missing.
     fn newest(&mut self) -> io::Result<Newest> {
         let mut number = 1;
         while let Some(newest) = self.numbers.iter().max() {
@@ -103,7 +113,7 @@ impl ReadBack<'_> {
                 return self.go_on_in(number, &path, &bytes);
             }
             self.options.report.warn(format_args!(
-                "{} was begun, but its header of {} bytes was not written to its end; it is begun anew",
+                "{} has an incomplete header of {} bytes and no events; it is created again",
                 path.display(),
                 bytes.len()
             ));
@@ -114,6 +124,11 @@ impl ReadBack<'_> {
         Newest::begin(path, number, &header, self.options.sync)
     }
 
+    /// Reads the newest segment, cuts off an incomplete record at its end or repairs damage, and opens it for
+    /// appending.
+    ///
+    /// Damage with nothing valid after it is an incomplete record: the end of a crash. Two cases are damage in
+    /// the strict sense: something valid follows, or not even the header is valid.
     fn go_on_in(&mut self, number: u64, path: &Path, bytes: &[u8]) -> io::Result<Newest> {
         let contents = self.contents(path, bytes)?;
         let (len, is_torn) = match (contents.damage, contents.last_id()) {
@@ -133,19 +148,18 @@ impl ReadBack<'_> {
             disk.sync()?;
             let (torn, last) = (bytes.len() - len, contents.last_id().unwrap_or_default());
             self.options.report.warn(format_args!(
-                "{} ended in {torn} bytes that are no whole record; they were cut off, and the journal goes on after {last}",
+                "{} ended in {torn} bytes of an incomplete record; they were cut off, and the journal continues after {last}",
                 path.display()
             ));
         }
-        // What a process that was killed has written may not be on the disk yet, and it is about
-        // to be shown to clients.
+        // Bytes that a killed process has written may not be on the disk yet, and clients will get these events now.
         if self.options.sync != SyncMode::Off {
             disk.sync_with_name()?;
         }
         Newest::resume(number, disk, len as u64)
     }
 
-    /// The segment before one that was read, and of which all is wanted.
+    /// Reads the segment with this number, after all newer segments were read completely.
     fn older(&mut self, number: u64) -> io::Result<()> {
         let path = self.directory.segment(number);
         let next = self.kept.after;
@@ -170,15 +184,22 @@ impl ReadBack<'_> {
         Ok(())
     }
 
+    /// Whether the limits allow another event.
     fn wants_more(&self) -> bool {
         let JournalOptions { events, bytes, .. } = *self.options;
         !self.is_complete && self.kept.records.len() < events && self.bytes < bytes
     }
 
+    /// Whether a segment older than this one exists.
     fn has_before(&self, number: u64) -> bool {
         self.numbers.iter().any(|other| *other < number)
     }
 
+    /// Parses a segment.
+    ///
+    /// # Errors
+    ///
+    /// The segment has another version, or an id that is so large that later events would have none.
     fn contents<'b>(&self, path: &Path, bytes: &'b [u8]) -> io::Result<Contents<'b>> {
         let name = path.display();
         if segment::is_of_another_version(bytes) {
@@ -198,7 +219,7 @@ impl ReadBack<'_> {
         }
     }
 
-    /// Takes what is wanted of a segment, from its end.
+    /// Adds the events of a segment, newest first, until the limits are reached or a gap is found.
     fn take(&mut self, contents: &Contents<'_>) {
         for (_, block) in contents.blocks.iter().rev() {
             self.kept.after = block.id;
@@ -213,7 +234,8 @@ impl ReadBack<'_> {
                     }
                     self.kept.records.push(record);
                 }
-                // Nothing before a gap is retained. The header comes last here.
+                // No event before a gap is retained. The other block without an event is the header, which comes
+                // last.
                 (kind, None) => {
                     self.is_complete = kind == BlockKind::Gap;
                     return;
@@ -222,15 +244,14 @@ impl ReadBack<'_> {
         }
     }
 
-    /// The event `after` is this one.
+    /// Sets what is known about the event `after`: this is its record.
     fn note_after(&mut self, record: &Record) {
         self.kept.after_own_id = record.own_id().map(Into::into);
         self.kept.after_topic = record.topic().cloned();
     }
 
-    /// Reads the own id of the event `after` out of the segment that ends with it, from which no more
-    /// is wanted. Damage in that segment is not reported, because its events are not needed: a client
-    /// whose cursor is that id is then told of a gap.
+    /// Reads the own id of the event `after` from the segment that ends with it. No event of this segment is
+    /// retained, so damage in it is not an error: a client whose cursor is this own id is then told of a gap.
     fn look_at_end_of(&mut self, number: u64) {
         let Ok(bytes) = disk::read(&self.directory.segment(number)) else {
             return;
@@ -242,8 +263,13 @@ impl ReadBack<'_> {
         }
     }
 
-    /// Puts a gap up to `upto` in the place of what a segment has from the damage on, and that into
-    /// a file next to it. Nothing from before is retained. Returns the segment's length.
+    /// Replaces the rest of a segment, from the damage on, with a gap record up to the event `upto`. The rest is
+    /// saved in a file next to the segment. No event before the gap is retained. Returns the new length of the
+    /// segment.
+    ///
+    /// # Errors
+    ///
+    /// `--repair` was not given, or the disk fails.
     fn repair(
         &mut self,
         path: &Path,
@@ -255,7 +281,7 @@ impl ReadBack<'_> {
         let place = format!("{} is damaged at byte {offset}: {reason}", path.display());
         self.refuse_unless_wanted(&place)?;
         let (good, rest) = bytes.split_at(offset);
-        // ORDER: the file aside before the segment loses what is in it.
+        // ORDER: the rest is saved before the segment loses it.
         let aside = match rest {
             [] => None,
             _ => Some(set_aside(path, rest)?),
@@ -268,24 +294,26 @@ impl ReadBack<'_> {
         replace(path, &text)?;
         let moved = match aside {
             Some(file) => format!("{} bytes from there on were moved to {file}", rest.len()),
-            None => "there was nothing to be moved aside".into(),
+            None => "no bytes followed".into(),
         };
         self.go_on_after(&format!("{place}; {moved}"), upto);
         Ok(text.len())
     }
 
+    /// # Errors
+    ///
+    /// `--repair` was not given.
     fn refuse_unless_wanted(&self, place: &str) -> io::Result<()> {
         if self.options.repair {
             return Ok(());
         }
         let line = format!(
-            "{place}; start with --repair to go on without the events that are lost; what is found in their place is moved aside"
+            "{place}; start with --repair to continue without the lost events; the damaged bytes are saved next to the file"
         );
         Err(io::Error::new(io::ErrorKind::InvalidData, line))
     }
 
-    /// Says what was done about a hole whose last event is `upto`, and lets nothing from before it
-    /// be retained.
+    /// Reports a repair, and completes the reading: no event before the gap, whose last event is `upto`, is retained.
     fn go_on_after(&mut self, done: &str, upto: EventId) {
         self.options.report.warn(format_args!(
             "{done}; clients that have not seen {upto} will be told of a gap"
@@ -295,17 +323,17 @@ impl ReadBack<'_> {
     }
 }
 
-/// The id of the last event that is lost by a damage in the newest segment, in which everything up
-/// to `last` checks.
+/// The id of the last event that was lost by damage in the newest segment. `last` is the id of the last valid record
+/// before the damage.
 fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId {
     let last = last.unwrap_or_default();
     let found = damage.beyond.map_or(last, |beyond| beyond.greatest);
     if damage.beyond.is_some_and(|beyond| beyond.is_last) && found > last {
         return found;
     }
-    // Any event may have been the last: an id after all of them, which none of them had. Should the
-    // clock have been set back, it is in a millisecond of its own, because lost events may have any
-    // number in that of the last event.
+    // The last lost event is not known: return an id after all of them, which no event has. It has a millisecond of
+    // its own even if the clock was set back, because lost events may have any sequence number in the millisecond of
+    // the last event.
     let greatest = last.max(found);
     EventId {
         ms: born.ms.max(greatest.ms.saturating_add(1)),
@@ -313,11 +341,11 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
     }
 }
 
-/// Gives a segment another text, at once or not at all: a crash halfway through must not leave one
-/// that ends before the hole as if there were none.
+/// Replaces the contents of a segment atomically. A crash in between must not leave a segment that ends before
+/// the gap as if there were no gap.
 fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     let path = segment.with_extension("sse.new");
-    // A repair that was cut short may have left one.
+    // A repair that was interrupted may have left such a file.
     match disk::remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => write_new(&path, text)?,
@@ -326,8 +354,8 @@ fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     disk::sync_name(segment)
 }
 
-/// Writes bytes into a new file next to the segment, durably, and returns its name:
-/// `00000002.sse.damaged`, or with the first number after it that is free.
+/// Saves bytes durably in a new file next to the segment, and returns its name: `00000002.sse.damaged`, or the
+/// same with the first free number after it.
 fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
     let mut path = segment.with_extension("sse.damaged");
     for number in 2.. {
@@ -346,8 +374,8 @@ fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Writes a new file, and syncs it, but not its name. It is closed afterwards: some systems rename no
-/// file that is open.
+/// Writes a new file and syncs its contents, but not its name. The file is closed afterwards, because some systems do
+/// not rename an open file.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let disk = OpenFile::create_new(path.to_owned())?;
     disk.append(bytes)?;

@@ -1,28 +1,42 @@
-//! The format of the journal: turns events into text that outlives a crash, and says of such text
-//! which part of it was written whole.
+//! The file format of the journal: encodes events as text, and finds out which part of such a text was written
+//! completely.
 //!
-//! A segment is an event stream. A browser or this crate's own `Decoder` reads it as it is, because
-//! what the journal adds stands in comments, and `less` shows it to a person. It is made of blocks,
-//! each ended by a checksum and the empty line that also ends its message:
+//! A segment is an event stream. Every reader of event streams can read it, this crate's `Decoder` too, because
+//! everything that the journal adds is in comments. A segment consists of blocks. Each block ends with a checksum
+//! and the empty line that also ends the message:
 //!
 //! ```text
-//! : tiny-sse journal 1, after 1795326000123-0     the header: the id before the first event
+//! : tiny-sse journal 1, after 1795326000123-0     the header: the id of the event before the first one
 //! : crc 5c1e8b02
 //!
-//! : event 1795326004711-0 chat/1                  an event's place in the order, and its topic
-//! id: 1795326004711-0                             its message: this id, or the publisher's own
+//! : event 1795326004711-0 chat/1                  the hub's id of the event, and its topic
+//! id: 1795326004711-0                             the message: with this id, or with the publisher's own
 //! event: greeting
 //! data: hello
-//! : crc 1a2b3c4d                                  of all that the block has before this line
+//! : crc 1a2b3c4d                                  the CRC-32 of the block's bytes before this line
 //!
-//! : gap 1795326009999-0 00000002.sse.damaged      the events up to this id are lost
+//! : gap 1795326009999-0 00000002.sse.damaged      all events up to this id are lost; their bytes are in this file
 //! : crc 90abcdef
 //!
 //! ```
 //!
-//! Nothing needs to be escaped. No line of a message begins with `:` or is empty before its end,
-//! and a topic has no control characters, so a line that begins with `:` is always ours, and no
-//! publisher can write one. A topic is the rest of its line, behind one space.
+//! Nothing has to be escaped. No line of a message begins with `:`, no line before its end is empty, and a topic
+//! contains no control characters. So a line that begins with `:` is always written by the journal, and no
+//! publisher can forge one. The topic is the rest of the line after the space.
+//!
+//! # Reading a damaged segment
+//!
+//! [`read`] parses blocks from the beginning. It stops at the first position where no valid block is, or where a valid
+//! block does not fit: a header in the middle, or an id that does not rise. Then it searches the rest of the file for
+//! blocks with a valid checksum ([`Damage::at`]), because their presence decides what has happened:
+//!
+//! - Valid blocks follow: bytes in the middle were changed. No crash does this, so events are lost.
+//! - None follows: the end of the file is incomplete, which a crash leaves. Nothing that was acknowledged is lost.
+//!
+//! The search looks at every byte that begins like the first line of an event or a gap. A candidate inside the data of an
+//! event does not count: its checksum is wrong.
+//!
+//! This module has no I/O: it turns records into bytes and bytes into records.
 
 use std::io::{BufRead, Write};
 
@@ -30,38 +44,38 @@ use super::crc32::crc32;
 use crate::hub::Record;
 use crate::wire::{EventId, Topic};
 
-/// Where every journal begins, of whatever version.
+/// The first bytes of every journal, in every version.
 const JOURNAL: &[u8] = b": tiny-sse journal ";
-/// How the first line of a block begins, up to its id.
+/// The first line of a block begins with one of these three, up to its id.
 const HEADER: &str = ": tiny-sse journal 1, after ";
 const EVENT: &str = ": event ";
 const GAP: &str = ": gap ";
 
-/// LIMIT: no first line of a block is longer. An id has 41 bytes at the most, a topic 255.
+/// LIMIT: the longest first line of a block, in bytes. An id has at most 41 bytes, a topic 255.
 const LONGEST_LINE: usize = 512;
-/// Nor is a whole header.
+/// LIMIT: the longest header block, in bytes.
 pub(super) const LONGEST_HEADER: usize = 128;
 
-/// `: crc 1a2b3c4d` and the empty line.
+/// The length of `: crc 1a2b3c4d`, its line break, and the empty line.
 const SEAL_BYTES: usize = 16;
 
-/// LIMIT: both numbers of an id are below this. Ids never go back, so one at the end of the range
-/// would leave none for later events.
+/// LIMIT: both numbers of an id in a journal are less than this. Ids only rise, so an id at the end of the range
+/// would leave no ids for later events.
 const ID_LIMIT: u64 = 1 << 63;
 
-/// Whether enough ids are left after this one.
+/// Whether enough ids are left after this one for later events.
 pub(super) fn leaves_room(id: EventId) -> bool {
     id.ms < ID_LIMIT && id.seq < ID_LIMIT
 }
 
-/// The header of a segment whose events come after `after`.
+/// The header of a segment whose events come after the event `after`.
 pub(super) fn header(after: EventId) -> Vec<u8> {
     let mut text = Vec::new();
     encode(HEADER, after, None, b"", &mut text);
     text
 }
 
-/// The header of a segment whose events come after a hole that ends with the event `upto`.
+/// The header of a segment that begins with a gap: all events up to `upto` that are not in older segments are lost.
 pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
     let mut text = header(upto);
     encode_gap(upto, None, &mut text);
@@ -71,18 +85,18 @@ pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
 /// Appends the block of an event whose message [`is_message`].
 pub(super) fn encode_event(record: &Record, out: &mut Vec<u8>) {
     let (message, topic) = (record.message(), record.topic());
-    // Its empty line comes after the checksum: an empty line would part the two for a reader.
+    // The empty line of the message comes after the checksum, so that a reader sees one event per block.
     let body = &message[..message.len() - 1];
     encode(EVENT, record.id(), topic.map(Topic::as_str), body, out);
 }
 
-/// Appends the block that says that events up to `upto` are lost, and in which file is what was
-/// found in their place, if anything was.
+/// Appends a gap block: the events up to `upto` are lost. `aside` is the file with the bytes that were found
+/// instead of them, if there is one.
 pub(super) fn encode_gap(upto: EventId, aside: Option<&str>, out: &mut Vec<u8>) {
     encode(GAP, upto, aside, b"", out);
 }
 
-/// Appends a block: its first line, its body, and its end.
+/// Appends a block: the first line, the body, the checksum and the empty line.
 fn encode(beginning: &str, id: EventId, rest: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     let space = if rest.is_some() { " " } else { "" };
@@ -93,6 +107,7 @@ fn encode(beginning: &str, id: EventId, rest: Option<&str>, body: &[u8], out: &m
     out.extend_from_slice(&seal);
 }
 
+/// The lines that end a block with these bytes: the checksum and the empty line.
 fn seal_of(block: &[u8]) -> [u8; SEAL_BYTES] {
     let mut seal = *b": crc 00000000\n\n";
     let crc = crc32(block);
@@ -102,8 +117,8 @@ fn seal_of(block: &[u8]) -> [u8; SEAL_BYTES] {
     seal
 }
 
-/// Whether this is one message as clients read it: an id line, other lines, an empty line, and no
-/// comment. Anything else could be written but not be read back.
+/// Whether this is exactly one message as clients read it: a line with the id, other lines without comments, and
+/// an empty line. Anything else could be written, but not be read back as the same event.
 pub(super) fn is_message(message: &[u8]) -> bool {
     let Some(mut fields) = message.strip_suffix(b"\n") else {
         return false;
@@ -120,33 +135,33 @@ pub(super) fn is_message(message: &[u8]) -> bool {
     fields.is_empty()
 }
 
-/// A block that checks.
+/// A block with a valid checksum.
 #[derive(Debug)]
 pub(super) struct Block<'a> {
     pub(super) kind: BlockKind,
-    /// The latest id of which the journal knows after this block.
+    /// The id in the first line: of the event, of the event before the segment, or of the last lost event.
     pub(super) id: EventId,
-    /// The topic of an event.
+    /// The topic, if this is an event that has one.
     topic: Option<Topic>,
-    /// The publisher's own id of an event, if that is on the wire.
+    /// The publisher's own id, if this is an event that has one.
     own_id: Option<&'a str>,
-    /// What stands between its first line and its checksum: the message, but for its empty line.
+    /// The bytes between the first line and the checksum: the message without its empty line.
     body: &'a [u8],
-    /// Its length with everything.
+    /// The length of the whole block in bytes.
     len: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockKind {
-    /// The first of a segment.
+    /// The first block of a segment.
     Header,
     Event,
-    /// Events are lost here.
+    /// Events were lost here.
     Gap,
 }
 
 impl Block<'_> {
-    /// The event, if this is one.
+    /// The record, if this block is an event.
     pub(super) fn record(&self) -> Option<Record> {
         let message = || [self.body, b"\n"].concat();
         (self.kind == BlockKind::Event)
@@ -154,21 +169,21 @@ impl Block<'_> {
     }
 }
 
-/// Why there is no block, in words for a person.
+/// Why there is no valid block, for an error message.
 type Reason = &'static str;
 
-/// The text ends within it.
+/// The text ends within the block.
 const CUT: Reason = "a record is cut off";
-/// It is something else.
+/// The text is not a block.
 const FOREIGN: Reason = "there is no record";
-/// It is not what was written.
+/// The bytes are not those that were written.
 const CHECKSUM: Reason = "a record has a wrong checksum";
-/// Its id is not greater than those before it.
+/// The id is not greater than the id before.
 const ORDER: Reason = "a record has an id that does not rise";
-/// It is whole, and the events that should follow it are not there.
-const MISSING: Reason = "records are missing that the next segment goes on from";
+/// The segment ends before the event that the header of the next segment names.
+const MISSING: Reason = "the records before the next segment are missing";
 
-/// Reads the block that `bytes` begin with.
+/// Reads the block at the beginning of `bytes`.
 fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     let start = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(line) = first_line(start) else {
@@ -177,8 +192,8 @@ fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     };
     let (kind, id, rest) = parts(line).ok_or(FOREIGN)?;
     let after_line = &bytes[line.len()..];
-    // LIMIT: what is no event has nothing else. Or each `: gap ` in the data of a large event would
-    // be read on from to that event's end when a record is looked for after a damage.
+    // LIMIT: a block that is not an event has no body. Otherwise, when a valid block is searched after damage,
+    // each `: gap ` in the data of a large event would cost a pass to the end of that event.
     let (topic, own_id, body) = if kind == BlockKind::Event {
         let topic = rest.map(Topic::new).transpose().map_err(|_| FOREIGN)?;
         let own_id = wire_id(after_line)?.filter(|own| own.parse() != Ok(id));
@@ -202,7 +217,7 @@ fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     })
 }
 
-/// The kind and the id of a block, and what its first line has after the id and a space.
+/// Parses the first line of a block: its kind, its id, and the text after the id and a space, if there is one.
 fn parts(line: &[u8]) -> Option<(BlockKind, EventId, Option<&str>)> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let kinds = [
@@ -220,7 +235,7 @@ fn parts(line: &[u8]) -> Option<(BlockKind, EventId, Option<&str>)> {
     Some((kind, id.parse().ok()?, rest))
 }
 
-/// The lines up to the comment that ends a block.
+/// Returns the lines before the comment that ends the block.
 fn fields(bytes: &[u8]) -> Result<&[u8], Reason> {
     let mut end = 0;
     loop {
@@ -233,10 +248,10 @@ fn fields(bytes: &[u8]) -> Result<&[u8], Reason> {
     }
 }
 
-/// The id on the wire of an event whose fields `bytes` begin with. `None`: the text ends before it does.
+/// Returns the id of the message at the beginning of `bytes`. `None`: the text ends within the line.
 ///
-/// That it must be there is also what keeps publishers from feigning a block: the data or name of
-/// an event may have `: event 1-0` in it, but no `id:` line after that.
+/// The line is required. This also prevents publishers from forging a block: the data of an event may contain
+/// `: event 1-0`, but the next line of the data begins with `data: ` and not with `id: `.
 fn wire_id(bytes: &[u8]) -> Result<Option<&str>, Reason> {
     let Some(line) = first_line(bytes) else {
         return Ok(None);
@@ -246,9 +261,9 @@ fn wire_id(bytes: &[u8]) -> Result<Option<&str>, Reason> {
     Ok(Some(id.trim_end_matches('\n')))
 }
 
-/// The first line with its line break; `None` if there is no line break.
+/// Returns the first line with its line break, or `None` if there is no line break.
 fn first_line(bytes: &[u8]) -> Option<&[u8]> {
-    // Not `position`, which compares a byte at a time: this is the system's `memchr`.
+    // `skip_until` uses the system's `memchr`, which is faster than a loop over the bytes.
     let len = (&mut &*bytes)
         .skip_until(b'\n')
         .expect("BUG: reading from memory failed");
@@ -256,36 +271,38 @@ fn first_line(bytes: &[u8]) -> Option<&[u8]> {
     line.ends_with(b"\n").then_some(line)
 }
 
-/// A segment that was read.
+/// The parsed contents of a segment.
 #[derive(Debug)]
 pub(super) struct Contents<'a> {
-    /// What checks from the beginning on: the header first, then events and gaps, their ids rising.
+    /// The valid blocks from the beginning on, each with its position: the header, then events and gaps with
+    /// rising ids.
     pub(super) blocks: Vec<(usize, Block<'a>)>,
-    /// Where that ends, if it is not at the end of the file.
+    /// The first invalid position, if the valid blocks do not reach the end of the file.
     pub(super) damage: Option<Damage>,
+    /// The length of the file in bytes.
     len: usize,
 }
 
-/// A place where no block is, or not the one that should be.
+/// A position without a valid block, or with a block that does not fit there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// In bytes, from the beginning of the file.
+    /// The position in the file, in bytes.
     pub(super) offset: usize,
     pub(super) reason: Reason,
-    /// What checks after it: that makes it a hole. Without, it is the end.
+    /// The valid blocks after it. If there are none, the file may just be incomplete at its end, as after a crash.
     pub(super) beyond: Option<Beyond>,
 }
 
-/// Blocks that check after a damage.
+/// The valid blocks after damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Beyond {
     /// The greatest of their ids.
     pub(super) greatest: EventId,
-    /// Whether it is the very last thing of the file: no event can have come after it.
+    /// Whether the block with this id ends the file, so that no later event can be lost.
     pub(super) is_last: bool,
 }
 
-/// Reads a segment.
+/// Parses a segment. Reads each byte a bounded number of times, whatever the file contains.
 pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
     let mut contents = Contents {
         blocks: Vec::new(),
@@ -310,18 +327,19 @@ pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
 }
 
 impl<'a> Contents<'a> {
+    /// Checks that a block may follow the blocks so far.
     fn fits(&self, block: Block<'a>) -> Result<Block<'a>, Reason> {
         match (self.last_id(), block.kind) {
             (None, BlockKind::Header) => Ok(block),
             (None, _) | (_, BlockKind::Header) => Err(FOREIGN),
             (Some(last), BlockKind::Event) if block.id <= last => Err(ORDER),
-            // A gap may be empty: its last event may be the one before it.
+            // A gap may be empty: its id may be the id before it.
             (Some(last), BlockKind::Gap) if block.id < last => Err(ORDER),
             _ => Ok(block),
         }
     }
 
-    /// The latest id that checks. `None`: not even the header does.
+    /// The id of the last valid block before any damage. `None`: not even the header is valid.
     pub(super) fn last_id(&self) -> Option<EventId> {
         self.blocks.last().map(|(_, block)| block.id)
     }
@@ -332,7 +350,8 @@ impl<'a> Contents<'a> {
         self.last_id().max(beyond.map(|beyond| beyond.greatest))
     }
 
-    /// What is wrong with this segment, given that the next one's first event comes after `next`.
+    /// What is wrong with this segment, if the header of the next segment names the event `next`: this segment
+    /// must be undamaged and end with that event.
     pub(super) fn damage_before(&self, next: EventId) -> Option<Damage> {
         let ends = self.last_id() == Some(next);
         if self.damage.is_some() || ends {
@@ -348,6 +367,7 @@ impl<'a> Contents<'a> {
 }
 
 impl Damage {
+    /// Searches the rest of the file for valid blocks.
     fn at(offset: usize, reason: Reason, bytes: &[u8]) -> Damage {
         let (mut beyond, mut at) = (None::<Beyond>, offset);
         while let Some(start) = next_start(bytes, at) {
@@ -370,15 +390,14 @@ impl Damage {
     }
 }
 
-/// Where the next event or gap may begin. That need not be a line's beginning: the line break
-/// before it may be what is damaged.
+/// Returns the next position at which an event or a gap may begin. It need not be the beginning of a line,
+/// because the line break before it may be damaged.
 fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
     let begins = |at: usize, kind: &str| bytes[at..].starts_with(kind.as_bytes());
     (from..bytes.len()).find(|&at| begins(at, EVENT) || begins(at, GAP))
 }
 
-/// Whether this is what an attempt to begin a segment leaves when it fails: nothing, a part of a
-/// header, or a whole one.
+/// Whether this is what a failed creation of a segment leaves: an empty file, a part of a header, or a whole header.
 pub(super) fn has_no_event(bytes: &[u8]) -> bool {
     let contents = read(bytes);
     // The first block is the header.
@@ -386,7 +405,7 @@ pub(super) fn has_no_event(bytes: &[u8]) -> bool {
     is_bare_header || is_torn_header(bytes)
 }
 
-/// Whether these are whole blocks and nothing else.
+/// Whether these bytes are complete, valid blocks and nothing else.
 pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     while let Ok(block) = block(bytes) {
         bytes = &bytes[block.len..];
@@ -397,9 +416,9 @@ pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     bytes.is_empty()
 }
 
-/// Whether this is all that a crash left of a header, or the zeros that some file systems put in
-/// the place of what was not written yet. There was never an event behind it: a header with one that
-/// checks was written whole, and is damaged.
+/// Whether this is an incomplete header, or zeros, which some file systems show instead of bytes that were not
+/// written yet. Such a segment never had an event. If a valid block follows, the header was written completely
+/// and is damaged.
 pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     let common = bytes.len().min(HEADER.len());
     let began = bytes[..common] == HEADER.as_bytes()[..common];
@@ -413,7 +432,7 @@ pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     bytes.len() < LONGEST_HEADER && (began || zeros) && is_bare(read(bytes))
 }
 
-/// Whether this is a journal, but not of the version that is read here.
+/// Whether this is a journal of another version than 1.
 pub(super) fn is_of_another_version(bytes: &[u8]) -> bool {
     let version = first_line(bytes).and_then(|line| line.strip_prefix(JOURNAL));
     version.is_some_and(|version| !version.starts_with(b"1,"))

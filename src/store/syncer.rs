@@ -1,8 +1,19 @@
-//! Syncs what was written a while ago, on a thread of its own: what `--sync interval` is.
+//! `--sync interval`: syncs the newest segment in a thread of its own, a moment after something was written.
 //!
-//! The thread sleeps until something is written, waits so that more can come, and makes one sync of
-//! all of it. A sync that fails is not tried again: the system may have given up the bytes that it
-//! could not write and call the next attempt a success. The journal must write them anew.
+//! The thread sleeps until bytes are written, waits one interval so that more can follow, and syncs all of them
+//! at once. A failed sync is not repeated: the system may have dropped the bytes that it could not write, and
+//! report success the next time. The journal must write these bytes again (`Journal::rewrite_unsynced`).
+
+//!
+//! ```text
+//! journal's thread:   write 100 bytes       write 50 bytes          write 20 bytes
+//! written             100                   150                     170
+//! this thread:        wakes, waits one interval        syncs [0, 150)          waits, syncs …
+//! durable             0                                0 → 150
+//! ```
+//!
+//! `durable` becomes the value that `written` had when the sync *began*: bytes that are written during a sync may not
+//! be part of it.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,41 +23,45 @@ use std::time::Duration;
 use super::disk::Disk;
 use crate::report::Report;
 
-/// The thread, which ends when this is dropped.
+/// The handle of the thread. Dropping it ends the thread and joins it.
 #[derive(Debug)]
 pub(super) struct Syncer {
     task: Arc<Task>,
-    /// There until it is joined.
+    /// `None` once it is joined.
     thread: Option<JoinHandle<()>>,
 }
 
+/// The state that the journal's thread and the syncing thread share.
 #[derive(Debug)]
 struct Task {
     interval: Duration,
     report: Report,
-    /// LOCK: how far the newest segment is written and synced. Both threads take it for a few
-    /// instructions; neither writes or syncs under it.
+    /// LOCK: guards how far the newest segment is written and synced. Both threads hold it for a few instructions;
+    /// neither writes or syncs under it.
     progress: Mutex<Progress>,
-    /// Something is to be synced, or was, or there is nothing more to do.
+    /// Signalled when bytes were written, when a sync has ended, and when the thread should end.
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct Progress {
+    /// The newest segment.
     disk: Arc<dyn Disk>,
-    /// The length of what was written and acknowledged.
+    /// Its length that was written and acknowledged, in bytes.
     written: u64,
-    /// The length of what was written when the last sync that succeeded began.
+    /// The length that is durable: `written` at the beginning of the last successful sync.
     durable: u64,
-    /// One of the threads is in a sync. A system tells of a failure once, to the thread that syncs first,
-    /// so there is never a second thread that would be told that all is well.
+    /// One of the two threads is syncing. The system reports a failed write only once, to the first `fsync`; so
+    /// there is never a second sync at the same time, which would report success.
     is_syncing: bool,
-    /// The last sync has failed: what comes after `durable` may never get to the disk.
+    /// The last sync has failed: the bytes after `durable` may never reach the disk.
     has_failed: bool,
+    /// The thread should end.
     is_over: bool,
 }
 
 impl Progress {
+    /// Whether there are bytes to sync, and they need not be written again first.
     fn is_due(&self) -> bool {
         self.durable < self.written && !self.has_failed
     }
@@ -83,7 +98,7 @@ impl Syncer {
         })
     }
 
-    /// The segment has grown to `len` bytes.
+    /// Tells the thread that the segment has grown to `len` bytes.
     pub(super) fn wrote(&self, len: u64) {
         let mut progress = self.task.progress();
         let was_due = progress.is_due();
@@ -94,22 +109,21 @@ impl Syncer {
         }
     }
 
-    /// Another file is written to from now on; the one before is synced, or does not matter any
-    /// more. All `len` bytes of this one are durable.
+    /// From now on, syncs this file, of which `len` bytes are durable. The file before is synced, or does not
+    /// matter any more. Waits for a sync that is running.
     pub(super) fn turn_to(&self, disk: Arc<dyn Disk>, len: u64) {
         let mut progress = self.task.progress_when(|progress| !progress.is_syncing);
         (progress.disk, progress.written, progress.durable) = (disk, len, len);
         progress.has_failed = false;
     }
 
-    /// If a sync has failed: up to where the segment is durable.
+    /// After a failed sync: the length of the segment that is durable.
     pub(super) fn failed_at(&self) -> Option<u64> {
         let progress = self.task.progress();
         progress.has_failed.then_some(progress.durable)
     }
 
-    /// Syncs now, on this thread, and forgets a failure if that succeeds: the bytes that it was
-    /// about must have been written again.
+    /// Syncs in the calling thread. Success clears an earlier failure: the caller must have written the bytes again.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.task
             .sync_if(|progress| progress.durable < progress.written)
@@ -132,7 +146,7 @@ impl Task {
         self.progress_when(|_| true)
     }
 
-    /// Poisoning is passed over: no code of an embedder runs under this lock.
+    /// Locks the progress once `is_ready`. A poisoned lock is used as it is: only code of this file runs under it.
     fn progress_when(&self, is_ready: fn(&Progress) -> bool) -> MutexGuard<'_, Progress> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let progress = self
@@ -141,6 +155,7 @@ impl Task {
         progress.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The loop of the thread.
     fn run(&self) {
         loop {
             let progress = self.progress_when(|progress| progress.is_over || progress.is_due());
@@ -149,19 +164,20 @@ impl Task {
                 .wait_timeout_while(progress, self.interval, |progress| !progress.is_over)
                 .unwrap_or_else(PoisonError::into_inner);
             if progress.is_over {
-                // The journal syncs what is left.
+                // The journal itself syncs the rest when it is dropped.
                 return;
             }
             drop(progress);
-            // Not if a sync of the journal's has failed meanwhile.
+            // `is_due` is asked again: a sync of the journal may have failed meanwhile.
             if let Err(error) = self.sync_if(Progress::is_due) {
                 self.report.error(format_args!(
-                    "{error}; what was published since the last sync is written again with the next event"
+                    "{error}; the events since the last sync are written again before the next event"
                 ));
             }
         }
     }
 
+    /// Syncs if `is_wanted`, once no other sync is running. LOCK: not held during the sync.
     fn sync_if(&self, is_wanted: fn(&Progress) -> bool) -> io::Result<()> {
         let mut progress = self.progress_when(|progress| !progress.is_syncing);
         if !is_wanted(&progress) {

@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
+    fn an_error_names_the_fault_and_its_position() {
         for (text, message) in [
             ("{\"a\":x}", "not JSON: unexpected 'x' at byte 5"),
             ("[1,", "not JSON: the text ends too early at byte 3"),

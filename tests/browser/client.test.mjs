@@ -156,7 +156,7 @@ test('replaced or dismissed, it stays away, and says why', async (t) => {
     await until(`${reason}: the end`, () => own.state === 'CLOSED');
     const [error] = heard.error;
     assert.deepEqual([error.kind, error.reason, error.final, error.retryIn], ['end', reason, true, undefined]);
-    assert.match(error.message, reason === 'replaced' ? /same client_id$/ : /asked for it$/);
+    assert.match(error.message, reason === 'replaced' ? /same client_id$/ : /closed on request$/);
     assert.deepEqual([heard.error.length, heard.state], [1, ['CONNECTING', 'OPEN', 'CLOSED']]);
     assert.deepEqual(heard.all.at(-1), ['system', { type: 'closed', reason }, '7']);
     assert.equal(requests.length, 1);
@@ -280,11 +280,11 @@ test('a function that gives no token is asked again later, and no request is mad
   own.connect();
   await until('an event', () => heard.all.length);
   assert.deepEqual(heard.error.map(({ kind, final, message }) => [kind, final, message]), [
-    ['token', false, 'there is no token: Error: not logged in'],
-    ['token', false, 'there is no token: Error: offline'],
-    ['token', false, 'the token has characters that are for no header'],
-    ['token', false, 'the token has characters that are for no header'],
-    ['silence', false, 'nothing came for 300 ms'],
+    ['token', false, 'the function for the token failed: Error: not logged in'],
+    ['token', false, 'the function for the token failed: Error: offline'],
+    ['token', false, 'the token has characters that a header field cannot contain'],
+    ['token', false, 'the token has characters that a header field cannot contain'],
+    ['silence', false, 'no byte arrived for 300 ms'],
   ]);
   assert.deepEqual(requests.map(({ headers }) => headers.authorization), ['Bearer good']);
 });

@@ -81,12 +81,12 @@ async function isNowhere(page, ...secrets) {
 
 test('without a token the page says what is missing and where to put it, and does not ask on', async (t) => {
   const { page } = await start(t);
-  await says(page, '#verdict', /^This server wants a token to subscribe\. It is put in under “Tokens”, at the top\. Put in a token$/);
+  await says(page, '#outcome', /^A token is required to subscribe\. Enter it under “Tokens” at the top\. Enter a token$/);
   await says(page, '#client-state', 'CLOSED');
   await says(page, '#native-state', 'CLOSED');
-  await says(page, '#server-line', /^127\.0\.0\.1:\d+ · the statistics need a token to subscribe to everything \(\*\)$/);
+  await says(page, '#server-line', /^127\.0\.0\.1:\d+ · the statistics require a token to subscribe to \* \(all topics\)$/);
   assert.ok(await page.isVisible('#access-subscribe'));
-  await page.click('#verdict button');
+  await page.click('#outcome button');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'access-subscribe');
   for (const field of ['#access-subscribe', '#access-publish']) {
     assert.deepEqual([await page.getAttribute(field, 'type'), await page.getAttribute(field, 'autocomplete')], ['password', 'off']);
@@ -95,7 +95,7 @@ test('without a token the page says what is missing and where to put it, and doe
   await threeTurns(page);
   assert.equal(count(page, '/stats'), 1);
   await page.click('#tab-clients');
-  await says(page, '#clients-answer', /^This server wants a token to see the clients, who they are and where\. .*Put in a token$/);
+  await says(page, '#clients-answer', /^A token is required to see the list of clients\. .*Enter a token$/);
   await threeTurns(page);
   // One more of each: whoever opens the panel asks.
   assert.ok(count(page, '/stats') <= 2 && count(page, '/stats?clients=1') === 1, JSON.stringify(page.asked.map(({ url }) => url)));
@@ -105,31 +105,31 @@ test('without a token the page says what is missing and where to put it, and doe
   const published = page.asked.length;
   await page.click('#tab-events');
   await page.click('#publish-send');
-  await says(page, '#publish-answer', /^This server wants a token to publish\./);
+  await says(page, '#publish-answer', /^A token is required to publish\./);
   await page.click('#tab-compare');
   await page.click('#compare-start');
-  await says(page, '#compare-said', /^This server wants a token to subscribe\./);
+  await says(page, '#compare-answer', /^A token is required to subscribe\./);
   assert.ok(await page.isEnabled('#compare-start'));
   await page.click('#tab-feed');
-  await says(page, '#panel-feed .use-state', /CLOSEDGET \/api\/feed\/liveThis server wants a token to subscribe\./);
+  await says(page, '#panel-feed .use-state', /CLOSEDGET \/api\/feed\/liveA token is required to subscribe\./);
   await page.click('#tab-process');
-  await says(page, '#panel-process .use-state', /^This server wants a token to subscribe\./);
+  await says(page, '#panel-process .use-state', /^A token is required to subscribe\./);
   await page.click('#process-sample');
-  await says(page, '#process-label', /^This server wants a token to publish\./);
+  await says(page, '#process-label', /^A token is required to publish\./);
   assert.ok(page.asked.length > published);
   assert.ok(page.asked.every(({ url, headers }) => !url.includes('token=') && !headers.authorization));
 });
 
 test('each token opens what it is for, and the wrong one is called wrong', async (t) => {
   const { context, demo, page } = await start(t);
-  await says(page, '#verdict', /^This server wants/);
+  await says(page, '#outcome', /^A token is required/);
 
   await t.test('a wrong one', async () => {
     await use(page, { subscribe: WRONG });
-    await says(page, '#verdict', /^The server does not know this token\. To subscribe, it wants another one\. Another token$/);
+    await says(page, '#outcome', /^The server does not accept this token\. A different token is required to subscribe\. Change the token$/);
     assert.ok(await page.isVisible('#access-subscribe'), 'the field is there again');
     await page.click('#publish-send');
-    await says(page, '#publish-answer', /^The server does not know this token\. To publish,/);
+    await says(page, '#publish-answer', /^The server does not accept this token\. A different token is required to publish/);
   });
 
   await t.test('what cannot be one is not sent', async () => {
@@ -142,19 +142,19 @@ test('each token opens what it is for, and the wrong one is called wrong', async
   await t.test('the one to subscribe, which the publisher falls back to', async () => {
     await use(page, { subscribe: ` ${SUBSCRIBE} ` });
     await isOpen(page);
-    await says(page, '#verdict', /^The stream is open\.$/);
+    await says(page, '#outcome', /^The stream is open\.$/);
     await says(page, '#server-line', /· up .* clients · /);
     assert.equal(await page.isVisible('#access-subscribe'), false);
     await says(page, '#access-now', 'one');
     await page.fill('#publish-event', 'mine');
     await page.click('#publish-send');
-    await says(page, '#publish-answer', /^403 this token does not let you publish to everybody Another token$/);
+    await says(page, '#publish-answer', /^403 this token does not let you publish to everybody Change the token$/);
     await page.click('#tab-clients');
-    await says(page, '#clients-answer', /^403 this token does not let you see the clients.* Another token$/);
+    await says(page, '#clients-answer', /^403 this token does not let you see the clients.* Change the token$/);
     await says(page, '#stats-tiles', /^Clients2/);
     await page.click('#tab-compare');
     await page.click('#compare-start');
-    await says(page, '#compare-said', /^403 this token does not let you publish to "console\/compare" Another token$/);
+    await says(page, '#compare-answer', /^403 this token does not let you publish to "console\/compare" Change the token$/);
     assert.ok(await page.isEnabled('#compare-start'), 'it has stopped');
     await page.click('#tab-events');
     await page.click('#publish-answer button');
@@ -178,7 +178,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     const visitor = await fetch(`${demo.origin}/events?client_id=visitor`, { headers: { Authorization: `Bearer ${SUBSCRIBE}` } });
     await page.click('[aria-label="Kick visitor"]');
     await visitor.text(); // to its end
-    await says(page, '#clients-answer', 'visitor was kicked');
+    await says(page, '#clients-answer', 'The stream of visitor was closed.');
     await page.click('#tab-compare');
     await compareAll(page);
     await page.click('#tab-chat');
@@ -187,7 +187,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await says(page, '#chat-list li.mine .text', 'hello');
     await page.click('#tab-process');
     await page.click('#process-sample');
-    await says(page, '#process-label', 'sample.bin is done.');
+    await says(page, '#process-label', 'Finished sample.bin.');
     await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
   });
 
@@ -198,7 +198,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await page.click('#publish-send');
     await says(page, '#publish-answer', /^200 · /);
     const other = await tab(t, context, demo.origin);
-    await says(other, '#verdict', /^This server wants a token/);
+    await says(other, '#outcome', /^A token is required/);
     await other.close();
     // A line that is cut stays cut; its tokens are those of the moment when it is resumed.
     await page.click('#cut');
@@ -207,10 +207,10 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await says(page, '#client-state', 'DISCONNECTED');
     assert.equal(await page.evaluate(() => JSON.stringify({ ...sessionStorage })), '{}');
     await page.click('#resume');
-    await says(page, '#verdict', /^This server wants a token to subscribe\./);
+    await says(page, '#outcome', /^A token is required to subscribe\./);
     await use(page, { subscribe: SUBSCRIBE });
     await isOpen(page);
-    await says(page, '#verdict', /^Resumed after \S+: /);
+    await says(page, '#outcome', /^Resumed after \S+: /);
     await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
   });
 });
@@ -220,7 +220,7 @@ test('a token to publish alone sees the clients; the statistics are open then', 
   await isOpen(page);
   await says(page, '#server-line', /· up /);
   await page.click('#tab-clients');
-  await says(page, '#clients-answer', /^This server wants a token to see the clients/);
+  await says(page, '#clients-answer', /^A token is required to see the list of clients/);
   await says(page, '#stats-tiles', /^Clients2/);
   await use(page, { publish: PUBLISH });
   await until('they are listed', () => page.$$eval('#clients-rows tr', (rows) => rows.length === 2));
@@ -244,7 +244,7 @@ test('tabs that share one connection do so by the token', async (t) => {
   await until('one', async () => (await connections()) === 1);
   await use(pages[1], { subscribe: PUBLISH });
   // It is known and may publish alone: what the other hears must not come to it.
-  await says(pages[1], '#verdict', /^403 this token does not let you subscribe to "\*"\. Other topics go under “Subscribe”\. Another token$/);
+  await says(pages[1], '#outcome', /^403 this token does not let you subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
   await says(pages[1], '#client-state', 'CLOSED');
   await says(pages[0], '#client-state', 'OPEN');
   await isNowhere(pages[0], SUBSCRIBE, PUBLISH);
@@ -255,7 +255,7 @@ test('tabs that share one connection do so by the token', async (t) => {
 for (const [size, width, height, scheme] of [['desktop', 1280, 900, 'light'], ['phone', 360, 740, 'dark']]) {
   test(`on a ${size} the fields fit, and a picture is left`, async (t) => {
     const { page } = await start(t, { width, height, scheme });
-    await says(page, '#verdict', /^This server wants/);
+    await says(page, '#outcome', /^A token is required/);
     await mkdir(SHOTS, { recursive: true });
     await page.screenshot({ path: `${SHOTS}/${size}-${scheme}-no-token.png` });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);

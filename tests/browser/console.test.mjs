@@ -108,7 +108,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
     assert.match(await text(page, '#stats-tiles'), /^Clients3/);
     await page.click('[aria-label="Kick visitor"]');
     await visitor.text(); // to its end
-    await says(page, '#clients-answer', 'visitor was kicked');
+    await says(page, '#clients-answer', 'The stream of visitor was closed.');
     await until('it is gone from the list', async () => !(await ids()).includes('visitor'));
     await says(page, '#stats-tiles', /1 kicked/);
   });
@@ -139,7 +139,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
     const gib = totalmem() / 2 ** 30;
     await says(page, '#monitoring-memory-now', new RegExp(` of ${gib < 1 ? '' : gib.toFixed(1)}`));
     await says(page, '#monitoring-network-now', /^↓ .*B\/s · ↑ .*B\/s$/);
-    assert.equal(await text(page, '#monitoring-said'), '');
+    assert.equal(await text(page, '#monitoring-answer'), '');
   });
 
   await t.test('process: the SHA-256 of an uploaded file', async () => {
@@ -147,12 +147,12 @@ test('each of the nine tabs shows what it is for', async (t) => {
     const buffer = randomBytes(700_001);
     await page.setInputFiles('#process-file', { name: '<b>файл.bin', mimeType: 'application/octet-stream', buffer });
     await page.click('#process-send');
-    await says(page, '#process-label', '<b>файл.bin is done.');
+    await says(page, '#process-label', 'Finished <b>файл.bin.');
     assert.equal(await text(page, '#process-result dd'), createHash('sha256').update(buffer).digest('hex'));
     assert.match(await text(page, '#process-result'), /700,001 bytes/);
     assert.equal(await page.$eval('#process-progress', ({ value }) => value), 100);
     await page.click('#process-sample');
-    await says(page, '#process-label', 'sample.bin is done.');
+    await says(page, '#process-label', 'Finished sample.bin.');
   });
 
   await t.test('prices: a row a symbol, and they move', async () => {
@@ -203,6 +203,59 @@ test('each of the nine tabs shows what it is for', async (t) => {
   });
 });
 
+// ---- the tabs -----------------------------------------------------------------------------------------
+
+/** The tabs that can be seen. */
+const visibleTabs = (page) => page.$$eval('[role=tab]', (tabs) => tabs.filter((tab) => tab.checkVisibility()).map(({ id }) => id.slice(4)));
+
+/** Opens a page and returns the numbers of tabs that its frames have shown since the first one with all of its HTML. */
+async function tabsOfEachFrame(page, url) {
+  await page.goto(url);
+  await isOpen(page);
+  return page.evaluate(() => [...window.tabCounts]);
+}
+
+test('the tabs of the six uses are shown by the demo alone, and in its first frame', async (t) => {
+  const { context } = await browser(t);
+  const server = await Server.start(t);
+  const page = await context.newPage();
+  watch(t, page, /net::ERR_|status of 404/);
+  await page.addInitScript(() => {
+    window.tabCounts = new Set();
+    const look = () => {
+      const isParsed = document.querySelector('noscript');
+      if (isParsed) window.tabCounts.add([...document.querySelectorAll('[role=tab]')].filter((tab) => tab.checkVisibility()).length);
+      requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+  });
+
+  // An address with the tab of a use leads to the first tab.
+  assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/#chat`), [3]);
+  assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
+  assert.ok(await page.isVisible('#panel-events'));
+  await page.focus('#tab-events');
+  await page.keyboard.press('ArrowLeft');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-compare', 'arrows skip the tabs that are hidden');
+
+  // The browser has the script of `serve` in its cache. The demo at the same address has another one.
+  await server.close();
+  await server.restart('demo');
+  assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/?demo#chat`), [9]);
+  assert.deepEqual(await visibleTabs(page), TABS);
+  assert.ok(await page.isVisible('#panel-chat'));
+
+  // A page that stays open while `serve` replaces the demo.
+  await server.close();
+  await server.restart('serve');
+  await isOpen(page);
+  await go(page, 'feed');
+  await says(page, '#panel-feed .use-state', 'This server does not have the example uses. Start it with tiny-sse demo.Try again');
+  await page.reload();
+  await isOpen(page);
+  assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
+});
+
 // ---- the line ---------------------------------------------------------------------------------------
 
 test('the line is cut and resumed, and the verdict tells what happened', async (t) => {
@@ -218,11 +271,11 @@ test('the line is cut and resumed, and the verdict tells what happened', async (
   await says(page, '#client-state', 'DISCONNECTED');
   await until('the server has no client', async () => (await demo.active()) === 0);
   await publishByForm(page, { data: '2', event: 'counted', times: 1 });
-  await says(page, '#verdict', 'Cut. Published meanwhile, and missed so far: 1. Resume to get it.');
+  await says(page, '#outcome', 'Disconnected. Events published and missed so far: 1. Press Resume to receive it.');
   await demo.publish('3', '/events?event=counted');
   assert.equal((await events(page, 'counted')).length, 1);
   await page.click('#resume');
-  await says(page, '#verdict', `Resumed after ${cursor}: 2 events came while the line was cut, and nothing is missing.`);
+  await says(page, '#outcome', `Resumed after ${cursor}: 2 events replayed, and none is missing.`);
   await isOpen(page);
   await eventsAre(page, 'counted', ['1', '2', '3']);
 
@@ -232,13 +285,13 @@ test('the line is cut and resumed, and the verdict tells what happened', async (
   for (let n = 0; n < 8; n += 1) await demo.publish('x'.repeat(16 << 10), '/events?event=filler');
   for (const n of numbers(8, 12)) await demo.publish(n, '/events?event=counted');
   await page.click('#resume');
-  await says(page, '#verdict', /^Resumed with a gap: the cursor is older than the history that the server keeps\. All that is kept was sent again: \d+ events\.$/);
-  assert.equal(await page.getAttribute('#verdict', 'data-kind'), 'bad');
+  await says(page, '#outcome', /^Resumed with a gap: the cursor is older than the history of the server\. The server replayed its whole history: \d+ events\.$/);
+  assert.equal(await page.getAttribute('#outcome', 'data-kind'), 'bad');
   await eventsAre(page, 'counted', ['1', '2', '3', ...numbers(8, 12).map(String)]);
 
   await page.fill('#subscribe-cursor', '1-0');
   await page.click('#subscribe-send');
-  await says(page, '#verdict', /^Resumed with a gap: /);
+  await says(page, '#outcome', /^Resumed with a gap: /);
 });
 
 test('the server is killed and started again: the page is open again, and has both lives once', async (t) => {
@@ -251,7 +304,7 @@ test('the server is killed and started again: the page is open again, and has bo
   await demo.kill();
   await says(page, '#client-state', 'CONNECTING');
   await says(page, '#native-state', 'CONNECTING');
-  await says(page, '#verdict', /^There is no connection to the server; the next attempt is in /);
+  await says(page, '#outcome', /^The server cannot be reached\. Next attempt in /);
   const moving = () => page.evaluate(() => document.getAnimations().length);
   await until('the light turns', moving);
   await page.emulateMedia({ reducedMotion: 'reduce' });
@@ -262,7 +315,7 @@ test('the server is killed and started again: the page is open again, and has bo
   for (const n of numbers(4, 6)) await demo.publish(n, '/events/lives?event=life');
   await isOpen(page);
   await eventsAre(page, 'life', numbers(1, 6).map(String));
-  await says(page, '#verdict', /^Resumed after \S+: [1-3] events? came while the line was cut, and nothing is missing\.$|^Resumed after \S+: nothing was missed\.$/);
+  await says(page, '#outcome', /^Resumed after \S+: [1-3] events? replayed, and none is missing\.$|^Resumed after \S+: no event was missed\.$/);
   await says(page, '#server-line', /· up \d+ s · 2 of 1,000 clients/);
   const ids = (await events(page, 'life')).map(({ id }) => id);
   assert.equal(new Set(ids).size, 6);
@@ -413,7 +466,7 @@ test('the comparison agrees with what was counted between the page and the serve
   await until('one more, so that the next is far', () => kinds.poll.answers > relayed);
   await until('the page has it', async () => (await polls()) >= kinds.poll.answers);
   await page.click('#compare-stop');
-  const published = Number((await says(page, '#compare-said', /^Stopped after (\d+) events\.$/))[1]);
+  const published = Number((await says(page, '#compare-answer', /^Stopped after (\d+) events\.$/))[1]);
   const counted = structuredClone(kinds);
   const shown = Object.fromEntries(Object.entries(await read()).map(([way, cells]) => [way, row(cells)]));
 
@@ -472,7 +525,7 @@ const fill = {
   monitoring: (page) => says(page, '#monitoring-load-now', /cpus$/),
   async process(page) {
     await page.click('#process-sample');
-    await says(page, '#process-label', 'sample.bin is done.');
+    await says(page, '#process-label', 'Finished sample.bin.');
   },
   prices: (page) => until('prices', async () => (await amount(page, '#prices-rows tr')) >= 3),
   async chat(page, demo) {

@@ -59,7 +59,9 @@ export class Server {
     return `http://${this.#address}`;
   }
 
-  async restart() {
+  /** Starts the program on the same port; with other options if some are given. */
+  async restart(...options) {
+    if (options.length > 0) this.#options = options;
     assert.ok(process.env.TINY_SSE, 'TINY_SSE must name the program');
     const child = spawn(process.env.TINY_SSE, [...this.#options, '--listen', this.#address], {
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -301,5 +303,5 @@ export async function compareAll(page) {
     await until(`events by ${way}`, async () => Number(await text(page, `#compare-${way} td`)) >= 3);
   }
   await page.click('#compare-stop');
-  await says(page, '#compare-said', /^Stopped after \d+ events\.$/);
+  await says(page, '#compare-answer', /^Stopped after \d+ events\.$/);
 }

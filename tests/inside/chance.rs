@@ -1,20 +1,21 @@
-//! Chance: the seeded generator of all random tests, the mutator, and the loop that runs the cases.
-//! The unit tests of the library and of the program share this file.
+//! The seeded random generator of all random tests, the mutator of inputs, and the loop that runs the cases.
+//! The integration tests and the unit tests of the library and of the program share this file.
 //!
-//! A case is one number, the seed of all that is random in it, and the cases of a test are the
-//! numbers behind the seed. So the one that failed can be run again alone: it says how.
+//! Each case has a seed of its own, which determines all random values in it. The cases of one test have
+//! consecutive seeds: `seed`, `seed + 1`, and so on. A case that fails can therefore be run again alone; the
+//! failure prints the environment variables that do it.
 
 use std::fmt;
 
-/// A seeded generator (SplitMix64: Steele, Lea and Flood, 2014), which says its seed when the test
-/// that holds it fails.
+/// A seeded generator (SplitMix64: Steele, Lea and Flood, 2014). It prints its seed when the test that holds it
+/// fails.
 pub struct Random {
     seed: u64,
     state: u64,
 }
 
 impl Random {
-    /// Of the seed in `TINY_SSE_SEED`, or of one that nobody knows yet.
+    /// A generator with the seed in `TINY_SSE_SEED`. Without this variable the seed is random.
     pub fn new() -> Random {
         use std::hash::{BuildHasher, RandomState};
         Random::of(match std::env::var("TINY_SSE_SEED") {
@@ -23,11 +24,12 @@ impl Random {
         })
     }
 
+    /// A generator with this seed.
     pub fn of(seed: u64) -> Random {
         Random { seed, state: seed }
     }
 
-    /// Another generator, for another thread, of the same seed.
+    /// Another generator, for another thread. It draws other numbers, and prints the same seed on failure.
     pub fn fork(&mut self) -> Random {
         Random {
             seed: self.seed,
@@ -43,12 +45,12 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A number from 0 to `end`, without `end`.
+    /// A number that is at least 0 and less than `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    /// True once in so many times.
+    /// True with a probability of 1 in `times`.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -61,7 +63,8 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// Where `length` bytes are cut on their way: rising, the end among them.
+    /// Up to five random positions at which `length` bytes are cut into pieces, in ascending order. The last
+    /// position is always `length`.
     pub fn cuts(&mut self, length: usize) -> Vec<usize> {
         let mut cuts: Vec<_> = (0..self.below(6)).map(|_| self.below(length + 1)).collect();
         cuts.push(length);
@@ -75,21 +78,21 @@ impl Drop for Random {
         if std::thread::panicking() {
             let seed = self.seed;
             eprintln!(
-                "the same again: TINY_SSE_SEED={seed} TINY_SSE_CASES=1 cargo test, and its name"
+                "to repeat this case: TINY_SSE_SEED={seed} TINY_SSE_CASES=1 cargo test NAME_OF_THE_TEST"
             );
         }
     }
 }
 
-/// How many cases a test runs: `TINY_SSE_CASES`, or as many as nobody waits for.
+/// How many cases a test runs: the number in `TINY_SSE_CASES`, or 50,000.
 pub fn count() -> u64 {
     std::env::var("TINY_SSE_CASES").map_or(50_000, |count| {
         count.parse().expect("TINY_SSE_CASES is a number")
     })
 }
 
-/// Runs cases: `make` makes an input of chance, and `holds` panics if what should hold of it does
-/// not. One that costs as much as `weight` others is run as much more seldom.
+/// Runs the cases of one test: `make` makes a random input, and `holds` panics if the tested property does not
+/// hold for the input. A case may cost as much as `weight` ordinary cases; then only one `weight`th of them run.
 pub fn cases<I: fmt::Debug>(
     weight: u64,
     mut make: impl FnMut(&mut Random) -> I,
@@ -99,38 +102,38 @@ pub fn cases<I: fmt::Debug>(
     for number in 0..count().div_ceil(weight) {
         let mut random = Random::of(first.wrapping_add(number));
         let input = make(&mut random);
-        let shown = Shown {
+        let shown_on_panic = ShownOnPanic {
             number,
             first,
             input: &input,
         };
         holds(&input, &mut random);
-        drop(shown);
+        drop(shown_on_panic);
     }
 }
 
-/// Tells of the case in which it is dropped by a panic.
-struct Shown<'a> {
+/// Prints the case if a panic drops it.
+struct ShownOnPanic<'a> {
     number: u64,
-    /// The seed of all of them, for tests in which one case may depend on those before it.
+    /// The seed of the first case, for tests in which one case may depend on earlier cases.
     first: u64,
     input: &'a dyn fmt::Debug,
 }
 
-impl Drop for Shown<'_> {
+impl Drop for ShownOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Shown {
+            let ShownOnPanic {
                 number,
                 first,
                 input,
             } = self;
-            eprintln!("case {number} of TINY_SSE_SEED={first}, the input: {input:?}");
+            eprintln!("case {number} of TINY_SSE_SEED={first} failed with the input {input:?}");
         }
     }
 }
 
-/// Bytes that are shown as text, escaped.
+/// Bytes that `Debug` shows as text with escapes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -140,7 +143,7 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// What decides something in one format or another, or is at the end of what a type holds.
+/// Pieces that have a meaning in at least one of the formats, and numbers at the bounds of their types.
 #[rustfmt::skip]
 const TOKENS: [&[u8]; 40] = [
     b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\n\n", b"\r", b"\0", b":", b": ", b" ", b"\t", b",", b";", b"%", b"/",
@@ -149,30 +152,32 @@ const TOKENS: [&[u8]; 40] = [
     "\u{e9}".as_bytes(), "\u{1f980}".as_bytes(), "\u{feff}".as_bytes(),
 ];
 
-/// No input is longer than so many bytes.
+/// The maximal length of an input in bytes.
 const LONGEST: usize = 4096;
 
-/// Makes inputs that are nearly right out of inputs that are.
+/// Makes inputs that are nearly valid from valid inputs.
 pub struct Mutator<'a> {
+    /// The valid inputs.
     pub corpus: Vec<Vec<u8>>,
-    /// The words of the format.
+    /// Pieces that have a meaning in the format of the inputs.
     pub words: &'a [&'a str],
 }
 
 impl Mutator<'_> {
-    /// One of the corpus as it is, or changed in some places; or noise.
+    /// One of the corpus, unchanged or with some changes; or, rarely, random bytes.
     pub fn input(&self, random: &mut Random) -> Bytes {
-        let fresh = random.below(self.corpus.len());
-        self.mutant(self.corpus[fresh].clone(), random)
+        let index = random.below(self.corpus.len());
+        self.mutant(self.corpus[index].clone(), random)
     }
 
-    /// The same, of this one.
+    /// These bytes, unchanged or with some changes; or, rarely, random bytes.
     pub fn mutant(&self, mut bytes: Vec<u8>, random: &mut Random) -> Bytes {
         if random.one_in(16) {
             let count = random.below(40);
             return Bytes(random.bytes(count));
         }
-        // Mostly few: what is wrong in many places is refused for the first of them.
+        // Mostly few changes: an input with many errors is refused for the first of them, and the others are not
+        // tested.
         let most = random.pick(&[&0, &1, &2, &3, &8]);
         for _ in 0..random.below(most + 1) {
             self.mutate(&mut bytes, random);
@@ -185,13 +190,13 @@ impl Mutator<'_> {
         let at = random.below(bytes.len() + 1);
         let end = (at + 1 + random.below(12)).min(bytes.len());
         let new = match random.below(10) {
-            // Flip, change, delete, double, cut off.
+            // Flip a bit, change a byte, delete a piece, double a piece, cut off the end.
             0 if at < end => return bytes[at] ^= 1 << random.below(8),
             1 if at < end => return bytes[at] = random.next() as u8,
             2 => return drop(bytes.drain(at..end)),
             3 => bytes[at..end].to_vec(),
             4 if random.one_in(4) => return bytes.truncate(at),
-            // Put in, or in the place of what is there.
+            // Insert a piece, or replace one.
             5 | 6 => random.pick(&TOKENS).to_vec(),
             7 if !self.words.is_empty() => random.pick(self.words).as_bytes().to_vec(),
             8 => self.piece(random),
@@ -201,7 +206,7 @@ impl Mutator<'_> {
         bytes.splice(at..end, new);
     }
 
-    /// A piece of any of the corpus.
+    /// A piece of one of the corpus.
     fn piece(&self, random: &mut Random) -> Vec<u8> {
         let other = &self.corpus[random.below(self.corpus.len())];
         let at = random.below(other.len() + 1);
@@ -209,7 +214,7 @@ impl Mutator<'_> {
         other[at..end].to_vec()
     }
 
-    /// A line twice, in another place too, is what readers disagree about.
+    /// Copies whole lines to another position. Parsers disagree about fields that occur twice.
     fn copy_elsewhere(&self, bytes: &mut Vec<u8>, at: usize, end: usize, random: &mut Random) {
         let line = |byte: &u8| *byte == b'\n';
         let start = bytes[..at].iter().rposition(line).map_or(0, |at| at + 1);

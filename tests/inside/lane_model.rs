@@ -120,7 +120,7 @@ impl Fake {
     /// The fan-out offers an event, or several as one batch.
     fn fan_out(&self) {
         let lane = self.lane.lock().unwrap().clone().expect("a lane");
-        if lane.ending().is_some() {
+        if lane.close_reason().is_some() {
             return; // What is offered to a lane that has ended is offered to nobody.
         }
         let bytes = self.with(|world| {
@@ -138,9 +138,9 @@ impl Fake {
             return;
         }
         stream.hub = self.hubs[self.with(|world| world.below(2))];
-        let ending = match stream.turn(Duration::ZERO) {
+        let ending = match stream.wait_and_write(Duration::ZERO) {
             Ok(ending) => ending,
-            Err(_) => Some(stream.lane.ending().unwrap_or(CloseReason::HungUp)),
+            Err(_) => Some(stream.lane.close_reason().unwrap_or(CloseReason::HungUp)),
         };
         self.with(|world| world.ending = ending);
     }
@@ -182,7 +182,7 @@ impl Socket for Fake {
         })
     }
 
-    fn cut(&self) {
+    fn abort(&self) {
         self.with(|world| world.cut = true);
     }
 }
@@ -266,7 +266,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
         lane,
         queue,
         out: fake.clone(),
-        owed: BATON_BYTE,
+        written_backlog: BATON_BYTE,
         holds_baton: true,
     };
     STREAM.set(Some(stream));
@@ -274,7 +274,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     for _ in 0..fake.with(|world| 20 + world.below(60)) {
         match fake.with(|world| world.below(100)) {
             0 => fake.with(|world| world.hung_up = true),
-            1 => lane.end(CloseReason::Kicked, 0),
+            1 => lane.close(CloseReason::Kicked, 0),
             2..50 => fake.fan_out(),
             _ => turn(),
         }
@@ -287,7 +287,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     STREAM.with(|stream| drop(stream.borrow_mut().take()));
     let ending = fake.with(|world| world.ending);
     let quiet = !fake.with(|world| world.hung_up || world.cut);
-    if ending.is_none() && quiet && lane.ending().is_none() {
+    if ending.is_none() && quiet && lane.close_reason().is_none() {
         while let Ok(message) = queue.try_recv() {
             let QueueItem::Bytes { frame, from, .. } = message else {
                 panic!("a close_reason without an ending")

@@ -51,7 +51,7 @@ fn wish(rules: &Rules, token: u64) -> Subscribe {
 }
 
 #[test]
-fn a_client_whose_permit_is_taken_back_is_not_let_in_and_a_poll_gets_nothing() {
+fn a_client_whose_permit_is_revoked_is_refused_and_a_poll_gets_no_events() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let on_presence = OnPresence::new(move |_| {
@@ -82,7 +82,7 @@ fn a_client_whose_permit_is_taken_back_is_not_let_in_and_a_poll_gets_nothing() {
 }
 
 #[test]
-fn the_name_of_a_client_whose_token_is_gone_is_for_any_client() {
+fn the_id_of_a_client_whose_token_was_removed_can_be_taken_by_any_client() {
     let (hub, rules) = (Hub::new(Config::default()).unwrap(), Rules::default());
     let held = hub.subscribe(wish(&rules, 1)).unwrap();
     let other = hub.subscribe(wish(&rules, 2)).map(drop);
@@ -99,7 +99,7 @@ fn the_name_of_a_client_whose_token_is_gone_is_for_any_client() {
 }
 
 #[test]
-fn each_end_has_its_reason_no_id_and_a_retry_that_fits() {
+fn each_close_event_has_its_reason_no_id_and_a_fitting_retry() {
     // The `retry` of 20 ms says which one is a wait of the server's own, and which one is the usual.
     let config = Config {
         retry: Duration::from_millis(20),

@@ -1,5 +1,5 @@
-//! Random and spoilt journals: nothing is read out of one that was not written into it, what is read
-//! is all that there is before the damage, and the damage is found where a slower reader finds it.
+//! Random and damaged journals: no event is read that was not written, every event before the damage is read, and the
+//! damage is found at the position where a second, slow reader finds it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::hub::{Kept, Record};
 use crate::wire::{Decoder, Event, EventId, Topic};
 
-/// Where a block begins, whether it is `h`eader, `e`vent or `g`ap, its id, and its length.
+/// The position of a block, its kind (`h`eader, `e`vent or `g`ap), its id, and its length.
 type Place = (usize, char, EventId, usize);
 
-/// The oracle: a block, by the drawing in `segment.rs`.
+/// The second reader: parses one block according to the drawing in `segment.rs`.
 fn block(bytes: &[u8], at: usize) -> Option<Place> {
     let mut lines = bytes[at..].split_inclusive(|&byte| byte == b'\n');
     let first = lines.next().filter(|line| line.len() <= 512)?;
@@ -53,7 +53,7 @@ fn block(bytes: &[u8], at: usize) -> Option<Place> {
     Some((at, kind, id.parse().ok()?, sealed.len()))
 }
 
-/// A block with its end. SPEC: IEEE 802.3, a bit at a time.
+/// A block with its checksum. SPEC: IEEE 802.3, computed bit by bit.
 fn sealed(block: &[u8]) -> Vec<u8> {
     let mut register = !0u32;
     for byte in block {
@@ -66,7 +66,7 @@ fn sealed(block: &[u8]) -> Vec<u8> {
     [block, format!(": crc {:08x}\n\n", !register).as_bytes()].concat()
 }
 
-/// All blocks that belong together, from the beginning on.
+/// All blocks from the beginning on that fit to each other.
 fn good(bytes: &[u8]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let mut at = 0;
@@ -86,7 +86,7 @@ fn good(bytes: &[u8]) -> Vec<Place> {
     places
 }
 
-/// The events and gaps that can be found from there on.
+/// The events and gaps that can be found from this position on.
 fn found(bytes: &[u8], from: usize) -> Vec<Place> {
     let (mut places, mut at) = (Vec::new(), from);
     while at < bytes.len() {
@@ -133,10 +133,10 @@ fn event(id: EventId, random: &mut Random) -> Record {
     kept(id, &event)
 }
 
-/// A segment: its text, where its blocks end in it, and its events.
+/// A segment: its text, the positions at which its blocks end, and its events.
 type Segment = (Vec<u8>, Vec<usize>, Vec<Record>);
 
-/// An id that is greater: so many milliseconds later, or in the same millisecond.
+/// A greater id: so many milliseconds later, or in the same millisecond.
 fn after_id(EventId { ms, seq }: EventId, later: u64) -> EventId {
     match later {
         0 => EventId { ms, seq: seq + 1 },
@@ -147,7 +147,7 @@ fn after_id(EventId { ms, seq }: EventId, later: u64) -> EventId {
     }
 }
 
-/// A segment whose events come after `after`, and so many of them, or gaps.
+/// A segment with this number of events or gaps after the event `after`.
 fn segment(after: EventId, count: usize, random: &mut Random) -> Segment {
     let (mut text, mut entries, mut last) = (header(after), Vec::new(), after);
     let mut ends = vec![text.len()];
@@ -171,7 +171,7 @@ const WORDS: [&str; 13] = [
     "id: ", "data: ", "1000-0", "1001-0", "18446744073709551615-18446744073709551615", "\n\n", " \n",
 ];
 
-/// Gives each block the checksum that it should have, so that what is behind it is looked at.
+/// Gives each block the correct checksum, so that the bytes after it are parsed too.
 fn reseal(bytes: &[u8]) -> Vec<u8> {
     let (mut out, mut block) = (Vec::new(), Vec::new());
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').peekable();
@@ -185,17 +185,17 @@ fn reseal(bytes: &[u8]) -> Vec<u8> {
     [out, block].concat()
 }
 
-/// A segment as it was written and as it is found, perhaps with checksums that are right again.
+/// A segment as it was written and as it is found, possibly with corrected checksums.
 #[derive(Debug)]
 struct Spoilt {
     written: Bytes,
-    /// Where its blocks end.
+    /// The positions at which its blocks end.
     ends: Vec<usize>,
     found: Bytes,
     resealed: bool,
 }
 
-/// The texts of blocks that end there.
+/// The texts of the blocks that end at these positions.
 fn texts<'a>(bytes: &'a [u8], ends: &[usize]) -> Vec<&'a [u8]> {
     let mut start = 0;
     let texts = ends
@@ -240,7 +240,7 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
             }
         }
     }
-    // Before the place where it was spoilt everything is read.
+    // Everything before the damaged position is read.
     let ends: Vec<_> = expected.iter().map(|(at, _, _, len)| at + len).collect();
     let pairs = written.iter().zip(bytes);
     let same = pairs.take_while(|(one, two)| one == two).count();
@@ -260,7 +260,7 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
             "events behind a torn header"
         );
     }
-    // Whole blocks need not fit each other.
+    // Complete blocks need not fit to each other.
     let mut at = end;
     while let Some((_, _, _, len)) = block(bytes, at).filter(|_| at < bytes.len()) {
         at += len;
@@ -268,7 +268,7 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
     assert_eq!(segment::is_whole(bytes), at == bytes.len());
 }
 
-/// Written again each is the same text, and a reader of event streams sees the same in both.
+/// Each block, written again, has the same text, and a reader of event streams sees the same events in both.
 fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
     let mut wire = Vec::new();
     for ((_, block), (at, _, _, len)) in contents.blocks.iter().zip(places) {
@@ -280,8 +280,8 @@ fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
         }
     }
     let end = places.last().map_or(0, |(at, _, _, len)| at + len);
-    // A CR is a line break to that reader. None is ever written: only checksums that were put right
-    // again let one through.
+    // That reader takes CR for a line break. A CR is never written: only corrected checksums let one
+    // through.
     if !bytes[..end].contains(&b'\r') {
         assert_eq!(messages(&bytes[..end]), messages(&wire));
     }
@@ -294,7 +294,7 @@ fn messages(bytes: &[u8]) -> Vec<crate::wire::Message> {
 }
 
 #[test]
-fn of_a_random_segment_nothing_is_read_that_was_not_written_and_all_that_is_before_the_damage() {
+fn a_random_segment_is_read_up_to_its_damage_and_never_gives_an_event_that_was_not_written() {
     let (mut written, mut corpus) = (Vec::new(), HashSet::new());
     for seed in 0..64 {
         let (text, ends, _) = segment(BORN, 1 + seed as usize % 4, &mut Random::of(seed));
@@ -323,7 +323,7 @@ fn of_a_random_segment_nothing_is_read_that_was_not_written_and_all_that_is_befo
     cases(1, make, |spoilt, _| segment_holds(spoilt, &corpus));
 }
 
-/// Some segments one behind the other, one of which is spoilt, or gone.
+/// Some consecutive segments, one of which is damaged or missing.
 #[derive(Debug)]
 struct Directory {
     written: Vec<(Bytes, Vec<Record>)>,
@@ -332,7 +332,7 @@ struct Directory {
 }
 
 #[test]
-fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
+fn a_random_journal_is_opened_with_the_written_events_or_an_error() {
     let mutator = Mutator {
         corpus: vec![
             b": crc 00000000\n\n".to_vec(),
@@ -346,7 +346,7 @@ fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
         for _ in 0..1 + random.below(3) {
             let (text, entries) = loop {
                 let count = 1 + random.below(4);
-                // A gap makes a start forget what is before it, by intention.
+                // A gap makes a start forget the events before it. This is intended.
                 let (text, _, entries) = segment(last, count, random);
                 if entries.len() == count {
                     break (text, entries);
@@ -363,7 +363,7 @@ fn a_random_journal_is_opened_with_what_was_written_or_says_what_is_wrong() {
             spoilt,
         }
     };
-    // A case is some twenty files.
+    // A case uses about twenty files.
     cases(500, make, |directory, random| {
         directory_holds(directory, random)
     });
@@ -429,7 +429,7 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
             repaired.kept
         }
     };
-    // What was done about it lasts, and the journal goes on.
+    // The repair is permanent, and the journal continues.
     let mut again = dir.open().unwrap();
     assert_eq!(again.reports(), [""; 0]);
     assert_eq!(again.kept, kept);
@@ -442,7 +442,7 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
     );
 }
 
-/// Whether what was spoilt cannot be told from a journal that has ended earlier, or begins later.
+/// Whether the damaged journal looks the same as one that has ended earlier or begins later.
 fn is_sound(directory: &Directory) -> bool {
     let (Bytes(written), _) = &directory.written[directory.spoilt];
     let is_newest = directory.spoilt + 1 == directory.written.len();

@@ -1,5 +1,5 @@
-//! The journal under all that a crash, a disk and an admin can do to it: cut and changed at every
-//! byte, with a file that fails when told to.
+//! The journal under everything that a crash, a disk and an administrator can do to it: cut and changed at every
+//! byte, and on a file that fails when the test says so.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,17 +17,17 @@ use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::{Decoder, Event, EventId, Ids, Topic, encode_id};
 
-// ORDER: the counters of these tests are read by whoever waits for them to change, or on the same
-// thread; each stands alone, so Relaxed suffices.
+// ORDER: the counters of these tests are read by a thread that waits for them to change, or by the thread that writes
+// them. Each stands alone, so Relaxed suffices.
 
 pub(super) const BORN: EventId = EventId { ms: 1000, seq: 0 };
 
-/// The first record of a segment is behind this many bytes.
+/// The position of the first record of a segment: the length of the header.
 fn header_len() -> usize {
     super::segment::header(BORN).len()
 }
 
-/// A directory of its own, gone at the end.
+/// A directory of its own for each test, removed at the end.
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
@@ -36,7 +36,7 @@ impl Scratch {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-sse-journal-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Best effort: it is there only if a process of the same number was killed.
+        // Best effort: the directory exists only if a process with the same id was killed.
         let _ = fs::remove_dir_all(&path);
         Scratch(path)
     }
@@ -49,18 +49,18 @@ impl Scratch {
         fs::read(self.segment(number)).unwrap()
     }
 
-    /// What [`with`](Self::with) opens without further wishes.
+    /// The options that [`with`](Self::with) uses by default.
     pub(super) fn open(&self) -> io::Result<Opened> {
         self.with(|_| ())
     }
 
-    /// A shell that another test starts holds copies of all our locks between `fork` and `exec`, so a
-    /// journal that was closed may be in use for a moment more.
+    /// A shell that another test starts has copies of all locks of this process between `fork` and `exec`. So a journal
+    /// that was closed may be in use for another moment.
     pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
         Scratch::when_free(|| self.open_with(&wish, BORN))
     }
 
-    /// What a hub opens that is born with this id.
+    /// Opens the journal for a hub that starts with this id.
     fn born(&self, born: EventId) -> io::Result<Opened> {
         Scratch::when_free(|| self.open_with(&|_: &mut JournalOptions| (), born))
     }
@@ -131,7 +131,7 @@ impl Opened {
         self.reports.try_iter().collect()
     }
 
-    /// Reports of the journal from now on, not of its thread.
+    /// The reports of the journal from now on, without those of its thread.
     fn with_journals_reports(&mut self) -> Receiver<String> {
         let (lines, reports) = mpsc::channel();
         self.journal.report = Report::new(move |level, line| {
@@ -150,7 +150,7 @@ fn id(ms: u64) -> EventId {
     EventId { ms, seq: 0 }
 }
 
-/// What the hub makes of an event.
+/// The record that the hub makes of an event.
 fn entry(ms: u64, event: &Event) -> Record {
     kept(id(ms), event)
 }
@@ -195,7 +195,7 @@ fn of_every_kind() -> Vec<Record> {
 }
 
 #[test]
-fn what_was_appended_is_read_back_as_it_was() {
+fn appended_events_are_read_back_unchanged() {
     let (dir, entries) = (Scratch::new(), of_every_kind());
     let mut one = dir.open().unwrap();
     let empty = Kept {
@@ -219,7 +219,7 @@ fn what_was_appended_is_read_back_as_it_was() {
 }
 
 #[test]
-fn a_segment_is_this_text() {
+fn a_segment_has_exactly_this_text() {
     let dir = Scratch::new();
     let event = Event::new("a\nb").with_name("greeting").unwrap();
     let event = event.with_topic(Topic::new("chat/1").unwrap());
@@ -247,7 +247,7 @@ data:
 }
 
 #[test]
-fn a_reader_of_event_streams_reads_it() {
+fn a_segment_can_be_read_as_an_event_stream() {
     let (dir, entries) = (Scratch::new(), of_every_kind());
     dir.open().unwrap().add(&entries).unwrap();
     let decode = |bytes: &[u8]| {
@@ -258,14 +258,14 @@ fn a_reader_of_event_streams_reads_it() {
     let wire: Vec<u8> = entries.iter().flat_map(|e| e.message().to_vec()).collect();
     assert_eq!(decode(&wire).len(), entries.len());
     assert_eq!(decode(&dir.text(1)), decode(&wire));
-    // A hole does not disturb it.
+    // A gap does not disturb the reader.
     let mut text = dir.text(1);
     super::segment::encode_gap(id(9000), Some("x.damaged"), &mut text);
     assert_eq!(decode(&text), decode(&wire));
 }
 
 #[test]
-fn a_journal_cut_anywhere_has_the_whole_records_before_the_cut() {
+fn a_journal_cut_at_any_byte_keeps_the_complete_records_before_the_cut() {
     let dir = Scratch::new();
     let mut ends = vec![header_len()];
     let mut one = dir.open().unwrap();
@@ -318,7 +318,7 @@ fn zeros_at_the_end_are_cut_off() {
     assert_eq!(dir.text(1), text);
 }
 
-/// Where the middle one of three records is.
+/// The position of the middle one of three records.
 fn three_records(dir: &Scratch) -> (Vec<u8>, std::ops::Range<usize>) {
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
@@ -357,7 +357,7 @@ fn a_last_record_with_a_bit_changed_is_cut_off() {
 }
 
 #[test]
-fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() {
+fn a_changed_bit_before_other_records_is_an_error_until_a_repair() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     for place in middle.clone() {
@@ -386,7 +386,7 @@ fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() 
         assert!(report.contains("2002-0"), "{report}");
         again.add(&[plain(3000)]).unwrap();
         drop(again);
-        // The hole is remembered: who has seen 2000-0 has not seen all.
+        // The journal remembers the gap: a client that has seen 2000-0 may have missed events.
         let last = dir.open().unwrap();
         assert_eq!((last.kept.after, times(&last.kept)), (id(2002), vec![3000]));
         assert_eq!(last.reports(), [""; 0]);
@@ -395,7 +395,7 @@ fn a_record_before_others_with_a_bit_changed_is_an_error_until_it_is_repaired() 
 }
 
 #[test]
-fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
+fn a_gap_whose_end_is_unknown_ends_after_every_cursor() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     let mut changed = text.clone();
@@ -406,7 +406,7 @@ fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
     let again = dir.repaired();
     assert_eq!(again.kept.after, id(2003));
     drop(again);
-    // Of two clocks the later one counts.
+    // The later one of the two clocks counts.
     fs::write(dir.segment(1), &changed).unwrap();
     let options = JournalOptions {
         dir: dir.0.clone(),
@@ -422,13 +422,13 @@ fn a_hole_whose_end_is_unknown_ends_behind_every_cursor() {
 }
 
 #[test]
-fn a_repair_that_was_cut_short_is_begun_again() {
+fn an_interrupted_repair_is_repeated() {
     let dir = Scratch::new();
     let (text, middle) = three_records(&dir);
     let mut changed = text.clone();
     changed[middle.start] ^= 1;
     fs::write(dir.segment(1), &changed).unwrap();
-    // As far as it came before the segment was replaced.
+    // The repair was interrupted before the segment was replaced.
     fs::write(dir.0.join("00000001.sse.damaged"), "half").unwrap();
     fs::write(dir.0.join("00000001.sse.new"), "half").unwrap();
     dir.refuses();
@@ -440,11 +440,11 @@ fn a_repair_that_was_cut_short_is_begun_again() {
 }
 
 #[test]
-fn no_publisher_can_feign_a_record() {
+fn no_publisher_can_forge_a_record() {
     let dir = Scratch::new();
     dir.open().unwrap().add(&[plain(2000)]).unwrap();
     let good = dir.text(1);
-    // Publishers of an earlier version could have such ids.
+    // Publishers to an earlier version could choose such ids.
     let by_id = entry(2001, &Event::new(""));
     let message = b"id: : event 3000-0\ndata: \n\n".to_vec();
     let by_id = Record::kept(by_id.id(), Some(": event 3000-0"), None, message);
@@ -465,14 +465,14 @@ fn no_publisher_can_feign_a_record() {
         let mut text = dir.text(1);
         text[good.len()] ^= 1;
         fs::write(dir.segment(1), &text).unwrap();
-        // With another record behind the damage this would be an error.
+        // With another record after the damage this would be an error.
         let again = dir.open().expect("a record was seen that is none");
         assert_eq!(again.kept.records, [plain(2000)], "{feigned:?}");
     }
 }
 
 #[test]
-fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
+fn data_that_looks_like_many_records_is_searched_in_linear_time() {
     let (mut text, mut data) = (Vec::new(), String::new());
     while data.len() < 1 << 20 {
         data.push_str(": event 1-0 : gap 1-0 x\n: gap 1-0\n: event 1-0\n");
@@ -483,11 +483,11 @@ fn data_that_feigns_many_records_takes_no_longer_to_look_through() {
     let start = Instant::now();
     let damage = super::segment::read(&text).damage.unwrap();
     assert_eq!((damage.offset, damage.beyond), (header_len(), None));
-    // Reading on from each would take minutes.
+    // Reading to the end of the event at each of them would take minutes.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
 
-/// Six events in three segments.
+/// A journal of six events in three segments.
 fn three_segments(dir: &Scratch) {
     let mut one = dir.open().unwrap();
     one.journal.segment_bytes = header_len() as u64 + 100;
@@ -509,7 +509,7 @@ fn a_full_segment_is_followed_by_another() {
             .starts_with(b": tiny-sse journal 1, after 2003-0\n")
     );
     drop(again);
-    // An admin has deleted the oldest.
+    // An administrator has deleted the oldest segment.
     fs::remove_file(dir.segment(1)).unwrap();
     let again = dir.open().unwrap();
     assert_eq!(
@@ -520,11 +520,11 @@ fn a_full_segment_is_followed_by_another() {
 }
 
 #[test]
-fn no_more_is_read_than_is_wanted() {
+fn only_the_requested_events_are_read_back() {
     let dir = Scratch::new();
     three_segments(&dir);
     let size = plain(2000).message().len();
-    // What is not wanted is not read: its damage is not found.
+    // A segment that is not needed is not read: its damage is not found.
     fs::write(dir.segment(1), "damaged").unwrap();
     for (events, bytes, expected) in [
         (0, usize::MAX, 0),
@@ -557,7 +557,7 @@ fn no_more_is_read_than_is_wanted() {
 }
 
 #[test]
-fn an_older_segment_may_have_no_damage_at_all() {
+fn any_damage_in_an_older_segment_is_an_error() {
     let dir = Scratch::new();
     three_segments(&dir);
     let text = dir.text(2);
@@ -593,7 +593,7 @@ fn an_older_segment_may_have_no_damage_at_all() {
 }
 
 #[test]
-fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
+fn a_missing_or_wrong_segment_is_damage() {
     let dir = Scratch::new();
     three_segments(&dir);
     let second = dir.text(2);
@@ -608,7 +608,7 @@ fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
     drop(again);
     assert_eq!(dir.open().unwrap().kept.after, id(2003));
 
-    // The third in the place of the second: its events come after what the third goes on from.
+    // The third segment under the name of the second: its events come after the id in the header of the third.
     fs::copy(dir.segment(3), dir.segment(2)).unwrap();
     let error = dir.refuses();
     let expected = format!("00000002.sse is damaged at byte {}: ", header_len());
@@ -624,22 +624,22 @@ fn a_segment_that_is_missing_or_not_the_one_before_is_damage() {
     drop(again);
     assert_eq!(dir.open().unwrap().kept.after, id(2003));
 
-    // One that goes on too late.
+    // A segment whose events end before the id in the header of the next one.
     fs::write(dir.segment(2), &second).unwrap();
     fs::copy(dir.segment(1), dir.segment(2)).unwrap();
     let error = dir.refuses();
-    assert!(error.contains("records are missing"), "{error}");
+    assert!(error.contains("are missing"), "{error}");
 }
 
 #[test]
-fn the_event_before_what_is_read_back_is_known_by_its_own_id() {
+fn the_event_before_those_that_are_read_back_is_known_by_its_own_id() {
     let topic = Topic::new("a").unwrap();
     let own = |ms: u64| {
         let event = Event::new("x").with_topic(topic.clone());
         entry(ms, &event.with_id(format!("own-{ms}")).unwrap())
     };
-    // Three segments of two events: the event before may be in the middle of a segment, at the end of
-    // one that is read, and at the end of one that is not.
+    // Three segments of two events: the event before those that are read back may be in the middle of a segment, at the
+    // end of a segment that is read, and at the end of one that is not.
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.journal.segment_bytes = 150;
@@ -675,7 +675,7 @@ fn ids_rise_and_a_journal_is_read_back_when_the_clock_starts_in_1970_and_jumps()
     const DAY: u64 = 24 * 60 * 60 * 1000;
     let dir = Scratch::new();
     let (mut expected, mut last) = (Vec::new(), EventId::default());
-    // A device without a battery starts in 1970 each time, until it has asked for the time.
+    // A device without a battery for its clock starts in 1970 until it has asked for the time.
     for (life, clocks) in [[0, 0, 7], [0, 8, NOW], [3, 3, 4], [NOW, NOW + 1, NOW + 5]]
         .into_iter()
         .enumerate()
@@ -714,14 +714,14 @@ fn ids_that_do_not_rise_are_damage() {
         let error = dir.refuses();
         let expected = format!("byte {}: a record has an id that does not rise", text.len());
         assert!(error.contains(&expected), "{error}");
-        // Whoever has seen the last event may have seen all, but nobody knows what that was.
+        // A client that has seen the last event of the journal may have seen all, but the last lost event is not known.
         let again = dir.repaired();
         assert_eq!(again.kept.after, id(2002));
     }
 }
 
 #[test]
-fn a_header_that_a_crash_has_cut_is_begun_anew() {
+fn a_segment_whose_header_a_crash_has_cut_is_created_again() {
     let dir = Scratch::new();
     three_segments(&dir);
     let header = dir.text(3)[..header_len()].to_vec();
@@ -730,7 +730,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
         fs::write(dir.segment(3), &torn).unwrap();
         let mut again = dir.open().unwrap();
         assert_eq!(times(&again.kept), [2000, 2001, 2002, 2003], "{torn:?}");
-        assert!(again.reports()[0].contains("00000003.sse was begun"));
+        assert!(again.reports()[0].contains("00000003.sse has an incomplete header"));
         again.journal.segment_bytes = 1;
         again.add(&[plain(3000)]).unwrap();
         assert_eq!(again.journal.newest.number, 3);
@@ -740,7 +740,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
             [2000, 2001, 2002, 2003, 3000]
         );
     }
-    // A header that was written whole, and damaged, is none of these: an event is behind it.
+    // A complete header that is damaged is another case: a valid event follows.
     let dir = Scratch::new();
     dir.open()
         .unwrap()
@@ -755,7 +755,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
         "{line}"
     );
     assert_eq!(dir.text(1), text);
-    // The very first.
+    // The first segment of all.
     for torn in (0..header.len()).map(|cut| &header[..cut]) {
         let dir = Scratch::new();
         fs::create_dir(&dir.0).unwrap();
@@ -769,7 +769,7 @@ fn a_header_that_a_crash_has_cut_is_begun_anew() {
 }
 
 #[test]
-fn what_is_no_journal_of_ours_is_not_touched() {
+fn a_file_that_is_not_a_journal_of_this_version_is_not_changed() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     for (text, kind) in [
@@ -784,7 +784,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
         assert_eq!(dir.open().err().unwrap().kind(), kind, "{text}");
         assert_eq!(dir.text(1), text.as_bytes());
     }
-    // Nor is what only looks like a segment.
+    // Neither is a file that only looks like a segment.
     fs::remove_file(dir.segment(1)).unwrap();
     for name in [
         "1.sse",
@@ -799,7 +799,7 @@ fn what_is_no_journal_of_ours_is_not_touched() {
 }
 
 #[test]
-fn one_server_has_a_journal_at_a_time() {
+fn only_one_server_at_a_time_has_a_journal() {
     let dir = Scratch::new();
     let one = dir.open().unwrap();
     let error = dir.open_at_once().err().expect("it was opened twice");
@@ -824,7 +824,7 @@ fn only_the_last_directory_is_created() {
 }
 
 #[test]
-fn what_could_not_be_read_back_is_not_written() {
+fn a_record_that_could_not_be_read_back_is_refused() {
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.add(&[plain(2000)]).unwrap();
@@ -851,7 +851,7 @@ fn what_could_not_be_read_back_is_not_written() {
     assert_eq!(dir.text(1), before);
 }
 
-/// A file that fails as often as it is told to.
+/// A file that fails as often as the test says.
 #[derive(Debug)]
 struct Faulty {
     path: PathBuf,
@@ -860,17 +860,17 @@ struct Faulty {
     faults: Arc<Faults>,
 }
 
-/// How many calls are still to fail, and how many have succeeded.
+/// How many more calls fail, and how many have succeeded.
 #[derive(Debug, Default)]
 struct Faults {
     writes: AtomicUsize,
     syncs: AtomicUsize,
     cuts: AtomicUsize,
-    /// How many writes, and syncs, are still to find that others have just emptied the file.
+    /// At how many more writes, and syncs, another program has just emptied the file.
     emptied_before_write: AtomicUsize,
     emptied_in_sync: AtomicUsize,
     removed_in_sync: AtomicUsize,
-    /// The same, with a line that others append.
+    /// The same, but another program has appended a line.
     grown_before_write: AtomicUsize,
     written: AtomicUsize,
     synced: AtomicUsize,
@@ -902,7 +902,7 @@ impl Faulty {
         self.try_write(self.file.metadata()?.len(), bytes)
     }
 
-    /// A write that fails has written a half.
+    /// A write that fails has written half of its bytes.
     fn try_write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.at(offset)?;
         if let Err(error) = fails(&self.faults.writes) {
@@ -958,7 +958,7 @@ impl Disk for Faulty {
     }
 }
 
-/// Puts a file that can fail under an open journal.
+/// Replaces the file of an open journal with one that can fail.
 fn undermine(journal: &mut Journal) -> Arc<Faults> {
     let faults = Arc::new(Faults::default());
     let path = journal.newest.disk.path().to_owned();
@@ -983,7 +983,7 @@ fn fails_to(what: &str, result: io::Result<()>, path: &Path) {
 }
 
 #[test]
-fn an_append_that_fails_leaves_nothing_behind() {
+fn a_failed_append_leaves_no_bytes() {
     for (mode, write) in [
         (SyncMode::Off, true),
         (SyncMode::Interval, true),
@@ -1001,11 +1001,11 @@ fn an_append_that_fails_leaves_nothing_behind() {
             (&faults.syncs, "sync")
         };
         left.store(1, Ordering::Relaxed);
-        // Of a batch not even the records that were written whole.
+        // Not even the records of the batch that were written completely are kept.
         let result = one.add(&plains(2001..2005));
         fails_to(what, result, &dir.segment(1));
         assert_eq!(dir.text(1), before, "{mode:?}");
-        // The same ids may come again: nobody has them.
+        // The same ids can be used again: no client has them.
         one.add(&plains(2001..2003)).unwrap();
         drop(one);
         assert_eq!(
@@ -1016,11 +1016,11 @@ fn an_append_that_fails_leaves_nothing_behind() {
     }
 }
 
-/// The worst moments for an administrator's command: after the file was looked at, before the write or
-/// the answer.
+/// The worst moments for a command of an administrator: after the journal has looked at the file and before it writes,
+/// or before it acknowledges.
 #[test]
 #[cfg(unix)]
-fn a_file_that_others_change_during_an_append_is_not_acknowledged_from() {
+fn an_append_is_not_acknowledged_if_another_program_changes_the_file_meanwhile() {
     type Left = fn(&Faults) -> &AtomicUsize;
     let moments: [(Left, &str); 4] = [
         (|faults| &faults.emptied_before_write, "was cut from"),
@@ -1054,17 +1054,14 @@ fn a_file_that_others_change_during_an_append_is_not_acknowledged_from() {
             );
         }
     }
-    // And again, and again: then it is not acknowledged, and later it is.
+    // While the file keeps changing, the event is not acknowledged; later it is.
     let dir = Scratch::new();
     let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
     one.add(&plains(2000..2002)).unwrap();
     let faults = undermine(&mut one.journal);
     faults.grown_before_write.store(2, Ordering::Relaxed);
     let error = one.add(&[plain(3000)]).unwrap_err().to_string();
-    assert!(
-        error.contains("is being changed, and not by this server"),
-        "{error}"
-    );
+    assert!(error.contains("another program keeps changing"), "{error}");
     one.add(&[plain(3000)]).unwrap();
     drop(one);
     assert_eq!(times(&dir.open().unwrap().kept), [2000, 2001, 3000]);
@@ -1077,7 +1074,7 @@ fn a_probe_fails_as_the_append_before_it_did() {
     one.add(&[plain(2000)]).unwrap();
     let before = dir.text(1);
     let faults = undermine(&mut one.journal);
-    // The append and its first probe fail: by their writes, by their syncs, by the cut.
+    // The append and its first probe fail: in their writes, in their syncs, in the cut.
     for left in [&faults.writes, &faults.syncs] {
         left.store(1, Ordering::Relaxed);
         one.add(&plains(2001..2005)).unwrap_err();
@@ -1096,8 +1093,8 @@ fn a_probe_fails_as_the_append_before_it_did() {
 }
 
 #[test]
-fn what_cannot_be_taken_back_lets_nothing_in_until_it_can() {
-    // Three cuts, or two syncs of cuts, fail; the last one of each by an append that is then let in.
+fn while_a_failed_append_cannot_be_cut_off_every_append_is_refused() {
+    // Three cuts, or two syncs after cuts, fail; the last one of each in an append that is accepted then.
     for (cuts, syncs) in [(3, 0), (0, 3)] {
         let dir = Scratch::new();
         let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
@@ -1121,7 +1118,7 @@ fn what_cannot_be_taken_back_lets_nothing_in_until_it_can() {
 }
 
 #[test]
-fn a_new_segment_that_cannot_be_begun_changes_nothing() {
+fn a_new_segment_that_cannot_be_created_changes_nothing() {
     let dir = Scratch::new();
     let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();
     one.add(&[plain(2000)]).unwrap();
@@ -1131,7 +1128,7 @@ fn a_new_segment_that_cannot_be_begun_changes_nothing() {
     faults.syncs.store(1, Ordering::Relaxed);
     fails_to("sync", one.add(&[plain(2001)]), &dir.segment(1));
     assert!(!dir.segment(2).exists());
-    // The new one cannot be created.
+    // The new segment cannot be created.
     fs::create_dir(dir.segment(2)).unwrap();
     let error = one.add(&[plain(2001)]).unwrap_err().to_string();
     assert!(
@@ -1157,7 +1154,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A journal that syncs in the background, often, on a file that can fail.
+/// A journal that syncs in the background at short intervals, on a file that can fail.
 fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>) {
     let (lines, reports) = mpsc::channel();
     let mut one = dir
@@ -1174,7 +1171,7 @@ fn in_the_background(dir: &Scratch, interval: Duration) -> (Opened, Arc<Faults>)
 }
 
 #[test]
-fn what_was_written_is_synced_in_the_background_once() {
+fn written_bytes_are_synced_in_the_background_once() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(20));
     for round in 1..4 {
@@ -1182,7 +1179,7 @@ fn what_was_written_is_synced_in_the_background_once() {
         let synced = || faults.synced.load(Ordering::Relaxed) >= round as usize;
         eventually("a sync", synced);
     }
-    // At rest there is nothing to sync, and at the end neither.
+    // While nothing is written there is nothing to sync, and neither at the end.
     thread::sleep(Duration::from_millis(60));
     assert_eq!(faults.synced.load(Ordering::Relaxed), 3);
     drop(one);
@@ -1200,7 +1197,7 @@ fn dropping_the_journal_syncs_it_and_does_not_wait_for_the_interval() {
 }
 
 #[test]
-fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anything_else() {
+fn after_a_failed_background_sync_the_bytes_are_written_again_before_the_next_append() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
     one.add(&[plain(2000)]).unwrap();
@@ -1223,7 +1220,7 @@ fn after_a_sync_in_the_background_that_failed_all_is_written_anew_before_anythin
 }
 
 #[test]
-fn what_the_system_has_dropped_with_a_failed_sync_is_a_gap() {
+fn bytes_that_the_system_dropped_after_a_failed_sync_are_a_gap() {
     let dir = Scratch::new();
     let (mut one, faults) = in_the_background(&dir, Duration::from_millis(1));
     faults.syncs.store(1, Ordering::Relaxed);
@@ -1233,7 +1230,7 @@ fn what_the_system_has_dropped_with_a_failed_sync_is_a_gap() {
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     let dropped = [&text[..header_len()], &vec![0; text.len() - header_len()]].concat();
     fs::write(&path, dropped).unwrap();
-    // The system does not change the time when it drops what it could not write.
+    // The system does not change the time when it drops bytes that it could not write.
     let file = File::options().write(true).open(&path).unwrap();
     file.set_modified(time).unwrap();
     let lost = one.with_journals_reports();

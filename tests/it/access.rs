@@ -22,10 +22,13 @@ use tiny_sse::{
 
 use crate::chance::Random;
 use crate::kit::{
-    Finally, Raw, Scratch, Stream, config, eventually, get, number_after, open, post, request,
+    OnDrop, Raw, Scratch, Stream, config, eventually, get, number_after, open, post, request,
     server,
 };
-use crate::program::{PROGRAM, Process, Serving, all, end_of, greeted, serve, serve_as, up_to};
+use crate::program::{
+    PROGRAM, Process, Serving, all_lines, lines_up_to, run_to_end, serve, serve_with_listen,
+    wait_for_greeting,
+};
 
 // The first two tokens have the characters that a token may have but a URL must escape.
 const PUBLISHER: &str = "Publisher-7f3a+x/Q==";
@@ -663,7 +666,7 @@ fn tokens_are_read_from_the_environment_and_the_command_line_takes_precedence() 
     ];
     for (variables, arguments, holders) in rows {
         let arguments = [arguments, &["--listen", "127.0.0.1:0"]].concat();
-        let serving = greeted(with_environment(variables, &arguments));
+        let serving = wait_for_greeting(with_environment(variables, &arguments));
         for (token, expected) in holders {
             let fields = bearer(token);
             let publish = request(serving.address, "POST", "/events", &fields, "x");
@@ -707,7 +710,7 @@ fn a_wrong_access_option_is_one_error_line_that_shows_no_token() {
     for (variables, arguments, parts) in rows {
         let mut process = with_environment(variables, arguments);
         let code = process.exit_code();
-        let (out, err) = (all(&process.out), all(&process.err));
+        let (out, err) = (all_lines(&process.out), all_lines(&process.err));
         let case = format!("{variables:?} {arguments:?}: {err:?}");
         assert_eq!((code, out.len(), err.len()), (Some(2), 0, 1), "{case}");
         for part in parts {
@@ -729,7 +732,7 @@ fn the_greeting_shows_how_to_publish_with_the_given_options() {
         ),
         (
             &["--trust-proxy=127.0.0.1"],
-            "publish:    only clients that the proxy says are this machine (--publish-token",
+            "publish:    only clients that the proxy reports to be on this machine (--publish-token",
         ),
         (&["--open"], "curl -d 'hello' http://127.0.0.1:"),
         (
@@ -847,7 +850,7 @@ fn a_server_that_other_machines_can_reach_warns_what_a_client_without_a_token_ma
             .iter()
             .any(|line| line.contains("any client that"))
     );
-    let mut serving = serve_as(&["--listen", there]);
+    let mut serving = serve_with_listen(&["--listen", there]);
     let errors = serving.process.kill();
     assert!(
         errors
@@ -962,7 +965,7 @@ fn a_missing_file_a_directory_and_a_fifo_are_refused_without_waiting() {
     there.set_mode(0o644);
     assert!(start_with(&file).unwrap_err().contains("chmod o-rw"));
     // The program reports the same error and exits with 1, not 2: its command line is correct.
-    let (code, _, errors) = end_of(&["--listen", "127.0.0.1:0", "--tokens", &file.name()]);
+    let (code, _, errors) = run_to_end(&["--listen", "127.0.0.1:0", "--tokens", &file.name()]);
     assert_eq!((code, errors.len()), (Some(1), 1), "{errors:?}");
 }
 
@@ -1262,7 +1265,7 @@ fn no_stream_and_no_poll_outlives_its_token_at_any_timing_of_the_reload() {
     let mut kept = Stream::subscribe(address, "/events/x?token=KEPT");
     let (is_over, accepted) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let end = Finally(|| is_over.store(true, Ordering::SeqCst));
+        let end = OnDrop(|| is_over.store(true, Ordering::SeqCst));
         for number in 0..6 {
             let (is_over, accepted) = (&is_over, &accepted);
             scope.spawn(move || {
@@ -1337,7 +1340,7 @@ fn the_program_reloads_its_tokens_at_sighup() {
     let mut lines = Vec::new();
     let mut hang_up = |serving: &Serving, part: &str| {
         serving.process.signal("HUP");
-        lines.extend(up_to(&serving.process.err, part));
+        lines.extend(lines_up_to(&serving.process.err, part));
     };
     let mut gone = stream_of(SUBSCRIBER, "/events/chat/1");
     let mut kept = stream_of(MASTER, "/events/chat/1");
@@ -1346,7 +1349,7 @@ fn the_program_reloads_its_tokens_at_sighup() {
     file.write(format!(
         "{MASTER} publish,subscribe *\n{UNKNOWN_TOKEN} publsh *\n"
     ));
-    hang_up(&serving, "the tokens from before stay");
+    hang_up(&serving, "the old tokens remain valid");
     assert_eq!(publish(PUBLISHER), 200);
 
     file.write(format!("{MASTER} publish,subscribe *\n"));
@@ -1368,10 +1371,10 @@ fn the_program_reloads_its_tokens_at_sighup() {
     assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
-    lines.extend(all(&serving.process.err));
+    lines.extend(all_lines(&serving.process.err));
     let wrong = lines
         .iter()
-        .find(|line| line.contains("the tokens from before stay"));
+        .find(|line| line.contains("the old tokens remain valid"));
     let wrong = wrong.unwrap();
     assert!(
         wrong.contains("error SIGHUP: ") && wrong.contains("line 2:"),
@@ -1418,7 +1421,7 @@ fn concurrent_reloads_never_leave_the_older_file_in_force() {
     let is_over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         // ORDER: Relaxed: a flag that nothing else depends on.
-        let _end = Finally(|| is_over.store(true, std::sync::atomic::Ordering::Relaxed));
+        let _end = OnDrop(|| is_over.store(true, std::sync::atomic::Ordering::Relaxed));
         scope.spawn(|| {
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                 running.reload_tokens().unwrap();

@@ -15,7 +15,7 @@ use std::thread;
 use tiny_sse::Config;
 
 use crate::chance::Random;
-use crate::kit::{Finally, Raw, Stream, config, eventually, get, number_after, server};
+use crate::kit::{OnDrop, Raw, Stream, config, eventually, get, number_after, server};
 use crate::program::serve;
 
 /// The number of threads that run the clients; each thread runs its share of them.
@@ -64,7 +64,7 @@ impl Publishing {
     /// Publishes one event after the other on one connection, each as soon as the one before is
     /// answered, while `goes_on` returns true for the next number.
     fn run(&self, mut goes_on: impl FnMut(usize) -> bool) {
-        let _over = Finally(|| self.is_over.store(true, Ordering::Release));
+        let _over = OnDrop(|| self.is_over.store(true, Ordering::Release));
         let mut publisher = Raw::connect(self.address);
         let mut number = self.done();
         while goes_on(number) {
@@ -529,7 +529,7 @@ fn a_gap_is_announced_only_where_events_are_lost_and_ends_at_the_oldest_retained
         scope.spawn(|| publishing.run(|_| workers_left.load(Ordering::Relaxed) > 0));
         for clients in clients.chunks_mut(share) {
             scope.spawn(|| {
-                let _done = Finally(|| {
+                let _done = OnDrop(|| {
                     workers_left.fetch_sub(1, Ordering::Relaxed);
                 });
                 run_clients(clients, &AtomicUsize::new(0), |clients| {

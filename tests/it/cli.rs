@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::kit::{Answer, Raw, Scratch, Stream, eventually, get, number_after, post, request};
 use crate::program::{
-    PROGRAM, Process, all, end_of, greeted, serve, serve_as, serve_unheard, up_to,
+    PROGRAM, Process, all_lines, lines_up_to, run_to_end, serve, serve_with_listen,
+    serve_without_output, wait_for_greeting,
 };
 
 // ---- what the program prints
@@ -33,7 +34,7 @@ fn the_greeting_names_the_address_and_two_commands_to_try() {
 #[test]
 fn the_greeting_prints_an_address_that_clients_can_connect_to() {
     for (listen, host) in [("0.0.0.0:0", "127.0.0.1"), ("localhost:0", "")] {
-        let serving = serve_as(&["--listen", listen]);
+        let serving = serve_with_listen(&["--listen", listen]);
         let url = format!("http://{host}");
         assert!(serving.greeting[2].contains(&url), "{:?}", serving.greeting);
         let port = serving.address.port();
@@ -65,15 +66,15 @@ fn the_two_commands_in_the_greeting_work() {
         )
     };
     let subscriber = shell(&subscribe);
-    up_to(&subscriber.out, "data: {\"type\":\"connected\"");
+    lines_up_to(&subscriber.out, "data: {\"type\":\"connected\"");
     let mut publisher = shell(&publish);
     assert_eq!(publisher.exit_code(), Some(0), "{publish}");
-    let answer = all(&publisher.out).join("\n");
+    let answer = all_lines(&publisher.out).join("\n");
     assert!(
         answer.starts_with(r#"{"status":"ok","id":""#) && answer.ends_with(r#","recipients":1}"#),
         "{publish}: {answer}"
     );
-    let seen = up_to(&subscriber.out, "data: hello");
+    let seen = lines_up_to(&subscriber.out, "data: hello");
     assert_eq!(seen.last().unwrap(), "data: hello", "{subscribe}");
 }
 
@@ -114,7 +115,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 #[test]
 fn help_names_every_option_with_its_default() {
-    let (code, help, errors) = end_of(&["--help"]);
+    let (code, help, errors) = run_to_end(&["--help"]);
     assert_eq!((code, errors.len()), (Some(0), 0));
     for (name, default) in DEFAULTS {
         let mut found = help
@@ -155,7 +156,7 @@ fn help_names_every_option_with_its_default() {
         &["serve", "--help"],
         &["--log", "info", "--help"],
     ] {
-        let (code, lines, errors) = end_of(spelling);
+        let (code, lines, errors) = run_to_end(spelling);
         assert_eq!((code, errors.len()), (Some(0), 0), "{spelling:?}");
         assert_eq!(lines, help, "{spelling:?}");
     }
@@ -163,7 +164,7 @@ fn help_names_every_option_with_its_default() {
 
 #[test]
 fn help_does_not_mention_a_feature_that_is_left_out() {
-    let help = end_of(&["--help"]).1.join("\n");
+    let help = run_to_end(&["--help"]).1.join("\n");
     for (is_there, words) in [
         (
             cfg!(feature = "access"),
@@ -197,7 +198,11 @@ fn the_defaults_that_help_prints_are_accepted_as_values() {
 fn the_version_is_that_of_the_package() {
     for flag in ["--version", "-V"] {
         let expected = format!("tiny-sse {}", env!("CARGO_PKG_VERSION"));
-        assert_eq!(end_of(&[flag]), (Some(0), vec![expected], vec![]), "{flag}");
+        assert_eq!(
+            run_to_end(&[flag]),
+            (Some(0), vec![expected], vec![]),
+            "{flag}"
+        );
     }
 }
 
@@ -251,7 +256,7 @@ fn a_list_is_given_with_commas_or_by_repeating_the_option() {
 
 #[test]
 fn the_word_serve_may_come_first() {
-    let serving = serve_as(&["serve", "--listen=127.0.0.1:0", "--max-clients=3"]);
+    let serving = serve_with_listen(&["serve", "--listen=127.0.0.1:0", "--max-clients=3"]);
     let stats = get(serving.address, "/stats");
     assert_eq!(number_after(stats.text(), "\"max_connections\":"), 3);
 }
@@ -426,7 +431,7 @@ fn a_wrong_command_line_prints_one_line_with_the_mistake_and_exits_with_2() {
             &["--history-bytes is 1024", "queue-bytes"],
         ),
     ] {
-        let (code, printed, errors) = end_of(arguments);
+        let (code, printed, errors) = run_to_end(arguments);
         assert_eq!(
             (code, printed),
             (Some(2), vec![]),
@@ -475,7 +480,7 @@ fn an_argument_that_is_not_utf_8_is_refused_and_not_shown_since_it_may_be_a_toke
                 .stderr(Stdio::piped()),
         );
         assert_eq!(process.exit_code(), Some(2));
-        assert_eq!(all(&process.err), [format!("tiny-sse: {error}")]);
+        assert_eq!(all_lines(&process.err), [format!("tiny-sse: {error}")]);
     }
 }
 
@@ -493,7 +498,7 @@ fn an_unknown_argument_is_not_shown_in_full_since_it_may_be_a_token() {
         &["-s3cret-of-mine"],
         &["--publish-token=s3cret-of-mine\n"],
     ] {
-        let (code, printed, errors) = end_of(arguments);
+        let (code, printed, errors) = run_to_end(arguments);
         assert_eq!((code, printed), (Some(2), vec![]), "{arguments:?}");
         let is_shown = errors[0].contains("s3cret");
         assert!(errors.len() == 1 && !is_shown, "{arguments:?}: {errors:?}");
@@ -504,7 +509,7 @@ fn an_unknown_argument_is_not_shown_in_full_since_it_may_be_a_token() {
 fn an_error_quotes_at_most_200_bytes_of_a_value() {
     let long = "x".repeat(100_000);
     for option in ["--log", "--listen", "--max-clients", "--trust-proxy"] {
-        let (code, _, errors) = end_of(&[option, &long]);
+        let (code, _, errors) = run_to_end(&[option, &long]);
         assert_eq!(code, Some(2), "{option}");
         let quoted = errors[0].matches('x').count();
         assert!((200..220).contains(&quoted), "{option}: {errors:?}");
@@ -514,7 +519,7 @@ fn an_error_quotes_at_most_200_bytes_of_a_value() {
 #[test]
 fn a_port_without_a_host_listens_on_every_address() {
     for listen in [":0", "*:0"] {
-        let serving = serve_as(&["--listen", listen, "--open"]);
+        let serving = serve_with_listen(&["--listen", listen, "--open"]);
         let port = serving.address.port();
         let url = format!("http://127.0.0.1:{port}/events");
         assert!(serving.greeting[2].contains(&url), "{:?}", serving.greeting);
@@ -530,7 +535,7 @@ fn a_port_without_a_host_listens_on_every_address() {
             assert_eq!(stream.next().data, host, "{listen}");
         }
         let taken = format!(":{port}");
-        let (code, _, errors) = end_of(&["--listen", &taken]);
+        let (code, _, errors) = run_to_end(&["--listen", &taken]);
         let expected = format!(
             "tiny-sse: cannot listen on {taken}: address in use; --listen :0 takes a free port"
         );
@@ -556,7 +561,7 @@ fn an_address_that_cannot_be_listened_on_is_reported_with_the_reason_and_exits_w
         rows.push(("127.0.0.1:1", "permission denied"));
     }
     for (address, reason) in rows {
-        let (code, printed, errors) = end_of(&["--log=error", "--listen", address]);
+        let (code, printed, errors) = run_to_end(&["--log=error", "--listen", address]);
         let expected = format!("tiny-sse: cannot listen on {address}: {reason}");
         assert_eq!((code, printed, errors), (Some(1), vec![], vec![expected]));
     }
@@ -578,13 +583,13 @@ fn sigterm_and_sigint_send_a_close_event_to_each_stream_and_exit_with_0() {
         assert_eq!(stream.closed.as_deref(), Some("closing"), "{signal}");
         drop(idle);
         assert_eq!(serving.process.exit_code(), Some(0), "{signal}");
-        let errors = all(&serving.process.err);
+        let errors = all_lines(&serving.process.err);
         let last = errors.last().expect("a line about the signal");
         assert!(
             last.contains(&format!("SIG{signal}: closing")),
             "{errors:?}"
         );
-        assert!(all(&serving.process.out).is_empty(), "{signal}");
+        assert!(all_lines(&serving.process.out).is_empty(), "{signal}");
     }
 }
 
@@ -606,7 +611,7 @@ fn a_request_in_flight_is_answered_before_the_program_ends() {
     let mut serving = serve(&["--grace", "30s"]);
     let mut raw = request_in_flight(serving.address);
     serving.process.signal("TERM");
-    up_to(&serving.process.err, "closing");
+    lines_up_to(&serving.process.err, "closing");
     eventually("no new connection is accepted", || {
         std::net::TcpStream::connect(serving.address).is_err()
     });
@@ -648,7 +653,10 @@ fn a_second_signal_ends_the_program_without_waiting_for_the_grace_period() {
         let mut serving = serve(&["--grace", "1h"]);
         let _stuck = request_in_flight(serving.address);
         serving.process.signal(first);
-        up_to(&serving.process.err, "closing; once more to end at once");
+        lines_up_to(
+            &serving.process.err,
+            "closing; a second signal ends the program at once",
+        );
         serving.process.signal(second);
         assert_eq!(serving.process.exit_code(), Some(code), "{first}, {second}");
     }
@@ -660,9 +668,9 @@ fn sighup_without_a_token_file_ends_no_stream() {
         let mut serving = serve(&[]);
         let mut stream = Stream::subscribe(serving.address, "/events");
         serving.process.signal("HUP");
-        up_to(
+        lines_up_to(
             &serving.process.err,
-            "SIGHUP: ignored, there is no file of tokens to read again",
+            "SIGHUP: ignored, because there is no token file to read again",
         );
         post(serving.address, "/events", "still here");
         assert_eq!(stream.next().data, "still here");
@@ -681,7 +689,7 @@ fn a_journal_at_the_file_size_limit_refuses_events_and_the_program_goes_on() {
         .args(["--journal", scratch.name()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let mut stream = Stream::subscribe(serving.address, "/events");
     let body = "x".repeat(10_000);
     let answers: Vec<Answer> = (0..15)
@@ -724,7 +732,7 @@ fn level_info_logs_each_client_that_joins_or_leaves_and_no_events() {
         assert_eq!(stream.try_next(), None);
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0));
-        let mut log = all(&serving.process.err);
+        let mut log = all_lines(&serving.process.err);
         // The line about the signal may come before the stream's last line, so it is removed here.
         let closing = log
             .iter()
@@ -777,7 +785,7 @@ fn repeated_refusals_are_summed_up_in_the_log_and_long_quotes_are_cut() {
     }
     serving.process.signal("TERM");
     assert_eq!(serving.process.exit_code(), Some(0));
-    let log = all(&serving.process.err);
+    let log = all_lines(&serving.process.err);
     let refusals = log.iter().filter(|line| line.contains(": 401 to POST "));
     let (lines, longest) = (refusals.clone().count(), refusals.map(String::len).max());
     assert!((10..1000).contains(&lines), "{lines}");
@@ -813,7 +821,7 @@ fn a_closed_standard_output_does_not_stop_the_program() {
     };
     type MakeCommand<'a> = &'a dyn Fn(&str) -> Command;
     for (kind, command) in [("broken", &broken as MakeCommand), ("closed", &closed)] {
-        let (mut process, address) = serve_unheard(command);
+        let (mut process, address) = serve_without_output(command);
         let mut stream = Stream::subscribe(address, "/events");
         post(address, "/events", kind);
         assert_eq!(stream.next().data, kind);
@@ -835,7 +843,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 fn full_pipes_on_standard_output_and_error_delay_no_request() {
     let (_out, output) = full_pipe();
     let (_err, errors) = full_pipe();
-    let (mut process, address) = serve_unheard(|address| {
+    let (mut process, address) = serve_without_output(|address| {
         let mut command = Command::new(PROGRAM);
         command
             .args(["--listen", address, "--log", "debug"])
@@ -865,7 +873,7 @@ fn a_second_signal_ends_the_program_although_its_log_is_not_read() {
         .args(["--listen", "127.0.0.1:0", "--grace", "1h"])
         .stdout(Stdio::piped())
         .stderr(errors);
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let _stuck = request_in_flight(serving.address);
     serving.process.signal("TERM");
     eventually("no new connection is accepted", || {
@@ -893,7 +901,7 @@ fn a_log_that_is_read_late_is_complete_and_in_order() {
         .args(["--listen", "127.0.0.1:0", "--log", "debug"])
         .stdout(Stdio::piped())
         .stderr(errors);
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     // Drops the test's own copy of the write end, so that reading the log ends when the program ends.
     drop(command);
     for number in 10..60 {
@@ -937,7 +945,7 @@ fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
         .args(["--map-root-user", "--net", "sh", "-c", &script])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let pid = serving.process.child.id().to_string();
     let within = |line: &str| {
         let mut command = Command::new("nsenter");
@@ -953,10 +961,10 @@ fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
     };
     let url = format!("http://{}/events", serving.address);
     let client = within(&format!("exec curl --silent --no-buffer '{url}'"));
-    up_to(&client.out, "data: {\"type\":\"connected\"");
+    lines_up_to(&client.out, "data: {\"type\":\"connected\"");
     let cut = std::time::Instant::now();
     assert_eq!(within("ip link set lo down").exit_code(), Some(0));
-    up_to(&serving.process.err, " left (");
+    lines_up_to(&serving.process.err, " left (");
     let noticed = cut.elapsed();
     assert!(noticed.as_secs_f32() < 5.0, "after {noticed:?}");
     serving.process.signal("TERM");
@@ -1089,7 +1097,7 @@ fn with_few_open_files_the_limit_of_clients_is_lowered_and_the_log_says_so() {
             "--extra-connections",
             &extra_connections,
         ];
-        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let mut serving = wait_for_greeting(Process::spawn(&mut with_files(files, &arguments)));
         let stats = get(serving.address, "/stats");
         let given = number_after(stats.text(), "\"max_connections\":");
         assert_eq!(
@@ -1100,7 +1108,7 @@ fn with_few_open_files_the_limit_of_clients_is_lowered_and_the_log_says_so() {
         assert!(given > 0 && given <= clients);
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0));
-        let log = all(&serving.process.err);
+        let log = all_lines(&serving.process.err);
         let lowered = format!("max-clients lowered from {clients} to {given}, ");
         let warning = log.iter().find(|line| line.contains(&lowered));
         assert_eq!(warning.is_some(), is_lowered, "{files}: {log:?}");
@@ -1117,7 +1125,7 @@ fn too_few_open_files_are_an_error_that_names_both_numbers_and_exits_with_1() {
     for files in 4..20 {
         let mut process = Process::spawn(&mut with_files(files, &["--log=error"]));
         assert_eq!(process.exit_code(), Some(1), "{files}");
-        let errors = all(&process.err);
+        let errors = all_lines(&process.err);
         assert_eq!(errors.len(), 1, "{files}: {errors:?}");
         assert!(errors[0].starts_with("tiny-sse: "), "{files}: {errors:?}");
         // With 4 files the program cannot even read the limits.
@@ -1139,7 +1147,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
         if cfg!(feature = "journal") {
             arguments.extend(["--journal", scratch.name()]);
         }
-        let mut serving = greeted(Process::spawn(&mut with_files(files, &arguments)));
+        let mut serving = wait_for_greeting(Process::spawn(&mut with_files(files, &arguments)));
         let mut streams = Vec::new();
         let mut refused = 0;
         for _ in 0..2 * files {
@@ -1169,7 +1177,7 @@ fn with_few_open_files_every_client_gets_an_answer() {
         });
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0), "{files}");
-        let log = all(&serving.process.err).join("\n");
+        let log = all_lines(&serving.process.err).join("\n");
         assert!(
             !log.contains("panicked") && !log.contains("cannot accept"),
             "{log}"
@@ -1189,7 +1197,7 @@ fn with_little_address_space_clients_are_refused_and_the_program_goes_on() {
         let mut process = Process::spawn(command.stderr(Stdio::piped()));
         if !is_served {
             assert_eq!(process.exit_code(), Some(1), "{mib} MiB");
-            let errors = all(&process.err);
+            let errors = all_lines(&process.err);
             let sum = " bytes of address space are needed, ";
             assert!(
                 errors.len() == 1 && errors[0].contains(sum),
@@ -1197,7 +1205,7 @@ fn with_little_address_space_clients_are_refused_and_the_program_goes_on() {
             );
             continue;
         }
-        let mut serving = greeted(process);
+        let mut serving = wait_for_greeting(process);
         let mut streams = Vec::new();
         let refusal = loop {
             let (raw, head) = ask_for_a_stream(serving.address);
@@ -1226,7 +1234,7 @@ fn without_address_space_for_a_thread_the_server_answers_503_and_goes_on() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut process = Process::spawn(piped);
-    let line = up_to(&process.out, "listens on ").pop().unwrap();
+    let line = lines_up_to(&process.out, "listens on ").pop().unwrap();
     let address: SocketAddr = line
         .rsplit(' ')
         .next()

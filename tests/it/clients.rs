@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use tiny_sse::wire::json;
 
 use crate::kit::{Scratch, Stream, id_of, post};
-use crate::program::{Process, Serving, next_line, serve, serve_as};
+use crate::program::{Process, Serving, next_line, serve, serve_with_listen};
 
 /// The interpreter that runs a driver.
 #[derive(Clone, Copy)]
@@ -121,7 +121,7 @@ fn assert_receives_and_resumes(runtime: Runtime, file: &str) {
     for run in 0..3 {
         let mut expected = Vec::new();
         if run > 0 {
-            serving = serve_as(&[&options[..], &["--listen", &address]].concat());
+            serving = serve_with_listen(&[&options[..], &["--listen", &address]].concat());
             // Some of these are published before the client has reconnected, so they are replayed.
             for number in 0..20 {
                 expected.push(publish(&serving, "message", &format!("{run}, {number}")));

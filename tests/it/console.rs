@@ -46,7 +46,13 @@ mod compiled_in {
         let answer = visit(address, BROWSER);
         assert_is_index(&answer, "off");
         assert_eq!(answer.field("vary"), None);
-        for path in ["/console.js", "/console.css", "/index.html", "/console/"] {
+        for path in [
+            "/console.js",
+            "/console.css",
+            "/demo.js",
+            "/index.html",
+            "/console/",
+        ] {
             for method in ["GET", "HEAD", "OPTIONS", "POST"] {
                 let answer = request(address, method, path, "", "");
                 assert_eq!(answer.status, 404, "{method} {path}");
@@ -55,7 +61,7 @@ mod compiled_in {
     }
 
     /// The path, the content type, and the file in `src/console`.
-    const FILES: [(&str, &str, &str); 5] = [
+    const FILES: [(&str, &str, &str); 6] = [
         ("/", "text/html; charset=utf-8", "index.html"),
         (
             "/console.js",
@@ -63,6 +69,7 @@ mod compiled_in {
             "console.js",
         ),
         ("/console.css", "text/css; charset=utf-8", "console.css"),
+        ("/demo.js", "text/javascript; charset=utf-8", "demo.js"),
         (
             "/sse-client.js",
             "text/javascript; charset=utf-8",
@@ -109,8 +116,8 @@ mod compiled_in {
                 "{tag}"
             );
             tags.push(tag);
-            let head = request(address, "HEAD", path, BROWSER, "").timeless();
-            assert_eq!(head.head, answer.clone().timeless().head, "{path}");
+            let head = request(address, "HEAD", path, BROWSER, "").without_date();
+            assert_eq!(head.head, answer.clone().without_date().head, "{path}");
         }
         // The tag depends on the content alone: another server has the same tags, and each file has
         // another tag.
@@ -214,7 +221,7 @@ mod compiled_in {
     #[test]
     fn the_client_scripts_are_served_without_a_console_too() {
         let server = server_with(Console::Off);
-        for (path, content_type, file) in &FILES[3..] {
+        for (path, content_type, file) in &FILES[4..] {
             let answer = get(server.local_addr(), path);
             assert_eq!(
                 (answer.status, answer.field("content-type")),
@@ -324,7 +331,7 @@ fn without_the_feature_neither_the_files_nor_the_option_exist() {
     for path in ["/console.js", "/sse-client.js", "/use-sse.js"] {
         assert_eq!(get(server.local_addr(), path).status, 404, "{path}");
     }
-    let (code, _, errors) = crate::program::end_of(&["--console=on"]);
+    let (code, _, errors) = crate::program::run_to_end(&["--console=on"]);
     assert_eq!(code, Some(2));
     assert!(errors[0].contains("unknown option --"), "{errors:?}");
 }

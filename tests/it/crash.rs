@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use tiny_sse::{Decoder, EventId, Message};
 
 use crate::chance::Random;
-use crate::kit::{Answer, Finally, Raw, Scratch, Stream, eventually, id_of, post};
-use crate::program::{Process, greeted, serve, up_to};
+use crate::kit::{Answer, OnDrop, Raw, Scratch, Stream, eventually, id_of, post};
+use crate::program::{Process, lines_up_to, serve, wait_for_greeting};
 
 // ---- a server that is killed and started again
 
@@ -327,7 +327,7 @@ fn run_and_kill(journal: &Scratch, shared: &Shared, random: &mut Random) -> Vec<
         // The server is killed during its start, perhaps while it repairs a torn record.
         sleep_ms(random.below(30));
     } else {
-        let serving = greeted(process);
+        let serving = wait_for_greeting(process);
         process = serving.process;
         shared.server.announce(Some(serving.address));
         sleep_ms(50 + random.below(200));
@@ -377,7 +377,7 @@ fn acknowledged_events_survive_any_number_of_kills_and_reach_each_client_once() 
     let mut torn = 0;
     let (sent, seen) = thread::scope(|scope| {
         // Ends the threads also when the test fails, because the scope waits for them.
-        let _over = Finally(|| shared.server.end());
+        let _over = OnDrop(|| shared.server.end());
         let publishers = PUBLISHERS.map(|(name, kind)| {
             let publisher = Publisher {
                 name,
@@ -407,7 +407,7 @@ fn acknowledged_events_survive_any_number_of_kills_and_reach_each_client_once() 
             assert!(!has_failed, "a publisher or a client has failed: see above");
         }
         // The last run of the server is not killed.
-        let last = greeted(start(&journal));
+        let last = wait_for_greeting(start(&journal));
         shared.publishing.store(false, Ordering::Relaxed);
         shared.server.announce(Some(last.address));
         let sent = publishers.map(|publisher| publisher.join().expect("a publisher has failed"));
@@ -656,7 +656,7 @@ fn assert_keeps_undamaged_records(sample: &SampleJournal, damage: Damage) {
     let mut warnings = if good == text.len() {
         Vec::new()
     } else {
-        up_to(&serving.process.err, "00000001.sse ended in ")
+        lines_up_to(&serving.process.err, "00000001.sse ended in ")
     };
     warnings.extend(serving.process.kill());
     let of_journal = warnings.iter().filter(|line| line.contains("00000001.sse"));

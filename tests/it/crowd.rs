@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::chance::Random;
-use crate::kit::{Finally, Raw, Stream, eventually, get, number_after};
+use crate::kit::{OnDrop, Raw, Stream, eventually, get, number_after};
 use crate::program::serve;
 
 // The server is a separate process, because in one process each client would need two descriptors,
@@ -101,7 +101,7 @@ fn all_clients_receive_every_event_in_order_while_others_connect_and_disconnect(
 
 /// Publishes the events one by one on one connection.
 fn publish_all(address: SocketAddr, pace: &Pace) {
-    let _over = Finally(|| pace.is_over.store(true, Ordering::Relaxed));
+    let _over = OnDrop(|| pace.is_over.store(true, Ordering::Relaxed));
     let mut publisher = Raw::connect(address);
     for number in 0..EVENTS {
         eventually("the visitors connect and disconnect", || {

@@ -74,7 +74,7 @@ fn ids_rise_and_each_run_of_a_server_numbers_them_from_another_start() {
         firsts.push(first);
     }
     // The same holds for the id of an empty history, the cursor of a client that has seen no event.
-    for numbers in [firsts, (0..50).map(|_| Hub::birth().seq).collect()] {
+    for numbers in [firsts, (0..50).map(|_| Hub::new_start_id().seq).collect()] {
         let (count, mut different) = (numbers.len(), numbers);
         different.sort_unstable();
         different.dedup();

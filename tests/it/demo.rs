@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tiny_sse::Message;
 
 use crate::kit::{Answer, Raw, Stream, eventually, get, number_after, post, request, server};
-use crate::program::{serve, up_to};
+use crate::program::{lines_up_to, serve};
 
 /// A million times `a`, and its SHA-256 from FIPS 180-2, B.3.
 fn million_bytes() -> (Vec<u8>, &'static str) {
@@ -27,6 +27,34 @@ fn assert_parts(message: &Message, name: &str, parts: &[&str]) {
     assert_eq!(message.name, name, "{message:?}");
     for part in parts {
         assert!(message.data.contains(part), "no {part} in {message:?}");
+    }
+}
+
+#[cfg(feature = "console")]
+#[test]
+fn the_console_shows_the_tabs_of_the_six_uses_in_the_demo_alone() {
+    let script = |arguments: &[&str], method: &str, fields: &str| {
+        let program = serve(arguments);
+        request(program.address, method, "/demo.js", fields, "")
+    };
+    let library = script(&[], "GET", "");
+    assert!(!library.text().contains("add('demo')"), "{library:?}");
+    let tag = format!("If-None-Match: {}\r\n", library.field("etag").unwrap());
+    // A browser that has the library's script, from `tiny-sse serve` at the same address, gets the other one.
+    for fields in ["", &tag] {
+        let demo = script(&["demo"], "GET", fields);
+        assert_eq!(demo.status, 200, "{fields}");
+        assert!(demo.text().contains("classList.add('demo')"), "{demo:?}");
+        assert_eq!(demo.field("cache-control"), Some("no-store"), "{fields}");
+    }
+    for (arguments, method, status) in [
+        (&["demo"][..], "HEAD", 200),
+        (&["demo"], "OPTIONS", 204),
+        (&["demo"], "POST", 405),
+        (&["demo", "--console=off"], "GET", 404),
+    ] {
+        let answer = script(arguments, method, "");
+        assert_eq!(answer.status, status, "{arguments:?} {method}");
     }
 }
 
@@ -521,7 +549,7 @@ fn unknown_paths_under_api_are_404_and_without_demo_all_of_them_are() {
 fn every_stream_in_the_greeting_exists() {
     let program = serve(&["demo"]);
     let mut lines = program.greeting.clone();
-    lines.extend(up_to(&program.process.out, "/messages"));
+    lines.extend(lines_up_to(&program.process.out, "/messages"));
     let mut streams = 0;
     for line in lines.iter().filter(|line| line.contains("curl -N")) {
         let (_, url) = line.split_once("http://").unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::kit::{Stream, post};
-use crate::program::{PROGRAM, Process, all, greeted, serve, serve_unheard};
+use crate::program::{PROGRAM, Process, all_lines, serve, serve_without_output, wait_for_greeting};
 
 /// Returns the command that runs this shell script. In the script, `$0` is the path of the program.
 #[track_caller]
@@ -50,7 +50,7 @@ fn a_stream_takes_about_two_memory_maps() {
 
 #[test]
 fn standard_descriptors_that_are_closed_at_the_start_are_not_reused_for_sockets() {
-    let (mut process, address) = serve_unheard(|address| {
+    let (mut process, address) = serve_without_output(|address| {
         let mut command = script("exec \"$0\" --listen \"$1\" --log debug <&- >&- 2>&-");
         command.arg(address);
         command
@@ -73,7 +73,7 @@ fn standard_descriptors_that_are_closed_at_the_start_are_not_reused_for_sockets(
 fn an_argument_that_is_not_utf_8_reaches_the_program() {
     let mut process = Process::spawn(&mut script("exec \"$0\" --listen=\"$(printf '\\377')\""));
     let code = process.exit_code();
-    let line = all(&process.err).concat();
+    let line = all_lines(&process.err).concat();
     assert!(
         line.contains("the value of --listen is not UTF-8"),
         "{line}"
@@ -85,7 +85,7 @@ fn an_argument_that_is_not_utf_8_reaches_the_program() {
 #[ignore = "needs unshare and mount"]
 fn a_server_without_proc_and_with_a_read_only_root_serves() {
     let text = "mount -t tmpfs none /proc && mount -o remount,bind,ro / && exec \"$0\" --listen 127.0.0.1:0";
-    let serving = greeted(Process::spawn(&mut with_mounts(text)));
+    let serving = wait_for_greeting(Process::spawn(&mut with_mounts(text)));
     let mut stream = Stream::subscribe(serving.address, "/events");
     assert_eq!(post(serving.address, "/events", "hello").status, 200);
     assert_eq!(stream.next().data, "hello");
@@ -99,11 +99,11 @@ fn a_journal_on_a_read_only_file_system_is_reported_in_one_clear_line() {
         "mount -t tmpfs -o ro none /mnt && exec \"$0\" --listen 127.0.0.1:0 --journal /mnt/journal";
     let mut process = Process::spawn(&mut with_mounts(text));
     let code = process.exit_code();
-    let line = all(&process.err).concat();
+    let line = all_lines(&process.err).concat();
     for part in [
         "cannot create /mnt/journal",
         "Read-only file system",
-        "a journal needs a directory that can be written to",
+        "a journal needs a writable directory",
     ] {
         assert!(line.contains(part), "no {part:?} in {line}");
     }

@@ -11,7 +11,9 @@ use tiny_sse::store::{Journal, JournalOptions, SyncMode};
 use tiny_sse::{EventId, Hub, Report};
 
 use crate::kit::{Scratch, Stream, eventually, get, id_of, number_after, post, request};
-use crate::program::{PROGRAM, Process, Serving, end_of, greeted, serve, up_to};
+use crate::program::{
+    PROGRAM, Process, Serving, lines_up_to, run_to_end, serve, wait_for_greeting,
+};
 
 fn segment(journal: &Scratch) -> PathBuf {
     journal.path().join("00000001.sse")
@@ -146,7 +148,8 @@ fn a_second_server_on_a_journal_reports_that_it_is_in_use_and_ends() {
     let journal = Scratch::new();
     let mut first = serve_on(&journal);
     publish(&first, "/events", "one");
-    let (code, printed, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
+    let (code, printed, errors) =
+        run_to_end(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
     let expected = format!("tiny-sse: {} is in use by another tiny-sse", journal.name());
     assert_eq!(lines_about(&journal, errors), [expected]);
@@ -160,7 +163,7 @@ fn a_second_server_on_a_journal_reports_that_it_is_in_use_and_ends() {
 fn a_journal_that_cannot_be_created_is_reported_and_exits_with_1() {
     let scratch = Scratch::new();
     let missing = scratch.path().join("journal");
-    let (code, printed, errors) = end_of(&[
+    let (code, printed, errors) = run_to_end(&[
         "--listen",
         "127.0.0.1:0",
         "--journal",
@@ -189,7 +192,7 @@ fn a_damage_before_good_records_is_an_error_and_after_a_repair_a_gap() {
 
     let arguments = ["--listen", "127.0.0.1:0", "--journal", journal.name()];
     for _ in 0..2 {
-        let (code, printed, errors) = end_of(&arguments);
+        let (code, printed, errors) = run_to_end(&arguments);
         assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
         let error = &lines_about(&journal, errors)[0];
         let expected = format!("tiny-sse: {} is damaged at byte {offset}: ", path.display());
@@ -213,7 +216,7 @@ fn a_damage_before_good_records_is_an_error_and_after_a_repair_a_gap() {
     assert_eq!(recovery_after(&repaired, &ids[3]), complete(&ids[3], 0));
     let fifth = publish(&repaired, "/events", "fifth");
     // A separate thread of the server writes the log, so the test waits for the line before the kill.
-    let mut lines = up_to(&repaired.process.err, "is damaged at byte");
+    let mut lines = lines_up_to(&repaired.process.err, "is damaged at byte");
     lines.extend(repaired.process.kill());
     let warnings = lines_about(&journal, lines);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -263,7 +266,7 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
         .args(["-c", script, PROGRAM, journal.name()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut serving = greeted(Process::spawn(&mut command));
+    let mut serving = wait_for_greeting(Process::spawn(&mut command));
     let address = serving.address;
     let mut stream = Stream::subscribe(address, "/events/*?client_id=me");
     publish(&serving, "/events", "before");
@@ -333,7 +336,7 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
     assert_eq!(publish(&serving, "/events/news?id=mine", "mine"), "mine");
     assert_eq!(stream.next().data, "after");
     assert_eq!(stream.next().data, "mine");
-    let mut lines = up_to(&serving.process.err, "the log works again");
+    let mut lines = lines_up_to(&serving.process.err, "the log works again");
     lines.extend(serving.process.kill());
     let errors = lines_about(&journal, lines.clone());
     // The failure is logged once, for all refused publishers together, and its end is logged too.
@@ -456,7 +459,7 @@ fn a_journal_without_its_directory_refuses_events_until_the_directory_is_back() 
     );
     assert_eq!(get(address, "/health").status, 503);
     // Another server cannot use the directory under its new name either.
-    let (code, _, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", away.name()]);
+    let (code, _, errors) = run_to_end(&["--listen", "127.0.0.1:0", "--journal", away.name()]);
     assert_eq!(code, Some(1), "{errors:?}");
     assert!(lines_about(&away, errors)[0].ends_with("is in use by another tiny-sse"));
     fs::rename(away.path(), journal.path()).unwrap();
@@ -488,7 +491,8 @@ fn a_journal_that_ends_with_the_highest_id_is_refused_with_a_remedy() {
     ];
     let text = blocks.map(|block| format!("{block}: crc {:08x}\n\n", crc32(block.as_bytes())));
     fs::write(segment(&journal), text.concat()).unwrap();
-    let (code, printed, errors) = end_of(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
+    let (code, printed, errors) =
+        run_to_end(&["--listen", "127.0.0.1:0", "--journal", journal.name()]);
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
     let line = lines_about(&journal, errors).pop().expect("a message");
     for part in [
@@ -518,7 +522,7 @@ fn ids_rise_above_those_of_a_journal_from_the_future() {
         bytes: 0,
         report: Report::default(),
     };
-    let (mut written, _) = Journal::open(options, Hub::birth()).unwrap();
+    let (mut written, _) = Journal::open(options, Hub::new_start_id()).unwrap();
     let record = Record::kept(ahead, None, None, message.into());
     written.append(&[record.into()]).unwrap();
     drop(written);

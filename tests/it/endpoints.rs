@@ -1,4 +1,4 @@
-//! Every endpoint, asked well and asked badly: what is answered, and what arrives at a stream.
+//! Every endpoint with valid and with invalid requests: the answers, and the bytes that arrive at a stream.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::kit::{
     Answer, Raw, Stream, config, eventually, get, number_after, post, request, server,
 };
 
-/// No heartbeat comes between the bytes that a test compares.
-fn still() -> Config {
+/// A configuration without heartbeats, which would come between the bytes that a test compares.
+fn without_heartbeats() -> Config {
     Config {
         heartbeat: Duration::from_secs(3600),
         ..config()
@@ -20,25 +20,25 @@ fn address(server: &Running) -> std::net::SocketAddr {
     server.local_addr()
 }
 
-/// The id in `{"status":"ok","id":"…",…}`, as it stands between the quotes.
+/// The id in `{"status":"ok","id":"…",…}`, with its escapes.
 #[track_caller]
 fn id_in(answer: &Answer) -> &str {
-    let behind = answer.text().split_once(r#""id":""#);
-    let (id, _) = behind
-        .and_then(|(_, behind)| behind.split_once('"'))
+    let rest = answer.text().split_once(r#""id":""#);
+    let (id, _) = rest
+        .and_then(|(_, rest)| rest.split_once('"'))
         .unwrap_or_else(|| panic!("no id in {answer:?}"));
     id
 }
 
-/// The bytes of the next event, without those of the stream before it.
+/// Reads the next event and returns its bytes, without earlier bytes of the stream.
 #[track_caller]
 fn next_bytes(stream: &mut Stream) -> String {
     let before = stream.bytes.len();
     stream.next();
-    String::from_utf8(stream.bytes[before..].to_vec()).expect("a stream of text")
+    String::from_utf8(stream.bytes[before..].to_vec()).expect("the stream is UTF-8")
 }
 
-/// What is true of every error.
+/// Checks the status of an answer, what all errors have in common, and that its body contains `part`.
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
     assert_eq!(answer.status, status, "{row}: {answer:?}");
@@ -58,11 +58,11 @@ fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
     assert!(body.contains(part), "{row}: no {part:?} in {body}");
 }
 
-// ---- what arrives
+// ---- publishing: the bytes that arrive at a stream
 
 #[test]
-fn data_arrives_as_the_body_was_with_every_kind_of_line_break_a_line() {
-    let server = server(still());
+fn the_body_arrives_as_the_data_and_each_kind_of_line_break_begins_a_new_data_field() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for (body, bytes, data) in [
         ("hello", "data: hello\n\n", "hello"),
@@ -87,7 +87,7 @@ fn data_arrives_as_the_body_was_with_every_kind_of_line_break_a_line() {
         (": no comment", "data: : no comment\n\n", ": no comment"),
         ("привет", "data: привет\n\n", "привет"),
         ("👩‍👩‍👧 é", "data: 👩‍👩‍👧 é\n\n", "👩‍👩‍👧 é"),
-        // Line breaks elsewhere in Unicode, but not in an event stream.
+        // Unicode has more line breaks than an event stream.
         (
             "a\u{2028}b\u{85}c\u{b}d",
             "data: a\u{2028}b\u{85}c\u{b}d\n\n",
@@ -126,10 +126,10 @@ fn data_arrives_as_the_body_was_with_every_kind_of_line_break_a_line() {
 }
 
 #[test]
-fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
-    let server = server(still());
+fn the_query_of_a_publication_sets_the_events_name_id_and_retry() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
-    // ID stands for the id of the answer.
+    // ID is replaced by the id in the answer.
     for (target, bytes) in [
         ("/events?event=tick", "id: ID\nevent: tick\ndata: x\n\n"),
         ("/events?event=привет", "id: ID\nevent: привет\ndata: x\n\n"),
@@ -158,7 +158,7 @@ fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
         ),
         ("/events?id=order-1", "id: order-1\ndata: x\n\n"),
         ("/events?id=%22%5C", "id: \"\\\ndata: x\n\n"),
-        // An absolute target, as a proxy sends it, is the same target.
+        // A target in absolute form, which some proxies send, means the same.
         (
             "http://localhost:1/events?event=a",
             "id: ID\nevent: a\ndata: x\n\n",
@@ -174,12 +174,12 @@ fn the_query_names_an_event_and_gives_it_an_id_and_a_retry() {
 }
 
 #[test]
-fn an_id_that_is_retained_cannot_be_published_again_on_its_topic() {
-    let server = server(still());
+fn an_own_id_cannot_be_published_again_on_its_topic_while_the_history_holds_it() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events/*");
     for (target, body) in [
         ("/events?id=1", "one"),
-        // Nobody else can take the id of this topic.
+        // The same id on another topic is another event.
         ("/events/a?id=1", "one of a"),
         ("/events?id=1&topic=b", "one of b"),
         ("/events?id=2", "two"),
@@ -211,8 +211,8 @@ fn an_id_that_is_retained_cannot_be_published_again_on_its_topic() {
 }
 
 #[test]
-fn a_topic_is_the_same_however_it_is_written() {
-    let server = server(still());
+fn all_spellings_of_a_topic_in_a_target_are_the_same_topic() {
+    let server = server(without_heartbeats());
     let spellings = [
         "/events/чат/🦀%20+",
         "/events/%D1%87%D0%B0%D1%82%2F%F0%9F%A6%80%20%2b",
@@ -232,7 +232,7 @@ fn a_topic_is_the_same_however_it_is_written() {
             assert_eq!(stream.next().data, publish, "{publish} to {subscribed}");
         }
     }
-    // A line separator is no control character; the JSON of /stats shows it as it is.
+    // A line separator is not a control character, so the JSON of /stats has it without an escape.
     let _stream = Stream::subscribe(address(&server), "/events/a%E2%80%A8b");
     let stats = get(address(&server), "/stats");
     assert!(stats.text().contains("\"a\u{2028}b\":1"), "{stats:?}");
@@ -240,15 +240,15 @@ fn a_topic_is_the_same_however_it_is_written() {
 }
 
 #[test]
-fn an_event_with_a_topic_reaches_those_who_asked_for_it_and_one_without_reaches_everybody() {
-    let server = server(still());
+fn an_event_reaches_the_subscribers_of_its_topic_or_without_a_topic_all_clients() {
+    let server = server(without_heartbeats());
     let subscriptions = [
         "/events",
         "/events/chat/1",
         "/events/Chat/1",
         "/events?topic=chat/*",
         "/events/*",
-        // Asked for in three ways, and yet once.
+        // Three patterns match, and the event still comes once.
         "/events/chat/1?topic=chat/*&topic=*",
         "/events?topic=news&topic=chat/2",
         "/events/a*b",
@@ -284,21 +284,21 @@ fn an_event_with_a_topic_reaches_those_who_asked_for_it_and_one_without_reaches_
             "{target}"
         );
     }
-    for (place, stream) in streams.iter_mut().enumerate() {
+    for (index, stream) in streams.iter_mut().enumerate() {
         for (number, (target, reached)) in rows.iter().enumerate() {
-            if reached.split(' ').any(|own| own == place.to_string()) {
+            if reached.split(' ').any(|own| own == index.to_string()) {
                 let expected = format!("{{\"n\":{number}}}");
-                let who = subscriptions[place];
-                assert_eq!(stream.next().data, expected, "{target} to {who}");
+                let subscription = subscriptions[index];
+                assert_eq!(stream.next().data, expected, "{target} to {subscription}");
             }
         }
     }
-    // What is replayed is chosen in the same way.
-    for (place, subscription) in subscriptions.iter().enumerate() {
+    // A replay selects events in the same way.
+    for (index, subscription) in subscriptions.iter().enumerate() {
         let sign = if subscription.contains('?') { '&' } else { '?' };
         let target = format!("{subscription}{sign}last_event_id=earliest");
         let mut stream = Stream::subscribe(address(&server), &target);
-        let own = |(_, reached): &&(_, &str)| reached.split(' ').any(|n| n == place.to_string());
+        let own = |(_, reached): &&(_, &str)| reached.split(' ').any(|n| n == index.to_string());
         assert_eq!(
             number_after(&stream.next().data, "\"replayed\":"),
             rows.iter().filter(own).count() as u64,
@@ -308,8 +308,8 @@ fn an_event_with_a_topic_reaches_those_who_asked_for_it_and_one_without_reaches_
 }
 
 #[test]
-fn broadcast_sends_the_object_and_names_it_by_its_event() {
-    let server = server(still());
+fn broadcast_publishes_the_object_as_data_and_takes_the_name_from_its_member_event() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for (body, bytes) in [
         (r#"{}"#, "data: {}\n\n"),
@@ -322,20 +322,20 @@ fn broadcast_sends_the_object_and_names_it_by_its_event() {
             "event: д🦀/\ndata: {\"\\u0065vent\":\"\\u0434\\ud83e\\udd80\\/\"}\n\n",
         ),
         (r#"{"event":""}"#, "event: \ndata: {\"event\":\"\"}\n\n"),
-        // Not a string: not a name.
+        // A value that is not a string is not a name.
         (r#"{"event":7}"#, "data: {\"event\":7}\n\n"),
         (r#"{"event":null}"#, "data: {\"event\":null}\n\n"),
-        // The last one counts, as in JavaScript, and all of them are sent.
+        // The last of equal members counts, as in JavaScript. The data has all of them.
         (
             r#"{"event":"a","event":"b"}"#,
             "event: b\ndata: {\"event\":\"a\",\"event\":\"b\"}\n\n",
         ),
-        // One inside is another one.
+        // A member of an inner object does not count.
         (
             r#"{"a":{"event":"in"},"b":["event","x"]}"#,
             "data: {\"a\":{\"event\":\"in\"},\"b\":[\"event\",\"x\"]}\n\n",
         ),
-        // Compact, in order, and every number and string byte for byte.
+        // White space is removed. The order stays, and so does every byte of numbers and strings.
         (
             "\r\n{ \"z\" :\t1.0 , \"a\" : [ -0, 1E+2, 12345678901234567890.10 ] ,\n \" k \" : \" \\u0041 \\/ \" }\n",
             "data: {\"z\":1.0,\"a\":[-0,1E+2,12345678901234567890.10],\" k \":\" \\u0041 \\/ \"}\n\n",
@@ -350,7 +350,7 @@ fn broadcast_sends_the_object_and_names_it_by_its_event() {
     }
 }
 
-/// Publishes `body` and sees `bytes` arrive, under the id of the answer.
+/// Publishes `body` and checks that the stream gets `bytes` with the id of the answer.
 #[track_caller]
 fn assert_arrives(server: &Running, target: &str, body: &str, stream: &mut Stream, bytes: &str) {
     let answer = post(address(server), target, body);
@@ -360,8 +360,8 @@ fn assert_arrives(server: &Running, target: &str, body: &str, stream: &mut Strea
 }
 
 #[test]
-fn send_takes_its_event_out_of_the_object() {
-    let server = server(still());
+fn send_takes_the_member_event_out_of_the_object_and_uses_it_as_the_name() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for (body, bytes) in [
         (r#"{}"#, "data: {}\n\n"),
@@ -378,12 +378,12 @@ fn send_takes_its_event_out_of_the_object() {
             r#"{"a":1,"_event":"tick"}"#,
             "event: tick\ndata: {\"a\":1}\n\n",
         ),
-        // A key written with escapes is the same key.
+        // A key may be written with escapes.
         (
             r#"{"\u005Fe\u0076ent":"\u0442ик","a":"\u005f"}"#,
             "event: тик\ndata: {\"a\":\"\\u005f\"}\n\n",
         ),
-        // Several: the last one counts, none of them is sent.
+        // The last of equal members counts. The data has none of them.
         (
             r#"{"_event":"a","n":1,"\u005fevent":"b"}"#,
             "event: b\ndata: {\"n\":1}\n\n",
@@ -392,7 +392,7 @@ fn send_takes_its_event_out_of_the_object() {
             r#"{"n":1,"n":2,"_event":"a"}"#,
             "event: a\ndata: {\"n\":1,\"n\":2}\n\n",
         ),
-        // One inside is another one, and so is a value.
+        // Members of inner objects, and values, do not count.
         (
             r#"{"a":{"_event":"in"},"b":"_event","c":[{"_event":1}]}"#,
             "data: {\"a\":{\"_event\":\"in\"},\"b\":\"_event\",\"c\":[{\"_event\":1}]}\n\n",
@@ -406,8 +406,8 @@ fn send_takes_its_event_out_of_the_object() {
 }
 
 #[test]
-fn each_line_of_ndjson_is_an_event_and_one_answer_has_all_ids() {
-    let server = server(still());
+fn each_line_of_an_ndjson_body_is_an_event_and_the_answer_has_all_their_ids() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events/t");
     let kind = "Content-Type: application/x-ndjson; charset=UTF-8\r\n";
     for (target, body, events) in [
@@ -461,8 +461,8 @@ fn each_line_of_ndjson_is_an_event_and_one_answer_has_all_ids() {
 }
 
 #[test]
-fn a_word_to_one_client_reaches_it_alone_and_is_not_kept() {
-    let server = server(still());
+fn an_event_for_one_client_reaches_only_this_client_and_is_not_in_the_history() {
+    let server = server(without_heartbeats());
     let mut own = Stream::subscribe(address(&server), "/events?client_id=A.b_c-1");
     let mut other = Stream::subscribe(address(&server), "/events?client_id=a.b_c-1");
     for (target, body, bytes) in [
@@ -481,7 +481,7 @@ fn a_word_to_one_client_reaches_it_alone_and_is_not_kept() {
             id_in(&answer)
         );
         assert_eq!(answer.text(), expected, "{target}");
-        // Without an id: it is not kept, so it must not become a cursor.
+        // The event has no id: the history does not hold it, so its id must not become a cursor.
         assert_eq!(next_bytes(&mut own), bytes, "{target}");
     }
     post(address(&server), "/events", "for both");
@@ -492,8 +492,8 @@ fn a_word_to_one_client_reaches_it_alone_and_is_not_kept() {
 }
 
 #[test]
-fn a_client_that_is_deleted_is_told_and_cannot_be_deleted_twice() {
-    let server = server(still());
+fn delete_ends_a_clients_stream_with_a_close_event_and_a_second_delete_is_a_404() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events?client_id=me");
     let answer = request(address(&server), "DELETE", "/clients/%6De", "", "");
     assert_eq!(
@@ -511,16 +511,16 @@ fn a_client_that_is_deleted_is_told_and_cannot_be_deleted_twice() {
     assert_error(&answer, 404, r#"no client has the id \"me\""#, "once more");
 }
 
-// ---- what is refused
+// ---- publications that are refused
 
-/// A request that is wrong, and what the answer says.
+/// An invalid request: method, target, fields, body, and the status and a part of the answer.
 type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
 
 #[test]
-fn a_bad_publication_is_told_why_and_touches_nobody() {
+fn an_invalid_publication_is_answered_with_the_reason_and_reaches_no_client() {
     let server = server(Config {
         max_body: 2000,
-        ..still()
+        ..without_heartbeats()
     });
     let mut stream = Stream::subscribe(address(&server), "/events/*?client_id=me");
     let long = "x".repeat(256);
@@ -552,7 +552,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/events/a?topic=a", "", b"x", 400, "one topic"),
         ("POST", "/broadcast?topic=a&topic=b", "", b"{}", 400, "one topic"),
         ("POST", "/send?topic=a&topic=b", "", b"{}", 400, "one topic"),
-        // A line break in a field is never a field.
+        // A line break in a value would begin a new field.
         ("POST", "/events?event=a%0Adata:b", "", b"x", 400, r"event has '\\n' at byte 1"),
         ("POST", "/events?event=a%0D", "", b"x", 400, r"event has '\\r' at byte 1"),
         ("POST", "/events?id=%0A", "", b"x", 400, r"id has '\\n' at byte 0"),
@@ -595,13 +595,13 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("GET", "/events?client_id=%ff", "", b"", 400, "the parameter client_id: it is not UTF-8"),
         ("GET", "/poll?wait=1%", "", b"", 400, "the parameter wait: %"),
         ("GET", "/stats?clients=%00", "", b"", 400, "the parameter clients: it has a NUL"),
-        // Names that are none.
+        // Names that are not strings.
         ("POST", "/send", "", br#"{"_event":7}"#, 400, r#"the member \"_event\" must be a string"#),
         ("POST", "/send", "", br#"{"_event":null}"#, 400, r#"the member \"_event\" must be a string"#),
         ("POST", "/send", "", br#"{"_event":"a","_event":{}}"#, 400, r#"the member \"_event\" must be a string"#),
         ("POST", "/send", "", br#"{"_event":"\ud800"}"#, 400, r#"the member \"_event\" must be a string of Unicode text"#),
         ("POST", "/broadcast", "", br#"{"event":"\udc00\ud800"}"#, 400, r#"the member \"event\" must be a string of Unicode text"#),
-        // Numbers that are none.
+        // Numbers that are invalid or out of range.
         ("POST", "/events?retry=", "", b"x", 400, r#"retry is \"\", it must be from 100 to 86400000 milliseconds, in digits"#),
         ("POST", "/events?retry=0", "", b"x", 400, r#"retry is \"0\""#),
         ("POST", "/events?retry=99", "", b"x", 400, "from 100 to 86400000"),
@@ -622,7 +622,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/send", "", b"\xfe", 400, "the body is not UTF-8: byte 0"),
         ("POST", "/clients/me", "", b"\x80", 400, "the body is not UTF-8: byte 0"),
         ("POST", "/events", ndjson, b"1\n\"\xff\"", 400, "the body is not UTF-8: byte 3"),
-        // Bodies in another dress.
+        // Bodies with another charset, format or coding.
         ("POST", "/events", "Content-Type: text/plain; charset=windows-1251\r\n", b"x", 415, r#"the charset is \"windows-1251\", only \"utf-8\" is understood"#),
         ("POST", "/events", "content-type: text/plain;format=flowed;CHARSET=\"ISO-8859-1\"\r\n", b"x", 415, "iso-8859-1"),
         ("POST", "/broadcast", "Content-Type: application/json; charset=utf-16\r\n", b"{}", 415, "utf-16"),
@@ -639,7 +639,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/clients/me", "Content-Encoding: zstd\r\n", b"x", 415, "zstd"),
         ("POST", "/events", "Content-Encoding: gzip\r\nContent-Encoding: br\r\n", b"x", 400, "more than once"),
         ("POST", "/events", "Content-Type: text/plain\r\nContent-Type: text/html\r\n", b"x", 400, "more than once"),
-        // JSON that is none, or no object.
+        // Bodies that are not JSON, or not an object.
         ("POST", "/broadcast", "", b"", 400, "not JSON: the text ends too early at byte 0"),
         ("POST", "/broadcast", "", b"hello", 400, "not JSON: unexpected 'h' at byte 0"),
         ("POST", "/broadcast", "", b"[]", 400, "the body is JSON, but not an object"),
@@ -658,7 +658,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/send", "", b"null", 400, "the body is JSON, but not an object"),
         ("POST", "/send", "", b"{\"_event\":\"a\"", 400, "not JSON: the text ends too early at byte 13"),
         ("POST", "/send", "", b"{'_event':1}", 400, r"not JSON: unexpected '\\'' at byte 1"),
-        // NDJSON: all or none.
+        // NDJSON: one invalid line rejects all lines.
         ("POST", "/events", ndjson, b"", 400, "the body has no line that is not empty"),
         ("POST", "/events", ndjson, b"\n \r\n", 400, "the body has no line that is not empty"),
         ("POST", "/events", ndjson, b"1\n2\n{\n4", 400, "line 3: not JSON: the text ends too early at byte 1; nothing was published"),
@@ -668,7 +668,7 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
         ("POST", "/events?event=%0A", ndjson, b"1\n2", 400, "event has"),
         ("POST", "/events?topic=a&topic=b", ndjson, b"1\n2", 400, "one topic"),
         ("POST", "/events", "Content-Type: application/x-ndjson;charset=utf-16\r\n", b"1", 415, "utf-16"),
-        // Clients who are not there.
+        // Clients that are not connected.
         ("POST", "/clients/nobody", "", b"x", 404, r#"no client has the id \"nobody\""#),
         ("POST", "/clients/Me", "", b"x", 404, r#"no client has the id \"Me\""#),
         ("POST", "/clients/a%20b", "", b"x", 404, r#"client_id is \"a b\", it must be 1 to 64 of"#),
@@ -698,8 +698,8 @@ fn a_bad_publication_is_told_why_and_touches_nobody() {
 }
 
 #[test]
-fn every_name_of_the_type_of_json_lines_makes_events_of_lines() {
-    let server = server(still());
+fn all_media_types_of_json_lines_publish_one_event_for_each_line() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for media_type in [
         "application/x-ndjson",
@@ -719,7 +719,7 @@ fn every_name_of_the_type_of_json_lines_makes_events_of_lines() {
         "text/jsonl ; a=b",
     ] {
         let fields = format!("Content-Type: {media_type}\r\n");
-        // The mark at the beginning is of an editor, the one in the middle of `cat a b`.
+        // An editor leaves a byte order mark at the beginning, and `cat a b` leaves one in the middle.
         for (body, data) in [("1\n{ }", "{}"), ("\u{feff}1\n\u{feff}2\n", "2")] {
             let answer = request(address(&server), "POST", "/events", &fields, body);
             assert_eq!(answer.status, 200, "{media_type}: {answer:?}");
@@ -730,11 +730,11 @@ fn every_name_of_the_type_of_json_lines_makes_events_of_lines() {
 }
 
 #[test]
-fn a_body_of_any_other_type_is_the_data_as_it_is() {
-    let server = server(still());
+fn a_body_of_any_other_media_type_is_published_unchanged() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for media_type in [
-        // What `curl -d` says of anything.
+        // `curl -d` sends this type for any data.
         "application/x-www-form-urlencoded",
         "application/x-www-form-urlencoded; charset=UTF-8",
         "application/json",
@@ -755,8 +755,8 @@ fn a_body_of_any_other_type_is_the_data_as_it_is() {
 }
 
 #[test]
-fn a_mark_before_json_is_no_part_of_it() {
-    let server = server(still());
+fn a_byte_order_mark_before_json_is_ignored() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for (path, data) in [
         ("/broadcast", r#"{"event":"a","_event":"b"}"#),
@@ -769,37 +769,37 @@ fn a_mark_before_json_is_no_part_of_it() {
 }
 
 #[test]
-fn the_events_of_one_request_are_bounded_and_none_of_too_many_is_published() {
+fn one_request_may_publish_a_bounded_number_of_bytes_and_a_larger_one_publishes_nothing() {
     let server = server(Config {
         max_body: 64 << 10,
         max_target: 4000,
-        ..still()
+        ..without_heartbeats()
     });
     let ndjson = "Content-Type: application/x-ndjson\r\n";
     let (name, topic) = ("n".repeat(255), "t".repeat(255));
     let lines = |count: usize| "1\n".repeat(count);
-    // LIMIT: four bodies, 262,144 bytes.
+    // LIMIT: four times --max-body, 262,144 bytes.
     #[rustfmt::skip]
     let rows: &[(String, &str, String, u16)] = &[
-        // A line, its field, and what an event costs: 208 bytes.
+        // Each event counts 208 bytes: its line, its field, and a fixed cost.
         ("/events".into(), ndjson, lines(1260), 200),
         ("/events".into(), ndjson, lines(1261), 413),
-        // And its name, and its topic.
+        // Its name and its topic count, too.
         (format!("/events?event={name}"), ndjson, lines(566), 200),
         (format!("/events?event={name}"), ndjson, lines(567), 413),
         (format!("/events/{topic}"), ndjson, lines(567), 413),
         (format!("/events/{topic}?event={name}"), ndjson, lines(365), 200),
         (format!("/events/{topic}?event={name}"), ndjson, lines(366), 413),
-        // Each line of data is a field: one byte is eight.
+        // Each line of data is a field, so a line break counts eight bytes.
         ("/events".into(), "", "\n".repeat(32_740), 200),
         ("/events".into(), "", "\n".repeat(32_743), 413),
         ("/events/a".into(), "", "\r".repeat(40_000), 413),
         ("/clients/me".into(), "", "\n".repeat(40_000), 413),
-        // What has no more than its own length is bounded by that.
+        // These become hardly longer, so only the limit of a body counts.
         ("/events".into(), "", "x".repeat(64 << 10), 200),
         ("/broadcast".into(), "", format!("{{\"a\":\"{}\"}}", "\\n".repeat(32_000)), 200),
     ];
-    let _me = Stream::subscribe(address(&server), "/events/none?client_id=me");
+    let _stream = Stream::subscribe(address(&server), "/events/none?client_id=me");
     let mut published = 0;
     for (target, fields, body, status) in rows {
         let row = format!(
@@ -830,8 +830,8 @@ fn the_events_of_one_request_are_bounded_and_none_of_too_many_is_published() {
 }
 
 #[test]
-fn a_preflight_allows_the_fields_that_it_asks_for() {
-    let server = server(still());
+fn the_answer_to_a_preflight_allows_the_fields_that_it_asks_for() {
+    let server = server(without_heartbeats());
     let usual = "Authorization, Cache-Control, Content-Type, Last-Event-ID";
     let (long, longer) = ("x".repeat(4096), "x".repeat(4097));
     for (asked, allowed) in [
@@ -842,7 +842,7 @@ fn a_preflight_allows_the_fields_that_it_asks_for() {
         ),
         ("x!#$%&'*+-.^_`|~", "x!#$%&'*+-.^_`|~"),
         (&long, &*long),
-        // What no browser asks is not repeated.
+        // A value that no browser sends is not repeated in the answer.
         ("", usual),
         (",", usual),
         ("a,,b", usual),
@@ -876,8 +876,8 @@ fn a_preflight_allows_the_fields_that_it_asks_for() {
 }
 
 #[test]
-fn a_misspelt_parameter_is_refused_and_publishes_nothing() {
-    let server = server(still());
+fn a_request_with_a_misspelt_parameter_is_refused_and_publishes_nothing() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events/*?client_id=me");
     let of_events = "POST has only topic, event, id, retry here";
     #[rustfmt::skip]
@@ -905,12 +905,12 @@ fn a_misspelt_parameter_is_refused_and_publishes_nothing() {
         ("POST", "/clients/me?Event=a", "", b"x", 400, "use event"),
         ("DELETE", "/clients/me?force=1", "", b"", 400, "DELETE has no parameters here"),
         ("DELETE", "/clients/me?topic=a", "", b"", 400, "DELETE has no parameters here"),
-        // Two values where one is meant.
+        // A parameter that may occur once occurs twice.
         ("POST", "/events?event=a&event=b", "", b"x", 400, "the parameter event is there more than once"),
         ("POST", "/events/a?id=1&id=1", "", b"x", 400, "the parameter id is there more than once"),
         ("POST", "/events?retry=1000&%72etry=1000", "", b"x", 400, "the parameter retry is there more than once"),
         ("POST", "/clients/me?event=a&event=", "", b"x", 400, "the parameter event is there more than once"),
-        // What reads is refused for names that look like its own.
+        // A request that only reads is refused if a name resembles one of its parameters.
         ("GET", "/events?topics=ops", "", b"", 400, "use topic"),
         ("GET", "/events/a?topic[]=ops", "", b"", 400, "use topic"),
         ("GET", "/events?Topic=ops", "", b"", 400, "use topic"),
@@ -921,7 +921,7 @@ fn a_misspelt_parameter_is_refused_and_publishes_nothing() {
         ("GET", "/poll?Wait=5", "", b"", 400, "use wait"),
         ("GET", "/stats?client=1", "", b"", 400, "use clients"),
         ("GET", "/stats?Clients=1", "", b"", 400, "use clients"),
-        // A wrong method comes first.
+        // A wrong method is reported before a wrong parameter.
         ("PUT", "/events?topics=ops", "", b"", 405, "PUT is not allowed here"),
         ("DELETE", "/events?topics=ops", "", b"", 405, "DELETE is not allowed here"),
         ("POST", "/poll?topics=ops", "", b"", 405, "POST is not allowed here"),
@@ -932,15 +932,15 @@ fn a_misspelt_parameter_is_refused_and_publishes_nothing() {
         let answer = request(address(&server), method, target, fields, body);
         assert_error(&answer, *status, part, &format!("{method} {target}"));
     }
-    // The stream of `me` is still there, and this is the first event.
+    // The client `me` is still connected, and this is its first event.
     let answer = post(address(&server), "/events", "the first of all");
     assert_eq!(stream.next().data, "the first of all");
     assert_eq!(number_after(answer.text(), "\"recipients\":"), 1);
 }
 
 #[test]
-fn a_get_ignores_parameters_that_are_for_others() {
-    let server = server(still());
+fn a_get_ignores_unknown_parameters() {
+    let server = server(without_heartbeats());
     for target in [
         "/events?utm_source=a&_=1763790000123",
         "/events?topic=a&utm=%zz",
@@ -962,18 +962,18 @@ fn a_get_ignores_parameters_that_are_for_others() {
     ] {
         assert_eq!(get(address(&server), target).status, 200, "{target}");
     }
-    // Nor to the parameters that are ours.
+    // Invalid escapes in unknown parameters do not affect the known ones.
     let mut stream = Stream::subscribe(address(&server), "/events?utm=%zz&topic=a&%=%");
     post(address(&server), "/events/a", "x");
     assert_eq!(stream.next().data, "x");
 }
 
 #[test]
-fn what_is_no_request_publishes_nothing_either() {
+fn bytes_that_are_not_a_valid_request_publish_nothing() {
     let server = server(Config {
         max_body: 10,
         max_target: 200,
-        ..still()
+        ..without_heartbeats()
     });
     let long = format!(
         "POST /events?event={} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
@@ -1011,8 +1011,8 @@ fn what_is_no_request_publishes_nothing_either() {
 }
 
 #[test]
-fn a_charset_or_coding_that_changes_nothing_is_let_in() {
-    let server = server(still());
+fn a_charset_or_content_coding_that_leaves_utf_8_bytes_unchanged_is_accepted() {
+    let server = server(without_heartbeats());
     let mut stream = Stream::subscribe(address(&server), "/events");
     for fields in [
         "Content-Type: text/plain; charset=UTF-8\r\n",
@@ -1030,11 +1030,11 @@ fn a_charset_or_coding_that_changes_nothing_is_let_in() {
     }
 }
 
-// ---- which paths and methods there are
+// ---- paths and methods
 
 #[test]
-fn every_path_says_which_methods_it_has() {
-    let server = server(still());
+fn each_path_answers_other_methods_with_a_405_and_options_with_the_methods_that_it_has() {
+    let server = server(without_heartbeats());
     let (reading, writing) = ("GET, HEAD, OPTIONS", "POST, OPTIONS");
     let streams = "GET, HEAD, POST, OPTIONS";
     let clients = "POST, DELETE, OPTIONS";
@@ -1114,8 +1114,8 @@ fn every_path_says_which_methods_it_has() {
 }
 
 #[test]
-fn what_is_not_here_is_a_404_that_says_where_to_look() {
-    let server = server(still());
+fn an_unknown_path_is_a_404_that_refers_to_the_index() {
+    let server = server(without_heartbeats());
     for (method, path, shown) in [
         ("GET", "/nothing", "/nothing"),
         ("POST", "/event", "/event"),
@@ -1136,8 +1136,8 @@ fn what_is_not_here_is_a_404_that_says_where_to_look() {
 }
 
 #[test]
-fn health_stats_and_the_index_answer_get_and_head_alike() {
-    let server = server(still());
+fn health_stats_and_index_have_the_same_head_for_get_and_head_requests() {
+    let server = server(without_heartbeats());
     for (path, kind, part) in [
         ("/health", "application/json", "{\"status\":\"ok\"}\n"),
         ("/health?x=y", "application/json", "{\"status\":\"ok\"}\n"),
@@ -1169,8 +1169,8 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
             "HEAD {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ));
         let head = raw.head();
-        assert_eq!(head.timeless().head, full.timeless().head, "{path}");
-        assert!(raw.is_closed(), "{path}: a body behind HEAD");
+        assert_eq!(head.without_date().head, full.without_date().head, "{path}");
+        assert!(raw.is_closed(), "{path}: the answer to HEAD has a body");
     }
     assert_eq!(
         get(address(&server), "/stats").field("cache-control"),
@@ -1179,10 +1179,10 @@ fn health_stats_and_the_index_answer_get_and_head_alike() {
 }
 
 #[test]
-fn stats_count_clients_events_topics_and_farewells() {
+fn stats_count_clients_events_topics_and_close_reasons() {
     let server = server(Config {
         max_clients: 7,
-        ..still()
+        ..without_heartbeats()
     });
     assert_eq!(
         get(address(&server), "/stats").text(),
@@ -1217,8 +1217,8 @@ fn stats_count_clients_events_topics_and_farewells() {
 // ---- subscribing
 
 #[test]
-fn a_bad_subscription_is_told_why_and_registers_nobody() {
-    let server = server(still());
+fn an_invalid_subscription_is_answered_with_the_reason_and_registers_no_client() {
+    let server = server(without_heartbeats());
     let long = "x".repeat(256);
     let long_name = format!("/events?client_id={}", "x".repeat(65));
     let (long_topic, long_prefix) = (format!("/events/{long}"), format!("/events/{long}*"));
@@ -1260,8 +1260,8 @@ fn a_bad_subscription_is_told_why_and_registers_nobody() {
 }
 
 #[test]
-fn a_client_keeps_the_name_it_chose_and_gets_a_new_one_otherwise() {
-    let server = server(still());
+fn a_client_has_the_id_that_it_chose_and_otherwise_a_random_uuid() {
+    let server = server(without_heartbeats());
     let longest = "aZ09._-".repeat(10)[..64].to_owned();
     for name in ["a", "0", "A.b_c-D", "..", "-", &longest] {
         let mut stream = Stream::open(address(&server), &format!("/events?client_id={name}"), "");
@@ -1271,8 +1271,8 @@ fn a_client_keeps_the_name_it_chose_and_gets_a_new_one_otherwise() {
     }
     let name = || {
         let welcome = Stream::open(address(&server), "/events", "").next().data;
-        let (_, behind) = welcome.split_once("\"client_id\":\"").unwrap();
-        behind[..36].to_owned()
+        let (_, rest) = welcome.split_once("\"client_id\":\"").unwrap();
+        rest[..36].to_owned()
     };
     let (one, two) = (name(), name());
     assert_ne!(one, two);
@@ -1283,12 +1283,12 @@ fn a_client_keeps_the_name_it_chose_and_gets_a_new_one_otherwise() {
     assert_eq!(shape, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
     assert!(
         one[14..].starts_with('4') && "89ab".contains(&one[19..20]),
-        "{one} is no UUID of version 4"
+        "{one} is not a UUID of version 4"
     );
 }
 
 #[test]
-fn one_client_too_many_is_a_503_until_another_leaves() {
+fn a_client_above_the_limit_gets_a_503_until_another_client_disconnects() {
     let server = server(Config {
         max_clients: 2,
         retry: Duration::from_secs(7),
@@ -1306,15 +1306,15 @@ fn one_client_too_many_is_a_503_until_another_leaves() {
         );
         assert_eq!(answer.field("retry-after"), Some("7"), "{target}");
     }
-    // Who comes back under its own name takes no place, and everything else goes on.
+    // A client that reconnects with its own id takes no further slot, and publishing works as before.
     let mut again = Stream::subscribe(address(&server), "/events?client_id=second");
     assert_eq!(second.try_next(), None);
     let answer = post(address(&server), "/events", "still there");
     assert_eq!(number_after(answer.text(), "\"recipients\":"), 2);
     assert_eq!(again.next().data, "still there");
     drop(first);
-    // The one that left is noticed with a write to it, at the latest.
-    eventually("a place is free", || {
+    // The server notices the disconnected client at the next write to it, at the latest.
+    eventually("a slot is free", || {
         post(address(&server), "/events", "anybody?");
         server.hub().clients() == 1
     });
@@ -1322,13 +1322,13 @@ fn one_client_too_many_is_a_503_until_another_leaves() {
 }
 
 #[test]
-fn retry_after_is_never_zero() {
+fn retry_after_is_at_least_one_second() {
     let server = server(Config {
         max_clients: 1,
         retry: Duration::from_millis(20),
         ..config()
     });
-    let _only = Stream::subscribe(address(&server), "/events");
+    let _stream = Stream::subscribe(address(&server), "/events");
     assert_eq!(
         get(address(&server), "/events").field("retry-after"),
         Some("1")
@@ -1336,8 +1336,8 @@ fn retry_after_is_never_zero() {
 }
 
 #[test]
-fn a_route_of_ones_own_is_a_stream_like_the_built_in_ones() {
-    let bound = Server::bind("127.0.0.1:0", still()).unwrap();
+fn a_stream_on_an_embedders_own_route_behaves_like_a_built_in_one() {
+    let bound = Server::bind("127.0.0.1:0", without_heartbeats()).unwrap();
     let running = bound
         .spawn_with(|request, api| match request.path() {
             "/weather" => {
@@ -1348,23 +1348,23 @@ fn a_route_of_ones_own_is_a_stream_like_the_built_in_ones() {
         })
         .unwrap();
     let address = running.local_addr();
-    let say = |topic: &str| {
+    let publish = |topic: &str| {
         let event = Event::new(topic).with_topic(Topic::new(topic).unwrap());
         running.hub().publish(event).unwrap().id.to_string()
     };
-    let first = say("weather/a");
-    say("weather/b");
-    say("chat");
-    // Of these topics and no others, whatever the query says.
+    let first = publish("weather/a");
+    publish("weather/b");
+    publish("chat");
+    // The handler chooses the topics, and the query cannot add any.
     let target = "/weather?topic=chat&client_id=me&heartbeat=event";
     let (mut stream, recovery) = Stream::resume(address, target, &first);
     assert!(recovery.contains("\"replayed\":1"), "{recovery}");
     assert_eq!(stream.next().data, "weather/b");
-    say("chat");
-    say("weather/c");
+    publish("chat");
+    publish("weather/c");
     assert_eq!(stream.next().data, "weather/c");
-    let built_in = Stream::open(address, "/events", "").head.timeless();
-    assert_eq!(stream.head.clone().timeless().head, built_in.head);
+    let built_in = Stream::open(address, "/events", "").head.without_date();
+    assert_eq!(stream.head.clone().without_date().head, built_in.head);
     assert_eq!(
         request(address, "DELETE", "/clients/me", "", "").status,
         200
@@ -1389,8 +1389,8 @@ fn a_route_of_ones_own_is_a_stream_like_the_built_in_ones() {
 }
 
 #[test]
-fn head_answers_as_get_would_and_registers_nobody() {
-    let server = server(still());
+fn a_head_request_to_a_stream_gets_the_same_head_as_get_and_registers_no_client() {
+    let server = server(without_heartbeats());
     for target in [
         "/events",
         "/events/чат",
@@ -1400,11 +1400,11 @@ fn head_answers_as_get_would_and_registers_nobody() {
         let mut raw = Raw::connect(address(&server));
         raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(
-            raw.head().timeless().head,
-            stream.head.clone().timeless().head,
+            raw.head().without_date().head,
+            stream.head.clone().without_date().head,
             "{target}"
         );
-        // The same connection goes on: no body came, and no stream began.
+        // The connection serves the next request: no body came, and no stream began.
         raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         assert_eq!(raw.answer().text(), "{\"status\":\"ok\"}\n", "{target}");
         assert!(raw.is_closed(), "{target}");
@@ -1414,9 +1414,9 @@ fn head_answers_as_get_would_and_registers_nobody() {
     assert_eq!(number_after(stats.text(), "\"replaced\":"), 0);
 }
 
-// ---- coming back
+// ---- reconnecting
 
-/// The data of the recovery event; `None` if the next one is another.
+/// Reads the welcome and the next event, and returns the data of the latter if it is a recovery event.
 #[track_caller]
 fn recovery(stream: &mut Stream) -> Option<String> {
     assert_eq!(stream.next().name, "system");
@@ -1425,8 +1425,8 @@ fn recovery(stream: &mut Stream) -> Option<String> {
 }
 
 #[test]
-fn the_header_comes_before_the_query_as_the_cursor() {
-    let server = server(still());
+fn the_last_event_id_field_takes_precedence_over_the_query_as_the_cursor() {
+    let server = server(without_heartbeats());
     let ids: Vec<String> = ["one", "two", "three"]
         .iter()
         .map(|body| id_in(&post(address(&server), "/events", body)).to_owned())
@@ -1439,7 +1439,7 @@ fn the_header_comes_before_the_query_as_the_cursor() {
         (first, second, second, 1),
         ("earliest", second, second, 1),
         ("earliest", "", "earliest", 3),
-        // In the header it would be an id, and it is none of ours.
+        // In the header `earliest` is an id, and no event has it.
         ("", "earliest", "earliest", 3),
     ] {
         let row = format!("?last_event_id={query}, Last-Event-ID: {header}");
@@ -1463,7 +1463,7 @@ fn the_header_comes_before_the_query_as_the_cursor() {
         }
         post(address(&server), "/events/nowhere", "");
     }
-    // Without any, from now on: and an empty one is none.
+    // Without a cursor, and with an empty one, the stream begins with the next event.
     for (target, fields) in [
         ("/events", ""),
         ("/events?last_event_id=", "Last-Event-ID:\r\n"),
@@ -1476,22 +1476,22 @@ fn the_header_comes_before_the_query_as_the_cursor() {
 }
 
 #[test]
-fn who_comes_back_is_told_whether_something_is_missing() {
+fn the_recovery_event_tells_whether_the_replay_is_complete_and_otherwise_why_not() {
     let server = server(Config {
         history_events: 2,
         history_bytes: 2000,
-        // The history never holds fewer bytes than a queue.
+        // The history holds at least as many bytes as a queue, so the queue must be small.
         queue_bytes: 1,
-        ..still()
+        ..without_heartbeats()
     });
     let mut before = Stream::open(address(&server), "/events", "");
-    let birth = before.next().last_event_id;
+    let start = before.next().last_event_id;
     let ids: Vec<String> = (0..4)
         .map(|n| id_in(&post(address(&server), "/events", n.to_string())).to_owned())
         .collect();
-    // An id of the past that was never given out: no event has it, but a later one follows.
+    // No event has this id, but a later event follows, so the id is in the past.
     let (ms, number) = ids[3].split_once('-').unwrap();
-    let never_said = format!("{ms}-{}", number.parse::<u64>().unwrap() + 1);
+    let never_published = format!("{ms}-{}", number.parse::<u64>().unwrap() + 1);
     eventually("the clock has moved on", || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         *now.unwrap().as_millis().to_string() > *ms
@@ -1504,19 +1504,19 @@ fn who_comes_back_is_told_whether_something_is_missing() {
         r#"false,"reason":"future""#,
     );
     let past_the_last = format!("{}-0", u64::MAX);
-    // 3 and 4 are retained.
+    // The history holds the events 3 and 4.
     for (cursor, shown, replayed, complete) in [
         ("order-\"7\"", r#"order-\"7\""#, 0, "true"),
         (&ids[3], &*ids[3], 1, "true"),
         (&ids[2], &ids[2], 2, "true"),
         (&ids[1], &ids[1], 2, evicted),
         (&ids[0], &ids[0], 2, evicted),
-        (&birth, &birth, 2, evicted),
+        (&start, &start, 2, evicted),
         ("0-0", "0-0", 2, evicted),
         ("earliest-not", "earliest-not", 2, unknown),
         ("007-0", "007-0", 2, unknown),
         ("42", "42", 2, unknown),
-        (&never_said, &never_said, 2, unknown),
+        (&never_published, &never_published, 2, unknown),
         (&past_the_last, &past_the_last, 2, future),
     ] {
         let mut stream = Stream::open(
@@ -1541,8 +1541,8 @@ fn who_comes_back_is_told_whether_something_is_missing() {
 }
 
 #[test]
-fn the_recovery_event_has_no_id_and_the_welcome_has_the_place_before_the_replay() {
-    let server = server(still());
+fn the_recovery_event_has_no_id_and_the_welcome_has_the_id_before_the_replay() {
+    let server = server(without_heartbeats());
     let id = |body| id_in(&post(address(&server), "/events", body)).to_owned();
     let (one, two) = (id("one"), id("two"));
     let mut stream = Stream::open(
@@ -1569,8 +1569,8 @@ fn the_recovery_event_has_no_id_and_the_welcome_has_the_place_before_the_replay(
 }
 
 #[test]
-fn one_client_asks_for_at_most_64_topics() {
-    let server = server(still());
+fn a_client_may_ask_for_at_most_64_topics() {
+    let server = server(without_heartbeats());
     let asked = |count: usize| {
         let topics: Vec<String> = (0..count)
             .map(|number| format!("topic={number}*"))
@@ -1586,7 +1586,7 @@ fn one_client_asks_for_at_most_64_topics() {
     for path in [
         format!("/events?{}", asked(65)),
         format!("/events/one?{}", asked(64)),
-        // One topic 65 times is 65 topics asked for.
+        // The same topic 65 times counts as 65 topics.
         format!("/events?{}", "topic=a&".repeat(65)),
         format!("/poll?{}", asked(65)),
     ] {

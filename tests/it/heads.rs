@@ -1,5 +1,6 @@
-//! What counts as a request: every rule of the grammar and every limit as a row of bytes, each
-//! answered the same however the bytes are cut on their way, and nothing hidden in one of them.
+//! Which bytes are a valid request. A table has rows of bytes for every rule of the grammar and every limit, with
+//! the expected answer. Each row must get the same answer however its bytes are cut into pieces, and no row may
+//! be taken for two requests.
 
 mod table;
 
@@ -13,10 +14,10 @@ use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::kit::{Answer, Raw, Stream, config};
 use table::{After, Closed, MadeRow, Open, rows};
 
-/// A server with one more endpoint, `/echo`, whose answer says what was understood.
+/// A server with one more endpoint, `/echo`. Its answer has the method and the body that the server understood.
 fn server() -> Running {
     let bound = Server::bind("127.0.0.1:0", config()).expect("a free port");
-    bound.spawn_with(echo).expect("threads")
+    bound.spawn_with(echo).expect("the server's threads start")
 }
 
 fn echo(request: Request, api: &Api) -> Response {
@@ -28,7 +29,7 @@ fn echo(request: Request, api: &Api) -> Response {
     }
 }
 
-/// Whether the answer to a row has no body whatever it says.
+/// Whether a row is a HEAD request, whose answer has no body.
 fn is_head(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"HEAD ")
 }
@@ -37,7 +38,7 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|some| some == part)
 }
 
-/// A row as it stands in a message.
+/// Describes a row in the message of a failure.
 fn shown(bytes: &[u8], source: &str) -> String {
     let (start, more) = (
         &bytes[..bytes.len().min(300)],
@@ -49,25 +50,26 @@ fn shown(bytes: &[u8], source: &str) -> String {
     )
 }
 
-/// The request that comes behind a row.
+/// The request that is sent after each row.
 const NEXT: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// How a row is sent, and when the request behind it.
+/// How a row is sent, and when the request [`NEXT`] is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// In one write; the next when the row has been answered, which is therefore not for want of a byte.
+    /// The row in one write, and [`NEXT`] after its answer. So the server answers the row without further bytes.
     Whole,
-    /// In one write with the next.
-    Along,
-    /// In pieces of so many bytes, which may or may not be read together; the next as with `Whole`.
-    Dribbled(usize),
-    /// In two; the second in one write with the next. The first comes behind a request that is
-    /// answered before the second is sent: the server has read it then, and nothing else.
+    /// The row and [`NEXT`] in one write.
+    WithNext,
+    /// The row in pieces of so many bytes, which the server may read together, and [`NEXT`] after its answer.
+    InPieces(usize),
+    /// The row in two parts, cut at this byte. The first part is sent together with a request before it, and the
+    /// test reads the answer to that request. So the server has read the first part before the second part is
+    /// sent, together with [`NEXT`].
     Cut(usize),
 }
-use Way::{Along, Cut, Dribbled, Whole};
+use Way::{Cut, InPieces, Whole, WithNext};
 
-/// A row that is sent in one way after the other. What it leaves open is open for the next.
+/// A row that is sent in several ways. A connection that stays open is used for the next way.
 struct Trial<'a> {
     server: &'a Running,
     row: &'a MadeRow,
@@ -83,8 +85,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Sees to it that the row gets its answer and the connection its end, and the request behind it
-    /// an answer or none.
+    /// Sends the row and checks its status, whether the connection closes, and the answer to [`NEXT`] if not.
     #[track_caller]
     fn check(&mut self, way: Way) -> Answer {
         let (bytes, status, after, source) = self.row;
@@ -104,10 +105,10 @@ impl<'a> Trial<'a> {
             assert!(body.starts_with(r#"{"status":"error","error":""#), "{body}");
         }
         self.open = (then == Open).then_some(raw);
-        answer.timeless()
+        answer.without_date()
     }
 
-    /// And that the answer is the one that the whole row got.
+    /// Like [`Trial::check`], and also checks that the answer equals `whole`, the answer to the uncut row.
     #[track_caller]
     fn compare(&mut self, whole: &Answer, way: Way) {
         let answer = self.check(way);
@@ -120,20 +121,20 @@ impl<'a> Trial<'a> {
 fn send(raw: &mut Raw, bytes: &[u8], way: Way) {
     match way {
         Whole => drop(raw.send(bytes)),
-        Along => drop(raw.send([bytes, NEXT].concat())),
+        WithNext => drop(raw.send([bytes, NEXT].concat())),
         Cut(at) => {
             let (one, two) = bytes.split_at(at);
             raw.send([NEXT, one].concat());
             assert_eq!(raw.answer().text(), HEALTHY);
-            // What cannot be sent any more is no failure: the first part may have been refused.
+            // Best effort: the server may have refused the first part and closed the connection.
             let _ = raw.socket.write_all(&[two, NEXT].concat());
         }
-        Dribbled(size) => {
+        InPieces(size) => {
             for piece in bytes.chunks(size) {
                 if raw.socket.write_all(piece).is_err() {
                     break;
                 }
-                // An invitation to read it before the next comes, and no more.
+                // This gives the server a chance to read the piece before the next one comes.
                 std::thread::yield_now();
             }
         }
@@ -142,6 +143,7 @@ fn send(raw: &mut Raw, bytes: &[u8], way: Way) {
 
 const HEALTHY: &str = "{\"status\":\"ok\"}\n";
 
+/// Reads the answer to a row, and before it an interim answer if the row asks for one.
 #[track_caller]
 fn answer_to(raw: &mut Raw, bytes: &[u8]) -> Answer {
     let mut next = || {
@@ -155,25 +157,29 @@ fn answer_to(raw: &mut Raw, bytes: &[u8]) -> Answer {
     if answer.status != 100 {
         return answer;
     }
-    // Whose body is late is told to go on; only who asked for it, and who knows that.
+    // Only a request of HTTP/1.1 that has the field Expect may get an interim answer.
     assert!(find(bytes, b"HTTP/1.1\r\n").is_some() && find(bytes, b"Expect: ").is_some());
     next()
 }
 
-/// What becomes of the connection: what the answer says, and what is seen.
+/// Returns whether the connection stays open or closes, by the answer's field Connection, and checks that this is
+/// true.
 #[track_caller]
 fn end_of(raw: &mut Raw, answer: &Answer, way: Way) -> After {
     match answer.field("connection") {
         Some("close") => {
-            assert!(raw.is_closed(), "more than one answer, after {answer:?}");
+            assert!(
+                raw.is_closed(),
+                "more bytes after the last answer {answer:?}"
+            );
             Closed
         }
         Some("keep-alive") => {
-            if matches!(way, Whole | Dribbled(_)) {
+            if matches!(way, Whole | InPieces(_)) {
                 raw.send(NEXT);
             }
             let next = raw.answer();
-            assert_eq!(next.text(), HEALTHY, "behind {answer:?}");
+            assert_eq!(next.text(), HEALTHY, "after {answer:?}");
             Open
         }
         other => panic!("Connection: {other:?} in {answer:?}"),
@@ -181,7 +187,7 @@ fn end_of(raw: &mut Raw, answer: &Answer, way: Way) -> After {
 }
 
 #[test]
-fn every_request_of_the_table_gets_its_answer() {
+fn every_request_in_the_table_gets_the_expected_answer() {
     let (server, rows) = (server(), rows());
     for row in &rows {
         let mut trial = Trial::of(row, &server);
@@ -189,17 +195,17 @@ fn every_request_of_the_table_gets_its_answer() {
         if let Some(echo) = echo_of(row) {
             assert_eq!(whole.text(), echo, "{}", shown(&row.0, &row.3));
         }
-        trial.compare(&whole, Along);
-        // Nothing is left over.
+        trial.compare(&whole, WithNext);
+        // The server sends nothing more.
         if let Some(mut raw) = trial.open {
             raw.socket.shutdown(Shutdown::Write).unwrap();
             assert!(raw.is_closed(), "{}", shown(&row.0, &row.3));
         }
     }
-    assert!(rows.len() > 500, "rows were lost: {}", rows.len());
+    assert!(rows.len() > 500, "only {} rows", rows.len());
 }
 
-/// What `/echo` says to a row whose body is all that is behind its head.
+/// Returns the expected answer of `/echo` to a row whose body is all bytes after its head. `None` for other rows.
 fn echo_of((bytes, status, ..): &MadeRow) -> Option<String> {
     let request = bytes.trim_ascii_start();
     let head = &request[..find(request, b"\r\n\r\n")?];
@@ -213,22 +219,22 @@ fn echo_of((bytes, status, ..): &MadeRow) -> Option<String> {
     Some(format!("{method} {body}"))
 }
 
-/// Rows that are as large as a limit are too many bytes for that: they are cut in their heads, at
-/// their ends and in a few places between, and come in pieces that are no divisor of anything.
+/// Rows of at least this many bytes would take too long. They are cut only near their beginning and end and at a few
+/// positions between, and are sent in pieces of 97 bytes, a prime number.
 const LARGE: usize = 1000;
 
 #[test]
-fn a_request_that_comes_byte_by_byte_gets_the_same_answer() {
+fn a_request_that_arrives_byte_by_byte_gets_the_same_answer() {
     let server = server();
     for row in &rows() {
         let mut trial = Trial::of(row, &server);
         let whole = trial.check(Whole);
         let size = if row.0.len() < LARGE { 1 } else { 97 };
-        trial.compare(&whole, Dribbled(size));
+        trial.compare(&whole, InPieces(size));
     }
 }
 
-/// Sends every row cut at each byte for which `is_cut` holds, of those that could be.
+/// Sends every row once for each byte for which `is_cut` holds, cut at this byte. Large rows are cut elsewhere.
 fn cut_rows(is_cut: impl Fn(&[u8], usize) -> bool) {
     let server = server();
     for row in &rows() {
@@ -249,7 +255,7 @@ fn cut_rows(is_cut: impl Fn(&[u8], usize) -> bool) {
 
 #[test]
 fn a_request_cut_in_two_gets_the_same_answer() {
-    // In line breaks and beside them, and here and there.
+    // Cut within and next to line breaks, and at every eighth byte.
     cut_rows(|bytes, at| {
         let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
         bytes[at - 1..=at].iter().any(is_break) || at % 8 == 0
@@ -257,12 +263,12 @@ fn a_request_cut_in_two_gets_the_same_answer() {
 }
 
 #[test]
-#[ignore = "30,000 tries on 21,000 connections: ten seconds, half a minute where others are at work"]
+#[ignore = "30,000 tries on 21,000 connections: takes 10 s, on a busy machine 30 s"]
 fn a_request_cut_in_two_at_any_byte_gets_the_same_answer() {
     cut_rows(|_, _| true);
 }
 
-/// What the parser makes of bytes that come up to each of `cuts`, and then all.
+/// Parses the bytes up to each of `cuts` in turn, and then all of them. Returns the parser's outcome as text.
 fn parsed(bytes: &[u8], cuts: impl IntoIterator<Item = usize>, limits: &Config) -> String {
     let mut parser = HeadParser::default();
     for end in cuts.into_iter().chain([bytes.len()]) {
@@ -279,7 +285,7 @@ fn a_head_cut_in_two_at_any_byte_is_the_same_head() {
     let limits = config();
     for (bytes, _, _, source) in rows() {
         let whole = parsed(&bytes, [], &limits);
-        // Large ones are cut at some places only, and around where the limits are.
+        // Large rows are cut at 50 positions only, and around the limits.
         let step = if bytes.len() < 1000 {
             1
         } else {
@@ -296,23 +302,23 @@ fn a_head_cut_in_two_at_any_byte_is_the_same_head() {
 }
 
 #[test]
-fn a_head_that_comes_byte_by_byte_is_the_same_head() {
+fn a_head_that_arrives_byte_by_byte_is_the_same_head() {
     let limits = config();
     for (bytes, _, _, source) in rows() {
-        let (whole, dribbled) = (
+        let (whole, byte_by_byte) = (
             parsed(&bytes, [], &limits),
             parsed(&bytes, 0..bytes.len().min(40_000), &limits),
         );
-        assert_eq!(dribbled, whole, "{}", shown(&bytes, &source));
+        assert_eq!(byte_by_byte, whole, "{}", shown(&bytes, &source));
     }
 }
 
 #[test]
-fn the_parser_says_not_yet_until_the_last_byte_of_a_head_and_no_longer() {
+fn the_parser_returns_partial_until_it_has_the_last_byte_of_the_head() {
     let limits = config();
     let served = |row: &MadeRow| matches!(row.1, 200 | 204 | 404 | 405 | 501) && row.2 == Open;
     for (bytes, _, _, source) in rows().into_iter().filter(served) {
-        // Empty lines in front are part of the head.
+        // Empty lines before the request line are part of the head.
         let empty = bytes
             .iter()
             .take_while(|byte| b"\r\n".contains(byte))
@@ -334,7 +340,7 @@ fn the_parser_says_not_yet_until_the_last_byte_of_a_head_and_no_longer() {
 }
 
 #[test]
-fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
+fn a_chunked_body_reaches_a_subscriber_without_its_chunk_framing() {
     let server = server();
     let mut stream = Stream::subscribe(server.local_addr(), "/events/t");
     let mut raw = Raw::connect(server.local_addr());
@@ -351,7 +357,7 @@ fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
         assert_eq!(raw.answer().status, 200, "{body:?}");
         assert_eq!(stream.next().data, data, "{body:?}");
     }
-    // A character may be cut.
+    // A chunk may end within a character.
     raw.send(head).send(b"1\r\n\xc3\r\n1\r\n\xa9\r\n0\r\n\r\n");
     assert_eq!(raw.answer().status, 200);
     assert_eq!(stream.next().data, "\u{e9}");
@@ -366,12 +372,12 @@ fn a_chunked_body_reaches_a_subscriber_as_its_data_and_nothing_else() {
     assert_eq!(raw.answer().status, 200);
     assert!(
         stream.next().data == large,
-        "the large body is not what was sent"
+        "the large body differs from the bytes that were sent"
     );
 }
 
 #[test]
-fn a_random_request_and_limits_are_read_the_same_however_they_are_cut() {
+fn a_random_request_is_parsed_the_same_with_random_limits_however_it_is_cut() {
     let rows = rows().into_iter().filter(|row| row.0.len() < 300);
     let mutator = Mutator {
         corpus: rows.map(|row| row.0).collect(),
@@ -403,19 +409,19 @@ fn a_random_request_and_limits_are_read_the_same_however_they_are_cut() {
 }
 
 #[test]
-fn of_two_limits_the_one_that_is_broken_first_is_named_however_the_head_comes() {
+fn a_head_with_two_errors_is_refused_for_the_first_one_however_it_is_cut() {
     let limits = config();
-    // The head is too large before the target is too long: 5,000 empty lines are part of it.
+    // First the head is too large, because 5,000 empty lines are part of it. Then the target is too long.
     let late = format!(
         "{}GET /{} HTTP/1.1\r\n",
         "\r\n".repeat(5000),
         "t".repeat(9000)
     );
-    // Not HTTP from the first byte, and longer than any line.
+    // First the first byte is not HTTP. Then the line is too long.
     let noise = [0x16].repeat(9000);
     for (bytes, expected) in [(late.into_bytes(), "HeadTooLarge"), (noise, "NotHttp")] {
-        let dribbled = parsed(&bytes, 0..bytes.len(), &limits);
-        assert!(dribbled.contains(expected), "{dribbled}");
-        assert_eq!(parsed(&bytes, [], &limits), dribbled);
+        let byte_by_byte = parsed(&bytes, 0..bytes.len(), &limits);
+        assert!(byte_by_byte.contains(expected), "{byte_by_byte}");
+        assert_eq!(parsed(&bytes, [], &limits), byte_by_byte);
     }
 }

@@ -1,7 +1,7 @@
-//! What the chapters share: a server on a free port, a raw connection, an event stream.
+//! The tools that all chapters share: a server on a free port, a raw connection, an event stream.
 //!
-//! Nothing here waits for time. Everything waits for a condition, and gives up after
-//! [`DEADLINE`], which no healthy run comes near.
+//! No function here sleeps for a fixed time. Each waits for a condition, and the test fails if the condition
+//! does not hold within [`DEADLINE`].
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Decoder, Message, Running, Server};
 
-/// When a test that waits in vain gives up. Generous: the machine may be busy.
+/// A wait that takes longer than this fails the test. The bound is generous because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A server on a port of its own. Dropped, it is shut down.
+/// Starts a server on a free port. Dropping the returned value shuts the server down.
 pub fn server(config: Config) -> Running {
     let bound = Server::bind("127.0.0.1:0", config).expect("a free port");
-    bound.spawn().expect("threads")
+    bound.spawn().expect("the server's threads start")
 }
 
-/// The defaults, with a grace that does not make failing tests slow.
+/// The default configuration with a short grace, so that a failing test ends soon.
 pub fn config() -> Config {
     Config {
         grace: Duration::from_secs(2),
@@ -30,7 +30,7 @@ pub fn config() -> Config {
     }
 }
 
-/// The same, for a server that lets everybody publish.
+/// [`config`] for a server on which every client may publish.
 pub fn open() -> Config {
     Config {
         open: true,
@@ -38,7 +38,7 @@ pub fn open() -> Config {
     }
 }
 
-/// The same, for a server behind a proxy on this machine.
+/// [`config`] for a server behind a proxy on this machine.
 pub fn proxied() -> Config {
     Config {
         trust_proxy: vec!["127.0.0.1".parse().unwrap()],
@@ -46,37 +46,37 @@ pub fn proxied() -> Config {
     }
 }
 
-/// Waits until `condition` holds.
+/// Waits until `condition` holds. `what` names the condition in the message of a failure.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(
             start.elapsed() < DEADLINE,
-            "{what}: not within {DEADLINE:?}"
+            "{what}: this did not happen within {DEADLINE:?}"
         );
         std::thread::yield_now();
     }
 }
 
-/// A connection that speaks bytes.
+/// A connection on which a test sends bytes as they are.
 pub struct Raw {
     pub socket: TcpStream,
-    /// What has been read and not used.
+    /// The bytes that were read from the socket and not used yet.
     buffer: Vec<u8>,
 }
 
-/// An answer, taken apart as little as possible.
+/// An HTTP answer: its status, its head as text, and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// The head, status line included, without the empty line.
+    /// The status line and the fields, separated by `\n`, without the empty line at the end.
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The value of a header field, if it is there.
+    /// Returns the value of a header field, or `None` if the answer has no such field.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(": ")?;
@@ -85,11 +85,11 @@ impl Answer {
     }
 
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("a body of text")
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
 
-    /// The answer without its `Date`, to be compared with another.
-    pub fn timeless(mut self) -> Answer {
+    /// Returns the answer without its `Date`, so that two answers can be compared.
+    pub fn without_date(mut self) -> Answer {
         let lines = self.head.lines().filter(|line| !line.starts_with("Date: "));
         self.head = lines.collect::<Vec<_>>().join("\n");
         self
@@ -102,7 +102,7 @@ impl Raw {
         Raw::try_connect(address).expect("a connection")
     }
 
-    /// For those who know that the server may be gone.
+    /// For tests in which the server may have ended already.
     pub fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
         let socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -118,20 +118,20 @@ impl Raw {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Raw {
         self.socket
             .write_all(bytes.as_ref())
-            .expect("the server takes bytes");
+            .expect("the server accepts the bytes");
         self
     }
 
-    /// Reads one answer, by its Content-Length; an answer without one has no body here.
+    /// Reads one answer. Its body has as many bytes as Content-Length says; without this field it is empty.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap_or_else(|| {
             let so_far = String::from_utf8_lossy(&self.buffer);
-            panic!("the server hung up in an answer, after {so_far:?}")
+            panic!("the server closed the connection within an answer, after {so_far:?}")
         })
     }
 
-    /// Reads one answer. `None`: the server hung up before its end.
+    /// Reads one answer. Returns `None` if the server closes the connection before the end of the answer.
     #[track_caller]
     pub fn try_answer(&mut self) -> Option<Answer> {
         let head = self.try_head()?;
@@ -149,16 +149,16 @@ impl Raw {
         })
     }
 
-    /// Reads one answer to HEAD, or the head of a stream.
+    /// Reads one answer to HEAD, or the head of a stream. The returned body is empty.
     #[track_caller]
     pub fn head(&mut self) -> Answer {
         self.try_head().unwrap_or_else(|| {
             let so_far = String::from_utf8_lossy(&self.buffer);
-            panic!("the server hung up in a head, after {so_far:?}")
+            panic!("the server closed the connection within a head, after {so_far:?}")
         })
     }
 
-    /// `None`: the server hung up before or in the head.
+    /// Like [`Raw::head`]. Returns `None` if the server closes the connection before the end of the head.
     #[track_caller]
     fn try_head(&mut self) -> Option<Answer> {
         let end = loop {
@@ -170,33 +170,33 @@ impl Raw {
             }
         };
         let head =
-            String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("a head of text");
+            String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("the head is UTF-8");
         let head = head.trim_end().replace("\r\n", "\n");
         let status = head
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
         Some(Answer {
-            status: status.expect("a status"),
+            status: status.expect("the first line has a status"),
             head,
             body: Vec::new(),
         })
     }
 
-    /// Reads to the end of the connection and answers what came.
+    /// Reads to the end of the connection and returns all bytes that were not used yet.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// Whether the server has closed: it has nothing more to say, and says so.
+    /// Reads to the end of the connection. Returns true if no more bytes came before the end.
     #[track_caller]
     pub fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
     }
 
-    /// Reads more. False: the connection has ended (a reset is an end too).
+    /// Reads more bytes into the buffer. Returns false if the connection has ended, also by a reset.
     #[track_caller]
     fn fill(&mut self) -> bool {
         let mut bytes = [0; 16 * 1024];
@@ -206,14 +206,14 @@ impl Raw {
                 count > 0
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            // Somebody stopped the process for a while, and let it go on.
+            // The test process was stopped by a signal and continued.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
-            Err(error) => panic!("nothing came: {error}"),
+            Err(error) => panic!("no bytes from the server: {error}"),
         }
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection and returns the answer.
 #[track_caller]
 pub fn request(
     address: SocketAddr,
@@ -246,7 +246,7 @@ pub fn post(address: SocketAddr, target: &str, body: impl AsRef<[u8]>) -> Answer
     request(address, "POST", target, "", body)
 }
 
-/// The id in the answer to a publisher.
+/// Returns the event's id from the answer to a publisher.
 #[track_caller]
 pub fn id_of(answer: &Answer) -> String {
     let id = answer.text().split(r#""id":""#).nth(1);
@@ -255,29 +255,30 @@ pub fn id_of(answer: &Answer) -> String {
         .to_owned()
 }
 
-/// An event stream, as a browser would read it, over the chunks of HTTP/1.1.
+/// An event stream over HTTP/1.1, decoded from its chunks as a browser decodes it.
 pub struct Stream {
     pub raw: Raw,
     pub head: Answer,
     decoder: Decoder,
     messages: VecDeque<Message>,
-    /// The bytes of the stream so far, without the chunks, for those who want to see them.
+    /// The bytes of the stream so far, without the chunk framing, for tests that compare them.
     pub bytes: Vec<u8>,
-    /// Why the server ended the stream, if it has said so.
+    /// The reason in the close event, if this event has come.
     pub closed: Option<String>,
-    /// The last chunk has come.
+    /// True after the last chunk, whose size is 0.
     pub has_ended: bool,
 }
 
 impl Stream {
-    /// Subscribes, and reads nothing but the head.
+    /// Subscribes and reads only the head of the answer.
     #[track_caller]
     pub fn open(address: SocketAddr, target: &str, fields: &str) -> Stream {
-        Stream::try_open(address, target, fields).expect("the server hung up before it answered")
+        Stream::try_open(address, target, fields)
+            .expect("the server closed the connection before it answered")
     }
 
-    /// Subscribes; `None` if the server is not there, or hung up without an answer, as it may on one
-    /// who has fallen behind before its stream began.
+    /// Like [`Stream::open`]. Returns `None` if no server listens, or if the server closes the connection without
+    /// an answer. The server may do so to a client that falls behind before its stream begins.
     #[track_caller]
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
         let mut raw = Raw::try_connect(address).ok()?;
@@ -286,17 +287,17 @@ impl Stream {
         Stream::try_on(raw)
     }
 
-    /// A stream that was asked for on this connection, by bytes of the test's own.
+    /// Reads the head of a stream that the test has requested on `raw` already.
     #[cfg(feature = "journal")]
     #[track_caller]
     pub fn on(raw: Raw) -> Stream {
-        Stream::try_on(raw).expect("the server hung up before it answered")
+        Stream::try_on(raw).expect("the server closed the connection before it answered")
     }
 
     #[track_caller]
     fn try_on(mut raw: Raw) -> Option<Stream> {
         let head = raw.try_head()?;
-        assert_eq!(head.status, 200, "a stream was refused: {head:?}");
+        assert_eq!(head.status, 200, "the stream was refused: {head:?}");
         Some(Stream {
             raw,
             head,
@@ -308,7 +309,7 @@ impl Stream {
         })
     }
 
-    /// Subscribes, and reads the welcome.
+    /// Subscribes and reads the welcome.
     #[track_caller]
     pub fn subscribe(address: SocketAddr, target: &str) -> Stream {
         let mut stream = Stream::open(address, target, "");
@@ -316,7 +317,8 @@ impl Stream {
         stream
     }
 
-    /// Comes back after `id`, and reads the welcome; answers the recovery event's data too.
+    /// Reconnects with `id` as the cursor, reads the welcome and the recovery event, and returns the stream with
+    /// the data of the recovery event.
     #[track_caller]
     pub fn resume(address: SocketAddr, target: &str, id: &str) -> (Stream, String) {
         let mut stream = Stream::open(address, target, &format!("Last-Event-ID: {id}\r\n"));
@@ -326,14 +328,14 @@ impl Stream {
         (stream, recovery.data)
     }
 
-    /// The next event.
+    /// Returns the next event.
     #[track_caller]
     pub fn next(&mut self) -> Message {
         self.try_next().expect("the stream has ended")
     }
 
-    /// The next event; `None` when the stream has ended, by a last chunk or without. What the server
-    /// says of the end is in `closed`.
+    /// Returns the next event, or `None` when the stream has ended, with a last chunk or without one. The close
+    /// event is not returned: its reason is in `closed`.
     #[track_caller]
     pub fn try_next(&mut self) -> Option<Message> {
         let start = Instant::now();
@@ -341,13 +343,16 @@ impl Stream {
             match self.messages.pop_front() {
                 Some(message) if self.closes(&message) => {}
                 Some(message) => {
-                    assert_eq!(self.closed, None, "an event after the end: {message:?}");
+                    assert_eq!(
+                        self.closed, None,
+                        "an event after the close event: {message:?}"
+                    );
                     return Some(message);
                 }
                 None if !self.read() => return None,
                 None => {}
             }
-            // A heartbeat is something read, and yet not what is waited for.
+            // Heartbeats keep the read from timing out, so the wait for an event needs a bound of its own.
             assert!(
                 start.elapsed() < DEADLINE,
                 "no event within {DEADLINE:?}, only comments"
@@ -355,7 +360,7 @@ impl Stream {
         }
     }
 
-    /// Whether this is the last event. Keeps its reason.
+    /// Whether `message` is the close event. Keeps its reason in `closed`.
     fn closes(&mut self, message: &Message) -> bool {
         let reason = message.data.strip_prefix(r#"{"type":"closed","reason":""#);
         let reason = reason.filter(|_| message.name == "system");
@@ -364,7 +369,7 @@ impl Stream {
         reason.is_some()
     }
 
-    /// Reads until the bytes of the stream end in `text`.
+    /// Reads until the bytes of the stream end with `text`.
     #[track_caller]
     pub fn read_to(&mut self, text: &str) {
         while !self.bytes.ends_with(text.as_bytes()) {
@@ -376,12 +381,12 @@ impl Stream {
         }
     }
 
-    /// The cursor that a browser would come back with.
+    /// Returns the cursor with which a browser would reconnect.
     pub fn cursor(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// Reads one chunk. False: there is none.
+    /// Reads one chunk. Returns false if the stream has ended.
     #[track_caller]
     fn read(&mut self) -> bool {
         let Some(chunk) = self.chunk() else {
@@ -395,6 +400,7 @@ impl Stream {
         true
     }
 
+    /// Reads one chunk and returns its data, or `None` if the stream has ended.
     #[track_caller]
     fn chunk(&mut self) -> Option<Vec<u8>> {
         let raw = &mut self.raw;
@@ -417,7 +423,7 @@ impl Stream {
         assert_eq!(
             &raw.buffer[line + 2 + size..line + 4 + size],
             b"\r\n",
-            "the end of a chunk"
+            "the line break after the chunk's data"
         );
         raw.buffer.drain(..line + 4 + size);
         self.has_ended = size == 0;
@@ -425,7 +431,7 @@ impl Stream {
     }
 }
 
-/// A number out of a JSON answer, found by the text before it.
+/// Returns the number that follows `key` in `text`, such as an answer in JSON.
 #[track_caller]
 pub fn number_after(text: &str, key: &str) -> u64 {
     let at = text
@@ -438,20 +444,20 @@ pub fn number_after(text: &str, key: &str) -> u64 {
         .collect();
     digits
         .parse()
-        .unwrap_or_else(|_| panic!("no number behind {key} in {text}"))
+        .unwrap_or_else(|_| panic!("no number after {key} in {text}"))
 }
 
-/// A name for a directory of a test's own, which is gone at the end with all that is in it.
+/// The path of a directory that only one test uses. Dropping the value removes the directory with its files.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Nothing is there yet.
+    /// Chooses a path. The test creates the directory itself.
     pub fn new() -> Scratch {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-sse-it-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Best effort: it is there only if a process of the same number was killed.
+        // Best effort: the directory exists only if a process with the same id was killed earlier.
         let _ = fs::remove_dir_all(&path);
         Scratch(path)
     }
@@ -460,32 +466,32 @@ impl Scratch {
         &self.0
     }
 
-    /// As a command line has it.
+    /// Returns the path as text, for a command line.
     pub fn name(&self) -> &str {
-        self.0.to_str().expect("a temporary directory in UTF-8")
+        self.0.to_str().expect("the path is UTF-8")
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Best effort: it may never have been there.
+        // Best effort: the test may not have created the directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// How many, and of their times the median, the 99th of a hundred, and the longest.
-pub fn figures(what: &str, mut times: Vec<Duration>) -> String {
+/// Describes `times` in one line: how many there are, the median, the 99th percentile and the longest.
+pub fn describe_times(what: &str, mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let count = times.len();
     let (median, p99, longest) = (times[count / 2], times[count * 99 / 100], times[count - 1]);
     format!("{count} {what}: median {median:.1?}, p99 {p99:.1?}, longest {longest:.1?}")
 }
 
-/// Does something at the end of the scope, also when the test fails there: what the threads of the
-/// test go by, lest it wait for them for ever.
-pub struct Finally<F: Fn()>(pub F);
+/// Calls its function when it is dropped, also when the test panics. Tests use it to stop the threads of a
+/// `thread::scope`: otherwise a failed test would wait for these threads without end.
+pub struct OnDrop<F: Fn()>(pub F);
 
-impl<F: Fn()> Drop for Finally<F> {
+impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }

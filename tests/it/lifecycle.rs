@@ -1,4 +1,4 @@
-//! How streams begin, and how they end.
+//! How streams begin and end: the first bytes, heartbeats, replaced and disconnected clients, the server's shutdown.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tiny_sse::{Config, Event, EventId};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, request, server};
 
-fn quick() -> Config {
+fn with_short_heartbeat() -> Config {
     Config {
         heartbeat: Duration::from_millis(20),
         ..config()
@@ -14,7 +14,7 @@ fn quick() -> Config {
 }
 
 #[test]
-fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
+fn a_stream_begins_with_the_documented_head_and_welcome() {
     let server = server(config());
     let mut stream = Stream::open(server.local_addr(), "/events", "");
     let fields: Vec<_> = stream
@@ -49,7 +49,7 @@ fn the_stream_begins_with_the_head_and_the_welcome_of_the_contract() {
 }
 
 #[test]
-fn http_1_0_gets_the_bare_bytes_and_a_close() {
+fn a_stream_over_http_1_0_has_no_chunks_and_ends_with_the_connection() {
     let server = server(config());
     let mut raw = Raw::connect(server.local_addr());
     raw.send("GET /events?client_id=old HTTP/1.0\r\n\r\n");
@@ -58,7 +58,7 @@ fn http_1_0_gets_the_bare_bytes_and_a_close() {
         (head.field("transfer-encoding"), head.field("connection")),
         (None, Some("close"))
     );
-    eventually("registered", || server.hub().clients() == 1);
+    eventually("the client is registered", || server.hub().clients() == 1);
     post(server.local_addr(), "/clients/old", "hello");
     request(server.local_addr(), "DELETE", "/clients/old", "", "");
     let rest = String::from_utf8(raw.rest()).unwrap();
@@ -67,7 +67,7 @@ fn http_1_0_gets_the_bare_bytes_and_a_close() {
 }
 
 #[test]
-fn a_client_that_hangs_up_is_gone_within_a_heartbeat_though_nothing_is_sent_to_it() {
+fn a_client_that_disconnects_is_removed_within_a_few_heartbeats_also_without_events() {
     let server = server(Config {
         heartbeat: Duration::from_secs(1),
         ..config()
@@ -82,13 +82,13 @@ fn a_client_that_hangs_up_is_gone_within_a_heartbeat_though_nothing_is_sent_to_i
     );
     let start = std::time::Instant::now();
     drop(stream);
-    eventually("unregistered", || {
+    eventually("the client is removed", || {
         number_after(
             get(server.local_addr(), "/stats").text(),
             "\"active_connections\":",
         ) == 0
     });
-    // A bound on correctness, not on speed: ten heartbeats would mean that it was found by accident.
+    // A bound on correctness, not on speed: after ten heartbeats the removal would not be due to a heartbeat.
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -101,8 +101,8 @@ fn a_client_that_hangs_up_is_gone_within_a_heartbeat_though_nothing_is_sent_to_i
 }
 
 #[test]
-fn a_silent_stream_beats() {
-    let server = server(quick());
+fn a_stream_without_events_gets_heartbeat_comments() {
+    let server = server(with_short_heartbeat());
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     stream.read_to("\n\n: heartbeat\n: heartbeat\n: heartbeat\n");
     post(server.local_addr(), "/events", "still there");
@@ -110,8 +110,8 @@ fn a_silent_stream_beats() {
 }
 
 #[test]
-fn a_stream_beats_with_events_if_it_is_asked_to() {
-    let server = server(quick());
+fn a_client_that_asks_for_it_gets_heartbeats_as_events() {
+    let server = server(with_short_heartbeat());
     for (query, fields) in [
         ("?heartbeat=event", ""),
         ("/a?topic=b&heartbeat=event&client_id=me", ""),
@@ -120,9 +120,13 @@ fn a_stream_beats_with_events_if_it_is_asked_to() {
         let mut stream = Stream::open(server.local_addr(), &target, fields);
         let cursor = stream.next().last_event_id;
         for _ in 0..3 {
-            let beat = stream.next();
+            let heartbeat = stream.next();
             assert_eq!(
-                (&*beat.name, &*beat.data, &*beat.last_event_id),
+                (
+                    &*heartbeat.name,
+                    &*heartbeat.data,
+                    &*heartbeat.last_event_id,
+                ),
                 ("heartbeat", "{}", &*cursor),
                 "{target}"
             );
@@ -133,7 +137,7 @@ fn a_stream_beats_with_events_if_it_is_asked_to() {
                 .ends_with(b"\n\nevent: heartbeat\ndata: {}\n\n"),
             "{target}"
         );
-        // Another one beats as ever.
+        // Another client still gets comments.
         let mut other = Stream::subscribe(server.local_addr(), "/events?heartbeat=comment");
         other.read_to(": heartbeat\n: heartbeat\n");
         let before = stream.bytes.len();
@@ -145,12 +149,12 @@ fn a_stream_beats_with_events_if_it_is_asked_to() {
 }
 
 #[test]
-fn a_client_of_the_same_name_replaces_the_first() {
+fn a_client_with_the_same_id_replaces_the_first_one() {
     let server = server(config());
     let mut first = Stream::subscribe(server.local_addr(), "/events?client_id=me");
     let mut second = Stream::subscribe(server.local_addr(), "/events?client_id=me");
     assert_eq!(first.try_next(), None);
-    assert!(first.has_ended, "without its last chunk");
+    assert!(first.has_ended, "the last chunk is missing");
     assert_eq!(first.closed.as_deref(), Some("replaced"));
     post(server.local_addr(), "/clients/me", "for the second");
     assert_eq!(second.next().data, "for the second");
@@ -158,7 +162,7 @@ fn a_client_of_the_same_name_replaces_the_first() {
 }
 
 #[test]
-fn a_kicked_client_is_told_and_gone() {
+fn a_deleted_client_gets_the_close_reason_kicked_and_is_removed() {
     let server = server(config());
     let mut stream = Stream::subscribe(server.local_addr(), "/events?client_id=me");
     assert_eq!(
@@ -179,7 +183,7 @@ fn a_kicked_client_is_told_and_gone() {
 }
 
 #[test]
-fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody() {
+fn a_shutdown_waits_until_all_clients_have_all_events_and_then_the_close_event() {
     let server = server(config());
     let address = server.local_addr();
     let mut streams: Vec<_> = (0..20)
@@ -209,7 +213,7 @@ fn a_shutdown_says_goodbye_behind_all_that_was_published_and_waits_for_everybody
 }
 
 #[test]
-fn a_server_that_is_waited_for_shuts_down_when_its_hub_is_closed() {
+fn wait_returns_after_the_hub_is_closed_and_the_server_has_shut_down() {
     let running = server(config());
     let (address, hub) = (running.local_addr(), running.hub().clone());
     let mut stream = Stream::subscribe(address, "/events");
@@ -220,19 +224,19 @@ fn a_server_that_is_waited_for_shuts_down_when_its_hub_is_closed() {
         sender.send(()).unwrap();
     });
     receiver.recv().unwrap();
-    // It goes on serving: each event arrives.
+    // The server serves while another thread waits for it: each event arrives.
     for number in 0..500 {
         let data = number.to_string();
         hub.publish(Event::new(&*data)).expect("an open hub");
         assert_eq!(stream.next().data, data);
     }
-    assert!(receiver.try_recv().is_err(), "it ended by itself");
+    assert!(receiver.try_recv().is_err(), "wait() returned too early");
     hub.close();
     assert_eq!(stream.try_next(), None);
     assert_eq!(stream.closed.as_deref(), Some("closing"));
     waiting.join().unwrap();
     assert!(
         std::net::TcpStream::connect(address).is_err(),
-        "it listens still"
+        "the listener is still there"
     );
 }

@@ -7,9 +7,9 @@
     reason = "shared with the unit tests, which use other parts of it"
 )]
 mod chance;
-mod fronts;
 mod kit;
 mod program;
+mod proxy_process;
 
 // The first chapter: the idea of the crate in one file.
 mod examples;
@@ -17,6 +17,7 @@ mod examples;
 #[cfg(feature = "access")]
 mod access;
 mod admission;
+mod attackers;
 mod browser;
 mod churn;
 mod cli;
@@ -35,8 +36,6 @@ mod devices;
 #[cfg(feature = "journal")]
 mod disk;
 mod endpoints;
-mod exposure;
-mod handoff;
 mod heads;
 mod lifecycle;
 mod metrics;
@@ -48,9 +47,10 @@ mod proxies;
 mod random;
 mod readme;
 mod refusals;
+mod replay_to_live;
 mod resume;
-mod siege;
+mod retry;
 mod slow;
 mod smuggling;
-mod storms;
 mod tidy;
+mod without_tokens;

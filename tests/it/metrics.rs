@@ -1,11 +1,11 @@
-//! What a server tells of itself: `/stats?clients=1` and `/metrics`.
+//! The numbers about a running server: `/stats?clients=1` and `/metrics`.
 
 use tiny_sse::{Config, Event, Pattern, Subscribe, Topic};
 
 use crate::kit::{Stream, config, eventually, get, number_after, request, server};
 
 #[test]
-fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
+fn stats_show_for_each_client_what_was_sent_to_it_and_what_waits_for_it() {
     let server = server(Config {
         queue_bytes: 32 << 20,
         history_bytes: 96 << 20,
@@ -14,7 +14,7 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
     let address = server.local_addr();
     let mut quick = Stream::subscribe(address, "/events?client_id=quick&topic=b&topic=a/*");
     let stopped = Stream::subscribe(address, "/events?client_id=stopped");
-    // More than the sockets hold.
+    // More bytes than the socket buffers hold.
     let text = "x".repeat(64_000);
     for _ in 0..200 {
         server.hub().publish(Event::new(&*text)).unwrap();
@@ -28,7 +28,7 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
         clients.sort_by_key(|client| !client.contains("\"quick\""));
         clients
     };
-    eventually("the quick one has it all", || {
+    eventually("the quick client has all events", || {
         number_after(&clients()[0], "\"sent_events\":") == 200
     });
     let shown = clients();
@@ -48,31 +48,31 @@ fn each_client_is_shown_with_what_it_got_and_what_waits_for_it() {
         number("lag_events") > 0 && number("lag_bytes") > 64_000,
         "{shown:?}"
     );
-    // It reads on, and catches up.
+    // The stopped client reads on and catches up.
     let mut stopped = stopped;
     for _ in 0..200 {
         stopped.next();
         stopped.bytes.clear();
     }
-    eventually("nothing waits", || {
+    eventually("nothing waits for the stopped client", || {
         clients()[1].contains("\"sent_events\":200,")
             && clients()[1].contains("\"lag_events\":0,\"lag_bytes\":0")
     });
-    // Who comes back and does not read is in its replay.
+    // A client that reconnects and does not read stays in its replay.
     let _slow = Stream::open(address, "/events?client_id=slow&last_event_id=earliest", "");
-    eventually("a replay", || {
+    eventually("the slow client is in its replay", || {
         let stats = get(address, "/stats?clients=1").text().to_owned();
         let slow = stats
             .split("},{")
             .find(|client| client.contains("\"slow\""));
-        let slow = slow.expect("it was let in");
+        let slow = slow.expect("the slow client is registered");
         number_after(slow, "\"replaying\":") > 0 && number_after(slow, "\"sent_events\":") > 0
     });
     assert_eq!(get(address, "/stats?clients=yes").status, 400);
 }
 
 #[test]
-fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
+fn stats_list_the_thousand_topics_with_the_most_clients_and_count_the_others() {
     let server = server(Config {
         max_patterns: 1000,
         ..config()
@@ -80,11 +80,11 @@ fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
     let address = server.local_addr();
     let topics = |numbers: std::ops::Range<usize>| {
         let patterns = numbers.map(|number| Pattern::new(&format!("t/{number:04}")).unwrap());
-        let wish = Subscribe {
+        let params = Subscribe {
             patterns: patterns.collect(),
             ..Subscribe::default()
         };
-        server.hub().subscribe(wish).unwrap()
+        server.hub().subscribe(params).unwrap()
     };
     let mut streams = vec![topics(0..700)];
     let listed = || {
@@ -100,7 +100,7 @@ fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
     streams.extend([topics(400..1100), topics(500..600), topics(2000..2900)]);
     let (list, left_out) = listed();
     assert_eq!((list.len(), left_out), (1000, 1000));
-    // Those that two or three asked for are all there, and no number is that of fewer clients.
+    // All topics of two or three clients are listed, with the right number of clients.
     for (topics, clients) in [(400..500, 2), (500..600, 3), (600..700, 2)] {
         for number in topics {
             let entry = format!("\"t/{number:04}\":{clients}");
@@ -108,7 +108,7 @@ fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
         }
     }
     assert!(list.is_sorted());
-    // The metrics have the numbers alone.
+    // The metrics have no topics, so they stay short.
     if cfg!(feature = "metrics") {
         let metrics = get(address, "/metrics");
         assert!(metrics.text().contains("tiny_sse_clients 4\n"));
@@ -117,7 +117,7 @@ fn the_busiest_thousand_topics_are_listed_and_the_rest_is_counted() {
 }
 
 #[test]
-fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
+fn stats_list_the_clients_with_the_most_lag_up_to_4_mib_and_count_the_others() {
     let server = server(Config {
         max_clients: 500,
         max_patterns: 64,
@@ -127,12 +127,12 @@ fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
     let clients: Vec<_> = (0..400)
         .map(|client| {
             let patterns = (0..64).map(|n| format!("{client}/{n}/{}\"", "\"".repeat(240)));
-            let wish = Subscribe {
+            let params = Subscribe {
                 client_id: Some(format!("client-{client}").parse().unwrap()),
                 patterns: patterns.map(|text| Pattern::new(&text).unwrap()).collect(),
                 ..Subscribe::default()
             };
-            server.hub().subscribe(wish).unwrap()
+            server.hub().subscribe(params).unwrap()
         })
         .collect();
     let late = Topic::new(&format!("399/1/{}\"", "\"".repeat(240))).unwrap();
@@ -140,11 +140,11 @@ fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
         .hub()
         .publish(Event::new("x").with_topic(late))
         .unwrap();
-    eventually("something waits for one of them", || {
+    eventually("an event waits for one client", || {
         server.hub().stats().lag > 0
     });
     let stats = get(address, "/stats?clients=1");
-    // LIMIT: 4 MiB of clients, and what is beside them.
+    // LIMIT: 4 MiB for the list of clients. The rest of the answer comes on top.
     let length = stats.body.len();
     assert!(
         (4 << 20) - 40_000 < length && length < (4 << 20) + 600_000,
@@ -163,14 +163,14 @@ fn the_clients_with_the_most_lag_are_listed_and_the_rest_is_counted() {
 }
 
 #[test]
-fn metrics_are_in_the_index_if_they_are_there() {
+fn metrics_are_served_and_in_the_index_if_the_feature_is_on_and_a_404_otherwise() {
     let server = server(config());
     let index = get(server.local_addr(), "/");
-    let is_there = cfg!(feature = "metrics");
-    assert_eq!(index.text().contains("/metrics'\n"), is_there);
+    let has_metrics = cfg!(feature = "metrics");
+    assert_eq!(index.text().contains("/metrics'\n"), has_metrics);
     for method in ["GET", "HEAD", "OPTIONS", "POST"] {
         let answer = request(server.local_addr(), method, "/metrics", "", "");
-        assert_eq!(answer.status == 404, !is_there, "{method}: {answer:?}");
+        assert_eq!(answer.status == 404, !has_metrics, "{method}: {answer:?}");
     }
 }
 
@@ -181,10 +181,10 @@ mod compiled_in {
     use super::*;
     use crate::kit::post;
 
-    /// Reads a page in Prometheus' text format as strictly as its own parser does, and answers the
-    /// samples by name and labels.
+    /// Parses Prometheus' text format as strictly as the parser of Prometheus does. Returns the samples by name and
+    /// labels.
     fn samples(page: &str) -> HashMap<String, f64> {
-        assert!(page.ends_with('\n'), "the last line has no end");
+        assert!(page.ends_with('\n'), "the last line has no line break");
         let (mut samples, mut kinds) = (HashMap::new(), HashMap::new());
         let (mut family, mut helped) = (String::new(), Vec::new());
         for line in page.lines() {
@@ -195,7 +195,11 @@ mod compiled_in {
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = kind.split_once(' ').expect("a name and a type");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                assert_eq!(helped.last(), Some(&name), "HELP comes right before TYPE");
+                assert_eq!(
+                    helped.last(),
+                    Some(&name),
+                    "HELP does not come right before TYPE"
+                );
                 assert_eq!(kinds.insert(name, kind), None, "{name} twice");
                 family = name.to_owned();
             } else {
@@ -205,7 +209,9 @@ mod compiled_in {
                     .bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
                 assert!(own && name.starts_with("tiny_sse_"), "{line}");
-                let suffix = name.strip_prefix(&*family).expect("behind its own TYPE");
+                let suffix = name
+                    .strip_prefix(&*family)
+                    .expect("a sample after its TYPE");
                 match kinds[&*family] {
                     "histogram" => {
                         assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}")
@@ -236,7 +242,7 @@ mod compiled_in {
     }
 
     #[test]
-    fn the_metrics_are_valid_and_true() {
+    fn the_metrics_are_valid_prometheus_text_with_the_right_numbers() {
         let server = server(Config {
             max_clients: 2,
             ..config()
@@ -251,11 +257,11 @@ mod compiled_in {
             assert_eq!([stream.next().data, stream.next().data], ["x", "x"]);
         }
         assert!(server.hub().disconnect(&id_of(&streams[0])));
-        eventually("gone", || {
+        eventually("the client is removed", || {
             get(address, "/stats").text().contains("\"kicked\":1")
         });
-        // The fan-out counts behind its last write.
-        eventually("counted", || {
+        // The fan-out counts a delivery after its write.
+        eventually("all deliveries are counted", || {
             get(address, "/metrics")
                 .text()
                 .contains("tiny_sse_deliveries_total 4\n")
@@ -296,7 +302,7 @@ mod compiled_in {
         assert!(samples["tiny_sse_history_oldest_timestamp_seconds"] > 1.7e9);
     }
 
-    /// The id in a stream's welcome.
+    /// Returns the client id in a stream's welcome.
     fn id_of(stream: &Stream) -> String {
         let seen = String::from_utf8_lossy(&stream.bytes);
         let (_, id) = seen.split_once("\"client_id\":\"").expect("a welcome");

@@ -1,5 +1,5 @@
-//! One order for everybody, and in it the order of each publisher, whatever the topics and whoever
-//! is addressed.
+//! The order of events: all clients get events in the order of the ids, and this order keeps the order of each
+//! publisher, also between topics and for events that are sent to one client.
 
 use std::thread;
 
@@ -10,7 +10,8 @@ use crate::kit::{Stream, config, number_after, server};
 const PUBLISHERS: usize = 4;
 const EVENTS: usize = 500;
 
-/// Publishes as all publishers at once; `publish` is told whose event it is, and the which.
+/// Runs all publishers at the same time, each in a thread. The arguments of `publish` are the number of the publisher
+/// and the number of the event.
 fn all_at_once(publish: impl Fn(usize, usize) + Sync) {
     thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
@@ -24,7 +25,7 @@ fn event(publisher: usize, number: usize) -> Event {
     Event::new(format!("p{publisher} n{number}"))
 }
 
-/// The topics of the events, in turn; the empty one is none.
+/// The topics of the events, in turn. The empty string means no topic.
 const TOPICS: [&str; 4] = ["", "a", "b/1", "b/2"];
 
 fn publish(hub: &Hub, publisher: usize, number: usize) {
@@ -39,7 +40,7 @@ fn publish(hub: &Hub, publisher: usize, number: usize) {
     hub.publish(event).unwrap();
 }
 
-/// Each publisher's events are there, from its first to its last, as `whose` has them.
+/// Checks that `seen` has the events of each publisher in their order. `numbers` selects the expected events.
 #[track_caller]
 fn assert_each_publishers_order(seen: &[String], numbers: impl Fn(usize) -> bool) {
     let expected: Vec<u64> = (0..EVENTS)
@@ -57,7 +58,7 @@ fn assert_each_publishers_order(seen: &[String], numbers: impl Fn(usize) -> bool
 }
 
 #[test]
-fn all_clients_see_the_one_order_of_the_ids_each_those_of_its_topics() {
+fn all_clients_get_the_events_of_their_topics_in_the_order_of_the_ids() {
     let server = server(config());
     let address = server.local_addr();
     let targets: [(&str, &[&str]); 7] = [
@@ -77,7 +78,10 @@ fn all_clients_see_the_one_order_of_the_ids_each_those_of_its_topics() {
         .iter()
         .map(|event| event.last_event_id.parse().expect("an id"))
         .collect();
-    assert!(ids.is_sorted_by(|a, b| a < b), "ids do not rise");
+    assert!(
+        ids.is_sorted_by(|a, b| a < b),
+        "the ids are not in ascending order"
+    );
     let data: Vec<_> = all.iter().map(|event| event.data.clone()).collect();
     assert_each_publishers_order(&data, |_| true);
     for (stream, (target, topics)) in streams[1..].iter_mut().zip(&targets[1..]) {
@@ -91,7 +95,7 @@ fn all_clients_see_the_one_order_of_the_ids_each_those_of_its_topics() {
 }
 
 #[test]
-fn what_is_for_one_client_alone_keeps_its_place_among_what_its_publisher_said_to_all() {
+fn events_for_one_client_and_events_for_all_arrive_in_the_order_of_their_publisher() {
     let server = server(config());
     let address = server.local_addr();
     let hub = server.hub();
@@ -117,7 +121,7 @@ fn what_is_for_one_client_alone_keeps_its_place_among_what_its_publisher_said_to
             assert_eq!(&&stream.next(), expected);
         }
     }
-    // What was for it alone is not kept, so it does not move the cursor either.
+    // An event for one client is not in the history, so it does not move the cursor either.
     let mut cursor = &cursor_before;
     for event in &mine {
         if number_after(&event.data, "n").is_multiple_of(3) {
@@ -128,7 +132,7 @@ fn what_is_for_one_client_alone_keeps_its_place_among_what_its_publisher_said_to
 }
 
 #[test]
-fn several_events_published_together_are_not_interrupted() {
+fn no_other_event_comes_between_events_that_are_published_together() {
     let server = server(config());
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     const TOGETHER: usize = 10;
@@ -157,7 +161,7 @@ fn several_events_published_together_are_not_interrupted() {
 }
 
 #[test]
-fn a_farewell_comes_behind_what_was_published_before_it() {
+fn a_disconnected_client_first_gets_all_events_that_were_published_before() {
     let server = server(config());
     let (hub, address) = (server.hub(), server.local_addr());
     for round in 0..100 {
@@ -174,7 +178,7 @@ fn a_farewell_comes_behind_what_was_published_before_it() {
         hub.send_to("me", &Event::new("for me")).unwrap();
         assert_eq!(publish(round.to_string(), Some("a")).recipients, 1);
         assert_eq!(publish("for others".into(), Some("b")).recipients, 0);
-        // By turns it is asked to leave, and replaced.
+        // The client is disconnected in one round, and replaced in the next.
         let _successor = if round % 2 == 0 {
             assert!(hub.disconnect("me"));
             None
@@ -190,7 +194,7 @@ fn a_farewell_comes_behind_what_was_published_before_it() {
             ["for all", "for me", &round.to_string()],
             "round {round}"
         );
-        assert!(stream.has_ended, "round {round}: cut off");
+        assert!(stream.has_ended, "round {round}: the last chunk is missing");
         hub.disconnect("me");
     }
 }

@@ -1,4 +1,5 @@
-//! Pages of other sites: what their browsers say of them, what they may, and what they may read.
+//! Web pages of other sites: how the server recognizes their requests, what these requests may do, and which answers
+//! their browsers let them read.
 
 use std::net::SocketAddr;
 
@@ -7,7 +8,7 @@ use tiny_sse::{AccessConfig, Config, Origin, Server};
 use crate::kit::{Answer, Raw, Stream, config, open, proxied, server};
 use crate::program::serve;
 
-/// A request as a browser would send it: `Host` is among the fields.
+/// Sends a request as a browser does, with `Host` among the fields.
 #[track_caller]
 fn ask(address: SocketAddr, method: &str, target: &str, fields: &str, body: &str) -> Answer {
     let mut raw = Raw::connect(address);
@@ -23,7 +24,7 @@ fn ask(address: SocketAddr, method: &str, target: &str, fields: &str, body: &str
 }
 
 fn with_token(origins: &[&str]) -> Config {
-    let token = || Some("TOKEN".parse().expect("a token"));
+    let token = || Some("TOKEN".parse().expect("the token is valid"));
     Config {
         access: AccessConfig {
             publish_token: token(),
@@ -48,13 +49,14 @@ fn with_origins(origins: &[&str]) -> Config {
 const BEARER: &str = "Authorization: Bearer TOKEN\r\n";
 const COOKIE: &str = "Cookie: tiny_sse_token=TOKEN\r\n";
 
-// ---- who may do more than read
+// ---- what pages may do
 
-/// `Host`, the other fields, and the status of what publishes or tells of clients: without tokens on
-/// this machine, and with the right token.
+/// Requests by their sender: `Host`, the other fields, and the expected status of requests that publish or that tell
+/// about clients. The first status is that of a server for this machine without tokens, the second that of a server
+/// with tokens, for a request with the right token.
 #[rustfmt::skip]
 const SENDERS: &[(&str, &str, u16, u16)] = &[
-    // No page, by a name of this machine.
+    // Not a page: no field of a browser, and `Host` is a name of this machine.
     ("localhost:8080", "", 200, 200),
     ("LOCALHOST", "", 200, 200),
     ("127.0.0.1", "", 200, 200),
@@ -62,8 +64,8 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("[::1]:8080", "", 200, 200),
     ("app.localhost", "", 200, 200),
     ("", "", 200, 200),
-    // By another name it may be a page, which that name leads here: of a GET to its own site a
-    // browser says nothing, or that it is one.
+    // With another name it may be a page of a site whose name resolves to this machine (DNS rebinding): for a GET to
+    // its own site, a browser sends none of these fields, or `same-origin`.
     ("box.example.org", "", 403, 200),
     ("evil.test", "", 403, 200),
     ("evil.test:8080", "", 403, 200),
@@ -88,9 +90,9 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("app.localhost:1", "Origin: http://app.localhost:1\r\n", 200, 200),
     ("localhost:8080", "Sec-Fetch-Site: same-origin\r\n", 200, 200),
     ("localhost:8080", "Sec-Fetch-Site: none\r\n", 200, 200),
-    // Behind a proxy that changes Host, the browser knows.
+    // Behind a proxy that changes Host, only the browser knows that the page is of this site.
     ("localhost:8080", "Origin: https://example.org\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
-    // A browser on a connection that it does not trust may say no more than where it was.
+    // Over plain HTTP, a browser may send only a Referer.
     ("localhost:8080", "Referer: http://localhost:8080/page?a=b\r\n", 200, 200),
     ("localhost:8080", "Referer: HTTPS://LOCALHOST:8080\r\n", 200, 200),
     ("localhost:8080", "Referer:\r\n", 200, 200),
@@ -102,12 +104,12 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("localhost:8080", "Referer: evil.test\r\n", 403, 403),
     ("localhost:8080", "Referer: /page\r\n", 403, 403),
     ("localhost:8080", "Referer: http://localhost:8080/\r\nReferer: http://evil.test/\r\n", 403, 403),
-    // What says more goes before.
+    // Sec-Fetch-Site and Origin take precedence over Referer.
     ("localhost:8080", "Referer: http://evil.test/\r\nSec-Fetch-Site: none\r\n", 200, 200),
     ("localhost:8080", "Referer: http://evil.test/\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
     ("localhost:8080", "Referer: http://localhost:8080/\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
     ("localhost:8080", "Referer: http://localhost:8080/\r\nOrigin: http://evil.test\r\n", 403, 403),
-    // A page of another site, of another port, of none.
+    // A page of another site, of another port, or without an origin.
     ("localhost:8080", "Origin: http://evil.test\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost:3000\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost\r\n", 403, 403),
@@ -124,10 +126,10 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("localhost:8080", "Sec-Fetch-Site: same-site\r\n", 403, 403),
     ("localhost:8080", "Sec-Fetch-Site: something-new\r\n", 403, 403),
     ("localhost:8080", "Origin: http://evil.test\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
-    // http://localhost:8080 is another site to https://localhost:8080: the browser knows, again.
+    // http://localhost:8080 and https://localhost:8080 are different sites, and only the browser knows which one this is.
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: same-site\r\n", 403, 403),
-    // A page of this server by a name that somebody else has made to lead here. A token it has not.
+    // A page that reached this server by a name that an attacker has made to resolve to it. It has no token.
     ("evil.test", "Origin: http://evil.test\r\n", 403, 200),
     ("evil.test:8080", "Origin: http://evil.test:8080\r\n", 403, 200),
     ("evil.test", "Origin: https://evil.test\r\nSec-Fetch-Site: same-origin\r\n", 403, 200),
@@ -137,13 +139,13 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("[::2]:8080", "Origin: http://[::2]:8080\r\n", 403, 200),
     ("0.0.0.0:8080", "Origin: http://0.0.0.0:8080\r\n", 403, 200),
     ("", "Origin: http://\r\n", 403, 200),
-    // What two readers could read differently.
+    // Repeated fields, which two parsers could read differently.
     ("localhost:8080", "Origin: http://localhost:8080\r\nOrigin: http://localhost:8080\r\n", 400, 400),
     ("localhost:8080", "Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n", 400, 400),
 ];
 
 #[test]
-fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not() {
+fn a_page_of_another_site_may_only_read_without_a_client_id_also_with_the_right_token() {
     let (without, with) = (server(config()), server(with_token(&[])));
     for (host, fields, status, status_with_token) in SENDERS {
         for (address, token, status) in [
@@ -166,7 +168,7 @@ fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not(
             ] {
                 let expected = if status == 200 { done } else { status };
                 for body in ["", "{}"] {
-                    // Objects, where they must be.
+                    // These endpoints need an object.
                     let body = if target.starts_with("/broadcast") || target.starts_with("/send") {
                         "{}"
                     } else {
@@ -188,8 +190,12 @@ fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not(
                 ("GET", "/health"),
             ] {
                 let answer = ask(address, method, target, &fields, "");
-                let is_asked = !target.contains("health");
-                let expected = if status == 400 && is_asked { 400 } else { 200 };
+                let is_checked = !target.contains("health");
+                let expected = if status == 400 && is_checked {
+                    400
+                } else {
+                    200
+                };
                 assert_eq!(
                     answer.status, expected,
                     "{method} {target} {fields:?}: {answer:?}"
@@ -199,7 +205,7 @@ fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not(
             }
         }
     }
-    // All that was published was by those who may: each of them four times, with two bodies.
+    // Only the allowed requests were published: four targets with two bodies for each sender.
     let count = |statuses: Vec<u16>| 8 * statuses.iter().filter(|&&s| s == 200).count() as u64;
     let statuses = SENDERS.iter().map(|&(_, _, without, _)| without);
     assert_eq!(without.hub().stats().events, count(statuses.collect()));
@@ -208,7 +214,7 @@ fn a_page_of_another_site_may_read_without_a_name_and_nothing_more_token_or_not(
 }
 
 #[test]
-fn a_request_without_host_is_not_a_browsers() {
+fn a_request_without_host_and_without_fields_of_a_browser_does_not_count_as_a_page() {
     let server = server(config());
     for (fields, status) in [
         ("", 200),
@@ -228,7 +234,7 @@ fn a_request_without_host_is_not_a_browsers() {
 }
 
 #[test]
-fn the_host_of_a_whole_url_counts_as_host() {
+fn the_host_in_an_absolute_target_takes_precedence_over_the_field_host() {
     let server = server(config());
     for (target, host, status) in [
         ("http://localhost/stats?clients=1", "evil.test", 200),
@@ -240,10 +246,9 @@ fn the_host_of_a_whole_url_counts_as_host() {
     }
 }
 
-/// Only a server that serves this machine alone checks the name. With tokens, with `--open`, and behind
-/// a proxy, the name may be another one.
+/// With tokens, with `--open`, and for other clients behind a proxy, any host will do.
 #[test]
-fn the_host_matters_where_this_machine_is_what_is_allowed() {
+fn where_only_this_machine_has_a_right_the_host_must_be_a_name_of_this_machine() {
     let publish = || Config {
         access: AccessConfig {
             publish_token: Some("TOKEN".parse().unwrap()),
@@ -251,33 +256,33 @@ fn the_host_matters_where_this_machine_is_what_is_allowed() {
         },
         ..config()
     };
-    let named = || with_origins(&["http://sse.test:8080"]);
+    let listed = || with_origins(&["http://sse.test:8080"]);
     let here = "X-Forwarded-For: 127.0.0.1\r\n";
     #[rustfmt::skip]
     let rows: [(&str, Config, &str, &str, [u16; 4]); 9] = [
-        // To publish, to see the clients, to choose a name, to read.
+        // The statuses of: publish, list the clients, choose a client id, read.
         ("nothing", config(), "sse.test", "", [403, 403, 403, 200]),
         ("--open", open(), "sse.test", "", [200, 200, 200, 200]),
         ("--publish-token", publish(), "sse.test", BEARER, [200, 200, 200, 200]),
-        // Without the token a client is known by its address, which it shares with a browser of this machine.
+        // Without the token, a client is identified by its address, which it shares with the browser on this machine.
         ("--publish-token", publish(), "sse.test", "", [401, 401, 403, 200]),
         ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 200, 200]),
         ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 200, 200]),
         ("--trust-proxy", proxied(), "localhost", here, [200, 200, 200, 200]),
-        // The name of pages that are allowed is a name of this machine.
-        ("--cors-origin", named(), "sse.test:8080", "", [200, 200, 200, 200]),
-        ("--cors-origin", named(), "sse.test", "", [403, 403, 403, 200]),
+        // The host of an allowed origin counts as a name of this machine.
+        ("--cors-origin", listed(), "sse.test:8080", "", [200, 200, 200, 200]),
+        ("--cors-origin", listed(), "sse.test", "", [403, 403, 403, 200]),
     ];
     for (name, config, host, fields, expected) in rows {
         let server = server(config);
         let fields = format!("Host: {host}\r\n{fields}");
-        let asked = [
+        let requests = [
             ("POST", "/events/a"),
             ("GET", "/stats?clients=1"),
             ("GET", "/events/a?client_id=me"),
             ("GET", "/events/a"),
         ];
-        for ((method, target), status) in asked.into_iter().zip(expected) {
+        for ((method, target), status) in requests.into_iter().zip(expected) {
             let answer = ask(server.local_addr(), method, target, &fields, "x");
             assert_eq!(
                 answer.status, status,
@@ -288,9 +293,9 @@ fn the_host_matters_where_this_machine_is_what_is_allowed() {
 }
 
 #[test]
-fn a_name_is_for_pages_that_may_do_more_than_read() {
+fn only_the_servers_own_pages_and_pages_of_listed_origins_may_choose_a_client_id() {
     let lists: [&[&str]; 3] = [&[], &["https://app.test"], &["*"]];
-    for (place, list) in lists.iter().enumerate() {
+    for (index, list) in lists.iter().enumerate() {
         for server in [server(with_origins(list)), server(with_token(list))] {
             for (fields, expected) in [
                 ("Origin: https://app.test\r\n", [403, 200, 200]),
@@ -310,7 +315,7 @@ fn a_name_is_for_pages_that_may_do_more_than_read() {
                     let fields = format!("Host: localhost\r\n{fields}{BEARER}");
                     let answer = ask(server.local_addr(), "GET", target, &fields, "");
                     let case = format!("{list:?} {target} {fields:?}: {answer:?}");
-                    assert_eq!(answer.status, expected[place], "{case}");
+                    assert_eq!(answer.status, expected[index], "{case}");
                     if answer.status == 403 {
                         assert!(answer.text().contains("client_id \\\"me\\\""), "{case}");
                         assert!(
@@ -325,7 +330,7 @@ fn a_name_is_for_pages_that_may_do_more_than_read() {
 }
 
 #[test]
-fn an_image_of_another_site_does_not_end_a_stream() {
+fn an_image_in_a_page_of_another_site_cannot_replace_a_client() {
     let server = server(config());
     let address = server.local_addr();
     let mut alice = Stream::subscribe(address, "/events/a?client_id=alice");
@@ -345,7 +350,7 @@ fn an_image_of_another_site_does_not_end_a_stream() {
 }
 
 #[test]
-fn who_is_refused_is_told_what_and_what_would_let_it() {
+fn a_refusal_names_the_forbidden_action_and_the_options_that_would_allow_it() {
     let server = server(config());
     for (fields, parts) in [
         (
@@ -379,22 +384,22 @@ fn who_is_refused_is_told_what_and_what_would_let_it() {
         for part in parts {
             assert!(answer.text().contains(part), "no {part} in {answer:?}");
         }
-        // It is a page that is to read this.
+        // The page may read the refusal.
         assert_eq!(answer.field("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.field("www-authenticate"), None);
     }
 }
 
 #[test]
-fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
+fn a_token_in_a_cookie_counts_only_for_programs_own_pages_and_pages_of_listed_origins() {
     let own = "Host: sse.test\r\nOrigin: https://sse.test\r\n";
     let listed = "Host: sse.test\r\nOrigin: https://app.test\r\n";
-    let foreign = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
+    let other = "Host: sse.test\r\nOrigin: https://evil.test\r\n";
     let image = "Host: sse.test\r\nSec-Fetch-Site: cross-site\r\n";
-    let neighbour = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
+    let same_site = "Host: sse.test\r\nSec-Fetch-Site: same-site\r\n";
     let linked = "Host: sse.test\r\nReferer: https://evil.test/page\r\n";
     let linked_from_listed = "Host: sse.test\r\nReferer: https://app.test/page\r\n";
-    let nobody = "Host: sse.test\r\nOrigin: null\r\n";
+    let null = "Host: sse.test\r\nOrigin: null\r\n";
     let star = "Host: sse.test\r\nOrigin: *\r\n";
     let downgraded = "Host: sse.test\r\nOrigin: http://sse.test\r\nSec-Fetch-Site: cross-site\r\n";
     let lists: [&[&str]; 4] = [
@@ -405,42 +410,43 @@ fn cookies_speak_for_programs_and_for_pages_that_are_own_or_listed() {
     ];
     #[rustfmt::skip]
     let rows = [
-        // To read, with each of the lists; to publish.
+        // The statuses of reading with each of the lists, and of publishing with each of them.
         ("Host: sse.test\r\n", [200, 200, 200, 200], [200, 200, 200, 200]),
         (own, [200, 200, 200, 200], [200, 200, 200, 200]),
         (listed, [401, 200, 401, 200], [403, 200, 401, 200]),
-        (foreign, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (other, [401, 401, 401, 401], [403, 403, 401, 401]),
         (image, [401, 401, 401, 401], [403, 403, 403, 403]),
-        (neighbour, [401, 401, 401, 401], [403, 403, 403, 403]),
+        (same_site, [401, 401, 401, 401], [403, 403, 403, 403]),
         (linked, [401, 401, 401, 401], [403, 403, 401, 401]),
         (linked_from_listed, [401, 200, 401, 200], [403, 200, 401, 200]),
-        (nobody, [401, 401, 401, 401], [403, 403, 401, 401]),
+        (null, [401, 401, 401, 401], [403, 403, 401, 401]),
         (star, [401, 401, 401, 401], [403, 403, 401, 401]),
         (downgraded, [401, 401, 401, 401], [403, 403, 401, 401]),
     ];
-    for (place, list) in lists.iter().enumerate() {
+    for (index, list) in lists.iter().enumerate() {
         let server = server(with_token(list));
         for (fields, to_read, to_publish) in &rows {
             let fields = format!("{fields}{COOKIE}");
             for target in ["/events/a", "/poll", "/stats", "/metrics"] {
                 let answer = ask(server.local_addr(), "GET", target, &fields, "");
                 assert_eq!(
-                    answer.status, to_read[place],
+                    answer.status, to_read[index],
                     "{list:?} {target} {fields:?}"
                 );
             }
             let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
             assert_eq!(
-                answer.status, to_publish[place],
+                answer.status, to_publish[index],
                 "{list:?} {fields:?}: {answer:?}"
             );
         }
     }
 }
 
-// ---- what they may read
+// ---- what pages may read
 
-/// The fields that tell a browser whether its page may read an answer.
+/// Returns what tells a browser whether its page may read an answer: the allowed origin, whether credentials are
+/// allowed, and whether the answer has `Vary: Origin`.
 fn shared(answer: &Answer) -> (Option<&str>, Option<&str>, bool) {
     let origins = answer.head.matches("Access-Control-Allow-Origin").count();
     assert!(origins < 2, "{answer:?}");
@@ -451,9 +457,14 @@ fn shared(answer: &Answer) -> (Option<&str>, Option<&str>, bool) {
     )
 }
 
-/// An answer of each kind, by who makes it, to one who may publish or not.
-fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u16, Answer)> {
-    let unless_foreign = |status| if may { status } else { 403 };
+/// Sends a request for each part of the server that makes answers. Returns a name, the expected status and the answer
+/// of each. `may_publish`: whether the sender may publish.
+fn answers(
+    address: SocketAddr,
+    fields: &str,
+    may_publish: bool,
+) -> Vec<(&'static str, u16, Answer)> {
+    let if_allowed = |status| if may_publish { status } else { 403 };
     let with_token = format!("{fields}{BEARER}");
     let raw = |bytes: String| {
         let mut raw = Raw::connect(address);
@@ -470,7 +481,7 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
             ask(address, "GET", "/events/a?token=TOKEN", fields, ""),
         ),
         (
-            "its head",
+            "the head of a stream",
             200,
             ask(address, "HEAD", "/events/a?token=TOKEN", fields, ""),
         ),
@@ -510,29 +521,29 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
             ask(address, "OPTIONS", "/events/a", fields, ""),
         ),
         (
-            "a 413 of a length",
-            unless_foreign(413),
+            "a 413 for Content-Length",
+            if_allowed(413),
             raw(format!(
                 "POST /events HTTP/1.1\r\nContent-Length: {large}\r\n{with_token}\r\n"
             )),
         ),
         (
-            "a 413 of a length beyond numbers",
-            unless_foreign(413),
+            "a 413 for a Content-Length above 64 bits",
+            if_allowed(413),
             raw(format!(
                 "POST /events HTTP/1.1\r\nContent-Length: {large}{large}{large}{large}\r\n{with_token}\r\n"
             )),
         ),
         (
-            "a 413 of chunks",
-            unless_foreign(413),
+            "a 413 for chunks",
+            if_allowed(413),
             raw(format!(
                 "POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{with_token}\r\nFFFFFF\r\n"
             )),
         ),
         (
-            "a 400 of chunks",
-            unless_foreign(400),
+            "a 400 for chunks",
+            if_allowed(400),
             raw(format!(
                 "POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{with_token}\r\nx\r\n"
             )),
@@ -541,7 +552,7 @@ fn answers(address: SocketAddr, fields: &str, may: bool) -> Vec<(&'static str, u
 }
 
 #[test]
-fn pages_of_all_origins_may_read_unless_there_is_a_list() {
+fn without_a_list_of_origins_and_with_a_star_pages_of_all_origins_may_read() {
     for list in [&[][..], &["*"]] {
         let server = server(with_token(list));
         for fields in [
@@ -549,8 +560,8 @@ fn pages_of_all_origins_may_read_unless_there_is_a_list() {
             "Host: sse.test\r\nOrigin: https://app.test\r\n",
             "Host: sse.test\r\nOrigin: null\r\n",
         ] {
-            let may = !list.is_empty() || !fields.contains("Origin");
-            for (name, status, answer) in answers(server.local_addr(), fields, may) {
+            let may_publish = !list.is_empty() || !fields.contains("Origin");
+            for (name, status, answer) in answers(server.local_addr(), fields, may_publish) {
                 let case = format!("{name}, {list:?}, {fields:?}: {answer:?}");
                 assert_eq!(answer.status, status, "{case}");
                 assert_eq!(shared(&answer), (Some("*"), None, false), "{case}");
@@ -560,7 +571,7 @@ fn pages_of_all_origins_may_read_unless_there_is_a_list() {
 }
 
 #[test]
-fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
+fn with_a_list_of_origins_only_their_pages_may_read_with_credentials() {
     let alone = ["https://app.test", "http://localhost:3000"];
     let among_all = ["*", "https://app.test", "http://localhost:3000"];
     for list in [&alone[..], &among_all] {
@@ -581,8 +592,8 @@ fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
             let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
             let fields = format!("Host: sse.test\r\n{field}");
             let is_own = [None, Some("https://sse.test")].contains(&origin);
-            let may = is_listed || is_own || others.is_some();
-            for (name, status, answer) in answers(server.local_addr(), &fields, may) {
+            let may_publish = is_listed || is_own || others.is_some();
+            for (name, status, answer) in answers(server.local_addr(), &fields, may_publish) {
                 let case = format!("{name}, {list:?}, {origin:?}: {answer:?}");
                 let credentials = is_listed.then_some("true");
                 let readable = if is_listed { origin } else { others };
@@ -593,7 +604,7 @@ fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
             let answer = ask(server.local_addr(), "POST", "/events", &fields, "x");
             assert_eq!(
                 answer.status,
-                if may { 200 } else { 403 },
+                if may_publish { 200 } else { 403 },
                 "{list:?} {origin:?}"
             );
             assert_eq!(shared(&answer).0, if is_listed { origin } else { others });
@@ -602,7 +613,7 @@ fn with_a_list_its_origins_are_echoed_with_credentials_and_no_others() {
 }
 
 #[test]
-fn a_listed_page_publishes_where_there_are_no_tokens_only_if_it_comes_to_this_machine() {
+fn without_tokens_a_page_of_a_listed_origin_may_publish_only_to_a_host_of_this_machine() {
     let server = server(with_origins(&["http://localhost:3000"]));
     for (host, status) in [("localhost:8080", 200), ("evil.test:8080", 403)] {
         let fields = format!("Host: {host}\r\nOrigin: http://localhost:3000\r\n");
@@ -612,7 +623,7 @@ fn a_listed_page_publishes_where_there_are_no_tokens_only_if_it_comes_to_this_ma
 }
 
 #[test]
-fn a_preflight_says_the_same_to_all_and_needs_no_token() {
+fn a_preflight_needs_no_token_and_only_a_listed_origin_is_allowed() {
     let server = server(with_token(&["https://app.test"]));
     for (target, methods) in [
         ("/events/a", "GET, HEAD, POST, OPTIONS"),
@@ -641,7 +652,7 @@ fn a_preflight_says_the_same_to_all_and_needs_no_token() {
 }
 
 #[test]
-fn the_program_takes_origins_as_people_write_them() {
+fn the_program_normalizes_the_origins_on_its_command_line() {
     let program = serve(&[
         "--cors-origin",
         "HTTPS://App.Test:443",
@@ -662,7 +673,7 @@ fn the_program_takes_origins_as_people_write_them() {
 }
 
 #[test]
-fn a_server_that_others_reach_goes_by_the_same_rules() {
+fn a_server_that_listens_on_all_addresses_applies_the_same_rules_to_pages() {
     let bound = Server::bind("0.0.0.0:0", with_token(&[])).unwrap();
     let server = bound.spawn().unwrap();
     let address = ([127, 0, 0, 1], server.local_addr().port()).into();
@@ -676,7 +687,7 @@ fn a_server_that_others_reach_goes_by_the_same_rules() {
         let answer = ask(address, "POST", "/events", &fields, "x");
         assert_eq!(answer.status, status, "{fields:?}: {answer:?}");
     }
-    // A stream by a token in the URL, as a page of any site may have it, reads and is left alone.
+    // A page of any site may have a URL with a token. It may open a stream with it.
     let fields = "Origin: http://evil.test\r\n";
     let mut stream = Stream::open(address, "/events/a?token=TOKEN", fields);
     assert_eq!(stream.next().name, "system");

@@ -1,4 +1,4 @@
-//! Polling, plain and long: an answer at a time, and between two of them nothing lost.
+//! Polling and long polling: what each answer has, and that no event is lost between two polls.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -9,14 +9,14 @@ use tiny_sse::{CloseReason, Config, Cursor, Event, Hub, Poll, Subscribe, Topic};
 
 use crate::chance::Random;
 use crate::kit::{
-    Answer, DEADLINE, Finally, Raw, Stream, config, eventually, get, number_after, post, request,
+    Answer, DEADLINE, OnDrop, Raw, Stream, config, eventually, get, number_after, post, request,
     server,
 };
 
-/// A wait that no test sits out: it is over when it should be, or the test fails by its deadline.
+/// A wait that is longer than the deadline of a test, so that a poll that is not answered earlier fails its test.
 const LONG: &str = "wait=60";
 
-/// Polls, and checks what is true of every answer.
+/// Polls, and checks what all answers have in common.
 #[track_caller]
 fn poll(address: SocketAddr, query: &str, cursor: &str) -> Answer {
     let fields = format!("Last-Event-ID: {cursor}\r\n");
@@ -55,12 +55,13 @@ fn checked(answer: Answer) -> Answer {
     answer
 }
 
+/// Returns the cursor for the next poll.
 #[track_caller]
 fn cursor(answer: &Answer) -> &str {
     answer.field("last-event-id").expect("a cursor")
 }
 
-/// The data of the events, if none of it has to be escaped.
+/// Returns the data of the events in an answer. The data must not contain escapes.
 fn data(answer: &Answer) -> Vec<String> {
     let parts = answer.text().split("\"data\":\"").skip(1);
     parts
@@ -68,16 +69,17 @@ fn data(answer: &Answer) -> Vec<String> {
         .collect()
 }
 
-/// The hub's id in an answer to a publisher.
+/// Publishes, and returns the event's id from the answer.
 #[track_caller]
 fn publish(address: SocketAddr, target: &str, body: &str) -> String {
     let answer = post(address, target, body);
     assert_eq!(answer.status, 200, "{target}: {answer:?}");
-    let (_, behind) = answer.text().split_once("\"id\":\"").unwrap();
-    behind.split('"').next().unwrap().to_owned()
+    let (_, rest) = answer.text().split_once("\"id\":\"").unwrap();
+    rest.split('"').next().unwrap().to_owned()
 }
 
-/// Begins a poll that has to wait, and lets `then` go on when it does.
+/// Begins a poll that has to wait, and calls `then` as soon as the poll waits. Returns the result of the poll, and the
+/// time from the call to the end of the poll.
 fn while_it_waits<T>(
     hub: &Hub,
     poll: impl FnOnce() -> T + Send,
@@ -99,7 +101,7 @@ where
 // ---- plain polling
 
 #[test]
-fn a_poll_answers_what_was_missed_and_where_to_go_on() {
+fn the_answer_to_a_poll_has_the_missed_events_and_the_cursor_for_the_next_poll() {
     let server = server(config());
     let address = server.local_addr();
     let start = poll(address, "", "");
@@ -132,13 +134,13 @@ fn a_poll_answers_what_was_missed_and_where_to_go_on() {
         assert_eq!(
             poll(address, "wait=0", cursor(&answer)).text(),
             "[]\n",
-            "nothing twice"
+            "an event came twice"
         );
     }
 }
 
 #[test]
-fn the_cursor_is_found_where_a_stream_would_find_it() {
+fn a_poll_takes_its_cursor_from_the_same_field_and_parameter_as_a_stream() {
     let server = server(config());
     let address = server.local_addr();
     let ids = ["one", "two", "three"].map(|body| publish(address, "/events", body));
@@ -151,7 +153,7 @@ fn the_cursor_is_found_where_a_stream_would_find_it() {
         (second, first, &["two", "three"]),
         (first, second, &["three"]),
         ("earliest", second, &["three"]),
-        // From now on.
+        // Without a cursor, a poll gets only later events.
         ("", "", &[]),
     ] {
         let answer = poll(address, &format!("last_event_id={query}"), header);
@@ -161,7 +163,7 @@ fn the_cursor_is_found_where_a_stream_would_find_it() {
 }
 
 #[test]
-fn a_publishers_own_id_is_a_cursor_and_what_is_handed_out_is_ours() {
+fn a_publishers_own_id_works_as_a_cursor_but_the_cursor_in_an_answer_is_the_hubs_id() {
     let server = server(config());
     let address = server.local_addr();
     let own = "/events?id=order-1";
@@ -171,13 +173,13 @@ fn a_publishers_own_id_is_a_cursor_and_what_is_handed_out_is_ours() {
         all.text(),
         "[{\"id\":\"order-1\",\"event\":\"message\",\"data\":\"mine\"}]\n"
     );
-    let ours = cursor(&all).to_owned();
-    assert!(ours.parse::<tiny_sse::EventId>().is_ok(), "{ours}");
+    let hubs = cursor(&all).to_owned();
+    assert!(hubs.parse::<tiny_sse::EventId>().is_ok(), "{hubs}");
     publish(address, "/events", "next");
-    for (query, header) in [("last_event_id=order-1", ""), ("", "order-1"), ("", &*ours)] {
+    for (query, header) in [("last_event_id=order-1", ""), ("", "order-1"), ("", &*hubs)] {
         assert_eq!(data(&poll(address, query, header)), ["next"], "{query:?}");
     }
-    // The same of an event that was waited for.
+    // The same holds for an event for which the poll waited.
     let (answer, _) = while_it_waits(
         server.hub(),
         || poll(address, LONG, ""),
@@ -191,7 +193,7 @@ fn a_publishers_own_id_is_a_cursor_and_what_is_handed_out_is_ours() {
 }
 
 #[test]
-fn a_poll_gets_its_topics_and_its_cursor_moves_on_over_all_others() {
+fn a_poll_gets_events_of_its_topics_and_its_cursor_also_passes_all_other_events() {
     let server = server(config());
     let address = server.local_addr();
     let start = cursor(&poll(address, "", "")).to_owned();
@@ -210,7 +212,7 @@ fn a_poll_gets_its_topics_and_its_cursor_moves_on_over_all_others() {
         let answer = poll(address, query, &start);
         assert_eq!(data(&answer), expected, "{query}");
         assert_eq!(cursor(&answer), last, "{query}");
-        // An empty answer too has been further than the one before it.
+        // The cursor of an empty answer moves on, too.
         let later = publish(address, "/events/nobody", "x");
         let empty = poll(address, query, &last);
         assert_eq!((empty.text(), cursor(&empty)), ("[]\n", &*later), "{query}");
@@ -219,7 +221,7 @@ fn a_poll_gets_its_topics_and_its_cursor_moves_on_over_all_others() {
 }
 
 #[test]
-fn a_gap_is_told_first_and_only_once() {
+fn a_poll_after_a_gap_gets_a_recovery_event_first_and_the_next_poll_gets_none() {
     let server = server(Config {
         history_events: 2,
         history_bytes: 2000,
@@ -227,14 +229,14 @@ fn a_gap_is_told_first_and_only_once() {
         ..config()
     });
     let address = server.local_addr();
-    let birth = cursor(&poll(address, "", "")).to_owned();
+    let start = cursor(&poll(address, "", "")).to_owned();
     let ids: Vec<String> = (0..4)
         .map(|n| publish(address, "/events", &n.to_string()))
         .collect();
     let future = format!("{}-0", u64::MAX);
-    // 2 and 3 are retained.
+    // The history holds the events 2 and 3.
     for (id, reason, topic) in [
-        (&*birth, "evicted", ""),
+        (&*start, "evicted", ""),
         (&ids[0], "evicted", ""),
         (&ids[0], "evicted", "topic=a"),
         ("0-0", "evicted", ""),
@@ -246,26 +248,26 @@ fn a_gap_is_told_first_and_only_once() {
             let query = format!("{topic}&{wait}");
             let answer = poll(address, &query, id);
             let quoted = id.replace('"', r#"\\\""#);
-            let told = format!(
+            let expected = format!(
                 "[{{\"event\":\"recovery\",\"data\":\"{{\\\"recovered_from\\\":\\\"{quoted}\\\",\
                  \\\"replayed\\\":2,\\\"complete\\\":false,\\\"reason\\\":\\\"{reason}\\\"}}\"}},\
                  {{\"id\":\"{}\",\"event\":\"message\",\"data\":\"2\"}},\
                  {{\"id\":\"{}\",\"event\":\"message\",\"data\":\"3\"}}]\n",
                 ids[2], ids[3]
             );
-            assert_eq!(answer.text(), told, "{id}");
+            assert_eq!(answer.text(), expected, "{id}");
             assert_eq!(cursor(&answer), ids[3], "{id}");
             assert_eq!(poll(address, "", cursor(&answer)).text(), "[]\n", "{id}");
         }
     }
-    // Who has missed nothing that is gone, or asks for whatever there is, is told of nothing.
+    // Without a gap, and with the cursor `earliest`, there is no recovery event.
     for (query, id) in [("", &*ids[1]), ("last_event_id=earliest", "")] {
         assert_eq!(data(&poll(address, query, id)), ["2", "3"], "{query}");
     }
 }
 
 #[test]
-fn an_answer_is_bounded_cut_between_events_and_the_next_one_goes_on() {
+fn the_answer_to_a_poll_is_bounded_and_the_next_poll_gets_the_following_events() {
     let server = server(Config {
         history_bytes: 64 << 20,
         ..config()
@@ -276,7 +278,7 @@ fn an_answer_is_bounded_cut_between_events_and_the_next_one_goes_on() {
         let event = Event::new(format!("{number} {filler}"));
         server.hub().publish(event).unwrap();
     }
-    // One event that is larger than an answer comes whole.
+    // An event that is larger than the bound is sent whole.
     let large = "y".repeat(1 << 20);
     publish(address, "/events", &large);
     let (mut seen, mut answers) = (Vec::new(), 0);
@@ -298,11 +300,11 @@ fn an_answer_is_bounded_cut_between_events_and_the_next_one_goes_on() {
 // ---- long polling
 
 #[test]
-fn an_answer_is_bounded_as_it_is_on_the_wire_whatever_json_makes_of_the_events() {
+fn the_bound_of_an_answer_counts_its_bytes_in_json_with_all_escapes() {
     let server = server(config());
     let address = server.local_addr();
     for (data, count) in [
-        // Six bytes for each one; two for each one; an event of no more than its id and its name.
+        // Six bytes in JSON for each byte, two bytes for each byte, and events without data.
         ("\u{1}".repeat(1000), 200),
         ("\"\\".repeat(1000), 400),
         (String::new(), 9000),
@@ -332,7 +334,7 @@ fn an_answer_is_bounded_as_it_is_on_the_wire_whatever_json_makes_of_the_events()
 }
 
 #[test]
-fn what_is_published_while_a_poll_waits_arrives_at_once() {
+fn an_event_that_is_published_while_a_poll_waits_is_answered_at_once() {
     let server = server(config());
     let address = server.local_addr();
     let cursor_before = cursor(&poll(address, "", "")).to_owned();
@@ -352,10 +354,10 @@ fn what_is_published_while_a_poll_waits_arrives_at_once() {
             format!("[{{\"id\":\"{published}\",\"event\":\"ding\",\"data\":\"now\"}}]\n")
         );
         assert_eq!(cursor(&answer), published);
-        // A bound on correctness: the wait is a minute.
+        // A bound on correctness, not on speed: without the event the poll would wait for a minute.
         assert!(elapsed < DEADLINE, "{elapsed:?}");
         assert_eq!(server.hub().clients(), 0);
-        // For the next row nothing is missed.
+        // The first row has a cursor, so a poll with it gets the event again.
         if id == cursor_before {
             assert_eq!(data(&poll(address, "", id)), ["now"]);
         }
@@ -363,7 +365,7 @@ fn what_is_published_while_a_poll_waits_arrives_at_once() {
 }
 
 #[test]
-fn a_wait_in_vain_is_over_in_time_and_answers_nothing() {
+fn a_poll_without_an_event_is_answered_with_an_empty_list_after_its_wait() {
     let server = server(config());
     let address = server.local_addr();
     for id in ["", "earliest"] {
@@ -380,7 +382,7 @@ fn a_wait_in_vain_is_over_in_time_and_answers_nothing() {
 }
 
 #[test]
-fn a_cursor_is_not_evicted_by_what_its_client_did_not_ask_for() {
+fn the_cursor_of_a_waiting_poll_moves_on_with_events_of_other_topics() {
     let hub = Hub::new(Config {
         history_events: 10,
         history_bytes: 2000,
@@ -407,7 +409,7 @@ fn a_cursor_is_not_evicted_by_what_its_client_did_not_ask_for() {
 }
 
 #[test]
-fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
+fn a_hundred_polls_wait_at_the_same_time_and_are_not_counted_as_streams() {
     let server = server(config());
     let address = server.local_addr();
     let before = cursor(&poll(address, "", "")).to_owned();
@@ -417,7 +419,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
             "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {before}\r\n\r\n"
         ));
     }
-    eventually("all wait", || server.hub().clients() == 100);
+    eventually("all polls wait", || server.hub().clients() == 100);
     let stats = get(address, "/stats");
     assert!(stats.text().contains("\"active_connections\":100,"));
     let answer = post(address, "/events", "all");
@@ -425,13 +427,13 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
     for poller in &mut pollers {
         let answer = checked(poller.answer());
         assert_eq!(data(&answer), ["all"]);
-        // The connection goes on, with the next poll.
+        // The same connection sends the next poll.
         let next = cursor(&answer).to_owned();
         poller.send(format!(
             "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {next}\r\n\r\n"
         ));
     }
-    eventually("all wait again", || server.hub().clients() == 100);
+    eventually("all polls wait again", || server.hub().clients() == 100);
     post(address, "/events", "again");
     for poller in &mut pollers {
         assert_eq!(data(&checked(poller.answer())), ["again"]);
@@ -450,7 +452,7 @@ fn a_hundred_polls_wait_and_are_no_streams_that_ended() {
 }
 
 #[test]
-fn a_poll_needs_a_place_only_if_it_has_to_wait() {
+fn a_poll_counts_against_the_limit_of_clients_only_if_it_has_to_wait() {
     let server = server(Config {
         max_clients: 1,
         retry: Duration::from_secs(7),
@@ -458,7 +460,7 @@ fn a_poll_needs_a_place_only_if_it_has_to_wait() {
     });
     let address = server.local_addr();
     let before = cursor(&poll(address, "", "")).to_owned();
-    let _only = Stream::subscribe(address, "/events?client_id=only");
+    let _stream = Stream::subscribe(address, "/events?client_id=only");
     let full = get(address, &format!("/poll?{LONG}"));
     assert_eq!(full.status, 503, "{full:?}");
     assert!(full.text().contains("Too many connections: 1 clients"));
@@ -475,7 +477,7 @@ fn a_poll_needs_a_place_only_if_it_has_to_wait() {
 }
 
 #[test]
-fn a_wait_that_somebody_ends_is_answered_at_once() {
+fn a_waiting_poll_is_answered_at_once_when_it_is_deleted_or_replaced_or_gets_an_event() {
     let server = server(config());
     let address = server.local_addr();
     let named = || poll(address, "wait=60&client_id=me", "");
@@ -489,9 +491,13 @@ fn a_wait_that_somebody_ends_is_answered_at_once() {
         second = Some(Stream::subscribe(address, "/events?client_id=me"));
     });
     assert_eq!(answer.text(), "[]\n");
-    assert_eq!(server.hub().clients(), 1, "the stream that took its name");
+    assert_eq!(
+        server.hub().clients(),
+        1,
+        "only the stream with the same id is registered"
+    );
     assert!(server.hub().disconnect("me"));
-    // A word to it alone, which the cursor says nothing of.
+    // An event for this client only. It does not move the cursor.
     let (answer, _) = while_it_waits(
         server.hub(),
         || poll(address, "wait=60&client_id=other", ""),
@@ -507,45 +513,46 @@ fn a_wait_that_somebody_ends_is_answered_at_once() {
         answer.text(),
         format!("[{{\"id\":\"{cursor}\",\"event\":\"psst\",\"data\":\"you\"}}]\n")
     );
-    // Of those who were told to leave, one was a stream.
-    for (why, count) in server.hub().stats().close_reasons {
-        assert_eq!(count, u64::from(why == CloseReason::Kicked), "{why:?}");
+    // Close reasons count streams only, and one stream was disconnected here.
+    for (reason, count) in server.hub().stats().close_reasons {
+        let expected = u64::from(reason == CloseReason::Kicked);
+        assert_eq!(count, expected, "{reason:?}");
     }
 }
 
 #[test]
-fn who_hangs_up_while_it_waits_is_gone_within_a_heartbeat_and_nobody_else() {
+fn a_client_that_disconnects_while_its_poll_waits_is_removed_and_other_polls_stay() {
     let server = server(Config {
         heartbeat: Duration::from_millis(20),
         ..config()
     });
     let address = server.local_addr();
-    let waiting = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let request = format!("GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut pollers = [(); 3].map(|()| Raw::connect(address));
     for poller in &mut pollers {
-        poller.send(&waiting);
+        poller.send(&request);
     }
-    let [gone, mut there, mut ahead] = pollers;
-    // Its next request is on its way already.
-    ahead.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    eventually("all wait", || server.hub().clients() == 3);
-    drop(gone);
-    eventually("one is missed", || server.hub().clients() == 2);
-    // Some heartbeats later.
+    let [disconnected, mut waiting, mut pipelining] = pollers;
+    // This client sends its next request before the answer to its poll.
+    pipelining.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    eventually("all polls wait", || server.hub().clients() == 3);
+    drop(disconnected);
+    eventually("one poll is removed", || server.hub().clients() == 2);
+    // The others still wait after some heartbeats.
     let mut stream = Stream::subscribe(address, "/events");
     stream.read_to(": heartbeat\n: heartbeat\n: heartbeat\n");
     assert_eq!(server.hub().clients(), 3);
     publish(address, "/events", "still there");
-    for poller in [&mut there, &mut ahead] {
+    for poller in [&mut waiting, &mut pipelining] {
         assert_eq!(data(&checked(poller.answer())), ["still there"]);
     }
-    assert_eq!(ahead.answer().text(), "{\"status\":\"ok\"}\n");
-    there.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(there.answer().text(), "{\"status\":\"ok\"}\n");
+    assert_eq!(pipelining.answer().text(), "{\"status\":\"ok\"}\n");
+    waiting.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(waiting.answer().text(), "{\"status\":\"ok\"}\n");
 }
 
 #[test]
-fn a_hub_that_closes_ends_the_wait_and_refuses_the_next() {
+fn a_closed_hub_answers_waiting_polls_at_once_and_refuses_new_ones() {
     let server = server(config());
     let address = server.local_addr();
     let (answer, elapsed) = while_it_waits(
@@ -563,7 +570,7 @@ fn a_hub_that_closes_ends_the_wait_and_refuses_the_next() {
 }
 
 #[test]
-fn a_shutdown_waits_for_no_poll() {
+fn a_shutdown_answers_waiting_polls_at_once() {
     let server = server(Config {
         grace: Duration::from_secs(60),
         ..config()
@@ -586,12 +593,18 @@ fn a_shutdown_waits_for_no_poll() {
     assert!(elapsed < DEADLINE, "{elapsed:?}");
 }
 
-// ---- nothing lost
+// ---- no event is lost
 
-/// Polls on one connection, each from the cursor of the one before, until `count` numbers have come,
-/// and checks that they are 0, `step`, 2 × `step` … and nothing is told of a gap.
+/// Polls on one connection, each time with the cursor of the last answer, until `count` events have come. Checks that
+/// their data is 0, `step`, 2 × `step` and so on, and that no answer tells of a gap. Returns the number of polls.
 #[track_caller]
-fn chain(address: SocketAddr, query: &str, mut from: String, step: u64, count: u64) -> u64 {
+fn poll_repeatedly(
+    address: SocketAddr,
+    query: &str,
+    mut from: String,
+    step: u64,
+    count: u64,
+) -> u64 {
     let (mut raw, mut next, mut polls) = (Raw::connect(address), 0, 0);
     while next < count * step {
         raw.send(format!(
@@ -609,13 +622,14 @@ fn chain(address: SocketAddr, query: &str, mut from: String, step: u64, count: u
     polls
 }
 
+/// The event with this number as its data. Odd numbers have one topic, even numbers another.
 fn numbered(number: u64) -> Event {
     let topic = Topic::new(["even", "odd"][(number % 2) as usize]).unwrap();
     Event::new(number.to_string()).with_topic(topic)
 }
 
-/// So much that nothing is evicted.
-fn deep() -> Config {
+/// A configuration with a history so large that no event is evicted.
+fn large_history() -> Config {
     Config {
         history_events: 300_000,
         history_bytes: 64 << 20,
@@ -624,8 +638,8 @@ fn deep() -> Config {
 }
 
 #[test]
-fn between_two_polls_nothing_is_lost_under_a_publisher_flat_out() {
-    let server = server(deep());
+fn no_event_is_lost_between_two_polls_while_a_publisher_publishes_without_a_pause() {
+    let server = server(large_history());
     let address = server.local_addr();
     let start = cursor(&poll(address, "", "")).to_owned();
     thread::scope(|scope| {
@@ -641,29 +655,30 @@ fn between_two_polls_nothing_is_lost_under_a_publisher_flat_out() {
             ("topic=*", 1),
         ] {
             let start = start.clone();
-            scope.spawn(move || chain(address, query, start, step, 30_000 / step));
+            scope.spawn(move || poll_repeatedly(address, query, start, step, 30_000 / step));
         }
     });
 }
 
 #[test]
-fn nothing_is_lost_between_a_wait_and_the_next_poll() {
+fn no_event_is_lost_between_a_poll_that_waited_and_the_next_poll() {
     for history_events in [300_000, 0] {
         let server = server(Config {
             history_events,
-            ..deep()
+            ..large_history()
         });
         let address = server.local_addr();
         let start = cursor(&poll(address, "", "")).to_owned();
         let mut random = Random::new();
         thread::scope(|scope| {
-            let poller = scope.spawn(move || chain(address, "topic=*&wait=60", start, 1, 3000));
-            // If the publisher fails, who waits for it is let go.
-            let _over = Finally(|| server.hub().close());
+            let poller =
+                scope.spawn(move || poll_repeatedly(address, "topic=*&wait=60", start, 1, 3000));
+            // If the publisher fails, this ends the poll that waits for it.
+            let _over = OnDrop(|| server.hub().close());
             let mut number = 0;
             while number < 3000 {
-                // A burst into a poll that waits and is answered in the middle of it, so that the next
-                // one finds the rest. Without a history there must be no rest.
+                // The waiting poll is answered in the middle of this burst, and the next poll gets the rest. Without
+                // a history a poll cannot get a rest, so the burst is one event.
                 eventually("a poll waits", || server.hub().clients() == 1);
                 let most = if history_events == 0 { 1 } else { 40 };
                 let (first, burst) = (number, 1 + random.below(most) as u64);
@@ -671,7 +686,7 @@ fn nothing_is_lost_between_a_wait_and_the_next_poll() {
                     server.hub().publish(numbered(number)).unwrap();
                     number += 1;
                 }
-                eventually("it is answered", || {
+                eventually("the poll is answered", || {
                     server.hub().stats().deliveries > first || poller.is_finished()
                 });
             }
@@ -681,10 +696,10 @@ fn nothing_is_lost_between_a_wait_and_the_next_poll() {
     }
 }
 
-// ---- bad input
+// ---- invalid requests
 
 #[test]
-fn a_bad_poll_is_told_why_and_waits_for_nothing() {
+fn an_invalid_poll_is_answered_at_once_with_the_reason() {
     let server = server(config());
     let address = server.local_addr();
     let huge = format!("wait={}", "9".repeat(40));
@@ -720,47 +735,47 @@ fn a_bad_poll_is_told_why_and_waits_for_nothing() {
 }
 
 #[test]
-fn head_has_the_head_of_a_poll_and_does_not_wait() {
+fn a_head_request_to_poll_gets_the_same_head_as_get_and_does_not_wait() {
     let server = server(config());
     let address = server.local_addr();
     publish(address, "/events", "one");
     for query in ["", "last_event_id=earliest"] {
         let target = format!("/poll?{query}&wait=0");
-        let full = get(address, &target).timeless();
-        let waiting = format!("/poll?{query}&{LONG}");
-        let head = request(address, "HEAD", &waiting, "", "").timeless();
+        let full = get(address, &target).without_date();
+        let long_target = format!("/poll?{query}&{LONG}");
+        let head = request(address, "HEAD", &long_target, "", "").without_date();
         assert_eq!(head.head, full.head, "{query}");
     }
 }
 
 #[test]
-fn one_who_is_not_wanted_once_it_waits_does_not_wait_and_takes_nothing() {
+fn a_poll_that_is_not_wanted_any_more_returns_at_once_without_an_event() {
     let hub = Hub::new(Config {
         heartbeat: Duration::from_secs(600),
         ..config()
     })
     .unwrap();
-    // Asked when it has its place, behind which nobody looks for it any more.
-    let refuse = || {
+    // The hub calls this function as soon as the poll is registered. The next call would be one heartbeat later.
+    let is_wanted = || {
         assert_eq!(hub.clients(), 1);
         hub.publish(Event::new("meanwhile")).unwrap();
         false
     };
     let minute = Duration::from_secs(60);
     let poll = hub
-        .poll_while(Subscribe::default(), minute, refuse)
+        .poll_while(Subscribe::default(), minute, is_wanted)
         .unwrap();
     assert_eq!((poll.messages.len(), hub.clients()), (0, 0));
-    let wish = Subscribe {
+    let params = Subscribe {
         cursor: Cursor::After(poll.cursor),
         ..Subscribe::default()
     };
-    let rest = hub.poll(wish, Duration::ZERO).unwrap().messages;
+    let rest = hub.poll(params, Duration::ZERO).unwrap().messages;
     assert_eq!(rest[0].data, "meanwhile");
 }
 
 #[test]
-fn one_large_event_that_wakes_many_polls_is_made_into_few_answers_at_a_time() {
+fn many_polls_that_wait_for_one_large_event_are_all_answered_within_a_small_budget() {
     let server = server(Config {
         total_answers: 700_000,
         ..config()
@@ -772,11 +787,11 @@ fn one_large_event_that_wakes_many_polls_is_made_into_few_answers_at_a_time() {
             "GET /poll?{LONG} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         ));
     }
-    eventually("all wait", || server.hub().clients() == 20);
+    eventually("all polls wait", || server.hub().clients() == 20);
     let large = "x".repeat(200_000);
     publish(address, "/events", &large);
     for raw in &mut polls {
-        // 503 would do as well, but there is time to wait for the others.
+        // A poll that waits too long for its share would get a 503. Here there is enough time for all.
         let answer = raw.answer();
         assert_eq!(answer.status, 200);
         assert_eq!(data(&answer), [&*large]);
@@ -784,27 +799,27 @@ fn one_large_event_that_wakes_many_polls_is_made_into_few_answers_at_a_time() {
 }
 
 #[test]
-fn a_poll_takes_one_event_for_it_alone_and_a_second_one_is_told_that_it_has_gone() {
+fn a_poll_takes_one_event_for_its_client_and_the_sender_of_a_second_one_gets_an_error() {
     let hub = Hub::new(config()).unwrap();
-    let wish = Subscribe {
+    let params = Subscribe {
         client_id: Some("me".parse().unwrap()),
         ..Subscribe::default()
     };
-    let (mut taken, mut gone) = (0, 0);
+    let (mut accepted, mut failed) = (0, 0);
     let (poll, _) = while_it_waits(
         &hub,
-        || hub.poll(wish, Duration::from_secs(60)),
+        || hub.poll(params, Duration::from_secs(60)),
         || {
             for number in 0..50 {
                 match hub.send_to("me", &Event::new(number.to_string())) {
-                    Ok(_) => taken += 1,
-                    Err(_) => gone += 1,
+                    Ok(_) => accepted += 1,
+                    Err(_) => failed += 1,
                 }
             }
         },
     );
     let messages = poll.unwrap().messages;
-    assert_eq!((taken, gone), (1, 49));
+    assert_eq!((accepted, failed), (1, 49));
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0].data, "0");
 }

@@ -1,4 +1,5 @@
-//! The program as a process: started, listened to, stopped. Who reads it reads what a shell would.
+//! Tools for tests that run the program as a process: start the process, read the lines that it prints, send
+//! signals, wait for its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,16 +10,17 @@ use crate::kit::{DEADLINE, eventually};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tiny-sse");
 
-/// A process of a test. Dropped, it is killed.
+/// A child process of a test. Dropping the value kills the process.
 pub struct Process {
     pub child: Child,
+    /// The lines on standard output and on standard error. A thread for each pipe reads them.
     pub out: Receiver<String>,
     pub err: Receiver<String>,
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Best effort: it may have ended.
+        // Best effort: the process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -38,6 +40,7 @@ impl Process {
         }
     }
 
+    /// Starts the program with these arguments.
     #[track_caller]
     pub fn run(arguments: &[&str]) -> Process {
         Process::spawn(
@@ -48,36 +51,37 @@ impl Process {
         )
     }
 
-    /// Waits for the end; `None` is a death by a signal.
+    /// Waits for the end of the process and returns its exit code, or `None` if a signal ended it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         let mut status = None;
-        eventually("the end of the process", || {
-            status = self.child.try_wait().expect("a child of ours");
+        eventually("the process ends", || {
+            status = self.child.try_wait().expect("a child process");
             status.is_some()
         });
         status.and_then(|status| status.code())
     }
 
-    /// SIGKILL, which it cannot know of. Answers what it had said on standard error.
+    /// Ends the process by SIGKILL, which it cannot handle. Returns the rest of its lines on standard error.
     #[track_caller]
     pub fn kill(&mut self) -> Vec<String> {
-        self.child.kill().expect("a child of ours");
-        self.child.wait().expect("a child of ours");
-        all(&self.err)
+        self.child.kill().expect("a child process");
+        self.child.wait().expect("a child process");
+        all_lines(&self.err)
     }
 
-    /// A number that Linux has of it in `/proc`, without its unit.
+    /// Returns a number from `/proc/PID/status`, without its unit. Memory is in KiB there.
     #[track_caller]
     pub fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("a process of ours");
+        let status = status.expect("the process is running");
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|line| line.split_ascii_whitespace().next());
         let number = number.and_then(|number| number.parse().ok());
         number.unwrap_or_else(|| panic!("no {name} in {status}"))
     }
 
+    /// Sends a signal, such as `TERM`.
     #[track_caller]
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -86,7 +90,7 @@ impl Process {
     }
 }
 
-/// What comes out of a pipe, line by line. A line that is not UTF-8 ends it.
+/// Starts a thread that reads a pipe line by line, up to its end or to a line that is not UTF-8.
 fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(pipe) = pipe {
@@ -101,7 +105,7 @@ fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     receiver
 }
 
-/// The next line; `None` at the end.
+/// Waits for the next line. Returns `None` at the end of the output.
 #[track_caller]
 pub fn next_line(lines: &Receiver<String>) -> Option<String> {
     match lines.recv_timeout(DEADLINE) {
@@ -111,15 +115,15 @@ pub fn next_line(lines: &Receiver<String>) -> Option<String> {
     }
 }
 
-/// All lines to the end.
+/// Waits for the end of the output and returns all lines that were not read yet.
 #[track_caller]
-pub fn all(lines: &Receiver<String>) -> Vec<String> {
+pub fn all_lines(lines: &Receiver<String>) -> Vec<String> {
     std::iter::from_fn(|| next_line(lines)).collect()
 }
 
-/// The lines up to one with `part` in it, which is the last.
+/// Reads lines until one contains `part`, and returns all of them, this one included.
 #[track_caller]
-pub fn up_to(lines: &Receiver<String>, part: &str) -> Vec<String> {
+pub fn lines_up_to(lines: &Receiver<String>, part: &str) -> Vec<String> {
     let mut seen = Vec::new();
     while !seen.last().is_some_and(|line: &String| line.contains(part)) {
         let line = next_line(lines);
@@ -128,33 +132,34 @@ pub fn up_to(lines: &Receiver<String>, part: &str) -> Vec<String> {
     seen
 }
 
-/// A server on a port of its own that has said where it listens.
+/// A server process that has printed the address on which it listens.
 pub struct Serving {
     pub process: Process,
     pub address: SocketAddr,
+    /// The first five lines on standard output.
     pub greeting: Vec<String>,
 }
 
-/// A command may be the first of the arguments.
+/// Starts a server on a free port. The first of the arguments may be a command of the program.
 #[track_caller]
 pub fn serve(arguments: &[&str]) -> Serving {
-    serve_as(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
+    serve_with_listen(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
 }
 
-/// A server that is told where to listen.
+/// Like [`serve`], but the arguments contain `--listen`.
 #[track_caller]
-pub fn serve_as(arguments: &[&str]) -> Serving {
-    greeted(Process::run(arguments))
+pub fn serve_with_listen(arguments: &[&str]) -> Serving {
+    wait_for_greeting(Process::run(arguments))
 }
 
-/// Reads what a server says when it is ready.
+/// Reads the lines that a server prints when it is ready, and takes its address from the first of them.
 #[track_caller]
-pub fn greeted(process: Process) -> Serving {
+pub fn wait_for_greeting(process: Process) -> Serving {
     let greeting: Vec<String> = (0..5).map_while(|_| next_line(&process.out)).collect();
     let address = greeting
         .first()
         .and_then(|line| line.split_once(" listens on "))
-        .unwrap_or_else(|| panic!("no server: {greeting:?}, {:?}", all(&process.err)))
+        .unwrap_or_else(|| panic!("no server: {greeting:?}, {:?}", all_lines(&process.err)))
         .1;
     Serving {
         address: address.parse().expect("an address"),
@@ -163,30 +168,30 @@ pub fn greeted(process: Process) -> Serving {
     }
 }
 
-/// A server that cannot print where it listens, so the test chooses the port. The port was free a moment
-/// ago; if another process has taken it, the next attempt has another port.
+/// Starts a server that cannot print its address, so the test chooses the port. The port was free a moment
+/// earlier; if another process has taken it, the next attempt uses another port.
 #[track_caller]
-pub fn serve_unheard(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
+pub fn serve_without_output(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
     for _ in 0..10 {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let mut process = Process::spawn(&mut command(&address.to_string()));
         let mut has_ended = false;
         eventually("the server answers or ends", || {
-            has_ended = process.child.try_wait().expect("a child of ours").is_some();
+            has_ended = process.child.try_wait().expect("a child process").is_some();
             has_ended || TcpStream::connect(address).is_ok()
         });
         if !has_ended {
             return (process, address);
         }
     }
-    panic!("no server has begun");
+    panic!("the server ended in each of 10 attempts");
 }
 
-/// The code and the lines of a program that ends by itself.
+/// Runs the program until it ends by itself. Returns its exit code and its lines on standard output and error.
 #[track_caller]
-pub fn end_of(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
+pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     let mut process = Process::run(arguments);
     let code = process.exit_code();
-    (code, all(&process.out), all(&process.err))
+    (code, all_lines(&process.out), all_lines(&process.err))
 }

@@ -1,8 +1,8 @@
-//! The configurations that `tiny-sse config` prints, each in front of the program as the printed unit of systemd
-//! starts it: which requests pass through them, from which client, how soon, and what happens to a stream that is cut.
+//! The proxy configurations that `tiny-sse config` prints. Each runs in front of the program, which is started with
+//! the command in the printed systemd unit.
 //!
-//! Only addresses, ports and paths are changed. The client is `curl`, which speaks
-//! HTTP/2, and comes from 127.0.0.2, so that it is somebody else than the proxy.
+//! The tests change only addresses, ports and paths. The client is `curl`, because it speaks HTTP/2. It connects
+//! from 127.0.0.2, so that its address differs from the proxy's.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -14,19 +14,22 @@ use std::time::Instant;
 
 use tiny_sse::{Decoder, Message};
 
-use crate::fronts::{Front, Kind, free_address};
-use crate::kit::{Answer, Scratch, eventually, figures, id_of, request};
-use crate::program::{PROGRAM, Process, Serving, all, greeted, next_line, up_to};
+use crate::kit::{Answer, Scratch, describe_times, eventually, id_of, request};
+use crate::program::{
+    PROGRAM, Process, Serving, all_lines, lines_up_to, next_line, wait_for_greeting,
+};
+use crate::proxy_process::{Kind, Proxy, free_address};
 
 const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
 
-/// What publishers must know.
+/// The token of publishers.
 const TOKEN: &str = "s3cr3t";
 
-/// How clients speak to a proxy; the proxies speak HTTP/1.1 to the server.
+/// The versions of HTTP between client and proxy, as an option of `curl` and by name. Between proxy and server it is
+/// always HTTP/1.1.
 const VERSIONS: [(&str, &str); 2] = [("--http2", "2"), ("--http1.1", "1.1")];
 
-/// The configuration that the program prints under this name.
+/// Returns the configuration that the program prints under this name.
 #[track_caller]
 fn printed(name: &str) -> String {
     let output = Command::new(PROGRAM)
@@ -48,32 +51,32 @@ fn commands(part: &str) -> String {
     blocks[0].to_owned()
 }
 
-/// Replaces what must be there.
+/// Replaces `from` by `to` in `text`, and fails if `from` is not there.
 #[track_caller]
 fn put(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no {from:?} in {text}");
     text.replace(from, to)
 }
 
-/// What is done to a configuration.
+/// A change that a test makes to a configuration.
 type Change = fn(String) -> String;
 
 /// A proxy with the printed configuration, in front of the program as the printed unit starts it.
 struct Deployment {
-    front: Front,
+    proxy: Proxy,
     server: Serving,
     /// The journal, and the file of tokens.
     files: Scratch,
 }
 
 impl Deployment {
-    /// As printed, and with these options.
+    /// Starts the printed proxy configuration, and the program with these options added.
     #[track_caller]
     fn of(kind: Kind, options: &[&str]) -> Deployment {
         Deployment::changed(kind, options, |configuration| configuration)
     }
 
-    /// … and with the proxy's configuration changed.
+    /// Like [`Deployment::of`], with a change to the proxy's configuration.
     #[track_caller]
     fn changed(kind: Kind, options: &[&str], change: Change) -> Deployment {
         println!("{kind:?}");
@@ -84,19 +87,20 @@ impl Deployment {
             change(configuration(kind, listen, server.address, scratch))
         };
         Deployment {
-            front: Front::start(kind, configure),
+            proxy: Proxy::start(kind, configure),
             server,
             files,
         }
     }
 
-    /// A request to the server itself, as a publisher who may.
+    /// Sends a request to the server directly, with the token of publishers.
     #[track_caller]
     fn direct(&self, method: &str, target: &str, body: &str) -> Answer {
         let fields = format!("Authorization: Bearer {TOKEN}\r\n");
         request(self.server.address, method, target, &fields, body)
     }
 
+    /// Publishes to the server directly and returns the event's id.
     #[track_caller]
     fn publish(&self, data: &str) -> String {
         let answer = self.direct("POST", "/events/public/t", data);
@@ -104,9 +108,9 @@ impl Deployment {
         id_of(&answer)
     }
 
-    /// `curl` through the proxy, from 127.0.0.2.
+    /// A `curl` command that sends a request through the proxy, from 127.0.0.2.
     fn curl(&self, arguments: &[&str], target: &str) -> Command {
-        let to = format!("example.org:443:{}", self.front.address);
+        let to = format!("example.org:443:{}", self.proxy.address);
         let always = [
             "--silent",
             "--show-error",
@@ -129,28 +133,29 @@ impl Deployment {
         command
     }
 
-    /// What one request through the proxy is answered, with its head, as far as it came.
+    /// Sends one request through the proxy. Returns the exit status of `curl`, and the head and body of the answer
+    /// in lower case, which may be incomplete if `curl` failed.
     #[track_caller]
-    fn ask_in_vain(&self, arguments: &[&str], target: &str) -> (ExitStatus, String) {
+    fn try_ask(&self, arguments: &[&str], target: &str) -> (ExitStatus, String) {
         let arguments = [&["--include", "--max-time", "20"], arguments].concat();
         let output = self.curl(&arguments, target).output().expect("curl");
-        let text = String::from_utf8(output.stdout).expect("a text");
+        let text = String::from_utf8(output.stdout).expect("the answer is UTF-8");
         (output.status, text.to_lowercase())
     }
 
-    /// What one request through the proxy is answered, with its head.
+    /// Sends one request through the proxy and returns the head and body of the answer, in lower case.
     #[track_caller]
     fn ask(&self, arguments: &[&str], target: &str) -> String {
-        let (status, answer) = self.ask_in_vain(arguments, target);
+        let (status, answer) = self.try_ask(arguments, target);
         assert!(status.success(), "{status}: {answer}");
         answer
     }
 
-    /// A stream that is asked for through the proxy.
+    /// Requests a stream through the proxy and returns before its answer.
     #[track_caller]
     fn request_stream(&self, version: &str, fields: &[&str]) -> Client {
         let fields = fields.iter().flat_map(|field| ["--header", field]);
-        // What is said on standard error shows how far the request has come.
+        // With this option `curl` prints to standard error when it has sent the request.
         let always = [
             "--verbose",
             version,
@@ -159,7 +164,7 @@ impl Deployment {
         ];
         let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
         let process = Process::spawn(&mut self.curl(&arguments, "/events/public/t"));
-        up_to(&process.err, "> GET ");
+        lines_up_to(&process.err, "> GET ");
         Client {
             process,
             decoder: Decoder::new(1 << 20),
@@ -167,7 +172,7 @@ impl Deployment {
         }
     }
 
-    /// A stream through the proxy, with its welcome read.
+    /// Subscribes through the proxy and reads the welcome.
     #[track_caller]
     fn stream(&self, version: &str, fields: &[&str]) -> Client {
         let mut client = self.request_stream(version, fields);
@@ -175,7 +180,7 @@ impl Deployment {
         client
     }
 
-    /// A stream that goes on after `id`, with what it says of that.
+    /// Reconnects through the proxy with `id` as the cursor. Returns the stream and the data of its recovery event.
     #[track_caller]
     fn resume(&self, version: &str, id: &str) -> (Client, String) {
         let mut client = self.stream(version, &[&format!("Last-Event-ID: {id}")]);
@@ -190,7 +195,7 @@ impl Deployment {
 fn the_printed_unit_gives_the_service_few_rights() {
     let path = std::env::temp_dir().join(format!("tiny-sse-{}.service", std::process::id()));
     fs::write(&path, printed("systemd")).unwrap();
-    // In tenths: 0 is no exposure, 100 all there is.
+    // The threshold is an exposure level in tenths: 0 is no exposure, 100 is full exposure.
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--threshold=20"]);
     let output = analyze.arg(&path).output().expect("systemd-analyze");
@@ -198,7 +203,7 @@ fn the_printed_unit_gives_the_service_few_rights() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The program, by the command of the printed unit, with the file of tokens of the README.
+/// Starts the program with the command of the printed unit and with the token file of the README.
 #[track_caller]
 fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let unit = printed("systemd");
@@ -214,7 +219,7 @@ fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let make = put(&make, "$(openssl rand -base64 32)", TOKEN);
     let made = Command::new("sh").args(["-c", &make]).status();
     assert!(made.expect("sh").success(), "{make}");
-    // Only the group of the service may read it.
+    // Besides the owner, only the group of the service may read the token file.
     let mode = fs::metadata(&tokens).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     let group = format!("chgrp {} /etc/", line("SupplementaryGroups="));
@@ -228,10 +233,10 @@ fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
         .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    greeted(Process::spawn(&mut command))
+    wait_for_greeting(Process::spawn(&mut command))
 }
 
-/// A certificate of nobody's, where the configurations look for it.
+/// Makes a self-signed certificate in the directory where the configurations look for it.
 #[track_caller]
 fn certify(scratch: &str) {
     let (pem, key) = (
@@ -265,7 +270,7 @@ fn configuration(kind: Kind, listen: SocketAddr, server: SocketAddr, scratch: &s
         Kind::Caddy => {
             let site = format!("example.org:{} {{", listen.port());
             let text = put(&printed("caddy"), "example.org {", &site);
-            // Addresses that it has without being told.
+            // Replaces the addresses on which Caddy listens by default.
             let elsewhere = format!(
                 "{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port {}\n\tgrace_period",
                 free_address().port()
@@ -285,7 +290,7 @@ struct Client {
 }
 
 impl Client {
-    /// The next event; `None` when the stream has ended or was cut.
+    /// Returns the next event, or `None` when the stream has ended or was cut.
     #[track_caller]
     fn try_next(&mut self) -> Option<Message> {
         while self.messages.is_empty() {
@@ -303,26 +308,26 @@ impl Client {
         self.try_next().expect("the stream has ended")
     }
 
-    /// What a browser would come back with.
+    /// Returns the cursor with which a browser would reconnect.
     fn cursor(&self) -> String {
         self.decoder.last_event_id().to_owned()
     }
 }
 
-/// One more event must come next: nothing was twice, and nothing too many.
+/// Checks that `client` gets the events `missed`, and nothing else before the event that `publish_next` publishes.
 #[track_caller]
-fn check_missed(client: &mut Client, missed: &[String], fence: impl FnOnce() -> String) {
+fn check_missed(client: &mut Client, missed: &[String], publish_next: impl FnOnce() -> String) {
     let got: Vec<String> = missed.iter().map(|_| client.next().last_event_id).collect();
     assert_eq!(got, missed);
-    let fence = fence();
-    assert_eq!(client.next().last_event_id, fence);
+    let next_id = publish_next();
+    assert_eq!(client.next().last_event_id, next_id);
 }
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn an_event_passes_before_the_next_one_is_published() {
+fn a_proxy_passes_each_event_on_before_the_next_one_is_published() {
     for kind in ALL {
-        // No heartbeat pushes an event out of a buffer.
+        // Without heartbeats: a heartbeat could push an event out of the proxy's buffer.
         let deployment = Deployment::of(kind, &["--heartbeat", "1h"]);
         for (version, name) in VERSIONS {
             let answer = deployment.ask(&[version], "/health");
@@ -340,16 +345,16 @@ fn an_event_passes_before_the_next_one_is_published() {
                     "{version}"
                 );
             }
-            // From before its publisher connects.
-            println!("HTTP/{name}: {}", figures("events", times));
+            // Each time begins before the publisher connects, and ends when the client has the event.
+            println!("HTTP/{name}: {}", describe_times("events", times));
         }
     }
 }
 
-/// HAProxy would, and its configuration says so.
+/// HAProxy is not tested: when it compresses, it delays events. Its printed configuration says so.
 #[test]
 #[ignore = "needs nginx, Caddy, curl and openssl"]
-fn nginx_and_caddy_hold_nothing_back_when_they_compress() {
+fn nginx_and_caddy_do_not_delay_events_when_they_compress() {
     let changes: [(Kind, Change); 2] = [
         (Kind::Nginx, |text| {
             let gzip = "access_log off; gzip on; gzip_types *; gzip_proxied any;";
@@ -371,16 +376,16 @@ fn nginx_and_caddy_hold_nothing_back_when_they_compress() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn the_server_knows_the_client_behind_the_proxy_whatever_it_says_of_itself() {
+fn a_client_behind_the_proxy_cannot_forge_its_address() {
     for kind in ALL {
         let deployment = Deployment::of(kind, &[]);
-        let lies = [
+        let forged = [
             "X-Forwarded-For: 6.6.6.6",
             "X-Forwarded-For: 7.7.7.7, 127.0.0.1",
             "Forwarded: for=8.8.8.8",
         ];
         for (version, _) in VERSIONS {
-            for fields in [&[][..], &lies[..1], &lies[1..2], &lies[2..], &lies] {
+            for fields in [&[][..], &forged[..1], &forged[1..2], &forged[2..], &forged] {
                 let _client = deployment.stream(version, fields);
                 let stats = deployment.direct("GET", "/stats?clients=1", "");
                 let text = stats.text();
@@ -395,17 +400,17 @@ fn the_server_knows_the_client_behind_the_proxy_whatever_it_says_of_itself() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
+fn a_client_without_a_token_gets_through_the_proxy_only_what_the_token_file_allows() {
     for kind in ALL {
         let mut deployment = Deployment::of(kind, &[]);
-        let said = |topic: &str| {
+        let publish = |topic: &str| {
             let answer = deployment.direct("POST", &format!("/events{topic}"), "said");
             assert_eq!(answer.status, 200, "{answer:?}");
         };
-        ["/user/42", "/public/t", ""].into_iter().for_each(said);
+        ["/user/42", "/public/t", ""].into_iter().for_each(publish);
         let token = format!("Authorization: Bearer {TOKEN}");
         for (version, name) in VERSIONS {
-            for (target, stranger, backend) in [
+            for (target, without_token, with_token) in [
                 ("/poll?topic=*&last_event_id=earliest", 401, 200),
                 ("/poll?topic=user/42&last_event_id=earliest", 401, 200),
                 ("/poll?topic=user/*&last_event_id=earliest", 401, 200),
@@ -420,16 +425,16 @@ fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
                 ("/health", 200, 200),
             ] {
                 let expected = [
-                    (&[version][..], stranger),
-                    (&[version, "-H", &token], backend),
+                    (&[version][..], without_token),
+                    (&[version, "-H", &token], with_token),
                 ];
                 for (arguments, status) in expected {
                     let answer = deployment.ask(arguments, target);
                     let start = format!("http/{name} {status}");
                     assert!(answer.starts_with(&start), "{target}: {answer}");
-                    let is_read = answer.contains("\"said\"");
-                    let is_there = target.contains("earliest") && status == 200;
-                    assert_eq!(is_read, is_there, "{target}: {answer}");
+                    let has_event = answer.contains("\"said\"");
+                    let should_have_event = target.contains("earliest") && status == 200;
+                    assert_eq!(has_event, should_have_event, "{target}: {answer}");
                 }
             }
             for target in ["/events?topic=*", "/events/user/42", "/events/*"] {
@@ -444,7 +449,7 @@ fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
             }
             deployment.stream(version, &[]).process.kill();
         }
-        // The file says what a client without a token may do, so the start has no warning.
+        // The token file says what a client without a token may do, so the program does not warn about it at its start.
         let errors = deployment.server.process.kill();
         let warned = errors.iter().find(|line| line.contains("any client that"));
         assert_eq!(warned, None);
@@ -453,7 +458,7 @@ fn a_stranger_gets_through_the_proxy_only_what_the_file_of_tokens_names() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn who_comes_back_through_the_proxy_gets_what_it_missed_and_once() {
+fn a_client_that_reconnects_through_the_proxy_gets_each_missed_event_exactly_once() {
     for kind in ALL {
         let mut deployment = Deployment::of(kind, &[]);
         for (version, _) in VERSIONS {
@@ -471,10 +476,10 @@ fn who_comes_back_through_the_proxy_gets_what_it_missed_and_once() {
             );
             check_missed(&mut client, &missed, || deployment.publish("seen"));
 
-            deployment.front.restart();
+            deployment.proxy.restart();
             assert!(
                 client.try_next().is_none(),
-                "the proxy that has gone says more"
+                "an event came after the end of the proxy"
             );
             let missed: Vec<_> = (0..5).map(|_| deployment.publish("missed")).collect();
             let (mut client, recovery) = deployment.resume(version, &client.cursor());
@@ -487,12 +492,13 @@ fn who_comes_back_through_the_proxy_gets_what_it_missed_and_once() {
     }
 }
 
-/// One heartbeat is enough: the proxy has hung up before. Three, which is what it takes where it has
-/// not, would be too late.
+/// The heartbeat of 7 s makes the bound: the proxy closes its connection when the client does, so the server notices
+/// at the next heartbeat. If the proxy kept the connection open, the server would need three heartbeats, which is
+/// longer than the deadline of the test.
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn who_leaves_is_out_by_the_next_heartbeat_through_the_proxy_too() {
-    let leave = |kind| {
+fn a_client_behind_the_proxy_that_disconnects_is_removed_by_the_next_heartbeat() {
+    let disconnect_all = |kind| {
         let deployment = Deployment::of(kind, &["--heartbeat", "7s"]);
         let active = |count: usize| {
             let stats = deployment.direct("GET", "/stats", "");
@@ -502,22 +508,20 @@ fn who_leaves_is_out_by_the_next_heartbeat_through_the_proxy_too() {
         };
         let clients = VERSIONS.map(|(version, _)| deployment.stream(version, &[]));
         assert!(active(2), "{kind:?}");
-        // Not even a farewell.
+        // This kills `curl`, so the clients send nothing more.
         drop(clients);
-        eventually(&format!("the end of streams through {kind:?}"), || {
-            active(0)
-        });
+        eventually(&format!("the streams through {kind:?} end"), || active(0));
     };
     thread::scope(|scope| {
         for kind in ALL {
-            scope.spawn(move || leave(kind));
+            scope.spawn(move || disconnect_all(kind));
         }
     });
 }
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn a_browser_is_not_turned_away_for_ever_while_the_server_is_away() {
+fn a_browser_that_reconnects_while_the_server_is_down_gets_its_stream_after_the_restart() {
     for kind in ALL {
         let mut deployment = Deployment::of(kind, &[]);
         for (version, _) in VERSIONS {
@@ -526,8 +530,12 @@ fn a_browser_is_not_turned_away_for_ever_while_the_server_is_away() {
             let field = format!("Last-Event-ID: {last}");
             let mut client = deployment.request_stream(version, &[&field]);
             if kind == Kind::Nginx {
-                // It does not wait, so the browser does.
-                assert_eq!(all(&client.process.out), ["retry: 2000", ""], "{version}");
+                // nginx answers at once instead of waiting for the server, and tells the browser to retry.
+                assert_eq!(
+                    all_lines(&client.process.out),
+                    ["retry: 2000", ""],
+                    "{version}"
+                );
                 let answer = deployment.ask(&[version, "--data", "lost"], "/events/public/t");
                 assert!(answer.contains(" 502"), "not published: {answer}");
             }
@@ -548,7 +556,7 @@ fn a_browser_is_not_turned_away_for_ever_while_the_server_is_away() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn a_publication_passes_up_to_the_limit_and_refusals_come_as_they_are() {
+fn the_largest_body_passes_the_proxy_and_the_413_for_a_larger_one_arrives_unchanged() {
     for kind in ALL {
         let deployment = Deployment::of(kind, &[]);
         let scratch = Scratch::new();
@@ -561,20 +569,20 @@ fn a_publication_passes_up_to_the_limit_and_refusals_come_as_they_are() {
         let (largest, larger) = (file(1 << 20), file((1 << 20) + 1));
         let authorization = format!("Authorization: Bearer {TOKEN}");
         for (version, name) in VERSIONS {
-            // Announced, and in pieces of unknown number; with no wait for a go-ahead.
+            // With Content-Length, and in chunks. The empty Expect keeps `curl` from waiting for a 100.
             for way in ["Expect:", "Transfer-Encoding: chunked"] {
                 let post = |body: &str| {
                     let fields = [&*authorization, "Expect:", way];
                     let fields = fields.into_iter().flat_map(|field| ["--header", field]);
                     let always = [version, "--data-binary", body];
                     let arguments: Vec<&str> = always.into_iter().chain(fields).collect();
-                    deployment.ask_in_vain(&arguments, "/events/public/t")
+                    deployment.try_ask(&arguments, "/events/public/t")
                 };
                 let (status, answer) = post(&largest);
                 let start = format!("http/{name} 200");
                 let accepted = status.success() && answer.starts_with(&start);
                 assert!(accepted, "{version} {way}: {answer}");
-                // It comes before all is sent, and some then let go of what is behind the head.
+                // The server answers before it has the whole body. Some proxies then drop the body of the answer.
                 let (_, answer) = post(&larger);
                 let start = format!("http/{name} 413");
                 let refused = answer.starts_with(&start)
@@ -587,7 +595,7 @@ fn a_publication_passes_up_to_the_limit_and_refusals_come_as_they_are() {
 
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
-fn one_client_too_many_is_told_when_to_come_back() {
+fn a_client_above_the_limit_gets_a_503_with_retry_after_through_the_proxy() {
     for kind in ALL {
         let deployment = Deployment::of(kind, &["--max-clients", "1", "--heartbeat", "100ms"]);
         for (version, name) in VERSIONS {
@@ -597,11 +605,11 @@ fn one_client_too_many_is_told_when_to_come_back() {
             assert!(answer.contains("\nretry-after: 5\r\n"), "{answer}");
             let fields = answer.matches("\naccess-control-allow-origin:").count();
             assert_eq!(fields, 1, "{answer}");
-            // It is there all the same.
+            // The first client is still connected.
             let id = deployment.publish("still");
             assert_eq!(only.next().last_event_id, id);
             only.process.kill();
-            eventually("room for another", || {
+            eventually("the slot of the first client is free", || {
                 let stats = deployment.direct("GET", "/stats", "");
                 stats.text().contains("\"active_connections\":0,")
             });

@@ -1,5 +1,5 @@
-//! What comes of a request that is refused: an answer that arrives whatever else the client sends,
-//! and a line in the log that gives nothing away.
+//! Requests that are refused: the client gets the whole answer even if it sends more bytes than the server reads,
+//! and neither answer nor log shows a secret from the request.
 
 use std::io::{Read, Write};
 use std::iter;
@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::kit::{Raw, config, eventually, get};
-use crate::program::{all, serve};
+use crate::program::{all_lines, serve};
 
-/// What must never be seen again.
+/// The secret in the requests. No answer and no line in the log may contain it.
 const SECRET: &str = "hunter2";
 
 #[cfg_attr(not(feature = "access"), ignore = "needs the options of access")]
 #[test]
-fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
+fn a_secret_in_a_refused_request_is_neither_in_the_answer_nor_in_the_log() {
     let mut serving = serve(&["--log", "debug", "--publish-token", "another"]);
     let get = |fields: &str| format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
     let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -28,7 +28,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("no name", 400, get(": Bearer hunter2")),
         ("folded", 400, get("Authorization: Bearer\r\n hunter2")),
         ("folded, with a colon", 400, get("Cookie: a=b;\r\n\ttoken=hunter2; c=d:e")),
-        ("a control character behind it", 400, get("Authorization: Bearer hunter2\x07")),
+        ("a control character after it", 400, get("Authorization: Bearer hunter2\x07")),
         ("a NUL before it", 400, get("Cookie: a=\0; token=hunter2")),
         ("a bare CR", 400, get("Authorization: Bearer\rhunter2")),
         ("a bare LF", 400, get("X: y\nAuthorization: Bearer hunter2")),
@@ -42,35 +42,35 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
         ("a dot segment", 400, target("/hunter2/../events")),
         ("no version", 400, "GET /events?token=hunter2\r\n\r\n".into()),
         ("a space in the target", 400, target("/events?token=hunter2 &a=b")),
-        ("a version of its own", 400, "GET /events HTTP/hunter2\r\n\r\n".into()),
-        ("a version that is not spoken", 505, "GET /events?token=hunter2 HTTP/2.0\r\n\r\n".into()),
+        ("an invalid version", 400, "GET /events HTTP/hunter2\r\n\r\n".into()),
+        ("a version that is not supported", 505, "GET /events?token=hunter2 HTTP/2.0\r\n\r\n".into()),
         ("too long a target", 414, target(&format!("/events?token=hunter2&{long}"))),
         ("too large a head", 431, get(&format!("Authorization: Bearer hunter2{long}"))),
         ("an extension", 400, format!("{chunked}5;hunter2\nhello")),
         ("a trailer", 400, format!("{chunked}0\r\nAuthorization : Bearer hunter2\r\n\r\n")),
-        ("in its place, and unknown", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
-        ("in the query, where nothing is", 404, target("/nowhere?token=hunter2")),
+        ("the right place, an unknown token", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hunter2\r\nContent-Length: 0\r\n\r\n".into()),
+        ("in the query of an unknown path", 404, target("/nowhere?token=hunter2")),
         ("a body without a length", 401, "POST /events HTTP/1.1\r\nHost: localhost\r\n\r\nhunter2".into()),
     ];
     #[rustfmt::skip]
-    let answered = [
+    let not_logged = [
         ("after a bad parameter", 400, target("/events?topic=%zz&token=hunter2")),
         ("before a bad percent", 400, target("/events?token=hunter2%")),
         ("not UTF-8", 400, target("/events?token=hunter2%ff")),
         ("a NUL in the query", 400, target("/events?token=%00hunter2")),
     ];
-    for (place, status, bytes) in rows.iter().chain(&answered) {
-        assert!(bytes.contains(SECRET), "{place}");
+    for (name, status, bytes) in rows.iter().chain(&not_logged) {
+        assert!(bytes.contains(SECRET), "{name}");
         let mut raw = Raw::connect(serving.address);
         raw.send(bytes);
         let answer = raw.answer();
-        assert_eq!(answer.status, *status, "{place}: {answer:?}");
+        assert_eq!(answer.status, *status, "{name}: {answer:?}");
         let all = format!("{}{}", answer.head, answer.text());
-        assert!(!all.contains(SECRET), "{place}: {all}");
+        assert!(!all.contains(SECRET), "{name}: {all}");
     }
-    // Each has its line in the log, so that silence about the secret means something.
+    // Each refused request has a line in the log. Otherwise the check for the secret would prove nothing.
     serving.process.signal("TERM");
-    let log = all(&serving.process.err);
+    let log = all_lines(&serving.process.err);
     assert_eq!(serving.process.exit_code(), Some(0));
     let logged = log.iter().filter(|line| line.contains("127.0.0.1"));
     let refused = rows.iter().filter(|row| !matches!(row.1, 401 | 404));
@@ -81,7 +81,7 @@ fn a_secret_in_the_wrong_place_is_neither_answered_nor_logged() {
 }
 
 #[test]
-fn what_is_nearly_a_request_is_not_taken_for_another_protocol() {
+fn bytes_that_begin_like_a_request_are_not_reported_as_another_protocol() {
     let server = crate::kit::server(config());
     for (bytes, expected) in [
         ("\nGET / HTTP/1.1\r\n", "CRLF"),
@@ -95,7 +95,7 @@ fn what_is_nearly_a_request_is_not_taken_for_another_protocol() {
 }
 
 #[test]
-fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
+fn the_refusal_of_an_invalid_field_has_the_name_or_the_number_of_the_field() {
     let server = crate::kit::server(config());
     #[rustfmt::skip]
     let rows = [
@@ -115,24 +115,24 @@ fn a_bad_field_is_named_or_numbered_so_that_it_can_be_found() {
     }
 }
 
-/// Sends all of it, reads only then, and answers what came, which must end in an end and not in a
-/// reset: that may take what has arrived away from who has not read it.
+/// Sends `head` and `more` further bytes, then reads to the end of the connection and returns all that came. The end
+/// must not be a reset: a reset can discard an answer that has arrived and is not read yet.
 #[track_caller]
-fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], behind: usize) -> String {
+fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], more: usize) -> String {
     let mut raw = Raw::connect(address);
-    let behind = vec![b'x'; behind];
-    for piece in iter::once(head).chain(behind.chunks(64 * 1024)) {
+    let more = vec![b'x'; more];
+    for piece in iter::once(head).chain(more.chunks(64 * 1024)) {
         let sent = raw.socket.write_all(piece);
-        assert!(sent.is_ok(), "{what}: {sent:?} while it was sent");
+        assert!(sent.is_ok(), "{what}: {sent:?} while sending");
     }
     let mut bytes = Vec::new();
     let end = raw.socket.read_to_end(&mut bytes);
     assert!(end.is_ok(), "{what}: {end:?} after {} bytes", bytes.len());
-    String::from_utf8(bytes).expect("an answer of text")
+    String::from_utf8(bytes).expect("the answer is UTF-8")
 }
 
 #[test]
-fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
+fn a_refusal_arrives_whole_at_a_client_that_sends_2_mib_before_it_reads() {
     let server = crate::kit::server(config());
     let limits = config();
     let post =
@@ -150,28 +150,28 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
         ("two lengths", 400, post("Content-Length: 5, 6")),
         ("a length and chunks", 400, post("Content-Length: 5\r\nTransfer-Encoding: chunked")),
         ("chunked twice", 400, post("Transfer-Encoding: chunked, chunked")),
-        ("no chunk", 400, chunks("x\r\n")),
+        ("an invalid chunk", 400, chunks("x\r\n")),
         ("too long a chunk", 400, chunks("1\r\n")),
-        ("a bare LF behind a size", 400, chunks("1\n")),
+        ("a bare LF after a size", 400, chunks("1\n")),
         ("a bad trailer", 400, chunks("0\r\nX : y\r\n")),
         ("a wrong method", 405, "PUT /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n".into()),
-        ("nothing there", 404, "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n".into()),
+        ("an unknown path", 404, "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n".into()),
         ("too long a body", 413, post("Content-Length: 2097152")),
-        ("too long a chunk for any body", 413, chunks("200000\r\n")),
+        ("a chunk longer than the largest body", 413, chunks("200000\r\n")),
         ("too long a body in chunks", 413, chunks(&format!("80000\r\n{}\r\n80001\r\n", "x".repeat(0x80000)))),
         ("too long a target", 414, format!("GET /{} HTTP/1.1\r\n", "x".repeat(limits.max_target))),
-        ("a miracle", 417, post("Content-Length: 1048576\r\nExpect: miracles")),
+        ("an unknown expectation", 417, post("Content-Length: 1048576\r\nExpect: miracles")),
         ("too large a head", 431, format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(limits.max_head))),
         ("too many fields", 431, format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(limits.max_fields + 1))),
         ("too large a trailer", 431, chunks(&format!("0\r\nX: {}", "x".repeat(limits.max_head)))),
-        ("a coding", 501, post("Transfer-Encoding: gzip, chunked")),
-        ("another version", 505, "GET / HTTP/2.0\r\n\r\n".into()),
-        ("an answer that is the last", 404, "GET /nowhere HTTP/1.0\r\n\r\n".into()),
+        ("an unknown coding", 501, post("Transfer-Encoding: gzip, chunked")),
+        ("an unsupported version", 505, "GET / HTTP/2.0\r\n\r\n".into()),
+        ("a connection of HTTP/1.0", 404, "GET /nowhere HTTP/1.0\r\n\r\n".into()),
     ];
     for (what, status, head) in &rows {
         let head: &str = head;
-        for behind in [1 << 20, 2 << 20] {
-            let text = sent_and_then_read(server.local_addr(), what, head.as_bytes(), behind);
+        for more in [1 << 20, 2 << 20] {
+            let text = sent_and_then_read(server.local_addr(), what, head.as_bytes(), more);
             let (answer, body) = text
                 .split_once("\r\n\r\n")
                 .unwrap_or_else(|| panic!("{what}"));
@@ -191,16 +191,16 @@ fn a_refusal_arrives_whole_however_much_is_sent_before_it_is_read() {
     }
 }
 
-/// Who uploads over a slow line, and reads when it has uploaded.
+/// The client uploads over a slow line, and reads the answer only after the upload.
 #[test]
-#[ignore = "goes on for three seconds"]
-fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
+#[ignore = "takes 3 s"]
+fn the_server_reads_on_after_a_refusal_while_a_slow_client_still_sends() {
     let server = crate::kit::server(config());
     let mut raw = Raw::connect(server.local_addr());
     raw.send("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n");
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
-        // As fast as another request goes there and back.
+        // Another request paces the loop: one round trip for each 8 bytes.
         get(server.local_addr(), "/health");
         let sent = raw.socket.write_all(&[b'x'; 8]);
         assert!(sent.is_ok(), "{sent:?} after {:?}", start.elapsed());
@@ -209,10 +209,10 @@ fn a_refusal_waits_for_a_client_that_is_slow_to_send() {
     assert!(raw.is_closed());
 }
 
-/// One connection asks again and again for what it has no right to; many send what is no request.
+/// One connection sends many requests without the right to them; many connections send invalid requests.
 #[cfg_attr(not(feature = "access"), ignore = "needs the options of access")]
 #[test]
-fn refusals_are_counted_and_not_logged_one_by_one() {
+fn many_similar_refusals_have_few_lines_in_the_log_and_the_others_are_counted() {
     const MANY: usize = 3_000;
     let serving = serve(&["--log", "debug", "--publish-token", "another"]);
     let path = "p".repeat(4_000);
@@ -228,16 +228,16 @@ fn refusals_are_counted_and_not_logged_one_by_one() {
         let mut raw = Raw::connect(serving.address);
         assert_eq!(raw.send("nonsense\r\n\r\n").answer().status, 400);
     }
-    // The next line of a kind says how many were left out.
+    // The next line of the same kind has the number of lines that were left out.
     let mut log = Vec::new();
-    eventually("told", || {
+    eventually("the number of omitted lines is in the log", || {
         let mut raw = Raw::connect(serving.address);
         assert_eq!(raw.send(&request).answer().status, 401);
         log.extend(serving.process.err.try_iter());
         log.iter().any(|line| line.contains(" more like it"))
     });
     serving.process.signal("TERM");
-    log.extend(all(&serving.process.err));
+    log.extend(all_lines(&serving.process.err));
     let about = |status: &str| log.iter().filter(|line| line.contains(status)).count();
     assert!((1..100).contains(&about(": 401 to")), "{}", about("401"));
     assert!((1..700).contains(&about(": 400 ")), "{}", about("400"));
@@ -246,7 +246,7 @@ fn refusals_are_counted_and_not_logged_one_by_one() {
 }
 
 #[test]
-fn what_is_quoted_of_a_request_is_cut() {
+fn a_refusal_quotes_only_the_beginning_of_a_long_part_of_the_request() {
     let server = crate::kit::server(config());
     let long = "x".repeat(8_000);
     for request in [

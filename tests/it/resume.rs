@@ -1,4 +1,4 @@
-//! Coming back: what a client missed, exactly, once and in order, or the word that it is gone.
+//! Clients that reconnect: each gets the missed events exactly once and in order, or is told that some are lost.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -10,22 +10,22 @@ use tiny_sse::{
 };
 
 use crate::chance::Random;
-use crate::kit::{Finally, Stream, config, get, number_after, post, server};
+use crate::kit::{OnDrop, Stream, config, get, number_after, post, server};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
-/// What was published, as the tests need it again.
-struct Said {
+/// An event that a test has published, and its id.
+struct PublishedEvent {
     topic: &'static str,
     data: String,
     id: String,
 }
 
-/// `count` events, in turn without a topic and with each of three.
-fn say(hub: &Hub, count: usize) -> Vec<Said> {
-    let say = |number: usize| {
+/// Publishes `count` events: in turn without a topic and with each of three topics.
+fn publish_in_turn(hub: &Hub, count: usize) -> Vec<PublishedEvent> {
+    let publish = |number: usize| {
         let name = ["", "a", "b/1", "b/2"][number % 4];
         let event = Event::new(format!("{number}"));
         let event = if name.is_empty() {
@@ -33,22 +33,22 @@ fn say(hub: &Hub, count: usize) -> Vec<Said> {
         } else {
             event.with_topic(topic(name))
         };
-        Said {
+        PublishedEvent {
             topic: name,
             data: number.to_string(),
             id: hub.publish(event).unwrap().id.to_string(),
         }
     };
-    (0..count).map(say).collect()
+    (0..count).map(publish).collect()
 }
 
 #[test]
-fn who_comes_back_gets_exactly_what_it_missed_of_what_it_asked_for() {
+fn a_client_that_reconnects_gets_each_missed_event_of_its_topics_exactly_once() {
     let server = server(config());
     let address = server.local_addr();
-    let born = Stream::open(address, "/events", "").next_id();
-    let said = say(server.hub(), 24);
-    // Targets, with the topics that they ask for. What has no topic is for everybody.
+    let start = Stream::open(address, "/events", "").next_id();
+    let published = publish_in_turn(server.hub(), 24);
+    // Targets, with the topics that they ask for. Events without a topic are for all clients.
     let targets: [(&str, &[&str]); 6] = [
         ("/events?client_id=me", &[""]),
         ("/events/a?client_id=me", &["", "a"]),
@@ -61,12 +61,14 @@ fn who_comes_back_gets_exactly_what_it_missed_of_what_it_asked_for() {
         ("/events/nobody?client_id=me", &[""]),
     ];
     for (target, topics) in targets {
-        for seen in 0..=said.len() {
-            let cursor = seen.checked_sub(1).map_or(&*born, |last| &said[last].id);
+        for seen in 0..=published.len() {
+            let cursor = seen
+                .checked_sub(1)
+                .map_or(&*start, |last| &published[last].id);
             let what = format!("{target} after {seen} events");
-            let missed: Vec<_> = said[seen..]
+            let missed: Vec<_> = published[seen..]
                 .iter()
-                .filter(|said| topics.contains(&said.topic))
+                .filter(|event| topics.contains(&event.topic))
                 .collect();
             let mut stream = Stream::open(address, target, &format!("Last-Event-ID: {cursor}\r\n"));
             assert_eq!(
@@ -88,15 +90,15 @@ fn who_comes_back_gets_exactly_what_it_missed_of_what_it_asked_for() {
                 ),
                 "{what}"
             );
-            for said in missed {
+            for expected in missed {
                 let event = stream.next();
                 assert_eq!(
                     (&event.data, &event.last_event_id),
-                    (&said.data, &said.id),
+                    (&expected.data, &expected.id),
                     "{what}"
                 );
             }
-            // Whatever else were there would come before this.
+            // If there were further events, they would come before this one.
             post(address, "/clients/me", "and nothing more");
             assert_eq!(stream.next().data, "and nothing more", "{what}");
         }
@@ -104,20 +106,20 @@ fn who_comes_back_gets_exactly_what_it_missed_of_what_it_asked_for() {
 }
 
 #[test]
-fn every_cursor_is_told_the_truth_about_itself() {
-    // A queue so small that the history holds three events.
+fn the_recovery_event_is_right_for_each_kind_of_cursor() {
+    // The queue is small, because the history always holds at least as many bytes. So it holds three events.
     let server = server(Config {
         history_events: 3,
         queue_bytes: 16,
         ..config()
     });
     let address = server.local_addr();
-    let born = Stream::open(address, "/events", "").next_id();
-    let early = [
-        (&*born, 0, "true"),
+    let start = Stream::open(address, "/events", "").next_id();
+    let without_events = [
+        (&*start, 0, "true"),
         ("0-1", 0, r#"false,"reason":"evicted""#),
     ];
-    let judge = |cursor: &str, replayed: usize, complete: &str| {
+    let check = |cursor: &str, replayed: usize, complete: &str| {
         let (stream, recovery) = Stream::resume(address, "/events", cursor);
         assert_eq!(
             recovery,
@@ -127,8 +129,8 @@ fn every_cursor_is_told_the_truth_about_itself() {
         );
         stream
     };
-    for (cursor, replayed, complete) in early {
-        judge(cursor, replayed, complete);
+    for (cursor, replayed, complete) in without_events {
+        check(cursor, replayed, complete);
     }
     let ids: Vec<String> = (0..6)
         .map(|number| {
@@ -145,14 +147,14 @@ fn every_cursor_is_told_the_truth_about_itself() {
         (&ids[2], 3, "true"),
         (&ids[1], 3, evicted),
         (&ids[0], 3, evicted),
-        (&born, 3, evicted),
+        (&start, 3, evicted),
         ("0-0", 3, evicted),
         ("no id of ours", 3, unknown),
         ("00-0", 3, unknown),
         ("-", 3, unknown),
         (&future, 3, r#"false,"reason":"future""#),
     ] {
-        let mut stream = judge(cursor, replayed, complete);
+        let mut stream = check(cursor, replayed, complete);
         for number in 6 - replayed..6 {
             assert_eq!(stream.next().data, number.to_string(), "after {cursor}");
         }
@@ -164,7 +166,7 @@ fn every_cursor_is_told_the_truth_about_itself() {
         r#"{"recovered_from":"earliest","replayed":3,"complete":true}"#
     );
     assert_eq!(earliest.next().data, "3");
-    // The header wins over the query: a page's URL is older than what its browser has seen since.
+    // The header takes precedence over the query: the browser has read on since the page made the URL.
     let target = format!("/events?last_event_id={}", ids[3]);
     let (mut both, recovery) = Stream::resume(address, &target, &ids[4]);
     assert!(recovery.contains(r#""replayed":1,"#), "{recovery}");
@@ -172,7 +174,7 @@ fn every_cursor_is_told_the_truth_about_itself() {
 }
 
 #[test]
-fn a_publishers_own_id_is_on_the_wire_and_is_a_cursor() {
+fn a_publishers_own_id_is_on_the_wire_and_works_as_a_cursor() {
     let server = server(config());
     let address = server.local_addr();
     let mut live = Stream::subscribe(address, "/events");
@@ -194,7 +196,7 @@ fn a_publishers_own_id_is_on_the_wire_and_is_a_cursor() {
     assert_eq!(stream.next().last_event_id, "order-5");
     let (_, recovery) = Stream::resume(address, "/events", "order-6");
     assert!(recovery.ends_with(r#""reason":"unknown"}"#), "{recovery}");
-    // The welcome of a newcomer is as good a cursor as any, though the last event had another id.
+    // The id in the welcome of a new client works as a cursor, although the last event has an own id.
     let welcome = Stream::open(address, "/events", "").next_id();
     let (_, recovery) = Stream::resume(address, "/events", &welcome);
     assert!(
@@ -204,7 +206,7 @@ fn a_publishers_own_id_is_on_the_wire_and_is_a_cursor() {
 }
 
 #[test]
-fn without_a_history_every_return_is_told_of_the_gap_unless_there_is_none() {
+fn without_a_history_a_client_that_reconnects_is_told_of_a_gap_only_if_it_missed_an_event() {
     let server = server(Config {
         history_events: 0,
         ..config()
@@ -234,22 +236,22 @@ fn without_a_history_every_return_is_told_of_the_gap_unless_there_is_none() {
 }
 
 #[test]
-fn who_is_cut_off_within_a_long_replay_goes_on_where_it_was() {
+fn a_client_that_is_cut_off_within_a_long_replay_resumes_after_its_last_event() {
     const EVENTS: usize = 600;
     let server = server(config());
     let address = server.local_addr();
-    let born = Stream::open(address, "/events", "").next_id();
-    // 6 MB, which is more than a socket holds, and some hundred pieces of a replay.
+    let start = Stream::open(address, "/events", "").next_id();
+    // 6 MB: more than the socket buffers hold, and about a hundred pieces of a replay.
     for number in 0..EVENTS {
         let event = Event::new(format!("{number} {}", "x".repeat(10_000)));
         server.hub().publish(event).unwrap();
     }
     let mut random = Random::new();
-    let (mut cursor, mut seen) = (born, 0);
+    let (mut cursor, mut seen) = (start, 0);
     while seen < EVENTS {
         let mut stream = Stream::open(address, "/events", &format!("Last-Event-ID: {cursor}\r\n"));
-        // Cut off before its first event, it must not skip what it was about to get: the welcome
-        // is the place where the replay begins.
+        // A client that is cut off before the first replayed event must not skip any. So the id of the welcome is
+        // the cursor after which the replay begins.
         assert_eq!(stream.next().last_event_id, cursor);
         assert_eq!(
             number_after(&stream.next().data, "\"replayed\":"),
@@ -265,7 +267,7 @@ fn who_is_cut_off_within_a_long_replay_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_replay_of_many_pieces_joins_what_comes_in_meanwhile_without_a_seam() {
+fn no_event_is_lost_or_doubled_between_a_long_replay_and_events_published_meanwhile() {
     const BEFORE: usize = 300;
     const ALL: usize = 900;
     for round in 0..10 {
@@ -293,7 +295,7 @@ fn a_replay_of_many_pieces_joins_what_comes_in_meanwhile_without_a_seam() {
     }
 }
 
-/// A writer that reads the stream as a browser would, and breaks when it has seen enough.
+/// A writer that decodes the stream as a browser does, and fails when it has `enough` messages.
 struct Reader {
     decoder: Decoder,
     messages: Vec<Message>,
@@ -327,9 +329,10 @@ impl Write for Reader {
     }
 }
 
-/// Publishes numbers flat out, the odd ones to one topic and the even ones to another, while
-/// `round` comes in with the number and the id of an event of just now, again and again.
-fn while_a_publisher_is_flat_out(
+/// Calls `round` again and again while a thread publishes without a pause. The data of the events are numbers; odd
+/// numbers have one topic, even numbers another. The arguments of `round` are the number of the round, and the number
+/// and the id of the latest event.
+fn while_publishing_without_a_pause(
     hub: &Hub,
     rounds: usize,
     mut round: impl FnMut(usize, u64, String),
@@ -349,8 +352,8 @@ fn while_a_publisher_is_flat_out(
                 .take_while(|_| !is_over.load(Ordering::Relaxed))
                 .for_each(publish);
         });
-        // Also when a round fails: a scope waits for its threads.
-        let _over = Finally(|| is_over.store(true, Ordering::Relaxed));
+        // A failed round must end the publisher, too, because the scope waits for its threads.
+        let _over = OnDrop(|| is_over.store(true, Ordering::Relaxed));
         for count in 0..rounds {
             let (number, id) = latest.lock().unwrap().clone();
             round(count, number, id);
@@ -358,8 +361,8 @@ fn while_a_publisher_is_flat_out(
     });
 }
 
-/// So much that nothing is evicted between the choice of a cursor and its use.
-fn deep() -> Config {
+/// A configuration with a history so large that no event is evicted between the choice of a cursor and its use.
+fn large_history() -> Config {
     Config {
         history_events: 300_000,
         history_bytes: 64 << 20,
@@ -367,18 +370,18 @@ fn deep() -> Config {
     }
 }
 
-/// What a client that asks for both topics, or for the even one, gets after `number`.
+/// The data that a client gets after `number`. `step` is 1 for a client of both topics, and 2 for the even topic.
 fn expected(number: u64, step: u64) -> impl Iterator<Item = String> {
     let first = (number + 1).next_multiple_of(step);
     (first..).step_by(step as usize).map(|n| n.to_string())
 }
 
 #[test]
-fn between_replay_and_live_nothing_is_lost_or_doubled_over_sockets() {
-    let server = server(deep());
+fn no_event_is_lost_or_doubled_between_replay_and_live_over_sockets() {
+    let server = server(large_history());
     let address = server.local_addr();
     let mut random = Random::new();
-    while_a_publisher_is_flat_out(server.hub(), 300, |round, number, id| {
+    while_publishing_without_a_pause(server.hub(), 300, |round, number, id| {
         let (target, step) = [("/events/*", 1), ("/events/even", 2)][round % 2];
         let (mut stream, recovery) = Stream::resume(address, target, &id);
         assert!(recovery.ends_with(r#""complete":true}"#), "{recovery}");
@@ -389,18 +392,18 @@ fn between_replay_and_live_nothing_is_lost_or_doubled_over_sockets() {
 }
 
 #[test]
-fn between_replay_and_live_nothing_is_lost_or_doubled_in_a_writer() {
-    let hub = Hub::new(deep()).unwrap();
+fn no_event_is_lost_or_doubled_between_replay_and_live_in_a_writer() {
+    let hub = Hub::new(large_history()).unwrap();
     let mut random = Random::new();
-    while_a_publisher_is_flat_out(&hub, 500, |round, number, id| {
+    while_publishing_without_a_pause(&hub, 500, |round, number, id| {
         let (pattern, step) = [("*", 1), ("even", 2)][round % 2];
-        let wish = Subscribe {
+        let params = Subscribe {
             patterns: [Pattern::new(pattern).unwrap()].into_iter().collect(),
             cursor: Cursor::After(id),
             ..Subscribe::default()
         };
         let mut reader = Reader::new(20 + random.below(200));
-        let close_reason = hub.subscribe(wish).unwrap().write_to(&mut reader);
+        let close_reason = hub.subscribe(params).unwrap().write_to(&mut reader);
         assert_eq!(close_reason, CloseReason::HungUp, "round {round}");
         let events = &reader.messages[2..];
         assert!(events.len() >= 18);
@@ -412,7 +415,7 @@ fn between_replay_and_live_nothing_is_lost_or_doubled_in_a_writer() {
 }
 
 #[test]
-fn who_is_let_in_and_served_later_has_missed_nothing() {
+fn a_client_that_is_registered_and_served_later_gets_all_events_since_its_registration() {
     let hub = Hub::new(config()).unwrap();
     let first = hub.publish(Event::new("0")).unwrap().id;
     let cursors = [
@@ -421,21 +424,21 @@ fn who_is_let_in_and_served_later_has_missed_nothing() {
         Cursor::After(first.to_string()),
     ];
     let subscriptions = cursors.map(|cursor| {
-        let wish = Subscribe {
+        let params = Subscribe {
             cursor,
             ..Subscribe::default()
         };
-        hub.subscribe(wish).unwrap()
+        hub.subscribe(params).unwrap()
     });
     for number in 1..100 {
         let published = hub.publish(Event::new(number.to_string())).unwrap();
         assert_eq!(published.recipients, 3);
     }
-    // In front of the events are the welcome and, for who came with a cursor, the recovery.
-    for (subscription, (words, first)) in subscriptions.into_iter().zip([(1, 1), (2, 0), (2, 1)]) {
-        let mut reader = Reader::new(words + 100 - first);
+    // Before the events come the welcome and, if there is a cursor, the recovery event.
+    for (subscription, (skip, first)) in subscriptions.into_iter().zip([(1, 1), (2, 0), (2, 1)]) {
+        let mut reader = Reader::new(skip + 100 - first);
         subscription.write_to(&mut reader);
-        let seen = reader.messages[words..].iter().map(|event| &*event.data);
+        let seen = reader.messages[skip..].iter().map(|event| &*event.data);
         assert!(
             seen.eq((first..100)
                 .map(|number| number.to_string())
@@ -444,19 +447,19 @@ fn who_is_let_in_and_served_later_has_missed_nothing() {
     }
 }
 
-/// Lets a client in, waits for `between`, and writes its stream until it ends or has brought
-/// `enough` messages.
+/// Registers a client, calls `between`, and then writes its stream until it ends or has `enough` messages. Returns the
+/// close reason and the messages.
 fn served(
     hub: &Hub,
     cursor: Cursor,
     enough: usize,
     between: impl FnOnce(),
 ) -> (CloseReason, Vec<Message>) {
-    let wish = Subscribe {
+    let params = Subscribe {
         cursor,
         ..Subscribe::default()
     };
-    let subscription = hub.subscribe(wish).unwrap();
+    let subscription = hub.subscribe(params).unwrap();
     between();
     let mut reader = Reader::new(enough);
     let close_reason = subscription.write_to(&mut reader);
@@ -464,8 +467,8 @@ fn served(
 }
 
 #[test]
-fn who_comes_back_to_the_oldest_event_gets_it_though_new_ones_push_it_out() {
-    // The history is full, as it always is in a server that has run for a while.
+fn a_client_gets_the_oldest_event_although_it_is_evicted_after_the_registration() {
+    // The history is full, as in a server that has run for a while.
     let hub = Hub::new(Config {
         history_events: 100,
         queue_bytes: 64,
@@ -487,7 +490,7 @@ fn who_comes_back_to_the_oldest_event_gets_it_though_new_ones_push_it_out() {
             "evicted" => (Cursor::After(ids[3].clone()), false),
             _ => (Cursor::After(ids[oldest - 1].clone()), true),
         };
-        // A tenth of it is new before the client's thread has come to read.
+        // A tenth of the history is evicted between the registration and the replay.
         let new = || (0..10).for_each(|new| drop(publish(200 + 10 * round + new)));
         let (_, messages) = served(&hub, from, 12, new);
         let recovery = format!(r#""replayed":100,"complete":{complete}"#);
@@ -508,22 +511,21 @@ fn who_comes_back_to_the_oldest_event_gets_it_though_new_ones_push_it_out() {
     }
 }
 
-/// Waits until the fan-out has passed on all that was published: what is for one client alone
-/// comes behind it.
-fn until_all_is_passed_on(hub: &Hub) {
-    let wish = Subscribe {
-        client_id: Some("witness".parse().unwrap()),
+/// Waits until the fan-out has delivered all published events: it delivers an event for one client after them.
+fn wait_for_fan_out(hub: &Hub) {
+    let params = Subscribe {
+        client_id: Some("other".parse().unwrap()),
         ..Subscribe::default()
     };
-    let witness = hub.subscribe(wish).unwrap();
-    hub.send_to("witness", &Event::new("all")).unwrap();
+    let other = hub.subscribe(params).unwrap();
+    hub.send_to("other", &Event::new("last")).unwrap();
     let mut reader = Reader::new(2);
-    witness.write_to(&mut reader);
-    assert_eq!(reader.messages[1].data, "all");
+    other.write_to(&mut reader);
+    assert_eq!(reader.messages[1].data, "last");
 }
 
 #[test]
-fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history() {
+fn a_client_with_a_full_queue_is_disconnected_and_gets_the_whole_queue_from_the_history() {
     const QUEUE: usize = 64 << 10;
     for bytes in [1, 30, 200, 1_000, 5_000] {
         let hub = Hub::new(Config {
@@ -533,7 +535,7 @@ fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history(
         })
         .unwrap();
         let cursor = hub.publish(Event::new("")).unwrap().id.to_string();
-        // Nobody serves it: what comes fills its queue.
+        // No thread writes this stream yet, so the events fill its queue.
         let slow = hub.subscribe(Subscribe::default()).unwrap();
         let text = "x".repeat(bytes);
         let (mut sent, mut count) = (0, 0);
@@ -542,8 +544,8 @@ fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history(
             // `id: 1763790000123-0`, `data: `, and their line breaks.
             (sent, count) = (sent + bytes + 28, count + 1);
         }
-        // Served before that, it could empty its queue as fast as it is filled, and stay.
-        until_all_is_passed_on(&hub);
+        // If the stream were written earlier, its queue might never be full.
+        wait_for_fan_out(&hub);
         let close_reason = slow.write_to(&mut io::sink());
         assert_eq!(close_reason, CloseReason::FellBehind, "{bytes} bytes each");
         let (_, messages) = served(&hub, Cursor::After(cursor), 2, || ());
@@ -557,18 +559,18 @@ fn who_fell_behind_and_read_nothing_of_its_queue_finds_all_of_it_in_the_history(
 }
 
 #[test]
-fn a_hub_that_closes_says_goodbye_behind_the_replay() {
+fn a_client_gets_its_whole_replay_before_the_close_event_when_the_hub_closes() {
     let hub = Hub::new(config()).unwrap();
-    // Several pieces.
+    // 500 KB: several pieces of a replay.
     let text = "x".repeat(1_000);
     for _ in 0..500 {
         hub.publish(Event::new(&*text)).unwrap();
     }
-    let witness = hub.subscribe(Subscribe::default()).unwrap();
+    let other = hub.subscribe(Subscribe::default()).unwrap();
     let (close_reason, messages) = served(&hub, Cursor::Earliest, usize::MAX, || {
         hub.close();
-        // When one of them has heard it, the other has too, or is about to.
-        witness.write_to(&mut io::sink());
+        // After this stream has ended, the other one is closed, too, or about to be closed.
+        other.write_to(&mut io::sink());
     });
     assert_eq!(
         (close_reason, messages.len()),
@@ -577,17 +579,20 @@ fn a_hub_that_closes_says_goodbye_behind_the_replay() {
 }
 
 #[test]
-fn the_numbers_of_the_history_are_those_of_what_can_be_replayed() {
+fn stats_have_the_first_and_the_last_id_and_the_number_of_the_events_in_the_history() {
     let server = server(config());
-    let said = say(server.hub(), 50);
+    let published = publish_in_turn(server.hub(), 50);
     let stats = get(server.local_addr(), "/stats");
-    let extent = format!(r#""first_id":"{}","last_id":"{}""#, said[0].id, said[49].id);
+    let extent = format!(
+        r#""first_id":"{}","last_id":"{}""#,
+        published[0].id, published[49].id
+    );
     assert!(stats.text().contains(&extent), "{}", stats.text());
     assert!(stats.text().contains(r#""history":{"events":50,"#));
 }
 
 #[test]
-fn who_is_cut_off_anywhere_in_a_welcome_does_not_come_back_behind_a_gap_that_it_was_not_told_of() {
+fn a_client_cut_off_within_its_welcome_keeps_its_cursor_or_knows_of_the_gap() {
     let hub = Hub::new(Config {
         history_events: 3,
         queue_bytes: 16,
@@ -599,13 +604,13 @@ fn who_is_cut_off_anywhere_in_a_welcome_does_not_come_back_behind_a_gap_that_it_
         .map(|id| id.to_string())
         .collect();
     for cursor in [&ids[1], &ids[6], &ids[8]] {
-        let wish = Subscribe {
+        let params = Subscribe {
             cursor: Cursor::After(cursor.clone()),
             ..Subscribe::default()
         };
-        let welcome = hub.subscribe(wish).unwrap().take_welcome();
+        let welcome = hub.subscribe(params).unwrap().take_welcome();
         for cut in 0..=welcome.len() {
-            // A browser, which has its cursor from before.
+            // A browser that has the cursor from an earlier stream.
             let (mut decoder, mut is_told) = (Decoder::new(1 << 10), false);
             for bytes in [
                 format!("id: {cursor}\ndata\n\n").as_bytes(),
@@ -615,10 +620,10 @@ fn who_is_cut_off_anywhere_in_a_welcome_does_not_come_back_behind_a_gap_that_it_
                     .feed(bytes, |message| is_told |= message.name == "recovery")
                     .unwrap();
             }
-            let back = decoder.last_event_id();
+            let new_cursor = decoder.last_event_id();
             assert!(
-                is_told || back == cursor,
-                "cut after {cut} bytes it comes back from {back}: {}",
+                is_told || new_cursor == cursor,
+                "cut after {cut} bytes, the cursor is {new_cursor}: {}",
                 String::from_utf8_lossy(&welcome[..cut])
             );
         }
@@ -626,7 +631,7 @@ fn who_is_cut_off_anywhere_in_a_welcome_does_not_come_back_behind_a_gap_that_it_
 }
 
 impl Stream {
-    /// The id of the next event.
+    /// Reads the next event and returns its id.
     fn next_id(mut self) -> String {
         self.next().last_event_id
     }

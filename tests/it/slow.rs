@@ -1,4 +1,5 @@
-//! Those who read too slowly: what they cost, how they are let go, and that nobody else notices.
+//! Clients that read too slowly: how much memory they take, how the server disconnects them, and that they do not
+//! delay other clients.
 
 use std::io::Read;
 #[cfg(target_os = "linux")]
@@ -16,8 +17,8 @@ use crate::kit::{DEADLINE, Stream, config, eventually, get, number_after, post, 
 #[cfg(target_os = "linux")]
 use crate::program::{Serving, serve};
 
-/// What two sockets hold between them at the most, with a client's queue: nothing here reads, so
-/// the kernel has no reason to let its buffers grow to the limit.
+/// The most bytes that both socket buffers of a connection and a client's queue hold. The client does not read, so
+/// the kernel does not let the buffers grow to their limit.
 const BOUND: usize = 24 << 20;
 
 fn publish(server: &Running, number: usize, bytes: usize) {
@@ -25,7 +26,7 @@ fn publish(server: &Running, number: usize, bytes: usize) {
     server.hub().publish(event).unwrap();
 }
 
-/// Reads an event, checks its number, and forgets the bytes.
+/// Reads an event, checks its number, and drops the stream's bytes to save memory.
 #[track_caller]
 fn expect(stream: &mut Stream, number: usize) {
     let event = stream.next();
@@ -33,6 +34,7 @@ fn expect(stream: &mut Stream, number: usize) {
     stream.bytes.clear();
 }
 
+/// Returns how many streams ended for this reason.
 fn close_reasons(server: &Running, name: &str) -> u64 {
     number_after(
         get(server.local_addr(), "/stats").text(),
@@ -40,9 +42,9 @@ fn close_reasons(server: &Running, name: &str) -> u64 {
     )
 }
 
-/// Nobody has left but those who are named.
+/// Checks how many streams have ended for each reason. Reasons that are not in `expected` must have none.
 #[track_caller]
-fn assert_farewells(server: &Running, expected: &[(&str, u64)]) {
+fn assert_close_reasons(server: &Running, expected: &[(&str, u64)]) {
     for name in ["hung_up", "fell_behind", "timed_out", "replaced", "kicked"] {
         let count = expected.iter().find(|(known, _)| *known == name);
         assert_eq!(
@@ -54,11 +56,11 @@ fn assert_farewells(server: &Running, expected: &[(&str, u64)]) {
 }
 
 #[test]
-fn who_stops_reading_is_let_go_and_nobody_else_notices() {
+fn a_client_that_stops_reading_is_disconnected_and_does_not_delay_other_clients() {
     const EVENTS: usize = 3_200;
     const BYTES: usize = 16_000;
     let server = server(Config {
-        // If anybody waited for a write to the one who has stopped, it would be too long.
+        // If a thread waited for a write to the stopped client, the test would fail by its deadline.
         write_timeout: 3 * DEADLINE,
         queue_bytes: 512 << 10,
         history_bytes: 128 << 20,
@@ -66,10 +68,10 @@ fn who_stops_reading_is_let_go_and_nobody_else_notices() {
     });
     let address = server.local_addr();
     let mut stopped = Stream::subscribe(address, "/events");
-    let mut neighbours = [0; 2].map(|_| Stream::subscribe(address, "/events"));
+    let mut others = [0; 2].map(|_| Stream::subscribe(address, "/events"));
     let progress = [0; 2].map(AtomicUsize::new);
     thread::scope(|scope| {
-        for (stream, progress) in neighbours.iter_mut().zip(&progress) {
+        for (stream, progress) in others.iter_mut().zip(&progress) {
             scope.spawn(move || {
                 for number in 0..EVENTS {
                     expect(stream, number);
@@ -79,18 +81,20 @@ fn who_stops_reading_is_let_go_and_nobody_else_notices() {
         }
         for number in 0..EVENTS {
             publish(&server, number, BYTES);
-            // The neighbours are let fall behind no more than their queue allows. That they get
-            // this far is the point: the one who has stopped does not hold them up.
-            eventually("the neighbours get it all", || {
+            // The publisher waits until the other clients have read all but the latest events, so that their queues
+            // are never full. They can only read so far if the stopped client does not delay them.
+            eventually("the other clients get the events", || {
                 let read = progress.iter().map(|read| read.load(Ordering::Acquire));
                 read.min() > Some(number.saturating_sub(16)) || number < 16
             });
         }
     });
-    eventually("let go", || server.hub().clients() == 2);
-    assert_farewells(&server, &[("fell_behind", 1)]);
+    eventually("the stopped client is disconnected", || {
+        server.hub().clients() == 2
+    });
+    assert_close_reasons(&server, &[("fell_behind", 1)]);
 
-    // What the kernel had taken is still there, in order; then comes the end, and not a polite one.
+    // The stopped client still gets the events in the socket buffers, in order. Then its stream is cut off.
     let mut seen = 0;
     while let Some(event) = stopped.try_next() {
         assert_eq!(number_after(&event.data, ""), seen as u64);
@@ -99,11 +103,11 @@ fn who_stops_reading_is_let_go_and_nobody_else_notices() {
     }
     assert!(
         !stopped.has_ended,
-        "nobody says goodbye to one who does not read"
+        "a client that does not read got the last chunk"
     );
     assert!(
         seen > 0 && seen * BYTES < BOUND,
-        "{seen} events were sent to nobody"
+        "{seen} events were sent to the stopped client"
     );
 
     let (mut back, recovery) = Stream::resume(address, "/events", stopped.cursor());
@@ -116,17 +120,18 @@ fn who_stops_reading_is_let_go_and_nobody_else_notices() {
     );
     (seen..EVENTS).for_each(|number| expect(&mut back, number));
     publish(&server, EVENTS, BYTES);
-    neighbours
+    others
         .iter_mut()
         .chain([&mut back])
         .for_each(|stream| expect(stream, EVENTS));
-    assert_farewells(&server, &[("fell_behind", 1)]);
+    assert_close_reasons(&server, &[("fell_behind", 1)]);
 }
 
 #[test]
-fn who_reads_slowly_but_steadily_gets_everything_in_order() {
+fn a_client_that_reads_slowly_but_steadily_gets_all_events_in_order() {
     const BYTES: usize = 32_000;
-    // What it is behind: more than the sockets hold, so that the rest waits in its queue.
+    // The client falls behind by so many events. They are more than the socket buffers hold, so the rest waits in the
+    // client's queue.
     const BEHIND: usize = 400;
     let server = server(Config {
         queue_bytes: 16 << 20,
@@ -136,7 +141,7 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     let (mut published, mut read) = (0, 0);
     for _ in 0..3 {
-        // It falls behind, stays there for a while, and catches up to where events come directly.
+        // The client falls behind, stays behind for a while, and catches up until events are written to it directly.
         for _ in 0..BEHIND {
             publish(&server, published, BYTES);
             published += 1;
@@ -159,11 +164,11 @@ fn who_reads_slowly_but_steadily_gets_everything_in_order() {
         }
     }
     assert_eq!(server.hub().clients(), 1);
-    assert_farewells(&server, &[]);
+    assert_close_reasons(&server, &[]);
 }
 
 #[test]
-fn a_slow_reader_gets_what_is_for_it_alone_in_its_place_and_the_farewell_behind_it_all() {
+fn a_slow_client_gets_events_for_it_alone_in_their_order_and_the_close_event_last() {
     let server = server(Config {
         queue_bytes: 16 << 20,
         history_bytes: 48 << 20,
@@ -194,7 +199,7 @@ fn an_event_larger_than_a_queue_arrives() {
     let mut live = Stream::subscribe(address, "/events");
     let first = live.cursor().to_owned();
     for number in 0..5 {
-        // More than the sockets hold, so that a part of it waits in the queue.
+        // More than the socket buffers hold, so that a part of the event waits in the queue.
         let body = format!("{number} {}", "x".repeat(6 << 20));
         assert_eq!(post(address, "/events", &body).status, 200);
         assert_eq!(live.next().data, body);
@@ -203,11 +208,11 @@ fn an_event_larger_than_a_queue_arrives() {
     let (mut back, recovery) = Stream::resume(address, "/events", &first);
     assert!(recovery.ends_with(r#""complete":true}"#), "{recovery}");
     (0..5).for_each(|number| expect(&mut back, number));
-    assert_farewells(&server, &[]);
+    assert_close_reasons(&server, &[]);
 }
 
 #[test]
-fn an_event_larger_than_a_queue_waits_for_who_is_just_coming_in() {
+fn an_event_larger_than_a_queue_waits_for_a_client_whose_stream_has_not_begun() {
     let hub = Hub::new(Config {
         queue_bytes: 1 << 10,
         ..config()
@@ -234,8 +239,8 @@ fn a_write_that_takes_too_long_ends_the_stream() {
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     const EVENTS: usize = 400;
     (0..EVENTS).for_each(|number| publish(&server, number, 64_000));
-    eventually("timed out", || server.hub().clients() == 0);
-    assert_farewells(&server, &[("timed_out", 1)]);
+    eventually("the client is disconnected", || server.hub().clients() == 0);
+    assert_close_reasons(&server, &[("timed_out", 1)]);
     let mut seen = 0;
     while let Some(event) = stream.try_next() {
         assert_eq!(number_after(&event.data, ""), seen as u64);
@@ -243,7 +248,7 @@ fn a_write_that_takes_too_long_ends_the_stream() {
         seen += 1;
     }
     assert!((1..EVENTS).contains(&seen), "{seen}");
-    // On a busy machine it may be let go again; each time it goes on where it was.
+    // On a busy machine the client may be disconnected again. It resumes each time after its last event.
     let (mut cursor, start) = (stream.cursor().to_owned(), Instant::now());
     while seen < EVENTS {
         assert!(start.elapsed() < DEADLINE, "only {seen} of {EVENTS} events");
@@ -259,13 +264,13 @@ fn a_write_that_takes_too_long_ends_the_stream() {
     }
 }
 
-/// A number out of `/proc/PID/status`, in bytes.
+/// Returns an amount of memory from `/proc/PID/status`, in bytes.
 #[cfg(target_os = "linux")]
 fn memory(program: &Serving, what: &str) -> usize {
     program.process.status(what) << 10
 }
 
-/// Publishes events of `bytes` with these numbers.
+/// Publishes events of `bytes` bytes with these numbers.
 #[cfg(target_os = "linux")]
 fn post_all(publisher: &mut Raw, numbers: Range<usize>, bytes: usize) {
     for number in numbers {
@@ -280,22 +285,22 @@ fn post_all(publisher: &mut Raw, numbers: Range<usize>, bytes: usize) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_kept() {
+fn a_client_that_stops_reading_takes_no_more_memory_than_its_queue() {
     const QUEUE: usize = 1 << 20;
-    // What the allocator may need beside it, of blocks of this size. Without a limit it were 50 MB.
+    // The allocator may need so much more for blocks of this size. A queue without a limit would take 50 MB.
     const SLACK: usize = 4 << 20;
     const BYTES: usize = 50_000;
     const EVENTS: usize = 1_000;
-    // A history that keeps all that is missed; and one that keeps little, so that nothing but a
-    // queue could keep the rest: what both hold is in memory once.
+    // A large history that holds all missed events, and a small one. Events that are in the history and in a queue
+    // are in memory once, so only the small history shows how much a queue holds.
     for (history, is_complete) in [(64 << 20, true), (3 << 20, false)] {
         let history_bytes = history.to_string();
         let program = serve(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
         let address = program.address;
         let stats = || get(address, "/stats").text().to_owned();
-        // The history is full before anything is measured, and stays as large as it is. All of it is
-        // published over one connection, and so by one thread of the server: another would allocate
-        // from another arena, and the history would move there while the first one keeps its pages.
+        // The history is full before the first measurement, so it does not grow any more. One connection, and so one
+        // thread of the server, publishes all events: a second thread would allocate from another arena of the
+        // allocator, and the history would move there while the first arena keeps its pages.
         let mut publisher = Raw::connect(address);
         let mut number = history / BYTES + 1;
         post_all(&mut publisher, 0..number, BYTES);
@@ -303,7 +308,7 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
             let before = memory(&program, "VmHWM:");
             post_all(&mut publisher, number..number + EVENTS, BYTES);
             number += EVENTS;
-            // The kernel counts loosely: what is a maximum may be a few pages less a moment later.
+            // The kernel's count is not exact: the maximum may be a few pages less a moment later.
             memory(&program, "VmHWM:").saturating_sub(before)
         };
         let without = post_more();
@@ -311,9 +316,11 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
         let with = post_more();
         assert!(
             with <= without + QUEUE + SLACK,
-            "history {history}: {with} bytes more for one who does not read, {without} without"
+            "history {history}: {with} more bytes with a client that does not read, {without} without it"
         );
-        eventually("let go", || stats().contains(r#""active_connections":0"#));
+        eventually("the stopped client is disconnected", || {
+            stats().contains(r#""active_connections":0"#)
+        });
         assert!(stats().contains(r#""fell_behind":1"#), "{}", stats());
 
         let mut next = number - EVENTS;
@@ -324,18 +331,18 @@ fn who_stops_reading_costs_no_more_than_its_queue_and_comes_back_to_all_that_is_
         }
         let (mut back, recovery) = Stream::resume(address, "/events", stopped.cursor());
         let replayed = number_after(&recovery, "\"replayed\":") as usize;
-        let verdict = if is_complete {
+        let expected = if is_complete {
             format!(r#""replayed":{},"complete":true}}"#, number - next)
         } else {
             format!(r#""replayed":{replayed},"complete":false,"reason":"evicted"}}"#)
         };
-        assert!(recovery.ends_with(&verdict), "{recovery}, not {verdict}");
+        assert!(recovery.ends_with(&expected), "{recovery}, not {expected}");
         post_all(&mut Raw::connect(address), number..number + 1, BYTES);
         (number - replayed..=number).for_each(|number| expect(&mut back, number));
     }
 }
 
-/// Counts what it is given; the first time that it gets an event it does something.
+/// Counts the bytes that are written to it, and calls a function at the first write that contains `small`.
 struct Writer<'a> {
     bytes: &'a AtomicUsize,
     at_first_event: Option<Box<dyn FnOnce() + 'a>>,
@@ -356,7 +363,7 @@ impl std::io::Write for Writer<'_> {
 }
 
 #[test]
-fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written() {
+fn an_event_larger_than_a_queue_arrives_while_a_small_one_is_being_written() {
     const LARGE: usize = 100 << 10;
     let hub = Hub::new(Config {
         queue_bytes: 16 << 10,
@@ -364,11 +371,11 @@ fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written
     })
     .unwrap();
     let [busy, idle] = ["busy", "idle"].map(|name| {
-        let wish = Subscribe {
+        let params = Subscribe {
             client_id: Some(name.parse().unwrap()),
             ..Subscribe::default()
         };
-        hub.subscribe(wish).unwrap()
+        hub.subscribe(params).unwrap()
     });
     let (to_busy, to_idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -382,15 +389,19 @@ fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written
             busy.write_to(&mut Writer {
                 bytes: &to_busy,
                 at_first_event: Some(Box::new(|| {
-                    // The large event passes the fan-out while the small one is in our hands.
-                    eventually("idle again", || to_idle.load(Ordering::Relaxed) > 0);
+                    // The fan-out delivers the large event while this writer still writes the small one.
+                    eventually("the idle client has its welcome", || {
+                        to_idle.load(Ordering::Relaxed) > 0
+                    });
                     hub.publish(Event::new("x".repeat(LARGE))).unwrap();
-                    eventually("passed", || to_idle.load(Ordering::Relaxed) > LARGE);
+                    eventually("the idle client has the large event", || {
+                        to_idle.load(Ordering::Relaxed) > LARGE
+                    });
                 })),
             })
         });
         hub.send_to("busy", &Event::new("small")).unwrap();
-        eventually("the large event", || {
+        eventually("the busy client has the large event", || {
             to_busy.load(Ordering::Relaxed) > LARGE || busy.is_finished()
         });
         hub.close();
@@ -401,7 +412,7 @@ fn an_event_larger_than_a_queue_arrives_though_a_small_one_is_just_being_written
 }
 
 #[test]
-fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
+fn an_event_may_take_longer_than_the_write_timeout_while_its_client_reads() {
     const LARGE: usize = 32 << 20;
     let write_timeout = Duration::from_secs(1);
     let server = server(Config {
@@ -412,8 +423,8 @@ fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     publish(&server, 7, LARGE);
-    // It reads on whenever a tenth of the timeout has passed: slowly, but there is no time as long
-    // as the timeout in which it takes nothing. This pause is what is tested, not a wait.
+    // The client reads slowly: it pauses for a tenth of the timeout before each read, so it never reads nothing for as
+    // long as the timeout. These pauses are the subject of the test, not a wait for a condition.
     let (start, mut read, mut bytes) = (Instant::now(), 0, vec![0; 2 << 20]);
     while read < LARGE {
         let (_sender, pause) = mpsc::channel::<()>();
@@ -427,6 +438,9 @@ fn a_large_event_may_take_longer_than_one_write_as_long_as_it_is_being_read() {
         }
         read += count;
     }
-    assert!(start.elapsed() > write_timeout, "too fast to test anything");
-    assert_farewells(&server, &[]);
+    assert!(
+        start.elapsed() > write_timeout,
+        "the client read faster than the write timeout"
+    );
+    assert_close_reasons(&server, &[]);
 }

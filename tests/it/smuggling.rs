@@ -1,10 +1,11 @@
-//! A second request hidden in the first: every known way, and none of them is executed.
+//! Request smuggling: a second request is hidden in the first. The table has every known way to do this, and the
+//! tests check that the hidden request is never executed.
 //!
-//! Each row is a request that some reader somewhere takes for two. The second is a publication to
-//! `smuggled`, which nobody must ever see. Sent to the server itself, a row is refused, or the hidden
-//! request is data. Sent through a proxy that lets nobody publish there, it does not get by the
-//! proxy either, and no answer goes to the wrong request: not to the next one of the same
-//! connection, and not to that of a neighbour who shares the proxy's connection to the server.
+//! Each row is one request that some parser takes for two. The second, hidden request publishes to the topic
+//! `smuggled`. If a row is sent to the server directly, the server refuses it, or the hidden request is a part of
+//! the first request's body. If a row is sent through a proxy that forbids publishing to `smuggled`, the hidden
+//! request does not pass, and no answer goes to the wrong request: neither to the next request on the same
+//! connection, nor to a request of another client that shares the proxy's connection to the server.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,25 +15,26 @@ use std::time::Duration;
 use tiny_sse::http::{Request, Response};
 use tiny_sse::{Api, Config, Report, Running, Server};
 
-use crate::fronts::{Front, Kind};
 use crate::kit::{Raw, Stream, config, get, number_after, post};
+use crate::proxy_process::{Kind, Proxy};
 
-/// What a row is to the server.
+/// How the server understands a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// No request: answered with an error, and the connection ends.
+    /// Not a valid request: the server answers with an error and closes the connection.
     Refused,
-    /// One request, and what is hidden is its body.
+    /// One request. The hidden request is in its body.
     Data,
-    /// Honestly two. Only a proxy may be deceived by it, so it is for them alone.
+    /// Two valid requests. Only a proxy can take them for one, so these rows are sent through proxies only.
     Two,
 }
 use Reading::{Data, Refused, Two};
 
-/// A name, the bytes, what they are, and where they come from. `{hidden}` is the hidden request,
-/// `{len}` and `{hex}` its length, `{rest}` the length of all behind the head, each also with
-/// `+NUMBER`; `{pad}` is as many bytes as `{len}`, `{post}` a request line and `Host`, `{TE}` the
-/// field that says chunked.
+/// The class of the attack, the bytes, how the server understands them, and the source or a remark.
+///
+/// The bytes have placeholders. `{hidden}` is the hidden request, `{len}` and `{hex}` its length (decimal and
+/// hexadecimal), `{rest}` the length of all bytes after the head, `{pad}` as many bytes as `{len}`. `+NUMBER` adds
+/// to these lengths. `{post}` is a request line with `Host`, and `{TE}` the field `Transfer-Encoding: chunked`.
 type Row = (&'static str, &'static str, Reading, &'static str);
 
 #[rustfmt::skip]
@@ -51,29 +53,29 @@ const ROWS: &[Row] = &[
     ("CL.CL", "{post}Content-Length: {rest}, {rest}\r\n\r\n{hidden}", Data, "RFC 9112, 6.3: the same twice in a list"),
     ("CL.CL", "{post}Content-Length: 0\r\nContent_Length: {rest}\r\n\r\n{hidden}", Two, "the same name to CGI only"),
     ("CL.CL", "{post}Content-Length: {rest}\r\nContent-Length: \r\n\r\n{hidden}", Refused, "CVE-2023-40225: an empty one"),
-    // A length that is there for one reader only: 0.CL.
+    // 0.CL: only one of two parsers sees the Content-Length.
     ("0.CL", "{post}Content-Length : {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 5.1: space before the colon"),
     ("0.CL", "{post}Content-Length\t: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 5.1"),
     ("0.CL", "{post} Content-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 5.2: folded into Host"),
     ("0.CL", "{post}Content-Length:\r\n {rest}\r\n\r\n{hidden}", Refused, "PortSwigger 2025: obs-fold"),
     ("0.CL", "{post}Content-Length: 0\r\n {rest}\r\n\r\n{hidden}", Refused, "obs-fold: 0 or more"),
-    ("0.CL", "{post}X: y\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "behind a bare LF"),
-    ("0.CL", "{post}X: y\rContent-Length: {rest}\r\n\r\n{hidden}", Refused, "behind a bare CR"),
-    ("0.CL", "{post}: y\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "CVE-2023-25725: no name ended the head"),
+    ("0.CL", "{post}X: y\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "after a bare LF"),
+    ("0.CL", "{post}X: y\rContent-Length: {rest}\r\n\r\n{hidden}", Refused, "after a bare CR"),
+    ("0.CL", "{post}: y\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "CVE-2023-25725: a field without a name ended the head"),
     ("0.CL", "{post}\0: y\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "NUL"),
     ("0.CL", "{post}Content-Length: +{rest}\r\n\r\n{hidden}", Refused, "CVE-2021-32715: a sign"),
     ("0.CL", "{post}Content-Length: -{rest}\r\n\r\n{hidden}", Refused, "a sign"),
-    ("0.CL", "{post}Content-Length: 0x{rest}\r\n\r\n{hidden}", Refused, "0 to who stops at the x"),
-    ("0.CL", "{post}Content-Length: 0 {rest}\r\n\r\n{hidden}", Refused, "0 to who stops at the space"),
+    ("0.CL", "{post}Content-Length: 0x{rest}\r\n\r\n{hidden}", Refused, "0 if parsing stops at the x"),
+    ("0.CL", "{post}Content-Length: 0 {rest}\r\n\r\n{hidden}", Refused, "0 if parsing stops at the space"),
     ("0.CL", "{post}Content-Length: {rest}.0\r\n\r\n{hidden}", Refused, "a float"),
     ("0.CL", "{post}Content-Length: \"{rest}\"\r\n\r\n{hidden}", Refused, "a string"),
-    ("0.CL", "{post}Content-Length: \x0b{rest}\r\n\r\n{hidden}", Refused, "white space to C"),
+    ("0.CL", "{post}Content-Length: \x0b{rest}\r\n\r\n{hidden}", Refused, "white space in C"),
     ("0.CL", "{post}Content-Length: 0{rest}\r\n\r\n{hidden}", Data, "RFC 9110, 8.6: not octal"),
     ("0.CL", "{post}Content-Length: {rest+18446744073709551616}\r\n\r\n{hidden}", Refused, "the same in 64 bits"),
     ("0.CL", "{post}Content-Length: {rest+4294967296}\r\n\r\n{hidden}", Refused, "the same in 32 bits"),
     ("0.CL", "{post}Content-Length0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "CVE-2021-40346: a name of 270 bytes"),
     ("0.CL", "{post}\r\n{hidden}", Two, "RFC 9112, 6.3: no length at all is no body"),
-    // A body that one reader does not believe in.
+    // CL.0 and TE.0: only one of two parsers sees that there is a body.
     ("CL.0", "{post}Content-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2022"),
     ("CL.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.1: by GET"),
     ("CL.0", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.2: by HEAD"),
@@ -82,27 +84,27 @@ const ROWS: &[Row] = &[
     ("CL.0", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "of everything"),
     ("CL.0", "DELETE /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.5: by DELETE"),
     ("CL.0", "TRACE /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 9.3.8: by TRACE"),
-    ("CL.0", "QUERY /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by a method that nobody knows"),
-    ("CL.0", "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to where nothing is"),
-    ("CL.0", "PUT /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to what takes no PUT"),
+    ("CL.0", "QUERY /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "by an unknown method"),
+    ("CL.0", "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to a path that does not exist"),
+    ("CL.0", "PUT /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to an endpoint without PUT"),
     ("CL.0", "POST /events/carrier?event=%0A HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "to an endpoint that refuses it"),
     ("TE.0", "{post}{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "Arnolfo and others 2024"),
-    ("TE.0", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by OPTIONS, as it was found"),
+    ("TE.0", "OPTIONS /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by OPTIONS, the first known case"),
     ("TE.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by GET"),
     ("TE.0", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by HEAD"),
-    ("TE.0", "DELETE /nowhere HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by DELETE, to where nothing is"),
-    // Chunks. Of two readers, the first sees one request, the second sees the hidden one.
+    ("TE.0", "DELETE /nowhere HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by DELETE, to a path that does not exist"),
+    // Chunks. Of two parsers, the first sees one request, and the second sees the hidden request too.
     ("TERM.EXT", "{post}{TE}\r\n2;\nxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF ends an extension"),
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\n{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF is in the extension"),
     ("TERM.EXT", "{post}{TE}\r\n2;\rxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "by CR"),
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\r{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "by CR"),
-    ("TERM.EXT", "{post}{TE}\r\n2;\"\r\nxx\r\n{hex+6}\r\n\"0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "a string ends in its line, or is none"),
+    ("TERM.EXT", "{post}{TE}\r\n2;\"\r\nxx\r\n{hex+6}\r\n\"0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "a quoted string must end in its line"),
     ("TERM.SPILL", "{post}{TE}\r\n5\r\nxxxxx\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF ends a chunk"),
     ("SPILL.TERM", "{post}{TE}\r\n5\r\nxxxxx\r{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: by CR"),
     ("SPILL.TERM", "{post}{TE}\r\n5\r\nxxxxxspilt\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "a chunk longer than its size"),
-    ("ONE.TWO", "{post}{TE}\r\n2\r\nxx\n{hex+2}\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: one byte ends a chunk, or any two"),
+    ("ONE.TWO", "{post}{TE}\r\n2\r\nxx\n{hex+2}\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: one byte, or any two bytes, end a chunk"),
     ("TWO.ONE", "{post}{TE}\r\n2\r\nxx\n12\r\nyy\r\n{hex+17}\r\n..........\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025"),
-    ("ZERO.TWO", "{post}{TE}\r\n2\r\nxx0{hex+2}\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: nothing, or any two"),
+    ("ZERO.TWO", "{post}{TE}\r\n2\r\nxx0{hex+2}\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: no byte, or any two bytes, end a chunk"),
     ("TWO.ZERO", "{post}{TE}\r\n2\r\nxx012\r\nyy\r\n{hex+17}\r\n..........\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025"),
     ("last chunk", "{post}{TE}\r\n0\n\n{hidden}", Refused, "CVE-2025-22871: bare LF"),
     ("last chunk", "{post}{TE}\r\n0\r\n\n{hidden}", Refused, "bare LF"),
@@ -111,18 +113,18 @@ const ROWS: &[Row] = &[
     ("last chunk", "{post}{TE}\r\n0\r\n{hidden}", Refused, "without its empty line"),
     ("last chunk", "{post}{TE}\r\n0\r\nX: y\n\n{hidden}", Refused, "a trailer that ends in LF"),
     ("last chunk", "{post}{TE}\r\n0\r\nX: y\r\n {hidden}", Refused, "a trailer that is folded"),
-    ("last chunk", "{post}{TE}\r\n\r\n\r\n{hidden}", Refused, "no size is 0 to some"),
-    ("last chunk", "{post}{TE}\r\nx\r\n\r\n{hidden}", Refused, "and so is what is no number"),
-    ("last chunk", "{post}{TE}\r\n;a\r\n\r\n{hidden}", Refused, "or an extension without one"),
-    ("last chunk", "{post}{TE}\r\n 0\r\n\r\n{hidden}", Refused, "white space in front"),
-    ("last chunk", "{post}{TE}\r\n0 \r\n\r\n{hidden}", Refused, "white space behind"),
+    ("last chunk", "{post}{TE}\r\n\r\n\r\n{hidden}", Refused, "some parsers read a missing size as 0"),
+    ("last chunk", "{post}{TE}\r\nx\r\n\r\n{hidden}", Refused, "some parsers read a size that is no number as 0"),
+    ("last chunk", "{post}{TE}\r\n;a\r\n\r\n{hidden}", Refused, "an extension without a size"),
+    ("last chunk", "{post}{TE}\r\n 0\r\n\r\n{hidden}", Refused, "white space before the size"),
+    ("last chunk", "{post}{TE}\r\n0 \r\n\r\n{hidden}", Refused, "white space after the size"),
     ("last chunk", "{post}{TE}\r\n-0\r\n\r\n{hidden}", Refused, "a sign"),
-    ("last chunk", "{post}{TE}\r\n0x{hex}\r\n\r\n{hidden}", Refused, "0 to who stops at the x"),
-    ("last chunk", "{post}{TE}\r\n0_{hex}\r\n\r\n{hidden}", Refused, "0 to who stops at the _"),
-    ("last chunk", "{post}{TE}\r\n0\0{hex}\r\n\r\n{hidden}", Refused, "0 to who stops at NUL"),
+    ("last chunk", "{post}{TE}\r\n0x{hex}\r\n\r\n{hidden}", Refused, "0 if parsing stops at the x"),
+    ("last chunk", "{post}{TE}\r\n0_{hex}\r\n\r\n{hidden}", Refused, "0 if parsing stops at the _"),
+    ("last chunk", "{post}{TE}\r\n0\0{hex}\r\n\r\n{hidden}", Refused, "0 if parsing stops at NUL"),
     ("last chunk", "{post}{TE}\r\n10000000000000000\r\n\r\n{hidden}", Refused, "CVE-2021-32714: 0 in 64 bits"),
     ("last chunk", "{post}{TE}\r\n100000000\r\n\r\n{hidden}", Refused, "0 in 32 bits"),
-    ("last chunk", "{post}{TE}\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0;a=\"b\"\r\nContent-Length: 9\r\nHost: b\r\n\r\n", Data, "a trailer says nothing"),
+    ("last chunk", "{post}{TE}\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0;a=\"b\"\r\nContent-Length: 9\r\nHost: b\r\n\r\n", Data, "fields in a trailer are ignored"),
     // Where a head ends.
     ("bare LF", "POST /carrier HTTP/1.1\nHost: a\nContent-Length: 0\n\n{hidden}", Refused, "RFC 9112, 2.2"),
     ("bare LF", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\n\n{hidden}", Refused, "RFC 9112, 2.2"),
@@ -132,7 +134,7 @@ const ROWS: &[Row] = &[
     ("bare CR", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\r{hidden}", Refused, "RFC 9112, 2.2"),
     ("bare CR", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\r\n{hidden}", Refused, "RFC 9112, 2.2"),
     ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\n {hidden}", Refused, "RFC 9112, 5.2"),
-    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\t\r\n{hidden}", Refused, "RFC 9112, 5.2: an empty line to some"),
+    ("obs-fold", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\t\r\n{hidden}", Refused, "RFC 9112, 5.2: some parsers read an empty line"),
     ("obs-fold", "GET /carrier HTTP/1.1\r\n \r\nHost: localhost\r\n\r\n{hidden}", Refused, "RFC 9112, 2.2"),
     ("no colon", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nX\r\n\r\n{hidden}", Refused, "RFC 9112, 5"),
     ("HTTP/0.9", "GET /carrier\r\n\r\n{hidden}", Refused, "RFC 9112, 2.3"),
@@ -140,27 +142,27 @@ const ROWS: &[Row] = &[
     ("request line", "GET /carrier HTTP/1.1\x0b\r\nHost: localhost\r\n\r\n{hidden}", Refused, "RFC 9112, 3"),
     ("request line", "GET /carrier?\n{hidden}", Refused, "RFC 9112, 3"),
     ("preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}", Refused, "RFC 9113, 3.4"),
-    // Whose it is.
+    // The host of a request.
     ("Host", "{post}Host: b\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 3.2: two"),
     ("Host", "POST /carrier HTTP/1.1\r\nHost : a\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 5.1"),
     ("Host", "POST http://b/carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, 3.2.2: the absolute form"),
     ("Host", "POST http://a/carrier HTTP/1.1\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9112, 3.2: none"),
     ("Host", "GET http://a/carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9112, 3.2.2"),
-    // Fields that a proxy is asked to forget.
+    // Fields that the request tells a proxy to remove.
     ("hop-by-hop", "{post}Connection: Content-Length\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 7.6.1; Davison 2019"),
     ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: content-length\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 7.6.1: by GET"),
     ("hop-by-hop", "{post}Connection: Transfer-Encoding\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 7.6.1"),
     ("hop-by-hop", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Transfer-Encoding\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 7.6.1: by GET"),
     ("hop-by-hop", "{post}Connection: Transfer-Encoding\r\n{TE}Content-Length: {rest}\r\n\r\n0\r\n\r\n{hidden}", Refused, "RFC 9110, 7.6.1: and two lengths"),
-    // An older version.
-    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: knows no chunks"),
+    // HTTP/1.0.
+    ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: HTTP/1.0 has no chunks"),
     ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n{TE}\r\n0\r\n\r\n{hidden}", Refused, "RFC 9112, 6.1: and two lengths"),
     ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 4\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Refused, "RFC 9112, 6.1: and two lengths"),
     ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
     ("HTTP/1.0", "GET /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9112, C.2.2"),
     ("HTTP/1.0", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n{hidden}", Refused, "a body to the end of the connection"),
-    // Who waits for whom.
-    ("Expect", "{post}Expect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: does not wait"),
+    // Expectations: one side waits for the other.
+    ("Expect", "{post}Expect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: the client does not wait"),
     ("Expect", "{post}Expect: 100-continue\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "RFC 9110, 10.1.1"),
     ("Expect", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by GET"),
     ("Expect", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "PortSwigger 2025: by HEAD"),
@@ -168,48 +170,48 @@ const ROWS: &[Row] = &[
     ("Expect", "{post}Expect: y 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "PortSwigger 2025: for one reader only"),
     ("Expect", "{post}Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "twice"),
     ("Expect", "{post}Expect:\r\n 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "PortSwigger 2025: obs-fold"),
-    ("Expect", "{post}Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n{hidden}", Refused, "an early no, and the body all the same"),
+    ("Expect", "{post}Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n{hidden}", Refused, "the server refuses early, and the client sends the body all the same"),
     ("Expect", "POST /carrier HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "RFC 9110, 10.1.1: not in HTTP/1.0"),
-    // Another protocol, which is not spoken here.
+    // Upgrades to a protocol that the server does not have.
     ("Upgrade", "{post}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "Bishop Fox 2020: h2c"),
     ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n{hidden}", Two, "Bishop Fox 2020: h2c"),
-    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{hidden}", Two, "0ang3el 2019: a tunnel that is none"),
+    ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{hidden}", Two, "0ang3el 2019: a proxy takes the connection for a tunnel"),
     ("Upgrade", "GET /carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: {rest}\r\n\r\n{hidden}", Data, "with a body"),
     ("CONNECT", "CONNECT /carrier HTTP/1.1\r\nHost: localhost\r\nContent-Length: {rest}\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6: a 200 would be a tunnel"),
     ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n{hidden}", Refused, "RFC 9110, 9.3.6"),
-    // Honest, so that it is seen that the proxies hold them back.
+    // Two valid requests. They show that the proxies reject requests to `smuggled`.
     ("pipelined", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2"),
     ("pipelined", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: after a HEAD"),
-    ("pipelined", "{post}{TE}\r\n0\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: behind chunks"),
-    ("pipelined", "{post}Content-Length: 0\r\n\r\n\r\n{hidden}", Two, "RFC 9112, 2.2: behind an empty line"),
+    ("pipelined", "{post}{TE}\r\n0\r\n\r\n{hidden}", Two, "RFC 9112, 9.3.2: after chunks"),
+    ("pipelined", "{post}Content-Length: 0\r\n\r\n\r\n{hidden}", Two, "RFC 9112, 2.2: after an empty line"),
 ];
 
-/// TE.TE: a field that says chunked to one reader and not to another. Each is tried in the three
-/// [`TE_TE`] ways.
+/// TE.TE: fields that mean chunked to one parser and not to another. Each is tried in the three requests of
+/// [`TE_TE`].
 #[rustfmt::skip]
 const CODINGS: &[(&str, &str)] = &[
-    ("Transfer-Encoding: xchunked", "PortSwigger 2019: contains it"),
-    ("Transfer-Encoding: chunkedx", "begins with it"),
+    ("Transfer-Encoding: xchunked", "PortSwigger 2019: contains `chunked`"),
+    ("Transfer-Encoding: chunkedx", "begins with `chunked`"),
     ("Transfer-Encoding : chunked", "RFC 9112, 5.1: space before the colon"),
     ("Transfer-Encoding\t: chunked", "RFC 9112, 5.1"),
     ("Transfer-Encoding:\r\n chunked", "RFC 9112, 5.2: folded"),
     ("Transfer-Encoding\r\n : chunked", "RFC 9112, 5.2: folded before the colon"),
     ("X: y\r\n Transfer-Encoding: chunked", "RFC 9112, 5.2: folded into another"),
-    ("X: y\nTransfer-Encoding: chunked", "PortSwigger 2019: behind a bare LF"),
-    ("X: y\rTransfer-Encoding: chunked", "behind a bare CR"),
-    ("Transfer-Encoding: \x0bchunked", "CVE-2019-18277: white space to C"),
-    ("Transfer-Encoding: \x0cchunked", "white space to C"),
-    ("Transfer-Encoding: chunked\x0b", "white space to C"),
-    ("Transfer-Encoding: chunked\r", "a bare CR behind it"),
+    ("X: y\nTransfer-Encoding: chunked", "PortSwigger 2019: after a bare LF"),
+    ("X: y\rTransfer-Encoding: chunked", "after a bare CR"),
+    ("Transfer-Encoding: \x0bchunked", "CVE-2019-18277: white space in C"),
+    ("Transfer-Encoding: \x0cchunked", "white space in C"),
+    ("Transfer-Encoding: chunked\x0b", "white space in C"),
+    ("Transfer-Encoding: chunked\r", "a bare CR after it"),
     ("Transfer-Encoding: \0chunked", "NUL"),
     ("Transfer-Encoding: chunked\0", "NUL"),
     ("\0Transfer-Encoding: chunked", "NUL"),
-    ("Transfer-Encoding\u{a0}: chunked", "white space to Unicode"),
-    ("Transfer-Encoding:\u{a0}chunked", "white space to Unicode"),
-    ("Transfer-Encoding: chun\u{212a}ed", "the Kelvin sign is a K to Unicode"),
+    ("Transfer-Encoding\u{a0}: chunked", "white space in Unicode"),
+    ("Transfer-Encoding:\u{a0}chunked", "white space in Unicode"),
+    ("Transfer-Encoding: chun\u{212a}ed", "the Kelvin sign, whose lower case is k"),
     ("Transfer-Encoding: \"chunked\"", "a string"),
     ("Transfer-Encoding: chunked;q=1", "RFC 9112, 7: a parameter"),
-    ("Transfer-Encoding: chunked, identity", "PortSwigger 2019: not the last"),
+    ("Transfer-Encoding: chunked, identity", "PortSwigger 2019: not the last coding"),
     ("Transfer-Encoding: identity, chunked", "RFC 9112, 6.1: the last of two"),
     ("Transfer-Encoding: gzip, chunked", "RFC 9112, 6.1: the last of two"),
     ("Transfer-Encoding: chunked, chunked", "RFC 9112, 6.1: twice"),
@@ -230,7 +232,7 @@ const TE_TE: [&str; 3] = [
     "{post}Content-Length: 4\r\n{coding}\r\n\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n",
 ];
 
-/// A row as it is sent.
+/// A row with its placeholders filled.
 struct Case {
     name: String,
     bytes: Vec<u8>,
@@ -260,10 +262,9 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// The request that is not to be executed, which says where it comes from.
+/// The hidden request, which must not be executed. Its body names the row.
 fn hidden(name: &str) -> String {
-    // Rows need a length of two hexadecimal digits, of which the last, with the two bytes of a line
-    // break, is 0.
+    // The rows need this length: two hexadecimal digits, and 0xc0 together with the two bytes of a line break.
     let name: String = name.chars().filter(char::is_ascii).collect();
     let name = format!("{name:.<118}");
     let head = "POST /events/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
@@ -272,7 +273,7 @@ fn hidden(name: &str) -> String {
     hidden
 }
 
-/// The text with its placeholders filled.
+/// Fills the placeholders in the text of a row.
 #[track_caller]
 fn filled(text: &str, hidden: &str) -> String {
     let text = text
@@ -296,7 +297,7 @@ fn filled(text: &str, hidden: &str) -> String {
     text
 }
 
-/// Replaces `{name}` and `{name+7}`.
+/// Replaces `{name}` by `value(0)`, and `{name+7}` by `value(7)`.
 fn replaced(text: &str, name: &str, value: impl Fn(u128) -> String) -> String {
     let open = format!("{{{name}");
     let mut parts = text.split(&open);
@@ -308,7 +309,7 @@ fn replaced(text: &str, name: &str, value: impl Fn(u128) -> String) -> String {
     })
 }
 
-/// What has come to the server.
+/// What the server has received.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<Arrived>>>);
 
@@ -318,7 +319,7 @@ enum Arrived {
         what: String,
         body: String,
     },
-    /// What was no request, and how it was answered.
+    /// The line in the log about bytes that are not a valid request.
     Refusal(String),
 }
 
@@ -332,7 +333,8 @@ impl Seen {
     }
 }
 
-/// A server that keeps a list of what has come, and two more endpoints, which say who answers.
+/// A server that keeps a list of what it has received. It has two more endpoints, `/carrier` and `/honest/NUMBER`,
+/// whose answers tell which request they answer.
 struct Target {
     server: Running,
     seen: Seen,
@@ -342,7 +344,7 @@ fn target() -> Target {
     let seen = Seen::default();
     let refusals = seen.clone();
     let config = Config {
-        // A row that leaves the server waiting for more is refused, and not for long.
+        // A row with an incomplete body is refused after this timeout, so it is short.
         body_timeout: Duration::from_secs(2),
         report: Report::new(move |_, line| refusals.add(Arrived::Refusal(line.to_string()))),
         ..config()
@@ -361,7 +363,9 @@ fn target() -> Target {
         }
     };
     Target {
-        server: bound.spawn_with(handler).expect("threads"),
+        server: bound
+            .spawn_with(handler)
+            .expect("the server's threads start"),
         seen,
     }
 }
@@ -371,52 +375,52 @@ impl Target {
         self.server.local_addr()
     }
 
-    /// Who has listened all the time has heard the fence and nothing else, and nothing else was
-    /// ever published.
+    /// Publishes an event and checks that it is the first that `subscriber` gets, and the only one that was ever
+    /// published.
     #[track_caller]
-    fn check_that_nothing_was_published(&self, mut listener: Stream) {
-        let answer = post(self.address(), "/events/smuggled", "the fence");
+    fn check_that_nothing_was_published(&self, mut subscriber: Stream) {
+        let answer = post(self.address(), "/events/smuggled", "the first event");
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(listener.next().data, "the fence");
+        assert_eq!(subscriber.next().data, "the first event");
         let stats = get(self.address(), "/stats");
         assert_eq!(number_after(stats.text(), "\"total_events\":"), 1);
     }
 }
 
-/// A request that must get its own answer, and is the last of its connection.
+/// A valid request that must get its own answer. It is the last on its connection.
 fn honest(number: usize) -> String {
     format!("GET /honest/{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 }
 
-/// Sends a row and an honest request behind it, and answers all that comes back.
+/// Sends a row and an honest request after it, and returns all answers.
 #[track_caller]
-fn exchange(address: SocketAddr, case: &Case, number: usize) -> Vec<Said> {
+fn exchange(address: SocketAddr, case: &Case, number: usize) -> Vec<Reply> {
     let mut raw = Raw::connect(address);
-    // A refusal may come before all is sent: what cannot be sent any more is no failure.
+    // Best effort: the row may be refused before all bytes are sent.
     let _ = raw
         .socket
         .write_all(&[&*case.bytes, honest(number).as_bytes()].concat());
-    said(&raw.rest(), case.bytes.starts_with(b"HEAD"))
+    replies(&raw.rest(), case.bytes.starts_with(b"HEAD"))
 }
 
 /// One answer: its status, and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Said {
+struct Reply {
     status: u16,
     body: String,
 }
 
-/// Takes answers apart, of which the first may be to a HEAD. What has no head of an answer is one of
-/// HTTP/0.9, with which proxies answer that version; its status is 0.
+/// Parses the answers on a connection. `to_head`: the first answer is to a HEAD request. Bytes without a head are an
+/// answer of HTTP/0.9, which proxies send to a request of this version; its status is 0.
 #[track_caller]
-fn said(bytes: &[u8], mut to_head: bool) -> Vec<Said> {
+fn replies(bytes: &[u8], mut to_head: bool) -> Vec<Reply> {
     let (mut text, mut answers) = (&*String::from_utf8_lossy(bytes).into_owned(), Vec::new());
     while !text.is_empty() {
         let Some((head, rest)) = text
             .split_once("\r\n\r\n")
             .filter(|_| text.starts_with("HTTP/1."))
         else {
-            answers.push(Said {
+            answers.push(Reply {
                 status: 0,
                 body: text.to_owned(),
             });
@@ -431,14 +435,14 @@ fn said(bytes: &[u8], mut to_head: bool) -> Vec<Said> {
         let length = match length {
             Some(_) if to_head && status >= 200 => 0,
             Some(length) => length,
-            // To the end of the connection; or there is no body.
+            // The body lasts up to the end of the connection, or there is none.
             None => rest.find("HTTP/1.").unwrap_or(rest.len()),
         };
         assert!(length <= rest.len(), "half an answer: {text:?}");
         if status >= 200 {
             to_head = false;
             let body = rest[..length].to_owned();
-            answers.push(Said { status, body });
+            answers.push(Reply { status, body });
         }
         text = &rest[length..];
     }
@@ -446,9 +450,9 @@ fn said(bytes: &[u8], mut to_head: bool) -> Vec<Said> {
 }
 
 #[test]
-fn a_request_hidden_in_another_is_refused_with_it_or_is_its_data() {
+fn a_request_hidden_in_another_is_refused_with_it_or_is_part_of_its_body() {
     let target = target();
-    let listener = Stream::subscribe(target.address(), "/events/smuggled");
+    let subscriber = Stream::subscribe(target.address(), "/events/smuggled");
     let cases = cases();
     let alone = cases.iter().filter(|case| case.reading != Two);
     for (number, case) in alone.enumerate() {
@@ -467,83 +471,86 @@ fn a_request_hidden_in_another_is_refused_with_it_or_is_its_data() {
             (reading, ..) => panic!("{name} is not {reading:?}: {answers:?}\n{seen:?}"),
         }
     }
-    target.check_that_nothing_was_published(listener);
-    assert!(cases.len() > 200, "rows were lost: {}", cases.len());
+    target.check_that_nothing_was_published(subscriber);
+    assert!(cases.len() > 200, "only {} rows", cases.len());
 }
 
-/// What became of a row on its way through a proxy.
+/// What happened to a row that was sent through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    /// The proxy said no itself.
-    Stopped,
-    /// It came to the server, which said no.
-    RefusedBehind,
-    /// It came to the server as one request.
+enum Outcome {
+    /// The proxy refused the row.
+    RefusedByProxy,
+    /// The proxy passed the row on, and the server refused it.
+    RefusedByServer,
+    /// The proxy passed the row on, and the server answered it as one request.
     Served,
 }
 
-/// Sends all rows through a proxy that lets nobody publish to `smuggled`. Answers how many went
-/// which way.
+/// Sends all rows through a proxy that forbids publishing to `smuggled`. Returns how many rows had each outcome.
 #[track_caller]
-fn hold(kind: Kind, configure: impl Fn(SocketAddr, SocketAddr) -> String) -> [usize; 3] {
+fn send_all(kind: Kind, configure: impl Fn(SocketAddr, SocketAddr) -> String) -> [usize; 3] {
     let target = target();
-    let listener = Stream::subscribe(target.address(), "/events/smuggled");
-    let proxy = Front::start(kind, |address, _| configure(address, target.address()));
-    let mut ways = [0; 3];
+    let subscriber = Stream::subscribe(target.address(), "/events/smuggled");
+    let proxy = Proxy::start(kind, |address, _| configure(address, target.address()));
+    let mut counts = [0; 3];
     for (number, case) in cases().iter().enumerate() {
         target.seen.take();
         let answers = exchange(proxy.address, case, number);
-        let way = check_answers(case, number, &answers, &target.seen.take());
-        ways[way as usize] += 1;
-        // Shown with --nocapture: which rows a proxy stops is its own affair.
-        println!("{way:?}: {}", case.name);
+        let outcome = check_answers(case, number, &answers, &target.seen.take());
+        counts[outcome as usize] += 1;
+        // Shown with --nocapture. The tests do not assert which rows a proxy refuses.
+        println!("{outcome:?}: {}", case.name);
         let answer = get(proxy.address, &format!("/honest/n{number}"));
         assert_eq!(
             answer.text(),
             format!("honest n{number}"),
-            "behind {}",
+            "after {}",
             case.name
         );
     }
-    // Honest, and still not for those outside.
+    // The proxy forbids a plain publication to this topic, too.
     assert_eq!(post(proxy.address, "/events/smuggled", "").status, 403);
-    target.check_that_nothing_was_published(listener);
-    ways
+    target.check_that_nothing_was_published(subscriber);
+    counts
 }
 
-/// The first answer is the row's, the last the honest request's own, or the connection ended
-/// before it; between them is at most the refusal of a hidden request that the proxy has found.
+/// Checks the answers to a row and to the honest request after it. The first answer is the row's. The last is the
+/// honest request's own, unless the connection ended before it. Between them is at most one answer: the refusal of
+/// the hidden request by a proxy that has seen it.
 #[track_caller]
-fn check_answers(case: &Case, number: usize, answers: &[Said], seen: &[Arrived]) -> Way {
+fn check_answers(case: &Case, number: usize, answers: &[Reply], seen: &[Arrived]) -> Outcome {
     let context = format!("{}: {answers:?}\n{seen:?}", case.name);
     for arrived in seen {
         let smuggled =
             matches!(arrived, Arrived::Request { what, .. } if what.ends_with("/smuggled"));
-        assert!(!smuggled, "the hidden request got by the proxy: {context}");
+        assert!(!smuggled, "the hidden request passed the proxy: {context}");
     }
     for (at, answer) in answers.iter().enumerate() {
         match answer.body.strip_prefix("honest ") {
-            Some(whose) => assert!(
-                whose == number.to_string() && at > 0 && at == answers.len() - 1,
-                "an answer that belongs elsewhere: {context}"
+            Some(answered) => assert!(
+                answered == number.to_string() && at > 0 && at == answers.len() - 1,
+                "an answer to another request: {context}"
             ),
             None if at == 0 => {}
-            None => assert!(answer.status >= 400, "an answer too many: {context}"),
+            None => assert!(answer.status >= 400, "one answer too many: {context}"),
         }
     }
     assert!(
         (1..=3).contains(&answers.len()),
-        "so many answers: {context}"
+        "{} answers: {context}",
+        answers.len()
     );
     match seen.first() {
-        None => Way::Stopped,
-        Some(Arrived::Refusal(_)) => Way::RefusedBehind,
-        Some(Arrived::Request { what, .. }) if what.starts_with("GET /honest/") => Way::Stopped,
-        Some(Arrived::Request { .. }) => Way::Served,
+        None => Outcome::RefusedByProxy,
+        Some(Arrived::Refusal(_)) => Outcome::RefusedByServer,
+        Some(Arrived::Request { what, .. }) if what.starts_with("GET /honest/") => {
+            Outcome::RefusedByProxy
+        }
+        Some(Arrived::Request { .. }) => Outcome::Served,
     }
 }
 
-/// nginx with one connection to the server for everybody, and `more` in its server block.
+/// The configuration of nginx with one connection to the server for all clients, and `more` in its server block.
 fn nginx(listen: SocketAddr, server: SocketAddr, more: &str) -> String {
     format!(
         "user www-data;
@@ -569,7 +576,7 @@ http {{
     )
 }
 
-/// HAProxy with connections to the server that everybody shares, and `more` in its front end.
+/// The configuration of HAProxy with connections to the server that all clients share, and `more` in its defaults.
 fn haproxy(listen: SocketAddr, server: SocketAddr, more: &str) -> String {
     format!(
         "global
@@ -593,7 +600,7 @@ backend inside
     )
 }
 
-/// Caddy with one connection to the server for everybody.
+/// The configuration of Caddy with one connection to the server for all clients.
 fn caddy(listen: SocketAddr, server: SocketAddr) -> String {
     format!(
         "{{
@@ -620,43 +627,43 @@ fn caddy(listen: SocketAddr, server: SocketAddr) -> String {
     )
 }
 
-/// Enough of the rows must come through, or the proxy was all that was tested.
+/// Checks that the proxy passed enough rows on. Otherwise the test would say nothing about the server.
 #[track_caller]
-fn check_ways(what: &str, ways: [usize; 3]) {
-    let [stopped, refused, served] = ways;
+fn check_counts(what: &str, counts: [usize; 3]) {
+    let [by_proxy, by_server, served] = counts;
     println!(
-        "{what}: {stopped} stopped by the proxy, {refused} refused behind it, {served} served"
+        "{what}: the proxy refused {by_proxy} rows, the server refused {by_server}, the server served {served}"
     );
-    assert!(refused > 0, "{what}: none was refused behind it");
-    assert!(served >= 20, "{what}: only {served} were served");
+    assert!(by_server > 0, "{what}: the server refused no row");
+    assert!(served >= 20, "{what}: only {served} rows were served");
 }
 
 #[test]
 #[ignore = "needs nginx"]
 fn nothing_is_smuggled_through_nginx() {
-    check_ways(
+    check_counts(
         "nginx",
-        hold(Kind::Nginx, |listen, server| nginx(listen, server, "")),
+        send_all(Kind::Nginx, |listen, server| nginx(listen, server, "")),
     );
 }
 
 #[test]
 #[ignore = "needs nginx"]
-fn nothing_is_smuggled_through_an_nginx_that_passes_bodies_on_and_odd_fields() {
+fn nothing_is_smuggled_through_an_nginx_that_passes_on_unbuffered_bodies_and_invalid_fields() {
     let more =
         "proxy_request_buffering off; ignore_invalid_headers off; underscores_in_headers on;";
-    check_ways(
+    check_counts(
         "a lenient nginx",
-        hold(Kind::Nginx, |listen, server| nginx(listen, server, more)),
+        send_all(Kind::Nginx, |listen, server| nginx(listen, server, more)),
     );
 }
 
 #[test]
 #[ignore = "needs haproxy"]
 fn nothing_is_smuggled_through_haproxy() {
-    check_ways(
+    check_counts(
         "HAProxy",
-        hold(Kind::HaProxy, |listen, server| haproxy(listen, server, "")),
+        send_all(Kind::HaProxy, |listen, server| haproxy(listen, server, "")),
     );
 }
 
@@ -664,9 +671,9 @@ fn nothing_is_smuggled_through_haproxy() {
 #[ignore = "needs haproxy"]
 fn nothing_is_smuggled_through_a_haproxy_that_accepts_invalid_requests() {
     let more = "option accept-invalid-http-request";
-    check_ways(
+    check_counts(
         "a lenient HAProxy",
-        hold(Kind::HaProxy, |listen, server| {
+        send_all(Kind::HaProxy, |listen, server| {
             haproxy(listen, server, more)
         }),
     );
@@ -675,5 +682,5 @@ fn nothing_is_smuggled_through_a_haproxy_that_accepts_invalid_requests() {
 #[test]
 #[ignore = "needs caddy"]
 fn nothing_is_smuggled_through_caddy() {
-    check_ways("Caddy", hold(Kind::Caddy, caddy));
+    check_counts("Caddy", send_all(Kind::Caddy, caddy));
 }

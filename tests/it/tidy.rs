@@ -1,4 +1,4 @@
-//! The rules of the house that can be checked by reading the tree.
+//! The rules of the code that can be checked by reading the source files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All Rust files below a folder, with their text.
+/// Returns the names and texts of all Rust files below a folder.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
     while let Some(folder) = folders.pop() {
@@ -33,7 +33,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The part of a file before its unit tests, without comments.
+/// Returns the part of a file before its unit tests, without comments.
 fn code(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     code.lines()
@@ -43,7 +43,7 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_source_file_begins_with_a_doc_comment() {
     for folder in ["src", "tests", "benches"] {
         for (name, text) in sources(folder) {
             assert!(text.starts_with("//! "), "{name} does not begin with //!");
@@ -52,8 +52,8 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
-fn a_floor_never_names_a_higher_one() {
-    let floors: [(&str, &[&str]); 4] = [
+fn a_module_never_imports_from_a_higher_layer() {
+    let layers: [(&str, &[&str]); 4] = [
         (
             "src/wire/",
             &[
@@ -80,17 +80,17 @@ fn a_floor_never_names_a_higher_one() {
         ),
     ];
     for (name, text) in sources("src") {
-        for (floor, higher) in floors {
-            let named = higher
+        for (layer, higher) in layers {
+            let imported = higher
                 .iter()
-                .find(|path| name.starts_with(floor) && code(&text).contains(**path));
-            assert_eq!(named, None, "{name} names a higher floor");
+                .find(|path| name.starts_with(layer) && code(&text).contains(**path));
+            assert_eq!(imported, None, "{name} imports from a higher layer");
         }
     }
 }
 
 #[test]
-fn the_ground_floor_waits_for_nothing() {
+fn the_lowest_layer_has_no_locks_sockets_clocks_or_threads() {
     for (name, text) in sources("src/wire") {
         for word in [
             "Mutex",
@@ -105,7 +105,7 @@ fn the_ground_floor_waits_for_nothing() {
 }
 
 #[test]
-fn locks_are_where_they_are_said_to_be() {
+fn only_the_listed_files_have_a_mutex() {
     for (name, text) in sources("src") {
         let expected = [
             "src/atomic.rs",
@@ -125,32 +125,32 @@ fn locks_are_where_they_are_said_to_be() {
         assert_eq!(
             code(&text).contains("Mutex<"),
             expected,
-            "{name}: a Mutex, or none where one was"
+            "{name}: a Mutex in a file that is not listed, or none in a file that is"
         );
     }
 }
 
 #[test]
-fn numbers_of_time_stand_in_the_configuration() {
+fn only_the_configuration_has_durations_in_seconds() {
     for (name, text) in sources("src") {
-        let may = [
+        let is_allowed = [
             "src/config.rs",
             "src/config/journal.rs",
             "src/bin/tiny-sse/args.rs",
             "src/hub/model.rs",
         ]
         .contains(&&*name)
-            // Recipes, each complete in itself.
+            // Each demo is a complete example.
             || name.starts_with("src/bin/tiny-sse/demo/");
         assert!(
-            may || !code(&text).contains("Duration::from_secs("),
-            "{name} decides on a time"
+            is_allowed || !code(&text).contains("Duration::from_secs("),
+            "{name} has a duration in seconds"
         );
     }
 }
 
 #[test]
-fn unsafe_is_in_one_file_of_the_binary() {
+fn only_one_file_of_the_program_has_unsafe_code_and_each_block_has_a_safety_comment() {
     for (name, text) in sources("src") {
         let expected = name == "src/bin/tiny-sse/system.rs";
         assert_eq!(code(&text).contains("unsafe {"), expected, "{name}");
@@ -159,13 +159,13 @@ fn unsafe_is_in_one_file_of_the_binary() {
 }
 
 #[test]
-fn atomics_say_why_their_ordering_suffices() {
+fn every_file_with_a_memory_ordering_has_a_comment_that_explains_it() {
     for (name, text) in sources("src") {
         for (number, line) in code(&text).lines().enumerate() {
             if line.contains("Ordering::") && !line.contains("use ") {
                 assert!(
                     text.contains("ORDER:"),
-                    "{name}: no word on the ordering in code line {}",
+                    "{name}: no ORDER comment for code line {}",
                     number + 1
                 );
             }
@@ -174,7 +174,7 @@ fn atomics_say_why_their_ordering_suffices() {
 }
 
 #[test]
-fn the_documents_have_the_limits_as_they_are() {
+fn guide_and_readme_have_the_default_limits() {
     let guide = fs::read_to_string(root().join("src/guide.rs")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let Config {
@@ -219,9 +219,12 @@ fn the_documents_have_the_limits_as_they_are() {
     ];
     for (option, value) in rows {
         let row = format!("| `--{option}` | {} |", value.replace('s', " s"));
-        assert!(guide.contains(&row), "the guide lacks {row:?}");
-        let told = readme.contains(&format!("| `--{option}` |"));
-        assert!(!told || readme.contains(&row), "the README has no {row:?}");
+        assert!(guide.contains(&row), "the guide has no {row:?}");
+        let is_in_readme = readme.contains(&format!("| `--{option}` |"));
+        assert!(
+            !is_in_readme || readme.contains(&row),
+            "the README has no {row:?}"
+        );
     }
     assert!(
         readme.matches("\n| `--").count() >= 6,
@@ -237,7 +240,7 @@ fn thousands(number: usize) -> String {
     }
 }
 
-/// What `--help` prints, if this build has all features.
+/// Returns the output of `--help`, or `None` if this build lacks a feature and so an option.
 fn help() -> Option<String> {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
         .arg("--help")
@@ -254,7 +257,7 @@ fn help() -> Option<String> {
 }
 
 #[test]
-fn every_option_of_the_documents_exists() {
+fn every_option_in_readme_guide_and_systemd_unit_exists() {
     let Some(help) = help() else { return };
     let texts = [
         "README.md",
@@ -263,7 +266,7 @@ fn every_option_of_the_documents_exists() {
     ];
     for name in texts {
         let text = fs::read_to_string(root().join(name)).unwrap();
-        // Only those of the program: a line with `cargo`, `curl` or `rustup` has options of theirs.
+        // Lines with another command, such as `cargo` or `curl`, have the options of this command.
         let own = |line: &&str| {
             !["cargo", "curl", "rustup", "-- --", "groupadd"]
                 .iter()
@@ -277,24 +280,24 @@ fn every_option_of_the_documents_exists() {
         for option in words.filter(|word| word.starts_with("--") && word.len() > 2) {
             let option = option.trim_end_matches(['.', ':']);
             let is_known = help.split([' ', ',', '\n']).any(|word| word == option);
-            assert!(is_known, "{name} has {option}, which --help has not");
+            assert!(is_known, "{name} has {option}, and --help does not");
             options += 1;
         }
-        assert!(options > 3, "{name} has {options} options");
+        assert!(options > 3, "{name} has only {options} options");
     }
 }
 
 #[test]
-fn the_readme_is_short() {
+fn the_readme_has_at_most_330_lines() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let lines = readme.lines().count();
     assert!(
         lines <= 330,
-        "README.md has {lines} lines, and 330 are the limit"
+        "README.md has {lines} lines, and the limit is 330"
     );
 }
 
-/// The names of the types that a file declares, without those of its unit tests and associated types.
+/// Returns the names of the types that a file declares at its top level, outside its unit tests.
 fn types(text: &str) -> Vec<String> {
     let own = code(text);
     let declared = own.lines().filter_map(|line| {
@@ -311,27 +314,27 @@ fn types(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_two_types_have_one_name() {
+fn no_two_types_have_the_same_name() {
     let declared =
         "struct A;\npub(crate) enum B {}\n    type Err = A;\npub trait C<T> {}\nfn d() {}\n";
     assert_eq!(types(declared), ["A", "B", "C"]);
     let mut all = sources("src");
-    // An example is a program of its own.
+    // Each example is a separate program.
     all.retain(|(name, _)| !name.starts_with("src/examples/"));
-    // A file that stands in for a feature that is left out has the names of the feature's own file.
-    let is_stand_in = |name: &str| {
+    // A file that replaces the code of a feature that is off declares the same types as that code.
+    let replaces_a_feature = |name: &str| {
         let file = name.rsplit('/').next().unwrap_or(name);
         let declared = format!("))]\n#[path = \"{file}\"]");
         all.iter().any(|(_, text)| text.contains(&declared))
     };
-    let mut homes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for (name, text) in all.iter().filter(|(name, _)| !is_stand_in(name)) {
+    let mut files_by_type: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, text) in all.iter().filter(|(name, _)| !replaces_a_feature(name)) {
         for found in types(text) {
-            homes.entry(found).or_default().push(name);
+            files_by_type.entry(found).or_default().push(name);
         }
     }
-    homes.retain(|_, files| files.len() > 1);
-    assert!(homes.is_empty(), "{homes:#?}");
+    files_by_type.retain(|_, files| files.len() > 1);
+    assert!(files_by_type.is_empty(), "{files_by_type:#?}");
 }
 
 #[test]
@@ -341,6 +344,9 @@ fn the_files_that_the_readme_names_exist() {
     let words: Vec<_> = words.collect();
     assert!(words.len() > 10, "{words:?}");
     for word in words {
-        assert!(root().join(word).exists(), "README.md names {word}");
+        assert!(
+            root().join(word).exists(),
+            "README.md names {word}, which does not exist"
+        );
     }
 }

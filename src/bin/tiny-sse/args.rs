@@ -1,7 +1,13 @@
-//! Turns the command line into options, or into one line that says what is wrong with it.
+//! Turns the command line and the environment into a [`Command`], or into one line that says what is wrong.
 //!
-//! The options are one table, a line each: the name, how a value is written, the field that has the value, and
-//! the help. Parsing, `--help`, the environment and the nearest right name all read this table.
+//! `main.rs` calls [`parse`] once, before the first thread starts. All options are rows of one table, [`OPTIONS`]: the
+//! name, the syntax of the value, the field that the value is stored in, and the help text. Parsing, `--help`, the
+//! environment variables and the suggestions for misspelt names all read this table, so a new option is one new row.
+//!
+//! A default is not written here: `--help` reads it from [`Config::default()`].
+//!
+//! LIMIT: an error message is one line, and quotes at most 200 bytes of a value, because a value can be as long as the
+//! system's longest command line. A word that may be a token is not quoted at all, or only its first bytes.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -14,30 +20,34 @@ use crate::listen::Listen;
 use crate::log::cut;
 use tiny_sse::{Config, Level, Overload};
 
-/// What the command line asks for.
+/// What the command line asks the program to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// To serve.
+    /// Run the server with these options, until a signal ends it.
     Serve(Box<Options>),
-    /// To print this and be done.
+    /// Write this text to standard output and exit: the help, the version, or a configuration file.
     Print(String),
 }
 
-/// How to serve.
+/// All options of the server. The program's own are fields here; the library's are in `config`.
 #[derive(Debug)]
 pub(crate) struct Options {
+    /// The address to listen on.
     pub(crate) listen: Listen,
-    /// The least important lines that are logged; `None` logs nothing.
+    /// The least important level that is logged; `None` logs nothing.
     pub(crate) log: Option<Level>,
-    /// Whether the six uses are served too. Never without the feature `demo`.
+    /// Whether the six example uses are served too. Always false without the feature `demo`.
     pub(crate) demo: bool,
+    /// The library's limits. [`parse`] checks them before it returns.
     pub(crate) config: Config,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
-            listen: "127.0.0.1:8080".parse().expect("BUG: no address"),
+            listen: "127.0.0.1:8080"
+                .parse()
+                .expect("BUG: the default address is invalid"),
             log: Some(Level::default()),
             demo: false,
             config: Config::default(),
@@ -45,18 +55,23 @@ impl Default for Options {
     }
 }
 
-/// A line of the table.
+/// One option: a row of the table.
 struct OptionRow {
+    /// The name without the two dashes.
     name: &'static str,
+    /// How a value is written.
     syntax: Syntax,
+    /// Returns the field that the value is stored in.
     field: fn(&mut Options) -> &mut dyn Setting,
+    /// The text in `--help`. It has at most 37 characters if a default follows it, so that a line has 80 columns.
     help: &'static str,
-    /// The variable of the environment that may have the value too, so that a secret need not stand where every
-    /// user of the machine may read it; empty if there is none. The command line wins.
+    /// An environment variable that can set the option too; empty if there is none. The command line takes
+    /// precedence. Secrets have a variable because every user of the machine can read a command line.
     variable: &'static str,
 }
 
-/// `"name", syntax, field, "help";` for each option, with `"VARIABLE"` at the end if it has one.
+/// Makes rows of the table. Each is `"name", syntax, field, "help";`, with `, "VARIABLE"` before the semicolon if the
+/// option has an environment variable.
 macro_rules! rows {
     ($($name:literal, $syntax:expr, $($field:ident).+, $help:literal $(, $variable:literal)?;)*) => {
         &[$(OptionRow {
@@ -69,70 +84,71 @@ macro_rules! rows {
     };
 }
 
-/// All options, in the order of `--help`. Those of a feature stand together.
+/// All options, in the order of `--help`. The options of a cargo feature form one group, so that one `cfg` is enough.
 const OPTIONS: &[&[OptionRow]] = &[
     rows! {
-        "listen", word("ADDR", ""), listen, "where to listen";
-        "max-clients", COUNT, config.max_clients, "streams at the same time";
-        "extra-connections", COUNT, config.extra_connections, "connections beyond those";
-        "max-per-ip", LIMIT, config.max_per_ip, "connections of one address, or off";
-        "trust-proxy", word("ADDR", ""), config.trust_proxy, "a proxy or network to believe, repeatable";
-        "heartbeat", TIME, config.heartbeat, "a silent stream beats this often";
-        "retry", TIME, config.retry, "clients wait this long to reconnect";
-        "retry-jitter", PERCENT, config.retry_jitter, "up to so much longer, each its own";
-        "overload", word("HOW", "refuse or retry"), config.overload, "one client too many: refuse or retry";
-        "history", COUNT, config.history_events, "events kept for replays, or 0";
-        "history-bytes", SIZE, config.history_bytes, "bytes of them, at the most";
+        "listen", word("ADDR", ""), listen, "address and port to listen on";
+        "max-clients", COUNT, config.max_clients, "streams open at the same time";
+        "extra-connections", COUNT, config.extra_connections, "connections besides those streams";
+        "max-per-ip", LIMIT, config.max_per_ip, "connections from one address, or off";
+        "trust-proxy", word("ADDR", ""), config.trust_proxy, "a proxy or network to trust, repeatable";
+        "heartbeat", TIME, config.heartbeat, "heartbeat interval of a silent stream";
+        "retry", TIME, config.retry, "delay before a client reconnects";
+        "retry-jitter", PERCENT, config.retry_jitter, "maximum random addition to --retry";
+        "overload", word("HOW", "refuse or retry"), config.overload, "at --max-clients: refuse or retry";
+        "history", COUNT, config.history_events, "events kept for replay, 0 for none";
+        "history-bytes", SIZE, config.history_bytes, "maximum size of these events";
     },
     #[cfg(feature = "journal")]
     rows! {
-        "journal", word("DIR", "a path"), config.journal.dir, "keep events in files there";
-        "sync", word("WHEN", "always, interval or off"), config.journal.sync, "always, interval or off";
-        "repair", FLAG, config.journal.repair, "go on without what is damaged in it";
+        "journal", word("DIR", "a path"), config.journal.dir, "keep events in files in this directory";
+        "sync", word("WHEN", "always, interval or off"), config.journal.sync, "fsync: always, interval or off";
+        "repair", FLAG, config.journal.repair, "start without the damaged part of a journal";
     },
     rows! {
-        "queue-bytes", SIZE, config.queue_bytes, "bytes that may wait for one client";
-        "total-queues", AUTO_SIZE, config.total_queues, "bytes that may wait for all clients";
-        "send-buffer", AUTO_SIZE, config.send_buffer, "the kernel's buffer for one, or auto";
-        "write-timeout", TIME, config.write_timeout, "for one write to a client";
-        "max-body", SIZE, config.max_body, "bytes of a request's body";
-        "total-bodies", SIZE, config.total_bodies, "bytes of the bodies of all requests";
-        "total-answers", SIZE, config.total_answers, "bytes of all answers being written";
-        "max-head", SIZE, config.max_head, "bytes of a request's head";
-        "max-fields", COUNT, config.max_fields, "header fields of a request";
-        "max-target", SIZE, config.max_target, "bytes of a request's path and query";
-        "max-patterns", COUNT, config.max_patterns, "topics and patterns of one client";
-        "head-timeout", TIME, config.head_timeout, "for the head to arrive";
-        "body-timeout", TIME, config.body_timeout, "for the body to arrive";
-        "idle-timeout", TIME, config.idle_timeout, "between two requests of a connection";
-        "grace", TIME, config.grace, "for streams to end at shutdown";
-        "stack-bytes", SIZE, config.stack_bytes, "stack of a connection's thread";
-        "open", FLAG, config.open, "let every client publish";
+        "queue-bytes", SIZE, config.queue_bytes, "maximum backlog of one client";
+        "total-queues", AUTO_SIZE, config.total_queues, "maximum total backlog, or auto";
+        "send-buffer", AUTO_SIZE, config.send_buffer, "send buffer of a socket, or auto";
+        "write-timeout", TIME, config.write_timeout, "time limit of one write to a client";
+        "max-body", SIZE, config.max_body, "maximum size of a request body";
+        "total-bodies", SIZE, config.total_bodies, "maximum size of all request bodies";
+        "total-answers", SIZE, config.total_answers, "maximum size of all answers";
+        "max-head", SIZE, config.max_head, "maximum size of a request head";
+        "max-fields", COUNT, config.max_fields, "maximum header fields of a request";
+        "max-target", SIZE, config.max_target, "maximum size of a path and its query";
+        "max-patterns", COUNT, config.max_patterns, "maximum topic patterns of one client";
+        "head-timeout", TIME, config.head_timeout, "time limit to receive a request head";
+        "body-timeout", TIME, config.body_timeout, "time limit to receive a request body";
+        "idle-timeout", TIME, config.idle_timeout, "time limit between two requests";
+        "grace", TIME, config.grace, "time limit of a shutdown";
+        "stack-bytes", SIZE, config.stack_bytes, "stack of the thread of a connection";
+        "open", FLAG, config.open, "allow every client to publish";
     },
     #[cfg(feature = "access")]
     rows! {
-        "publish-token", TOKEN, config.access.publish_token, "needed to publish",
+        "publish-token", TOKEN, config.access.publish_token, "token required to publish",
             "TINY_SSE_PUBLISH_TOKEN";
-        "subscribe-token", TOKEN, config.access.subscribe_token, "needed to subscribe",
+        "subscribe-token", TOKEN, config.access.subscribe_token, "token required to subscribe",
             "TINY_SSE_SUBSCRIBE_TOKEN";
-        "tokens", word("FILE", "a path"), config.access.tokens, "tokens for some topics; SIGHUP reads it again",
+        "tokens", word("FILE", "a path"), config.access.tokens, "file of tokens for some topics; SIGHUP reloads it",
             "TINY_SSE_TOKENS";
-        "cors-origin", word("ORIGIN", ""), config.access.cors_origins, "whose pages may publish, repeatable";
+        "cors-origin", word("ORIGIN", ""), config.access.cors_origins, "origin whose pages may publish, repeatable";
     },
     #[cfg(feature = "console")]
     rows! {
-        "console", word("WHEN", "on, off or auto"), config.console, "the page at /: on, off or auto";
+        "console", word("WHEN", "on, off or auto"), config.console, "console page at /: on, off or auto";
     },
     rows! {
-        "log", LEVEL, log, "off, error, warn, info or debug";
+        "log", LEVEL, log, "level: off, error, warn, info, debug";
     },
 ];
 
-/// The commands that may be the first word, each with its argument and its line of `--help` if it has one.
+/// The commands, each with its argument and its help text; an empty text has no line in `--help`. A command can only
+/// be the first word; without one the program serves.
 const COMMANDS: &[(&str, &str, &str)] = &[
-    ("serve", "", ""),
+    ("serve", "", "run the server; this is the default"),
     #[cfg(feature = "demo")]
-    ("demo", "", "serve, with six example uses in front"),
+    ("demo", "", "run the server with six example uses"),
     (
         "config",
         "NAME",
@@ -140,6 +156,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Returns the rows of all groups.
 fn rows() -> impl Iterator<Item = &'static OptionRow> {
     OPTIONS.iter().copied().flatten()
 }
@@ -147,16 +164,19 @@ fn rows() -> impl Iterator<Item = &'static OptionRow> {
 /// How the values of an option are written.
 #[derive(Clone, Copy)]
 struct Syntax {
-    /// The place of the value in `--help`; empty if the option has no value.
+    /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a flag: an option without a
+    /// value.
     placeholder: &'static str,
-    /// What a message says that a value must be; empty if the error of the value's type says it.
+    /// The end of the message "…, it must be …". If it is empty, the error of the value's type is used instead.
     must_be: &'static str,
-    /// The units of a number, each with its size in the smallest one, and a suffix of another after it.
+    /// The units of a number, each with its size in the smallest unit. Parsing takes the first unit that the text ends
+    /// with. A unit that is a suffix of another therefore comes after the other: `s` after `ms`, and `""` last.
     units: &'static [(&'static str, u64)],
-    /// The word for no value.
+    /// The word that sets an optional field to `None`, such as `off`.
     none: Option<&'static str>,
 }
 
+/// A number with one of these units.
 const fn number(
     placeholder: &'static str,
     must_be: &'static str,
@@ -170,6 +190,7 @@ const fn number(
     }
 }
 
+/// A value without units: its type parses the text.
 const fn word(placeholder: &'static str, must_be: &'static str) -> Syntax {
     number(placeholder, must_be, &[])
 }
@@ -190,11 +211,11 @@ const SIZES: [(&str, u64); 4] = [
 ];
 const AUTO_SIZE: Syntax = SIZE.or("auto", "a size, such as 64KiB, or auto");
 const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
-/// In milliseconds.
+/// The smallest unit is the millisecond.
 const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
 impl Syntax {
-    /// The same, with a word for no value.
+    /// The same syntax, but the word `none` is accepted too and sets an optional field to `None`.
     const fn or(self, none: &'static str, must_be: &'static str) -> Syntax {
         Syntax {
             none: Some(none),
@@ -203,27 +224,30 @@ impl Syntax {
         }
     }
 
+    /// Returns the number that the text means, in the smallest unit. The error is the end of a message, as for
+    /// [`Setting::set`]: no known unit, anything but digits before the unit, or a number too large for the type.
     fn number<T: TryFrom<u64>>(&self, text: &str) -> Result<T, String> {
         let unit = |(unit, size): &(&str, u64)| Some((text.strip_suffix(unit)?, *size));
         let number = self.units.iter().find_map(unit);
         number
-            .and_then(|(digits, size)| whole(digits)?.checked_mul(size))
+            .and_then(|(digits, size)| parse_digits(digits)?.checked_mul(size))
             .and_then(|number| number.try_into().ok())
             .ok_or_else(|| must_be(text, self.must_be))
     }
 
+    /// Writes a number in the largest unit that divides it: 65536 bytes are `64KiB`, 1500 ms are `1500ms`.
     fn show(&self, number: u64) -> String {
         let units = self.units.iter().copied();
         let fitting = units.filter(|(_, size)| number.is_multiple_of(*size));
         let (unit, size) = fitting
             .max_by_key(|(_, size)| *size)
-            .expect("BUG: a number without a unit");
+            .expect("BUG: the smallest unit is missing");
         format!("{}{unit}", number / size)
     }
 }
 
-/// Digits and nothing else; std's `parse` would also take a `+`.
-fn whole(digits: &str) -> Option<u64> {
+/// Parses digits and nothing else. std's `parse` alone would also accept a `+`.
+fn parse_digits(digits: &str) -> Option<u64> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
         digits.parse().ok()
     } else {
@@ -231,12 +255,14 @@ fn whole(digits: &str) -> Option<u64> {
     }
 }
 
-/// A field that an option sets.
+/// A field of [`Options`] that an option can set. One implementation for each type of field.
 trait Setting {
-    /// The error is the end of a sentence that begins with the option.
+    /// Parses the text and stores the value. The error is the end of a message that begins with the option's name:
+    /// `--retry` is followed by `is "x", it must be a time, such as …`.
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
 
-    /// As the value would be written; empty for a type whose default `--help` does not show.
+    /// Returns the value as it is written on the command line, for the default in `--help`. It is empty for a type
+    /// whose default is not shown.
     fn show(&self, _: &Syntax) -> String {
         String::new()
     }
@@ -275,7 +301,7 @@ impl Setting for Duration {
     }
 }
 
-/// An option without a value is set by being there.
+/// A flag: its presence sets the field to true. There is no text to parse.
 impl Setting for bool {
     fn set(&mut self, _: &str, _: &Syntax) -> Result<(), String> {
         *self = true;
@@ -293,20 +319,21 @@ impl Setting for PathBuf {
     }
 }
 
-/// A type that std's traits read and write.
-trait Word: FromStr<Err: Display> + Display {}
+/// A type that has its own syntax: `FromStr` parses a value, `Display` writes one. The trait lists these types,
+/// because an implementation of [`Setting`] for every `T: FromStr` would collide with those above.
+trait TextSetting: FromStr<Err: Display> + Display {}
 
-impl Word for Listen {}
-impl Word for Level {}
-impl Word for Overload {}
+impl TextSetting for Listen {}
+impl TextSetting for Level {}
+impl TextSetting for Overload {}
 #[cfg(feature = "console")]
-impl Word for tiny_sse::Console {}
+impl TextSetting for tiny_sse::Console {}
 #[cfg(feature = "journal")]
-impl Word for tiny_sse::store::SyncMode {}
+impl TextSetting for tiny_sse::store::SyncMode {}
 
-impl<T: Word> Setting for T {
+impl<T: TextSetting> Setting for T {
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
-        *self = parsed(text, syntax)?;
+        *self = parse_value(text, syntax)?;
         Ok(())
     }
 
@@ -315,6 +342,7 @@ impl<T: Word> Setting for T {
     }
 }
 
+/// The word `syntax.none` sets the field to `None`; any other text is parsed as a `T`.
 impl<T: Setting + Default> Setting for Option<T> {
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
         if syntax.none == Some(text) {
@@ -330,17 +358,17 @@ impl<T: Setting + Default> Setting for Option<T> {
     }
 }
 
-/// Values between commas, or each with the option's name, are added to those before them.
+/// An option that can be repeated: each value is appended. One text can also have several values, separated by commas.
 impl<T: FromStr<Err: Display>> Setting for Vec<T> {
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
-            self.push(parsed(text, syntax)?);
+            self.push(parse_value(text, syntax)?);
         }
         Ok(())
     }
 }
 
-/// A message does not show a token.
+/// Not a [`TextSetting`], because an error message must not quote a token.
 #[cfg(feature = "access")]
 impl Setting for Option<tiny_sse::Token> {
     fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
@@ -349,32 +377,44 @@ impl Setting for Option<tiny_sse::Token> {
     }
 }
 
-fn parsed<T: FromStr<Err: Display>>(text: &str, syntax: &Syntax) -> Result<T, String> {
+/// Parses a value of a type that has its own syntax. The error is the end of a message, as for [`Setting::set`].
+fn parse_value<T: FromStr<Err: Display>>(text: &str, syntax: &Syntax) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| match syntax.must_be {
         "" => match error.to_string() {
-            // It quotes the text itself.
-            whole if whole.starts_with('"') => format!("is wrong: {whole}"),
-            what => must_be(text, &what),
+            // This error quotes the text itself.
+            error if error.starts_with('"') => format!("is wrong: {error}"),
+            expected => must_be(text, &expected),
         },
         known => must_be(text, known),
     })
 }
 
-/// LIMIT: what is quoted is cut; a value may be as long as the system's longest command line.
-fn must_be(text: &str, what: &str) -> String {
+/// Returns the end of a message: `is "x", it must be …`.
+fn must_be(text: &str, expected: &str) -> String {
     let mut text = text.to_owned();
+    // LIMIT: bytes of a value that a message quotes.
     cut(&mut text, 200);
-    format!("is {text:?}, it must be {what}")
+    format!("is {text:?}, it must be {expected}")
 }
 
 impl OptionRow {
+    /// Parses the text and stores the value in the option's field. The error is a whole message.
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let outcome = (self.field)(options).set(text, &self.syntax);
         outcome.map_err(|wrong| format!("--{} {wrong}", self.name))
     }
 }
 
-/// Reads the words after the program's name, and the variables of the environment.
+/// Turns the words after the program's name and the environment variables into a command.
+///
+/// The command line is read from left to right. `--help` and `--version` end it at once, whatever follows them. If an
+/// option is given twice, the later value counts; a repeatable option has both. Then come the variables of options
+/// that the command line has not set, and at last the check of all limits together.
+///
+/// # Errors
+///
+/// One line for the user, without line breaks: an unknown or misplaced word, a missing or invalid value, or limits
+/// that contradict each other.
 pub(crate) fn parse(
     words: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -418,14 +458,14 @@ pub(crate) fn parse(
             .into_string()
             .map_err(|_| format!("{} is not UTF-8", row.variable))?;
         row.set(&mut options, &value)
-            .map_err(|error| format!("{}, for {error}", row.variable))?;
+            .map_err(|error| format!("{}: {error}", row.variable))?;
     }
     let checked = options.config.check();
     checked.map_err(|error| format!("--{error}"))?;
     Ok(Command::Serve(Box::new(options)))
 }
 
-/// Sets `name=value` or `name`, whose value is then the next word.
+/// Sets the option of one word: `name=value`, or `name`, whose value is then the next word. Returns the option's row.
 fn set(
     options: &mut Options,
     option: &str,
@@ -444,7 +484,8 @@ fn set(
         Some(_) if is_flag => return Err(format!("--{name} takes no value")),
         None if is_flag => String::new(),
         Some(value) => value,
-        // Another option is no value: with `--publish-token $UNSET --open` its name would be the token.
+        // A word that begins with `--` is an option and never a value. Otherwise `--publish-token $UNSET --open` would
+        // make `--open` the token.
         None => words
             .next()
             .transpose()?
@@ -455,7 +496,8 @@ fn set(
     Ok(row)
 }
 
-/// The text after `=`, or a word alone, is not shown: it may be a token.
+/// Returns the message about a word that is not UTF-8. It quotes the option's name and nothing else, because the
+/// value, or a word that is not an option, may be a token.
 fn not_text(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     match text.split_once('=') {
@@ -466,35 +508,39 @@ fn not_text(word: &OsStr) -> String {
     }
 }
 
-/// Names the nearest known word. The unknown word may be a token in the wrong place
-/// (`--publish-token-s3cret`), so it is shown in full only if it is similar to a known word and hardly longer.
+/// Returns the message about an unknown option or command, with the most similar known word if one is similar.
+///
+/// The unknown word may contain a token (`--publish-token-s3cret`). It is quoted in full only if it is similar to a
+/// known word and at most two letters longer.
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = word.trim_start_matches('-');
     let nearest = known
-        .min_by_key(|name| distance(bare, name))
-        .expect("BUG: nothing is known");
+        .min_by_key(|name| edit_distance(bare, name))
+        .expect("BUG: the list of known words is empty");
     let dashes = &word[..word.len() - bare.len()];
-    let is_near = distance(bare, nearest) <= nearest.len().max(4) / 2;
+    let is_near = edit_distance(bare, nearest) <= nearest.len().max(4) / 2;
     let mut shown = word.to_owned();
     if !is_near || bare.len() > nearest.len() + 2 {
         cut(&mut shown, dashes.len() + SHOWN_BYTES);
     }
-    // A line break in it would make two lines of this one, and an escape whatever it likes.
+    // Escaped, because a line break would split the message, and a terminal would obey an escape sequence.
     let shown = shown.escape_debug();
     if is_near {
         format!("unknown {kind} {shown}, did you mean {dashes}{nearest}?")
     } else {
-        format!("unknown {kind} {shown}; tiny-sse --help lists what there is")
+        format!("unknown {kind} {shown}; see tiny-sse --help")
     }
 }
 
-/// What is shown of a word that may be a token: less than helps to guess one.
+/// The bytes that a message quotes of a word that may be a token. They are too few to help in guessing the token.
 const SHOWN_BYTES: usize = 4;
 
-/// How many letters to insert, delete or change to get from one word to the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
+/// Returns how many bytes must be inserted, deleted or changed to turn one word into the other (the Levenshtein
+/// distance). `row[j]` is the distance from the bytes of `from` seen so far to the first `j` bytes of `to`.
+fn edit_distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
+        // `corner` is the value above and to the left, which the row no longer has.
         let mut corner = std::mem::replace(&mut row[0], i + 1);
         for (j, b) in to.bytes().enumerate() {
             let changed = corner + usize::from(a != b);
@@ -508,6 +554,7 @@ fn distance(from: &str, to: &str) -> usize {
 /// The name and the version of the program.
 pub(crate) const VERSION: &str = concat!("tiny-sse ", env!("CARGO_PKG_VERSION"));
 
+/// Returns the text of `--help`. Each option has one line: its name, its help text, and its default in brackets.
 fn help() -> String {
     let commands: Vec<&str> = COMMANDS.iter().map(|(command, ..)| *command).collect();
     let mut text = format!(
@@ -528,13 +575,18 @@ fn help() -> String {
             _ => format!("  {left:<23} {:<37} [{default}]\n", row.help),
         };
     }
-    text += "  --help, --version       print this, or the version\n\nTIME is 500ms, 15s, 2m or 1h; SIZE is bytes, or 64KiB, 1MiB, 1GiB.\n";
+    text += "  --help, --version       print this help, or the version\n\n\
+        TIME is a number with a unit: 500ms, 15s, 2m or 1h.\n\
+        SIZE is a number of bytes, or has a unit: 64KiB, 1MiB or 1GiB.\n";
     let variables: Vec<&str> = rows()
         .map(|row| row.variable)
         .filter(|name| !name.is_empty())
         .collect();
     if !variables.is_empty() {
-        text += &format!("The environment may set {}.\n", variables.join(", "));
+        text += &format!(
+            "These environment variables set the option of that name:\n{}\n",
+            variables.join(", ")
+        );
     }
     text
 }

@@ -1,8 +1,15 @@
-//! Turns the lines of all threads into writes of one thread, because standard error may be a pipe that
-//! is not read, and only that thread may wait for it.
+//! Turns log lines of all threads into writes to standard error by one thread, the writer.
 //!
-//! The queue is bounded: if it is full, a line is dropped and counted, and the log has the count in place of
-//! the lines. Lines keep their order, and each has the time at which it was logged.
+//! Standard error may be a pipe that is never read, and a write to a full pipe blocks. Only the writer may block
+//! there; every other thread puts its line into a queue and goes on.
+//!
+//! LIMIT: the queue is bounded. While it is full, new lines are dropped and counted, and one line with the count
+//! appears in their position. Lines keep their order, and each has the time at which it was logged, not written.
+//!
+//! ```text
+//! 2026-11-22T05:40:00.123Z info  client me joined (127.0.0.1:41234)
+//! 2026-11-22T05:40:01.456Z warn  17 lines were dropped, because standard error is read too slowly
+//! ```
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,8 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_sse::wire::date::iso8601;
 use tiny_sse::{Level, Report};
 
-/// LIMIT: bytes that wait to be written. A line counts for [`LINE_COST`] more than it is long, so there
-/// are at most 10,000 lines. 8,000 clients that join at the same moment are logged in full.
+/// LIMIT: bytes in the queue. Each line counts as its length plus [`LINE_COST`], so the queue has at most 10,000
+/// lines. That is enough for the lines of 8,000 clients that join at the same moment.
 const QUEUE_BYTES: usize = 1 << 20;
 
 /// The cost of an empty line in the queue, in bytes.
@@ -25,84 +32,97 @@ const LINE_COST: usize = 100;
 /// LIMIT: bytes of one line; a longer one is cut.
 const LINE_BYTES: usize = 2000;
 
-/// What one write joins, in bytes: no more than what a pipe takes at once.
+/// The writer joins lines into one write until they have this many bytes. A pipe accepts more than that at once.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// How long the end of the program waits for standard error to take what is in the queue, and how often it looks.
+/// How long the end of the program waits for the writer.
 const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
-const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// The sending side of the queue. No call of it waits, except [`finish`](Logger::finish).
+/// The pause between two checks whether the writer is done.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The sending side of the queue; every thread that logs has a clone. No method blocks, except
+/// [`finish`](Logger::finish).
 #[derive(Clone)]
 pub(crate) struct Logger {
-    /// `None`: the machine gave no thread, and each line is written by the caller.
+    /// `None` if the writer could not be started. Each line is then written by the thread that logs it, which may
+    /// block.
     lines: Option<Sender<Line>>,
     counts: Arc<Counts>,
 }
 
-/// ORDER: Relaxed, because each is a number of its own, and the channel orders the lines. Only the subtraction
-/// after a write (Release) and the look at the end (Acquire) are about something else: that the write is done.
+/// The counters that the logging threads and the writer share.
+///
+/// ORDER: Relaxed suffices for counting, because no other memory depends on the values, and the channel orders the
+/// lines. `queued` is also how [`Logger::finish`] learns that a write is done. The writer therefore subtracts with
+/// Release after the write, and `finish` loads with Acquire.
 #[derive(Default)]
 struct Counts {
-    /// What the queue holds, and what is being written.
+    /// The cost of the lines that are in the queue or are being written.
     queued: AtomicUsize,
-    /// Lines that were dropped and not yet reported.
+    /// The lines that were dropped and are not in any `Line::dropped` yet.
     dropped: AtomicUsize,
 }
 
+/// One entry of the queue.
 struct Line {
-    /// How many lines were dropped before it.
+    /// How many lines were dropped between the line before this line and this line.
     dropped: usize,
+    /// The whole line with its line break. Empty only in the entry that [`Logger::finish`] adds.
     text: String,
 }
 
 impl Logger {
-    /// Writes to standard error.
+    /// Starts the writer, which writes to standard error.
     pub(crate) fn start() -> Logger {
         Logger::to(io::stderr())
     }
 
+    /// Starts a writer that writes to `out`.
     fn to(out: impl Write + Send + 'static) -> Logger {
         let counts = Arc::<Counts>::default();
-        let (lines, waiting) = channel();
+        let (lines, queue) = channel();
         let counts_of_writer = Arc::clone(&counts);
         let thread = thread::Builder::new()
             .name("log".into())
             .stack_size(64 * 1024)
-            .spawn(move || write_lines(out, &counts_of_writer, &waiting));
+            .spawn(move || write_lines(out, &counts_of_writer, &queue));
         Logger {
-            // The thread is not joined: it may wait for a reader for ever, and ends with the process.
+            // The writer is never joined: it may be blocked by a pipe that is never read. It ends with the process.
             lines: thread.is_ok().then_some(lines),
             counts,
         }
     }
 
-    /// Lines of the library, down to this level.
-    pub(crate) fn report(&self, most: Option<Level>) -> Report {
+    /// Returns the function that the library calls for each of its log lines. It drops lines that are less important
+    /// than `least`; `None` drops all of them.
+    pub(crate) fn report(&self, least: Option<Level>) -> Report {
         let log = self.clone();
         Report::new(move |level, line| {
-            if most.is_some_and(|most| level <= most) {
-                log.tell(level, line);
+            // The order of levels is that of their names in `--help`: error is the smallest.
+            if least.is_some_and(|least| level <= least) {
+                log.log(level, line);
             }
         })
     }
 
-    /// A line with its time and its level.
-    pub(crate) fn tell(&self, level: Level, line: fmt::Arguments<'_>) {
-        self.line(timed(level, line));
+    /// Logs a line with the time and the level in front.
+    pub(crate) fn log(&self, level: Level, line: fmt::Arguments<'_>) {
+        self.enqueue(with_time(level, line));
     }
 
-    /// A line as it is.
-    pub(crate) fn say(&self, line: fmt::Arguments<'_>) {
-        self.line(line.to_string());
+    /// Logs a line as it is, for the user at the terminal.
+    pub(crate) fn print(&self, line: fmt::Arguments<'_>) {
+        self.enqueue(line.to_string());
     }
 
-    fn line(&self, mut text: String) {
+    /// Puts a line into the queue, or drops and counts the line if the queue is full.
+    fn enqueue(&self, mut text: String) {
         cut(&mut text, LINE_BYTES);
         text.push('\n');
         let cost = cost(&text);
         if self.lines.is_none() {
-            // Best effort: there is no other place to report to.
+            // Best effort: there is nowhere else to report the error.
             let _ = io::stderr().write_all(text.as_bytes());
         } else if self.counts.queued.fetch_add(cost, Ordering::Relaxed) + cost <= QUEUE_BYTES {
             self.send(text);
@@ -112,36 +132,37 @@ impl Logger {
         }
     }
 
-    /// Puts a text into the queue, whose cost is counted already.
+    /// Sends a line to the writer. The caller has added the cost of the line to `queued`.
     fn send(&self, text: String) {
         if let Some(lines) = &self.lines {
             let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
-            // The thread that receives it ends only after all that send.
+            // It never fails: the writer receives until every `Sender` is dropped, and this is one of them.
             let _ = lines.send(Line { dropped, text });
         }
     }
 
-    /// Waits until the queue is written, or for half a second. Lines that standard error has not taken by then
-    /// are lost.
+    /// Blocks until all lines in the queue are written, at most for [`SHUTDOWN_WAIT`]. Lines that are not written by
+    /// then are lost when the process ends.
     pub(crate) fn finish(&self) {
         if self.lines.is_none() {
             return;
         }
-        // It has no text. With it the lines are reported that were dropped after the last line.
+        // An entry without text, so that the lines that were dropped after the last line are reported too.
         let queued = &self.counts.queued;
         queued.fetch_add(LINE_COST, Ordering::Relaxed);
         self.send(String::new());
         let end = Instant::now() + SHUTDOWN_WAIT;
         while queued.load(Ordering::Acquire) > 0 && Instant::now() < end {
-            thread::sleep(LAST_LOOK);
+            thread::sleep(CHECK_INTERVAL);
         }
     }
 }
 
-/// The receiving side, which may wait until standard error is read.
-fn write_lines(mut out: impl Write, counts: &Counts, waiting: &Receiver<Line>) {
+/// Runs the writer: takes lines from the queue and writes them, joined into few writes. It blocks while the queue is
+/// empty, and while `out` accepts no bytes. It returns when every [`Logger`] is dropped.
+fn write_lines(mut out: impl Write, counts: &Counts, queue: &Receiver<Line>) {
     let mut buffer = Vec::new();
-    while let Ok(mut line) = waiting.recv() {
+    while let Ok(mut line) = queue.recv() {
         let mut written = 0;
         loop {
             add_dropped(&mut buffer, line.dropped);
@@ -150,36 +171,42 @@ fn write_lines(mut out: impl Write, counts: &Counts, waiting: &Receiver<Line>) {
             if buffer.len() >= WRITE_BYTES {
                 break;
             }
-            let Ok(more) = waiting.try_recv() else {
+            let Ok(more) = queue.try_recv() else {
+                // The queue is empty: no later entry reports the lines that were dropped in the meantime.
                 add_dropped(&mut buffer, counts.dropped.swap(0, Ordering::Relaxed));
                 break;
             };
             line = more;
         }
-        // Best effort: a log that is closed or full is no reason to stop.
+        // Best effort: the server goes on if standard error is closed or its disk is full.
         let _ = out.write_all(&buffer);
         buffer.clear();
+        // ORDER: after the write; `finish` waits for this subtraction.
         counts.queued.fetch_sub(written, Ordering::Release);
     }
 }
 
+/// Appends the line that reports dropped lines, if there are any.
 fn add_dropped(buffer: &mut Vec<u8>, count: usize) {
     if count > 0 {
-        let line = format_args!("{count} lines were dropped: standard error takes them too slowly");
-        buffer.extend_from_slice(timed(Level::Warn, line).as_bytes());
+        let line =
+            format_args!("{count} lines were dropped, because standard error is read too slowly");
+        buffer.extend_from_slice(with_time(Level::Warn, line).as_bytes());
         buffer.push(b'\n');
     }
 }
 
+/// Returns what a line counts in the queue, in bytes.
 fn cost(text: &str) -> usize {
     text.len() + LINE_COST
 }
 
-fn timed(level: Level, line: fmt::Arguments<'_>) -> String {
+/// Returns a line with the current time in UTC and its level in front.
+fn with_time(level: Level, line: fmt::Arguments<'_>) -> String {
     format!("{} {:5} {line}", iso8601(SystemTime::now()), level)
 }
 
-/// Cuts a text to so many bytes, at a character.
+/// Cuts a text to at most `bytes` bytes at the end of a character, and adds `…` if anything was cut.
 pub(crate) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end));
@@ -193,15 +220,15 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// A log into a pipe that is full, and the pipe's other end. LINUX: 64 KiB fill it.
-    fn stuck() -> (Logger, io::PipeReader) {
+    /// A log into a pipe that is full, and the reading end of the pipe. On Linux a pipe holds 64 KiB.
+    fn blocked() -> (Logger, io::PipeReader) {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[b'.'; 64 * 1024]).unwrap();
         (Logger::to(writer), reader)
     }
 
-    /// What comes after the filling, once the log is gone.
-    fn rest(log: Logger, mut reader: io::PipeReader) -> String {
+    /// Drops the log and returns what it wrote after the bytes that filled the pipe.
+    fn written(log: Logger, mut reader: io::PipeReader) -> String {
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -209,16 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_drops_lines_and_says_how_many() {
-        let (log, reader) = stuck();
+    fn a_log_that_is_not_read_drops_lines_and_reports_their_number() {
+        let (log, reader) = blocked();
         let line = "x".repeat(1000);
         let total = 3 * QUEUE_BYTES / cost(&line);
         for number in 0..total {
-            log.say(format_args!("{number} {line}"));
+            log.print(format_args!("{number} {line}"));
         }
         assert!(log.counts.queued.load(Ordering::Relaxed) <= QUEUE_BYTES);
         log.finish();
-        let text = rest(log, reader);
+        let text = written(log, reader);
         let lines: Vec<&str> = text.lines().collect();
         let (kept, last) = lines.split_at(lines.len() - 1);
         for (number, line) in kept.iter().enumerate() {
@@ -228,39 +255,39 @@ mod tests {
             );
         }
         assert!(kept.len() > 900 && kept.len() < total, "{}", kept.len());
-        let told = format!(" warn  {} lines were dropped: ", total - kept.len());
-        assert!(last[0].contains(&told), "{last:?}");
+        let report = format!(" warn  {} lines were dropped, ", total - kept.len());
+        assert!(last[0].contains(&report), "{last:?}");
     }
 
     #[test]
-    fn the_count_of_dropped_lines_stands_where_they_would_have_been() {
-        let (log, mut reader) = stuck();
+    fn the_count_of_dropped_lines_is_in_the_position_of_the_lines() {
+        let (log, mut reader) = blocked();
         let line = "x".repeat(1000);
         while log.counts.dropped.load(Ordering::Relaxed) < 3 {
-            log.say(format_args!("{line}"));
+            log.print(format_args!("{line}"));
         }
-        // The pipe is read: there is room again.
+        // The test reads the pipe, so the queue has room again.
         let mut seen = vec![0; 64 * 1024 + 1];
         reader.read_exact(&mut seen).unwrap();
         while log.counts.queued.load(Ordering::Relaxed) > QUEUE_BYTES / 2 {
             reader.read_exact(&mut seen[..4096]).unwrap();
         }
-        log.say(format_args!("the next"));
-        let text = rest(log, reader);
-        let place = text.find(" 3 lines were dropped").expect("the count");
+        log.print(format_args!("the next"));
+        let text = written(log, reader);
+        let position = text.find(" 3 lines were dropped").expect("the count");
         assert!(
-            text[..place].contains("xxx") && text[place..].ends_with("\nthe next\n"),
+            text[..position].contains("xxx") && text[position..].ends_with("\nthe next\n"),
             "{}",
-            &text[place..]
+            &text[position..]
         );
     }
 
     #[test]
     fn short_lines_are_bounded_by_their_number() {
-        let (log, _reader) = stuck();
+        let (log, _reader) = blocked();
         let mut kept = 0;
         while log.counts.dropped.load(Ordering::Relaxed) == 0 {
-            log.say(format_args!(""));
+            log.print(format_args!(""));
             kept += 1;
         }
         assert!(kept <= 1 + QUEUE_BYTES / LINE_COST, "{kept}");
@@ -270,10 +297,10 @@ mod tests {
     fn a_long_line_is_cut_at_a_character() {
         let (reader, writer) = io::pipe().unwrap();
         let log = Logger::to(writer);
-        log.say(format_args!("{}", "ä".repeat(LINE_BYTES)));
-        log.say(format_args!("x{}", "ä".repeat(LINE_BYTES)));
+        log.print(format_args!("{}", "ä".repeat(LINE_BYTES)));
+        log.print(format_args!("x{}", "ä".repeat(LINE_BYTES)));
         log.finish();
-        let text = rest(log, reader);
+        let text = written(log, reader);
         for line in text.lines() {
             assert!(
                 line.ends_with("ä…") && line.len() <= LINE_BYTES + "…".len(),
@@ -285,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_before_the_end_is_written_before_it() {
+    fn finish_waits_until_all_lines_are_written() {
         let (mut reader, writer) = io::pipe().unwrap();
         let log = Logger::to(writer);
         for number in 0..1000 {
-            log.say(format_args!("{number}"));
+            log.print(format_args!("{number}"));
         }
         log.finish();
-        // All of it is in the pipe by now, which holds more.
+        // All lines are in the pipe now, which holds more than these.
         let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
         let mut seen = vec![0; expected.len()];
         reader.read_exact(&mut seen).unwrap();

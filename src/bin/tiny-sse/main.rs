@@ -1,9 +1,15 @@
-//! The program: a command line in front of the library's server.
+//! The program: turns a command line into a running [`Server`] and a signal into a clean shutdown.
 //!
-//! Exit codes: 0 done, 1 the machine said no, 2 the command line is wrong.
+//! The main thread parses the command line (`args.rs`), opens the listener (`listen.rs`), starts the server and then
+//! only waits for signals (`system.rs`). All clients are served by threads of the library. The log has a thread of
+//! its own (`log.rs`), because standard error may be a pipe that is full.
 //!
-//! On Unix the C library calls `main` in `system.rs`, and not std's start of a program, which would give
-//! each thread a stack of its own for signal handlers.
+//! Exit codes: 0 for success, 1 if the machine refuses something (an address in use, a damaged journal), 2 if the
+//! command line is wrong, 101 if the main thread panics, and 128 plus the number of the signal after a second SIGINT
+//! or SIGTERM.
+//!
+//! On Unix the C library calls `main` in `system.rs`, so std's startup code does not run. That code would give each
+//! thread a second stack, for signal handlers.
 
 #![cfg_attr(all(unix, not(test)), no_main)]
 
@@ -41,14 +47,14 @@ fn main() -> std::process::ExitCode {
     run(std::env::args_os().skip(1)).into()
 }
 
-/// All that the program does, from the words after its name to its exit code.
+/// Runs the whole program. `words` are the words after the program's name; the result is the exit code.
 fn run(words: impl Iterator<Item = OsString>) -> u8 {
     match args::parse(words, |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => {
-            // ORDER: before the first thread, because threads inherit what is blocked, and the
-            // allocator is set up for all of them.
+            // ORDER: both before the first thread starts. A thread inherits the blocked signals of the thread that
+            // starts it, and the settings of the allocator must not change while another thread allocates.
             let signals = Signals::block();
-            system::set_up_allocator();
+            system::configure_allocator();
             let log = Logger::start();
             match serve(*options, signals, &log) {
                 Ok(()) => finish(&log, 0),
@@ -56,7 +62,7 @@ fn run(words: impl Iterator<Item = OsString>) -> u8 {
             }
         }
         Ok(Command::Print(text)) => {
-            // Best effort: a reader such as `head` may have seen enough.
+            // Best effort: a reader such as `head` may have closed the pipe already.
             let _ = io::stdout().write_all(text.as_bytes());
             0
         }
@@ -64,16 +70,23 @@ fn run(words: impl Iterator<Item = OsString>) -> u8 {
     }
 }
 
+/// Logs why the program ends, waits for the log, and returns the exit code.
 fn fail(log: &Logger, code: u8, message: &str) -> u8 {
-    log.say(format_args!("tiny-sse: {message}"));
+    log.print(format_args!("tiny-sse: {message}"));
     finish(log, code)
 }
 
+/// Waits until the log is written, at most half a second, and returns the exit code.
 fn finish(log: &Logger, code: u8) -> u8 {
     log.finish();
     code
 }
 
+/// Serves until SIGINT or SIGTERM, then shuts down: blocks for as long as the server runs. The error is a line for the
+/// user: the server could not start.
+///
+/// All threads have been joined when it returns, apart from those that may wait for a terminal or a pipe: the log and
+/// the startup message.
 fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {
     log_panics(log.clone());
     let Options { listen, demo, .. } = options;
@@ -82,39 +95,39 @@ fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String>
         ..options.config
     };
     if let Err(error) = system::raise_open_files() {
-        // Best effort: the server then lets in as many clients as the lower limit allows, and says so.
+        // Best effort: the server then accepts only as many clients as the lower limit allows, and logs that number.
         let line = format_args!("cannot raise the limit of open files: {error}");
         config.report.tell(Level::Warn, line);
     }
-    system::make_room_for_waiting_threads(config.max_connections());
+    system::enlarge_futex_table(config.max_connections());
     let listener = listen.bind(&config)?;
     let server =
         Server::from_listener(listener, config.clone()).map_err(|error| error.to_string())?;
     let (running, threads) =
         spawn(server, demo).map_err(|error| format!("cannot start: {}", reason(&error)))?;
-    greet(&running, listen.is_every_address(), demo, &config);
+    print_startup_message(&running, listen.is_every_address(), demo, &config);
     let signal = loop {
         match signals.wait() {
-            Signal::Hangup => hang_up(&running, &config),
+            Signal::Hangup => reload_tokens(&running, &config),
             Signal::End(name) => break name,
         }
     };
-    let last = log.clone();
-    signals.exit_at_the_next(move || last.finish());
-    log.say(format_args!(
-        "tiny-sse: {signal}: closing; once more to end at once"
+    let log_of_exit = log.clone();
+    signals.exit_on_next_end_signal(move || log_of_exit.finish());
+    log.print(format_args!(
+        "tiny-sse: {signal}: closing; a second signal ends the program at once"
     ));
     running.shutdown();
     for thread in threads {
         thread.thread().unpark();
-        // A panic in it has been reported by the hook.
+        // Err means that the thread panicked. The panic hook has logged it already.
         let _ = thread.join();
     }
     Ok(())
 }
 
-/// Sends what std would print of a panic to the log: std waits for standard error, and the thread
-/// that panics may be one that serves all clients.
+/// Logs panics. std's own hook writes to standard error and blocks while that is full, and the
+/// thread that panics may be one that all clients depend on, such as the fan-out thread.
 fn log_panics(log: Logger) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
@@ -125,14 +138,15 @@ fn log_panics(log: Logger) {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = panic.location().map(ToString::to_string);
-        let place = place.unwrap_or_default();
-        let line = format_args!("thread {name} panicked at {place}: {message:?}");
-        log.tell(Level::Error, line);
+        let location = panic.location().map(ToString::to_string);
+        let location = location.unwrap_or_default();
+        let line = format_args!("thread {name} panicked at {location}: {message:?}");
+        log.log(Level::Error, line);
     }));
 }
 
-/// Serves, with the six uses or without. Returns the threads to be unparked and joined at the end.
+/// Starts the server, with or without the six example uses. Returns the threads of the uses: the caller unparks and
+/// joins them after the shutdown of the server.
 fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
     match demo {
         #[cfg(feature = "demo")]
@@ -141,23 +155,24 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>
     }
 }
 
-/// Reads the tokens again, if there is a file of them. If they are wrong, those from before stay.
-fn hang_up(running: &Running, config: &Config) {
+/// Handles SIGHUP: reads the token file again, if there is one. If the file is invalid, the old tokens remain valid.
+fn reload_tokens(running: &Running, config: &Config) {
     #[cfg(feature = "access")]
     if config.access.tokens.is_some() {
         if let Err(error) = running.reload_tokens() {
-            let line = format_args!("SIGHUP: {error}; the tokens from before stay");
+            let line = format_args!("SIGHUP: {error}; the old tokens remain valid");
             config.report.tell(Level::Error, line);
         }
         return;
     }
     let _ = running;
-    let line = format_args!("SIGHUP: ignored, there is no file of tokens to read again");
+    let line = format_args!("SIGHUP: ignored, because there is no token file to read again");
     config.report.tell(Level::Warn, line);
 }
 
-/// Prints the commands to try next, with an address that a client can connect to.
-fn greet(running: &Running, is_every_address: bool, demo: bool, config: &Config) {
+/// Prints where the server listens, and commands to try. Their address is one that a client on this machine can
+/// connect to, even if the server listens on every address.
+fn print_startup_message(running: &Running, is_every_address: bool, demo: bool, config: &Config) {
     let address = running.local_addr();
     let mut reachable = address;
     if is_every_address || address.ip() == Ipv4Addr::UNSPECIFIED {
@@ -176,13 +191,14 @@ fn greet(running: &Running, is_every_address: bool, demo: bool, config: &Config)
         args::VERSION,
         how_to_publish(config, address, &url)
     );
-    // Best effort: the server works without standard output. In a thread that is not joined, because
-    // standard output may be a pipe that is not read.
+    // Best effort: the server works without standard output. Standard output may be a full pipe that is never read,
+    // so a thread that is not joined writes the text.
     let write = move || io::stdout().write_all(text.as_bytes());
-    let _ = thread::Builder::new().name("greeting".into()).spawn(write);
+    let _ = thread::Builder::new().name("startup".into()).spawn(write);
 }
 
-/// The command that publishes, or the clients that may.
+/// Returns the command that publishes an event, or the reason why a client on this machine may not publish. The rules
+/// themselves are in the library (`api/exposure.rs`); this text must agree with them.
 fn how_to_publish(config: &Config, address: SocketAddr, url: &str) -> String {
     #[cfg(feature = "access")]
     let (needs_token, remedy) = (
@@ -202,15 +218,18 @@ fn how_to_publish(config: &Config, address: SocketAddr, url: &str) -> String {
     } else if config.open {
         format!("curl -d 'hello' {url}/events")
     } else if !address.ip().to_canonical().is_loopback() {
-        format!("nobody may: others reach this address ({remedy})")
+        format!("forbidden, because other machines can reach this address ({remedy} allows it)")
     } else if trusts(Ipv4Addr::LOCALHOST.into()) || trusts(Ipv6Addr::LOCALHOST.into()) {
-        format!("only clients that the proxy says are this machine ({remedy})")
+        format!(
+            "only clients that the proxy reports to be on this machine ({remedy} allows others)"
+        )
     } else {
         format!("curl -d 'hello' {url}/events")
     }
 }
 
-/// "permission denied" rather than "Permission denied (os error 13)".
+/// Returns the reason of an error in std's own words, such as "permission denied", if std has words for this kind of
+/// error. `Display` would print "Permission denied (os error 13)".
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),

@@ -1,8 +1,23 @@
-//! Where publishers wait for the log together: the first publisher that finds the log free writes down
-//! what all waiting publishers have brought, so that ten publishers share one `fsync` (*group commit*).
+//! Group commit: publishers that wait for the log at the same time share one append, and so one `fsync`.
 //!
-//! There is no thread for it and nothing to tune: a publisher alone writes at once, and while one
-//! writes the others gather.
+//! Every publisher adds its records to a queue. The first publisher that finds the log free takes the log, takes the
+//! records of all publishers in the queue (a *group*), and appends them in one call. Meanwhile the other
+//! publishers are parked, and new ones add to the queue. When the append is done, the publisher puts the log back,
+//! wakes the first publisher that waits, which appends the next group, and then tells each member of its own group
+//! the outcome.
+//!
+//! ```text
+//!             publisher 1        publisher 2        publisher 3        publisher 4
+//!             queue, take log
+//!             append {1}         queue, park        queue, park
+//!             put log back  ───▶ take log
+//!             done               append {2, 3}                         queue, park
+//!                                put log back  ────────────────────▶   take log
+//!                                tell 3        ───▶ done               append {4}
+//! ```
+//!
+//! There is no thread for this and nothing to tune: a lone publisher appends at once, and under load the groups
+//! grow by themselves, because more publishers arrive during an append.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,54 +29,67 @@ use super::{Log, LogStats, Outcome, PublishError, Record, Shared};
 use crate::config::{LOG_STUCK_AFTER, PROBE_PAUSE, PROBE_WAIT};
 use crate::report::{Level, Report};
 
+/// The log of a hub, and the publishers that wait for it. Shared by the hub, and by the thread of a probe.
 #[derive(Debug)]
 pub(in crate::hub) struct GroupCommit {
-    /// LOCK: guards the list of waiting publishers, and hands out the log. The thread that writes has
-    /// taken the log and released the lock: no thread waits for a disk under it.
-    desk: Mutex<CommitQueue>,
-    /// LIMIT: bytes of one group, or what one publisher brings: what is written down together is
-    /// passed on together, and has to fit into queues.
+    /// LOCK: guards the queue and the ownership of the log. A thread that appends has taken the log out and released
+    /// the lock: no thread waits for a disk under it.
+    queue: Mutex<CommitQueue>,
+    /// LIMIT: the bytes of one group, unless a single publisher brings more. A group is published as one batch, which
+    /// must fit into the clients' queues.
     group_bytes: usize,
     report: Report,
-    /// The log is back, or a probe has ended. [`failure`](Self::failure) and
-    /// [`close_log`](Self::close_log) wait for it.
+    /// Signalled when the log was put back or a probe has ended. [`failure`](Self::failure) and
+    /// [`close_log`](Self::close_log) wait for it. Publishers do not: each is unparked on its own.
     changed: Condvar,
 }
 
+/// The state that publishers, probes and the closing thread share. The log moves through four states:
+///
+/// | `log` | `is_taken` | `is_closing` | state |
+/// |---|---|---|---|
+/// | `Some` | false | false | free: the first publisher in the queue takes it |
+/// | `None` | true | any | a thread appends or probes with it, and puts it back |
+/// | `Some` | false | true | about to be dropped by `close_log`; nobody takes it |
+/// | `None` | false | true | closed |
 #[derive(Debug)]
 struct CommitQueue {
-    /// `None`: a thread has taken it, or it is closed. There is one log, so two threads cannot write at a
-    /// time.
+    /// The log. `None`: a thread has taken it, or it is closed. Only the thread that has taken it can append, so two
+    /// threads never append at the same time.
     log: Option<Box<dyn Log>>,
-    /// A thread has the log, and will give it back.
+    /// A thread has taken the log and will put it back. Tells this apart from a closed log.
     is_taken: bool,
-    /// The hub is closed, or about to be: nothing is published any more.
+    /// The log is being closed: no publisher may take it any more.
     is_closing: bool,
-    /// The publishers that are not written down yet, in the order of coming. LIMIT: one for each thread
-    /// that publishes. While the log is on the desk the first has been woken, and will take it.
+    /// The publishers whose records are not appended yet, in the order of arrival. LIMIT: one per thread that
+    /// publishes.
+    ///
+    /// The invariant: if the log is here and this list is not empty, the first publisher of the list is running
+    /// or has been unparked, and will take the log. So no publisher is left parked.
     waiting: Vec<Waiter>,
-    /// Why the last group was not kept, or the last probe failed. `None`: the log works.
+    /// Why the last append or the last probe failed. `None`: it succeeded, or there was none yet.
     failure: Option<String>,
-    /// How many publishers were refused because the log had failed.
+    /// How many publishers were refused because an append failed.
     failures: u64,
-    /// When the log was taken or given back last.
+    /// When the log was last taken or put back: how long it has not answered, and when the next probe is due.
     since: Instant,
-    /// The thread of a probe, until it has ended.
+    /// The thread that probes the log, until it has ended.
     prober: Option<JoinHandle<()>>,
 }
 
-/// A publisher that waits, parked. Each is woken for itself, because ten that are woken to see that
-/// it is not their turn cost more than the disk.
+/// A publisher in the queue. Its thread is parked until it is unparked on its own. A condition variable would wake
+/// all of them after each group; ten threads that wake only to wait again cost more than the disk.
 #[derive(Debug)]
 struct Waiter {
     records: Vec<Arc<Record>>,
     thread: Thread,
-    /// Filled by the thread that writes the events down.
+    /// Set once, by the thread that appends the records.
     outcome: Arc<OnceLock<Outcome>>,
 }
 
 impl Waiter {
-    fn tell(&self, outcome: Outcome) {
+    /// Sets the outcome and wakes the publisher.
+    fn finish(&self, outcome: Outcome) {
         let first = self.outcome.set(outcome);
         first.expect("BUG: a publisher has two outcomes");
         self.thread.unpark();
@@ -71,7 +99,7 @@ impl Waiter {
 impl GroupCommit {
     pub(super) fn new(log: Box<dyn Log>, group_bytes: usize, report: Report) -> GroupCommit {
         GroupCommit {
-            desk: Mutex::new(CommitQueue {
+            queue: Mutex::new(CommitQueue {
                 log: Some(log),
                 is_taken: false,
                 is_closing: false,
@@ -88,11 +116,11 @@ impl GroupCommit {
     }
 
     /// Poisoning is passed over: no code of an embedder runs under this lock.
-    fn desk(&self) -> MutexGuard<'_, CommitQueue> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, CommitQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `records` are written down, by this thread or by another.
+    /// Publishes `records` once the log has kept them. Blocks until this thread or another has appended them.
     pub(in crate::hub) fn publish(&self, hub: &Shared, records: Vec<Arc<Record>>) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
@@ -100,37 +128,38 @@ impl GroupCommit {
             thread: thread::current(),
             outcome: Arc::clone(&outcome),
         };
-        let mut desk = self.desk();
-        if desk.is_closing {
+        let mut queue = self.queue();
+        if queue.is_closing {
             return Err(PublishError::Closed);
         }
-        desk.waiting.push(waiter);
+        queue.waiting.push(waiter);
         loop {
-            // A thread that comes here may be of a group that was written, and not be told yet.
-            let log = match desk.waiting[..] {
+            // This thread's group may be appended already, and its outcome not set yet. Then the queue does not
+            // contain this publisher any more, but the thread may still serve the others.
+            let log = match queue.waiting[..] {
                 [] => None,
-                _ => desk.take_log(),
+                _ => queue.take_log(),
             };
             match log {
                 Some(log) => {
-                    let group = desk.next_group(self.group_bytes);
-                    drop(desk);
-                    self.write_down(group, log, hub);
+                    let group = queue.next_group(self.group_bytes);
+                    drop(queue);
+                    self.commit(group, log, hub);
                 }
                 None => {
-                    drop(desk);
+                    drop(queue);
                     thread::park();
                 }
             }
             if let Some(outcome) = outcome.get() {
                 return outcome.clone();
             }
-            desk = self.desk();
+            queue = self.queue();
         }
     }
 
-    /// Writes a group with the log that was taken from the desk, without the lock.
-    fn write_down(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
+    /// Appends a group with the log that was taken out of the queue. The lock is not held.
+    fn commit(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
         let take_records = |waiter: &mut Waiter| std::mem::take(&mut waiter.records);
         let records = group.iter_mut().map(take_records).collect();
         let written = without_unwinding(|| hub.keep(&mut *log, records));
@@ -138,136 +167,144 @@ impl GroupCommit {
             let failure = PublishError::NotKept(format!("the log panicked: {panic}"));
             vec![Err(failure); group.len()]
         });
-        // A group may be refused without the log: because of its ids, or because the hub is closed.
+        // A group may be refused without asking the log: because its ids are taken, or because the hub is closed.
         let tried = outcomes.iter().find_map(|outcome| match outcome {
             Ok(_) => Some(Ok(())),
             Err(PublishError::NotKept(why)) => Some(Err(why.clone())),
             Err(_) => None,
         });
-        let change = self.give_back(log, tried, group.len());
+        let change = self.return_log(log, tried, group.len());
         for (waiter, outcome) in group.iter().zip(outcomes) {
-            waiter.tell(outcome);
+            waiter.finish(outcome);
         }
-        // ORDER: last: the report's listener may publish, and would wait for this thread.
-        self.tell(change);
+        // ORDER: last. The function that receives reports may publish itself, and would wait for this group.
+        self.report_change(change);
     }
 
-    /// Puts the log back, and wakes the next publisher to write, so that the disk does not wait for the
-    /// answers. `tried` is how an attempt to write has ended, if there was one, for how many `publishers`.
-    /// Returns what is to be reported.
-    fn give_back(
+    /// Puts the log back and wakes the next publisher, so that the disk works on the next group while this thread
+    /// tells its group the outcomes. `tried` is the result of the append or probe, if there was one, on behalf of
+    /// `publishers` publishers. Returns the line to report, if the state of the log has changed.
+    fn return_log(
         &self,
         log: Box<dyn Log>,
         tried: Option<Result<(), String>>,
         publishers: usize,
     ) -> Option<(Level, String)> {
-        let mut desk = self.desk();
-        (desk.log, desk.is_taken) = (Some(log), false);
-        desk.since = Instant::now();
-        let change = tried.and_then(|tried| desk.note(tried, publishers));
-        if let Some(next) = desk.waiting.first() {
+        let mut queue = self.queue();
+        (queue.log, queue.is_taken) = (Some(log), false);
+        queue.since = Instant::now();
+        let change = tried.and_then(|tried| queue.note(tried, publishers));
+        if let Some(next) = queue.waiting.first() {
             next.thread.unpark();
         }
-        if desk.is_closing {
+        if queue.is_closing {
             self.changed.notify_all();
         }
         change
     }
 
-    fn tell(&self, change: Option<(Level, String)>) {
+    /// Reports a change of the state of the log.
+    fn report_change(&self, change: Option<(Level, String)>) {
         if let Some((level, line)) = change {
             self.report.tell(level, format_args!("{line}"));
         }
     }
 
-    /// Why the log refuses events, if it does.
+    /// Returns why the log refuses events, if it does.
     ///
-    /// After a failure the log is tried again, in a thread of its own, at most once in
-    /// [`PROBE_PAUSE`]: without publishers nothing else would find out that it works again. Waits for
-    /// the probe for [`PROBE_WAIT`], and then returns the last known state, so that a disk that hangs
-    /// does not block the caller.
+    /// After a failure the log is probed in a separate thread, at most once per [`PROBE_PAUSE`]: without publishers,
+    /// nothing else would notice that the log works again. Waits for the probe for at most [`PROBE_WAIT`] and then
+    /// returns the last known state, so that a disk that hangs does not block `/health`.
     pub(super) fn failure(self: &Arc<GroupCommit>) -> Option<String> {
-        let mut desk = self.desk();
-        if desk.is_probe_due() {
+        let mut queue = self.queue();
+        if queue.is_probe_due() {
             let group_commit = Arc::clone(self);
             let thread = thread::Builder::new().name("log probe".into());
-            // LOCK: held while the thread is started, so that its end comes after it is known. If there is
-            // no thread to be had, the failure stays what is known.
-            desk.prober = thread.spawn(move || group_commit.probe()).ok();
+            // LOCK: held while the thread is started, so that `prober` is set before the thread clears it. If no
+            // thread can be started, the last failure remains the answer.
+            queue.prober = thread.spawn(move || group_commit.probe()).ok();
         }
-        let is_probing = |desk: &mut CommitQueue| desk.prober.is_some();
+        let is_probing = |queue: &mut CommitQueue| queue.prober.is_some();
         let waited = self
             .changed
-            .wait_timeout_while(desk, PROBE_WAIT, is_probing);
-        let (desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        desk.stats().failure
+            .wait_timeout_while(queue, PROBE_WAIT, is_probing);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.stats().failure
     }
 
-    /// The state of the log as far as is known without trying it.
+    /// The last known state of the log. Does not probe it.
     pub(in crate::hub) fn stats(&self) -> LogStats {
-        self.desk().stats()
+        self.queue().stats()
     }
 
-    /// Tries whether the log works again. LOCK: not held meanwhile; publishers wait for the log as
-    /// they do while another one writes.
+    /// Tries whether the log works again. LOCK: not held meanwhile. Publishers that arrive wait for the log, as
+    /// they do during an append.
     fn probe(&self) {
-        // A publisher may have taken the log by now, and then finds out whether it works.
-        let log = self.desk().take_log();
+        // If a publisher has taken the log meanwhile, its append shows whether the log works.
+        let log = self.queue().take_log();
         if let Some(mut log) = log {
             let tried = match without_unwinding(|| log.probe()) {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(panic) => Err(format!("the log panicked: {panic}")),
             };
-            let change = self.give_back(log, Some(tried), 0);
-            self.tell(change);
+            let change = self.return_log(log, Some(tried), 0);
+            self.report_change(change);
         }
-        // `close_log` joins this thread if it finds the handle. After this there is nothing left to do.
-        self.desk().prober = None;
+        // ORDER: last. `close_log` joins this thread only if it finds the handle.
+        self.queue().prober = None;
         self.changed.notify_all();
     }
 
-    /// Closes the log, once no thread writes with it. Nothing is published any more.
+    /// Closes the log: refuses the publishers in the queue, waits until no thread has the log, and drops it.
+    /// Blocks for as long as an append or a probe takes. A second call finds nothing to do.
+    ///
+    /// The order matters. `is_closing` is set first, under the lock: from then on no thread can take the log, so
+    /// the wait for `is_taken` ends with the append that is running. The publishers in the queue are told before
+    /// that wait, because nobody will append their records. The log is dropped without the lock: dropping it may
+    /// wait for the disk.
     pub(in crate::hub) fn close_log(&self) {
-        let mut desk = self.desk();
-        desk.is_closing = true;
-        let refused = std::mem::take(&mut desk.waiting);
-        let prober = desk.prober.take();
-        drop(desk);
+        let mut queue = self.queue();
+        queue.is_closing = true;
+        let refused = std::mem::take(&mut queue.waiting);
+        let prober = queue.prober.take();
+        drop(queue);
         for waiter in refused {
-            waiter.tell(Err(PublishError::Closed));
+            waiter.finish(Err(PublishError::Closed));
         }
-        let desk = self.changed.wait_while(self.desk(), |desk| desk.is_taken);
-        let mut desk = desk.unwrap_or_else(PoisonError::into_inner);
-        let log = desk.log.take();
-        // ORDER: without the lock: to drop a log may wait for its disk.
-        drop(desk);
+        let queue = self
+            .changed
+            .wait_while(self.queue(), |queue| queue.is_taken);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+        let log = queue.log.take();
+        // ORDER: before the log is dropped, which may wait for the disk.
+        drop(queue);
         if let Err(panic) = without_unwinding(|| drop(log)) {
             self.report.error(format_args!(
                 "the log panicked as it was closed: {panic}; the latest events may be lost"
             ));
         }
         if let Some(prober) = prober
-            // A report that holds a hub may drop its last clone in the probe itself.
+            // A function that receives reports may own the last clone of the hub, and drop it in the probing thread.
             && prober.thread().id() != thread::current().id()
         {
-            // A panic in it has been reported.
+            // A panic of the thread has been reported by the panic hook.
             let _ = prober.join();
         }
     }
 }
 
-/// Calls code of the log, which may be an embedder's own, and returns the message if it panics: the
-/// publishers that wait must not wait for ever.
+/// Calls code of the log, which may belong to the embedding program. If it panics, returns the panic's message: the
+/// publishers that wait must be told an outcome.
 fn without_unwinding<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = text_of(&*payload);
-        // Dropping the payload would call the embedder's code, too.
+        // Dropping the payload would call code of the embedding program again.
         std::mem::forget(payload);
         text
     })
 }
 
-/// The message of a panic, if its payload is text.
+/// The message of a panic.
 fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
@@ -275,7 +312,7 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
 }
 
 impl CommitQueue {
-    /// The log, if it is there and not about to be closed.
+    /// Takes the log, if it is here and not being closed.
     fn take_log(&mut self) -> Option<Box<dyn Log>> {
         if self.is_closing {
             return None;
@@ -285,13 +322,14 @@ impl CommitQueue {
         Some(log)
     }
 
+    /// Whether the log has failed, is free, and was not tried within [`PROBE_PAUSE`].
     fn is_probe_due(&self) -> bool {
         let is_free = self.log.is_some() && self.prober.is_none() && !self.is_closing;
         self.failure.is_some() && is_free && self.since.elapsed() >= PROBE_PAUSE
     }
 
-    /// Notes how an attempt has ended for so many publishers. Returns what is to be reported, if that is
-    /// new.
+    /// Records the result of an append or probe on behalf of `publishers` publishers. Returns the line to report,
+    /// if the log has begun to fail or works again.
     fn note(&mut self, tried: Result<(), String>, publishers: usize) -> Option<(Level, String)> {
         let had_failed = self.failure.is_some();
         if tried.is_err() {
@@ -309,6 +347,7 @@ impl CommitQueue {
         }
     }
 
+    /// The state of the log. A log that has not returned from a call for [`LOG_STUCK_AFTER`] counts as failing.
     fn stats(&self) -> LogStats {
         let time = self.since.elapsed();
         let is_stuck = self.is_taken && time > LOG_STUCK_AFTER;
@@ -320,7 +359,7 @@ impl CommitQueue {
         }
     }
 
-    /// The publishers that came first, as many as fit.
+    /// Takes the first publishers out of the queue: as many as fit into `most_bytes`, and at least one.
     fn next_group(&mut self, most_bytes: usize) -> Vec<Waiter> {
         let mut bytes = 0;
         let fits = |waiter: &&Waiter| {
@@ -369,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_publishers_who_wait_share_one_write() {
+    fn ten_publishers_that_wait_share_one_append() {
         let (asked, writes) = channel();
         let (done, kept) = channel();
         let hub = hub(Slow(asked, kept));
@@ -380,7 +419,7 @@ mod tests {
                 scope.spawn(|| hub.publish(Event::new("")).unwrap());
             }
             let group_commit = hub.shared.group_commit.as_ref().unwrap();
-            while group_commit.desk().waiting.len() < 10 {
+            while group_commit.queue().waiting.len() < 10 {
                 thread::yield_now();
             }
             done.send(()).unwrap();
@@ -398,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_when_the_log_is_put_away_is_told() {
+    fn a_publisher_that_waits_while_the_log_is_closed_is_refused() {
         let (asked, writes) = channel();
         let (done, kept) = channel();
         let hub = hub(Slow(asked, kept));
@@ -407,12 +446,12 @@ mod tests {
             assert_eq!(writes.recv(), Ok(1));
             let second = scope.spawn(|| hub.publish(Event::new("second")));
             let group_commit = hub.shared.group_commit.as_ref().unwrap();
-            while group_commit.desk().waiting.is_empty() {
+            while group_commit.queue().waiting.is_empty() {
                 thread::yield_now();
             }
             let closers = [(); 2].map(|()| scope.spawn(|| close_log(&hub)));
             assert_eq!(second.join().unwrap(), Err(PublishError::Closed));
-            while !group_commit.desk().is_closing {
+            while !group_commit.queue().is_closing {
                 thread::yield_now();
             }
             done.send(()).unwrap();
@@ -436,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wakes_without_a_reason_finds_its_way() {
+    fn a_spurious_wakeup_of_a_publisher_does_no_harm() {
         let kept = Arc::new(AtomicUsize::new(0));
         let hub = hub(Quick(Arc::clone(&kept)));
         thread::scope(|scope| {
@@ -526,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_taken_says_nothing_of_the_log() {
+    fn a_taken_id_does_not_change_the_state_of_the_log() {
         let (hub, moods, reports) = moody();
         let publish_mine = || hub.publish(Event::new("").with_id("mine").unwrap());
         moods.send(0).unwrap();
@@ -544,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_panics_as_it_is_dropped_ends_nothing_else() {
+    fn a_log_that_panics_when_it_is_dropped_ends_nothing_else() {
         // By a shutdown, by the last handle of the hub, and with a publisher under way.
         for way in 0..3 {
             let (hub, moods, reports) = moody();
@@ -563,11 +602,11 @@ mod tests {
                     moods.send(3).unwrap();
                     let publisher = scope.spawn(|| publish(&hub));
                     let group_commit = hub.shared.group_commit.as_ref().unwrap();
-                    while !group_commit.desk().is_taken {
+                    while !group_commit.queue().is_taken {
                         thread::yield_now();
                     }
                     let closer = scope.spawn(|| close_log(&hub));
-                    while !group_commit.desk().is_closing {
+                    while !group_commit.queue().is_closing {
                         thread::yield_now();
                     }
                     moods.send(0).unwrap();
@@ -594,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_works_again_is_found_out_without_a_publisher() {
+    fn a_log_that_works_again_is_noticed_without_a_publisher() {
         let (hub, moods, reports) = moody();
         assert_eq!(hub.log_failure(), None);
         // An append that fails, and then probes that do, and panic.
@@ -625,13 +664,13 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_hangs_holds_up_nobody_that_asks() {
+    fn a_probe_that_hangs_does_not_block_its_callers() {
         let (hub, moods, _reports) = moody();
         moods.send(1).unwrap();
         assert!(publish(&hub).is_err());
         // Nothing tells the log what to do: the probe hangs.
         let group_commit = hub.shared.group_commit.as_ref().unwrap();
-        while !group_commit.desk().is_taken {
+        while !group_commit.queue().is_taken {
             assert_eq!(hub.log_failure().as_deref(), Some("a bad mood"));
         }
         let start = std::time::Instant::now();
@@ -640,7 +679,7 @@ mod tests {
         // A publisher waits for it, and then has its turn; and so has the end.
         thread::scope(|scope| {
             let publisher = scope.spawn(|| publish(&hub));
-            while group_commit.desk().waiting.is_empty() {
+            while group_commit.queue().waiting.is_empty() {
                 thread::yield_now();
             }
             moods.send(0).unwrap();
@@ -650,11 +689,11 @@ mod tests {
         assert_eq!(hub.log_failure(), None);
         moods.send(0).unwrap();
         close_log(&hub);
-        assert!(group_commit.desk().prober.is_none());
+        assert!(group_commit.queue().prober.is_none());
     }
 
     #[test]
-    fn a_group_is_no_larger_than_a_batch_may_be() {
+    fn a_group_is_never_larger_than_a_batch_may_be() {
         let (asked, writes) = channel();
         let (done, kept) = channel();
         let hub = hub(Slow(asked, kept));
@@ -666,7 +705,7 @@ mod tests {
                 scope.spawn(|| hub.publish(Event::new(&*third)).unwrap());
             }
             let group_commit = hub.shared.group_commit.as_ref().unwrap();
-            while group_commit.desk().waiting.len() < 5 {
+            while group_commit.queue().waiting.len() < 5 {
                 thread::yield_now();
             }
             for group in [2, 2, 1] {

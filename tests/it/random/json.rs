@@ -1,11 +1,11 @@
-//! JSON against a recursive reader of the grammar, which makes a tree of it and writes it again.
+//! The JSON parser, compared with a recursive parser of the grammar that makes a tree and writes it again.
 
 use tiny_sse::wire::json::{DEPTH, Document, quoted, unquote};
 
 use super::text;
 use crate::chance::{Bytes, Mutator, Random, cases};
 
-/// A value: strings and numbers are the text that came.
+/// A value. A scalar keeps the text of the document, with its escapes.
 #[derive(Debug, PartialEq)]
 enum Value {
     Scalar(String),
@@ -13,7 +13,8 @@ enum Value {
     Object(Vec<(String, Value)>),
 }
 
-/// SPEC: RFC 8259, 2. What is left of the text, a rule at a time; `None` is an error.
+/// The rest of the text that is not parsed yet. Each method parses one rule of the grammar and returns `None` on an
+/// error. SPEC: RFC 8259, section 2.
 struct Reader<'a>(&'a str);
 
 impl Reader<'_> {
@@ -27,21 +28,21 @@ impl Reader<'_> {
             .then_some(value)
     }
 
-    /// Whether this character comes next, white space aside; then it is read.
-    fn comes(&mut self, character: char) -> bool {
+    /// Skips white space. If `character` comes next, skips it and returns true.
+    fn skip(&mut self, character: char) -> bool {
         let rest = self.0.trim_start_matches(SPACE);
         self.0 = rest.strip_prefix(character).unwrap_or(rest);
         self.0.len() < rest.len()
     }
 
     fn value(&mut self, depth: usize) -> Option<Value> {
-        if self.comes('[') {
+        if self.skip('[') {
             return self.array(depth + 1);
         }
-        if self.comes('{') {
+        if self.skip('{') {
             return self.object(depth + 1);
         }
-        if self.comes('"') {
+        if self.skip('"') {
             return self.string().map(Value::Scalar);
         }
         let other = |found: char| !"+-.".contains(found) && !found.is_ascii_alphanumeric();
@@ -53,30 +54,30 @@ impl Reader<'_> {
 
     fn array(&mut self, depth: usize) -> Option<Value> {
         let mut values = Vec::new();
-        let mut is_over = depth > DEPTH || self.comes(']');
+        let mut is_over = depth > DEPTH || self.skip(']');
         while !is_over {
             values.push(self.value(depth)?);
-            is_over = self.comes(']');
-            (is_over || self.comes(',')).then_some(())?;
+            is_over = self.skip(']');
+            (is_over || self.skip(',')).then_some(())?;
         }
         (depth <= DEPTH).then_some(Value::Array(values))
     }
 
     fn object(&mut self, depth: usize) -> Option<Value> {
         let mut members = Vec::new();
-        let mut is_over = depth > DEPTH || self.comes('}');
+        let mut is_over = depth > DEPTH || self.skip('}');
         while !is_over {
-            self.comes('"').then_some(())?;
+            self.skip('"').then_some(())?;
             let key = self.string()?;
-            self.comes(':').then_some(())?;
+            self.skip(':').then_some(())?;
             members.push((key, self.value(depth)?));
-            is_over = self.comes('}');
-            (is_over || self.comes(',')).then_some(())?;
+            is_over = self.skip('}');
+            (is_over || self.skip(',')).then_some(())?;
         }
         (depth <= DEPTH).then_some(Value::Object(members))
     }
 
-    /// Behind the first quotation mark.
+    /// Parses a string after its first quotation mark.
     fn string(&mut self) -> Option<String> {
         let mut literal = String::from('"');
         loop {
@@ -117,7 +118,7 @@ fn is_number(text: &str) -> bool {
     digits(whole) && !leading && digits(fraction) && digits(exponent)
 }
 
-/// The shortest text of a value.
+/// The value as JSON without white space.
 fn written(value: &Value) -> String {
     let joined = |parts: Vec<String>| parts.join(",");
     match value {
@@ -130,7 +131,8 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// The text of a string, in the units of UTF-16, which is what the escapes are.
+/// The text of a string literal without its escapes. `None` if the literal is not Unicode text. The escapes `\u` are
+/// UTF-16 code units, so the text is decoded from these.
 fn units(literal: &str) -> Option<String> {
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
     let (mut units, mut characters) = (Vec::new(), inner.chars());
@@ -206,7 +208,7 @@ fn value(random: &mut Random, depth: usize, out: &mut String) {
 fn document(random: &mut Random) -> String {
     let mut text = String::new();
     if random.one_in(64) {
-        // Around the deepest that is taken.
+        // A depth near the deepest that the parser accepts.
         let depth = DEPTH - 3 + random.below(8);
         let (open, close) = random.pick(&[&("[", "]"), &("{\"a\":", "}"), &("[{\"\":", "}]")]);
         let depth = depth / open.matches(['[', '{']).count();
@@ -217,7 +219,7 @@ fn document(random: &mut Random) -> String {
 }
 
 #[test]
-fn a_random_text_is_json_if_the_grammar_says_so_and_nothing_in_it_is_changed() {
+fn a_random_text_is_accepted_exactly_if_it_is_json_and_loses_only_white_space() {
     let mutator = Mutator {
         corpus: (0..64)
             .map(|seed| document(&mut Random::of(seed)).into_bytes())
@@ -229,10 +231,10 @@ fn a_random_text_is_json_if_the_grammar_says_so_and_nothing_in_it_is_changed() {
         let Bytes(bytes) = mutator.mutant(fresh, random);
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    cases(1, make, |text, _| document_holds(text));
+    cases(1, make, |text, _| check_document(text));
 }
 
-fn document_holds(text: &str) {
+fn check_document(text: &str) {
     let expected = Reader::document(text);
     let document = Document::parse(text);
     assert_eq!(document.is_ok(), expected.is_some(), "{document:?}");
@@ -251,18 +253,18 @@ fn document_holds(text: &str) {
     assert_eq!(
         Document::parse(document.as_str()).as_ref(),
         Ok(&document),
-        "compact already"
+        "a compact document changed when it was parsed again"
     );
     assert_eq!(document.is_object(), matches!(value, Value::Object(_)));
     if let Value::Scalar(literal) = &value {
         assert_eq!(unquote(literal), units(literal));
     }
     if let Value::Object(members) = value {
-        members_hold(&document, members);
+        check_members(&document, members);
     }
 }
 
-fn members_hold(document: &Document, members: Vec<(String, Value)>) {
+fn check_members(document: &Document, members: Vec<(String, Value)>) {
     for name in ["a", "_event", "", "\u{1f980}", "\u{fffd}", "never"] {
         let is_named = |key: &str| units(key).as_deref() == Some(name);
         let (mut last, mut rest) = (None, Vec::new());
@@ -282,7 +284,7 @@ fn members_hold(document: &Document, members: Vec<(String, Value)>) {
 }
 
 #[test]
-fn a_random_string_is_quoted_and_unquoted() {
+fn a_random_string_is_the_same_after_quoting_and_unquoting() {
     cases(1, text, |text, _| {
         let literal = quoted(text);
         assert_eq!(

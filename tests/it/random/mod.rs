@@ -1,9 +1,10 @@
-//! Random input, and properties that hold of any: what was written is read back, what is accepted
-//! is what a second, slower reading of the same rules accepts, and how bytes are cut does not matter.
+//! Random input, and properties that hold for every input: encoding and decoding returns the same value; a parser
+//! accepts exactly what a second, slower implementation of the same rules accepts; and the result does not depend on
+//! how the bytes are cut into pieces.
 //!
-//! What has no public door has its random tests beside it: `src/http/random.rs`, `src/store/random.rs`
-//! and `src/bin/tiny-sse/random.rs`. `chance.rs` has how many cases there are, and how one that failed
-//! is run again.
+//! Private parts of the library and the program have their random tests in `tests/inside/`, such as
+//! `http_random.rs`, `store_random.rs` and `args_random.rs`. `tests/inside/chance.rs` says how many cases there are,
+//! and how to run a failed case again.
 
 mod json;
 mod live;
@@ -12,7 +13,7 @@ mod topics;
 
 use crate::chance::Random;
 
-/// Text of pieces that matter to one format or another.
+/// Random text, made of pieces that have a meaning in at least one of the formats.
 fn text(random: &mut Random) -> String {
     #[rustfmt::skip]
     const PIECES: [&str; 36] = [

@@ -1,5 +1,5 @@
-//! The event stream: what is encoded is decoded to the same, and any bytes are decoded to what the
-//! HTML standard says, from the whole of them, line by line.
+//! The event-stream format: an encoded event is decoded to the same event, and random bytes are decoded as by a second,
+//! slower decoder, which follows the HTML standard line by line on all bytes at once.
 
 use std::time::Duration;
 
@@ -8,15 +8,17 @@ use tiny_sse::{Decoder, Event, EventId, Message};
 use super::text;
 use crate::chance::{Bytes, Mutator, Random, cases};
 
-/// What came out of a stream: the messages, the cursor, the wait; and whether it was too large.
+/// The result of decoding a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     messages: Vec<Message>,
     cursor: String,
     retry: Option<Duration>,
+    /// Whether a line or an event was above the decoder's limit.
     too_large: bool,
 }
 
+/// Decodes bytes in pieces that end at `cuts`.
 fn decode(bytes: &[u8], cuts: impl IntoIterator<Item = usize>, limit: usize) -> Seen {
     let (mut decoder, mut seen, mut start) = (Decoder::new(limit), Seen::default(), 0);
     for cut in cuts {
@@ -32,8 +34,8 @@ fn decode(bytes: &[u8], cuts: impl IntoIterator<Item = usize>, limit: usize) -> 
     seen
 }
 
-/// SPEC: HTML, 9.2.6, "Interpreting an event stream".
-fn interpreted(bytes: &[u8], limit: usize) -> Seen {
+/// Decodes all bytes at once. SPEC: HTML, 9.2.6, "Interpreting an event stream".
+fn decode_by_the_standard(bytes: &[u8], limit: usize) -> Seen {
     let mut seen = Seen::default();
     let (mut data, mut name, mut id) = (String::new(), String::new(), String::new());
     for (number, line) in lines(bytes).into_iter().enumerate() {
@@ -81,7 +83,7 @@ fn interpreted(bytes: &[u8], limit: usize) -> Seen {
     seen
 }
 
-/// The lines that have ended, and `None` for one that has not, or is too long to be waited for.
+/// The lines that have ended, and `None` for the last one, which has not ended.
 fn lines(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
     let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
@@ -89,11 +91,11 @@ fn lines(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
         .split('\n')
         .map(|line| Some(line.chars().map(|byte| byte as u8).collect()))
         .collect();
-    *lines.last_mut().expect("one at the least") = None;
+    *lines.last_mut().expect("at least one line") = None;
     lines
 }
 
-/// Whether any line is, one that has not ended too.
+/// Whether any line is longer than the limit, the last one included, which has not ended.
 fn line_is_too_long(bytes: &[u8], limit: usize) -> bool {
     bytes
         .split(|byte| b"\r\n".contains(byte))
@@ -106,6 +108,7 @@ const WORDS: [&str; 16] = [
     "\r\n\r\n", ": comment\n", "id: a\0b\n", "\u{feff}", "data\n\n", "\n\n",
 ];
 
+/// A random event stream.
 fn stream(random: &mut Random) -> Vec<u8> {
     #[rustfmt::skip]
     const FIELDS: [&str; 20] = [
@@ -126,7 +129,7 @@ fn stream(random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn a_random_stream_is_read_as_a_browser_reads_it() {
+fn a_random_stream_is_decoded_as_the_html_standard_says_however_it_is_cut() {
     let mutator = Mutator {
         corpus: (0..64).map(|seed| stream(&mut Random::of(seed))).collect(),
         words: &WORDS,
@@ -141,16 +144,16 @@ fn a_random_stream_is_read_as_a_browser_reads_it() {
         (mutator.mutant(fresh, random), limit)
     };
     cases(1, make, |(bytes, limit), random| {
-        stream_holds(bytes, *limit, random)
+        check_stream(bytes, *limit, random)
     });
 }
 
-fn stream_holds(Bytes(bytes): &Bytes, limit: usize, random: &mut Random) {
+fn check_stream(Bytes(bytes): &Bytes, limit: usize, random: &mut Random) {
     let whole = decode(bytes, [bytes.len()], limit);
     assert_eq!(decode(bytes, random.cuts(bytes.len()), limit), whole, "cut");
     assert_eq!(decode(bytes, 0..=bytes.len(), limit), whole, "byte by byte");
-    assert_eq!(whole, interpreted(bytes, limit));
-    // A byte that is no text becomes a character of three.
+    assert_eq!(whole, decode_by_the_standard(bytes, limit));
+    // A byte that is not UTF-8 becomes a replacement character of three bytes.
     let most = 3 * limit;
     let held = |message: &Message| {
         [
@@ -163,18 +166,18 @@ fn stream_holds(Bytes(bytes): &Bytes, limit: usize, random: &mut Random) {
     assert!(longest <= most.max("message".len()), "{longest}");
 }
 
-/// An event as a publisher may have it, or may wish it.
+/// The parameters of an event, which may be invalid.
 #[derive(Debug)]
-struct Wish {
+struct Params {
     data: String,
     name: Option<String>,
     id: Option<String>,
     retry: Option<u64>,
 }
 
-fn wish(random: &mut Random) -> Wish {
+fn params(random: &mut Random) -> Params {
     let maybe = |random: &mut Random| random.one_in(2).then(|| text(random));
-    Wish {
+    Params {
         name: maybe(random),
         id: maybe(random),
         retry: random.one_in(4).then(|| random.next() >> random.below(64)),
@@ -182,31 +185,35 @@ fn wish(random: &mut Random) -> Wish {
     }
 }
 
+/// The rule of an event's name.
 fn is_name(name: &str) -> bool {
-    let of_server = ["system", "recovery", "heartbeat"].contains(&name.trim());
-    name.len() <= 255 && !of_server && !name.contains(['\n', '\r', '\0'])
+    let is_reserved = ["system", "recovery", "heartbeat"].contains(&name.trim());
+    name.len() <= 255 && !is_reserved && !name.contains(['\n', '\r', '\0'])
 }
 
+/// The rule of an own id.
 fn is_id(id: &str) -> bool {
-    let taken = id == "earliest" || id.parse::<EventId>().is_ok();
-    (1..=255).contains(&id.len()) && !taken && id.chars().all(|found| ('!'..='~').contains(&found))
+    let is_reserved = id == "earliest" || id.parse::<EventId>().is_ok();
+    (1..=255).contains(&id.len())
+        && !is_reserved
+        && id.chars().all(|found| ('!'..='~').contains(&found))
 }
 
 #[test]
-fn a_random_event_is_decoded_as_it_was_encoded() {
+fn a_random_event_is_the_same_after_encoding_and_decoding() {
     let make = |random: &mut Random| {
         (0..1 + random.below(3))
-            .map(|_| wish(random))
+            .map(|_| params(random))
             .collect::<Vec<_>>()
     };
-    cases(1, make, |wishes, random| {
+    cases(1, make, |events, random| {
         let (mut bytes, mut expected) = (Vec::new(), Seen::default());
-        for Wish {
+        for Params {
             data,
             name,
             id,
             retry,
-        } in wishes
+        } in events
         {
             let mut event = Event::new(&**data);
             let mut message = Message {

@@ -1,21 +1,22 @@
-//! Topics, patterns and ids against the sentences that describe them.
+//! Topics, patterns and ids, compared with second implementations of the rules in the documentation.
 
 use tiny_sse::{EventId, Pattern, Patterns, Topic};
 
 use super::text;
 use crate::chance::{Random, cases};
 
-/// "UTF-8, 1–255 bytes, no control characters", and not a pattern.
+/// The rule of a topic: UTF-8, 1 to 255 bytes, no control characters, and not a pattern.
 fn is_topic(name: &str) -> bool {
-    !name.is_empty() && !name.ends_with('*') && is_beginning(name)
+    !name.is_empty() && !name.ends_with('*') && is_prefix(name)
 }
 
-/// What stands before the `*` of a pattern.
-fn is_beginning(text: &str) -> bool {
+/// The rule of the text before the `*` of a pattern.
+fn is_prefix(text: &str) -> bool {
     text.len() <= 255 && !text.chars().any(char::is_control)
 }
 
-fn asks_for(pattern: &str, topic: &str) -> bool {
+/// Whether the pattern matches the topic.
+fn matches(pattern: &str, topic: &str) -> bool {
     match pattern.chars().last() {
         Some('*') => {
             let prefix = &pattern.as_bytes()[..pattern.len() - 1];
@@ -25,7 +26,7 @@ fn asks_for(pattern: &str, topic: &str) -> bool {
     }
 }
 
-/// Two texts, of which the second is often the beginning of the first.
+/// The text of a topic and of a pattern. The pattern is often a prefix of the topic.
 fn pair(random: &mut Random) -> (String, String) {
     let topic = match random.below(8) {
         0 => "\u{e9}".repeat(random.below(130)) + &text(random),
@@ -45,12 +46,12 @@ fn pair(random: &mut Random) -> (String, String) {
 }
 
 #[test]
-fn a_random_pattern_matches_what_begins_like_it() {
-    cases(1, pair, |(name, wish), random| {
-        let (topic, pattern) = (Topic::new(name), Pattern::new(wish));
-        assert_eq!(topic.is_ok(), is_topic(name), "{topic:?}");
-        let beginning = wish.strip_suffix('*');
-        let expected = beginning.map_or_else(|| is_topic(wish), is_beginning);
+fn a_random_pattern_is_valid_and_matches_exactly_as_the_rules_say() {
+    cases(1, pair, |(topic_text, pattern_text), random| {
+        let (topic, pattern) = (Topic::new(topic_text), Pattern::new(pattern_text));
+        assert_eq!(topic.is_ok(), is_topic(topic_text), "{topic:?}");
+        let prefix = pattern_text.strip_suffix('*');
+        let expected = prefix.map_or_else(|| is_topic(pattern_text), is_prefix);
         assert_eq!(pattern.is_ok(), expected, "{pattern:?}");
         for error in [topic.as_ref().err(), pattern.as_ref().err()]
             .into_iter()
@@ -63,26 +64,26 @@ fn a_random_pattern_matches_what_begins_like_it() {
             );
         }
         if let Ok(topic) = &topic {
-            assert_eq!(topic.to_string(), *name);
+            assert_eq!(topic.to_string(), *topic_text);
             assert_eq!(topic.as_str().parse().as_ref(), Ok(topic));
         }
         let Ok(pattern) = pattern else { return };
-        assert_eq!(pattern.to_string(), *wish);
-        assert_eq!(wish.parse(), Ok(pattern.clone()));
+        assert_eq!(pattern.to_string(), *pattern_text);
+        assert_eq!(pattern_text.parse(), Ok(pattern.clone()));
         let Ok(topic) = topic else { return };
-        assert_eq!(pattern.matches(&topic), asks_for(wish, name));
-        several(pattern, &topic, random);
+        assert_eq!(pattern.matches(&topic), matches(pattern_text, topic_text));
+        check_several(pattern, &topic, random);
     });
 }
 
-/// A pattern among others, in any order, once or twice: no less and no more is asked for.
-fn several(pattern: Pattern, topic: &Topic, random: &mut Random) {
+/// Checks that several patterns match what any of them matches, whatever their order and however often each occurs.
+fn check_several(pattern: Pattern, topic: &Topic, random: &mut Random) {
     let others = (0..random.below(4)).filter_map(|_| pair(random).1.parse().ok());
     let mut all: Vec<Pattern> = others.chain([pattern]).collect();
     let patterns: Patterns = all.iter().cloned().collect();
     let expected = all
         .iter()
-        .any(|one| asks_for(&one.to_string(), topic.as_str()));
+        .any(|one| matches(&one.to_string(), topic.as_str()));
     assert_eq!(patterns.matches(Some(topic)), expected, "{all:?}");
     assert!(patterns.matches(None));
     assert!(
@@ -95,7 +96,7 @@ fn several(pattern: Pattern, topic: &Topic, random: &mut Random) {
 }
 
 #[test]
-fn a_random_id_has_one_spelling() {
+fn a_random_id_is_valid_only_in_its_one_spelling() {
     let make = |random: &mut Random| {
         let part = |random: &mut Random| {
             let digits = [

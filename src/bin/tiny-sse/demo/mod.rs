@@ -166,7 +166,13 @@ impl Uses {
     /// Answers a request to one of the six, and leaves others to the built-in endpoints.
     fn answer(&self, request: Request, api: &Api) -> Response {
         let Some(route) = DemoRoute::of(&request) else {
-            return api.answer(request);
+            let is_script = request.path() == TABS_SCRIPT;
+            let response = api.answer(request);
+            return if is_script {
+                with_tabs(response)
+            } else {
+                response
+            };
         };
         match (request.method(), route.post) {
             ("OPTIONS", _) => api.preflight(&request, route.methods()),
@@ -203,6 +209,23 @@ impl Uses {
         }
         response
     }
+}
+
+/// The path of the script that decides which tabs the console shows. The library's own script shows no tab of a use.
+const TABS_SCRIPT: &str = "/demo.js";
+
+/// Turns the library's answer for [`TABS_SCRIPT`] into a script that shows the tabs of the six uses. Without a console
+/// there is no such script, and the 404 stays as it is; so do the answers to other methods.
+fn with_tabs(response: Response) -> Response {
+    // 304: the browser still has the library's script, from `tiny-sse serve` at the same address.
+    if !matches!(response.status(), 200 | 304) {
+        return response;
+    }
+    let script = "document.documentElement.classList.add('demo');\n";
+    Response::new(200)
+        .with_body("text/javascript; charset=utf-8", script)
+        .with("Cache-Control", "no-store")
+        .with("X-Content-Type-Options", "nosniff")
 }
 
 /// Answers a request to publish to a topic.

@@ -1,9 +1,9 @@
-//! The seam between what was missed and what is live, looked at ten thousand times while a
-//! publisher is flat out: the event behind the last one of a replay is the first one that is live.
+//! The step from the replay to live events, ten thousand times while a publisher publishes without a pause. The
+//! first live event must be the one right after the last replayed event: none is lost, none comes twice.
 //!
-//! A replay that fits into one piece is read as the client is let in, a longer one by the client's
-//! own thread. So there are two places where a client goes live, and some rounds go far enough
-//! back for the second one.
+//! A short replay, of at most one piece, is read when the client is registered. A longer replay is read by the
+//! client's own thread. So there are two code paths from replay to live, and some rounds use a cursor that is old
+//! enough for the second one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,42 +17,42 @@ use tiny_sse::{
 };
 
 use crate::chance::Random;
-use crate::kit::{Finally, Stream, config, eventually, number_after, server};
+use crate::kit::{OnDrop, Stream, config, eventually, number_after, server};
 
-/// Threads that come in again and again.
+/// The number of threads that reconnect again and again.
 const CLIENTS: usize = 2;
-/// How far the publisher may be ahead of any client, so that neither what it needs is evicted nor
-/// its queue full, should it not get its turn for a while.
+/// By how many events the publisher may be ahead of the slowest client. With this bound, a client that gets no
+/// processor time for a while has neither a full queue nor a cursor that is evicted.
 const AHEAD: usize = 500;
-/// How far back a cursor lies: seldom more than a few events; and beyond one piece of a replay,
-/// which is 64 KiB.
+/// The age of a cursor in events. Most cursors are younger than `NEAR`. A few are older by `FAR`, which is more than
+/// one piece of a replay (64 KiB).
 const NEAR: usize = 30;
 const FAR: usize = 1_200;
-/// Every so many rounds it is far.
+/// One of so many rounds has an old cursor.
 const FAR_ROUNDS: usize = 20;
-/// Bytes of an event's data beside its number.
+/// The bytes in an event's data besides its number.
 const FILLING: usize = 20;
 
 fn roomy() -> Config {
     Config {
         history_events: FAR + NEAR + 2 * AHEAD,
-        // Holds what the publisher is ahead. No more, because the history holds two of them.
+        // Enough for `AHEAD` events. Not more, because the history must hold twice as many bytes.
         queue_bytes: 96 << 10,
         ..config()
     }
 }
 
-/// The publisher's side: numbers, the odd ones to one topic and the even ones to another.
-struct Press<'a> {
+/// The publisher. The data of its events begins with a number; odd numbers have one topic, even numbers another.
+struct Publisher<'a> {
     hub: &'a Hub,
     /// The ids of the latest events, and the number of the last.
     latest: Mutex<(VecDeque<String>, usize)>,
-    /// How far the clients are.
+    /// For each client, the number of the last event that it has read.
     at: [AtomicUsize; CLIENTS],
     is_over: AtomicBool,
 }
 
-impl Press<'_> {
+impl Publisher<'_> {
     fn publish(&self, number: usize) {
         let topic = ["even", "odd"][number % 2];
         let event = Event::new(format!("{number} {}", "x".repeat(FILLING)))
@@ -66,12 +66,12 @@ impl Press<'_> {
         latest.1 = number;
     }
 
-    /// Publishes flat out until it is over.
+    /// Publishes without a pause until `is_over`.
     fn run(&self) {
-        // Who waits for the next event must not wait for ever.
-        let _closed = Finally(|| self.hub.close());
+        // Otherwise a client that waits for the next event would wait without end.
+        let _closed = OnDrop(|| self.hub.close());
         for number in 2 * FAR.. {
-            eventually("the clients go on", || {
+            eventually("the slowest client has caught up", || {
                 let slowest = self.at.iter().map(|at| at.load(Ordering::Acquire)).min();
                 slowest.is_none_or(|slowest| number < slowest + AHEAD) || self.is_over()
             });
@@ -86,7 +86,8 @@ impl Press<'_> {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The number and the id of the event that is so far back. What is behind it is kept.
+    /// Returns the number and the id of the event that was published `back` events ago. From now on, the publisher
+    /// does not run so far ahead that later events are evicted.
     fn cursor(&self, client: usize, back: usize) -> (usize, String) {
         let latest = self.latest.lock().unwrap();
         let (ids, last) = &*latest;
@@ -95,57 +96,57 @@ impl Press<'_> {
     }
 }
 
-/// Every client comes in `rounds` times, while a publisher is flat out. A round gets the number of
-/// the client and of the round, the number and the id of its cursor, and how many events it is to
-/// see live.
-fn while_a_publisher_is_flat_out(
+/// Calls `round` for each client and each of its rounds, while a publisher publishes without a pause. The arguments
+/// of `round` are the round, the number and the id of its cursor, and how many live events the client should see.
+fn while_publishing_without_a_pause(
     hub: &Hub,
     rounds: usize,
     round: impl Fn(Round, usize, String, usize) + Sync,
 ) {
-    let press = Press {
+    let publisher = Publisher {
         hub,
         latest: Mutex::default(),
         at: [const { AtomicUsize::new(2 * FAR) }; CLIENTS],
         is_over: AtomicBool::new(false),
     };
-    (0..2 * FAR).for_each(|number| press.publish(number));
+    (0..2 * FAR).for_each(|number| publisher.publish(number));
     thread::scope(|scope| {
-        scope.spawn(|| press.run());
-        // Also when a round fails: a scope waits for its threads.
-        let _over = Finally(|| press.is_over.store(true, Ordering::Release));
+        scope.spawn(|| publisher.run());
+        // A failed round must end the publisher, too, because the scope waits for its threads.
+        let _over = OnDrop(|| publisher.is_over.store(true, Ordering::Release));
         let clients = [0, 1].map(|client| {
-            let (press, round, at) = (&press, &round, &press.at[client]);
+            let (publisher, round, at) = (&publisher, &round, &publisher.at[client]);
             scope.spawn(move || {
-                let _done = Finally(|| at.store(usize::MAX / 2, Ordering::Release));
+                let _done = OnDrop(|| at.store(usize::MAX / 2, Ordering::Release));
                 let mut random = Random::new();
                 for count in 0..rounds {
                     let back = random.below(NEAR) + (FAR * usize::from(count % FAR_ROUNDS == 0));
-                    let (number, id) = press.cursor(client, back);
-                    let what = Round {
+                    let (number, id) = publisher.cursor(client, back);
+                    let this_round = Round {
                         client,
                         at,
                         count,
                         back,
                     };
-                    round(what, number, id, 1 + random.below(NEAR));
+                    round(this_round, number, id, 1 + random.below(NEAR));
                 }
             })
         });
         for client in clients {
-            client.join().expect("a client that finds a fault");
+            client.join().expect("the client found no error");
         }
     });
 }
 
-/// Which round it is, for the message.
+/// One round of one client. `Display` describes it in the message of a failure.
 #[derive(Clone, Copy)]
 struct Round<'a> {
     client: usize,
-    /// How far the client is.
+    /// The number of the last event that the client has read.
     at: &'a AtomicUsize,
+    /// The number of the round.
     count: usize,
-    /// How far back its cursor lies.
+    /// The age of the cursor in events.
     back: usize,
 }
 
@@ -157,29 +158,32 @@ impl fmt::Display for Round<'_> {
             back,
             ..
         } = self;
-        write!(f, "client {client}, round {count}, from {back} events back")
+        write!(
+            f,
+            "client {client}, round {count}, cursor {back} events old"
+        )
     }
 }
 
 impl Round<'_> {
-    /// What is asked for, in turn: both topics, or the even one; and the step to the next number.
-    /// A cursor that is far always asks for both: only then is its replay a long one.
+    /// The pattern of the subscription, and the step from one number to the next. Rounds alternate between both
+    /// topics and the even one. An old cursor always has both: with one topic its replay would not be long enough.
     fn pattern(self) -> (&'static str, usize) {
         [("*", 1), ("even", 2)][self.count % FAR_ROUNDS % 2]
     }
 }
 
-/// What a client checks as it comes.
+/// The checks of one client in one round.
 struct Check<'a> {
     round: Round<'a>,
-    /// The number of the next event.
+    /// The number that the next event must have.
     next: usize,
     step: usize,
-    /// How many events are to come live.
+    /// How many live events the client waits for.
     live: usize,
-    /// How many events it has seen.
+    /// How many events the client has seen.
     seen: usize,
-    /// How many of them are replayed at the least, once that is known.
+    /// The number of replayed events in the recovery event, after it has come. More events may be replayed.
     replayed: Option<usize>,
 }
 
@@ -210,7 +214,7 @@ impl<'a> Check<'a> {
                 let (seen, replayed) = (self.seen, self.replayed.expect("a recovery event"));
                 assert_eq!(
                     number, next,
-                    "{round}: {seen} came, {replayed} were to be replayed"
+                    "{round}: after {seen} events, of which {replayed} were announced as a replay"
                 );
                 self.next += self.step;
                 self.seen += 1;
@@ -225,7 +229,7 @@ impl<'a> Check<'a> {
     }
 }
 
-/// A writer that reads the stream as a browser would, and breaks when it has seen enough.
+/// A writer that decodes the stream as a browser does, and fails when the check has seen enough events.
 struct Reader<'a> {
     decoder: Decoder,
     check: Check<'a>,
@@ -234,7 +238,7 @@ struct Reader<'a> {
 impl Write for Reader<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let check = &mut self.check;
-        // There may be much more here than it wants to see.
+        // In parts, because `bytes` may have many more events than the check needs.
         for part in bytes.chunks(512) {
             self.decoder
                 .feed(part, |message| check.see(&message))
@@ -252,11 +256,11 @@ impl Write for Reader<'_> {
 }
 
 #[test]
-fn ten_thousand_times_nothing_is_lost_or_doubled_where_a_replay_ends() {
+fn in_ten_thousand_rounds_no_event_is_lost_or_doubled_between_replay_and_live() {
     let hub = Hub::new(roomy()).unwrap();
-    while_a_publisher_is_flat_out(&hub, 10_000 / CLIENTS, |round, number, id, live| {
+    while_publishing_without_a_pause(&hub, 10_000 / CLIENTS, |round, number, id, live| {
         let (pattern, _) = round.pattern();
-        let wish = Subscribe {
+        let params = Subscribe {
             patterns: [Pattern::new(pattern).unwrap()].into_iter().collect(),
             cursor: Cursor::After(id),
             ..Subscribe::default()
@@ -265,7 +269,7 @@ fn ten_thousand_times_nothing_is_lost_or_doubled_where_a_replay_ends() {
             decoder: Decoder::new(1 << 20),
             check: Check::new(round, number, live),
         };
-        let close_reason = hub.subscribe(wish).unwrap().write_to(&mut reader);
+        let close_reason = hub.subscribe(params).unwrap().write_to(&mut reader);
         assert_eq!(close_reason, CloseReason::HungUp, "{round}");
         assert!(reader.check.has_seen_enough(), "{round}");
     });
@@ -273,9 +277,9 @@ fn ten_thousand_times_nothing_is_lost_or_doubled_where_a_replay_ends() {
 }
 
 #[test]
-fn hundreds_of_times_nothing_is_lost_or_doubled_where_a_replay_ends_over_sockets() {
+fn in_400_rounds_over_sockets_no_event_is_lost_or_doubled_between_replay_and_live() {
     let server = server(roomy());
-    while_a_publisher_is_flat_out(server.hub(), 400 / CLIENTS, |round, number, id, live| {
+    while_publishing_without_a_pause(server.hub(), 400 / CLIENTS, |round, number, id, live| {
         let (pattern, _) = round.pattern();
         let fields = format!("Last-Event-ID: {id}\r\n");
         let mut stream = Stream::open(server.local_addr(), &format!("/events/{pattern}"), &fields);

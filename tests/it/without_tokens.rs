@@ -1,13 +1,13 @@
-//! A server without tokens: what a client may do follows from which clients can reach the server. The pending hold in a
-//! build without the feature `access`, too.
+//! A server without tokens: what a client may do depends on which clients can reach the server. The same rules apply
+//! in a build without the feature `access`.
 
 use tiny_sse::{Config, Hub, Permit, Server, Subscribe};
 
 use crate::kit::{Raw, Stream, config, open, proxied, request, server};
 
-/// What is asked of each server: to publish to everybody and to a topic, to end a stream, to see the clients,
-/// to choose a name, to subscribe, to poll, to see the numbers.
-const ASKED: [(&str, &str); 8] = [
+/// The requests that are sent to each server: publish to all clients and to a topic, end a stream, list the clients,
+/// subscribe with a chosen client id, subscribe, poll, get the numbers.
+const REQUESTS: [(&str, &str); 8] = [
     ("POST", "/events"),
     ("POST", "/events/a"),
     ("DELETE", "/clients/nobody"),
@@ -18,15 +18,15 @@ const ASKED: [(&str, &str); 8] = [
     ("GET", "/stats"),
 ];
 
-/// All is done.
+/// The statuses if the client may do everything.
 const ALL: [u16; 8] = [200, 200, 404, 200, 200, 200, 200, 200];
-/// Reading alone is done.
+/// The statuses if the client may only read.
 const READ: [u16; 8] = [403, 403, 403, 403, 403, 200, 200, 200];
-/// Reading is done, and a name may be chosen.
+/// The statuses if the client may only read, and may choose a client id.
 const NAME: [u16; 8] = [403, 403, 403, 403, 200, 200, 200, 200];
 
 #[test]
-fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
+fn without_tokens_the_bind_address_the_proxy_and_the_options_decide_what_a_client_may_do() {
     let (here, there) = ("127.0.0.1:0", "0.0.0.0:0");
     let own = "Host: localhost\r\n";
     let through = |client: &str| format!("{own}X-Forwarded-For: {client}\r\n");
@@ -39,7 +39,7 @@ fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
         ("local", config(), here, page("null"), READ),
         ("local", config(), here, format!("{own}Sec-Fetch-Site: cross-site\r\n"), READ),
         ("local", config(), here, format!("{own}Referer: http://evil.test/\r\n"), READ),
-        // The name of another site leads here.
+        // DNS rebinding: the name of another site resolves to this server.
         ("local", config(), here, "Host: evil.test\r\n".into(), READ),
         ("local", config(), here, "Host: evil.test\r\nOrigin: http://evil.test\r\n".into(), READ),
         ("behind a proxy", proxied(), here, through("127.0.0.1"), ALL),
@@ -55,7 +55,7 @@ fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
         let server = Server::bind(bind, config).unwrap().spawn().unwrap();
         let mut address = server.local_addr();
         address.set_ip([127, 0, 0, 1].into());
-        for ((method, target), status) in ASKED.iter().zip(expected) {
+        for ((method, target), status) in REQUESTS.iter().zip(expected) {
             let mut raw = Raw::connect(address);
             raw.send(format!(
                 "{method} {target} HTTP/1.1\r\nContent-Length: 1\r\nConnection: close\r\n{fields}\r\nx"
@@ -63,7 +63,7 @@ fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
             let answer = raw.answer();
             let case = format!("{name} {method} {target} {fields:?}: {answer:?}");
             assert_eq!(answer.status, status, "{case}");
-            // A page may read the answer, whatever it is.
+            // Each answer, also a refusal, may be read by pages of all origins.
             let shared = answer.field("access-control-allow-origin");
             assert_eq!(shared, Some("*"), "{case}");
             if status == 403 {
@@ -78,7 +78,7 @@ fn without_tokens_a_client_may_do_what_the_reach_of_the_server_allows() {
 }
 
 #[test]
-fn without_tokens_a_token_is_nothing() {
+fn a_token_in_a_request_is_ignored_if_the_server_has_no_tokens() {
     let server = Server::bind("0.0.0.0:0", config())
         .unwrap()
         .spawn()
@@ -102,7 +102,7 @@ fn without_tokens_a_token_is_nothing() {
 }
 
 #[test]
-fn a_name_in_use_goes_to_the_same_address() {
+fn only_a_client_of_the_same_address_may_take_over_a_client_id_in_use() {
     let server = server(proxied());
     let address = server.local_addr();
     let from = |client: &str| format!("X-Forwarded-For: {client}\r\n");
@@ -117,16 +117,16 @@ fn a_name_in_use_goes_to_the_same_address() {
 }
 
 #[test]
-fn a_permit_of_an_embedders_own_says_which_clients_may_have_a_name() {
+fn only_a_subscription_with_the_same_permit_identity_may_take_over_a_client_id_in_use() {
     let hub = Hub::new(config()).unwrap();
-    let wish = |identity: u64| Subscribe {
+    let params = |identity: u64| Subscribe {
         client_id: Some("alice".parse().unwrap()),
         permit: Some(Permit::new(identity)),
         ..Subscribe::default()
     };
-    let first = hub.subscribe(wish(1)).unwrap();
-    assert!(hub.subscribe(wish(2)).is_err());
-    let second = hub.subscribe(wish(1)).unwrap();
+    let first = hub.subscribe(params(1)).unwrap();
+    assert!(hub.subscribe(params(2)).is_err());
+    let second = hub.subscribe(params(1)).unwrap();
     assert_eq!(hub.clients(), 1);
     drop((first, second));
 }

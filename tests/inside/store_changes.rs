@@ -1,6 +1,5 @@
-//! The journal under what administrators and their tools do to its files while it is open: no event
-//! that is acknowledged afterwards is forgotten by a restart, no restart refuses, and none says that
-//! it has an event which it has not.
+//! The journal while administrators and their tools change its files: no event that is acknowledged afterwards is
+//! forgotten by a restart, no restart is refused, and no restart claims to have an event that it does not have.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -26,7 +25,7 @@ fn plains(times: std::ops::Range<u64>) -> Vec<Record> {
     times.map(plain).collect()
 }
 
-/// Two segments, the second of which ends with the last of six events.
+/// A journal of two segments and six events.
 fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     let mut one = dir.with(|options| options.sync = sync).unwrap();
     one.add(&plains(2000..2003)).unwrap();
@@ -38,7 +37,7 @@ fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     one
 }
 
-/// What a restart finds if the process is killed now: the lock is ours as long as it is not.
+/// What a restart finds if the process is killed now. The lock belongs to this process as long as it runs.
 fn killed(dir: &Scratch) -> Scratch {
     let copy = Scratch::new();
     fs::create_dir(&copy.0).unwrap();
@@ -59,8 +58,8 @@ fn shell(dir: &Path, script: &str) {
     assert!(status.unwrap().success(), "{script}");
 }
 
-/// What is done in the journal's directory, and the words of the report, which are none if the file
-/// still has all of the events afterwards.
+/// The commands in the journal's directory, each with words of the report; no words if the file still has all events
+/// afterwards.
 const HANDS: [(&str, &str); 24] = [
     ("rm *.sse", "was removed"),
     ("rm 00000002.sse", "was removed"),
@@ -73,7 +72,7 @@ const HANDS: [(&str, &str); 24] = [
     (": > 00000002.sse", "was cut from"),
     ("truncate -s 70 00000002.sse", "was cut from"),
     ("truncate -s -1 00000002.sse", "was cut from"),
-    // logrotate: copytruncate, create, and dateext with compress.
+    // The modes of logrotate: copytruncate, create, and dateext with compress.
     (
         "cp 00000002.sse 00000002.sse.1 && : > 00000002.sse",
         "was cut from",
@@ -120,7 +119,7 @@ const HANDS: [(&str, &str); 24] = [
 ];
 
 #[test]
-fn a_file_that_other_hands_have_spoilt_is_followed_by_another_and_a_gap() {
+fn a_file_that_another_program_has_damaged_is_followed_by_a_new_file_with_a_gap() {
     for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Off] {
         for (hand, words) in HANDS {
             let dir = Scratch::new();
@@ -148,7 +147,7 @@ fn a_file_that_other_hands_have_spoilt_is_followed_by_another_and_a_gap() {
 }
 
 #[test]
-fn a_file_that_still_has_all_events_is_gone_on_with() {
+fn a_changed_file_that_still_has_all_events_is_used_again() {
     let harmless = [
         ("chmod 644 *.sse; chmod 755 .", ""),
         ("chmod 000 *.sse", ""),
@@ -163,14 +162,17 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
         ),
         ("rm -f lock; touch lock", ""),
         ("rm 00000001.sse", ""),
-        ("echo '# rotated' >> 00000002.sse", "10 bytes were appended"),
+        (
+            "echo '# rotated' >> 00000002.sse",
+            "another program appended 10 bytes",
+        ),
         (
             "head -c 9000 /dev/zero >> 00000002.sse",
-            "9000 bytes were appended",
+            "another program appended 9000 bytes",
         ),
         (
             "cp 00000001.sse x; cat x >> 00000002.sse",
-            "bytes were appended",
+            "another program appended",
         ),
         (
             "sed -i s/nothing/anything/ 00000002.sse",
@@ -220,7 +222,7 @@ fn a_file_that_still_has_all_events_is_gone_on_with() {
 }
 
 #[test]
-fn nothing_is_acknowledged_while_the_directory_is_another_one() {
+fn nothing_is_acknowledged_while_the_directory_is_replaced() {
     for (away, back) in [
         ("mv $J $J.away", "mv $J.away $J"),
         ("mv $J $J.away; mkdir $J", "rmdir $J; mv $J.away $J"),
@@ -248,7 +250,7 @@ fn nothing_is_acknowledged_while_the_directory_is_another_one() {
         drop(one);
         run("rm -rf $J $J.away");
     }
-    // Nor once it is removed: another server may take the name.
+    // Nor after the directory was removed: another server may create one with its name.
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     fs::remove_dir_all(&dir.0).unwrap();
@@ -262,7 +264,7 @@ fn nothing_is_acknowledged_while_the_directory_is_another_one() {
 }
 
 #[test]
-fn a_directory_that_is_reached_by_another_way_is_the_same() {
+fn a_directory_that_is_reached_by_another_path_is_the_same_directory() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     let moved = Scratch::new();
@@ -277,7 +279,7 @@ fn a_directory_that_is_reached_by_another_way_is_the_same() {
 }
 
 #[test]
-fn a_new_time_alone_is_looked_into_only_so_often() {
+fn a_file_whose_time_alone_changes_is_read_again_a_bounded_number_of_times() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Off);
     let file = File::options().write(true).open(dir.segment(2)).unwrap();
@@ -288,7 +290,7 @@ fn a_new_time_alone_is_looked_into_only_so_often() {
     }
     assert_eq!(one.journal.readings, 0);
     assert_eq!(one.reports(), [""; 0]);
-    // All else is still noticed.
+    // Other changes are still noticed.
     fs::remove_file(dir.segment(2)).unwrap();
     one.add(&[plain(4000)]).unwrap();
     assert!(one.reports()[0].contains("was removed"));
@@ -297,7 +299,7 @@ fn a_new_time_alone_is_looked_into_only_so_often() {
 // ---- the lock, and the permissions of the files
 
 #[test]
-fn without_its_lock_file_a_journal_is_as_locked_as_with_it() {
+fn deleting_the_lock_file_does_not_unlock_the_journal() {
     let dir = Scratch::new();
     let one = dir.open().unwrap();
     let busy = |dir: &Scratch| {
@@ -320,7 +322,7 @@ fn without_its_lock_file_a_journal_is_as_locked_as_with_it() {
 }
 
 #[test]
-fn a_server_of_an_earlier_version_is_not_disturbed() {
+fn a_lock_of_an_earlier_version_is_respected() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     let path = dir.0.join("lock");
@@ -331,7 +333,7 @@ fn a_server_of_an_earlier_version_is_not_disturbed() {
     drop(theirs);
     drop(dir.open().unwrap());
     assert!(!path.exists());
-    // What only has its name is not touched.
+    // A file that only has the name of the lock is not touched.
     fs::write(&path, "mine").unwrap();
     drop(dir.open().unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"mine");
@@ -346,7 +348,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn what_is_created_is_for_its_owner_alone() {
+fn created_files_have_permissions_for_their_owner_alone() {
     let dir = Scratch::new();
     let one = two_segments(&dir, SyncMode::Always);
     drop(one);
@@ -367,7 +369,7 @@ fn what_is_created_is_for_its_owner_alone() {
 }
 
 #[test]
-fn an_open_journal_of_an_earlier_version_is_closed_to_others_and_that_is_told_once() {
+fn wide_permissions_of_an_existing_journal_are_removed_with_one_warning() {
     let dir = Scratch::new();
     drop(two_segments(&dir, SyncMode::Off));
     let saved = dir.0.join("00000001.sse.damaged");
@@ -397,7 +399,7 @@ fn an_open_journal_of_an_earlier_version_is_closed_to_others_and_that_is_told_on
 }
 
 #[test]
-fn a_directory_that_others_use_too_keeps_its_mode() {
+fn a_directory_with_other_files_keeps_its_mode() {
     let dir = Scratch::new();
     fs::create_dir(&dir.0).unwrap();
     fs::write(dir.0.join("notes.txt"), "x").unwrap();
@@ -439,7 +441,7 @@ fn an_id_near_the_end_of_the_range_is_refused_at_the_start_and_never_written() {
                 text.extend(header(BORN));
                 encode_gap(id, None, text);
             },
-            // After a damaged record.
+            // The id is in a record after a damaged one.
             &|text| {
                 text.extend(header(BORN));
                 text.extend(b": event damaged\n");
@@ -488,7 +490,7 @@ fn a_last_id_far_ahead_of_the_clock_is_a_warning() {
         if is_told {
             assert!(reports[0].contains(&format!("{ms}-0")), "{reports:?}");
             assert!(
-                reports[0].contains("more than 24 hours after"),
+                reports[0].contains("more than 24 hours later than"),
                 "{reports:?}"
             );
         }
@@ -498,14 +500,14 @@ fn a_last_id_far_ahead_of_the_clock_is_a_warning() {
 // ---- probes
 
 #[test]
-fn a_probe_tells_what_an_append_would_and_leaves_nothing() {
+fn a_probe_has_the_result_of_an_append_and_leaves_no_bytes() {
     let dir = Scratch::new();
     let mut one = two_segments(&dir, SyncMode::Always);
     use crate::hub::Log;
     let before = fs::read(dir.segment(2)).unwrap();
     one.journal.probe().unwrap();
     assert_eq!(fs::read(dir.segment(2)).unwrap(), before);
-    // It goes on where an append would.
+    // The probe prepares the file as an append would.
     let mut file = File::options().append(true).open(dir.segment(2)).unwrap();
     file.write_all(b"foreign\n").unwrap();
     one.journal.probe().unwrap();

@@ -1,5 +1,5 @@
-//! Real proxies in front of the server: nginx, HAProxy and Caddy, each with a configuration of its
-//! own on a free port, in a directory of its own, in the foreground, ended by its process id.
+//! Tools that run a real proxy in front of the server: nginx, HAProxy or Caddy. Each runs in the foreground with
+//! its own configuration, port and directory, and is ended by its process id.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::kit::{DEADLINE, Scratch, eventually};
-use crate::program::{Process, all};
+use crate::program::{Process, all_lines};
 
-/// Which proxy.
+/// The programs that can be the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Nginx,
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The command that runs it, with all that it would write in `scratch`.
+    /// The command that runs the proxy. All files that the proxy writes are in the directory `scratch`.
     fn command(self, scratch: &str) -> Command {
         let config = format!("{scratch}/config");
         let (program, arguments) = match self {
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// The program, also where only root's PATH has it.
+/// The path of the program, which may be in a directory that only root has in its PATH.
 fn find(program: &str) -> String {
     let sbin = format!("/usr/sbin/{program}");
     if fs::exists(&sbin).unwrap_or(false) {
@@ -59,59 +59,62 @@ fn find(program: &str) -> String {
     }
 }
 
-/// A proxy that takes connections. Dropped, it is ended.
-pub struct Front {
+/// A proxy process that accepts connections. Dropping the value ends the process.
+pub struct Proxy {
     kind: Kind,
     process: Process,
     pub address: SocketAddr,
     scratch: Scratch,
 }
 
-impl Front {
-    /// Starts it with the configuration that `configure` makes of an address to listen on and of
-    /// the directory, where more files may be left.
+impl Proxy {
+    /// Starts a proxy. `configure` returns its configuration for an address to listen on and a directory, in
+    /// which it may create more files.
     #[track_caller]
-    pub fn start(kind: Kind, configure: impl Fn(SocketAddr, &str) -> String) -> Front {
+    pub fn start(kind: Kind, configure: impl Fn(SocketAddr, &str) -> String) -> Proxy {
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.path()).expect("a directory");
-        let mut thread_errors = Vec::new();
-        // Between the asking for a port and its use somebody else may have taken it.
+        let mut failures = Vec::new();
+        // Another process may take the free port before the proxy does; then the next attempt uses another port.
         for _ in 0..3 {
             let address = free_address();
             let config = configure(address, scratch.name());
             fs::write(scratch.path().join("config"), config).expect("a file");
             match run(kind, address, scratch.name()) {
                 Ok(process) => {
-                    return Front {
+                    return Proxy {
                         kind,
                         process,
                         address,
                         scratch,
                     };
                 }
-                Err(complaint) => thread_errors.push(complaint),
+                Err(lines) => failures.push(lines),
             }
         }
-        panic!("no {kind:?}: {thread_errors:#?}");
+        panic!("no {kind:?}: {failures:#?}");
     }
 
-    /// Ends it by SIGTERM, on which none of them waits long for clients, and starts it again as it was.
+    /// Ends the proxy by SIGTERM and starts it again with the same configuration. On SIGTERM none of the three
+    /// waits long for its clients.
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.signal("TERM");
         self.process.exit_code();
-        self.process = run(self.kind, self.address, self.scratch.name()).expect("the same again");
+        self.process = run(self.kind, self.address, self.scratch.name())
+            .expect("the same configuration works again");
     }
 }
 
-impl Drop for Front {
+impl Drop for Proxy {
     fn drop(&mut self) {
-        // nginx has children, which SIGKILL would leave behind. Who does not end gets it all the same.
+        // SIGTERM first: after a SIGKILL the child processes of nginx would go on. If the proxy does not end, the
+        // drop of `process` sends SIGKILL all the same.
         let child = &mut self.process.child;
         let start = Instant::now();
         if matches!(child.try_wait(), Ok(None)) {
             let pid = child.id().to_string();
-            // Best effort: it may end at this moment.
+            // Best effort: the process may end at this moment.
             let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
         }
         while matches!(child.try_wait(), Ok(None)) && start.elapsed() < DEADLINE {
@@ -120,23 +123,23 @@ impl Drop for Front {
     }
 }
 
-/// Starts it, and waits until it takes connections; or says what it said instead.
+/// Starts the proxy and waits until it accepts connections. If it ends instead, returns the lines that it printed.
 #[track_caller]
 fn run(kind: Kind, address: SocketAddr, scratch: &str) -> Result<Process, Vec<String>> {
     let mut process = Process::spawn(&mut kind.command(scratch));
     let mut ended = false;
-    eventually("a proxy that takes connections", || {
-        ended = process.child.try_wait().expect("a child of ours").is_some();
+    eventually("the proxy accepts connections", || {
+        ended = process.child.try_wait().expect("a child process").is_some();
         ended || TcpStream::connect(address).is_ok()
     });
     if ended {
-        Err(all(&process.err))
+        Err(all_lines(&process.err))
     } else {
         Ok(process)
     }
 }
 
-/// An address that nobody listens on.
+/// An address on which no process listens at this moment.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address")
