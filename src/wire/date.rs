@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time in the calendar, in UTC.
 struct Civil {
+    /// The year of the Gregorian calendar.
     year: u64,
     /// 1 is January.
     month: usize,
@@ -60,9 +61,10 @@ fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
     (era * 400 + year, month as usize, day)
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
+/// Displays a time as `Sun, 06 Nov 1994 08:49:37 GMT`.
 ///
-/// SPEC: RFC 9110, 5.6.7: `IMF-fixdate`
+/// SPEC: RFC 9110, 5.6.7: `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`, `date1 = day SP month SP
+/// year`, with two digits for the day.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ImfFixdate(pub(crate) SystemTime);
 
@@ -90,7 +92,7 @@ impl fmt::Display for ImfFixdate {
     }
 }
 
-/// `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads it.
+/// Formats a time as `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads it.
 pub fn iso8601(time: SystemTime) -> String {
     let Civil {
         year,
@@ -118,7 +120,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn known_dates() {
+    fn known_times_have_known_texts() {
         // Checked against `date -u -d @N`.
         for (seconds, imf, iso) in [
             (

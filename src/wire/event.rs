@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_stand_in_the_order_id_event_retry_data() {
+    fn the_fields_are_in_the_order_id_event_retry_data() {
         let event = Event::new("d").with_retry(Duration::from_millis(1500));
         let event = event.with_name("n").unwrap().with_id("i").unwrap();
         let mut out = Vec::new();
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_short_and_not_one_of_the_servers() {
+    fn a_name_of_the_server_or_a_long_name_is_refused() {
         let (longest, longer) = ("ж".repeat(127) + "x", "ж".repeat(128));
         for bad in [
             "system",
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_between_a_moment_and_a_day() {
+    fn a_retry_is_from_100_ms_to_one_day() {
         let limits = "it must be from 100 to 86400000 milliseconds, in digits";
         for (text, found) in [
             ("0", r#""0""#),

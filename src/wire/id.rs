@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_id_is_greater_whatever_the_clock_says() {
+    fn the_next_id_is_greater_even_if_the_clock_goes_back() {
         let mut id = EventId { ms: 1000, seq: 0 };
         let mut ids = Ids::after(id, 7).unwrap();
         for now in [1000, 999, 0, 1000, 1001, 1001, 1002, 500, 1 << 50, 0] {
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn each_millisecond_begins_at_the_first_number_of_the_life() {
+    fn each_millisecond_begins_at_the_first_number_of_the_process() {
         let last = EventId {
             ms: 1000,
             seq: 5_000_000_000,
         };
         for (random, first) in [(0, 1), (41, 42), (FIRST_NUMBERS - 1, 1), (u64::MAX, 16)] {
             let mut ids = Ids::after(last, random).unwrap();
-            // The clock is behind, at the last event, and then goes on.
+            // The clock is first before the last event, then equal to it, then after it.
             let given: Vec<_> = [900, 1000, 1001, 1002, 1002, 2000]
                 .map(|now| ids.next(now).to_string())
                 .into();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_numbers_are_no_way_back() {
+    fn at_the_ends_of_the_numbers_no_id_is_smaller_than_the_one_before() {
         let end = EventId {
             ms: u64::MAX,
             seq: 0,

@@ -1,18 +1,27 @@
-//! Just enough JSON to pass it on untouched: check it, remove the white space between its tokens, read a
-//! string member, drop a member, quote a string.
+//! Turns JSON text into a checked, compact text, and reads or removes single members of an object. It is not a
+//! general library for JSON: the server passes the data of its publishers on and needs no more.
 //!
-//! Values are never converted: a number is the digits that came, because a number that has been
-//! through a float is another number. Nesting is kept on a stack of [`DEPTH`] bits, not on the
-//! thread's, so that no document can overflow it.
+//! Values are never converted. A number stays the digits that arrived, because a number that is converted to a float
+//! and back may be another number.
+//!
+//! The parser is a loop, not a recursion. It keeps one bit for each open array or object, in a number of 128 bits. So
+//! the nesting of a document cannot overflow the stack of the thread, which may be as small as 64 KiB.
+//!
+//! ```text
+//! text     { "_event" : "tick", "n" : 1.0 }
+//! compact  {"_event":"tick","n":1.0}           one line, so it becomes one `data` field
+//! ```
+//!
+//! `api/publish.rs` parses bodies with it, `api/poll.rs` and `api/stats.rs` write answers with [`key`] and [`quote`].
 
 use std::fmt::{self, Write};
 use std::ops::Range;
 
-/// LIMIT: how deeply arrays and objects may nest.
+/// LIMIT: how deeply arrays and objects may nest: the number of bits in `Reader::objects`.
 pub const DEPTH: usize = 128;
 
-/// A checked JSON text without white space between its tokens. Strings and numbers are byte for
-/// byte as they came.
+/// A checked JSON text without white space between its tokens. Strings and numbers have the same bytes as in the
+/// original text.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +36,7 @@ pub const DEPTH: usize = 128;
 pub struct Document(String);
 
 impl Document {
-    /// Checks `text` by the grammar of RFC 8259 and makes it compact.
+    /// Checks `text` against the grammar of RFC 8259, and removes the white space between tokens.
     ///
     /// # Errors
     ///
@@ -58,7 +67,8 @@ impl Document {
         self.0.starts_with('{')
     }
 
-    /// The raw text of an object's member; the last one, if several have the name, as in JavaScript.
+    /// Returns the JSON text of a member of the object. If several members have the name, the last one counts, as in
+    /// JavaScript. Parses the text once more.
     pub fn member(&self, name: &str) -> Option<&str> {
         let mut found = None;
         self.for_each_member(&mut |key, value| {
@@ -69,7 +79,7 @@ impl Document {
         found
     }
 
-    /// The text of the object without any member of that name.
+    /// Returns the text of the object without the members that have this name.
     pub fn without(&self, name: &str) -> String {
         let mut rest = String::with_capacity(self.0.len());
         rest.push('{');
@@ -84,8 +94,8 @@ impl Document {
         rest + "}"
     }
 
-    /// Calls `each` with the name, as it is written, and the value of each member of the object, in order.
-    /// A value of another kind has no members.
+    /// Calls `each` with the name and the value of each member of the object, in order, both as JSON text. A value
+    /// that is not an object has no members.
     fn for_each_member<'a>(&'a self, each: &mut dyn FnMut(&'a str, &'a str)) {
         let text = self.as_str();
         let mut reader = Reader {
@@ -98,13 +108,13 @@ impl Document {
     }
 }
 
-/// Whether a member's name is this one. A name written with escapes is the same name.
+/// Whether the JSON string `literal` is this name. `"\u0061"` and `"a"` are the same name.
 fn is_named(literal: &str, name: &str) -> bool {
     unquote(literal).is_some_and(|key| key == name)
 }
 
-/// The text of a JSON string, its escapes resolved. `None` if `literal` is another kind of value,
-/// or has half of a surrogate pair, which no Rust string can hold.
+/// Returns the text of a JSON string, with its escapes resolved. `None`: `literal` is another kind of value, or
+/// contains an unpaired surrogate, which a Rust string cannot contain.
 pub fn unquote(literal: &str) -> Option<String> {
     let mut rest = literal.strip_prefix('"')?.strip_suffix('"')?;
     let mut text = String::with_capacity(rest.len());
@@ -126,7 +136,8 @@ pub fn unquote(literal: &str) -> Option<String> {
     Some(text)
 }
 
-/// Reads `XXXX` after a `\u`, and the `\uXXXX` after that if the first is half of a pair.
+/// Reads the four digits after `\u`. If they are the first half of a surrogate pair, reads the `\uXXXX` after them
+/// too: `\ud83e\udd80` is one character. Removes from `rest` what it reads.
 fn utf16_escape(rest: &mut &str) -> Option<char> {
     let mut prefix = "";
     let units = std::iter::from_fn(|| {
@@ -134,11 +145,13 @@ fn utf16_escape(rest: &mut &str) -> Option<char> {
         (*rest, prefix) = (after, "\\u");
         u16::from_str_radix(digits, 16).ok()
     });
-    // It takes a second unit only after half of a pair.
+    // `decode_utf16` is lazy. It asks for a second unit only if the first one is half of a pair.
     char::decode_utf16(units).next()?.ok()
 }
 
 /// Appends `text` as a JSON string, in quotes.
+///
+/// SPEC: RFC 8259, 7: the characters that must be escaped are `"`, `\` and U+0000 to U+001F.
 pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
@@ -156,7 +169,7 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Appends the name of an object's next member: a comma if another is before it, the name, a colon.
+/// Appends the name of the next member of an object: a comma if the object already has a member, the name, a colon.
 pub(crate) fn key(name: &str, out: &mut String) {
     if !out.ends_with('{') {
         out.push(',');
@@ -165,7 +178,7 @@ pub(crate) fn key(name: &str, out: &mut String) {
     out.push(':');
 }
 
-/// How many bytes of a JSON string [`quote`] makes of these at the most, without the quotes.
+/// Returns the most bytes that [`quote`] can make of this text, without the quotes. A poll reserves memory by it.
 pub(crate) fn longest(text: &[u8]) -> usize {
     let length = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
@@ -175,30 +188,42 @@ pub(crate) fn longest(text: &[u8]) -> usize {
     text.iter().map(length).sum()
 }
 
-/// `text` as a JSON string, in quotes.
+/// Returns `text` as a JSON string, in quotes.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     quote(text, &mut out);
     out
 }
 
-/// Reads a JSON text from its beginning to its end, and checks each token against the grammar.
+/// The state of reading a JSON text once from its beginning to its end. For example, in the middle of a text:
+///
+/// ```text
+/// {"a": [1, 2]}
+///          ^          at = 9, depth = 2, objects = 0b10: an array inside an object
+/// ```
 #[derive(Default)]
 struct Reader<'a> {
+    /// The whole text.
     text: &'a str,
+    /// The position of the next byte to read.
     at: usize,
-    /// The text up to `copied`, without the white space between its tokens.
+    /// `text[..copied]` without the white space between its tokens.
     compact: String,
+    /// How much of the text is in `compact`. It is copied in long pieces, at each white space and at the end.
     copied: usize,
-    /// The number of arrays and objects around the present place.
+    /// The number of arrays and objects that are open.
     depth: usize,
-    /// One bit for each of them, the innermost lowest: 1 is an object.
+    /// One bit for each open array (0) or object (1). The lowest bit is the innermost one.
     objects: u128,
 }
 
 impl Reader<'_> {
-    /// Reads one value and the end of the text. Calls `member` with the places of the name and the value of
+    /// Reads one value and the end of the text. Calls `member` with the positions of the name and of the value of
     /// each member of the outermost object.
+    ///
+    /// One round of the outer loop begins at the beginning of a value. It reads an opening bracket or a complete
+    /// scalar. Whenever a value is complete, the inner loop closes the arrays and objects that end after it, up to
+    /// the next comma. Then the next value begins, in an object after its name.
     ///
     /// SPEC: RFC 8259, 4 and 5: `object = begin-object [ member *( value-separator member ) ] end-object`,
     /// `member = string name-separator value`, `array = begin-array [ value *( value-separator value ) ]
@@ -207,20 +232,20 @@ impl Reader<'_> {
         &mut self,
         member: &mut dyn FnMut(Range<usize>, Range<usize>),
     ) -> Result<(), Malformed> {
-        // The name of the member of the outermost object that is being read, and where its value begins.
-        let mut present = None;
+        // The member of the outermost object that is being read: the position of its name, and where its value
+        // begins.
+        let mut open_member = None;
         loop {
-            // A value begins here.
             let opening = self.next().filter(|byte| b"{[".contains(byte));
             match opening {
                 Some(bracket) => self.open(bracket)?,
                 None => self.scalar()?,
             }
             if opening.is_none() || self.is_at_close() {
-                // A value has ended, and with it those of the arrays and objects around it that end here.
+                // A scalar is complete, or an array or object is empty.
                 loop {
                     if self.depth == 1
-                        && let Some((key, start)) = present.take()
+                        && let Some((key, start)) = open_member.take()
                     {
                         member(key, start..self.at);
                     }
@@ -232,11 +257,13 @@ impl Reader<'_> {
                     }
                 }
             }
-            present = self.key()?.or(present);
+            open_member = self.key()?.or(open_member);
         }
     }
 
-    /// Passes over white space, and returns the byte after it.
+    /// Skips white space, which is left out of the compact text, and returns the byte after it without reading it.
+    ///
+    /// SPEC: RFC 8259, 2: `ws = *( %x20 / %x09 / %x0A / %x0D )`
     fn next(&mut self) -> Option<u8> {
         let start = self.at;
         while self.skip(b" \t\n\r") {}
@@ -247,14 +274,17 @@ impl Reader<'_> {
         self.byte()
     }
 
+    /// Returns the next byte without reading it; `None` at the end of the text.
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// Whether the innermost open bracket is that of an object.
     fn in_object(&self) -> bool {
         self.depth > 0 && self.objects & 1 == 1
     }
 
+    /// Reads an opening bracket.
     fn open(&mut self, bracket: u8) -> Result<(), Malformed> {
         if self.depth == DEPTH {
             return Err(self.malformed(|_| format!("nested deeper than {DEPTH} levels")));
@@ -265,20 +295,21 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether the innermost array or object ends after white space.
+    /// Skips white space. Whether the bracket that closes the innermost array or object comes next.
     fn is_at_close(&mut self) -> bool {
         let close = if self.in_object() { b'}' } else { b']' };
         self.depth > 0 && self.next() == Some(close)
     }
 
+    /// Reads a closing bracket.
     fn close(&mut self) {
         self.depth -= 1;
         self.objects >>= 1;
         self.at += 1;
     }
 
-    /// Reads the name of a member and the colon, if a member of an object comes next. Returns the place of the
-    /// name, and that of the value, if the object is the outermost value.
+    /// Inside an object, reads the name of the next member and the colon; inside an array, does nothing. Returns the
+    /// position of the name and the beginning of the value if the object is the outermost value.
     fn key(&mut self) -> Result<Option<(Range<usize>, usize)>, Malformed> {
         if !self.in_object() {
             return Ok(None);
@@ -296,6 +327,7 @@ impl Reader<'_> {
         Ok((self.depth == 1).then_some((name, self.at)))
     }
 
+    /// Reads a string, a number, `true`, `false` or `null`.
     fn scalar(&mut self) -> Result<(), Malformed> {
         match self.byte() {
             Some(b'"') => self.string(),
@@ -310,8 +342,10 @@ impl Reader<'_> {
         }
     }
 
-    /// `string = quotation-mark *char quotation-mark`, `char = unescaped / escape ( " / \ / "/" / b / f / n / r
-    /// / t / uXXXX )`
+    /// Reads a string.
+    ///
+    /// SPEC: RFC 8259, 7: `string = quotation-mark *char quotation-mark`, `char = unescaped / escape ( " / \ / "/" /
+    /// b / f / n / r / t / uXXXX )`
     fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
         loop {
@@ -335,8 +369,10 @@ impl Reader<'_> {
         }
     }
 
-    /// `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" / ( digit1-9
-    /// *DIGIT )`
+    /// Reads a number.
+    ///
+    /// SPEC: RFC 8259, 6: `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" /
+    /// ( digit1-9 *DIGIT )`
     fn number(&mut self) -> Result<(), Malformed> {
         self.skip(b"-");
         if !self.skip(b"0") {
@@ -352,6 +388,7 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Reads at least one digit.
     fn digits(&mut self) -> Result<(), Malformed> {
         if !self.skip(b"0123456789") {
             return Err(self.unexpected());
@@ -360,18 +397,19 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Passes over one byte if it is one of these.
+    /// Reads the next byte if it is one of these. Returns whether it was.
     fn skip(&mut self, any_of: &[u8]) -> bool {
         let is_there = self.byte().is_some_and(|byte| any_of.contains(&byte));
         self.at += usize::from(is_there);
         is_there
     }
 
+    /// The error for a character that the grammar does not allow here.
     fn unexpected(&self) -> Malformed {
         self.malformed(|found| format!("unexpected {found:?}"))
     }
 
-    /// What is wrong with the character at the present place. At the end of the text the end is what is wrong.
+    /// The error for the next character, which `what` describes. At the end of the text, the error is that it ends.
     fn malformed(&self, what: fn(char) -> String) -> Malformed {
         let what = match self.text[self.at..].chars().next() {
             Some(found) => what(found),
@@ -381,7 +419,7 @@ impl Reader<'_> {
     }
 }
 
-/// Why a text is not JSON, and at which byte.
+/// Why a text is not JSON. `Display` says what is wrong, and at which byte, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(String);
 
@@ -398,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compacts_without_touching_values() {
+    fn the_compact_text_has_no_white_space_and_the_same_values() {
         for (text, compact) in [
             ("{ }", "{}"),
             (" [ 1 , 2.50e+10 , -0 , 1E400 ] ", "[1,2.50e+10,-0,1E400]"),
@@ -417,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_json() {
+    fn malformed_json_is_refused() {
         for text in [
             "",
             " ",
@@ -502,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_and_dropped_by_their_name_however_it_is_written() {
+    fn members_are_found_and_removed_by_name_even_if_it_is_escaped() {
         let text = r#"{ "a":{"_event":"inner"}, "_\u0065vent" : "first", "b":[1,{"_event":2}], "_event":"last" }"#;
         let document = Document::parse(text).unwrap();
         assert_eq!(document.member("_event"), Some("\"last\""));

@@ -1,11 +1,25 @@
-//! The ground floor: bytes and values, and nothing that waits. No socket, no clock, no lock.
+//! The lowest layer: bytes and values. It has no socket, no clock and no lock, so nothing in it waits, and every
+//! function can be tested with text alone. All other modules use it, and it uses none of them.
+//!
+//! | file | it turns | into |
+//! |---|---|---|
+//! | `event.rs` | an event | the bytes of an event stream |
+//! | `decoder.rs` | the bytes of an event stream | events, as a browser does |
+//! | `frame.rs` | messages | chunks of HTTP/1.1 |
+//! | `id.rs` | the time and a counter | ids that always grow |
+//! | `topic.rs` | text | topics and patterns, and decides which pattern matches |
+//! | `json.rs` | JSON text | a checked, compact text |
+//! | `date.rs` | a time | the two formats on the wire |
+//! | `network.rs` | text | networks of IP addresses |
+//! | `origin.rs`, `token.rs` | text | the origin of a page, a secret |
+//! | `quoted.rs` | a peer's text | a quote for a log line |
 
 pub mod date;
 mod decoder;
 mod event;
 mod frame;
 mod id;
-// Not a part of the public face: the program of this package, its tests and its benchmarks use it too.
+// Public only for the program, the tests and the benchmarks of this package.
 #[doc(hidden)]
 pub mod json;
 mod network;

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_with_what_would_be() {
+    fn an_error_names_a_valid_network() {
         for (text, part) in [
             ("", "such as 192.0.2.7"),
             ("localhost", "such as 192.0.2.7"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_has_an_address_or_a_64() {
+    fn a_subscriber_has_one_ipv4_address_or_a_64() {
         for (address, shown) in [
             ("192.0.2.7", "192.0.2.7"),
             ("::ffff:192.0.2.7", "192.0.2.7"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_named_behind_the_client_it_speaks_for() {
+    fn a_log_line_names_the_client_and_then_its_proxy() {
         for (peer, client, shown) in [
             ("192.0.2.7:1", "192.0.2.7", "192.0.2.7:1"),
             ("[::ffff:192.0.2.7]:1", "192.0.2.7", "[::ffff:192.0.2.7]:1"),

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_hundred_bytes_are_whole_and_more_are_cut_between_characters() {
+    fn text_of_more_than_200_bytes_is_cut_between_two_characters() {
         let whole = "x".repeat(QUOTED_BYTES);
         assert_eq!(Quoted(&whole).to_string(), whole);
         assert_eq!(format!("{:?}", Quoted(&whole)), format!("{whole:?}"));

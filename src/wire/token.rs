@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_all_of_it_is_right() {
+    fn only_the_whole_token_is_accepted() {
         let token: Token = "secret".parse().unwrap();
         for wrong in [
             "",

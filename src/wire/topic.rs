@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_a_topic_or_a_beginning() {
+    fn a_pattern_is_a_topic_or_a_prefix() {
         for (pattern, topic, expected) in [
             ("chat/1", "chat/1", true),
             ("chat/1", "chat/10", false),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_wishes_are_equal_values() {
+    fn patterns_that_match_the_same_topics_are_equal() {
         let patterns = |texts: &[&str]| {
             texts
                 .iter()
@@ -299,8 +299,9 @@ mod tests {
         assert!(Patterns::default().matches(None));
         assert!(!Patterns::default().matches(Some(&Topic::new("a").unwrap())));
     }
+
     #[test]
-    fn a_search_finds_what_a_walk_finds() {
+    fn a_binary_search_finds_what_a_linear_search_finds() {
         let text = |random: &mut Random| {
             let length = random.below(4);
             (0..length)
