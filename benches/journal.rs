@@ -1,39 +1,36 @@
-//! What it costs to keep events: published over loopback with a journal and without, beside the
-//! disk's own `fsync`; and how long a server takes to start on a journal that is large.
+//! What durable events cost: publishing over loopback with a journal and without one, beside the disk's own `fsync`;
+//! and how long a server takes to start with a large journal.
 //!
 //! ```text
 //! cargo bench --bench journal
 //! TINY_SSE_BENCH_DIR=/mnt/disk cargo bench --bench journal      not in the temporary directory
 //! ```
 //!
-//! It takes about 35 seconds and 1 GiB of the disk, which it gives back.
+//! It takes about 35 seconds, and 1 GiB of the disk while it runs.
 //!
-//! # Who is who
+//! # The processes
 //!
-//! The server is the program itself, as `cargo bench` builds it (the release profile), in a process
-//! of its own for each row: what is measured is what people run, its start included, and it shares
-//! no allocator and no lock with who measures. The publishers are threads of the bench, each with
-//! one connection that is kept open. None sends before the last answer has come, so a row with 16
-//! of them has up to 16 events on their way.
+//! The server is the program itself, as `cargo bench` builds it (the release profile), in a new process for each row.
+//! So the figures are those of the program that people run, including its start, and the bench shares neither an
+//! allocator nor a lock with it. The publishers are threads of the bench, each with one connection that stays open. No
+//! publisher sends before it has the last answer, so with 16 publishers at most 16 events are in flight.
 //!
 //! # What is measured
 //!
-//! - *The disk*: a record as the journal writes it appended to a plain file in the same directory,
-//!   and `fdatasync`, again and again, by one thread: the most that `--sync always` could do for
-//!   one publisher if nothing else took time. Before the rows and behind them, because disks that
-//!   are shared have moods; the ratio is to the mean.
-//! - *Events*: answers with 200, per second. *Latency*: from before the request is written until
-//!   its answer is read.
-//! - *The start*: from before the process is made until it has said where it listens. The default
-//!   history reads the newest 16 MiB of messages, in whole segments. The files have just been
-//!   written, and are in memory: a disk that has to be read adds what it takes to read those.
-//! - *That it is true*: each event that was answered 200 is in the files. Otherwise the bench fails.
+//! - *The disk*: one thread appends a record as the journal writes it to a plain file in the same directory, and calls
+//!   `fdatasync`, again and again. With one publisher, `--sync always` could not be faster than this. It is measured
+//!   before the rows and after them, because the speed of a shared disk varies; the ratio uses the mean.
+//! - *Events*: answers with 200, per second. *Latency*: from before the request is written until its answer is read.
+//! - *The start*: from before the process is created until it has printed where it listens. With the default history it
+//!   reads the newest 16 MiB of messages, in whole segments. The files have just been written and are in the
+//!   system's cache: on a cold disk, the time to read them is added.
+//! - *Correctness*: every event that was answered 200 is in the files. Otherwise the bench fails.
 //!
 //! # What is not measured
 //!
-//! Subscribers (`fanout` has them), events that are large, a network. Publishers and server share
-//! the processors, and where those are few a row without a journal is a measure of both. A disk
-//! that says of an `fsync` that it is done when it is not is believed.
+//! Subscribers (`fanout` measures them), large events, a network. Publishers and server share the processors, so on a
+//! machine with few processors a row without a journal measures both. A disk that reports an `fsync` as done
+//! although it is not is not detected.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -50,22 +47,22 @@ use tiny_sse::{EventId, Report};
 
 /// The data of an event.
 const EVENT_BYTES: usize = 200;
-/// How many publish at the same time.
+/// How many publishers publish at the same time.
 const PUBLISHERS: [usize; 2] = [1, 16];
-/// What `--sync` is told; `None` is no journal.
+/// The value of `--sync`; `None` is a server without a journal.
 const MODES: [Option<&str>; 3] = [None, Some("interval"), Some("always")];
-/// Events that the journal for the start is given in one append.
+/// The events that one append writes into the journal for the start.
 const BATCH: u64 = 1_000;
 /// How often a start is measured.
 const STARTS: usize = 5;
-/// Who waits longer for an answer waits in vain.
+/// A publisher that waits longer for an answer gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much is measured.
+/// The amount to measure.
 struct Size {
-    /// For each row.
+    /// The duration of each row.
     time: Duration,
-    /// Before it, so that whatever is touched for the first time has been.
+    /// The duration before each row, so that everything has been used once.
     warm_up: Duration,
     journal_bytes: u64,
 }
@@ -77,7 +74,7 @@ impl Size {
         journal_bytes: 1 << 30,
     };
 
-    /// Whether it works, and not how fast.
+    /// A short run that shows whether the bench works.
     const SMOKE: Size = Size {
         time: Duration::from_millis(50),
         warm_up: Duration::from_millis(10),
@@ -88,9 +85,9 @@ impl Size {
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     if words.iter().any(|word| !word.starts_with("--")) {
-        return ExitCode::SUCCESS; // the name of something in another bench
+        return ExitCode::SUCCESS; // the name of a benchmark in another file
     }
-    // `cargo test --benches` says nothing, `cargo bench` says `--bench`.
+    // `cargo test --benches` passes no option, `cargo bench` passes `--bench`.
     let says = |option: &str| words.iter().any(|word| word == option);
     let size = if says("--test") || !says("--bench") {
         Size::SMOKE
@@ -117,7 +114,7 @@ fn compare(size: &Size) -> io::Result<()> {
     }
     let after = syncs(&scratch, size.time / 2)?;
     println!(
-        "{} records of {} bytes synced per second by one thread before, {} behind: {}\n",
+        "{} records of {} bytes synced per second by one thread before, {} after: {}\n",
         thousands(before),
         record().len(),
         thousands(after),
@@ -127,7 +124,7 @@ fn compare(size: &Size) -> io::Result<()> {
     compare_starts(&scratch, size)
 }
 
-// What is published.
+// Publishing.
 
 /// The rate of one publisher, or of several.
 struct Row {
@@ -171,7 +168,7 @@ impl Row {
     }
 }
 
-/// Publishes for so long. Answers how long each event took.
+/// Publishes for this duration. Returns how long each event took.
 fn publish(address: SocketAddr, publishers: usize, time: Duration) -> io::Result<Vec<Duration>> {
     let end = Instant::now() + time;
     thread::scope(|scope| {
@@ -203,7 +200,7 @@ impl Publisher {
         })
     }
 
-    /// At least one event.
+    /// Publishes at least one event.
     fn publish_until(mut self, end: Instant) -> io::Result<Vec<Duration>> {
         let mut latencies = Vec::new();
         loop {
@@ -243,7 +240,7 @@ fn data() -> String {
     "x".repeat(EVENT_BYTES)
 }
 
-/// An event as the journal writes it.
+/// A record as the journal writes it.
 fn record() -> String {
     let id = "1795326004711-0";
     format!(
@@ -252,7 +249,7 @@ fn record() -> String {
     )
 }
 
-/// How many events stand in the files of a journal.
+/// Returns the number of events in the files of a journal.
 fn events_in(journal: &Path) -> io::Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(journal)? {
@@ -268,7 +265,7 @@ fn events_in(journal: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// How many records a second the disk takes from one thread that waits for each.
+/// Returns how many records per second the disk takes from one thread that waits for each.
 fn syncs(scratch: &Scratch, time: Duration) -> io::Result<f64> {
     let path = scratch.0.join("syncs");
     let mut file = File::create(&path)?;
@@ -315,7 +312,7 @@ fn thousands(value: f64) -> String {
         .join(",")
 }
 
-// How it starts.
+// The start.
 
 fn compare_starts(scratch: &Scratch, size: &Size) -> io::Result<()> {
     let journal = scratch.fresh()?;
@@ -345,12 +342,12 @@ fn compare_starts(scratch: &Scratch, size: &Size) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a journal of so many bytes of records. Answers how many those are.
+/// Writes a journal with this many bytes of records. Returns the number of records.
 fn fill(dir: &Path, bytes: u64) -> io::Result<u64> {
     let count = bytes / record().len() as u64;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("BUG: before 1970").as_millis() as u64;
-    // An event in each millisecond up to now.
+    // One event in each millisecond up to now.
     let id = |number: u64| EventId {
         ms: now - count + number,
         seq: 0,
@@ -377,14 +374,14 @@ fn fill(dir: &Path, bytes: u64) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The program. Dropped, it is ended.
+/// A process of the program. Dropping it ends the process.
 struct Server {
     child: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Starts it, on a journal with a `--sync` or without one, and waits until it listens.
+    /// Starts the program, with a journal and `--sync` or without one, and waits until it listens.
     fn start(journal: Option<(&Path, &str)>) -> io::Result<Server> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tiny-sse"));
         command.args(["--listen", "127.0.0.1:0"]);
@@ -417,7 +414,7 @@ impl Drop for Server {
     }
 }
 
-/// A directory of our own, gone at the end.
+/// A directory of the bench, removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -428,7 +425,7 @@ impl Scratch {
         Ok(Scratch(path))
     }
 
-    /// A directory in it where nothing is yet.
+    /// Returns the path of a directory in it that does not exist yet.
     fn fresh(&self) -> io::Result<PathBuf> {
         let count = fs::read_dir(&self.0)?.count();
         let path = self.0.join(format!("journal-{count}"));
@@ -439,7 +436,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Best effort: what is left is in a directory for temporary files.
+        // Best effort: the rest is in a directory for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

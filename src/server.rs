@@ -206,7 +206,7 @@ impl Server {
 
     fn start(self) -> io::Result<Running> {
         let (api, front) = (self.front.api.clone(), Box::new(self.front));
-        api.warn_of_open_doors();
+        api.warn_of_open_access();
         let (config, reserves) = (self.config, self.reserves);
         let http = HttpServer::spawn(self.listener, self.holders, config, reserves, front)?;
         Ok(Running { http, api })

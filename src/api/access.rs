@@ -1,8 +1,33 @@
-//! Which client may do what, with tokens (feature `access`). Three are asked in turn: whether the request
-//! comes from a page of another site, the guard of the embedder, and the tokens.
+//! Turns a request and the action that it is about to do into a decision: allowed, 401 or 403 (feature `access`).
 //!
-//! What lets a client in also is its *credential*: its token, what the guard says, or else its address. A
-//! client name that is in use goes only to a client with the same credential.
+//! [`Access::authorize`] decides in four steps. The first step that refuses the request gives the answer:
+//!
+//! 1. **Page.** A page of another site may read, and do nothing else, unless `--cors-origin` lists its origin:
+//!    `origins.rs` and `sender.rs`. 403.
+//! 2. **Guard.** The function of an embedder allows the action, refuses it with a response of its own, narrows the
+//!    topics, or leaves the decision to the configuration. Without a guard the next steps always decide.
+//! 3. **Tokens.** A token in the request has the right, or every client has it: `tokens.rs`. Otherwise 403 for a
+//!    known token without the right, and 401 for no token or an unknown one.
+//! 4. **Exposure.** A right that did not come from a token depends on where the server listens and where the client
+//!    is: `exposure.rs`. 403.
+//!
+//! For example, `POST /events` asks for the right to publish without a topic:
+//!
+//! | configuration | the request | answer | step |
+//! |---|---|---|---|
+//! | listens on 127.0.0.1, no tokens | from this machine, `Host: localhost` | 200 | |
+//! | the same | the same, with `Origin: https://other.example` | 403 | 1 |
+//! | the same | the same, with `Host: other.example` | 403 | 4 |
+//! | listens on 0.0.0.0, no tokens | from any client | 403 | 4 |
+//! | `--publish-token T` | without a token, or with an unknown one | 401 | 3 |
+//! | `--publish-token T` | `Authorization: Bearer T` | 200 | |
+//! | `--tokens FILE`, in it `T publish chat/*` | `Authorization: Bearer T` | 403 | 3 |
+//!
+//! The decision on a client that subscribes also finds its *credential*: what the guard calls the client, else its
+//! token, else its address. A client id that is in use can be taken over only with the same credential.
+//!
+//! All of this runs on the thread of the connection, and waits for nothing. Only a reload of the tokens, which a
+//! signal or the embedder starts, reads a file.
 
 mod candidates;
 mod origins;
@@ -28,21 +53,21 @@ use candidates::{COOKIE, candidates};
 use origins::Origins;
 use tokens::{Tokens, covers};
 
-/// What a hook says of an [`Action`]: see [`Server::guard`](crate::Server::guard).
+/// What a guard decides about an [`Action`]: see [`Server::guard`](crate::Server::guard).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// As without a hook: the tokens of the configuration decide.
+    /// The configuration decides, as it does without a guard.
     AsConfigured,
-    /// The action is allowed, with a token or without. The hook is not asked about a page of another site that
-    /// may not write.
+    /// The action is allowed, with a token or without. A page of another site that may not write is refused before
+    /// the guard is asked.
     Allow,
-    /// A client that subscribes gets these topics instead of those that it asked for. Any other action is
-    /// allowed if it keeps within these topics: publishing to one of them; everything else needs `*`.
+    /// A client that subscribes gets these topics instead of the topics that it asked for. Any other action is
+    /// allowed if these topics cover it: publishing to a topic needs that topic, and everything else needs `*`.
     Narrow(Patterns),
-    /// This is the answer.
+    /// The action is refused, and this is the answer.
     Refuse(Response),
-    /// The verdict on a client that the hook knows: see [`known_as`](Verdict::known_as).
+    /// The verdict on a client that the guard can identify: see [`known_as`](Verdict::known_as).
     Known {
         /// Equal for two requests of the same client, different for different clients.
         identity: Box<str>,
@@ -52,9 +77,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// This verdict on a client that your own code knows by `identity`: a user, a session. A
-    /// `client_id` that is in use then goes only to a client of the same identity, whatever its address is.
-    /// Without it the client is known by its token, or by its address if it has none.
+    /// This verdict on a client that your own code knows by `identity`, such as the name of a user or of a session.
+    /// A `client_id` that is in use can then be taken over only by a client of the same identity, from any address.
+    /// Without an identity, the token identifies the client, or its address if it has no token.
     ///
     /// ```
     /// use tiny_sse::Verdict;
@@ -68,33 +93,41 @@ impl Verdict {
     }
 }
 
-/// The hook of an embedder.
+/// The function of an embedder that decides about actions. It runs on the thread of the connection.
 type Guard = dyn Fn(&Request, &Action<'_>) -> Verdict + Send + Sync;
 
-/// The rules of one server. Cloning shares them.
+/// The rules of one server. Every connection reads them, and only a reload changes them: it replaces the table inside
+/// `tokens`. Cloning shares the rules.
 #[derive(Clone)]
 pub(super) struct Access {
+    /// Which clients can reach the server. Fixed when the server is bound.
     exposure: Arc<Exposure>,
+    /// The origins whose pages may do more than read (`--cors-origin`). Fixed.
     origins: Arc<Origins>,
+    /// The tokens and their rights. The permits of connected clients share them, to ask again after a reload.
     tokens: Arc<Tokens>,
+    /// The function of the embedder, set once before the server starts. The program has none.
     guard: Option<Arc<Guard>>,
-    /// Makes numbers of identities.
+    /// The key of the hash that turns an identity or an address into a number. It is random, so that no client can
+    /// construct an identity with the number of another.
     random: RandomState,
 }
 
-/// How a client was let in.
+/// A decision in favour of a request.
 #[derive(Default)]
 struct Admission {
-    /// The patterns that the guard gives instead of those that were asked for.
-    instead: Option<Patterns>,
-    /// The number of the token, or of every client, that lets the client in. `None`: the guard does.
-    number: Option<u64>,
-    /// The credential to which the client's name belongs. `None`: its address.
+    /// The patterns that the guard grants instead of the requested ones. `None`: the guard did not narrow.
+    narrowed_to: Option<Patterns>,
+    /// The number of the [`Rights`](tokens::Rights) that allow the action. After a reload the hub asks whether the
+    /// rights with this number still allow it. `None`: the guard allowed the action, so a reload changes nothing.
+    rights: Option<u64>,
+    /// The number of the credential to which the client id belongs. `None`: the client's address is the credential.
     identity: Option<u64>,
 }
 
 impl Access {
-    /// The rules of a server that listens at `address`; `None`: the address is not known.
+    /// The rules of a server that listens at `address`. `None`: the address is unknown, because an embedder calls the
+    /// endpoints without a [`Server`](crate::Server).
     ///
     /// # Errors
     ///
@@ -109,64 +142,84 @@ impl Access {
         })
     }
 
-    /// Checks that a request may do this, and all of it.
+    /// Checks that a request may do the whole action. A client that the guard narrows to other topics is refused,
+    /// because nothing but a subscription can be narrowed.
     pub(super) fn check(&self, request: &Request, action: &Action<'_>) -> Result<(), Problem> {
-        match self.admit(request, action, Carrier::Header)?.instead {
+        let admission = self.authorize(request, action, Carrier::Header)?;
+        match admission.narrowed_to {
             Some(patterns) if !covers(&[&patterns], action) => {
-                let what = format!("you may not {}", action.describe(request));
+                let what = format!("this client may not {}", action.describe(request));
                 Err(Problem::new(403, what))
             }
             _ => Ok(()),
         }
     }
 
-    /// Lets a client subscribe: the patterns that it gets, and its permit.
-    pub(super) fn let_in(
+    /// Checks that a client may subscribe. Returns the patterns that it gets, which are the requested ones unless the
+    /// guard narrows them, and its permit.
+    pub(super) fn authorize_client(
         &self,
         request: &Request,
         asked: Patterns,
         carrier: Carrier,
     ) -> Result<(Patterns, Permit), Problem> {
-        let admission = self.admit(request, &Action::Subscribe(&asked), carrier)?;
+        let admission = self.authorize(request, &Action::Subscribe(&asked), carrier)?;
         let by_address = || identity_by_address(request, &self.random);
         let permit = Permit::new(admission.identity.unwrap_or_else(by_address));
-        let permit = match admission.number {
+        let permit = match admission.rights {
             Some(number) => permit.issued_by(self.tokens.clone(), number),
             None => permit,
         };
-        Ok((admission.instead.unwrap_or(asked), permit))
+        Ok((admission.narrowed_to.unwrap_or(asked), permit))
     }
 
-    fn admit(
+    /// Decides whether a request may do an action: the four steps in the head of this file. Only the parts of the
+    /// request that `carrier` names are searched for a token.
+    fn authorize(
         &self,
         request: &Request,
         action: &Action<'_>,
         carrier: Carrier,
     ) -> Result<Admission, Problem> {
-        let sender = self.origins.adopt(Sender::of(request)?);
-        if action.is_more_than_reading(request)
-            && !self.origins.may_write(sender)
-            && let Some(what) = sender.refusal(request, action)
-        {
-            let how = match sender {
-                Sender::OtherPage(Some("null")) => String::new(),
-                Sender::OtherPage(Some(origin)) => {
-                    format!(" (--cors-origin {origin} would let it)")
-                }
-                _ => " (--cors-origin ORIGIN would let it)".into(),
-            };
-            return Err(Problem::new(403, what + &how));
-        }
+        let sender = self.origins.resolve(Sender::of(request)?);
+        // ORDER: before the guard. A browser sends the cookies of its user with the request of any page, so a guard
+        // that recognizes a session by its cookie would allow what the user never asked for (CSRF).
+        self.check_page(request, action, sender)?;
         let verdict = match &self.guard {
             Some(guard) => guard(request, action),
             None => Verdict::AsConfigured,
         };
         self.apply(verdict, || {
-            self.ask_tokens(request, action, carrier, sender)
+            self.check_tokens(request, action, carrier, sender)
         })
     }
 
-    /// `configured` is what the tokens say.
+    /// Step 1: refuses a page of another site that asks for more than reading, unless its origin may write. The error
+    /// names the option that would allow it. No option allows the origin `null`, which unrelated pages share.
+    fn check_page(
+        &self,
+        request: &Request,
+        action: &Action<'_>,
+        sender: Sender<'_>,
+    ) -> Result<(), Problem> {
+        if !action.is_more_than_reading(request) || self.origins.may_write(sender) {
+            return Ok(());
+        }
+        let Some(what) = sender.refusal(request, action) else {
+            return Ok(());
+        };
+        let remedy = match sender {
+            Sender::OtherPage(Some("null")) => String::new(),
+            Sender::OtherPage(Some(origin)) => {
+                format!(" (start the server with --cors-origin {origin} to allow it)")
+            }
+            _ => " (start the server with --cors-origin ORIGIN to allow it)".into(),
+        };
+        Err(Problem::new(403, what + &remedy))
+    }
+
+    /// Step 2: turns the guard's verdict into a decision. `configured` is steps 3 and 4; it is called only if the
+    /// verdict leaves the decision to the configuration.
     fn apply(
         &self,
         verdict: Verdict,
@@ -176,7 +229,7 @@ impl Access {
             Verdict::AsConfigured => configured(),
             Verdict::Allow => Ok(Admission::default()),
             Verdict::Narrow(patterns) => Ok(Admission {
-                instead: Some(patterns),
+                narrowed_to: Some(patterns),
                 ..Admission::default()
             }),
             Verdict::Refuse(response) => Err(Problem(response)),
@@ -187,74 +240,85 @@ impl Access {
         }
     }
 
-    fn ask_tokens(
+    /// Steps 3 and 4: finds rights that allow the action, and checks the exposure if they are not those of a token.
+    ///
+    /// A request may carry several tokens, for instance an old one in a cookie and a new one in `Authorization`. The
+    /// first token with sufficient rights decides, so an unknown token beside a good one does no harm.
+    fn check_tokens(
         &self,
         request: &Request,
         action: &Action<'_>,
         carrier: Carrier,
         sender: Sender<'_>,
     ) -> Result<Admission, Problem> {
-        let has_tokens = [Verb::Publish, Verb::Subscribe].map(|verb| self.tokens.are_for(verb));
-        let candidates = match has_tokens {
+        let is_configured =
+            [Verb::Publish, Verb::Subscribe].map(|verb| self.tokens.are_configured_for(verb));
+        // A server without tokens ignores those in a request: they are meant for a proxy, or for another server.
+        let candidates = match is_configured {
             [false, false] => Vec::new(),
             _ => candidates(request, carrier, sender)?,
         };
         let table = self.tokens.table();
-        let known = || candidates.iter().filter_map(|token| table.holder_of(token));
+        let known = || candidates.iter().filter_map(|token| table.rights_of(token));
+        // ORDER: the rights of every client come last, so that a client with a known token is known by it.
         let mut all = known().chain([table.every_client()]);
-        let Some(holder) = all.find(|holder| table.grants(holder, action)) else {
+        let Some(rights) = all.find(|rights| table.allows(rights, action)) else {
             let action = action.describe(request);
             if known().next().is_some() {
-                let what = format!("this token does not let you {action}");
+                let what =
+                    format!("the token in this request does not include the right to {action}");
                 return Err(Problem::new(403, what));
             }
             return Err(needs_token(&action, carrier, candidates.is_empty()));
         };
-        // What every client may, a client with a known token may, too. So this is no known token.
-        let is_known = holder.token.is_some();
-        // What a token grants, it grants wherever the client is. Rights that every client has depend on that.
+        let has_token = rights.token.is_some();
+        // A right from a token is valid wherever the client is. A right that every client has depends on the
+        // exposure. As soon as one token for publishing exists, every right to publish comes from the configuration:
+        // from a token, or from a line of the file that begins with `*`.
         let is_by_token = match action.verb() {
-            Verb::Publish => has_tokens[Verb::Publish as usize],
-            Verb::Subscribe => is_known,
+            Verb::Publish => is_configured[Verb::Publish as usize],
+            Verb::Subscribe => has_token,
         };
         if !is_by_token {
             let host = request.host().unwrap_or_default();
-            let is_here = sender.is_here(host) || self.origins.has_host(host);
-            self.exposure.check(request, action, is_here)?;
+            let is_local_host = sender.has_local_host(host) || self.origins.has_host(host);
+            self.exposure.check(request, action, is_local_host)?;
         }
-        if !is_known && *action == Action::Clients {
-            // The clients say what they listen to, and that is not shown for less than the right to it.
-            return self.ask_tokens(request, &Action::Stats, carrier, sender);
+        if !has_token && *action == Action::Clients {
+            // The list of clients shows their topics. A server on which every client may publish, but only a token
+            // may subscribe, must not show them to a client without a token.
+            return self.check_tokens(request, &Action::Stats, carrier, sender);
         }
         Ok(Admission {
-            instead: None,
-            number: Some(holder.number),
-            // Rights that every client has do not tell one client from another.
-            identity: is_known.then_some(holder.number),
+            narrowed_to: None,
+            rights: Some(rights.number),
+            // The rights of every client are the same for all of them, so they do not identify a client.
+            identity: has_token.then_some(rights.number),
         })
     }
 
-    /// Tells the page behind a request that it may read the answer, if it may.
+    /// Adds the header fields that let the page that sent the request read the response, if the page may read it.
+    /// `None`: the request could not be parsed.
     pub(super) fn share(&self, request: Option<&Request>, response: Response) -> Response {
         self.origins.share(request, response)
     }
 
-    /// Warns the operator what a client without a token may do, if other machines can reach the server.
-    /// With a guard this is not known, and nothing is reported.
+    /// Warns the operator if clients on other machines can subscribe or publish without a token. With a guard nothing
+    /// is reported, because only the guard knows what a client may do.
     pub(super) fn warn(&self, report: &Report) {
         if self.guard.is_some() {
             return;
         }
         let table = self.tokens.table();
-        let may = |action| table.grants(table.every_client(), &action);
-        let may_publish = self.exposure.is_open || self.tokens.are_for(Verb::Publish);
+        let may = |action| table.allows(table.every_client(), &action);
+        let may_publish = self.exposure.is_open || self.tokens.are_configured_for(Verb::Publish);
         let may_publish = may_publish && may(Action::Publish(None));
         self.exposure.warn(report, may(Action::Stats), may_publish);
     }
 }
 
 impl Api {
-    /// Asks `guard` about each action of a request, before the tokens are looked at: see
+    /// Asks `guard` about each action of a request, before the tokens are checked: see
     /// [`Server::guard`](crate::Server::guard).
     pub fn guard(
         mut self,
@@ -264,16 +328,18 @@ impl Api {
         self
     }
 
-    /// Reads the file of tokens again, and ends the streams of clients that would not be let in any more.
+    /// Reads the file of tokens again, and ends the streams of clients whose rights do not suffice any more. Blocks
+    /// while the file is read. If the file cannot be used, the tokens stay as they were.
     pub(crate) fn reload_tokens(&self) -> io::Result<()> {
         let tokens = self.access.tokens.reload()?;
-        // ORDER: after the change. A client that subscribes by a token that was known before is either
-        // registered by now, and seen here, or its permit is asked once more after its registration.
+        // ORDER: after the change. A client that was authorized by the old table at the same moment is either
+        // registered by now, and `recheck` finds it, or it registers later, and the hub asks its permit once more
+        // after the registration.
         let ended = self.hub.recheck();
         self.config.report.info(format_args!(
             "tokens known: {tokens}; streams ended: {ended}"
         ));
-        self.warn_of_open_doors();
+        self.warn_of_open_access();
         Ok(())
     }
 }
@@ -286,26 +352,29 @@ impl fmt::Debug for Access {
     }
 }
 
-/// How an operator lets clients do what they may not do yet.
-pub(super) const HOW_TO_OPEN: &str = "start it with --publish-token or TINY_SSE_PUBLISH_TOKEN, with \
-     --tokens FILE, or with --open to let everybody";
+/// The end of an error message: how an operator allows what the exposure refuses.
+pub(super) const HOW_TO_ALLOW: &str = "start the server with --publish-token, TINY_SSE_PUBLISH_TOKEN or \
+     --tokens FILE to set a token, or with --open to allow it to every client";
 
-/// How an operator keeps clients from what they may do.
-pub(super) const HOW_TO_CLOSE: &str = "; --tokens FILE lets everybody subscribe only to the topics of its lines \
-     such as \"* subscribe public/*\"";
+/// The end of a warning: how an operator restricts clients without a token.
+pub(super) const HOW_TO_RESTRICT: &str = "; start the server with --tokens FILE to restrict that: a line such as \
+     \"* subscribe public/*\" then lists the topics that need no token";
 
-/// How an operator makes a name one of this machine's.
+/// The end of an error message: how an operator declares that a host is this machine.
 pub(super) fn how_to_allow_host(host: &str) -> String {
-    format!(", or with --cors-origin http://{host} to allow that name")
+    format!(", or with --cors-origin http://{host} to allow this host")
 }
 
+/// 401. Names the parts of a request that may carry a token, or says that the token is unknown.
 fn needs_token(action: &str, carrier: Carrier, is_missing: bool) -> Problem {
     let what = match (is_missing, carrier) {
-        (true, Carrier::Header) => format!("Authorization: Bearer TOKEN, the cookie {COOKIE}"),
-        (true, Carrier::HeaderOrQuery) => {
-            format!("Authorization: Bearer TOKEN, the cookie {COOKIE}, or ?token=TOKEN")
+        (true, Carrier::Header) => {
+            format!("send Authorization: Bearer TOKEN, or the cookie {COOKIE}")
         }
-        (false, _) => "the one in this request is not known".into(),
+        (true, Carrier::HeaderOrQuery) => {
+            format!("send Authorization: Bearer TOKEN, the cookie {COOKIE}, or ?token=TOKEN")
+        }
+        (false, _) => "the server does not know the one in this request".into(),
     };
     Problem::unauthorized(format!("a token is needed to {action}: {what}"), is_missing)
 }

@@ -1,7 +1,10 @@
-//! Which client may do what, without tokens: a build without the feature `access`.
+//! Turns a request and the action that it is about to do into a decision, in a build without the feature `access`:
+//! there are no tokens, no guard and no allowed origins.
 //!
-//! Pages of other sites may read and nothing more. Everything else follows from which clients can reach the
-//! server. A client is known by its address.
+//! The decision has two steps. A page of another site may read, and do nothing else: `sender.rs`. Everything else
+//! depends on which clients can reach the server: `exposure.rs`. The credential of a client is its address.
+//!
+//! This file has the names of `access.rs`, so that the endpoints are the same in both builds.
 
 use std::hash::RandomState;
 use std::io;
@@ -18,15 +21,18 @@ use crate::hub::Permit;
 use crate::report::Report;
 use crate::wire::Patterns;
 
-/// The rules of one server. Cloning shares them.
+/// The rules of one server. They do not change. Cloning shares them.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
+    /// Which clients can reach the server.
     exposure: Arc<Exposure>,
+    /// The key of the hash that turns an address into a number.
     random: RandomState,
 }
 
 impl Access {
-    /// The rules of a server that listens at `address`; `None`: the address is not known. There is no error.
+    /// The rules of a server that listens at `address`. `None`: the address is unknown. This never returns an error;
+    /// `access.rs` does, if it cannot read its file.
     pub(super) fn new(config: &Config, address: Option<SocketAddr>) -> io::Result<Access> {
         Ok(Access {
             exposure: Arc::new(Exposure::new(config, address)),
@@ -34,7 +40,7 @@ impl Access {
         })
     }
 
-    /// Checks that a request may do this.
+    /// Checks that a request may do an action.
     pub(super) fn check(&self, request: &Request, action: &Action<'_>) -> Result<(), Problem> {
         let sender = Sender::of(request)?;
         if action.is_more_than_reading(request)
@@ -42,12 +48,13 @@ impl Access {
         {
             return Err(Problem::new(403, what));
         }
-        let is_here = sender.is_here(request.host().unwrap_or_default());
-        self.exposure.check(request, action, is_here)
+        let is_local_host = sender.has_local_host(request.host().unwrap_or_default());
+        self.exposure.check(request, action, is_local_host)
     }
 
-    /// Lets a client subscribe: the patterns that it gets, and its permit.
-    pub(super) fn let_in(
+    /// Checks that a client may subscribe. Returns the patterns that it gets, which are the requested ones, and its
+    /// permit, which is always valid.
+    pub(super) fn authorize_client(
         &self,
         request: &Request,
         asked: Patterns,
@@ -58,24 +65,25 @@ impl Access {
         Ok((asked, Permit::new(identity)))
     }
 
-    /// Tells the browser that any page may read the answer.
+    /// Adds the header field that lets any page read the response.
     pub(super) fn share(&self, _: Option<&Request>, response: Response) -> Response {
         response.with("Access-Control-Allow-Origin", "*")
     }
 
-    /// Warns the operator what a client may do, if other machines can reach the server.
+    /// Warns the operator what any client may do, if other machines can reach the server.
     pub(super) fn warn(&self, report: &Report) {
         self.exposure.warn(report, true, self.exposure.is_open);
     }
 }
 
-/// How an operator lets clients do what they may not do yet.
-pub(super) const HOW_TO_OPEN: &str = "start it with --open to let everybody";
+/// The end of an error message: how an operator allows what the exposure refuses.
+pub(super) const HOW_TO_ALLOW: &str = "start the server with --open to allow it to every client";
 
-/// Nothing closes a build without tokens.
-pub(super) const HOW_TO_CLOSE: &str = "";
+/// The end of a warning. A build without tokens has no option that restricts clients.
+pub(super) const HOW_TO_RESTRICT: &str = "";
 
-/// Nothing makes a name one of this machine's.
+/// The end of an error message. A build without allowed origins has no option that declares a host to be this
+/// machine.
 pub(super) fn how_to_allow_host(_: &str) -> String {
     String::new()
 }

@@ -1,8 +1,14 @@
-//! `GET /metrics`: what the hub counts, in the text format of Prometheus.
+//! Turns the counters of the hub into the text format of Prometheus: `GET /metrics`.
 //!
-//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: `# HELP` and `# TYPE` once before
-//! the samples of a family; counters end in `_total`; a histogram's buckets are cumulative, and the
-//! last one, `+Inf`, is its count.
+//! ```text
+//! # HELP tiny_sse_clients Streams that are open, and polls that wait.
+//! # TYPE tiny_sse_clients gauge
+//! tiny_sse_clients 2
+//! ```
+//!
+//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: a *family* is all samples of one name, with `#
+//! HELP` and `# TYPE` once before them; the name of a counter ends in `_total`; each bucket of a histogram counts the
+//! values of the buckets before it too, so the last bucket, `+Inf`, equals the count.
 
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
@@ -14,6 +20,7 @@ use crate::hub::Hub;
 use crate::wire::Topic;
 
 impl Api {
+    /// `GET /metrics`. The text has a fixed number of lines, whatever the number of clients and topics is.
     pub(super) fn metrics(&self, _: &Request, _: Option<Topic>) -> Answer {
         let mut page = String::new();
         render(&self.hub, &mut page).expect("BUG: a String refuses text");
@@ -23,6 +30,7 @@ impl Api {
     }
 }
 
+/// Appends all families. Each has its help and its type in [`family`].
 fn render(hub: &Hub, page: &mut String) -> fmt::Result {
     let stats = &hub.stats();
     for (_, name, number) in numbers(stats) {
@@ -59,7 +67,7 @@ fn render(hub: &Hub, page: &mut String) -> fmt::Result {
     sample(page, "uptime_seconds", &seconds(stats.uptime))
 }
 
-/// Writes what comes before the samples of a family. Returns the whole name of the family.
+/// Appends the two lines before the samples of a family. Returns the full name of the family.
 fn family(page: &mut String, name: &str) -> Result<String, fmt::Error> {
     let kind = match name {
         "publish_seconds" => "histogram",
@@ -69,36 +77,34 @@ fn family(page: &mut String, name: &str) -> Result<String, fmt::Error> {
     let help = match name {
         "clients" => "Streams that are open, and polls that wait.",
         "clients_limit" => "Streams that may be open at the same time.",
-        "connections_total" => "Streams that were let in.",
-        "connections_refused_total" => {
-            "Streams that were turned away because the limit was reached."
-        }
+        "connections_total" => "Streams that were accepted.",
+        "connections_refused_total" => "Streams that were refused because the limit was reached.",
         "events_total" => "Events that were published.",
         "deliveries_total" => "Events that were written to a client, once for each client.",
-        "bytes_total" => "Bytes that were written to streams, heads and heartbeats among them.",
-        "lag_bytes" => "Bytes that wait for clients who read too slowly.",
+        "bytes_total" => "Bytes that were written to streams, with heads and heartbeats.",
+        "lag_bytes" => "Bytes that wait for clients that read slowly.",
         "farewells_total" => "Streams that ended, by reason.",
-        "history_events" => "Events that are retained.",
-        "history_bytes" => "Bytes of them on the wire.",
-        "history_oldest_timestamp_seconds" => "When the oldest of them was published.",
-        "publish_seconds" => "How long publishers waited for the hub, and for the log behind it.",
-        "log_failing" => "1 while the log refuses events, and the health with it; otherwise 0.",
-        "log_failures_total" => "Requests to publish that the log refused.",
-        _ => "How long the hub has been there.",
+        "history_events" => "Events in the history.",
+        "history_bytes" => "Bytes of the events in the history, on the wire.",
+        "history_oldest_timestamp_seconds" => "When the oldest event in the history was published.",
+        "publish_seconds" => "How long publishers waited for the hub and its log.",
+        "log_failing" => "1 while the log refuses events and /health answers 503, otherwise 0.",
+        "log_failures_total" => "Requests to publish that failed because of the log.",
+        _ => "How long the hub has been running.",
     };
     let name = format!("tiny_sse_{name}");
     writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
     Ok(name)
 }
 
-/// Writes a family of one sample.
+/// Appends a family of one sample.
 fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
     let name = family(page, name)?;
     writeln!(page, "{name} {value}")
 }
 
-/// Seconds as a decimal number without zeros at its end. It is the only fraction that the library writes, so
-/// the code that formats an `f64` is not needed.
+/// Formats a time as a decimal number of seconds, without trailing zeros. The library formats no other fraction, so
+/// without an `f64` here, std's code for formatting them stays out of the program.
 fn seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -109,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_written_as_a_float_is() {
+    fn seconds_are_formatted_like_an_f64() {
         for time in [
             Duration::ZERO,
             Duration::from_nanos(1),

@@ -1,7 +1,19 @@
-//! The endpoints: requests on one side, the hub on the other, and the errors in between.
+//! Turns requests into calls of the hub, and the results into responses: the built-in endpoints.
 //!
-//! Each endpoint is a function in the file of its subject, and `routes.rs` is the table of them. What they
-//! have in common is here: what is checked before the function is called, and how a problem is answered.
+//! `server.rs` calls [`Api::wants_body`] and [`Api::admit`] when the head of a request is there, and [`Api::answer`]
+//! when the body is there too. All of them run on the thread of the connection. The path of one request:
+//!
+//! ```text
+//! POST /events/chat      routes.rs        finds the row of the table: the function, its right, its parameters
+//!                        parameters.rs    400 for a parameter that the endpoint does not know
+//!                        action.rs        the action: publish to "chat"
+//!                        access.rs        401 or 403 if the client may not do that
+//!                        publish.rs       415 for a body that cannot be published; reads it; calls the hub
+//!                        mod.rs           a `Problem` becomes the response, CORS fields are added
+//! ```
+//!
+//! Each endpoint is a function in the file of its subject. Here is what they have in common: the checks before the
+//! function is called, and the answer to a request that fails.
 
 #[cfg(feature = "access")]
 mod access;
@@ -42,26 +54,31 @@ pub use action::Action;
 use action::Carrier;
 use routes::{CLIENT, Endpoint, Right, TOPIC};
 
-/// The built-in endpoints over a hub. Cloning shares the hub.
+/// The built-in endpoints over a hub. Cloning shares the hub, the rules and the budgets.
 #[derive(Clone, Debug)]
 pub struct Api {
     hub: Hub,
+    /// The configuration of the server. With the feature `console`, `console` is never `Auto` in a server.
     config: Config,
+    /// Which client may do what.
     access: Access,
-    /// The bytes of the events that are being made and published.
-    events_in_making: Budget,
-    /// The bytes of the answers of `/stats` that are being made.
-    stats_in_making: Budget,
-    /// The lines of the log about requests that were refused.
-    refusals: Arc<Sampled>,
+    /// LIMIT: bytes of the events that all requests together have built and not published yet.
+    event_budget: Budget,
+    /// LIMIT: bytes of the answers of `/stats` that are being built. Two of the largest fit.
+    stats_budget: Budget,
+    /// LIMIT: lines of the log about requests without the right to do what they ask, because peers can send any
+    /// number of them.
+    denials: Arc<Sampled>,
 }
 
 impl Api {
-    /// The endpoints of `hub`. Of `config`, `retry` shows in answers, as `Retry-After`, and
-    /// [`overload`](Config::overload) and [`console`](Config::console) are for them. With
-    /// [`Console::Auto`](crate::Console::Auto) there is no console, and without a token or
-    /// [`open`](Config::open) nobody may publish: only a [`Server`](crate::Server) knows where it
-    /// listens.
+    /// The endpoints of `hub`, for a program without a [`Server`](crate::Server). `config` should be the
+    /// configuration of the hub; here it decides, among other things, about `Retry-After` ([`retry`](Config::retry)),
+    /// [`overload`](Config::overload), the tokens and the [`console`](Config::console).
+    ///
+    /// Only a [`Server`](crate::Server) knows the address where it listens. Without an address,
+    /// [`Console::Auto`](crate::Console::Auto) means that there is no console, and a client may publish only with a
+    /// token or if the server is [`open`](Config::open).
     ///
     /// # Errors
     ///
@@ -70,7 +87,7 @@ impl Api {
         Api::at(hub, config, None)
     }
 
-    /// The endpoints of a server that listens at `address`.
+    /// The endpoints of a server that listens at `address`. `None`: see [`new`](Self::new).
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         #[cfg(feature = "console")]
         let config = console::decided(config, address);
@@ -78,57 +95,60 @@ impl Api {
         Ok(Api {
             hub,
             access,
-            events_in_making: Budget::new(config.most_event_bytes()),
-            stats_in_making: Budget::new(2 * STATS_BYTES),
+            event_budget: Budget::new(config.most_event_bytes()),
+            stats_budget: Budget::new(2 * STATS_BYTES),
             config,
-            refusals: Arc::new(Sampled::new(DENIALS_LOGGED)),
+            denials: Arc::new(Sampled::new(DENIALS_LOGGED)),
         })
     }
 
-    /// The hub that these are the endpoints of.
+    /// The hub of these endpoints.
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// Answers any request: of an endpoint with what it is for, of anything else with 404.
-    /// Waits for no client; see [`Hub::publish`] for what publishing may wait for. A long poll waits
-    /// as long as it asked for, up to a minute.
+    /// Answers any request. A request to no endpoint is answered 404, 405 or 501.
+    ///
+    /// Blocks as long as the endpoint does: publishing as long as [`Hub::publish`], a long poll for the time that it
+    /// asks for, at most a minute. It never waits until a subscriber reads. The stream of `GET /events` begins only
+    /// when the response is written.
     pub fn answer(&self, request: Request) -> Response {
         let response = match self.endpoint(request.method(), request.path()) {
             Some(endpoint) => self
                 .check(&endpoint, &request)
                 .and_then(|topic| (endpoint.function)(self, &request, topic))
-                .unwrap_or_else(|problem| self.explain(problem)),
+                .unwrap_or_else(|problem| self.respond(problem)),
             None => self.answer_none(&request),
         };
         self.share(&request, response)
     }
 
-    /// Whether a built-in endpoint has a use for the body of this request. Anything else that has a body
-    /// is answered by its head: what is not here, a wrong method, a GET.
+    /// Whether a built-in endpoint reads the body of this request. Any other request is answered after its head: a
+    /// path without an endpoint, a wrong method, a GET.
     pub fn wants_body(&self, request: &Request) -> bool {
         request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
-    /// Whether to read the body of a request to one of the built-in endpoints: a client that may not publish
-    /// need not send it. [`answer`](Self::answer) asks again.
+    /// Checks a request to a built-in endpoint before its body is read, so that a client that may not publish is
+    /// refused without reading its body. [`answer`](Self::answer) checks again, because the rules may have changed
+    /// while the body arrived. A request to no endpoint passes.
     ///
     /// # Errors
     ///
-    /// The answer to a client that may not.
+    /// The answer: 400, 401, 403 or 415.
     pub fn admit(&self, request: &Request) -> Result<(), Response> {
         let Some(endpoint) = self.endpoint(request.method(), request.path()) else {
             return Ok(());
         };
         match self.check(&endpoint, request) {
             Ok(_) => Ok(()),
-            Err(problem) => Err(self.share(request, self.explain(problem))),
+            Err(problem) => Err(self.share(request, self.respond(problem))),
         }
     }
 
-    /// Asks for routes of your own what is asked for the built-in ones: whether this request may do
-    /// that, and all of it. A client that a guard narrows to other topics may not. A token in the query is not
-    /// looked at: it is for streams, and [`stream_of`](Self::stream_of) asks by itself.
+    /// Checks for a route of your own whether a request may do `action`, by the same rules as for the built-in
+    /// endpoints. A client that a guard narrows to topics that do not cover the action may not. A token in the query
+    /// is ignored: it is for streams, and [`stream_of`](Self::stream_of) checks by itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -152,41 +172,44 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// The answer to a client that may not: 401 or 403.
+    /// The answer to a client that may not do this: 401 or 403, or the guard's own.
     pub fn permit(&self, request: &Request, action: &Action<'_>) -> Result<(), Response> {
-        self.told(request, self.access.check(request, action))
-            .map_err(|problem| self.share(request, self.explain(problem)))
+        self.log_denial(request, self.access.check(request, action))
+            .map_err(|problem| self.share(request, self.respond(problem)))
     }
 
-    /// Adds to an answer of your own what lets a page of another origin read it, as far as
+    /// Adds to a response of your own the CORS header fields that let a page of another origin read it, as far as
     /// [`cors_origins`](crate::AccessConfig::cors_origins) allows it.
     pub fn share(&self, request: &Request, response: Response) -> Response {
         self.access.share(Some(request), response)
     }
 
-    /// The answer to `OPTIONS` on a route of your own with these methods, as `Allow` lists them:
-    /// `"GET, HEAD, POST, OPTIONS"`. It is also what a browser asks before a page of another origin
-    /// may do more than a form could. The header fields that it asks for are allowed, whatever they are.
-    /// The answer is the same for all pages, so that a page that is refused later can read why.
+    /// Answers `OPTIONS` on a route of your own. `methods` is the value of `Allow`, such as
+    /// `"GET, HEAD, POST, OPTIONS"`.
+    ///
+    /// A browser sends this request, the *preflight*, before a page of another origin may send anything that a form
+    /// could not. The answer is the same for all pages and allows all header fields that the browser asks for,
+    /// because the request that follows is checked anyway, and its page can then read why it is refused.
     pub fn preflight(&self, request: &Request, methods: &str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
 
-    /// Answers what was no request, or one whose body is wrong, so that the page that sent it may
-    /// read what was wrong.
+    /// Answers bytes that could not be parsed as a request, and a request whose body is malformed or too large, with
+    /// the CORS fields, so that the page that sent it can read what is wrong. `request` is `None` if there is no
+    /// head.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        let response = self.explain(Problem(refusal.into()));
+        let response = self.respond(Problem(refusal.into()));
         self.access.share(request, response)
     }
 
-    /// Warns what a client without a token may do, if other machines can reach the server.
-    pub(crate) fn warn_of_open_doors(&self) {
+    /// Warns the operator if clients on other machines can subscribe or publish without a token.
+    pub(crate) fn warn_of_open_access(&self) {
         self.access.warn(&self.config.report);
     }
 
-    /// A stream of exactly these patterns, for routes of your own. All else is as in `GET /events`:
-    /// the cursor, `client_id` and `heartbeat` come from the request, and one client too many, or
-    /// a request that is wrong, is answered so.
+    /// A stream of these patterns, for a route of your own. Everything else is as for `GET /events`: the right to
+    /// subscribe is checked, the cursor, `client_id` and `heartbeat` come from the request, and errors are answered
+    /// in the same way.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -205,11 +228,12 @@ impl Api {
     /// ```
     pub fn stream_of(&self, request: &Request, patterns: Patterns) -> Response {
         let response = self.stream(request, patterns);
-        let response = response.unwrap_or_else(|problem| self.explain(problem));
+        let response = response.unwrap_or_else(|problem| self.respond(problem));
         self.share(request, response)
     }
 
-    /// Whether this server does its work, for what is in front of it to ask.
+    /// `GET /health`: whether the server accepts events, for a load balancer or a supervisor. May wait half a second
+    /// for a log that has failed.
     fn health(&self, _: &Request, _: Option<Topic>) -> Answer {
         match self.hub.log_failure() {
             None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
@@ -217,8 +241,11 @@ impl Api {
         }
     }
 
-    /// Checks the parameters of a request to this endpoint, that it is allowed, and that its body is of a
-    /// kind that can be published. Returns the topic that it publishes to.
+    /// Checks a request to an endpoint by its head: its parameters, its right, and the type of its body. Returns the
+    /// topic to which it publishes, if it has one.
+    ///
+    /// ORDER: the right is checked before the type of the body, so that a client without the right learns nothing
+    /// more.
     fn check(&self, endpoint: &Endpoint, request: &Request) -> Result<Option<Topic>, Problem> {
         parameters::check(endpoint.parameters, request)?;
         let mut topic = None;
@@ -228,23 +255,23 @@ impl Api {
                 topic = publish::one_topic(request)?;
                 Action::Publish(topic.as_ref())
             }
-            Right::Client => Action::Client(name_in_path(request)),
+            Right::Client => Action::Client(client_id_in_path(request)),
             Right::Stats if request.query("clients") == Some("1") => Action::Clients,
             Right::Stats => Action::Stats,
         };
-        self.told(request, self.access.check(request, &action))?;
+        self.log_denial(request, self.access.check(request, &action))?;
         if request.method() == "POST" {
             publish::check_type(request)?;
         }
         Ok(topic)
     }
 
-    /// Passes on whether a request was allowed, and logs it if not.
-    fn told<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
+    /// Returns `outcome` unchanged. Logs a request that was refused, unless too many were logged before.
+    fn log_denial<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
         if let Err(problem) = &outcome
-            && let Some(suppressed) = self.refusals.next(Instant::now())
+            && let Some(suppressed) = self.denials.next(Instant::now())
         {
-            // The path, and not the query: a token may be in it.
+            // Only the path: the query may contain a token.
             self.config.report.info(format_args!(
                 "{}: {} to {} {:?}{suppressed}",
                 request.remote_addr(),
@@ -256,8 +283,8 @@ impl Api {
         outcome
     }
 
-    /// The answer to a request that is refused. A 503 says when to come back.
-    fn explain(&self, Problem(response): Problem) -> Response {
+    /// Returns the response of a problem. A 503 tells the client in `Retry-After` when to try again.
+    fn respond(&self, Problem(response): Problem) -> Response {
         if response.status() != 503 || response.has_field("Retry-After") {
             return response;
         }
@@ -267,43 +294,46 @@ impl Api {
     }
 }
 
-/// The topic in the path, and those in the query.
+/// The topic in the path after `/events/`, and the topics in the query.
 fn topics(request: &Request) -> impl Iterator<Item = &str> {
     let in_path = request.path().strip_prefix(TOPIC);
     in_path.into_iter().chain(request.queries("topic"))
 }
 
-/// The name of a client after `/clients/`.
-fn name_in_path(request: &Request) -> &str {
+/// The client id in the path after `/clients/`.
+fn client_id_in_path(request: &Request) -> &str {
     request.path().strip_prefix(CLIENT).unwrap_or_default()
 }
 
-/// A number that is equal for the requests of one client, as far as addresses can tell.
+/// Returns the number of a client's address, which is its credential if it has no other.
 fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
     match request.is_client_known() {
-        // A client that has lost its connection comes back from the same address, or, if its addresses of
-        // IPv6 are temporary, from the same /64.
+        // A client that lost its connection reconnects from the same address, or, if it uses temporary IPv6
+        // addresses, from the same /64.
         true => random.hash_one(Network::of_subscriber(request.client())),
-        // Its proxy does not name it, so no other client counts as the same one.
+        // The trusted proxy does not name its client, so all clients behind it would have one address. A random
+        // number makes each of them a different client.
         false => RandomState::new().hash_one(0),
     }
 }
 
-/// What an endpoint answers.
+/// The result of an endpoint.
 type Answer = Result<Response, Problem>;
 
-/// The answer to a request that something is wrong with.
+/// Why a request failed, as the response that says so. An endpoint returns it with `?`, and [`Api::respond`]
+/// completes it.
 #[derive(Debug)]
 struct Problem(Response);
 
 impl Problem {
+    /// A JSON response, `{"status":"error","error":…}`, with this status and text.
     fn new(status: u16, what: impl fmt::Display) -> Problem {
         Problem(Response::error(status, what))
     }
 
-    /// A token is missing, or the one that is there is not known.
+    /// 401: a token is missing, or the token in the request is unknown.
     ///
-    /// SPEC: RFC 6750, 3: the challenge, with `invalid_token` if there was a token.
+    /// SPEC: RFC 6750, 3: `WWW-Authenticate: Bearer`, with `error="invalid_token"` only if there was a token.
     fn unauthorized(what: String, is_missing: bool) -> Problem {
         let challenge = match is_missing {
             true => "Bearer realm=\"tiny-sse\"",
@@ -313,6 +343,7 @@ impl Problem {
     }
 }
 
+// Each row is an error type and the status of the response to it. The text of the response is the error's `Display`.
 macro_rules! problems {
     ($($error:ty => $status:expr),* $(,)?) => {$(
         impl From<$error> for Problem {

@@ -1,27 +1,36 @@
-//! Refuses query parameters that an endpoint does not know.
+//! Refuses query parameters that an endpoint does not know, so that a misspelled one has no surprising effect.
 //!
-//! A publisher that writes `?topics=ops` means one topic. If its parameter were ignored, the event
-//! would reach everybody. So a POST or DELETE with a parameter that its endpoint does not know is
-//! refused. The URL of a GET may carry parameters that are for others (`?utm_source=…`, a number
-//! against caches). They are ignored, but for names that look like one of ours: a client that asks for
-//! `?channel=ops` would wait for events that never come.
+//! A publisher that sends `?topics=ops` means the topic `ops`. If the server ignored the parameter, the event would
+//! reach every client. So a POST or DELETE with any unknown parameter is refused. The URL of a GET may have
+//! parameters for other programs (`?utm_source=…`, a number against caches). These are ignored, except names that
+//! look like a parameter of the endpoint: a client that asks for `?channel=ops` would wait for events that never
+//! come.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /events?topics=ops` | 400, use topic |
+//! | `POST /events?x=1` | 400 |
+//! | `GET /events?topics[]=ops` | 400, use topic |
+//! | `GET /events?utm_source=x` | 200, the parameter is ignored |
+//!
+//! The values are checked by the function of the endpoint.
 
 use super::Problem;
 use super::routes::CLIENT;
 use crate::http::Request;
 
-/// The credential of a stream, known to every endpoint.
+/// The parameter that carries the token of a stream. Every endpoint knows it.
 const TOKEN: &str = "token";
 
-/// Names that other servers have for ours.
+/// Names that other servers use for a parameter, in the form of [`normalized`], and the name that this server uses.
 const ALIASES: [(&str, &str); 1] = [("channel", "topic")];
 
-/// Refuses a request whose parameters are not those of its endpoint.
+/// Checks the names and the encoding of the parameters of a request. `known` are the parameters of its endpoint.
 ///
 /// # Errors
 ///
-/// 400: a parameter is unknown and has an effect that is not the intended one, is there twice, or has
-/// a broken percent-encoding. The encoding of a parameter that is not ours is not checked.
+/// 400: a parameter is unknown and not ignored, a POST or DELETE has a parameter twice, or the percent-encoding of a
+/// known parameter is malformed.
 pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Problem> {
     let is_strict = matches!(request.method(), "POST" | "DELETE");
     if known.is_empty() && !is_strict {
@@ -29,23 +38,23 @@ pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Pro
     }
     for parameter in request.parameters() {
         let name = parameter.name;
-        // A token that is not looked at, or not found under its name, is answered 401 where one is
-        // needed. A cursor is opaque: the stream reports a cursor that cannot be read as unknown.
+        // A token here needs no check: where a token is needed and none is found, the answer is 401. A cursor is
+        // opaque: if it is malformed, the stream reports that it is unknown.
         let is_token = name == TOKEN;
         if is_token && parameter.fault.is_none() || !is_strict && is_cursor(name) {
             continue;
         }
         if !is_token && !known.contains(&name) {
-            let meant = meant(name, known);
-            if is_strict || meant.is_some() {
-                return Err(unknown(request, name, known, meant));
+            let similar = similar(name, known);
+            if is_strict || similar.is_some() {
+                return Err(unknown(request, name, known, similar));
             }
             continue;
         }
         if let Some(fault) = parameter.fault {
             return Err(Problem::new(400, format!("the parameter {name}: {fault}")));
         }
-        // The topics of the query are counted with the one in the path, by `publish::one_topic`.
+        // `publish::one_topic` counts the topics of the query together with the topic in the path.
         if is_strict && name != "topic" && request.queries(name).nth(1).is_some() {
             let what = format!("the parameter {name} is there more than once");
             return Err(Problem::new(400, what));
@@ -54,37 +63,42 @@ pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Pro
     Ok(())
 }
 
-/// Whether a parameter is the cursor: `last_event_id`, as this server and its clients write it, and
-/// as others do: `lastEventId` (`event-source-polyfill`), `Last-Event-ID`.
+/// Whether a parameter is the cursor: `last_event_id`, as this server and its clients write it, or another spelling,
+/// such as `lastEventId` (`event-source-polyfill`) or `Last-Event-ID`.
 pub(super) fn is_cursor(name: &str) -> bool {
-    bare(name) == "lasteventid"
+    normalized(name) == "lasteventid"
 }
 
-/// The parameter of the endpoint that this name is a misspelling of.
-fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let bare_name = bare(name);
-    let own = ALIASES.iter().find(|(alias, _)| *alias == bare_name);
-    let bare_name = own.map_or(&*bare_name, |(_, own)| own);
-    known.iter().find(|known| bare(known) == bare_name).copied()
+/// Returns the known parameter that this name is probably a misspelling of.
+fn similar(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let name = normalized(name);
+    let own = ALIASES.iter().find(|(alias, _)| *alias == name);
+    let name = own.map_or(&*name, |(_, own)| own);
+    known
+        .iter()
+        .find(|known| normalized(known) == name)
+        .copied()
 }
 
-/// A name without what is easily taken for another: its case, `_` and `-`, a plural's `s`, and the
-/// brackets that some libraries write after the names of lists.
-fn bare(name: &str) -> String {
+/// Returns a name in the form in which misspellings are equal: in lower case, without `_` and `-`, without the `s` of
+/// a plural, and without the brackets that some libraries write after the names of lists. `Client-IDs[]` becomes
+/// `clientid`.
+fn normalized(name: &str) -> String {
     let stem = name.split('[').next().unwrap_or_default();
     let letters = stem.chars().filter(char::is_ascii_alphanumeric);
-    let mut bare: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
-    if bare.ends_with('s') {
-        bare.pop();
+    let mut name: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    if name.ends_with('s') {
+        name.pop();
     }
-    bare
+    name
 }
 
-fn unknown(request: &Request, name: &str, known: &[&str], meant: Option<&str>) -> Problem {
-    // LIMIT: what is quoted.
+/// 400 for an unknown parameter. Names the parameters of the endpoint, and the one that was probably meant.
+fn unknown(request: &Request, name: &str, known: &[&str], similar: Option<&str>) -> Problem {
+    // LIMIT: the length of the quoted name.
     let name: String = name.chars().take(80).collect();
-    let hint = match meant {
-        Some(meant) => format!("; use {meant}"),
+    let hint = match similar {
+        Some(similar) => format!("; use {similar}"),
         None if name == "id" && request.path().starts_with(CLIENT) => {
             "; an event for one client is not kept, so it cannot have an id to resume from".into()
         }
@@ -104,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_looks_like_one_of_ours_is_found() {
+    fn a_misspelled_parameter_is_recognized() {
         let known = ["topic", "last_event_id", "client_id", "heartbeat"];
         for (name, expected) in [
             ("topics", Some("topic")),
@@ -128,7 +142,7 @@ mod tests {
             ("_", None),
             ("клиент", None),
         ] {
-            assert_eq!(meant(name, &known), expected, "{name:?}");
+            assert_eq!(similar(name, &known), expected, "{name:?}");
         }
     }
 }

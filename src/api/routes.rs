@@ -1,9 +1,9 @@
-//! The table of endpoints: which function answers which method of which path, which right it needs, and
-//! which query parameters it knows.
+//! Turns the method and the path of a request into an endpoint: a function, the right that it needs, and the query
+//! parameters that it knows.
 //!
-//! Everything that is asked about a request before that function is called reads this table: 404, the
-//! `Allow` of a 405, the check of the parameters, the right, and whether the body is wanted. A feature that
-//! is off takes its row with it.
+//! [`Api::endpoint`] is the table. Everything that is decided before the function is called reads this table: 404,
+//! the `Allow` of a 405, the check of the parameters, the right, and whether the body is read. Without its feature, a
+//! row does not exist, and its path is answered 404.
 
 use std::borrow::Cow;
 
@@ -14,34 +14,37 @@ use crate::wire::{Quoted, Topic};
 
 /// A row of the table.
 pub(super) struct Endpoint {
+    /// The right that is checked before the function is called.
     pub(super) right: Right,
-    /// The query parameters that it knows.
+    /// The query parameters that it knows, besides `token`. If the list is empty, a GET ignores all parameters.
     pub(super) parameters: &'static [&'static str],
+    /// Answers the request.
     pub(super) function: Function,
 }
 
-/// Answers a request to an endpoint. The topic is that of the event, if the endpoint publishes one.
+/// Answers a request to an endpoint. The topic is the topic to publish to, if the request has one.
 type Function = fn(&Api, &Request, Option<Topic>) -> Answer;
 
-/// What a client must be allowed to do before the function is called.
+/// The right that is checked before the function is called. `Api::check` makes the action of it.
 pub(super) enum Right {
-    /// Nothing. A stream or a poll may get other topics than it asks for, so its function asks by itself.
+    /// None. The function of a stream or a poll checks the right to subscribe itself, because a guard may narrow its
+    /// topics.
     Nothing,
-    /// To publish to the topic of the request.
+    /// The right to publish to the topic of the request.
     Publish,
-    /// To reach the client that the path names.
+    /// The right to send to the client in the path, or to end its stream.
     Client,
-    /// To see the statistics, and with `?clients=1` the clients too.
+    /// The right to see the statistics, or, with `?clients=1`, the clients.
     Stats,
 }
 
 /// The beginning of the path of a topic; the rest is the topic.
 pub(super) const TOPIC: &str = "/events/";
-/// The beginning of the path of a client; the rest is its name.
+/// The beginning of the path of a client; the rest is its client id.
 pub(super) const CLIENT: &str = "/clients/";
 
-/// SPEC: RFC 9110, 9.3, and RFC 5789. Another method is 501, one of these in the wrong place 405.
-/// CONNECT comes to no endpoint.
+/// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of these is answered 405 if the
+/// path has endpoints for other methods only. CONNECT never reaches this module.
 const KNOWN_METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH",
 ];
@@ -51,7 +54,8 @@ const POLL: &[&str] = &["topic", "last_event_id", "client_id", "wait"];
 const EVENT: &[&str] = &["topic", "event", "id", "retry"];
 
 impl Api {
-    /// The endpoint that answers `method` at `path`, if there is one.
+    /// Returns the endpoint that answers `method` at `path`. `None`: there is none. A HEAD is answered by the
+    /// endpoint for GET, and the connection leaves out the body.
     pub(super) fn endpoint(&self, method: &str, path: &str) -> Option<Endpoint> {
         use Right::{Client, Nothing, Publish, Stats};
         let path = match (path.strip_prefix(TOPIC), path.strip_prefix(CLIENT)) {
@@ -86,14 +90,16 @@ impl Api {
         })
     }
 
-    /// Answers a request that is for no endpoint: `OPTIONS`, a wrong method, or a path at which nothing is.
+    /// Answers a request without an endpoint: `OPTIONS`, 405 for another method, 404 for another path, 501 for an
+    /// unknown method.
     pub(super) fn answer_none(&self, request: &Request) -> Response {
         let (method, path) = (request.method(), request.path());
         let mut methods = KNOWN_METHODS.to_vec();
         methods.retain(|method| *method == "OPTIONS" || self.endpoint(method, path).is_some());
-        // SPEC: RFC 9110, 9.3.7: `*` is the server itself.
+        // `OPTIONS` is always in the list, so a list of one means that no endpoint has this path. SPEC: RFC 9110,
+        // 9.3.7: `OPTIONS *` asks about the server itself.
         if methods.len() == 1 && path != "*" {
-            let what = format!("{} is not here; GET / lists what is", Quoted(path));
+            let what = format!("{} is not here; GET / lists the endpoints", Quoted(path));
             return Response::error(404, what);
         }
         let methods = methods.join(", ");
@@ -108,9 +114,10 @@ impl Api {
         }
     }
 
-    /// The endpoints, with a line to try each.
+    /// `GET /` for programs: the list of the endpoints, with a command for each.
     pub(super) fn index(&self, request: &Request) -> Response {
-        // The reader copies the commands with this name; nothing depends on it.
+        // The commands contain the host that the client used, so that a user can copy them. A false host does no
+        // harm.
         let host = request.host().filter(|host| !host.is_empty());
         let host = host.unwrap_or("localhost");
         let mut text = INDEX.replace("VERSION", env!("CARGO_PKG_VERSION"));
@@ -143,11 +150,10 @@ look
   curl 'http://HOST/health'
 "#;
 
-/// The answer to `OPTIONS`, which is also what a browser asks before a request to another origin: the
-/// methods that are here, and the header fields that it asks for. A page may send any field: what it
-/// may do is decided by the request that follows.
+/// The answer to `OPTIONS`: the methods, and for the preflight of a browser the header fields that a page of another
+/// origin may send. All fields that it asks for are allowed, because the request that follows is checked anyway.
 pub(super) fn preflight(request: &Request, methods: &str) -> Response {
-    // A browser sends the field at most once, and as text.
+    // A browser sends the field at most once, as text. Any other value is ignored, as if there were none.
     let asked = request.field("access-control-request-headers");
     let asked = asked.ok().flatten().filter(|asked| is_list_of_names(asked));
     let allowed = asked.map_or(Cow::Borrowed(USUAL_FIELDS), |asked| asked.to_owned().into());
@@ -162,6 +168,8 @@ pub(super) fn preflight(request: &Request, methods: &str) -> Response {
 /// The header fields that are allowed if the request asks for none.
 const USUAL_FIELDS: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID";
 
+/// Whether a text is a list of field names, so that it can be repeated in an answer.
+///
 /// SPEC: Fetch, 3.2.2: `Access-Control-Request-Headers = 1#field-name`; RFC 9110, 5.1 and 5.6.2:
 /// `field-name = token`, `token = 1*tchar`.
 fn is_list_of_names(list: &str) -> bool {
@@ -170,6 +178,6 @@ fn is_list_of_names(list: &str) -> bool {
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         !name.is_empty() && name.bytes().all(is_tchar)
     };
-    // LIMIT: what is echoed.
+    // LIMIT: the length of what is repeated in the answer.
     list.len() <= PREFLIGHT_FIELD_BYTES && list.split(',').all(|name| is_name(name.trim_ascii()))
 }

@@ -1,8 +1,13 @@
-//! `GET /stats`: what the hub counts, as JSON; with `?clients=1` each of the clients too.
+//! Turns the counters of the hub into JSON: `GET /stats`, and with `?clients=1` the list of clients too.
 //!
-//! An answer is written into one text from the beginning to its end. LIMIT: it has the
-//! [`STATS_TOPICS`] busiest topics and [`STATS_BYTES`] of clients, and says how many it leaves out.
-//! No more than a few are made at the same time.
+//! ```text
+//! {"active_connections":2,…,"history":{"events":7,"bytes":530,…},"topics":{"chat":2,"news/*":1},
+//!  "topics_left_out":0,"farewells":{"disconnected":4,…},"uptime_seconds":61,"clients":[{"client_id":…},…]}
+//! ```
+//!
+//! The answer is one text, built by appending. LIMIT: it has at most the [`STATS_TOPICS`] topics with the most
+//! clients and [`STATS_BYTES`] of clients, and tells how many it leaves out. At most two answers are built at the
+//! same time; further requests wait.
 
 use std::collections::BinaryHeap;
 use std::fmt::{Display, Write};
@@ -14,6 +19,8 @@ use crate::hub::{Client, Stats};
 use crate::wire::{Topic, json};
 
 impl Api {
+    /// `GET /stats`. Waits until fewer than two other answers are being built. The hub's lock is held only while
+    /// the counters and the clients are copied.
     pub(super) fn stats(&self, request: &Request, _: Option<Topic>) -> Answer {
         let with_clients = match request.query("clients") {
             None | Some("0") => false,
@@ -23,7 +30,7 @@ impl Api {
                 return Err(Problem::new(400, what));
             }
         };
-        let _permit = self.stats_in_making.wait_for(STATS_BYTES);
+        let _share = self.stats_budget.wait_for(STATS_BYTES);
         let mut text = String::from("{");
         let topics = self.hub.busiest_topics(STATS_TOPICS);
         render(&self.hub.stats(), topics, &mut text);
@@ -42,7 +49,7 @@ impl Api {
     }
 }
 
-/// The numbers of `/stats` that `/metrics` has too: the name in each of them, and the number.
+/// The numbers that both `/stats` and `/metrics` have: the name in `/stats`, the name in `/metrics`, and the value.
 pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     [
         ("active_connections", "clients", stats.clients as u64),
@@ -60,7 +67,8 @@ pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     ]
 }
 
-/// `topics` are the busiest ones with their clients, and the number of the others.
+/// Appends everything but the clients. `topics` are the topics with the most clients, and the number of topics that
+/// are left out.
 fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String) {
     for (name, _, value) in numbers(stats) {
         number(name, value, out);
@@ -71,8 +79,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     text_or_null("first_id", stats.history.first_id, out);
     text_or_null("last_id", stats.history.last_id, out);
     out.push_str("},\"topics\":{");
-    // By name, and not by number, so that a topic stays in its place from one answer to the next. A heap
-    // sorts the names in less code than `sort` has.
+    // Sorted by name, topics before patterns, so that the order is the same in each answer. A heap sorts them with
+    // less machine code than `sort`.
     let by_name = topics.0.into_iter();
     let by_name = by_name.map(|(topic, clients)| (topic.ends_with('*'), topic, clients));
     for (_, topic, clients) in by_name.collect::<BinaryHeap<_>>().into_sorted_vec() {
@@ -88,20 +96,21 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     number("uptime_seconds", stats.uptime.as_secs(), out);
 }
 
-/// The clients, as many of them as `limit` bytes hold, those with the most lag first.
+/// Appends the clients with the largest backlogs first, as many as fit into `limit` bytes, and at least one. Appends
+/// the number of those that do not fit.
 fn render_clients(clients: &[Client], limit: usize, out: &mut String) {
     let by_lag = clients.iter().enumerate();
-    let by_lag = by_lag.map(|(place, client)| (client.lag_bytes, place));
+    let by_lag = by_lag.map(|(index, client)| (client.lag_bytes, index));
     let mut by_lag: BinaryHeap<_> = by_lag.collect();
     let mut left_out = clients.len();
     out.push_str(",\"clients\":[");
     let start = out.len();
-    while let Some((_, place)) = by_lag.pop() {
+    while let Some((_, index)) = by_lag.pop() {
         let end = out.len();
         if end > start {
             out.push(',');
         }
-        render_client(&clients[place], out);
+        render_client(&clients[index], out);
         if out.len() - start > limit && end > start {
             out.truncate(end);
             break;
@@ -112,14 +121,15 @@ fn render_clients(clients: &[Client], limit: usize, out: &mut String) {
     number("clients_left_out", left_out, out);
 }
 
+/// Appends one client as an object.
 fn render_client(client: &Client, out: &mut String) {
     out.push('{');
     text_or_null("client_id", Some(&client.id), out);
     text_or_null("peer", client.peer, out);
     text_or_null("address", client.address, out);
     out.push_str(",\"topics\":[");
-    for (place, pattern) in client.patterns.iter().enumerate() {
-        if place > 0 {
+    for (index, pattern) in client.patterns.iter().enumerate() {
+        if index > 0 {
             out.push(',');
         }
         json::quote(&pattern.to_string(), out);
@@ -134,12 +144,13 @@ fn render_client(client: &Client, out: &mut String) {
     out.push('}');
 }
 
-/// A member whose value is JSON as it is displayed.
+/// Appends a member whose value is displayed as JSON: a number, `true`, `null`, or a quoted text.
 fn number(name: &str, value: impl Display, out: &mut String) {
     json::key(name, out);
     write!(out, "{value}").expect("BUG: a String refuses text");
 }
 
+/// Appends a member whose value is a text, or `null`.
 fn text_or_null(name: &str, value: Option<impl Display>, out: &mut String) {
     match value {
         Some(value) => number(name, json::quoted(&value.to_string()), out),

@@ -1,4 +1,12 @@
-//! `GET /events`, and routes of others' that are like it: from a request to a stream.
+//! Turns `GET /events`, and requests to routes of an embedder that call [`Api::stream_of`], into a stream.
+//!
+//! [`Api::stream`] reads the parameters, checks the right to subscribe, and registers the client with the hub. From
+//! that moment the hub queues events for it. The response only carries the head and a function: after the connection
+//! has written the head, it hands its socket to the function on a thread of its own, where `Subscription::serve`
+//! writes the welcome and all events (`hub/stream.rs`). Dropping the response instead, for instance because the
+//! client has gone, unregisters the client.
+//!
+//! `poll.rs` reads the same parameters with [`Api::params`].
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -11,17 +19,19 @@ use crate::hub::{Cursor, Heartbeat, Subscribe, SubscribeError};
 use crate::wire::{Pattern, Patterns, Topic};
 
 impl Api {
-    /// `GET /events`
+    /// `GET /events`: a stream of the topics in the path and in the query.
     pub(super) fn events(&self, request: &Request, _: Option<Topic>) -> Answer {
         self.stream(request, self.patterns(request)?)
     }
 
+    /// Subscribes to patterns. Returns the head of the stream, and the function that serves it.
     pub(super) fn stream(&self, request: &Request, patterns: Patterns) -> Answer {
-        let wish = self.wish(request, patterns, Carrier::HeaderOrQuery)?;
+        let params = self.params(request, patterns, Carrier::HeaderOrQuery)?;
         let response = if request.method() == "HEAD" {
+            // The head alone: no client is registered.
             Response::takeover(CONTENT_TYPE, Vec::new(), drop)
         } else {
-            match self.hub.subscribe(wish) {
+            match self.hub.subscribe(params) {
                 Ok(mut subscription) => {
                     let welcome = subscription.take_welcome();
                     Response::takeover(CONTENT_TYPE, welcome, move |takeover| {
@@ -31,25 +41,26 @@ impl Api {
                 Err(full @ SubscribeError::Full { .. })
                     if self.config.overload == Overload::Retry =>
                 {
-                    self.come_back_later(full)
+                    self.retry_later(full)
                 }
-                Err(error) => return Err(not_let_in(error, request)),
+                Err(error) => return Err(subscribe_problem(error, request)),
             }
         };
-        // A proxy that compresses gathers events, unless it is told not to transform. `X-Accel-Buffering`
-        // is nginx's word for it.
+        // A proxy that compresses would hold events back until it has enough of them; `no-transform` forbids it.
+        // `X-Accel-Buffering: no` makes nginx pass on each event at once.
         Ok(response
             .with("Cache-Control", "no-cache, no-transform")
             .with("X-Accel-Buffering", "no"))
     }
 
-    /// The patterns in the path and in the query.
+    /// Returns the patterns in the path and in the query. 400 if there are too many, or if one is malformed.
     pub(super) fn patterns(&self, request: &Request) -> Result<Patterns, Problem> {
-        // LIMIT: what is asked for, before what is asked for twice is dropped.
+        // LIMIT: counted before duplicates are removed, because each one has to be parsed.
         let (count, most) = (topics(request).count(), self.config.max_patterns);
         if count > most {
             let what = format!(
-                "the request asks for {count} topics, at most {most} are allowed (--max-patterns)"
+                "the request asks for {count} topics, at most {most} are allowed (--max-patterns): subscribe to a \
+                 prefix such as news/*, or use several streams"
             );
             return Err(Problem::new(400, what));
         }
@@ -58,14 +69,15 @@ impl Api {
             .collect::<Result<_, _>>()?)
     }
 
-    /// What a client asks for with a request, as far as it is allowed.
-    pub(super) fn wish(
+    /// Reads the parameters of a stream or a poll, and checks the right to subscribe. Returns what the hub needs to
+    /// register the client; a guard may have narrowed the patterns.
+    pub(super) fn params(
         &self,
         request: &Request,
         patterns: Patterns,
         carrier: Carrier,
     ) -> Result<Subscribe, Problem> {
-        let wish = Subscribe {
+        let params = Subscribe {
             client_id: request.query("client_id").map(str::parse).transpose()?,
             cursor: cursor(request),
             framing: request.stream_framing(),
@@ -74,38 +86,39 @@ impl Api {
             address: Some(request.client()),
             ..Subscribe::default()
         };
-        let allowed = self.access.let_in(request, patterns, carrier);
-        let (patterns, permit) = self.told(request, allowed)?;
+        let allowed = self.access.authorize_client(request, patterns, carrier);
+        let (patterns, permit) = self.log_denial(request, allowed)?;
         Ok(Subscribe {
             patterns,
             permit: Some(permit),
-            ..wish
+            ..params
         })
     }
 
-    /// A stream that ends at once, and leaves an EventSource with a wait between one and two times
-    /// the usual one: its browser would never come back after a 503.
-    fn come_back_later(&self, full: SubscribeError) -> Response {
+    /// The answer when all clients are connected that may be (`--overload retry`): a stream that contains only a
+    /// `retry:` and ends. An EventSource reconnects after such a stream, but gives up for good after a 503. Its wait
+    /// is random, between one and two times the usual one, so that refused clients do not all return together.
+    fn retry_later(&self, full: SubscribeError) -> Response {
         let retry = self.config.retry.as_millis() as u64;
         let wait = retry + RandomState::new().hash_one(0) % retry.max(1);
-        // No empty line: some clients make an empty event of one that ends nothing.
+        // No empty line at the end: some clients dispatch an empty event for an empty line without fields before it.
         let body = format!("retry: {wait}\n: {full}\n");
-        // Its place among the connections is for others, who are to be told the same.
+        // The connection is closed, so that its slot is free for the next client.
         Response::new(200).with_body(CONTENT_TYPE, body).and_close()
     }
 }
 
-/// An event stream is UTF-8 without saying so (HTML, 9.2.5). But some clients, such as Python's
-/// `requests`, read any text without a charset as ISO-8859-1.
+/// SPEC: HTML standard, 9.2.5: an event stream is always UTF-8, and needs no `charset`. It is there for clients such
+/// as Python's `requests`, which read any text without a charset as ISO-8859-1.
 const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 
-/// The answer to a client that the hub has not let in.
-pub(super) fn not_let_in(error: SubscribeError, request: &Request) -> Problem {
+/// The answer to a client that the hub did not register.
+pub(super) fn subscribe_problem(error: SubscribeError, request: &Request) -> Problem {
     match (error, request.query("client_id")) {
-        (SubscribeError::NameTaken, Some(name)) => {
+        (SubscribeError::NameTaken, Some(id)) => {
             let what = format!(
-                "client_id {name:?} is in use, and not by a client with the same token, or, without a \
-                 token, with the same address: choose another name, or wait until that client has gone"
+                "client_id {id:?} is in use by a client with another token, or, without a token, with another \
+                 address: choose another client_id, or wait until that client has disconnected"
             );
             Problem::new(403, what)
         }
@@ -115,6 +128,7 @@ pub(super) fn not_let_in(error: SubscribeError, request: &Request) -> Problem {
     }
 }
 
+/// Reads the parameter `heartbeat`.
 fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {
     match request.query("heartbeat") {
         None | Some("comment") => Ok(Heartbeat::Comment),
@@ -126,21 +140,25 @@ fn heartbeat(request: &Request) -> Result<Heartbeat, Problem> {
     }
 }
 
-/// The cursor of a request. It is opaque, and never an error: the stream reports it as
-/// unknown if it cannot be read, is too long or is there twice. An EventSource would never come back after a 400.
+/// Reads the cursor of a request, from the first of these that is there:
 ///
-/// The header wins over the query, because the browser made it after the page had made the URL. In the
-/// query `lastEventId`, which other clients add as they reconnect, wins over `last_event_id`.
+/// 1. the header field `Last-Event-ID`, which a browser adds when it reconnects;
+/// 2. the parameter `lastEventId`, which other clients add when they reconnect;
+/// 3. the parameter `last_event_id`, which the page wrote into the URL. It is the oldest: a client that reconnects
+///    uses the same URL again.
+///
+/// The cursor is opaque here. If it is malformed, too long or there twice, this is not an error: the stream then
+/// reports that the cursor is unknown. An EventSource would never reconnect after a 400.
 fn cursor(request: &Request) -> Cursor {
     let from_header = request.fields("last-event-id");
     let from_header = from_header.map(String::from_utf8_lossy);
     if let Some(id) = joined(from_header) {
         return Cursor::After(id);
     }
-    let from_query = |is_own: bool| {
+    let from_query = |is_of_page: bool| {
         let parameters = request.parameters();
         let named = parameters.filter(move |parameter| {
-            is_cursor(parameter.name) && (parameter.name == "last_event_id") == is_own
+            is_cursor(parameter.name) && (parameter.name == "last_event_id") == is_of_page
         });
         joined(named.map(|parameter| parameter.value.into()))
     };
@@ -151,7 +169,10 @@ fn cursor(request: &Request) -> Cursor {
     }
 }
 
-/// SPEC: RFC 9110, 5.3: several fields of one name are one list. No event has a list as its id.
+/// Joins the cursors of one source. `None` if all of them are empty.
+///
+/// SPEC: RFC 9110, 5.3: several fields with the same name are one list, joined by commas. No event has such a list as
+/// its id, so the hub reports the cursor as unknown.
 fn joined<'a>(ids: impl Iterator<Item = Cow<'a, str>>) -> Option<String> {
     let ids: Vec<_> = ids.filter(|id| !id.is_empty()).collect();
     (!ids.is_empty()).then(|| ids.join(", "))

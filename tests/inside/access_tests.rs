@@ -1,4 +1,4 @@
-//! Tests of the tokens of `api/access/tokens.rs`: what a table grants, and how long a reload takes.
+//! Tests of `api/access/tokens.rs`: which rights a table contains, and how long questions and reloads take.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,7 @@ use crate::api::Api;
 use crate::config::Config;
 use crate::hub::{Hub, Permit, Subscribe};
 
+/// The table of a file with this text.
 fn table(text: &str) -> GrantTable {
     let grants = text
         .lines()
@@ -17,8 +18,9 @@ fn table(text: &str) -> GrantTable {
     GrantTable::new(grants.collect(), &RandomState::new())
 }
 
-fn shown(table: &GrantTable, holder: &Holder, verb: Verb) -> String {
-    let granted = table.granted(holder, verb).into_iter();
+/// The topics of these rights and of every client, as text.
+fn topics(table: &GrantTable, rights: &Rights, verb: Verb) -> String {
+    let granted = table.granted(rights, verb).into_iter();
     let patterns: Vec<_> = granted
         .flat_map(Patterns::iter)
         .map(ToString::to_string)
@@ -27,40 +29,41 @@ fn shown(table: &GrantTable, holder: &Holder, verb: Verb) -> String {
 }
 
 #[test]
-fn the_lines_of_a_token_add_up_and_anybodys_are_everybodys() {
+fn the_lines_of_a_token_add_up_and_every_client_has_the_rights_of_a_star() {
     let table = table(
-        "# who          what\n\
-         a  publish,subscribe  chat/* news # behind a line, too\n\
+        "# token        rights\n\
+         a  publish,subscribe  chat/* news # a comment after a grant\n\
          \n\
          b\tsubscribe\t*\r\n\
          a  subscribe          more\n\
          *  subscribe          public/*\n",
     );
     assert_eq!(table.index.len(), 1 + 2);
-    let a = table.holder_of("a").unwrap();
-    let b = table.holder_of("b").unwrap();
-    for (holder, publish, subscribe) in [
+    let a = table.rights_of("a").unwrap();
+    let b = table.rights_of("b").unwrap();
+    for (rights, publish, subscribe) in [
         (a, "chat/* news", "chat/* more news public/*"),
         (b, "", "* public/*"),
-        // What every client has is found twice, which is no more.
+        // The rights of every client are listed twice here, which does no harm.
         (table.every_client(), "", "public/* public/*"),
     ] {
-        assert!(table.index.contains_key(&holder.number));
-        assert_eq!(shown(&table, holder, Verb::Publish), publish);
-        assert_eq!(shown(&table, holder, Verb::Subscribe), subscribe);
+        assert!(table.index.contains_key(&rights.number));
+        assert_eq!(topics(&table, rights, Verb::Publish), publish);
+        assert_eq!(topics(&table, rights, Verb::Subscribe), subscribe);
     }
-    for stranger in ["", "*", "c", "aa"] {
-        assert!(table.holder_of(stranger).is_none());
+    for unknown in ["", "*", "c", "aa"] {
+        assert!(table.rights_of(unknown).is_none());
     }
-    for holder in [a, b, table.every_client()] {
-        assert!(std::ptr::eq(table.holder(holder.number), holder));
+    for rights in [a, b, table.every_client()] {
+        assert!(std::ptr::eq(table.by_number(rights.number), rights));
     }
 }
 
-/// 10,000 clients with 8 patterns each are checked against 40,000 grants to everybody, and then lose
-/// these grants. Other threads go on meanwhile. A linear search would take 3.2 billion comparisons.
+/// A first reload checks 10,000 clients with 8 patterns each against 40,000 grants to every client, and a second one
+/// withdraws all of these grants. Another thread can take the hub's lock meanwhile. A linear search would need 3.2 billion
+/// comparisons.
 #[test]
-fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
+fn a_reload_with_many_grants_is_fast_and_does_not_block_other_threads() {
     const CLIENTS: usize = 10_000;
     const GRANTS: usize = 40_000;
     let path = std::env::temp_dir().join(format!("tiny-sse-grants-{}", std::process::id()));
@@ -96,7 +99,7 @@ fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
         .collect();
     let is_over = AtomicBool::new(false);
     let (kept, ended, longest) = std::thread::scope(|scope| {
-        // Another thread that needs the hub's lock.
+        // This thread takes the hub's lock again and again.
         let other = scope.spawn(|| {
             let mut longest = Duration::ZERO;
             // ORDER: Relaxed: the loop ends once it sees the flag; the flag guards no other memory.
@@ -113,22 +116,25 @@ fn a_reload_costs_no_more_for_many_grants_and_holds_nobody_up() {
             (start.elapsed(), hub.clients())
         };
         let kept = reload();
-        write("# nobody\n".into());
+        write("# no grant\n".into());
         let ended = reload();
         is_over.store(true, Ordering::Relaxed);
         (kept, ended, other.join().unwrap())
     });
     fs::remove_file(&path).unwrap();
-    println!("none ends: {kept:?}; all end: {ended:?}; another waited at most {longest:?}");
+    println!("all kept: {kept:?}; all ended: {ended:?}; another thread waited at most {longest:?}");
     assert_eq!((kept.1, ended.1), (CLIENTS, 0));
     let most = Duration::from_millis(5_000);
     assert!(kept.0 + ended.0 < most, "{kept:?} {ended:?}");
-    assert!(longest < most / 10, "another waited {longest:?}");
+    assert!(
+        longest < most / 10,
+        "another thread waited {longest:?} for the hub's lock"
+    );
     drop(subscriptions);
 }
 
 #[test]
-fn a_request_with_many_patterns_is_judged_soon_beside_a_token_with_many() {
+fn a_request_with_many_patterns_is_checked_quickly_against_a_token_with_many() {
     const REQUESTS: u32 = 1_000;
     let granted: Patterns = (0..10_000)
         .map(|n| Pattern::new(&format!("{n:05}/*")).unwrap())
@@ -137,20 +143,20 @@ fn a_request_with_many_patterns_is_judged_soon_beside_a_token_with_many() {
         let own = (0..63).map(|n| Pattern::new(&format!("{:05}/a", 9_937 + n)).unwrap());
         own.chain([Pattern::new(last).unwrap()]).collect()
     };
-    let anybodys = Patterns::default();
+    let of_every_client = Patterns::default();
     let start = Instant::now();
     for _ in 0..REQUESTS {
         for (last, is_covered) in [("00000/b*", true), ("00000*", false), ("x", false)] {
             let action = asked(last);
             let action = Action::Subscribe(&action);
             assert_eq!(
-                covers(&[&granted, &anybodys], &action),
+                covers(&[&granted, &of_every_client], &action),
                 is_covered,
                 "{last}"
             );
         }
     }
     let each = start.elapsed() / REQUESTS / 3;
-    println!("{each:?} for a request");
+    println!("{each:?} per request");
     assert!(each < Duration::from_millis(2), "{each:?}");
 }

@@ -944,11 +944,19 @@ fn a_missing_file_a_directory_and_a_fifo_are_refused_without_waiting() {
     );
     fs::create_dir(file.path()).unwrap();
     file.set_mode(0o700);
-    assert!(start_with(&file).unwrap_err().contains("it is not a file"));
+    assert!(
+        start_with(&file)
+            .unwrap_err()
+            .contains("it is not a regular file")
+    );
     fs::remove_dir(file.path()).unwrap();
     let made = Command::new("mkfifo").arg(file.path()).status();
     assert!(made.expect("mkfifo").success());
-    assert!(start_with(&file).unwrap_err().contains("it is not a file"));
+    assert!(
+        start_with(&file)
+            .unwrap_err()
+            .contains("it is not a regular file")
+    );
     fs::remove_file(file.path()).unwrap();
     // A symbolic link counts as the file that it points to.
     let there = TokenFile::new(FILE);

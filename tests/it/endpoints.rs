@@ -628,7 +628,7 @@ fn an_invalid_publication_is_answered_with_the_reason_and_reaches_no_client() {
         ("POST", "/broadcast", "Content-Type: application/json; charset=utf-16\r\n", b"{}", 415, "utf-16"),
         ("POST", "/send", "Content-Type: application/json;charset=latin1\r\n", b"{}", 415, "latin1"),
         ("POST", "/clients/me", "Content-Type: text/plain;charset=koi8-r\r\n", b"x", 415, "koi8-r"),
-        ("POST", "/events", "Content-Type: multipart/form-data; boundary=x\r\n", b"--x--", 415, "the body is multipart/form-data, whose parts and boundaries would be published as they are: send the data itself as the body (curl --data-binary @FILE"),
+        ("POST", "/events", "Content-Type: multipart/form-data; boundary=x\r\n", b"--x--", 415, "the body is multipart/form-data, and its boundaries would be published as they are: send the data itself as the body (curl --data-binary @FILE"),
         ("POST", "/events/a", "Content-Type: Multipart/Form-Data;boundary=x\r\n", b"--x--", 415, "--data-binary"),
         ("POST", "/broadcast", "Content-Type: multipart/form-data; boundary=x\r\n", b"{}", 415, "--data-binary"),
         ("POST", "/send", "Content-Type: multipart/mixed; boundary=x\r\n", b"{}", 415, "--data-binary"),
@@ -653,18 +653,18 @@ fn an_invalid_publication_is_answered_with_the_reason_and_reaches_no_client() {
         ("POST", "/broadcast", "", "\u{feff}".as_bytes(), 400, "not JSON: the text ends too early at byte 0"),
         ("POST", "/broadcast", "", "\u{feff}\u{feff}{}".as_bytes(), 400, "not JSON: unexpected"),
         ("POST", "/broadcast", "", "{\u{feff}}".as_bytes(), 400, "not JSON: unexpected"),
-        ("POST", "/events", ndjson, "\u{feff}\n".as_bytes(), 400, "the body has no line, and so no event"),
+        ("POST", "/events", ndjson, "\u{feff}\n".as_bytes(), 400, "the body has no line that is not empty"),
         ("POST", "/broadcast", "", deep.as_bytes(), 400, "not JSON: nested deeper than 128 levels"),
         ("POST", "/send", "", b"null", 400, "the body is JSON, but not an object"),
         ("POST", "/send", "", b"{\"_event\":\"a\"", 400, "not JSON: the text ends too early at byte 13"),
         ("POST", "/send", "", b"{'_event':1}", 400, r"not JSON: unexpected '\\'' at byte 1"),
         // NDJSON: one invalid line rejects all lines.
-        ("POST", "/events", ndjson, b"", 400, "the body has no line, and so no event"),
-        ("POST", "/events", ndjson, b"\n \r\n", 400, "the body has no line, and so no event"),
+        ("POST", "/events", ndjson, b"", 400, "the body has no line that is not empty"),
+        ("POST", "/events", ndjson, b"\n \r\n", 400, "the body has no line that is not empty"),
         ("POST", "/events", ndjson, b"1\n2\n{\n4", 400, "line 3: not JSON: the text ends too early at byte 1; nothing was published"),
         ("POST", "/events", ndjson, b"1\n\n2 3\n", 400, "line 3: not JSON: unexpected '3' at byte 2; nothing was published"),
         ("POST", "/events/t", ndjson, b"oops\n1", 400, "line 1: not JSON: unexpected 'o' at byte 0; nothing was published"),
-        ("POST", "/events?id=1", ndjson, b"1\n2", 400, "id cannot be the same for several events"),
+        ("POST", "/events?id=1", ndjson, b"1\n2", 400, "the parameter id cannot be used with NDJSON"),
         ("POST", "/events?event=%0A", ndjson, b"1\n2", 400, "event has"),
         ("POST", "/events?topic=a&topic=b", ndjson, b"1\n2", 400, "one topic"),
         ("POST", "/events", "Content-Type: application/x-ndjson;charset=utf-16\r\n", b"1", 415, "utf-16"),
@@ -675,7 +675,7 @@ fn an_invalid_publication_is_answered_with_the_reason_and_reaches_no_client() {
         ("DELETE", "/clients/nobody", "", b"", 404, r#"no client has the id \"nobody\""#),
         ("DELETE", "/clients/%D1%8F", "", b"", 404, "it must be 1 to 64 of"),
         ("DELETE", "/clients/a/b", "", b"", 404, "it must be 1 to 64 of"),
-        ("DELETE", "/clients/", "", b"", 404, "/clients/ is not here; GET / lists what is"),
+        ("DELETE", "/clients/", "", b"", 404, "/clients/ is not here; GET / lists the endpoints"),
     ];
     for (method, target, fields, body, status, part) in rows {
         let row = format!(
@@ -1130,7 +1130,7 @@ fn an_unknown_path_is_a_404_that_refers_to_the_index() {
         ("GET", "/%D1%8F%22%0A", r#"/я\"\n"#),
     ] {
         let answer = request(address(&server), method, path, "", "");
-        let part = format!("{shown} is not here; GET / lists what is");
+        let part = format!("{shown} is not here; GET / lists the endpoints");
         assert_error(&answer, 404, &part, &format!("{method} {path}"));
     }
 }

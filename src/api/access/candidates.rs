@@ -1,7 +1,9 @@
-//! The tokens that a request carries: in `Authorization`, in the query of a stream, in a cookie.
+//! Turns a request into the texts in it that may be tokens: of `Authorization`, of the query of a stream, of cookies.
+//! `tokens.rs` then looks up which of them are known.
 //!
-//! A token has neither a space nor a `%` in it, so what libraries do to base64 in a query or a cookie is
-//! undone without one token being taken for another. Padding is part of a token: `YQ==` and `YQ` are two.
+//! Libraries change base64 in a query or a cookie: `+` becomes a space, and `=` becomes `%3D`. A token contains
+//! neither a space nor a `%`, so these changes can be reversed without mistaking one token for another. The padding
+//! is part of a token: `YQ==` and `YQ` are different tokens.
 
 use std::borrow::Cow;
 
@@ -12,7 +14,11 @@ use crate::http::{Refusal, Request};
 /// The name of the cookie that carries a token.
 pub(super) const COOKIE: &str = "tiny_sse_token";
 
-/// The tokens in a request, not verified.
+/// Returns the texts that may be tokens, at most three, in the order in which they are tried. They are not verified.
+///
+/// # Errors
+///
+/// 400: `Authorization` is there more than once, or is not UTF-8.
 pub(super) fn candidates<'a>(
     request: &'a Request,
     carrier: Carrier,
@@ -21,19 +27,21 @@ pub(super) fn candidates<'a>(
     let mut found = Vec::new();
     found.extend(request.bearer()?.map(Cow::Borrowed));
     if carrier == Carrier::HeaderOrQuery {
-        // A query is read as a form, where `+` is a space. In a token a space can only have been a `+`.
+        // A query is decoded as a form, which turns `+` into a space. So a space in a token was a `+`.
         let tokens = request.queries("token");
         found.extend(tokens.map(|token| match token.contains(' ') {
             true => token.replace(' ', "+").into(),
             false => Cow::Borrowed(token),
         }));
     }
-    // The browser of a page of another site sends the cookies of this one.
+    // A page of another site can make the user's browser send the cookies of this server. Then they prove nothing
+    // about the page, so they are ignored.
     if !matches!(sender, Sender::OtherPage(_)) {
         found.extend(request.cookies(COOKIE));
     }
-    // LIMIT: no client has more than one token, or three while it changes from one to another. ORDER: cookies
-    // come last: a site beside this one may have set some that push others out.
+    // LIMIT: each candidate costs a hash and a look-up. A client has one token, or up to three while it changes from
+    // one to another. ORDER: cookies come last. A neighbour of this server, under the same domain, can set cookies
+    // for it, and these must not displace the token in `Authorization`.
     found.truncate(3);
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! The file of tokens, and the grants in it (`--tokens`).
+//! Turns the file of `--tokens` into grants: which token has which right on which topics.
 //!
 //! ```text
 //! # token                                        verbs               topics
@@ -7,9 +7,15 @@
 //! *                                              subscribe           public/*
 //! ```
 //!
-//! A line is one grant. Its parts are separated by white space, so a topic with white space in it can be
-//! granted only by a pattern that ends before it. The lines of one token add up. `*` in the place of a
-//! token grants to every client, with a token or without. A word that begins with `#` begins a comment.
+//! A line is one grant: a token, the verbs, and at least one topic or pattern, separated by white space. The lines of
+//! one token add up. A line with `*` instead of a token grants to every client, with a token or without. A word that
+//! begins with `#` begins a comment, up to the end of the line. A topic that contains white space cannot be written
+//! here; a pattern that ends before the white space grants it.
+//!
+//! The file is full of secrets. So a file that other users of the machine can read is refused, and no error message
+//! repeats a word of it.
+//!
+//! The file is read when the server starts and at each reload, never for a request.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,18 +28,20 @@ use crate::wire::{Pattern, Patterns, Token};
 /// What one line grants.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
-    /// The token that has the grant; `None`: every client has it.
+    /// The token that has the right. `None`: every client has it.
     pub(super) token: Option<Token>,
+    /// One or both verbs, as the line lists them. A verb that is listed twice is here twice.
     pub(super) verbs: Vec<Verb>,
+    /// The topics, at least one pattern.
     pub(super) patterns: Patterns,
 }
 
-/// Reads the grants of a file.
+/// Reads the grants of a file. Blocks on the disk.
 ///
 /// # Errors
 ///
-/// The file cannot be read, is not a regular file, is too large, may be read or written by every user of this
-/// machine, or a line is wrong. No error repeats a token.
+/// The file cannot be read, is not a regular file, is larger than 1 MiB, can be read or written by every user of this
+/// machine, or a line is wrong. The message names the file and the line, and repeats no token.
 pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
     let failed = |what: String| {
         let what = format!("cannot use the tokens of {}: {what}", path.display());
@@ -47,26 +55,29 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
     lines.collect()
 }
 
+/// Reads the text of a file that only its owner and group can read and write.
 fn read_private(path: &Path) -> io::Result<String> {
-    // ORDER: looked at first, for to open a pipe is to wait for its other end.
+    // ORDER: checked before the file is opened, because opening a pipe waits until another process opens its other
+    // end.
     refuse_public(&fs::metadata(path)?)?;
     let file = File::open(path)?;
-    // What was opened is what counts: it may be another file than the one before.
+    // Checked again, because the path may name another file by now. This is the file that is read.
     refuse_public(&file.metadata()?)?;
     let mut text = String::new();
-    // LIMIT: a byte more than there may be shows that there are more.
+    // LIMIT: one byte more than the limit is read, to notice a file that is too large.
     file.take(TOKENS_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > TOKENS_BYTES {
         return Err(io::Error::other(format!(
-            "it is larger than {TOKENS_BYTES} bytes"
+            "it is larger than {TOKENS_BYTES} bytes, so it is probably another file"
         )));
     }
     Ok(text)
 }
 
+/// Refuses what is not a regular file, and a file that every user of this machine can read or write.
 fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
     if !metadata.is_file() {
-        return Err(io::Error::other("it is not a file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     #[cfg(unix)]
     {
@@ -74,18 +85,23 @@ fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o006 != 0 {
             return Err(io::Error::other(format!(
-                "its mode is {mode:04o}, everybody on this machine may read or change it (chmod o-rw)"
+                "its mode is {mode:04o}, so every user of this machine can read or change it (chmod o-rw)"
             )));
         }
     }
     Ok(())
 }
 
-/// One line; `None` if it is empty or a comment.
+/// Parses one line. Returns `None` if the line is empty or a comment.
+///
+/// # Errors
+///
+/// The message says what is wrong, and repeats nothing of the line.
 pub(super) fn parse(line: &str) -> Result<Option<Grant>, String> {
-    // White space to us, the end of a line to an editor: what it shows is not what would be granted.
+    // An editor may show a lone CR as the end of a line. Here it would be white space, so the line would grant
+    // something else than the editor shows.
     if line.contains('\r') {
-        return Err("a line break that is neither LF nor CRLF".into());
+        return Err("it contains a CR that is not part of a line break (CRLF)".into());
     }
     let words = line.split_whitespace();
     let mut words = words.take_while(|word| !word.starts_with('#'));
@@ -97,19 +113,19 @@ pub(super) fn parse(line: &str) -> Result<Option<Grant>, String> {
         token => Some(token.parse().map_err(|error| format!("{error}"))?),
     };
     let Some(verbs) = words.next() else {
-        return Err("publish or subscribe or both must follow after the token".into());
+        return Err("publish, subscribe or publish,subscribe must follow the token".into());
     };
     let verbs = verbs.split(',').map(|verb| match verb {
         "publish" => Ok(Verb::Publish),
         "subscribe" => Ok(Verb::Subscribe),
-        // Not shown: it may be half of a token.
+        // The word is not shown: in a line with a mistake it may be a token.
         _ => Err("the second word must be publish, subscribe or publish,subscribe"),
     });
     let verbs = verbs.collect::<Result<Vec<_>, _>>()?;
     let patterns = words.map(|word| Pattern::new(word).map_err(|error| error.to_string()));
     let patterns = patterns.collect::<Result<Patterns, _>>()?;
     if patterns.iter().next().is_none() {
-        return Err("topics must follow after the verbs; * is all of them".into());
+        return Err("topics must follow publish or subscribe; * is every topic".into());
     }
     Ok(Some(Grant {
         token,
@@ -124,7 +140,7 @@ mod tests {
     use crate::chance::{Mutator, Random, cases};
 
     #[test]
-    fn what_is_wrong_is_named_and_no_token_with_it() {
+    fn an_error_names_what_is_wrong_and_repeats_no_token() {
         for (line, part) in [
             ("s3cret", "must follow"),
             ("s3cret publish", "topics must follow"),
@@ -141,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_line_grants_what_its_words_say_or_is_refused_without_a_word_of_it() {
+    fn a_random_line_grants_what_it_lists_or_is_refused_without_repeating_it() {
         const WORDS: [&str; 14] = [
             "c2VjcmV0LXNlY3JldA==",
             "*",

@@ -1,4 +1,20 @@
-//! What each token grants: the tokens of the configuration, and those of a file that can be read again.
+//! Turns the options for tokens, and the file of `--tokens`, into a table: which rights has a token, and which rights
+//! has every client.
+//!
+//! ```text
+//! file or options                 table                   publish          subscribe
+//! *  subscribe  public/*    ->    every client            -                public/*
+//! T1 publish    sensors/*         T1                      sensors/*, log   -
+//! T1 publish    log
+//! T2 publish,subscribe  chat/*    T2                      chat/*           chat/*
+//! ```
+//!
+//! A client with T2 may subscribe to `chat/*` and to `public/*`: the rights of every client are added at each
+//! question.
+//!
+//! A table never changes. A reload builds a new one and replaces the pointer to it, so a request sees either all of
+//! the old rights or all of the new ones. Connection threads read the table through [`Tokens::table`], and the hub
+//! asks about the permits of connected clients through [`Issuer`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,22 +28,27 @@ use crate::config::AccessConfig;
 use crate::hub::Issuer;
 use crate::wire::{Pattern, Patterns, Token};
 
-/// The tokens of one server. A permit that a token gave goes on asking here.
+/// The tokens of one server: its present table, and what is needed to build the next one.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    /// The grants of the configuration itself.
+    /// The grants of the options, `--publish-token` and `--subscribe-token`. A reload keeps them.
     fixed: Vec<Grant>,
+    /// The file of `--tokens`.
     path: Option<PathBuf>,
+    /// The key of the hash that makes the number of a token. All tables use the same key, so that a permit from an
+    /// old table means the same token in a new one.
     key: RandomState,
-    /// LOCK: guards the order alone: one reload reads the file and takes effect before the next one reads it.
-    /// Held while the file is read, and no request waits for it.
+    /// LOCK: guards no data. It makes reloads happen one after the other: without it, a reload that read the file
+    /// earlier could take effect later. It is held while the file is read; only other reloads wait for it.
     reloading: Mutex<()>,
-    /// LOCK: guards which tokens are known. Held to take or change the pointer, never while the file is read.
+    /// LOCK: guards the pointer to the present table. It is held to clone or to replace the pointer, and for one
+    /// look-up in `knows`; never while the file is read.
     table: RwLock<Arc<GrantTable>>,
 }
 
 impl Tokens {
-    /// Reads the file. A verb for which there is no token is granted to every client on every topic.
+    /// Reads the file, if there is one. Without a file, a verb whose option gives no token is granted to every client
+    /// on every topic; the exposure then decides whether a client may use it.
     ///
     /// # Errors
     ///
@@ -38,13 +59,13 @@ impl Tokens {
             verbs: vec![verb],
             patterns: [Pattern::all()].into_iter().collect(),
         };
-        let of_config = [
+        let options = [
             (&config.publish_token, Verb::Publish),
             (&config.subscribe_token, Verb::Subscribe),
         ];
-        let of_config = of_config.into_iter();
         let tokens = Tokens {
-            fixed: of_config
+            fixed: options
+                .into_iter()
                 .filter(|(token, _)| token.is_some() || config.tokens.is_none())
                 .map(|(token, verb)| grant(token, verb))
                 .collect(),
@@ -57,80 +78,86 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Reads the file again. Returns the number of tokens that are known now.
+    /// Reads the file again, and replaces the table. Returns the number of tokens in the new table. Blocks on the
+    /// disk, and on a reload that is under way.
     ///
     /// # Errors
     ///
-    /// The file cannot be used. All stays as it was.
+    /// The file cannot be used. The table stays as it was.
     pub(super) fn reload(&self) -> io::Result<usize> {
-        let turn = self.reloading.lock();
-        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+        let lock = self.reloading.lock();
+        let _lock = lock.unwrap_or_else(PoisonError::into_inner);
         let mut grants = self.fixed.clone();
         if let Some(path) = &self.path {
             grants.extend(token_file::read(path)?);
         }
         let table = GrantTable::new(grants, &self.key);
+        // Without the rights of every client, which are always in the table.
         let count = table.index.len() - 1;
-        // A panic under this lock would be one of a pointer being copied.
+        // A poisoned lock is used all the same: no code that runs under it can panic between two changes.
         let mut present = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *present, Arc::new(table));
         drop(present);
-        // LOCK: released first, because this may free some 40,000 patterns.
+        // LOCK: released first, because dropping the old table may free some 40,000 patterns.
         drop(before);
         Ok(count)
     }
 
-    /// What is granted now.
+    /// The present table. A caller that keeps the pointer goes on seeing this table after a reload.
     pub(super) fn table(&self) -> Arc<GrantTable> {
         let table = self.table.read();
         Arc::clone(&table.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether this verb is for tokens. Otherwise it is for every client, as far as the exposure allows it.
-    pub(super) fn are_for(&self, verb: Verb) -> bool {
-        let is_for = |grant: &Grant| grant.token.is_some() && grant.verbs.contains(&verb);
-        self.path.is_some() || self.fixed.iter().any(is_for)
+    /// Whether the operator has configured which clients have this right: with a file, or with the option for the
+    /// verb. Otherwise every client has it, as far as the exposure allows it.
+    pub(super) fn are_configured_for(&self, verb: Verb) -> bool {
+        let is_about = |grant: &Grant| grant.token.is_some() && grant.verbs.contains(&verb);
+        self.path.is_some() || self.fixed.iter().any(is_about)
     }
 }
 
+/// The hub's questions about the permit of a connected client. The permit is the number of the rights that allowed
+/// the subscription.
 impl Issuer for Tokens {
     fn allows(&self, permit: u64, patterns: &Patterns) -> bool {
         let table = self.table();
-        table.grants(table.holder(permit), &Action::Subscribe(patterns))
+        table.allows(table.by_number(permit), &Action::Subscribe(patterns))
     }
 
     fn knows(&self, permit: u64) -> bool {
-        // LOCK: the pointer is not cloned: the hub's lock is held, and the last clone frees the table.
+        // LOCK: the pointer is not cloned. The caller holds the hub's lock, and if a reload replaced the table now,
+        // dropping the last clone would free the whole table under that lock.
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.index.contains_key(&permit)
     }
 }
 
-/// What all tokens grant at one time. A reload makes another table.
+/// All rights at one time: of every client, and of each known token. It does not change after [`new`](Self::new).
 #[derive(Debug)]
 pub(super) struct GrantTable {
-    /// Makes a number of a token, by which the token is found, and remembered without being kept. Nobody
-    /// outside this process can say which tokens have similar numbers, so the time of a look-up does not help
-    /// to guess one.
+    /// The key of the hash that turns a token into its number. The number finds the token, and a permit keeps it
+    /// instead of the secret. The key is random, so no peer can tell which guesses have similar numbers, and the time
+    /// of a look-up does not help to guess a token.
     key: RandomState,
-    /// Where the holder of each number is in the list.
+    /// The index in `rights` for the number of each token, and for the number of every client.
     index: HashMap<u64, usize>,
-    /// The first one is every client.
-    holders: Vec<Holder>,
+    /// The first element is the rights of every client.
+    rights: Vec<Rights>,
 }
 
-/// What one token grants.
+/// The rights of one token, or of every client. All lines of the token together.
 #[derive(Debug)]
-pub(super) struct Holder {
-    /// `None`: what every client has, without a token.
+pub(super) struct Rights {
+    /// `None`: these rights are those of every client.
     pub(super) token: Option<Token>,
-    /// The number of the token.
+    /// The hash of the token, or of the empty text for every client. A permit keeps it.
     pub(super) number: u64,
-    /// By verb.
+    /// The topics, indexed by [`Verb`].
     granted: [Patterns; 2],
 }
 
-/// Nothing is granted.
+/// A table without any right.
 impl Default for GrantTable {
     fn default() -> GrantTable {
         GrantTable::new(Vec::new(), &RandomState::new())
@@ -138,25 +165,27 @@ impl Default for GrantTable {
 }
 
 impl GrantTable {
-    /// `key` makes the numbers, so it must be the same for tables that follow each other.
+    /// Collects the grants of each token. `key` must be the same for all tables of a server.
     fn new(grants: Vec<Grant>, key: &RandomState) -> GrantTable {
-        // No token is empty, so the number of every client is not the number of a token.
+        // No token is empty, so the empty text is free for every client. Two tokens with the same number, which
+        // chance produces once in 2^64 pairs, would share their rights, and only the first token would be accepted.
         let number =
             |token: &Option<Token>| key.hash_one(token.as_ref().map_or(&b""[..], Token::as_bytes));
         let every_client = (None, [Vec::new(), Vec::new()]);
-        // The patterns of all lines of a token are sorted once.
+        // The patterns of all lines of a token are collected first, and sorted once at the end. To add each line to
+        // sorted patterns would take time that is quadratic in the number of lines.
         let mut lines: Vec<(Option<Token>, [Vec<Pattern>; 2])> = vec![every_client];
         let mut index = HashMap::from([(number(&None), 0)]);
         for grant in grants {
-            let place = *index.entry(number(&grant.token)).or_insert(lines.len());
-            if place == lines.len() {
+            let position = *index.entry(number(&grant.token)).or_insert(lines.len());
+            if position == lines.len() {
                 lines.push((grant.token, [Vec::new(), Vec::new()]));
             }
             for verb in grant.verbs {
-                lines[place].1[verb as usize].extend(grant.patterns.iter().cloned());
+                lines[position].1[verb as usize].extend(grant.patterns.iter().cloned());
             }
         }
-        let holders = lines.into_iter().map(|(token, granted)| Holder {
+        let rights = lines.into_iter().map(|(token, granted)| Rights {
             number: number(&token),
             token,
             granted: granted.map(Patterns::from_iter),
@@ -164,49 +193,56 @@ impl GrantTable {
         GrantTable {
             key: key.clone(),
             index,
-            holders: holders.collect(),
+            rights: rights.collect(),
         }
     }
 
-    /// The holder of a token.
-    pub(super) fn holder_of(&self, candidate: &str) -> Option<&Holder> {
-        let holder = self.holder(self.key.hash_one(candidate.as_bytes()));
-        holder
+    /// Returns the rights of a token that a request carries; `None` if the token is unknown. An equal hash is not
+    /// enough: the token is compared too, in constant time.
+    pub(super) fn rights_of(&self, candidate: &str) -> Option<&Rights> {
+        let rights = self.by_number(self.key.hash_one(candidate.as_bytes()));
+        rights
             .token
             .as_ref()?
             .is(candidate.as_bytes())
-            .then_some(holder)
+            .then_some(rights)
     }
 
-    /// The holder with this number. A client whose token is gone has what every client has.
-    fn holder(&self, number: u64) -> &Holder {
-        &self.holders[self.index.get(&number).copied().unwrap_or(0)]
+    /// Returns the rights with this number. If no token has the number, because a reload removed the token, the
+    /// client has the rights of every client.
+    fn by_number(&self, number: u64) -> &Rights {
+        &self.rights[self.index.get(&number).copied().unwrap_or(0)]
     }
 
-    /// What every client has.
-    pub(super) fn every_client(&self) -> &Holder {
-        &self.holders[0]
+    /// The rights of a client without a token.
+    pub(super) fn every_client(&self) -> &Rights {
+        &self.rights[0]
     }
 
-    /// Whether a holder may do this: by its own grants and by those of every client. The two are not joined,
-    /// because a copy of many lines for each of many tokens could be gigabytes.
-    pub(super) fn grants(&self, holder: &Holder, action: &Action<'_>) -> bool {
-        covers(&self.granted(holder, action.verb()), action)
+    /// Whether these rights and those of every client together allow the action. The two are asked separately,
+    /// because joining them when the table is built would copy the patterns of every client for each token, which
+    /// could take gigabytes.
+    pub(super) fn allows(&self, rights: &Rights, action: &Action<'_>) -> bool {
+        covers(&self.granted(rights, action.verb()), action)
     }
 
-    fn granted<'a>(&'a self, holder: &'a Holder, verb: Verb) -> [&'a Patterns; 2] {
-        [holder, self.every_client()].map(|holder| &holder.granted[verb as usize])
+    /// The topics of these rights for a verb, and the topics of every client for it.
+    fn granted<'a>(&'a self, rights: &'a Rights, verb: Verb) -> [&'a Patterns; 2] {
+        [rights, self.every_client()].map(|rights| &rights.granted[verb as usize])
     }
 }
 
-/// Whether an action keeps within the topics of these patterns together.
+/// Whether an action stays within the topics of these patterns. Each pattern of a subscription must be covered by one
+/// of the granted patterns: `chat/*` covers `chat/room` and `chat/r*`; `chat/a*` and `chat/b*` together do not cover
+/// `chat/*`.
 pub(super) fn covers(granted: &[&Patterns], action: &Action<'_>) -> bool {
     let has = |asked: &Pattern| granted.iter().any(|patterns| patterns.covers(asked));
     match action {
         Action::Publish(Some(topic)) => {
             granted.iter().any(|patterns| patterns.matches(Some(topic)))
         }
-        // Without patterns a client gets only the events that reach every client that is let in at all.
+        // A subscription without patterns gets the events without a topic. Every client with any right to subscribe
+        // may have these.
         Action::Subscribe(asked) => {
             asked.iter().all(has) && granted.iter().any(|patterns| patterns.iter().len() > 0)
         }
