@@ -25,7 +25,7 @@ test('a page of another site can read but not publish, and gets the reason', asy
   const { tab } = await browser(t);
   const origin = await site(t);
   const page = await tab(origin, KEPT_BACK);
-  const may = `--cors-origin ${origin} would let it`;
+  const may = `start the server with --cors-origin ${origin} to allow it`;
   assert.deepEqual(await ask(page, `${server.origin}/events`, post), [403, { status: 'error', error: `a page of ${origin} may not publish to everybody (${may})` }]);
   // This request has a preflight. The server allows it, so that the page can read the 403.
   assert.deepEqual(await ask(page, `${server.origin}/clients/x`, { method: 'DELETE' }), [403, { status: 'error', error: `a page of ${origin} may not publish to the client "x" or end its stream (${may})` }]);
@@ -140,7 +140,7 @@ test('an expired token is renewed at the next connection, and no event is missed
   await until('it is closed', async () => (await state(page)) === 'CLOSED');
   const error = (await heard(page)).error.at(-1);
   assert.deepEqual([error.status, error.final, error.kind, error.retryIn], [401, true, 'status', undefined]);
-  assert.match(error.message, /the one in this request is not known$/);
+  assert.match(error.message, /the server does not know the one in this request$/);
   await server.publish(3);
   await page.evaluate(() => {
     window.token = 'third';
@@ -155,7 +155,7 @@ test('after 401 and 403 the client stays closed and has the reason', async (t) =
   const { server } = await withTokens(t, 'reader subscribe news');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
-  for (const [token, status, reason] of [['', 401, /a token is needed/], ['nobody', 401, /not known$/], ['reader', 403, /does not let you subscribe to "chat"$/]]) {
+  for (const [token, status, reason] of [['', 401, /a token is needed/], ['nobody', 401, /does not know the one in this request$/], ['reader', 403, /does not include the right to subscribe to "chat"$/]]) {
     await listen(page, `${server.origin}/events/chat`, { ...quick, token });
     await until(`${token}: it is closed`, async () => (await state(page)) === 'CLOSED');
     const { error } = await heard(page);

@@ -148,13 +148,13 @@ test('each token gives its rights, and the page says if a token is wrong', async
     await says(page, '#access-now', 'one');
     await page.fill('#publish-event', 'mine');
     await page.click('#publish-send');
-    await says(page, '#publish-answer', /^403 this token does not let you publish to everybody Change the token$/);
+    await says(page, '#publish-answer', /^403 the token in this request does not include the right to publish .*Change the token$/);
     await page.click('#tab-clients');
-    await says(page, '#clients-answer', /^403 this token does not let you see the clients.* Change the token$/);
+    await says(page, '#clients-answer', /^403 the token in this request does not include the right to see the clients.* Change the token$/);
     await says(page, '#stats-tiles', /^Clients2/);
     await page.click('#tab-compare');
     await page.click('#compare-start');
-    await says(page, '#compare-answer', /^403 this token does not let you publish to "console\/compare" Change the token$/);
+    await says(page, '#compare-answer', /^403 the token in this request does not include the right to publish to "console\/compare" Change the token$/);
     assert.ok(await page.isEnabled('#compare-start'), 'the comparison has stopped');
     await page.click('#tab-events');
     await page.click('#publish-answer button');
@@ -244,7 +244,7 @@ test('only tabs with the same token share a connection', async (t) => {
   await until('one connection', async () => (await connections()) === 1);
   await use(pages[1], { subscribe: PUBLISH });
   // The server knows this token, but it grants only publishing. The tab must not get the events of the other tab.
-  await says(pages[1], '#outcome', /^403 this token does not let you subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
+  await says(pages[1], '#outcome', /^403 the token in this request does not include the right to subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
   await says(pages[1], '#client-state', 'CLOSED');
   await says(pages[0], '#client-state', 'OPEN');
   await isNowhere(pages[0], SUBSCRIBE, PUBLISH);
