@@ -1,55 +1,57 @@
 //! What it costs to deliver an event to every client: a server with many clients over loopback, beside a
-//! *floor* that does nothing but one `write` per client and event, and beside the *primer*
+//! *floor* that does nothing but one `write` for each client and event, and beside the *primer*
 //! (`src/examples/primer.rs`), which wakes a thread for each client and event.
 //!
 //! ```text
 //! cargo bench --bench fanout              100, 1,000 and 10,000 clients: about a minute
-//! cargo bench --bench fanout -- 1000      only so many; several numbers may be given
+//! cargo bench --bench fanout -- 1000      only 1,000 clients; several numbers may be given
 //! ```
 //!
-//! # Who is who
+//! # Processes
 //!
-//! The bench runs itself again, twice for each measurement, and only conducts: one process is the
-//! server (or the floor), the other is all of its clients and the publisher. So the server's
-//! processor time and memory are nobody else's, and each server begins with a fresh heap.
+//! The bench starts itself again, twice for each measurement, and the first process only coordinates. The second
+//! process is the server, the floor or the primer. The third process is all clients and the publisher. So the
+//! processor time and the memory of the second process are only those of the server, and each server begins with an
+//! empty heap.
 //!
 //! # What is measured
 //!
-//! - *Processor time*: what `/proc/PID/task/*/schedstat` says that the server's threads ran, in
-//!   nanoseconds. `/proc/PID/stat` counts in ticks of 10 ms, and a paced run of 100 clients is four
-//!   of them. What a thread that ended meanwhile had used is not seen; the threads that work here
-//!   outlive the run. It holds the kernel's part as well, and over loopback that is the receiving
-//!   of the packet too, and the waking of its reader: hence the floor, which pays for the same.
-//! - *Latency*: from before the `POST` is written until the event has been read by its client.
-//! - *Memory*: the growth of the server's `VmRSS` as the clients connect, once for both rows. What
-//!   the kernel spends on sockets and threads is not in it, nor what waits for a client.
-//! - *Order*: each client is to get each event once, in order. Otherwise the bench fails.
+//! - *Processor time*: the time that the threads of the server ran, from `/proc/PID/task/*/schedstat`, in
+//!   nanoseconds. (`/proc/PID/stat` counts in units of 10 ms, and a paced run with 100 clients takes only four of
+//!   them.) The time of a thread that ends during the run is not counted; the threads that deliver events outlive the
+//!   run. The time includes the work of the kernel. Over loopback that is also the receiving of the packet and the
+//!   wake-up of its reader. The floor has the same costs, so the comparison with the floor is fair.
+//! - *Latency*: the time from just before the `POST` is written until the client has read the event.
+//! - *Memory*: the growth of the server's `VmRSS` while the clients connect, measured once for both rows. It contains
+//!   neither the memory of the kernel for sockets and threads nor the backlogs of the clients.
+//! - *Order*: each client must get each event once, in order. Otherwise the bench fails.
 //!
-//! Without `/proc` there are no processor time and no memory: "-".
+//! On a system without `/proc`, processor time and memory are printed as "-".
 //!
-//! # The readers, and what they distort
+//! # The readers, and how they influence the result
 //!
-//! There is no `epoll` in std. To poll 10,000 sockets in turn would take the processor that is to
-//! be measured; a thread for each would have to be woken for each delivery, which is charged to who
-//! writes and, with some µs, hides what is to be compared. So there are two kinds of readers:
+//! std has no `epoll`. Polling 10,000 sockets in turn would use the processor time that is to be measured. With one
+//! thread for each client, each delivery would have to wake a thread. That costs the writer some microseconds and
+//! would hide the differences. So there are two kinds of readers:
 //!
-//! - up to 100 *witnesses*, spread evenly over the clients, each a thread that blocks in `read` on
-//!   its one socket. All latencies are theirs;
-//! - one thread for the *crowd* of all others, which blocks in `read` on one socket after the other,
-//!   in an order that is neither that of connecting nor its reverse. While it waits for one, most
-//!   of the others are written to, so it is woken some ten times per event and not for each client.
+//! - At most 100 *witnesses*, spread evenly over the clients. Each is a thread that blocks in `read` on its own
+//!   socket. All latencies are those of the witnesses.
+//! - One thread for the *crowd* of all other clients. It blocks in `read` on one socket after the other, in an order
+//!   that is neither the order of connecting nor its reverse. While it waits for one socket, the server writes to
+//!   most of the others. So it is woken about ten times for each event, and not once for each client.
 //!
-//! With 100 clients all are witnesses: the processor time there has a wake-up in each delivery, for
-//! server and floor alike, and is not to be compared with that of 1,000.
+//! With 100 clients all readers are witnesses. Each delivery then wakes a thread, for the server and for the floor,
+//! so the processor times must not be compared with those of 1,000 clients.
 //!
 //! # What is not measured
 //!
-//! A network; clients that are slow, come or go; topics. Where server and clients share few cores,
-//! latencies and rates are those of both. Latencies *flat out* are lengths of a backlog: the floor
-//! answers the `POST` when all is written, and holds the publisher back by that; the server answers
-//! at once, lets the publisher run ahead, and joins what waits into one write. Only rates and
-//! processor time are a comparison then. What else the machine does shows most in p99: a row that
-//! matters is to be seen twice.
+//! - A network, slow clients, clients that come and go, topics.
+//! - The latency *flat out*. In that run the latency only shows the length of a backlog. The floor answers the `POST`
+//!   after all writes, which slows the publisher down. The server answers at once, so the publisher runs ahead, and
+//!   the server joins events into one write. Only the rates and the processor times of this run can be compared.
+//!
+//! If server and clients share few processors, the latencies and rates are those of both together. Other work of the
+//! machine influences p99 most. Measure a row that matters twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -66,31 +68,31 @@ use tiny_sse::{Config, Level, Report, Server};
 #[path = "../src/examples/primer.rs"]
 mod primer;
 
-/// What is measured unless the command line says otherwise.
+/// The numbers of clients, unless the command line has numbers.
 const CLIENTS: [usize; 3] = [100, 1_000, 10_000];
 /// The data of an event.
 const EVENT_BYTES: usize = 200;
-/// More than an event is on the wire, with its id and its chunk.
+/// An upper bound of the bytes of an event on the wire, with its id and its chunk.
 const WIRE_BYTES: usize = 256;
-/// How long a paced run takes.
+/// The duration of a paced run.
 const PACED: Duration = Duration::from_secs(4);
-/// How many deliveries a run of the server flat out is made of, at the most.
+/// The maximum number of deliveries in a run of the server flat out.
 const DELIVERIES: usize = 4_000_000;
 /// How many times fewer are enough for the floor and the primer, which do not join events into one write.
-const FLOOR_TAKES: usize = 10;
+const FLOOR_DIVISOR: usize = 10;
 /// The server's queue for a client, in bytes: a limit, and not memory that is used.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
-/// Clients with a thread of their own; see the top of this file.
+/// The maximum number of clients with a thread of their own; see the head of this file.
 const WITNESSES: usize = 100;
-/// A thread here needs little, and 100 are many on a small machine.
+/// The stack of a reader. It needs little, and 100 threads are many on a small machine.
 const STACK_BYTES: usize = 64 * 1024;
-/// What a client reads at once. When it is behind it takes that much, and several events, per call.
+/// The maximum number of bytes that a client reads in one call. A client with a backlog reads several events at once.
 const READ_BYTES: usize = 4 * 1024;
-/// Who waits longer for a byte waits in vain.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After the last client has connected the server ends threads that it does not need.
+/// A client that gets no byte for this long fails.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after the last client has connected. During this time the server ends the threads that it does not need.
 const SETTLING: Duration = Duration::from_millis(700);
-/// Files that either process has open beside its clients, generously; the server keeps a reserve.
+/// An upper bound of the open files of a process apart from its clients, with the reserve of the server.
 const OTHER_FILES: usize = 640;
 
 const SUBSCRIBE: &[u8] = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -102,10 +104,10 @@ fn main() -> ExitCode {
         ["--role", "readers", address, clients, path] => {
             read(address, number(clients), path).map(|()| true)
         }
-        ["--role", "primer", clients] => host(Who::Primer, number(clients)).map(|()| true),
-        ["--role", "tiny-sse", clients] => host(Who::Server, number(clients)).map(|()| true),
-        ["--role", "floor", clients] => host(Who::Floor, number(clients)).map(|()| true),
-        _ => conduct(&words),
+        ["--role", "primer", clients] => host(Subject::Primer, number(clients)).map(|()| true),
+        ["--role", "tiny-sse", clients] => host(Subject::Server, number(clients)).map(|()| true),
+        ["--role", "floor", clients] => host(Subject::Floor, number(clients)).map(|()| true),
+        _ => measure_all(&words),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -117,40 +119,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// Only for what this program says to itself.
+/// Parses a number that another process of this bench has sent.
 fn number(word: &str) -> usize {
     word.parse().expect("BUG: not a number")
 }
 
-// The conductor.
+// The coordinator.
 
-/// What is measured.
+/// The kind of server that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum Subject {
+    /// tiny-sse.
     Server,
+    /// One `write` for each client and event, and nothing else.
     Floor,
+    /// `src/examples/primer.rs`.
     Primer,
 }
 
-impl Who {
+impl Subject {
     fn name(self) -> &'static str {
         match self {
-            Who::Server => "tiny-sse",
-            Who::Floor => "floor",
-            Who::Primer => "primer",
+            Subject::Server => "tiny-sse",
+            Subject::Floor => "floor",
+            Subject::Primer => "primer",
         }
     }
 
-    /// Where events are published.
+    /// The path that events are published to.
     fn path(self) -> &'static str {
         match self {
-            Who::Server | Who::Floor => "/events",
-            Who::Primer => "/send",
+            Subject::Server | Subject::Floor => "/events",
+            Subject::Primer => "/send",
         }
     }
 }
 
-/// How events are published: how many, and how long after each other. No pause: flat out.
+/// How the events are published: their number, and the time between two of them. Without a pause it is *flat out*.
 #[derive(Clone, Copy)]
 struct Run {
     events: usize,
@@ -158,33 +163,33 @@ struct Run {
 }
 
 impl Run {
-    /// So that whatever is touched for the first time has been.
+    /// A short run before the others, so that no memory is used for the first time while it is measured.
     const WARM_UP: Run = Run {
         events: 2,
         pause: Duration::from_millis(10),
     };
 
     /// The rows of the table.
-    fn all(who: Who, clients: usize) -> [Run; 2] {
+    fn all(subject: Subject, clients: usize) -> [Run; 2] {
         let pause = Duration::from_millis(if clients <= 1_000 { 50 } else { 200 });
-        let deliveries = match who {
-            Who::Server => DELIVERIES,
-            Who::Floor | Who::Primer => DELIVERIES / FLOOR_TAKES,
+        let deliveries = match subject {
+            Subject::Server => DELIVERIES,
+            Subject::Floor | Subject::Primer => DELIVERIES / FLOOR_DIVISOR,
         };
         let paced = Run {
             events: PACED.div_duration_f64(pause) as usize,
             pause,
         };
         let flat_out = Run {
-            // LIMIT: all of a run fits into a client's queue. Nobody can fall behind, however few
-            // processors the readers have got.
+            // LIMIT: all events of a run fit into the queue of a client. So no client can fall behind, however few
+            // processors the readers have.
             events: (deliveries / clients).clamp(1, QUEUE_BYTES / WIRE_BYTES),
             pause: Duration::ZERO,
         };
         [paced, flat_out]
     }
 
-    /// The same as a test: whether it works, and not how fast.
+    /// The runs of a test, which only checks that the bench works.
     fn smoke() -> [Run; 2] {
         [Duration::from_millis(2), Duration::ZERO].map(|pause| Run { events: 20, pause })
     }
@@ -197,9 +202,9 @@ impl Run {
     }
 }
 
-/// Reads the command line as cargo and people write it, measures, prints. False: something was
-/// lost.
-fn conduct(words: &[&str]) -> io::Result<bool> {
+/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns false if an event was lost,
+/// repeated or out of order.
+fn measure_all(words: &[&str]) -> io::Result<bool> {
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().partition(|word| word.starts_with("--"));
     let Ok(mut counts) = names
@@ -207,9 +212,9 @@ fn conduct(words: &[&str]) -> io::Result<bool> {
         .map(|name| name.parse())
         .collect::<Result<Vec<usize>, _>>()
     else {
-        return Ok(true); // the name of something in another bench
+        return Ok(true); // the name of a test or of another bench
     };
-    // `cargo test --benches` says nothing, `cargo bench` says `--bench`.
+    // `cargo bench` adds the option `--bench`; `cargo test --benches` adds none.
     let is_test = options.contains(&"--test") || !options.contains(&"--bench");
     if counts.is_empty() {
         counts = if is_test { vec![10] } else { CLIENTS.to_vec() };
@@ -226,7 +231,7 @@ fn conduct(words: &[&str]) -> io::Result<bool> {
     Ok(total.is_clean())
 }
 
-/// Whether so many clients need more open files than are allowed. Says so.
+/// Whether this many clients need more open files than the process may have. If so, it prints a line.
 fn lacks_files(clients: usize) -> bool {
     let needed = clients + OTHER_FILES;
     let limit = open_files().filter(|&limit| limit < needed);
@@ -239,20 +244,20 @@ fn lacks_files(clients: usize) -> bool {
     limit.is_some()
 }
 
-/// The rows for so many clients.
+/// Measures and prints the rows for a number of clients.
 fn compare(clients: usize, is_test: bool, total: &mut Outcome) -> io::Result<()> {
     let mut measured = Vec::new();
-    for who in [Who::Floor, Who::Primer, Who::Server] {
+    for subject in [Subject::Floor, Subject::Primer, Subject::Server] {
         let runs = if is_test {
             Run::smoke()
         } else {
-            Run::all(who, clients)
+            Run::all(subject, clients)
         };
-        match measure(who, clients, runs, total)? {
+        match measure(subject, clients, runs, total)? {
             Ok(rows) => measured.push(zip(runs, rows)),
             Err(admitted) => {
                 let clients = thousands(clients as f64);
-                println!("{clients:>7}  skipped: only {admitted} were let in, see the warning");
+                println!("{clients:>7}  skipped: only {admitted} were accepted, see the warning");
                 return Ok(());
             }
         }
@@ -264,26 +269,27 @@ fn compare(clients: usize, is_test: bool, total: &mut Outcome) -> io::Result<()>
             Some(server[column]? / floor)
         });
         let name = format!("{:>7}  {:9}", thousands(clients as f64), run.name());
-        print_row(&name, Who::Server.name(), server);
-        print_row("", Who::Primer.name(), primer);
-        print_row("", Who::Floor.name(), floor);
+        print_row(&name, Subject::Server.name(), server);
+        print_row("", Subject::Primer.name(), primer);
+        print_row("", Subject::Floor.name(), floor);
         print_row("", "ratio", ratio);
     }
     Ok(())
 }
 
-/// All runs with one server and its clients. `Err`: how many clients it let in, if not all.
+/// Measures all runs with one server and its clients. The inner `Err` is the number of accepted clients, if the
+/// server did not accept all.
 fn measure(
-    who: Who,
+    subject: Subject,
     clients: usize,
     runs: [Run; 2],
     total: &mut Outcome,
 ) -> io::Result<Result<Vec<Row>, usize>> {
     let count = clients.to_string();
-    let mut server = Process::start(&[who.name(), &count])?;
+    let mut server = Process::start(&[subject.name(), &count])?;
     let address = server.line()?;
     let at_rest = resident(server.id());
-    let mut readers = Process::start(&["readers", &address, &count, who.path()])?;
+    let mut readers = Process::start(&["readers", &address, &count, subject.path()])?;
     let admitted = number(&readers.line()?);
     if admitted < clients {
         return Ok(Err(admitted));
@@ -305,7 +311,7 @@ fn measure(
     Ok(Ok(rows))
 }
 
-/// This program once more, in one of its roles. Dropped, it is ended.
+/// Another process of this bench, in one of its roles. Dropping it ends the process.
 struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -330,16 +336,16 @@ impl Process {
         self.child.id()
     }
 
-    /// What it says next.
+    /// Waits for the next line of its output.
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            return Err(io::Error::other("a part of the bench ended too early"));
+            return Err(io::Error::other("a process of the bench ended too early"));
         }
         Ok(line.trim_end().to_string())
     }
 
-    /// Has the readers publish and read; waits for it.
+    /// Makes the readers publish and read a run, and waits for the outcome.
     fn run(&mut self, run: Run) -> io::Result<Outcome> {
         let input = self.child.stdin.as_mut().expect("BUG: it is a pipe");
         writeln!(input, "{} {}", run.events, run.pause.as_nanos())?;
@@ -350,7 +356,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Best effort: it may have ended by itself.
+        // Best effort: the process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -358,9 +364,9 @@ impl Drop for Process {
 
 // The table.
 
-/// Deliveries per second, µs of processor per delivery, ms of latency (p50, p99), KiB per client.
+/// Deliveries per second, µs of processor time per delivery, latency in ms (p50, p99), KiB per client.
 type Row = [Option<f64>; 5];
-/// The column that has no ratio: the floor spends next to nothing on a client.
+/// The index of the column without a ratio, because the floor uses almost no memory for a client.
 const KIB: usize = 4;
 
 fn print_head() {
@@ -369,16 +375,16 @@ fn print_head() {
     );
 }
 
-fn print_row(run: &str, who: &str, row: Row) {
+fn print_row(run: &str, subject: &str, row: Row) {
     let cells = zip(row, [12, 11, 8, 8, 10]).map(|(value, width)| match value {
         Some(value) if value >= 1000.0 => format!("  {:>width$}", thousands(value)),
         Some(value) => format!("  {value:>width$.2}"),
         None => format!("  {:>width$}", "-"),
     });
-    println!("{run:18}  {who:8}{}", cells.collect::<String>());
+    println!("{run:18}  {subject:8}{}", cells.collect::<String>());
 }
 
-/// `1,234`.
+/// Returns the number as text with commas, such as `1,234`.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let groups = digits.as_bytes().rchunks(3).rev().map(str::from_utf8);
@@ -388,14 +394,14 @@ fn thousands(value: f64) -> String {
         .join(",")
 }
 
-/// What became of the events of a run, or of several.
+/// The outcome of one or more runs.
 #[derive(Default)]
 struct Outcome {
     expected: u64,
     lost: u64,
     repeated: u64,
     disordered: u64,
-    /// From the first `POST` to the last delivery.
+    /// The time from the first `POST` to the last delivery.
     nanoseconds: u64,
     /// Latencies, in nanoseconds.
     p50: u64,
@@ -403,7 +409,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// As the readers tell it to the conductor: the fields in their order.
+    /// Returns the line that the readers send to the coordinator: the fields in their order.
     fn to_line(&self) -> String {
         let Outcome {
             expected,
@@ -472,31 +478,31 @@ impl fmt::Display for Outcome {
     }
 }
 
-// The machine, where there is a `/proc`.
+// Numbers from `/proc`, if the system has it.
 
-/// Nanoseconds that each thread of a process has run so far.
+/// Returns the nanoseconds that each thread of a process has run so far.
 fn processor_time(process: u32) -> Option<HashMap<OsString, u64>> {
     let tasks = read_dir(format!("/proc/{process}/task")).ok()?.flatten();
     let times = tasks.filter_map(|task| {
-        // A thread may end between the two: then there is nothing to read.
+        // The thread may have ended after the directory was read.
         let schedstat = read_to_string(task.path().join("schedstat")).ok()?;
         Some((task.file_name(), schedstat.split(' ').next()?.parse().ok()?))
     });
     let times: HashMap<OsString, u64> = times.collect();
-    // A kernel built without these numbers says 0, or has no such file.
+    // A kernel that is built without these statistics has zeros, or no such file.
     times.values().any(|&time| time > 0).then_some(times)
 }
 
-/// What the threads that are there now have run since `before`.
+/// Returns the nanoseconds that the threads in `now` have run since `before`.
 fn since(before: &HashMap<OsString, u64>, now: &HashMap<OsString, u64>) -> u64 {
     let grown = now.iter().map(|(thread, time)| {
-        // The number of one that ended may have gone to a new one.
+        // A new thread may have the number of a thread that has ended.
         time.saturating_sub(before.get(thread).copied().unwrap_or(0))
     });
     grown.sum()
 }
 
-/// KiB of memory that a process has in use.
+/// Returns the resident memory of a process in KiB.
 fn resident(process: u32) -> Option<f64> {
     let status = read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status
@@ -505,7 +511,7 @@ fn resident(process: u32) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// How many files a process started from here may have open.
+/// Returns how many files this process and its children may have open.
 fn open_files() -> Option<usize> {
     let limits = read_to_string("/proc/self/limits").ok()?;
     let line = limits
@@ -514,10 +520,10 @@ fn open_files() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-// The server, and the floor.
+// The server, the floor and the primer.
 
-/// Serves until the conductor has had enough. Says where.
-fn host(who: Who, clients: usize) -> io::Result<()> {
+/// Starts a server, prints its address, and serves until standard input is closed.
+fn host(subject: Subject, clients: usize) -> io::Result<()> {
     let report = Report::new(|level, line| {
         if level <= Level::Warn {
             eprintln!("{level}: {line}");
@@ -532,26 +538,26 @@ fn host(who: Who, clients: usize) -> io::Result<()> {
     };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let _running = match who {
-        Who::Server => Some(Server::from_listener(listener, config)?.spawn()?),
-        Who::Floor => {
-            // It ends in an error when the publisher hangs up, as it does in the end.
+    let _running = match subject {
+        Subject::Server => Some(Server::from_listener(listener, config)?.spawn()?),
+        Subject::Floor => {
+            // `floor` returns an error when the publisher closes its connection, which is the normal end.
             thread::spawn(move || floor(&listener, clients));
             None
         }
-        Who::Primer => {
+        Subject::Primer => {
             thread::spawn(move || primer::run(&listener));
             None
         }
     };
-    // ORDER: the conductor looks at the memory as soon as it has the address, so the server is
-    // complete by then.
+    // ORDER: after the start. The coordinator reads the memory of this process as soon as it has the address.
     println!("{address}");
     io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ())
 }
 
-/// One `write` per client and event. No queue, no history, no heartbeat; one client that stops
-/// reading stops everybody. No HTTP either: it knows how long a request is, and who comes when.
+/// Does one `write` for each client and event. It has no queue, no history and no heartbeat, and one client that stops
+/// reading stops the delivery to all. It does not parse HTTP: it knows the length of a request, and that all clients
+/// connect before the publisher.
 fn floor(listener: &TcpListener, clients: usize) -> io::Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..clients {
@@ -567,7 +573,7 @@ fn floor(listener: &TcpListener, clients: usize) -> io::Result<()> {
         sent_at: 0,
         number: 0,
     }
-    .request(Who::Floor.path());
+    .request(Subject::Floor.path());
     loop {
         publisher.read_exact(&mut request)?;
         let event = framed(&request[request.len() - EVENT_BYTES..]);
@@ -578,24 +584,24 @@ fn floor(listener: &TcpListener, clients: usize) -> io::Result<()> {
     }
 }
 
-/// The bytes that the server would send, but for the id.
+/// Returns the bytes that the server would send for an event, apart from the id.
 fn framed(data: &[u8]) -> Vec<u8> {
     let event = [b"id: 1795326000123-0\ndata: ", data, b"\n\n"].concat();
     let size = format!("{:x}\r\n", event.len());
     [size.as_bytes(), &event, b"\r\n"].concat()
 }
 
-// The readers, and the publisher.
+// The readers and the publisher.
 
-/// What an event carries: when it was sent, in nanoseconds since 1970, and its number in the
-/// session.
+/// The data of an event: the time at which it was sent, in nanoseconds since 1970, and its number. The numbers
+/// continue from run to run.
 struct Stamp {
     sent_at: u64,
     number: u64,
 }
 
 impl Stamp {
-    /// The `POST`, of the same length always.
+    /// Returns the bytes of the `POST`. Their number is always the same.
     fn request(&self, path: &str) -> Vec<u8> {
         let Stamp { sent_at, number } = self;
         let stamp = format!("@{sent_at:020} {number:010} ");
@@ -606,7 +612,7 @@ impl Stamp {
         .into_bytes()
     }
 
-    /// Out of a line of the stream, if it is one with a stamp.
+    /// Parses a line of the stream; `None` if the line has no stamp.
     fn parse(line: &[u8]) -> Option<Stamp> {
         let mut words = line
             .strip_prefix(b"data: @")?
@@ -619,7 +625,7 @@ impl Stamp {
     }
 }
 
-/// On the clock that both ends of a delivery go by.
+/// Returns the current time. Publisher and readers use the same clock.
 fn now() -> u64 {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     time.expect("a clock that is set").as_nanos() as u64
@@ -628,13 +634,13 @@ fn now() -> u64 {
 fn connect(address: &str) -> io::Result<BufReader<TcpStream>> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_write_timeout(Some(TIMEOUT))?;
     Ok(BufReader::with_capacity(READ_BYTES, socket))
 }
 
-/// Connects all clients, says how many were let in, and then measures a run for each line that
-/// the conductor writes.
+/// Connects all clients and prints how many the server accepted. Then it measures one run for each line that the
+/// coordinator sends.
 fn read(address: &str, clients: usize, path: &str) -> io::Result<()> {
     let mut readers = Readers::default();
     let mut admitted = 0;
@@ -690,10 +696,10 @@ fn head(socket: &mut BufReader<TcpStream>) -> io::Result<String> {
 
 struct Publisher<'a> {
     address: &'a str,
-    /// Where events are published.
+    /// The path that events are published to.
     path: &'a str,
     socket: BufReader<TcpStream>,
-    /// The number of the next event. It goes on from run to run.
+    /// The number of the next event. It continues from run to run.
     next: u64,
 }
 
@@ -701,7 +707,7 @@ impl Publisher<'_> {
     fn publish(&mut self, run: Run) -> io::Result<()> {
         let start = Instant::now();
         for turn in 0..run.events as u32 {
-            // Each is due at a time that does not depend on how long the one before it took.
+            // The time of each event does not depend on how long the previous one took.
             thread::sleep((run.pause * turn).saturating_sub(start.elapsed()));
             let stamp = Stamp {
                 sent_at: now(),
@@ -742,10 +748,11 @@ struct Readers {
 }
 
 impl Readers {
-    /// Takes the crowd out of the order in which the server may write to it: see the top.
+    /// Brings the crowd into an order that differs from the order in which the server writes; see the head of this
+    /// file.
     fn mix_the_crowd(&mut self) {
         let numbered: BTreeMap<u32, _> = zip(0u32.., self.crowd.drain(..))
-            // Fibonacci hashing: an odd factor, so no two get the same number.
+            // Fibonacci hashing: the factor is odd, so no two clients get the same number.
             .map(|(index, client)| (index.wrapping_mul(0x9E37_79B9), client))
             .collect();
         self.crowd = numbered.into_values().collect();
@@ -776,14 +783,14 @@ impl Readers {
     }
 }
 
-/// One thread's part of a run: an event from each of its sockets, and again. A share of one is a
-/// witness.
+/// Runs one reader: reads one event from each of its sockets in turn, until it has all events. A share of one socket
+/// is a witness.
 fn read_in_turn(share: &mut [BufReader<TcpStream>], first: u64, events: usize) -> Tally {
     let mut tally = Tally::default();
     let mut checks: Vec<Check> = share.iter().map(|_| Check::new(first, events)).collect();
     if let Err(error) = read_all(share, &mut checks, &mut tally) {
-        // What is not seen by now is lost, to all of the share.
-        eprintln!("a reader has given up: {error}");
+        // All events that the clients of this share have not received by now count as lost.
+        eprintln!("a reader gave up: {error}");
     }
     tally.finished_at = now();
     tally.seen = checks.iter().map(Check::seen).sum();
@@ -812,7 +819,7 @@ fn read_all(
     Ok(())
 }
 
-/// Reads on to the next event of ours: past the welcome, and any heartbeat.
+/// Reads up to the next event with a stamp. Skips the welcome and heartbeats.
 fn next_stamp(socket: &mut BufReader<TcpStream>, line: &mut Vec<u8>) -> io::Result<Stamp> {
     loop {
         line.clear();
@@ -825,7 +832,7 @@ fn next_stamp(socket: &mut BufReader<TcpStream>, line: &mut Vec<u8>) -> io::Resu
     }
 }
 
-/// Which events of a run one client has got.
+/// Which events of a run one client has received.
 struct Check {
     first: u64,
     seen: Vec<bool>,
@@ -849,13 +856,13 @@ impl Check {
                 *seen = true;
                 tally.disordered += u64::from(number < self.next);
             }
-            // Seen already, here or in the run before.
+            // The client has received this event before, in this run or in the previous one.
             _ => tally.repeated += 1,
         }
         self.next = self.next.max(number + 1);
     }
 
-    /// Whether the last event has come. What has not come before it is lost.
+    /// Whether the last event has been received. Events that were not received before it are lost.
     fn is_complete(&self) -> bool {
         self.next >= self.first + self.seen.len() as u64
     }
@@ -865,7 +872,7 @@ impl Check {
     }
 }
 
-/// What readers have read.
+/// The sums of one or more readers.
 #[derive(Default)]
 struct Tally {
     seen: u64,

@@ -1,40 +1,39 @@
-//! What a restart brings down on a server: all of its clients, who come back when they were told
-//! to. Twice: told alike, as by a server that gives everybody the same `retry:`, and told apart.
+//! How the clients of a server reconnect after a restart: when all of them have the same `retry:`, and when each has a
+//! different one.
 //!
 //! ```text
 //! cargo bench --bench storm              1,000 clients: under ten seconds
-//! cargo bench --bench storm -- 3000      so many; several numbers may be given
+//! cargo bench --bench storm -- 3000      3,000 clients; several numbers may be given
 //! ```
 //!
 //! # What happens
 //!
-//! A server gets its clients, one after the other, and is shut down. Another is started on the same
-//! port at once. Each client does what a browser's EventSource does: reads its stream to the end,
-//! waits as long as the last `retry:` said, connects again with `Last-Event-ID`, and if it is
-//! refused tries again after the same wait.
+//! The clients connect to a server, one after the other. Then the server shuts down, and another server starts at
+//! once on the same port. Each client behaves like the EventSource of a browser: it reads its stream to the end,
+//! waits for the time of the last `retry:`, and connects again with `Last-Event-ID`. If the connection is refused,
+//! the client tries again after the same time.
 //!
-//! The server is the same both times, and says both times in its farewell how long to wait. The
-//! clients of the first run are deaf to that: they know the `retry:` of their welcome only.
+//! There are two runs. In both, the server sends a different `retry:` to each client in the close event. In the first
+//! run the clients ignore the close event and use the `retry:` of the welcome, which is the same for all.
 //!
 //! # What is measured
 //!
-//! When, since the shutdown began, a client has read the head of its second stream. A row of a plot
-//! is what came in 200 ms; the peak is the most in any 100 ms, wherever they begin. Both plots have
-//! one scale.
+//! The time from the start of the shutdown until a client has read the head of its second stream. A row of a plot
+//! counts the clients that returned in 200 ms. The peak is the maximum of any 100 ms, wherever they begin. Both plots
+//! have the same scale.
 //!
-//! A second peak, a second behind the first, is the kernel's. Connections wait in a queue to be
-//! accepted, 128 of them as std has it (the program raises it to 4,096); who finds it full is not
-//! answered, and the kernel asks again a second later (`ListenOverflows` in `/proc/net/netstat`).
-//! How many differs from run to run: none of 1,000, or half of them. Clients who were told apart
-//! have not been seen to fill it.
+//! A second peak, one second after the first, is caused by the kernel. Connections that are not accepted yet wait in
+//! the listen backlog. It has 128 slots, the default of std (the program raises it to 4,096). If it is full, the
+//! kernel does not answer the connection attempt, and the kernel of the client repeats the attempt after a second
+//! (`ListenOverflows` in `/proc/net/netstat`). The number of such clients differs from run to run: none of 1,000, or
+//! half of them. With a different `retry:` for each client the backlog was never full.
 //!
 //! # What is not measured
 //!
-//! A network, and with it the different distances that would blur the first peak a little. Server
-//! and clients, with a thread each, are one process on the same processors, and the first run keeps
-//! all of them busy: its peak is what the machine gives, and not all that was asked of it. What a
-//! client costs who comes back (TLS, a session, what it has missed) is not in it either, and that
-//! is what makes a storm of it.
+//! - A network. Its different delays would make the first peak a little lower and wider.
+//! - The full load of the first run. Server and clients are one process on the same processors, with a thread for each
+//!   client. The first run keeps all processors busy, so its peak shows the limit of the machine.
+//! - The costs of a reconnect in production: TLS, a session, the replay of missed events.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -45,30 +44,30 @@ use std::{env, thread};
 
 use tiny_sse::{Config, Decoder, Level, Report, Running, Server};
 
-/// How many come back unless the command line says otherwise.
+/// The number of clients, unless the command line has numbers.
 const CLIENTS: usize = 1000;
-/// What a welcome says. Short, so that the bench is; the plots begin when it is over.
+/// The `retry:` of the welcome. It is short to keep the bench short.
 const RETRY: Duration = Duration::from_secs(1);
-/// The same as a test: whether it works, and not how it looks.
+/// Clients and `retry:` when the bench runs as a test, which only checks that it works.
 const TEST: (usize, Duration) = (10, Duration::from_millis(50));
-/// What a row of a plot covers.
+/// The time that a row of a plot covers.
 const ROW: Duration = Duration::from_millis(200);
-/// What a peak is the most of.
-const INSTANT: Duration = Duration::from_millis(100);
+/// The length of the time window whose maximum is the peak.
+const PEAK_WINDOW: Duration = Duration::from_millis(100);
 /// The longest bar. With the two numbers before it a line has 80 columns.
 const BAR: usize = 60;
-/// A thread here needs little, and there are many.
+/// The stack of a client's thread. There are many of these threads, and each needs little.
 const STACK_BYTES: usize = 64 * 1024;
-/// More than a line of the stream has.
+/// The maximum length of a line of the stream.
 const LINE_BYTES: usize = 1024;
-/// Who waits longer for a byte waits in vain.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Who was refused so often gives up. A browser would go on.
+/// A client that gets no byte for this long fails.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client gives up after this many refused connections. A browser would go on.
 const ATTEMPTS: u32 = 10;
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    match conduct(&words) {
+    match measure_all(&words) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -78,9 +77,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line as cargo and people write it, measures, prints. False: somebody did not
-/// come back.
-fn conduct(words: &[String]) -> io::Result<bool> {
+/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns false if a client did not
+/// reconnect.
+fn measure_all(words: &[String]) -> io::Result<bool> {
     let (options, names): (Vec<&str>, Vec<&str>) = words
         .iter()
         .map(String::as_str)
@@ -90,9 +89,9 @@ fn conduct(words: &[String]) -> io::Result<bool> {
         .map(|name| name.parse())
         .collect::<Result<Vec<usize>, _>>()
     else {
-        return Ok(true); // the name of something in another bench
+        return Ok(true); // the name of a test or of another bench
     };
-    // `cargo test --benches` says nothing, `cargo bench` says `--bench`.
+    // `cargo bench` adds the option `--bench`; `cargo test --benches` adds none.
     let is_test = options.contains(&"--test") || !options.contains(&"--bench");
     let (clients, retry) = if is_test { TEST } else { (CLIENTS, RETRY) };
     if counts.is_empty() {
@@ -105,16 +104,16 @@ fn conduct(words: &[String]) -> io::Result<bool> {
     Ok(all_returned)
 }
 
-/// The two plots for so many clients. False: somebody did not come back.
+/// Prints both plots for a number of clients. Returns false if a client did not reconnect.
 fn compare(clients: usize, retry: Duration) -> io::Result<bool> {
-    let alike = storm(clients, retry, Heed::Welcome)?;
-    let apart = storm(clients, retry, Heed::CloseReason)?;
-    // One scale, so that the two can be compared at a glance.
-    let scale = alike.rows().into_iter().chain(apart.rows()).max();
+    let same = storm(clients, retry, RetryFrom::Welcome)?;
+    let different = storm(clients, retry, RetryFrom::CloseEvent)?;
+    // Both plots have the same scale, so that they can be compared.
+    let scale = same.rows().into_iter().chain(different.rows()).max();
     println!("a server with {clients} clients restarts");
     for (storm, title) in [
-        (&alike, "all are told the same retry:"),
-        (&apart, "each is told a retry: of its own"),
+        (&same, "all clients have the same retry:"),
+        (&different, "each client has a different retry:"),
     ] {
         println!("\n{title}\n\n   after   returns/s");
         print!(
@@ -125,45 +124,45 @@ fn compare(clients: usize, retry: Duration) -> io::Result<bool> {
             }
         );
     }
-    let (high, low) = (alike.peak(), apart.peak());
+    let (high, low) = (same.peak(), different.peak());
     println!(
         "\npeak: {high:.0}/s and {low:.0}/s, a ratio of {:.1}",
         high / low
     );
     println!(
-        "the server was away for {:.0?} and {:.0?}",
-        alike.away, apart.away
+        "there was no server for {:.0?} and {:.0?}",
+        same.downtime, different.downtime
     );
     let expected = 2 * clients;
-    let returned = alike.returns.len() + apart.returns.len();
-    let refused = alike.refused + apart.refused;
-    println!("of {expected} clients {returned} came back, {refused} connections were refused\n");
+    let returned = same.returns.len() + different.returns.len();
+    let refused = same.refused + different.refused;
+    println!("{returned} of {expected} clients reconnected, {refused} connections were refused\n");
     Ok(returned == expected)
 }
 
 // The storm.
 
-/// Which `retry:` a client goes by.
+/// The event whose `retry:` a client uses.
 #[derive(Clone, Copy)]
-enum Heed {
-    /// The one of the welcome, the same for all.
+enum RetryFrom {
+    /// The welcome: the value is the same for all clients.
     Welcome,
-    /// The last, which is the farewell's.
-    CloseReason,
+    /// The close event, which has the last `retry:` of the stream: each client has a different value.
+    CloseEvent,
 }
 
-/// What became of a restart.
+/// The results of one restart.
 struct Storm {
-    /// When each client was back, since the shutdown began, in order.
+    /// The times from the start of the shutdown until each client had reconnected, in ascending order.
     returns: Vec<Duration>,
-    /// Connections that came while there was no server.
+    /// Connections that were refused because there was no server.
     refused: u32,
-    /// From the beginning of the shutdown until the next server listened.
-    away: Duration,
+    /// The time from the start of the shutdown until the next server listened.
+    downtime: Duration,
 }
 
-/// A life of the server, its end, and the beginning of another.
-fn storm(clients: usize, retry: Duration, heed: Heed) -> io::Result<Storm> {
+/// Connects the clients, restarts the server, and waits until all clients have reconnected.
+fn storm(clients: usize, retry: Duration, retry_from: RetryFrom) -> io::Result<Storm> {
     let config = Config {
         max_clients: clients,
         retry,
@@ -174,7 +173,10 @@ fn storm(clients: usize, retry: Duration, heed: Heed) -> io::Result<Storm> {
         }),
         ..Config::default()
     };
-    let first = serve("127.0.0.1:0".parse().expect("BUG: no address"), &config)?;
+    let first = serve(
+        "127.0.0.1:0".parse().expect("BUG: the address is invalid"),
+        &config,
+    )?;
     let address = first.local_addr();
     let clients = (0..clients)
         .map(|_| Client::subscribe(address))
@@ -186,29 +188,30 @@ fn storm(clients: usize, retry: Duration, heed: Heed) -> io::Result<Storm> {
                 let thread = thread::Builder::new()
                     .name("client".into())
                     .stack_size(STACK_BYTES);
-                thread.spawn_scoped(scope, move || client.ride_out(heed))
+                thread.spawn_scoped(scope, move || client.reconnect(retry_from))
             })
             .collect::<io::Result<_>>()?;
         let began = Instant::now();
         first.shutdown();
-        // ORDER: dropped behind the joins, when all who are back have been counted.
+        // ORDER: the second server is dropped after the joins, so it runs until the last client has reconnected.
         let _second = serve(address, &config)?;
-        let away = began.elapsed();
+        let downtime = began.elapsed();
         let mut storm = Storm {
             returns: Vec::new(),
             refused: 0,
-            away,
+            downtime,
         };
-        // Kept open to the end: the second server has to carry all of them at once, as the first.
+        // The streams stay open to the end, so that the second server has all clients at the same time, like the
+        // first.
         let mut streams = Vec::new();
         for client in clients {
             match client.join().expect("BUG: a client has panicked") {
-                Ok(back) => {
-                    storm.returns.push(back.at - began);
-                    storm.refused += back.refused;
-                    streams.push(back.stream);
+                Ok(client) => {
+                    storm.returns.push(client.at - began);
+                    storm.refused += client.refused;
+                    streams.push(client.stream);
                 }
-                Err(error) => eprintln!("a client has given up: {error}"),
+                Err(error) => eprintln!("a client gave up: {error}"),
             }
         }
         storm.returns.sort_unstable();
@@ -216,14 +219,14 @@ fn storm(clients: usize, retry: Duration, heed: Heed) -> io::Result<Storm> {
     })
 }
 
-/// A server on this address. std sets `SO_REUSEADDR` on Unix, so that the port can be had again
-/// while connections of the last life linger on it.
+/// Starts a server on this address. On Unix std sets `SO_REUSEADDR`, so the port can be used again while the
+/// connections of the previous server are in TIME_WAIT.
 fn serve(address: SocketAddr, config: &Config) -> io::Result<Running> {
     Server::from_listener(TcpListener::bind(address)?, config.clone())?.spawn()
 }
 
 impl Storm {
-    /// How many came back in each row of the plot.
+    /// Returns how many clients reconnected in each row of the plot.
     fn rows(&self) -> Vec<usize> {
         let row = |at: &Duration| at.div_duration_f64(ROW) as usize;
         let mut rows = vec![0; self.returns.last().map_or(0, |last| row(last) + 1)];
@@ -233,19 +236,19 @@ impl Storm {
         rows
     }
 
-    /// The most that came back in [`INSTANT`], per second.
+    /// Returns the maximum rate in any [`PEAK_WINDOW`], in clients per second.
     fn peak(&self) -> f64 {
         let most = self.returns.iter().enumerate().map(|(index, &start)| {
-            let end = self.returns.partition_point(|&at| at < start + INSTANT);
+            let end = self.returns.partition_point(|&at| at < start + PEAK_WINDOW);
             end - index
         });
-        most.max().unwrap_or(0) as f64 / INSTANT.as_secs_f64()
+        most.max().unwrap_or(0) as f64 / PEAK_WINDOW.as_secs_f64()
     }
 }
 
 // A client.
 
-/// What a browser's EventSource is, as far as a restart goes.
+/// A client that reconnects like the EventSource of a browser.
 struct Client {
     address: SocketAddr,
     stream: BufReader<TcpStream>,
@@ -254,10 +257,11 @@ struct Client {
     welcome: Duration,
 }
 
-/// A client that is back.
-struct Back {
+/// A client that has reconnected.
+struct Reconnected {
+    /// When the client had read the head of the answer.
     at: Instant,
-    /// Attempts before the one that succeeded.
+    /// Refused attempts before the successful one.
     refused: u32,
     stream: BufReader<TcpStream>,
 }
@@ -268,7 +272,7 @@ impl Client {
         let mut stream = connect(address, "")?;
         let mut decoder = Decoder::new(LINE_BYTES);
         while decoder.last_event_id().is_empty() {
-            if hear(&mut stream, &mut decoder)? == 0 {
+            if read_some(&mut stream, &mut decoder)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
@@ -283,27 +287,27 @@ impl Client {
         })
     }
 
-    /// Reads on to the end, waits, and comes back.
-    fn ride_out(mut self, heed: Heed) -> io::Result<Back> {
-        while hear(&mut self.stream, &mut self.decoder)? > 0 {}
-        let wait = match heed {
-            Heed::Welcome => self.welcome,
-            Heed::CloseReason => self.decoder.retry().unwrap_or(self.welcome),
+    /// Reads the stream to its end, waits, and reconnects.
+    fn reconnect(mut self, retry_from: RetryFrom) -> io::Result<Reconnected> {
+        while read_some(&mut self.stream, &mut self.decoder)? > 0 {}
+        let wait = match retry_from {
+            RetryFrom::Welcome => self.welcome,
+            RetryFrom::CloseEvent => self.decoder.retry().unwrap_or(self.welcome),
         };
-        // As a browser does. The server waits a little for it, so that its last words arrive.
+        // A browser closes the connection here too. The server waits a little for that, so that its last bytes arrive.
         drop(self.stream);
         let mut refused = 0;
         loop {
             thread::sleep(wait);
             match connect(self.address, self.decoder.last_event_id()) {
                 Ok(stream) => {
-                    return Ok(Back {
+                    return Ok(Reconnected {
                         at: Instant::now(),
                         refused,
                         stream,
                     });
                 }
-                // Nobody listens; or nobody does any more, and this was waiting to be accepted.
+                // Refused: no server listens. Reset: the connection was in the backlog when the server ended.
                 Err(error)
                     if refused < ATTEMPTS
                         && matches!(
@@ -319,11 +323,11 @@ impl Client {
     }
 }
 
-/// Asks for the stream, and reads the head of the answer. As HTTP/1.0, which has no chunks.
+/// Requests the stream and reads the head of the answer. The request is HTTP/1.0, so the answer is not chunked.
 fn connect(address: SocketAddr, last_event_id: &str) -> io::Result<BufReader<TcpStream>> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(READ_TIMEOUT))?;
     let cursor = match last_event_id {
         "" => String::new(),
         id => format!("Last-Event-ID: {id}\r\n"),
@@ -339,12 +343,14 @@ fn connect(address: SocketAddr, last_event_id: &str) -> io::Result<BufReader<Tcp
     }
     match head.split(' ').nth(1) {
         Some("200") => Ok(stream),
-        _ => Err(io::Error::other(format!("not let in: {head}"))),
+        _ => Err(io::Error::other(format!(
+            "the server refused the stream: {head}"
+        ))),
     }
 }
 
-/// Takes what has come of the stream; answers how many bytes, 0 at its end.
-fn hear(stream: &mut BufReader<TcpStream>, decoder: &mut Decoder) -> io::Result<usize> {
+/// Reads the bytes that have arrived and decodes them. Returns their number; 0 at the end of the stream.
+fn read_some(stream: &mut BufReader<TcpStream>, decoder: &mut Decoder) -> io::Result<usize> {
     let bytes = stream.fill_buf()?;
     let count = bytes.len();
     decoder.feed(bytes, |_| ()).map_err(io::Error::other)?;
@@ -354,7 +360,7 @@ fn hear(stream: &mut BufReader<TcpStream>, decoder: &mut Decoder) -> io::Result<
 
 // The plot.
 
-/// A row for each stretch of time that somebody came in, and one for several in which nobody did.
+/// A plot of a restart. Consecutive rows without a client are printed as one row.
 struct Plot<'a> {
     storm: &'a Storm,
     /// The count that has the longest bar.
@@ -365,18 +371,18 @@ impl fmt::Display for Plot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.storm.rows();
         let mut start = Duration::ZERO;
-        for alike in rows.chunk_by(|a, b| *a == 0 && *b == 0) {
+        for group in rows.chunk_by(|a, b| *a == 0 && *b == 0) {
             let seconds = start.as_secs_f64();
-            match alike[0] {
+            match group[0] {
                 0 => writeln!(f, "{seconds:>6.1} s         0  ...")?,
                 count => {
                     let rate = count as f64 / ROW.as_secs_f64();
-                    // Whoever came at all is seen.
+                    // Rounded up, so that a single client is visible.
                     let bar = "#".repeat((count * BAR).div_ceil(self.scale));
                     writeln!(f, "{seconds:>6.1} s  {rate:>8.0}  {bar}")?;
                 }
             }
-            start += ROW * alike.len() as u32;
+            start += ROW * group.len() as u32;
         }
         Ok(())
     }

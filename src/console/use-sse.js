@@ -1,13 +1,13 @@
 /**
- * A stream of Server-Sent Events as a React hook, over `sse-client.js` beside it.
+ * A React hook that turns a stream of Server-Sent Events into the state of a component. It uses `sse-client.js` from
+ * the same folder.
  *
  *     const { data, error, isConnected } = useSSE('/events/prices', { event: 'price_update' });
  *
- * It imports React by its bare name, as everything in a React project does; a page without a bundler
- * says in an import map where that is. React 18 or newer.
+ * It imports `react`, version 18 or newer. A page without a bundler needs an import map that says where React is.
  *
- * A render shows the latest state, and React joins what happens in one go: of ten events in one
- * packet, a component may see the last. Who needs each one gives `onEvent`.
+ * A render shows the latest event. React combines state changes that happen together, so if ten events arrive in one
+ * packet, a component may see only the last of them. For a call with every event use `onEvent`.
  *
  * @module
  */
@@ -21,14 +21,14 @@ import { SSEClient } from './sse-client.js';
 
 /**
  * @typedef {object} HookOptions
- * @property {string} [event] the type of the events to show; `*` is all [message]
- * @property {Handler} [onEvent] called for each of them; may be another function at each render
- * @property {boolean} [manual] wait for `connect()` [false]
+ * @property {string} [event] the type of the events to show; `*` shows all [message]
+ * @property {Handler} [onEvent] called for each of these events; may be a different function at each render
+ * @property {boolean} [manual] whether to connect only when `connect()` is called [false]
  */
 
 /**
  * @typedef {object} View
- * @property {any} data of the latest event; `null` before the first
+ * @property {any} data the data of the latest event; `null` before the first
  * @property {Problem | null} error why there is no stream; `null` while there is one
  * @property {boolean} isConnected
  * @property {string} lastEventId
@@ -38,20 +38,21 @@ import { SSEClient } from './sse-client.js';
 const NOTHING = Object.freeze({ data: null, error: null, isConnected: false, lastEventId: '' });
 
 /**
- * Connects when the component is there, and disconnects when it goes. Another URL, or an option
- * with another value, is another stream, which begins with nothing; that the object of the options,
- * or the function that gives the token, is another one does not matter.
+ * Connects when the component is mounted, and disconnects when it is unmounted. If the URL or the value of an option
+ * changes, the hook opens a new stream and begins without data. A new options object with the same values changes
+ * nothing, and neither does a new `token` function.
  *
- * Under StrictMode, React sets everything up twice: the first connection is given up at once.
+ * In StrictMode React mounts a component twice during development, so the first connection is closed at once.
  *
- * @param {string | URL | null} url `null`: none for the time being
+ * @param {string | URL | null} url `null`: no stream for now
  * @param {Options & HookOptions} [options]
  * @returns {View & { connect: () => void, disconnect: () => void }}
  */
 export function useSSE(url, options = {}) {
   const { onEvent, event = 'message', manual = false, ...rest } = options;
   const { token } = rest;
-  // A function is not in it: what it gives may change while the stream lasts.
+  // The key changes when a different stream is needed. JSON leaves out functions, so a new `token` function is no
+  // change.
   const key = JSON.stringify([url, event, manual, typeof token, rest]);
   const [shown, setShown] = useState({ key, view: NOTHING });
   const client = useRef(/** @type {SSEClient | null} */ (null));
@@ -63,14 +64,14 @@ export function useSSE(url, options = {}) {
   });
 
   useEffect(() => {
-    // Back to an earlier stream, its old view must not come up again.
+    // If the key returns to an earlier value, the old data must not appear again.
     setShown((before) => {
       const isBlank = before.key === key && before.view === NOTHING;
       return isBlank ? before : { key, view: NOTHING };
     });
     if (url === null) return undefined;
-    const asked = () => Object(latestToken.current)();
-    const own = new SSEClient(url, { ...rest, token: typeof token === 'function' ? asked : token });
+    const callLatestToken = () => Object(latestToken.current)();
+    const own = new SSEClient(url, { ...rest, token: typeof token === 'function' ? callLatestToken : token });
     client.current = own;
     const stopWatching = watch(own, event, (change) => {
       setShown((before) => {
@@ -81,34 +82,35 @@ export function useSSE(url, options = {}) {
     own.on(event, (data, sseEvent) => latestOnEvent.current?.(data, sseEvent));
     if (!manual) own.connect();
     return () => {
-      // ORDER: first deaf, then gone. To disconnect changes the state, which nobody is to show.
+      // ORDER: the handlers are removed first, because `disconnect` changes the state, and this component is
+      // unmounted.
       stopWatching();
       own.disconnect();
       client.current = null;
     };
-    // The key stands for all that the stream depends on.
+    // The key contains everything that the stream depends on.
   }, [key]);
 
   const connect = useCallback(() => void client.current?.connect(), []);
   const disconnect = useCallback(() => void client.current?.disconnect(), []);
-  // What is shown of another stream is not of this one: not even for one render.
+  // The data of the previous stream is not shown for this one, not even in one render.
   const view = shown.key === key ? shown.view : NOTHING;
   return { ...view, connect, disconnect };
 }
 
 /**
- * Tells what changes, until the function that it answers is called.
+ * Calls `onChange` with each change, until the returned function is called.
  * @param {SSEClient} client
  * @param {string} type
- * @param {(change: Partial<View>) => void} tell
+ * @param {(change: Partial<View>) => void} onChange
  */
-function watch(client, type, tell) {
+function watch(client, type, onChange) {
   /** @type {[string, Handler][]} */
   const handlers = [
-    [type, (data) => tell({ data })],
-    ['state', (state) => tell({ isConnected: state === 'OPEN' })],
-    ['open', () => tell({ error: null })],
-    ['error', (error) => tell({ error })],
+    [type, (data) => onChange({ data })],
+    ['state', (state) => onChange({ isConnected: state === 'OPEN' })],
+    ['open', () => onChange({ error: null })],
+    ['error', (error) => onChange({ error })],
   ];
   for (const [name, handler] of handlers) client.on(name, handler);
   return () => {

@@ -1,5 +1,5 @@
-// Who may what, seen from pages: those of other origins, with cookies and without, and the client with
-// a token, alone and shared.
+// The rights of pages: pages of other origins, with and without cookies, and the client with a token, in one tab and
+// in tabs that share a connection.
 
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
@@ -8,10 +8,10 @@ import { test } from 'node:test';
 import { Server, browser, folder, heard, listen, messages, opened, site, state, until } from './kit.mjs';
 
 const quick = { maxDelay: 500 };
-/** What a browser says of answers that it keeps from a page, and of 401 and 403. */
+/** The messages in the browser's log about answers that a page may not read, and about 401 and 403. */
 const KEPT_BACK = /CORS policy|net::ERR_FAILED|status of 40[13]/;
 
-/** `fetch` in a page: the status and the answer, or the exception's name. */
+/** Calls `fetch` in a page. Returns the status and the answer, or the name of the exception. */
 const ask = (page, url, options = {}) =>
   page.evaluate(
     ([url, options]) => fetch(url, options).then(async (response) => [response.status, await response.json()], (error) => [error.name]),
@@ -20,21 +20,21 @@ const ask = (page, url, options = {}) =>
 const post = { method: 'POST', body: 'hello' };
 const bearer = (token) => ({ headers: { Authorization: `Bearer ${token}` } });
 
-test('a page of another site may read but not publish, and is told why', async (t) => {
+test('a page of another site can read but not publish, and gets the reason', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const origin = await site(t);
   const page = await tab(origin, KEPT_BACK);
-  const may = `--cors-origin ${origin} would let it`;
+  const may = `start the server with --cors-origin ${origin} to allow it`;
   assert.deepEqual(await ask(page, `${server.origin}/events`, post), [403, { status: 'error', error: `a page of ${origin} may not publish to everybody (${may})` }]);
-  // With a preflight, which lets it through so that this can be read.
+  // This request has a preflight. The server allows it, so that the page can read the 403.
   assert.deepEqual(await ask(page, `${server.origin}/clients/x`, { method: 'DELETE' }), [403, { status: 'error', error: `a page of ${origin} may not publish to the client "x" or end its stream (${may})` }]);
   assert.equal((await ask(page, `${server.origin}/events`, { ...post, ...bearer('any') }))[0], 403);
   const [status, stats] = await ask(page, `${server.origin}/stats`);
   assert.deepEqual([status, stats.total_events], [200, 0]);
 });
 
-test('one of an origin in the list may publish, and only such may read', async (t) => {
+test('only pages of a listed origin can publish and read', async (t) => {
   const { tab } = await browser(t);
   const [listed, other] = [await site(t), await site(t)];
   const server = await Server.start(t, '--cors-origin', listed);
@@ -48,7 +48,7 @@ test('one of an origin in the list may publish, and only such may read', async (
   assert.equal((await server.stats()).total_events, 1);
 });
 
-test('a page without an origin, in a sandboxed frame, may not publish', async (t) => {
+test('a page in a sandboxed frame, which has no origin, cannot publish', async (t) => {
   const { tab } = await browser(t);
   const origin = await site(t);
   const open = await Server.start(t);
@@ -69,7 +69,7 @@ test('a page without an origin, in a sandboxed frame, may not publish', async (t
   for (const server of [open, listing]) assert.equal((await server.stats()).total_events, 0);
 });
 
-test('the cookie speaks for pages of the list, if they send it, and for no others', async (t) => {
+test('the cookie gives rights only to pages of listed origins that send it', async (t) => {
   const { tab, context } = await browser(t);
   const [listed, other] = [await site(t), await site(t)];
   const server = await Server.start(t, '--cors-origin', listed, '--subscribe-token', 'reader', '--publish-token', 'writer');
@@ -85,7 +85,7 @@ test('the cookie speaks for pages of the list, if they send it, and for no other
 
   await context.addCookies([{ name: 'tiny_sse_token', value: 'reader', url: server.origin, httpOnly: true }]);
   assert.equal((await ask(page, `${server.origin}/poll`, withCookie))[0], 200);
-  assert.equal((await ask(page, `${server.origin}/poll`))[0], 401, 'without a word of the page no cookie goes to another origin');
+  assert.equal((await ask(page, `${server.origin}/poll`))[0], 401, 'a page sends no cookie to another origin unless it asks for that');
   assert.deepEqual([await native(page, true), await native(page, false)], ['open', 'error']);
   assert.equal((await ask(page, `${server.origin}/events`, { ...post, ...withCookie }))[0], 403);
   await listen(page, `${server.origin}/events`, { ...quick, credentials: 'include' });
@@ -103,7 +103,8 @@ test('the cookie speaks for pages of the list, if they send it, and for no other
   assert.equal((await server.stats()).total_events, 1);
 });
 
-/** A server with tokens in a file, and how to change them: who is let in no more is out then. */
+/** Starts a server with a token file. `change` replaces the file and waits until the server has read it: streams whose
+ * token is gone are closed by then. */
 async function withTokens(t, ...lines) {
   const path = join(await folder(t), 'tokens');
   const write = (...lines) => writeFile(path, `writer publish *\n${lines.join('\n')}\n`, { mode: 0o600 });
@@ -117,7 +118,7 @@ async function withTokens(t, ...lines) {
   return { server, change };
 }
 
-test('a token that has expired is renewed at the next connection, and nothing is missed', async (t) => {
+test('an expired token is renewed at the next connection, and no event is missed', async (t) => {
   const { server, change } = await withTokens(t, 'first subscribe *');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -134,12 +135,12 @@ test('a token that has expired is renewed at the next connection, and nothing is
   assert.equal(await page.evaluate(() => window.asked), 2);
   assert.deepEqual((await heard(page)).gap, []);
 
-  // It is out of date: the client stays closed, says so, and goes on with another.
+  // The function returns an old token: the client stays closed, reports it, and connects again with a new token.
   await change('third subscribe *');
   await until('it is closed', async () => (await state(page)) === 'CLOSED');
   const error = (await heard(page)).error.at(-1);
   assert.deepEqual([error.status, error.final, error.kind, error.retryIn], [401, true, 'status', undefined]);
-  assert.match(error.message, /the one in this request is not known$/);
+  assert.match(error.message, /the server does not know the one in this request$/);
   await server.publish(3);
   await page.evaluate(() => {
     window.token = 'third';
@@ -150,11 +151,11 @@ test('a token that has expired is renewed at the next connection, and nothing is
   assert.ok(!/first|second|third/.test(urls), urls);
 });
 
-test('401 and 403 are the end, with the reason', async (t) => {
+test('after 401 and 403 the client stays closed and has the reason', async (t) => {
   const { server } = await withTokens(t, 'reader subscribe news');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
-  for (const [token, status, reason] of [['', 401, /a token is needed/], ['nobody', 401, /not known$/], ['reader', 403, /does not let you subscribe to "chat"$/]]) {
+  for (const [token, status, reason] of [['', 401, /a token is needed/], ['nobody', 401, /does not know the one in this request$/], ['reader', 403, /does not include the right to subscribe to "chat"$/]]) {
     await listen(page, `${server.origin}/events/chat`, { ...quick, token });
     await until(`${token}: it is closed`, async () => (await state(page)) === 'CLOSED');
     const { error } = await heard(page);
@@ -165,7 +166,7 @@ test('401 and 403 are the end, with the reason', async (t) => {
   await opened(page);
 });
 
-test('tabs share a connection only with those of the same token, and none is in a name', async (t) => {
+test('only tabs with the same token share a connection, and no token is in the name of a lock', async (t) => {
   const { server } = await withTokens(t, 'anna subscribe *', 'boris subscribe *', 'clara subscribe chat');
   const { tab } = await browser(t);
   const origin = await site(t);
@@ -179,7 +180,7 @@ test('tabs share a connection only with those of the same token, and none is in 
   const borises = [await open('boris', true), await open('boris')];
   for (const page of [...annas, ...borises]) await opened(page);
   await until('two connections', async () => (await server.active()) === 2);
-  // Who may not hear it is not let in by one who may, nor are those shut out by him.
+  // A tab without the right gets no events from a tab with the right, and does not close that tab's stream.
   const clara = await open('clara');
   await until('she is refused', async () => (await state(clara)) === 'CLOSED');
   assert.equal((await heard(clara)).error[0].status, 403);

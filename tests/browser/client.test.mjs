@@ -1,5 +1,5 @@
-// The client against a server that answers what a test tells it to: codes, types, cuts, silence.
-// No browser: the client is the same file in Node, which has fetch too.
+// The client against a server whose answers the tests choose: statuses, types, broken connections, silence. The tests
+// need no browser, because Node has fetch too.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -10,8 +10,8 @@ import { numbers, until } from './kit.mjs';
 const STREAM = { 'Content-Type': 'text/event-stream' };
 
 /**
- * A server that answers the first request with the first of these functions, and so on; the last
- * answers all others. Answers its URL and the requests that came.
+ * Starts a server that answers the first request with the first function, and so on; the last function answers all
+ * further requests. Returns the URL and the list of requests.
  */
 async function script(t, ...answers) {
   const requests = [];
@@ -36,7 +36,9 @@ const cut = (text) => (response) => {
   response.write(text, () => response.destroy());
 };
 
-/** A client that does not wait long. Its events by type, and it, which ends with the test. */
+/**
+ * Starts a client with short delays. Returns it with its events by type. It is disconnected at the end of the test.
+ */
 function client(t, url, options = {}) {
   const client = new SSEClient(url, { retry: 100, jitter: 0, ...options });
   const heard = { all: [], state: [], error: [], open: [], gap: [] };
@@ -46,7 +48,7 @@ function client(t, url, options = {}) {
   return { client, heard };
 }
 
-test('it has its four states, and says each change once', async (t) => {
+test('the client has four states and reports each change once', async (t) => {
   const { url } = await script(t, stays('data:1\n\n'));
   const { client: own, heard } = client(t, url);
   assert.equal(own.state, 'DISCONNECTED');
@@ -59,7 +61,7 @@ test('it has its four states, and says each change once', async (t) => {
   assert.deepEqual([heard.open.length, heard.error.length], [1, 0]);
 });
 
-test('data is JSON, or else itself', async (t) => {
+test('data is parsed if it is JSON, and else it is the text', async (t) => {
   const rows = ['{"a":[1,"ж"]}', '1', 'null', '"x"', 'x', '', '{', '01', 'a\ndata:b'];
   const { url } = await script(t, stays(rows.map((row) => `data:${row}\n\n`).join('')));
   const { client: own, heard } = client(t, url);
@@ -69,7 +71,7 @@ test('data is JSON, or else itself', async (t) => {
   assert.deepEqual(data, [{ a: [1, 'ж'] }, 1, null, 'x', 'x', '', '{', '01', 'a\nb']);
 });
 
-test('handlers: chained, before and after connect, once, off, each on its own', async (t) => {
+test('handlers can be chained, added before and after connect, called once, and removed', async (t) => {
   let stream;
   const { url } = await script(t, (response) => {
     stream = response;
@@ -88,7 +90,7 @@ test('handlers: chained, before and after connect, once, off, each on its own', 
   assert.deepEqual(calls, ['twice1', 'once1', 'late1', 'twice2', 'late2']);
 });
 
-test('who is taken off by a handler before its turn is not called, who is added is from the next event on', async (t) => {
+test('a handler that is removed before its turn is not called, and one that is added is called from the next event on', async (t) => {
   const { url } = await script(t, stays('data:1\n\ndata:2\n\n'));
   const { client: own, heard } = client(t, url);
   const calls = [];
@@ -98,7 +100,7 @@ test('who is taken off by a handler before its turn is not called, who is added 
   assert.deepEqual(calls, ['added2']);
 });
 
-test("a handler's exception stops neither the others nor the stream, and is reported", async (t) => {
+test("an exception in a handler stops neither the other handlers nor the stream, and is reported", async (t) => {
   const { url } = await script(t, stays('data:1\n\ndata:2\n\n'));
   const { client: own, heard } = client(t, url);
   const reported = t.mock.method(console, 'error', () => {});
@@ -115,7 +117,7 @@ test("a handler's exception stops neither the others nor the stream, and is repo
   );
 });
 
-test('disconnect in a handler: not one more event, and the cursor is there', async (t) => {
+test('after disconnect in a handler no further event is delivered, and the cursor is kept', async (t) => {
   const { url, requests } = await script(t, stays('id:1\ndata:1\n\nid:2\ndata:2\n\n'), stays('id:2\ndata:2\n\n'));
   const { client: own, heard } = client(t, url);
   own.once('message', () => own.disconnect()).connect();
@@ -127,7 +129,7 @@ test('disconnect in a handler: not one more event, and the cursor is there', asy
   assert.equal(requests[1].headers['last-event-id'], '1');
 });
 
-test('what ends it for good, by its code', async (t) => {
+test('the client does not reconnect after the statuses of giveUpOn', async (t) => {
   for (const code of [204, 401, 403, 404, 410]) {
     const { url, requests } = await script(t, status(code, code === 204 ? '' : '{"error":"the reason"}', { 'Content-Type': 'application/json' }));
     const { client: own, heard } = client(t, url);
@@ -144,7 +146,7 @@ test('what ends it for good, by its code', async (t) => {
 
 const closed = (reason) => `event:system\nretry:100\ndata:{"type":"closed","reason":"${reason}"}\n\n`;
 
-test('replaced or dismissed, it stays away, and says why', async (t) => {
+test('a client that is replaced or kicked stays closed and has the reason', async (t) => {
   for (const [reason, answer] of [
     ['replaced', ends],
     ['kicked', cut],
@@ -166,7 +168,7 @@ test('replaced or dismissed, it stays away, and says why', async (t) => {
   }
 });
 
-test('after every other end it comes back, and says why', async (t) => {
+test('after any other end the client reconnects and has the reason', async (t) => {
   for (const reason of ['closing', 'expired', 'ended', 'something new']) {
     const { url } = await script(t, ends(closed(reason)), stays('data:2\n\n'));
     const { client: own, heard } = client(t, url);
@@ -175,7 +177,7 @@ test('after every other end it comes back, and says why', async (t) => {
     const [error] = heard.error;
     assert.deepEqual([error.kind, error.reason, error.final, error.retryIn], ['end', reason, false, 100]);
   }
-  // What only looks like it.
+  // Events that only resemble a close event.
   const feigned = 'event:closed\ndata:{"type":"closed","reason":"kicked"}\n\nevent:system\ndata:null\n\nevent:system\ndata:{"type":"connected"}\n\n';
   const { url } = await script(t, ends(feigned), stays('data:2\n\n'));
   const { client: own, heard } = client(t, url);
@@ -184,7 +186,7 @@ test('after every other end it comes back, and says why', async (t) => {
   assert.deepEqual([heard.error[0].kind, heard.error[0].reason, heard.error[0].final], ['end', undefined, false]);
 });
 
-test('what EventSource gives up on, and this does not', async (t) => {
+test('the client reconnects after answers that end an EventSource', async (t) => {
   const rows = [
     ...[400, 408, 409, 429, 431, 500, 501, 502, 503, 504].map((code) => [status(code), 'status']),
     [status(200, '<!doctype html>', { 'Content-Type': 'text/html' }), 'type'],
@@ -207,14 +209,14 @@ test('what EventSource gives up on, and this does not', async (t) => {
   );
 });
 
-test('a type with parameters is a stream', async (t) => {
+test('a content type with parameters is accepted', async (t) => {
   const { url } = await script(t, status(200, 'data:1\n\n', { 'Content-Type': 'Text/Event-Stream ; charset=utf-8' }));
   const { client: own, heard } = client(t, url);
   own.connect();
   await until('an event', () => heard.all.length);
 });
 
-test('after each cut it comes back behind the last event, which is not the last id it saw', async (t) => {
+test('each reconnect resumes after the last complete event, not after the last id line', async (t) => {
   const { url, requests } = await script(
     t,
     cut('id:a\ndata:1\n\nid:b\ndata:lost'),
@@ -232,7 +234,7 @@ test('after each cut it comes back behind the last event, which is not the last 
   assert.equal(own.lastEventId, '');
 });
 
-test('the first cursor, the headers and the word for heartbeats are in the request', async (t) => {
+test('the request has the first cursor, the headers and the parameter for heartbeats', async (t) => {
   const { url, requests } = await script(t, stays(''));
   const headers = { Authorization: 'Bearer x' };
   const rows = [
@@ -250,7 +252,7 @@ test('the first cursor, the headers and the word for heartbeats are in the reque
   }
 });
 
-test('a token goes in the header, asked for before each connection, in place of another there', async (t) => {
+test('the token function is called before each connection, and its token replaces an Authorization header', async (t) => {
   const { url, requests } = await script(t, ends(''), ends(''), stays('data:1\n\n'));
   let asked = 0;
   const token = async () => `token-${(asked += 1)}`;
@@ -266,7 +268,7 @@ test('a token goes in the header, asked for before each connection, in place of 
   }
 });
 
-test('a function that gives no token is asked again later, and no request is made without', async (t) => {
+test('if the token function fails it is called again later, and no request is sent without a token', async (t) => {
   const { url, requests } = await script(t, stays('data:1\n\n'));
   const answers = [
     () => { throw new Error('not logged in'); },
@@ -289,7 +291,7 @@ test('a function that gives no token is asked again later, and no request is mad
   assert.deepEqual(requests.map(({ headers }) => headers.authorization), ['Bearer good']);
 });
 
-test('disconnected while a token is awaited, it makes no request', async (t) => {
+test('a client that is disconnected while it waits for a token sends no request', async (t) => {
   const { url, requests } = await script(t, stays('data:1\n\n'));
   let give;
   const { client: own, heard } = client(t, url, { token: () => new Promise((resolve) => (give = resolve)) });
@@ -303,7 +305,7 @@ test('disconnected while a token is awaited, it makes no request', async (t) => 
   assert.deepEqual([requests.length, heard.state, heard.error], [1, ['CONNECTING', 'DISCONNECTED'], []]);
 });
 
-test('waits grow twofold from what the server says, up to a limit, and begin anew after an event', async (t) => {
+test('delays double from the value of the server up to a limit, and start again after an event', async (t) => {
   const no = status(500);
   const { url } = await script(t, ends('retry:150\ndata:1\n\n'), no, no, no, ends('data:2\n\n'), stays('data:3\n\n'));
   const { client: own, heard } = client(t, url, { maxDelay: 500 });
@@ -312,7 +314,7 @@ test('waits grow twofold from what the server says, up to a limit, and begin ane
   assert.deepEqual(heard.error.map(({ retryIn }) => retryIn), [150, 300, 500, 500, 150]);
 });
 
-test('a wait is as long as it says, chance only adds, and Retry-After and the server go before the limit', async (t) => {
+test('a delay is never shorter than retryIn, jitter only adds to it, and Retry-After and retry may exceed the limit', async (t) => {
   const rows = [
     [ends('retry:700\n\n'), { maxDelay: 200, jitter: 0 }, 700, 700],
     [status(503, '', { 'Retry-After': '1' }), { maxDelay: 200, jitter: 0 }, 1000, 1000],
@@ -330,13 +332,13 @@ test('a wait is as long as it says, chance only adds, and Retry-After and the se
       assert.ok(retryIn >= least && retryIn <= most, `${retryIn} is not of ${least} to ${most}`);
       if (most > 2000) return;
       await until('the return', () => requests.length === 2);
-      // A timer may be a millisecond early.
+      // A timer may fire a millisecond early.
       assert.ok(requests[1].at - requests[0].at > retryIn - 2);
     }),
   );
 });
 
-test('the watchdog: silence in a stream, in a head and in a body is noticed; any byte calms it', async (t) => {
+test('silence in a stream, in a head and in a body is noticed, and any byte ends the silence', async (t) => {
   const silent = () => {};
   const chatty = (response) => {
     response.writeHead(200, STREAM);
@@ -352,7 +354,7 @@ test('the watchdog: silence in a stream, in a head and in a body is noticed; any
   assert.equal(requests.length, 3);
 });
 
-test('silence: 0 is patience for ever', async (t) => {
+test('with silence 0 the client waits for ever', async (t) => {
   const late = (response) => setTimeout(() => stays('data:1\n\n')(response), 700);
   const { url } = await script(t, late);
   const { client: own, heard } = client(t, url, { silence: 0 });
@@ -361,7 +363,7 @@ test('silence: 0 is patience for ever', async (t) => {
   assert.deepEqual(heard.error, []);
 });
 
-test('a gap is told; what is complete is none; a feigned word of the client goes to * alone', async (t) => {
+test('a gap is reported, a complete recovery is no gap, and server events with names of the client go only to *', async (t) => {
   const { url } = await script(
     t,
     stays(
@@ -378,7 +380,7 @@ test('a gap is told; what is complete is none; a feigned word of the client goes
   assert.deepEqual([heard.error, heard.open, heard.state], [[], [undefined], ['CONNECTING', 'OPEN']]);
 });
 
-test('many events in one piece, and one of a mebibyte', async (t) => {
+test('many events in one chunk, and one event of a mebibyte, are delivered', async (t) => {
   const big = '😀'.repeat(1 << 18);
   const { url } = await script(t, stays(numbers(1, 5000).map((n) => `data:${n}\n\n`).join('') + `data:${big}\n\n`));
   const { client: own, heard } = client(t, url);

@@ -1,5 +1,5 @@
-// The console of a server that wants tokens: what it says without one, with the wrong one and with the
-// right one, and that none is to be found where it does not belong.
+// The console of a server with tokens: what the page shows without a token, with a wrong one and with the right one,
+// and that no token is shown or stored where it should not be.
 
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { SHOTS, Server, browser, compareAll, isOpen, says, text, until, watch } 
 const [SUBSCRIBE, PUBLISH, WRONG] = ['c3Vic2NyaWJlcg==', 'cHVibGlzaGVy-_.~+/', 'bm9ib2R5J3M='];
 const TOKENS = ['--subscribe-token', SUBSCRIBE, '--publish-token', PUBLISH];
 
-/** A demo that wants both tokens, and its console in a tab, with what the tab has asked for. */
+/** Starts a demo with both tokens and opens its console. `page.asked` is the list of the page's requests. */
 async function start(t, { options = TOKENS, width = 1280, height = 900, scheme = 'light' } = {}) {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo', ...options);
@@ -37,7 +37,7 @@ async function use(page, { subscribe = '', publish = '' }) {
 }
 
 const count = (page, path) => page.asked.filter(({ url }) => new URL(url).pathname + new URL(url).search === path).length;
-/** The page asks for its statistics each second, if it does: here it has had the time, three times. */
+/** Waits for three seconds. The page reads /stats each second, unless it is refused. */
 const threeTurns = (page) => page.evaluate(() => new Promise((resolve) => {
   let turns = 0;
   const timer = setInterval(() => {
@@ -48,7 +48,7 @@ const threeTurns = (page) => page.evaluate(() => new Promise((resolve) => {
   }, 1000);
 }));
 
-/** Where a token must not be: all that is shown or kept, and all addresses but the EventSource's. */
+/** Checks that no token is shown, stored, or in an address, apart from the address of the EventSource. */
 async function isNowhere(page, ...secrets) {
   const found = await page.evaluate(() => ({
     page: document.documentElement.outerHTML,
@@ -79,7 +79,7 @@ async function isNowhere(page, ...secrets) {
   for (const { url } of page.asked) assert.ok(url.startsWith(new URL('/', page.url()).href) || url.startsWith('data:'), `another origin: ${url}`);
 }
 
-test('without a token the page says what is missing and where to put it, and does not ask on', async (t) => {
+test('without a token the page says which token is required and where to enter it, and sends no further requests', async (t) => {
   const { page } = await start(t);
   await says(page, '#outcome', /^A token is required to subscribe\. Enter it under “Tokens” at the top\. Enter a token$/);
   await says(page, '#client-state', 'CLOSED');
@@ -91,13 +91,13 @@ test('without a token the page says what is missing and where to put it, and doe
   for (const field of ['#access-subscribe', '#access-publish']) {
     assert.deepEqual([await page.getAttribute(field, 'type'), await page.getAttribute(field, 'autocomplete')], ['password', 'off']);
   }
-  await until('the chart says so', async () => (await text(page, '#chart-clients-now')) === 'needs a token');
+  await until('the chart says that a token is needed', async () => (await text(page, '#chart-clients-now')) === 'needs a token');
   await threeTurns(page);
   assert.equal(count(page, '/stats'), 1);
   await page.click('#tab-clients');
   await says(page, '#clients-answer', /^A token is required to see the list of clients\. .*Enter a token$/);
   await threeTurns(page);
-  // One more of each: whoever opens the panel asks.
+  // One more request of each kind, because opening the panel sends one.
   assert.ok(count(page, '/stats') <= 2 && count(page, '/stats?clients=1') === 1, JSON.stringify(page.asked.map(({ url }) => url)));
   await page.click('#clients-answer button');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'access-publish');
@@ -120,26 +120,26 @@ test('without a token the page says what is missing and where to put it, and doe
   assert.ok(page.asked.every(({ url, headers }) => !url.includes('token=') && !headers.authorization));
 });
 
-test('each token opens what it is for, and the wrong one is called wrong', async (t) => {
+test('each token gives its rights, and the page says if a token is wrong', async (t) => {
   const { context, demo, page } = await start(t);
   await says(page, '#outcome', /^A token is required/);
 
-  await t.test('a wrong one', async () => {
+  await t.test('a wrong token', async () => {
     await use(page, { subscribe: WRONG });
     await says(page, '#outcome', /^The server does not accept this token\. A different token is required to subscribe\. Change the token$/);
-    assert.ok(await page.isVisible('#access-subscribe'), 'the field is there again');
+    assert.ok(await page.isVisible('#access-subscribe'), 'the field is visible again');
     await page.click('#publish-send');
     await says(page, '#publish-answer', /^The server does not accept this token\. A different token is required to publish/);
   });
 
-  await t.test('what cannot be one is not sent', async () => {
+  await t.test('a text that cannot be a token is not sent', async () => {
     const before = page.asked.length;
     await use(page, { subscribe: 'три слова' });
     assert.equal(await page.$eval('#access-subscribe', (field) => field.validity.patternMismatch), true);
     assert.ok(!page.asked.slice(before).some(({ headers }) => headers.authorization?.includes('%')));
   });
 
-  await t.test('the one to subscribe, which the publisher falls back to', async () => {
+  await t.test('the token to subscribe, which is also used to publish', async () => {
     await use(page, { subscribe: ` ${SUBSCRIBE} ` });
     await isOpen(page);
     await says(page, '#outcome', /^The stream is open\.$/);
@@ -148,20 +148,20 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await says(page, '#access-now', 'one');
     await page.fill('#publish-event', 'mine');
     await page.click('#publish-send');
-    await says(page, '#publish-answer', /^403 this token does not let you publish to everybody Change the token$/);
+    await says(page, '#publish-answer', /^403 the token in this request does not include the right to publish .*Change the token$/);
     await page.click('#tab-clients');
-    await says(page, '#clients-answer', /^403 this token does not let you see the clients.* Change the token$/);
+    await says(page, '#clients-answer', /^403 the token in this request does not include the right to see the clients.* Change the token$/);
     await says(page, '#stats-tiles', /^Clients2/);
     await page.click('#tab-compare');
     await page.click('#compare-start');
-    await says(page, '#compare-answer', /^403 this token does not let you publish to "console\/compare" Change the token$/);
-    assert.ok(await page.isEnabled('#compare-start'), 'it has stopped');
+    await says(page, '#compare-answer', /^403 the token in this request does not include the right to publish to "console\/compare" Change the token$/);
+    assert.ok(await page.isEnabled('#compare-start'), 'the comparison has stopped');
     await page.click('#tab-events');
     await page.click('#publish-answer button');
     assert.equal(await page.evaluate(() => document.activeElement.id), 'access-publish');
   });
 
-  await t.test('both: all of it works', async () => {
+  await t.test('with both tokens everything works', async () => {
     await use(page, { subscribe: SUBSCRIBE, publish: PUBLISH });
     await isOpen(page);
     await says(page, '#access-now', 'two');
@@ -191,7 +191,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     await isNowhere(page, SUBSCRIBE, PUBLISH, WRONG);
   });
 
-  await t.test('a reload does not ask again, another tab does, and what is forgotten is gone', async () => {
+  await t.test('the tokens survive a reload, are not in another tab, and are gone after Forget', async () => {
     await page.reload();
     await isOpen(page);
     await page.click('#tab-events');
@@ -200,7 +200,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
     const other = await tab(t, context, demo.origin);
     await says(other, '#outcome', /^A token is required/);
     await other.close();
-    // A line that is cut stays cut; its tokens are those of the moment when it is resumed.
+    // A disconnected page stays disconnected. Resume uses the current tokens.
     await page.click('#cut');
     await page.click('#access-open');
     await page.click('#access-forget');
@@ -215,7 +215,7 @@ test('each token opens what it is for, and the wrong one is called wrong', async
   });
 });
 
-test('a token to publish alone sees the clients; the statistics are open then', async (t) => {
+test('with only a token to publish the clients are listed, and the statistics are public', async (t) => {
   const { page } = await start(t, { options: ['--publish-token', PUBLISH] });
   await isOpen(page);
   await says(page, '#server-line', /· up /);
@@ -223,14 +223,14 @@ test('a token to publish alone sees the clients; the statistics are open then', 
   await says(page, '#clients-answer', /^A token is required to see the list of clients/);
   await says(page, '#stats-tiles', /^Clients2/);
   await use(page, { publish: PUBLISH });
-  await until('they are listed', () => page.$$eval('#clients-rows tr', (rows) => rows.length === 2));
+  await until('the clients are listed', () => page.$$eval('#clients-rows tr', (rows) => rows.length === 2));
   assert.equal(await text(page, '#clients-answer'), '');
   await isOpen(page);
-  assert.ok(page.asked.every(({ url }) => !url.includes('token=')), 'to subscribe, none is needed');
+  assert.ok(page.asked.every(({ url }) => !url.includes('token=')), 'no token is needed to subscribe');
   await isNowhere(page, PUBLISH);
 });
 
-test('tabs that share one connection do so by the token', async (t) => {
+test('only tabs with the same token share a connection', async (t) => {
   const { context, demo, page } = await start(t);
   const pages = [page, await tab(t, context, demo.origin)];
   const connections = () => demo.stats().then(({ clients }) => clients.filter(({ client_id: id }) => !id.endsWith('.native')).length);
@@ -241,10 +241,10 @@ test('tabs that share one connection do so by the token', async (t) => {
     await each.click('#subscribe-send');
     await says(each, '#client-state', 'OPEN');
   }
-  await until('one', async () => (await connections()) === 1);
+  await until('one connection', async () => (await connections()) === 1);
   await use(pages[1], { subscribe: PUBLISH });
-  // It is known and may publish alone: what the other hears must not come to it.
-  await says(pages[1], '#outcome', /^403 this token does not let you subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
+  // The server knows this token, but it grants only publishing. The tab must not get the events of the other tab.
+  await says(pages[1], '#outcome', /^403 the token in this request does not include the right to subscribe to "\*"\. You can change the topics under “Subscribe”\. Change the token$/);
   await says(pages[1], '#client-state', 'CLOSED');
   await says(pages[0], '#client-state', 'OPEN');
   await isNowhere(pages[0], SUBSCRIBE, PUBLISH);
@@ -253,7 +253,7 @@ test('tabs that share one connection do so by the token', async (t) => {
 });
 
 for (const [size, width, height, scheme] of [['desktop', 1280, 900, 'light'], ['phone', 360, 740, 'dark']]) {
-  test(`on a ${size} the fields fit, and a picture is left`, async (t) => {
+  test(`on a ${size} the fields for tokens fit`, async (t) => {
     const { page } = await start(t, { width, height, scheme });
     await says(page, '#outcome', /^A token is required/);
     await mkdir(SHOTS, { recursive: true });

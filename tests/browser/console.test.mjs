@@ -1,8 +1,8 @@
-// The console as `tiny-sse demo` serves it: every tab clicked through, the line cut and resumed, the
-// server killed, hostile events, the comparison beside what a relay counts, and whether the page can
-// be read and used at 360 pixels, by day, by night and by keyboard.
+// The console of `tiny-sse demo`: the function of every tab, disconnecting and resuming, a crash of the server,
+// hostile events, the numbers of the comparison, and whether the page can be read and used on a phone, in the light
+// and the dark colour scheme, and with the keyboard. One test also opens the console of `tiny-sse serve`.
 //
-// It leaves a picture of each tab in $TINY_SSE_SHOTS, or else in target/screenshots, to be looked at.
+// The tests save a picture of each tab in $TINY_SSE_SHOTS, or else in target/screenshots.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -13,13 +13,13 @@ import { test } from 'node:test';
 import { SHOTS, Server, browser, compareAll, folder, isOpen, numbers, says, text, until, watch } from './kit.mjs';
 
 const TABS = ['events', 'clients', 'compare', 'notifications', 'feed', 'monitoring', 'process', 'prices', 'chat'];
-/** A click is answered within it, whatever the page has to draw; healthy is a tenth of it. */
+/** A click takes effect within this many milliseconds, whatever the page has to draw. Normal is a tenth of it. */
 const PROMPT = 3000;
 
 /**
- * The console in a tab, with both of its streams open. By `*` it hears what the demo simulates, too.
- * Anything in the browser's log fails the test; but for the network's complaints, in a test that
- * takes the server away.
+ * Opens the console and waits until both of its streams are open. With the topics `*` it also gets the simulated
+ * events of the demo. Any line in the browser's log fails the test. With `away` the log may have errors of the
+ * network, for tests that stop the server.
  */
 async function open(t, context, origin, { width = 1280, height = 900, scheme = 'light', motion = 'no-preference', topics = '*', away = false } = {}) {
   const page = await context.newPage();
@@ -49,7 +49,7 @@ async function go(page, tab) {
   assert.equal(await page.getAttribute(`#tab-${tab}`, 'aria-selected'), 'true');
 }
 
-/** The events in the table, the oldest first, of this name. */
+/** Returns the events of this name in the table, oldest first. */
 const events = (page, name) => page.$$eval('#events-rows tr', (rows, name) => rows.reverse()
   .map((row) => ({ name: row.querySelector('.name').textContent, id: row.querySelector('.id').textContent, data: row.querySelector('.text').textContent }))
   .filter((event) => event.name === name), name);
@@ -64,15 +64,15 @@ async function publishByForm(page, { data, event = '', topic = '', times = 1 }) 
   await page.click('#publish-send');
 }
 
-// ---- what each tab is for, by hand ------------------------------------------------------------------
+// ---- the function of each tab -------------------------------------------------------------------------
 
-test('each of the nine tabs shows what it is for', async (t) => {
+test('each of the nine tabs works', async (t) => {
   const { context } = await browser(t);
-  // By its heartbeats the server notices who has gone.
+  // With short heartbeats the server soon notices clients that are gone.
   const demo = await Server.start(t, 'demo', '--heartbeat', '300ms');
   const page = await open(t, context, demo.origin);
 
-  await t.test('events: what the form publishes is in the table', async () => {
+  await t.test('events: the table shows the events that the form publishes', async () => {
     await publishByForm(page, { data: '{"n":{n},"text":"hello"}', event: 'greeting', topic: 'test/events', times: 3 });
     await eventsAre(page, 'greeting', [1, 2, 3].map((n) => `{"n":${n},"text":"hello"}`));
     const [, id] = await says(page, '#publish-answer', /^3 of 3: 200 · id (\S+) · 2 recipients/);
@@ -98,7 +98,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
     await until('the chart has a latency', async () => /ms/.test(await text(page, '#chart-latency-now')));
   });
 
-  await t.test('clients: they are listed, and one is kicked', async () => {
+  await t.test('clients: clients are listed, and one is kicked', async () => {
     const visitor = await fetch(`${demo.origin}/events?client_id=visitor&topic=a/b`);
     await go(page, 'clients');
     const base = await page.inputValue('#subscribe-client');
@@ -107,33 +107,33 @@ test('each of the nine tabs shows what it is for', async (t) => {
     assert.deepEqual(await ids(), [`${base}.client`, `${base}.native`, 'visitor']);
     assert.match(await text(page, '#stats-tiles'), /^Clients3/);
     await page.click('[aria-label="Kick visitor"]');
-    await visitor.text(); // to its end
+    await visitor.text(); // until the stream ends
     await says(page, '#clients-answer', 'The stream of visitor was closed.');
-    await until('it is gone from the list', async () => !(await ids()).includes('visitor'));
+    await until('the client is gone from the list', async () => !(await ids()).includes('visitor'));
     await says(page, '#stats-tiles', /1 kicked/);
   });
 
-  await t.test('compare: all three ways get events', async () => {
+  await t.test('compare: all three methods get events', async () => {
     await go(page, 'compare');
     await compareAll(page);
   });
 
-  await t.test('notifications: an alert of one\'s own, and the badge', async () => {
+  await t.test('notifications: a posted alert, simulated alerts and the badge', async () => {
     await go(page, 'notifications');
     await page.fill('#notifications-text', 'Чернила кончаются 🖨️');
     await page.selectOption('#notifications-level', 'warning');
     await page.click('#notifications-send');
-    await until('it is in the inbox', () => page.$$eval('#notifications-list li[data-level=warning]', (items) => items.some((item) => item.querySelector('p:last-child').textContent === 'Чернила кончаются 🖨️')));
-    await until('the simulated come too', async () => /simulated/.test(await text(page, '#notifications-list')));
+    await until('the alert is in the inbox', () => page.$$eval('#notifications-list li[data-level=warning]', (items) => items.some((item) => item.querySelector('p:last-child').textContent === 'Чернила кончаются 🖨️')));
+    await until('simulated alerts arrive too', async () => /simulated/.test(await text(page, '#notifications-list')));
     await until('the badge counts', async () => Number(await text(page, '#notifications-badge')) >= 2);
   });
 
-  await t.test('feed: posts', async () => {
+  await t.test('feed: posts arrive', async () => {
     await go(page, 'feed');
     await says(page, '#feed-list', /#\d+.*simulated/);
   });
 
-  await t.test('monitoring: this machine', async () => {
+  await t.test('monitoring: the numbers of this machine', async () => {
     await go(page, 'monitoring');
     await says(page, '#monitoring-load-now', /^\d+\.\d\d · \d+\.\d\d · \d+\.\d\d, \d+ cpus$/);
     const gib = totalmem() / 2 ** 30;
@@ -155,16 +155,16 @@ test('each of the nine tabs shows what it is for', async (t) => {
     await says(page, '#process-label', 'Finished sample.bin.');
   });
 
-  await t.test('prices: a row a symbol, and they move', async () => {
+  await t.test('prices: one row for each symbol, with changing prices', async () => {
     await go(page, 'prices');
     await until('prices', async () => (await amount(page, '#prices-rows tr')) >= 3);
-    assert.notEqual(await page.$eval('#prices-rows canvas', (spark) => spark.height), 150, 'the first price is drawn, too');
+    assert.notEqual(await page.$eval('#prices-rows canvas', (spark) => spark.height), 150, 'the first price is drawn too');
     const before = await text(page, '#prices-rows');
     assert.match(before, /TINY\d+\.\d\d/);
-    await until('they move', async () => (await text(page, '#prices-rows')) !== before);
+    await until('the prices change', async () => (await text(page, '#prices-rows')) !== before);
   });
 
-  await t.test('chat: what I say and what others say', async () => {
+  await t.test('chat: own messages and those of others', async () => {
     await go(page, 'chat');
     await page.fill('#chat-room', 'тест 1');
     await page.click('#chat-enter');
@@ -177,7 +177,7 @@ test('each of the nine tabs shows what it is for', async (t) => {
     assert.match(await text(page, '#chat-list'), /<i>eve<\/i>/);
   });
 
-  await t.test('the tab is in the address, and who goes elsewhere leaves nothing open', async () => {
+  await t.test('the tab is in the address, and leaving the page closes all streams', async () => {
     const are = (count) => until(`${count} streams`, async () => (await demo.active()) === count);
     assert.equal(new URL(page.url()).hash, '#chat');
     await page.reload();
@@ -205,17 +205,18 @@ test('each of the nine tabs shows what it is for', async (t) => {
 
 // ---- the tabs -----------------------------------------------------------------------------------------
 
-/** The tabs that can be seen. */
+/** Returns the names of the visible tabs. */
 const visibleTabs = (page) => page.$$eval('[role=tab]', (tabs) => tabs.filter((tab) => tab.checkVisibility()).map(({ id }) => id.slice(4)));
 
-/** Opens a page and returns the numbers of tabs that its frames have shown since the first one with all of its HTML. */
+/** Opens a page. Returns how many tabs its frames have shown, without repetition, beginning with the first frame that has
+ * the whole page. */
 async function tabsOfEachFrame(page, url) {
   await page.goto(url);
   await isOpen(page);
   return page.evaluate(() => [...window.tabCounts]);
 }
 
-test('the tabs of the six uses are shown by the demo alone, and in its first frame', async (t) => {
+test('only the demo shows the tabs of the six uses, and shows them in its first frame', async (t) => {
   const { context } = await browser(t);
   const server = await Server.start(t);
   const page = await context.newPage();
@@ -230,22 +231,22 @@ test('the tabs of the six uses are shown by the demo alone, and in its first fra
     requestAnimationFrame(look);
   });
 
-  // An address with the tab of a use leads to the first tab.
+  // The tab in the address does not exist, so the first tab is shown.
   assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/#chat`), [3]);
   assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
   assert.ok(await page.isVisible('#panel-events'));
   await page.focus('#tab-events');
   await page.keyboard.press('ArrowLeft');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-compare', 'arrows skip the tabs that are hidden');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-compare', 'arrow keys skip the hidden tabs');
 
-  // The browser has the script of `serve` in its cache. The demo at the same address has another one.
+  // The browser has /demo.js of `serve` in its cache. The demo at the same address answers with a different script.
   await server.close();
   await server.restart('demo');
   assert.deepEqual(await tabsOfEachFrame(page, `${server.origin}/?demo#chat`), [9]);
   assert.deepEqual(await visibleTabs(page), TABS);
   assert.ok(await page.isVisible('#panel-chat'));
 
-  // A page that stays open while `serve` replaces the demo.
+  // The page stays open while `serve` replaces the demo.
   await server.close();
   await server.restart('serve');
   await isOpen(page);
@@ -256,9 +257,9 @@ test('the tabs of the six uses are shown by the demo alone, and in its first fra
   assert.deepEqual(await visibleTabs(page), TABS.slice(0, 3));
 });
 
-// ---- the line ---------------------------------------------------------------------------------------
+// ---- the connections ---------------------------------------------------------------------------------------
 
-test('the line is cut and resumed, and the verdict tells what happened', async (t) => {
+test('after Disconnect and Resume the page says which events were replayed or lost', async (t) => {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo', '--history', '5', '--queue-bytes', '32KiB', '--heartbeat', '300ms');
   const page = await open(t, context, demo.origin, { topics: '' });
@@ -280,7 +281,7 @@ test('the line is cut and resumed, and the verdict tells what happened', async (
   await eventsAre(page, 'counted', ['1', '2', '3']);
 
   await page.click('#cut');
-  // The history keeps what a queue could hold: so much that four of these are gone.
+  // The history is as large as three queues. These events are more than that, so the first four are evicted.
   for (const n of numbers(4, 7)) await demo.publish(n, '/events?event=counted');
   for (let n = 0; n < 8; n += 1) await demo.publish('x'.repeat(16 << 10), '/events?event=filler');
   for (const n of numbers(8, 12)) await demo.publish(n, '/events?event=counted');
@@ -294,7 +295,7 @@ test('the line is cut and resumed, and the verdict tells what happened', async (
   await says(page, '#outcome', /^Resumed with a gap: /);
 });
 
-test('the server is killed and started again: the page is open again, and has both lives once', async (t) => {
+test('after a crash of the server the page reconnects and has every event once', async (t) => {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo', '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const page = await open(t, context, demo.origin, { away: true, topics: 'lives' });
@@ -306,9 +307,9 @@ test('the server is killed and started again: the page is open again, and has bo
   await says(page, '#native-state', 'CONNECTING');
   await says(page, '#outcome', /^The server cannot be reached\. Next attempt in /);
   const moving = () => page.evaluate(() => document.getAnimations().length);
-  await until('the light turns', moving);
+  await until('the lamp turns', moving);
   await page.emulateMedia({ reducedMotion: 'reduce' });
-  await until('or does not, if the user wants calm', async () => !(await moving()));
+  await until('the lamp does not turn with reduced motion', async () => !(await moving()));
   await says(page, '#server-line', 'the server does not answer');
 
   await demo.restart();
@@ -321,12 +322,12 @@ test('the server is killed and started again: the page is open again, and has bo
   assert.equal(new Set(ids).size, 6);
 });
 
-// ---- what is hard to show ------------------------------------------------------------------------------
+// ---- events that are hard to show ------------------------------------------------------------------------------
 
 const HOSTILE = '<script>window.owned = 1</script><img src="x" onerror="window.owned = 2"><a href="javascript:owned()">&lt;\t\u0000\u0007\u001b[31mred\u007f\u0085\u202egnirts\u202c\u2066\ufeff';
 const HARMLESS = '<script>window.owned = 1</script><img src="x" onerror="window.owned = 2"><a href="javascript:owned()">&lt;␉␀␇␛[31mred␡⟨U+0085⟩⟨U+202E⟩gnirts⟨U+202C⟩⟨U+2066⟩⟨U+FEFF⟩';
 
-test('Russian, emoji and a mebibyte look right, and what is hostile is text', async (t) => {
+test('Russian, emoji and a mebibyte are shown correctly, and hostile data is shown as text', async (t) => {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo');
   const page = await open(t, context, demo.origin);
@@ -346,7 +347,7 @@ test('Russian, emoji and a mebibyte look right, and what is hostile is text', as
 
   await demo.publish('Съешь ещё этих мягких французских булок, да выпей чаю. Ёлки!', '/events?event=русский');
   await eventsAre(page, 'русский', ['Съешь ещё этих мягких французских булок, да выпей чаю. Ёлки!']);
-  // Joined by U+200D, with a tone of skin, two letters that are a flag; and two lines.
+  // Emoji joined by U+200D, with a skin tone, and a flag of two letters; and a second line.
   await demo.publish('👩‍👩‍👧‍👦 👍🏽 🇫🇮 é\nשלום', '/events?event=👋');
   await eventsAre(page, '👋', ['👩‍👩‍👧‍👦 👍🏽 🇫🇮 é\nשלום']);
 
@@ -363,16 +364,16 @@ test('Russian, emoji and a mebibyte look right, and what is hostile is text', as
   await page.click('#events-raw');
   await says(page, '#raw-bytes', /event: system/);
   await demo.publish(HOSTILE, '/events?event=raw');
-  await until('raw too', async () => (await text(page, '#raw-bytes')).includes(`data: ${HARMLESS}\n`));
+  await until('the raw bytes are harmless too', async () => (await text(page, '#raw-bytes')).includes(`data: ${HARMLESS}\n`));
   await page.click('#events-raw');
   assert.deepEqual(await foreign(), ['mine', elements, 'BUTTON,SPAN,TD,TR']);
 
-  // 1 MiB, the most that the server takes, of letters of two bytes and emoji of four.
+  // 1 MiB, the maximum that the server accepts, of two-byte letters and four-byte emoji.
   const whole = `${'Ж😀'.repeat(174_762)}конец!!`.slice(0, -5);
   const big = whole + 'x'.repeat((1 << 20) - Buffer.byteLength(whole));
   assert.equal(Buffer.byteLength(big), 1 << 20);
   await demo.publish(big, '/events?event=big');
-  await until('it is there', async () => (await events(page, 'big')).length === 1);
+  await until('the event is there', async () => (await events(page, 'big')).length === 1);
   assert.equal((await events(page, 'big'))[0].data, 'Ж😀'.repeat(94).slice(0, -3) + 'Ж');
   await isOpen(page);
   await prompt('Pause, with it', () => page.click('#events-pause'));
@@ -382,15 +383,17 @@ test('Russian, emoji and a mebibyte look right, and what is hostile is text', as
     await page.click('#events-rows tr button');
     assert.equal(await text(page, '#events-rows tr button'), 'show less');
   });
-  assert.ok((await events(page, 'big'))[0].data === big, 'all of it is there, and right');
+  assert.ok((await events(page, 'big'))[0].data === big, 'the whole data is shown');
   await prompt('Pause, with all of it', () => page.click('#events-pause'));
   await page.click('#events-pause');
   await prompt('another tab', () => go(page, 'clients'));
 });
 
-// ---- the comparison, beside what is counted on the way ---------------------------------------------------
+// ---- the comparison and the numbers of a relay ---------------------------------------------------
 
-/** A relay in front of the server, which counts the requests of each kind and the bytes that come back. */
+/**
+ * Starts a relay between the page and the server. It counts the requests of each kind and the bytes of the answers.
+ */
 async function relay(t, origin) {
   const kinds = Object.fromEntries(['sse', 'long', 'poll', 'publish', 'other'].map((kind) => [kind, { requests: 0, answers: 0, down: 0, open: 0 }]));
   const kindOf = (method, target) => {
@@ -399,7 +402,7 @@ async function relay(t, origin) {
     if (topic && method === 'POST') return kinds.publish;
     const compared = topic && method === 'GET';
     if (compared && pathname === '/events') return kinds.sse;
-    // The first poll has no cursor and only asks for one: it is of no way.
+    // The first poll has no cursor and only requests one, so it counts for no method.
     if (!compared || pathname !== '/poll' || !searchParams.has('last_event_id')) return kinds.other;
     return searchParams.get('wait') === '0' ? kinds.poll : kinds.long;
   };
@@ -443,13 +446,13 @@ async function relay(t, origin) {
   return { kinds, origin: `http://127.0.0.1:${server.address().port}` };
 }
 
-test('the comparison agrees with what was counted between the page and the server', async (t) => {
+test('the numbers of the comparison agree with those of a relay', async (t) => {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo');
   const { kinds, origin } = await relay(t, demo.origin);
   const page = await open(t, context, origin);
   await go(page, 'compare');
-  const [rate, interval] = [4.7, 1000]; // no multiple of one another: the events fall anywhere between two polls
+  const [rate, interval] = [4.7, 1000]; // no multiples of each other, so events are published at any time between two polls
   await page.fill('#compare-rate', String(rate));
   await page.selectOption('#compare-interval', String(interval));
   await page.click('#compare-start');
@@ -463,8 +466,8 @@ test('the comparison agrees with what was counted between the page and the serve
   const polls = async () => Number((await read()).poll[3]);
   await until('eight polls', async () => (await polls()) >= 8);
   const relayed = kinds.poll.answers;
-  await until('one more, so that the next is far', () => kinds.poll.answers > relayed);
-  await until('the page has it', async () => (await polls()) >= kinds.poll.answers);
+  await until('one more poll, so that the next one is not due soon', () => kinds.poll.answers > relayed);
+  await until('the page has the answer', async () => (await polls()) >= kinds.poll.answers);
   await page.click('#compare-stop');
   const published = Number((await says(page, '#compare-answer', /^Stopped after (\d+) events\.$/))[1]);
   const counted = structuredClone(kinds);
@@ -474,7 +477,7 @@ test('the comparison agrees with what was counted between the page and the serve
     const { answers, down: bytes } = counted[way];
     const what = `${way}: the page says ${events} of ${published} events, median ${median} ms, worst ${worst} ms, ${requests} requests, ${down} bytes an event; the relay ${answers} answers, ${bytes} bytes, ${(bytes / events).toFixed(1)} an event`;
     t.diagnostic(what);
-    // The long poll may have been answered with what was published while it was stopped.
+    // The last long poll may have been answered with an event that was published while the comparison stopped.
     const late = way === 'long' ? counted.publish.requests - published : 0;
     assert.ok(answers >= requests && answers - requests <= Math.min(late, 1), what);
     assert.ok(Math.abs(down / (bytes / events) - 1) < 0.05, what);
@@ -483,27 +486,27 @@ test('the comparison agrees with what was counted between the page and the serve
     assert.ok(published - events <= (way === 'poll' ? Math.ceil(rate) + 1 : 3), what);
   }
   assert.equal(shown.sse.requests, 1);
-  assert.ok(Math.abs(shown.long.requests - shown.long.events) <= 3, 'about one long poll an event');
-  assert.ok(shown.poll.median > 0.25 * interval && shown.poll.median < 1.0 * interval + 200, 'polling: about half its interval');
-  assert.ok(shown.sse.median < shown.poll.median / 4, 'the stream: a small part of it');
-  assert.ok(shown.long.median < shown.poll.median / 2, 'long polling: between the two');
-  assert.ok(shown.sse.down < shown.long.down && shown.sse.down < shown.poll.down, 'the stream is the cheapest');
+  assert.ok(Math.abs(shown.long.requests - shown.long.events) <= 3, 'about one long poll for each event');
+  assert.ok(shown.poll.median > 0.25 * interval && shown.poll.median < 1.0 * interval + 200, 'the median of polling is about half of the interval');
+  assert.ok(shown.sse.median < shown.poll.median / 4, 'the stream is much faster than polling');
+  assert.ok(shown.long.median < shown.poll.median / 2, 'long polling is faster than polling');
+  assert.ok(shown.sse.down < shown.long.down && shown.sse.down < shown.poll.down, 'the stream needs the fewest bytes');
   const after = kinds.poll.requests + kinds.long.requests;
   await go(page, 'events');
   await until('the stream and the long poll are closed', () => kinds.sse.open === 0 && kinds.long.open === 0);
-  assert.equal(kinds.poll.requests + kinds.long.requests, after, 'nothing is asked any more');
+  assert.equal(kinds.poll.requests + kinds.long.requests, after, 'no further request is sent');
 });
 
-// ---- for everybody ----------------------------------------------------------------------------------------
+// ---- readability and keyboard ----------------------------------------------------------------------------------------
 
-/** Puts something into a tab, so that there is something to see. */
+/** Fills a tab with content. */
 const fill = {
   async events(page, demo) {
     await publishByForm(page, { data: '{"text":"Привет 👋","n":{n}}', times: 3 });
     await demo.publish(HOSTILE, '/events/a?event=hostile');
     await demo.publish('длинная строка без конца '.repeat(60), `/events?event=${'long-name-'.repeat(9)}`);
     await demo.publish('y'.repeat(3000), '/events?event=word');
-    await until('the last is there', async () => (await events(page, 'word')).length);
+    await until('the last event is there', async () => (await events(page, 'word')).length);
     await until('a latency', async () => /ms/.test(await text(page, '#chart-latency-now')));
   },
   clients: (page) => until('clients', async () => (await amount(page, '#clients-rows tr')) >= 2),
@@ -518,7 +521,7 @@ const fill = {
       await page.fill('#notifications-text', `${level}: ${'a long text, without an end, '.repeat(4)}${'z'.repeat(80)}`);
       await page.selectOption('#notifications-level', level);
       await page.click('#notifications-send');
-      await until('it is there', () => amount(page, `#notifications-list li[data-level=${level}]`));
+      await until('the alert is there', () => amount(page, `#notifications-list li[data-level=${level}]`));
     }
   },
   feed: (page) => says(page, '#feed-list', /#\d+/),
@@ -532,15 +535,15 @@ const fill = {
     await fetch(`${demo.origin}/api/chat/room/lobby/messages`, { method: 'POST', body: JSON.stringify({ user: 'Анна', text: `Привет! ${'w'.repeat(300)}` }) });
     await page.fill('#chat-text', 'Hello <b>everybody</b> 👋');
     await page.click('#chat-send');
-    await until('both are there', async () => (await amount(page, '#chat-list li')) >= 3 && amount(page, '#chat-list li.mine'));
+    await until('both messages are there', async () => (await amount(page, '#chat-list li')) >= 3 && amount(page, '#chat-list li.mine'));
   },
 };
 
-/** Texts whose contrast to what is behind them is less than WCAG 2.2 wants (1.4.3), with it. */
+/** Returns the texts whose contrast to their background is lower than WCAG 2.2, 1.4.3 requires, with the contrast. */
 const faint = (page) => page.evaluate(() => {
   const pen = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
   const known = new Map();
-  // Whatever the syntax of a colour is, a canvas knows it.
+  // A canvas converts every syntax of a colour.
   const rgba = (colour) => {
     if (!known.has(colour)) {
       pen.clearRect(0, 0, 1, 1);
@@ -585,7 +588,7 @@ const faint = (page) => page.evaluate(() => {
   return { seen, found };
 });
 
-/** Controls that say nothing of what they are. */
+/** Returns the controls without an accessible name. */
 const nameless = (page) => page.evaluate(() => {
   const nameOf = (node) => [
     node.ariaLabel,
@@ -601,7 +604,7 @@ const frames = (page) => page.evaluate(() => new Promise((done) => requestAnimat
 const pictures = (page) => page.$$eval('canvas', (all) => all.filter((canvas) => canvas.checkVisibility() && canvas.width).map((canvas) => canvas.toDataURL()));
 
 for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preference'], ['phone', 360, 740, 'reduce']]) {
-  test(`on a ${size}, by day and by night: nothing too wide, too faint or without a name`, async (t) => {
+  test(`on a ${size}, in both colour schemes, nothing is too wide, too faint or without a name`, async (t) => {
     const { context } = await browser(t);
     const demo = await Server.start(t, 'demo');
     const page = await open(t, context, demo.origin, { width, height, motion });
@@ -618,7 +621,7 @@ for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preferen
         const where = `${size}-${scheme}-${tab}`;
         const drawn = await pictures(page);
         if (scheme === 'light') byDay = drawn;
-        else assert.deepEqual(drawn.filter((picture) => byDay.includes(picture)).length, 0, `${where}: a chart has the colours of the day`);
+        else assert.deepEqual(drawn.filter((picture) => byDay.includes(picture)).length, 0, `${where}: a chart has the colours of the light scheme`);
         await page.screenshot({ path: `${SHOTS}/${where}.png`, fullPage: size === 'phone', caret: 'initial' });
         assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, `${where}: overflows by so many pixels`);
         const { seen, found } = await faint(page);
@@ -632,7 +635,7 @@ for (const [size, width, height, motion] of [['desktop', 1280, 900, 'no-preferen
   });
 }
 
-test('the keyboard reaches everything, in the order in which it is seen', async (t) => {
+test('the keyboard reaches every control in the visible order', async (t) => {
   const { context } = await browser(t);
   const demo = await Server.start(t, 'demo');
   const page = await open(t, context, demo.origin);
@@ -654,7 +657,7 @@ test('the keyboard reaches everything, in the order in which it is seen', async 
   assert.equal(await focused(), 'panels', 'the link skips to the panel');
   assert.equal(await press('Tab'), 'publish-data');
 
-  // The tabs are one stop, and arrows go among them, around.
+  // The tabs are one tab stop. Arrow keys move between the tabs, from the last to the first too.
   await page.focus('#tab-events');
   for (const tab of [...TABS.slice(1), 'events']) assert.equal(await press('ArrowRight'), `tab-${tab}`);
   for (const tab of [...TABS].reverse()) assert.equal(await press('ArrowLeft'), `tab-${tab}`);
@@ -667,9 +670,9 @@ test('the keyboard reaches everything, in the order in which it is seen', async 
     assert.deepEqual(await page.$$eval('[role=tab]', (all) => all.filter(({ tabIndex }) => tabIndex === 0).map(({ id }) => id)), [`tab-${tab}`]);
   }
   await page.keyboard.press('Tab');
-  assert.equal(await focused(), 'chat-room', 'behind the tab is its panel');
+  assert.equal(await focused(), 'chat-room', 'the panel follows its tab');
 
-  // By keyboard alone: cut and resume.
+  // Disconnect and resume with the keyboard.
   await page.focus('#cut');
   await press('Space');
   await says(page, '#client-state', 'DISCONNECTED');

@@ -8,7 +8,7 @@ import { Server, browser, folder, numbers, site, until } from './kit.mjs';
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 
-/** The page, with all that it imports, in one script. */
+/** Bundles the page and all that it imports into one script. */
 async function bundle() {
   const { outputFiles } = await build({
     entryPoints: [here('react-app.js')],
@@ -17,7 +17,7 @@ async function bundle() {
     format: 'iife',
     target: 'es2022',
     define: { 'process.env.NODE_ENV': '"development"' },
-    // The hook lies outside of this folder, and its React in it.
+    // The hook is outside of this folder, and React is inside.
     nodePaths: [here('node_modules')],
   });
   return outputFiles[0].text;
@@ -40,7 +40,7 @@ const seen = (page) => page.evaluate(() => window.seen);
 const connected = (page) => until('it is connected', async () => (await view(page))?.isConnected);
 const shows = (page, data) => until(`it shows ${data}`, async () => (await page.textContent('output')).includes(`"data":${data},`));
 
-test('it shows the stream, has one connection under StrictMode, and no other for other renders', async (t) => {
+test('the hook shows the stream with one connection in StrictMode, and renders open no other', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const page = await app(t);
   await show(page, `${server.origin}/events`);
@@ -54,11 +54,11 @@ test('it shows the stream, has one connection under StrictMode, and no other for
   await server.publish(2);
   await shows(page, '2');
   assert.equal((await server.stats()).total_connections, before);
-  // StrictMode renders twice, and must not hear twice.
+  // StrictMode renders twice. Each event must be delivered once.
   assert.deepEqual((await seen(page)).events, [{ n: 1 }, 2]);
 });
 
-test('it resumes exactly after the server was killed and started again, and shows the error meanwhile', async (t) => {
+test('after a crash of the server the hook resumes exactly, and shows the error until then', async (t) => {
   const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const page = await app(t);
   await show(page, `${server.origin}/events`);
@@ -75,7 +75,7 @@ test('it resumes exactly after the server was killed and started again, and show
   assert.deepEqual([(await view(page)).isConnected, (await view(page)).error], [true, null]);
 });
 
-test('it survives a 503', async (t) => {
+test('the hook reconnects after a 503', async (t) => {
   const server = await Server.start(t, '--max-clients', '1', '--retry', '200ms', '--heartbeat', '500ms');
   const leave = await server.occupy();
   const page = await app(t);
@@ -87,7 +87,7 @@ test('it survives a 503', async (t) => {
   await shows(page, '1');
 });
 
-test('another URL is another stream, and nothing of the old one is shown for it', async (t) => {
+test('a new URL opens a new stream, and no data of the old stream is shown for it', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const page = await app(t);
   const [a, b] = [`${server.origin}/events/a`, `${server.origin}/events/b`];
@@ -118,7 +118,7 @@ test('another URL is another stream, and nothing of the old one is shown for it'
   assert.deepEqual((await seen(page)).renders[before], { url: a, ...nothing });
 });
 
-test('unmounted, it has left nothing, and sets nothing', async (t) => {
+test('after unmounting there is no connection, no handler and no state update', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const page = await app(t);
   await show(page, `${server.origin}/events`);
@@ -134,12 +134,12 @@ test('unmounted, it has left nothing, and sets nothing', async (t) => {
   });
   await server.publish(2);
   const after = await seen(page);
-  // One setting is the test's own: that of hiding it.
+  // The test itself causes one state update: the one that hides the component.
   assert.deepEqual([after.settings, after.renders.length, after.events.length], [settings + 1, renders.length, events.length]);
   assert.equal(await server.active(), 0);
 });
 
-test('connect and disconnect are for the page to call, and what was missed meanwhile comes', async (t) => {
+test('a page can call connect and disconnect, and gets the events that it missed in between', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const page = await app(t);
   await show(page, `${server.origin}/events`, { manual: true, event: '*' });
@@ -159,7 +159,7 @@ test('connect and disconnect are for the page to call, and what was missed meanw
   assert.deepEqual(events.filter((data) => typeof data === 'number'), [1, 2]);
 });
 
-test('a new function for the token is no new stream, and the latest is asked; another token is another stream', async (t) => {
+test('a new token function opens no new stream and is the one that is called; a new token opens a new stream', async (t) => {
   const server = await Server.start(t, '--subscribe-token', 'reader', '--publish-token', 'writer', '--heartbeat', '500ms', '--retry', '200ms');
   server.token = 'writer';
   const page = await app(t);

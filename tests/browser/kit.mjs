@@ -1,13 +1,13 @@
-// What the tests share: the real program, a page on another origin, a headless Chromium.
+// The tools of the browser tests: the real program, a page of another origin, and a headless Chromium.
 //
 //     npm ci --prefix tests/browser
 //     TINY_SSE=target/debug/tiny-sse node --test tests/browser/*.test.mjs
 //
-// `cargo test -- --include-ignored browser` does the second. CHROMIUM names another browser than
+// `cargo test -- --include-ignored browser` runs the second command. CHROMIUM names a browser other than
 // /usr/bin/chromium.
 //
-// Nothing here waits for time. Everything waits for a condition, and gives up after DEADLINE, which
-// no healthy run comes near. No port is chosen by a test: the machine gives one that is free.
+// Tests wait for conditions, not for time. A wait fails after DEADLINE, which is much longer than any successful
+// wait. The system chooses all ports.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -21,12 +21,12 @@ import { fileURLToPath } from 'node:url';
 
 export const DEADLINE = 30_000;
 
-/** Where pictures are left. */
+/** The folder for pictures. */
 export const SHOTS = process.env.TINY_SSE_SHOTS ?? fileURLToPath(new URL('../../target/screenshots', import.meta.url));
 
 const CONSOLE = new URL('../../src/console/', import.meta.url);
 
-/** Waits until `condition` answers something true, and answers that. */
+/** Waits until `condition` returns a true value, and returns it. */
 export async function until(what, condition) {
   const end = Date.now() + DEADLINE;
   let last;
@@ -38,9 +38,9 @@ export async function until(what, condition) {
   assert.fail(`${what}: not within ${DEADLINE} ms; at last ${JSON.stringify(last)}`);
 }
 
-/** The program, on a port that it keeps when it is killed and started again. A command may be the first option. */
+/** The program. It keeps its port when it is started again. The first option may be a command. */
 export class Server {
-  /** What it is spoken to with, if it wants a token. */
+  /** The token for the requests of the methods below; empty if none is required. */
   token = '';
   #options;
   #child;
@@ -79,13 +79,13 @@ export class Server {
     assert.fail(`the program did not start with ${this.#options.join(' ')}`);
   }
 
-  /** No farewell, no flush, no time to think. */
+  /** Kills the program, which cannot write or flush anything any more. */
   async kill() {
     this.signal('SIGKILL');
     await this.#ended;
   }
 
-  /** Asks it to end, and waits for that. */
+  /** Shuts the program down and waits until it has ended. */
   async close() {
     this.signal('SIGTERM');
     await this.#ended;
@@ -118,19 +118,19 @@ export class Server {
     return (await this.stats()).active_connections;
   }
 
-  /** A client of another kind, that takes a place. Answers how it leaves. */
+  /** Opens a stream that takes a slot. Returns a function that closes it. */
   async occupy() {
-    // Not by `fetch`, which hangs up on answers that it believes nobody will read.
+    // Not with `fetch`, which closes the connection of an answer whose body is not read.
     const request = get(`${this.origin}/events`, { agent: false });
     const response = await new Promise((resolve) => request.once('response', resolve));
     assert.equal(response.statusCode, 200);
     response.resume();
-    response.on('error', () => {}); // that of leaving
+    response.on('error', () => {}); // the error of `destroy`
     return () => request.destroy();
   }
 }
 
-/** A folder for a journal, gone after the test. */
+/** Creates a folder for a journal. It is deleted after the test. */
 export async function folder(t) {
   const path = await mkdtemp(join(tmpdir(), 'tiny-sse-browser-'));
   t.after(() => rm(path, { recursive: true, force: true }));
@@ -138,8 +138,8 @@ export async function folder(t) {
 }
 
 /**
- * A site that is not the server's: the same host with another port is another origin, so that all
- * is really asked by the rules of CORS. `pages` are paths with what is there.
+ * Starts a site of another origin: the same host with a different port, so that the rules of CORS apply. `pages` are
+ * paths with their contents.
  */
 export async function site(t, pages = {}) {
   const server = createServer(async (request, response) => {
@@ -157,21 +157,22 @@ export async function site(t, pages = {}) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** The client and the hook as they lie in the tree, and an empty page. */
+/** Returns the client or the hook from src/console, or an empty page. */
 async function asset(path) {
   if (path === '/') return '<!doctype html><title>a page</title><link rel="icon" href="data:,">';
   if (!['/sse-client.js', '/use-sse.js'].includes(path)) return null;
   return readFile(new URL(`.${path}`, CONSOLE));
 }
 
-/** Chromium; its pages share cookies, locks and channels, as the tabs of one window do. */
+/** Starts Chromium. Its pages share cookies, locks and channels, as the tabs of one window do. */
 export async function browser(t) {
   const { chromium } = await import('playwright-core');
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    // Playwright would have none. Users do, and a page must be fit for it.
+    // Playwright switches this cache off. The browsers of users have it, so pages must work with it.
     ignoreDefaultArgs: ['--disable-back-forward-cache'],
-    // As root, which CI is, Chromium has no sandbox. The others keep it from asking the world.
+    // Chromium does not start as root with a sandbox. The other options keep it from sending requests to the
+    // internet.
     args: [
       '--no-sandbox',
       '--disable-gpu',
@@ -187,7 +188,7 @@ export async function browser(t) {
   return { browser, context, tab: (url, expected) => tab(t, context, url, expected) };
 }
 
-/** A tab, at a page. */
+/** Opens a tab with a page. */
 async function tab(t, context, url, expected = /net::ERR_|Failed to load resource|status of 503/) {
   const page = await context.newPage();
   page.setDefaultTimeout(DEADLINE);
@@ -196,18 +197,20 @@ async function tab(t, context, url, expected = /net::ERR_|Failed to load resourc
   return page;
 }
 
-/** What the log of a tab holds, but for what is expected, fails the test. */
+/** Makes the test fail if the log of a tab has a line that does not match `expected`. */
 export function watch(t, page, expected) {
   const log = [];
   page.on('pageerror', (error) => log.push(String(error.stack)));
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type()) && !expected?.test(message.text())) log.push(message.text());
   });
-  // The browser is closed by then, for it was started first; a server is killed later.
+  // This runs after the browser is closed, because the browser was started first.
   t.after(() => assert.deepEqual(log, [], "the browser's log"));
 }
 
-/** The text of an element, and to wait until it is that, or matches: then the match. */
+/**
+ * `text` returns the text of an element. `says` waits until the text is `what`, or matches it, and returns the match.
+ */
 export const text = (page, selector) => page.evaluate((selector) => document.querySelector(selector)?.textContent ?? '', selector);
 export async function says(page, selector, what) {
   let said;
@@ -225,8 +228,8 @@ export async function isOpen(page) {
 }
 
 /**
- * Starts an SSEClient in a tab. It keeps what it hears in `window.heard`, by kind, and itself in
- * `window.client`. With `asks`, its token is a function that gives `window.token` and counts.
+ * Starts an SSEClient in a tab, as `window.client`. `window.heard` has what it received, by type. With `asks`, its
+ * token is a function that returns `window.token` and counts its calls in `window.asked`.
  */
 export async function listen(page, url, { asks = false, ...options } = {}) {
   await page.evaluate(
@@ -254,7 +257,7 @@ export async function listen(page, url, { asks = false, ...options } = {}) {
   );
 }
 
-/** Starts the browser's own EventSource, and keeps what it hears the same way. */
+/** Starts the browser's own EventSource, as `window.source`. `window.heard` has what it received. */
 export async function listenNatively(page, url) {
   await page.evaluate((url) => {
     const source = new EventSource(url);
@@ -269,10 +272,10 @@ export async function listenNatively(page, url) {
   }, url);
 }
 
-/** Goes elsewhere in a tab. The page before may rest in the back-forward cache. */
+/** Leaves the page in a tab. The page may then be in the back-forward cache. */
 export const goElsewhere = (page) => page.goto(`${new URL(page.url()).origin}/?elsewhere`);
 
-/** Goes back, and makes sure that it is the page that was left and not a new one. */
+/** Goes back, and checks that the page comes from the back-forward cache and is not loaded again. */
 export async function goBack(page) {
   await page.goBack({ waitUntil: 'commit' });
   await until('the page is as it was left', () => page.evaluate(() => Boolean(window.heard)));
@@ -282,7 +285,7 @@ export const heard = (page) => page.evaluate(() => window.heard);
 export const state = (page) => page.evaluate(() => window.client?.state ?? window.source.readyState);
 export const opened = (page) => until('the stream opens', async () => ['OPEN', 1].includes(await state(page)));
 
-/** Waits for so many messages, and for the last to be the right one. Answers them. */
+/** Waits for this many messages and returns them. */
 export async function messages(page, count) {
   let list;
   await until(`${count} messages`, async () => {
@@ -294,7 +297,7 @@ export async function messages(page, count) {
 
 export const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
 
-/** Compares the three ways on the console's panel, until each has had events. */
+/** Runs the comparison of the console until each of the three methods has received events. */
 export async function compareAll(page) {
   await page.fill('#compare-rate', '10');
   await page.selectOption('#compare-interval', '500');

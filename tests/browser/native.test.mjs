@@ -1,5 +1,5 @@
-// The browser's own EventSource against the server, from another origin: the promises hold for
-// pages that use nothing of ours.
+// The browser's own EventSource against the server, from another origin. The guarantees of the server hold for pages
+// that do not use sse-client.js.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -7,7 +7,7 @@ import { Server, browser, folder, heard, listenNatively, messages, numbers, open
 
 const CLOSED = 2;
 
-test('it receives, and resumes exactly after the server was killed and started again', async (t) => {
+test('an EventSource resumes exactly after a crash of the server', async (t) => {
   const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -24,8 +24,8 @@ test('it receives, and resumes exactly after the server was killed and started a
   assert.deepEqual(await messages(page, 7), numbers(1, 7));
 });
 
-test('two pages under one name do not take the stream from each other again and again', async (t) => {
-  // A page of another site may choose a name only if it is allowed to read.
+test('two pages with the same client id do not replace each other again and again', async (t) => {
+  // A page of another site may choose a client id only if its origin is listed.
   const origin = await site(t);
   const server = await Server.start(t, '--retry', '100ms', '--cors-origin', origin);
   const { tab } = await browser(t);
@@ -41,7 +41,7 @@ test('two pages under one name do not take the stream from each other again and 
   await listenNatively(second, `${server.origin}/events?client_id=me`);
   await until('the first is told', () => first.evaluate(() => window.told.length === 1 && window.source.readyState === 0));
   assert.deepEqual(await first.evaluate(() => window.told), [[{ type: 'closed', reason: 'replaced' }, id]]);
-  // One that is cut off comes back at the usual wait, several times, before the first does.
+  // A stream that only breaks reconnects several times, after the usual delay, before the replaced one does.
   await listenNatively(witness, `${server.origin}/events?client_id=witness`);
   for (let cuts = 1; cuts <= 5; cuts += 1) {
     await until('the witness is there', () => server.stats().then(({ active_connections: active }) => active === 2));
@@ -55,7 +55,7 @@ test('two pages under one name do not take the stream from each other again and 
   assert.equal((await heard(first)).open, 1);
 });
 
-test('a 503 is its end, but not with --overload retry', async (t) => {
+test('a 503 ends an EventSource for ever, but with --overload retry it reconnects', async (t) => {
   for (const [overload, comesBack] of [['refuse', false], ['retry', true]]) {
     const server = await Server.start(t, '--max-clients', '1', '--overload', overload, '--retry', '200ms', '--heartbeat', '500ms');
     const leave = await server.occupy();
@@ -67,14 +67,14 @@ test('a 503 is its end, but not with --overload retry', async (t) => {
     await until(`${overload}: the place is free, or taken`, async () => (await server.active()) === Number(comesBack) && (comesBack || (await state(page)) === CLOSED));
     await server.publish(1);
     if (comesBack) {
-      // The place may still have been the other's.
+      // The slot may still belong to the other client.
       await until('it is in', async () => (await server.publish(2)).recipients === 1 && (await heard(page)).message.length);
     }
     assert.equal(await state(page), comesBack ? 1 : CLOSED, overload);
   }
 });
 
-test('a closed tab leaves nothing registered', async (t) => {
+test('after a tab is closed no client is registered', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));

@@ -6,7 +6,7 @@ import { Server, browser, folder, goBack, goElsewhere, heard, listen, messages, 
 
 const quick = { maxDelay: 500 };
 
-test('it receives, and resumes exactly after the server was killed and started again', async (t) => {
+test('the client resumes exactly after a crash of the server', async (t) => {
   const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -28,7 +28,7 @@ test('it receives, and resumes exactly after the server was killed and started a
   assert.ok(error.every(({ kind, final }) => kind === 'network' && !final), JSON.stringify(error));
 });
 
-test('a server that closes in good order is returned to when it is there again', async (t) => {
+test('the client reconnects after a server has shut down cleanly and started again', async (t) => {
   const server = await Server.start(t, '--journal', await folder(t), '--retry', '200ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -41,7 +41,7 @@ test('a server that closes in good order is returned to when it is there again',
   assert.deepEqual(await messages(page, 2), [1, 2]);
 });
 
-test('it comes back after a 503, which EventSource does not', async (t) => {
+test('the client reconnects after a 503, unlike an EventSource', async (t) => {
   const server = await Server.start(t, '--max-clients', '1', '--retry', '200ms', '--heartbeat', '500ms');
   const leave = await server.occupy();
   const { tab } = await browser(t);
@@ -60,7 +60,7 @@ test('it comes back after a 503, which EventSource does not', async (t) => {
   assert.equal(await page.evaluate(() => window.native.readyState), 2);
 });
 
-test('what is not there is not asked for again', async (t) => {
+test('after a 404 the client sends no further request', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -70,7 +70,7 @@ test('what is not there is not asked for again', async (t) => {
   assert.deepEqual(error.map(({ status, final }) => [status, final]), [[404, true]]);
 });
 
-test('a server that is frozen is noticed, and returned to when it thaws', async (t) => {
+test('the client notices a stopped server, and reconnects when it continues', async (t) => {
   const server = await Server.start(t, '--heartbeat', '400ms', '--retry', '200ms');
   t.after(() => server.signal('SIGCONT'));
   const { tab } = await browser(t);
@@ -87,18 +87,18 @@ test('a server that is frozen is noticed, and returned to when it thaws', async 
   await until('one is registered', async () => (await server.active()) === 1);
 });
 
-test('heartbeats calm the watchdog', async (t) => {
+test('heartbeats end the silence', async (t) => {
   const server = await Server.start(t, '--heartbeat', '300ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
   await listen(page, `${server.origin}/events`, { silence: 1500 });
   await opened(page);
-  // The condition is a time for once: twice the patience, and nothing has happened.
+  // This test has to wait for time: twice the time of silence, in which nothing must happen.
   await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
   assert.deepEqual((await heard(page)).error, []);
 });
 
-test('when the network comes back, it does not wait for the end of its wait', async (t) => {
+test('when the network is available again, the client reconnects before the end of its delay', async (t) => {
   const server = await Server.start(t, '--retry', '120s');
   const { tab, context } = await browser(t);
   const page = await tab(await site(t));
@@ -112,7 +112,7 @@ test('when the network comes back, it does not wait for the end of its wait', as
   await opened(page);
 });
 
-test('a gap is told: the server came back without its memory', async (t) => {
+test('the client reports a gap if the server has restarted without its history', async (t) => {
   const server = await Server.start(t, '--retry', '200ms');
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -129,7 +129,7 @@ test('a gap is told: the server came back without its memory', async (t) => {
   assert.equal(gap[0].recovered_from, ids[0]);
 });
 
-test('it goes with the page into the back-forward cache, and comes back with it', async (t) => {
+test('the client closes when its page enters the back-forward cache, and reconnects when the page returns', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const { tab } = await browser(t);
   const origin = await site(t);
@@ -144,7 +144,7 @@ test('it goes with the page into the back-forward cache, and comes back with it'
     await server.publish(3);
     assert.deepEqual(await messages(page, 3), [1, 2, 3]);
     assert.deepEqual((await heard(page)).state, ['CONNECTING', 'OPEN', 'DISCONNECTED', 'CONNECTING', 'OPEN']);
-    // Told once more, it does not come back twice.
+    // A second pageshow opens no second stream.
     await page.evaluate(() => void dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })));
     assert.equal(await server.active(), 1);
     await page.close();
@@ -152,7 +152,7 @@ test('it goes with the page into the back-forward cache, and comes back with it'
   }
 });
 
-test('a closed tab and one that goes elsewhere leave nothing registered', async (t) => {
+test('after a tab is closed or leaves the page no client is registered', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const { tab } = await browser(t);
   const origin = await site(t);

@@ -1,4 +1,4 @@
-// The format: what a stream's bytes are to a page, wherever the network cuts them.
+// The format: which events a page gets from the bytes of a stream, however the network splits them.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -6,7 +6,7 @@ import { EventStreamParser } from '../../src/console/sse-client.js';
 
 const bytes = (text) => (typeof text === 'string' ? new TextEncoder().encode(text) : Uint8Array.from(text));
 
-/** What a parser makes of these parts: events, cursors and waits, in one list. */
+/** Returns what a parser reports for these parts: events, cursors and retry values, in one list. */
 function parse(parts, lastEventId) {
   const told = [];
   const sink = {
@@ -21,8 +21,8 @@ function parse(parts, lastEventId) {
 
 const message = (data, id = '', hasOwnId = id !== '') => ['message', data, id, hasOwnId];
 
-// Bytes, and what they are. The examples of HTML, 9.2.6, the cases that the web platform tests
-// have for `format-*` and `event-data`, and some of our own.
+// Bytes and the expected events: the examples of HTML, 9.2.6, the cases `format-*` and `event-data` of the Web
+// Platform Tests, and further cases.
 const TABLE = [
   ['the first example of the standard', 'data: YHOO\ndata: +2\ndata: 10\n\n', [message('YHOO\n+2\n10')]],
   [
@@ -63,13 +63,13 @@ const TABLE = [
   ['nothing at all', '', []],
 ];
 
-test('the table, whole', () => {
+test('each row of the table in one part', () => {
   for (const [name, stream, expected] of TABLE) {
     assert.deepEqual(parse([bytes(stream)]), expected, name);
   }
 });
 
-test('the table, cut at every byte, and at every two', () => {
+test('each row of the table, split at every byte and at every two bytes', () => {
   for (const [name, stream, expected] of TABLE) {
     const all = bytes(stream);
     for (let one = 0; one <= all.length; one += 1) {
@@ -81,23 +81,23 @@ test('the table, cut at every byte, and at every two', () => {
   }
 });
 
-test('the table, byte by byte', () => {
+test('each row of the table, byte by byte', () => {
   for (const [name, stream, expected] of TABLE) {
     const parts = Array.from(bytes(stream), (byte) => Uint8Array.of(byte));
     assert.deepEqual(parse(parts), expected, name);
   }
 });
 
-test('an event is told at the CR that ends it, not at the byte after', () => {
+test('an event is reported at the CR that ends it, not at the next byte', () => {
   assert.deepEqual(parse([bytes('data:a\r\r')]), [message('a')]);
   assert.deepEqual(parse([bytes('data:a\r\n\r')]), [message('a')]);
 });
 
-test('a cursor from before outlives a stream that says none', () => {
+test('the cursor of an earlier stream is kept if the new stream sends no id', () => {
   assert.deepEqual(parse([bytes('data:a\n\n')], '7'), [message('a', '7', false)]);
 });
 
-test('a mebibyte in small pieces costs no more than its length', () => {
+test('the time for a mebibyte in small parts is proportional to its length', () => {
   const long = 'ж'.repeat(1 << 19);
   const all = bytes(`data:${long}\n\n`);
   const parts = [];

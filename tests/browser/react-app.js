@@ -1,5 +1,5 @@
-// A page with real React, under StrictMode, that shows one stream. The tests speak with it through
-// `window`: `show(props)` renders, `show(null)` unmounts, the rest is what they look at.
+// A page with real React in StrictMode that shows one stream. The tests control it through `window`: `show(props)`
+// renders, `show(null)` unmounts, and the tests read the other variables.
 
 import React, { StrictMode, createElement, useState } from 'react';
 import { createRoot } from 'react-dom/client';
@@ -7,7 +7,7 @@ import { useSSE } from '../../src/console/use-sse.js';
 
 const seen = { renders: [], events: [], settings: 0 };
 
-// How often anybody sets a state: React itself no longer says when that comes too late.
+// Counts the state updates. Current versions of React do not warn about an update after unmounting.
 const original = React.useState;
 React.useState = (initial) => {
   const [value, set] = original(initial);

@@ -1,12 +1,11 @@
-// What the program itself serves to pages: the client and the hook, to any origin, and heartbeats
-// that a page can hear.
+// The files that the program serves to pages of any origin, the client and the hook, and heartbeats as events.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Server, browser, opened, site, state, until } from './kit.mjs';
 
-test('a page of another origin takes the client from the server', async (t) => {
+test('a page of another origin can import the client from the server', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const page = await tab(await site(t));
@@ -20,7 +19,7 @@ test('a page of another origin takes the client from the server', async (t) => {
   await until('it hears', async () => (await page.evaluate(() => window.heard.message[0]?.n)) === 1);
 });
 
-test('both files are served as they lie in the tree', async (t) => {
+test('both files are served as they are in src/console', async (t) => {
   const server = await Server.start(t);
   for (const file of ['sse-client.js', 'use-sse.js']) {
     const response = await fetch(`${server.origin}/${file}`);
@@ -32,7 +31,7 @@ test('both files are served as they lie in the tree', async (t) => {
   }
 });
 
-test('heartbeats have a name if one asks, in one tab and in those that follow it', async (t) => {
+test('heartbeats are events if the client requests it, in the leader and in the other tabs', async (t) => {
   const server = await Server.start(t, '--heartbeat', '300ms');
   const { tab } = await browser(t);
   const origin = await site(t);
@@ -52,7 +51,7 @@ test('heartbeats have a name if one asks, in one tab and in those that follow it
   }
 });
 
-test('a sandboxed frame, which has no locks, has a connection of its own', async (t) => {
+test('a client in a sandboxed frame, which has no locks, has a connection of its own', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const page = await tab(await site(t));

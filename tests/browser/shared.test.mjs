@@ -1,4 +1,5 @@
-// One connection for many tabs: who leads, what the others get, and what happens when the leader goes.
+// One connection for several tabs: which tab is the leader, what the others get, and what happens when the leader
+// leaves.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -8,7 +9,7 @@ import { Server, browser, folder, goBack, goElsewhere, heard, listen, messages, 
 const TABS = 8;
 const shared = { shared: true, maxDelay: 500 };
 
-/** Tabs on one stream, all of them open. */
+/** Opens tabs that share one stream, and waits until all are open. */
 async function tabs(t, server, count, { path = '/events', options = shared, from } = {}) {
   const { tab } = await browser(t);
   const origin = from ?? (await site(t));
@@ -24,7 +25,7 @@ async function tabs(t, server, count, { path = '/events', options = shared, from
 
 const leads = (page) => page.evaluate(() => window.client.isLeader);
 
-/** Takes the leader out of the list, once there is one. */
+/** Waits until one of the tabs is the leader, and removes it from the list. */
 function takeLeader(pages) {
   return until('a leader', async () => {
     const leading = await Promise.all(pages.map(leads));
@@ -32,13 +33,13 @@ function takeLeader(pages) {
   });
 }
 
-/** Lets a page do nothing else for half a second, so that what comes for it piles up. */
+/** Blocks a page for half a second, so that messages for it accumulate. */
 const hang = (page) =>
   page.evaluate(() => {
     for (const end = performance.now() + 500; performance.now() < end; );
   });
 
-/** Publishes 1, 2, 3, … without a pause to speak of, until it is stopped. That answers the last. */
+/** Publishes 1, 2, 3, … almost without a pause. Returns a function that stops it and returns the last number. */
 function publishWithoutEnd(server) {
   let isOver = false;
   const last = (async () => {
@@ -54,7 +55,7 @@ function publishWithoutEnd(server) {
   };
 }
 
-test('eight tabs have one connection, and each sees every event once', async (t) => {
+test('eight tabs have one connection, and each tab gets every event once', async (t) => {
   const server = await Server.start(t);
   const { pages } = await tabs(t, server, TABS);
   assert.equal(await server.active(), 1);
@@ -68,7 +69,7 @@ test('eight tabs have one connection, and each sees every event once', async (t)
   assert.equal(new Set(cursors).size, 1);
 });
 
-test('the leader closes, leaves, disconnects, crashes, while events come: still every event once', async (t) => {
+test('each tab gets every event once while leaders close, leave, disconnect and crash', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms', '--retry', '200ms');
   const { pages } = await tabs(t, server, TABS);
   const stop = publishWithoutEnd(server);
@@ -82,7 +83,7 @@ test('the leader closes, leaves, disconnects, crashes, while events come: still 
     const seen = (await heard(pages[0])).message.length;
     await until('events flow', async () => (await heard(pages[0])).message.length > seen + 20);
     const leader = await takeLeader(pages);
-    // The lock comes to tabs that have not heard the last words yet.
+    // The next leader gets the lock before it has received the last messages of this leader.
     const hanging = pages.map(hang);
     await leave(leader);
     await Promise.all(hanging);
@@ -97,12 +98,12 @@ test('the leader closes, leaves, disconnects, crashes, while events come: still 
   await until('one is registered', async () => (await server.active()) === 1);
 });
 
-test('what two leaders bring is one event; what one brings twice is two', async (t) => {
+test('an event from two leaders is delivered once, and twice if one leader sends it twice', async (t) => {
   const server = await Server.start(t);
   const { pages } = await tabs(t, server, 2);
   const { id } = await server.publish(1);
   for (const page of pages) await messages(page, 1);
-  // The last words of a leader before, which were long on their way: one known, one new, one again.
+  // Late messages of an earlier leader: a known event, a new event, and the new event again.
   await pages[0].evaluate(
     async (known) => {
       // The channel has the name of the lock.
@@ -120,7 +121,7 @@ test('what two leaders bring is one event; what one brings twice is two', async 
   for (const page of pages) assert.deepEqual(await messages(page, 4), numbers(1, 4));
 });
 
-test('the server is killed and started again: every tab resumes exactly', async (t) => {
+test('after a crash of the server every tab resumes exactly', async (t) => {
   const server = await Server.start(t, '--journal', await folder(t), '--sync', 'always', '--retry', '200ms');
   const { pages } = await tabs(t, server, 3);
   await server.publishAll(1, 2, 3);
@@ -139,7 +140,7 @@ test('the server is killed and started again: every tab resumes exactly', async 
   assert.equal(await server.active(), 1);
 });
 
-test('who joins gets what comes from then on', async (t) => {
+test('a tab that joins gets the events from then on', async (t) => {
   const server = await Server.start(t);
   const { pages, open } = await tabs(t, server, 1);
   await server.publishAll(1, 2);
@@ -150,14 +151,14 @@ test('who joins gets what comes from then on', async (t) => {
   assert.deepEqual(await messages(late, 1), [3]);
   assert.deepEqual((await heard(late)).gap, []);
   await messages(pages[0], 3);
-  // It goes on from where it came in, also as the leader.
+  // As the leader it resumes after the event at which it joined.
   await pages[0].close();
   await until('it leads', () => leads(late));
   await server.publish(4);
   assert.deepEqual(await messages(late, 2), [3, 4]);
 });
 
-test('who comes back to a leader that went on is told of the gap, and only then', async (t) => {
+test('a tab that returns to a leader with a newer cursor gets a gap, and only then', async (t) => {
   const server = await Server.start(t);
   const { pages } = await tabs(t, server, 2);
   await server.publish(1);
@@ -179,7 +180,7 @@ test('who comes back to a leader that went on is told of the gap, and only then'
   assert.deepEqual(gap.map(({ reason, recovered_from: from }) => [reason, from]), [['shared', ids[0]]]);
 });
 
-test('the end for good is the end for all', async (t) => {
+test('after a final problem all tabs stay closed', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const origin = await site(t);
@@ -191,8 +192,8 @@ test('the end for good is the end for all', async (t) => {
   }
 });
 
-test('one under the same name, or a dismissal, is the end for all tabs that share', async (t) => {
-  // A page of another site may choose a name only if it is allowed to read.
+test('after replaced or kicked all tabs that share the stream stay closed', async (t) => {
+  // A page of another site may choose a client id only if its origin is listed.
   const from = await site(t);
   const server = await Server.start(t, '--retry', '200ms', '--cors-origin', from);
   const { pages } = await tabs(t, server, 3, { path: '/events?client_id=me', from });
@@ -209,7 +210,7 @@ test('one under the same name, or a dismissal, is the end for all tabs that shar
   assert.equal((await heard(other)).error.at(-1).reason, 'kicked');
 });
 
-test('where there are no locks, each tab has a connection of its own', async (t) => {
+test('without Web Locks each tab has a connection of its own', async (t) => {
   const server = await Server.start(t);
   const { tab } = await browser(t);
   const origin = await site(t);
@@ -224,7 +225,7 @@ test('where there are no locks, each tab has a connection of its own', async (t)
   for (const page of pages) assert.deepEqual(await messages(page, 2), [1, 2]);
 });
 
-test('other streams have other connections, and the last tab leaves nothing', async (t) => {
+test('different streams have different connections, and after the last tab no client is registered', async (t) => {
   const server = await Server.start(t, '--heartbeat', '500ms');
   const { pages } = await tabs(t, server, 2);
   await pages[0].evaluate(async (url) => {

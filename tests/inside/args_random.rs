@@ -1,5 +1,5 @@
-//! Random command lines: none makes the program panic, each is served or refused in one line, and
-//! what its numbers mean is held against arithmetic that cannot overflow.
+//! Random command lines. No command line makes the parser panic, each is accepted or rejected with one line, and the
+//! meaning of its numbers is compared with 128-bit arithmetic, which cannot overflow here.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -36,7 +36,7 @@ const COMMANDS: &[&str] = &[
     "demo",
 ];
 
-/// The option's name and its value.
+/// Returns the name of an option and a value for it, which need not fit together.
 fn option(random: &mut Random) -> (String, String) {
     (
         random.pick(&OPTIONS).to_owned(),
@@ -44,6 +44,8 @@ fn option(random: &mut Random) -> (String, String) {
     )
 }
 
+/// Parses a command line and checks that an error is one line. Returns the result as text, so that results can be
+/// compared.
 fn parse<T: Into<OsString> + Clone>(words: &[T]) -> Result<String, String> {
     let outcome = args::parse(words.iter().cloned().map(Into::into), |_| None);
     if let Err(line) = &outcome {
@@ -56,7 +58,7 @@ fn parse<T: Into<OsString> + Clone>(words: &[T]) -> Result<String, String> {
 }
 
 #[test]
-fn a_random_command_line_is_served_or_refused_in_one_line() {
+fn a_random_command_line_is_accepted_or_rejected_in_one_line() {
     let corpus = [&OPTIONS[..], &VALUES, &WORDS].concat();
     let options = OPTIONS.map(|name| format!("--{name}="));
     let mutator = Mutator {
@@ -91,12 +93,12 @@ fn a_random_command_line_is_served_or_refused_in_one_line() {
             .collect::<Vec<_>>()
     };
     cases(1, make, |words, _| {
-        let _ = parse(words); // That it comes back is what is asked.
+        let _ = parse(words); // The test fails if `parse` panics or never returns.
     });
 }
 
 #[test]
-fn a_random_option_means_the_same_with_its_value_in_one_word_or_two() {
+fn a_random_option_has_the_same_meaning_as_one_word_or_as_two() {
     let mutator = Mutator {
         corpus: VALUES.map(|value| value.as_bytes().to_vec()).into(),
         words: &["KiB", "MiB", "GiB", "ms", "s", "m", "h", "%", "="],
@@ -104,7 +106,7 @@ fn a_random_option_means_the_same_with_its_value_in_one_word_or_two() {
     let make = |random: &mut Random| {
         let (mut name, value) = option(random);
         while name == "repair" {
-            name = option(random).0; // It has no value.
+            name = option(random).0; // `repair` has no value.
         }
         let Bytes(value) = mutator.mutant(value.into_bytes(), random);
         (name, String::from_utf8_lossy(&value).into_owned())
@@ -113,13 +115,13 @@ fn a_random_option_means_the_same_with_its_value_in_one_word_or_two() {
         let one = parse(&[format!("--{name}={value}")]);
         let two = parse(&[format!("--{name}"), value.clone()]);
         if value.starts_with("--") {
-            // It could be the next option, where a variable of the shell was not set.
+            // As a separate word, such a value is taken for the next option.
             let line = two.unwrap_err();
             assert!(line.contains("needs a value") || one == Err(line));
         } else {
             assert_eq!(one, two);
         }
-        // What comes later wins, and what comes before does not matter.
+        // The later of two values of an option counts.
         let (before, serve) = (random.pick(&VALUES), random.pick(COMMANDS));
         if let (Ok(alone), Ok(_)) = (&one, parse(&[format!("--{name}={before}")])) {
             let after = parse(&[
@@ -132,14 +134,15 @@ fn a_random_option_means_the_same_with_its_value_in_one_word_or_two() {
     });
 }
 
-/// Digits and a unit, in the smallest unit.
+/// Returns the number that digits and a unit mean, in the smallest unit; `None` if the text is not a number with a
+/// unit.
 fn amount(value: &str, units: &[(&str, u128)]) -> Option<u128> {
     let end = value
         .find(|found: char| !found.is_ascii_digit())
         .unwrap_or(value.len());
     let (digits, unit) = value.split_at(end);
     let (_, times) = units.iter().find(|(name, _)| *name == unit)?;
-    // So many zeros before it are still a number.
+    // Leading zeros do not count as digits, however many there are.
     let significant = digits.trim_start_matches('0');
     match digits {
         "" => None,
@@ -149,7 +152,7 @@ fn amount(value: &str, units: &[(&str, u128)]) -> Option<u128> {
 }
 
 #[test]
-fn a_random_number_is_what_it_says_or_is_refused() {
+fn a_random_number_has_its_exact_value_or_is_rejected() {
     const SIZES: [(&str, u128); 4] = [
         ("", 1),
         ("KiB", 1 << 10),
@@ -174,7 +177,7 @@ fn a_random_number_is_what_it_says_or_is_refused() {
     };
     let make = |random: &mut Random| String::from_utf8_lossy(&mutator.input(random).0).into_owned();
     cases(1, make, |value, _| {
-        // `Some(None)`: it is one, but too small or too large to serve with.
+        // `None`: the value is not a number. `Some(None)`: it is a number outside of the allowed range.
         let set =
             |name: &str| match args::parse([format!("--{name}={value}").into()].into_iter(), |_| {
                 None

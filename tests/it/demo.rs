@@ -280,7 +280,7 @@ fn files_beyond_the_queue_limit_are_refused_with_the_limit() {
     assert_error(
         &refusal,
         503,
-        "4 files wait to be processed already",
+        "4 files are waiting to be processed already",
         "full",
     );
     assert_eq!(refusal.field("retry-after"), Some("5"));

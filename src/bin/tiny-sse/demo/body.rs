@@ -1,9 +1,9 @@
-//! What the body of a request says, if it is a JSON object; and what is wrong with it, if not.
+//! Turns the body of a request into a JSON object and its members into strings, or into the message of a 400.
 
 use tiny_sse::http::Request;
 use tiny_sse::wire::json::{self, Document};
 
-/// The object that the body is.
+/// Returns the body as a JSON object. The error is the message of the answer.
 pub(super) fn object(request: &Request) -> Result<Document, String> {
     let text = std::str::from_utf8(request.body())
         .map_err(|error| format!("the body is not UTF-8: byte {}", error.valid_up_to()))?;
@@ -15,7 +15,8 @@ pub(super) fn object(request: &Request) -> Result<Document, String> {
     }
 }
 
-/// A member that must be a string of 1 to `most` characters, and not only white space.
+/// Returns a member of the object. It must be a string of 1 to `most` characters that are not all white space. The
+/// error is the message of the answer.
 pub(super) fn text(object: &Document, member: &str, most: usize) -> Result<String, String> {
     let Some(value) = object.member(member) else {
         return Err(format!("the member {member:?} is missing"));

@@ -1,6 +1,6 @@
-//! Chat: a room is a topic, so the history of the hub is the history of the room. A client that comes with a
-//! cursor gets what was said meanwhile, and with `?last_event_id=earliest` all that is retained. A room exists as
-//! soon as a request names it.
+//! Chat: a room is a topic, so the history of the hub is also the history of the room. A client that reconnects with a
+//! cursor gets the messages that it missed. With `?last_event_id=earliest` a client gets all messages that the history
+//! still has. A room need not be created: any name that is valid in a topic is a room.
 
 use tiny_sse::Topic;
 use tiny_sse::http::{Request, Response};
@@ -8,27 +8,27 @@ use tiny_sse::wire::json::quoted;
 
 use super::{Uses, answer, body, event, now};
 
-/// LIMIT: characters of a name.
+/// LIMIT: characters of a user's name.
 const USER: usize = 40;
 
-/// LIMIT: characters of what is said at once.
+/// LIMIT: characters of one message.
 const TEXT: usize = 2000;
 
-/// The name of a room's topic; whether it can be one depends on the room.
+/// Returns the name of a room's topic. It is not a valid topic if the room's name is not allowed in one.
 pub(super) fn topic_of(room: &str) -> String {
     format!("demo/chat/{room}")
 }
 
-/// Publishes a message in a room.
-pub(super) fn say(uses: &Uses, request: &Request, room: Topic) -> Response {
+/// Answers a POST: publishes the message of the body in the room.
+pub(super) fn send_message(uses: &Uses, request: &Request, room: Topic) -> Response {
     match message(request) {
         Ok(data) => answer(uses.hub.publish(event("message", &room, data))),
         Err(what) => Response::error(400, what),
     }
 }
 
-/// The data of the event, made anew: other members that the sender wrote are left out, and the time is the
-/// server's.
+/// Returns the data of the event. It is a new JSON object, so other members of the body are not published, and the
+/// time is that of the server.
 fn message(request: &Request) -> Result<String, String> {
     let object = body::object(request)?;
     let user = body::text(&object, "user", USER)?;

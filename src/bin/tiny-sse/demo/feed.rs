@@ -1,4 +1,5 @@
-//! A live feed: `post`s as they are written. Here a script writes them, and each says so.
+//! A live feed: each new post is an event `post`. In this demo the server makes the posts up, and each has
+//! `"simulated":true`.
 
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use super::{event, now, topic};
 
 pub(super) const TOPIC: &str = "demo/feed";
 
+/// The time between two posts.
 const EVERY: Duration = Duration::from_secs(3);
 
 const AUTHORS: [&str; 5] = ["Anna", "Борис", "Chidi", "Dörte", "恵美"];
 
-/// As many as make all pairs with the authors before one comes again.
+/// Their number has no common divisor with the number of authors. So every author has written every text before a
+/// post is repeated.
 const TEXTS: [&str; 7] = [
     "The tram is late again 🚋",
     "Who has a spare bicycle for Saturday?",
@@ -24,6 +27,7 @@ const TEXTS: [&str; 7] = [
     "Found: one blue glove",
 ];
 
+/// Returns the turns of this use: one post each.
 pub(super) fn turns() -> Turns {
     let mut number = 0;
     Turns {
@@ -36,6 +40,7 @@ pub(super) fn turns() -> Turns {
     }
 }
 
+/// Returns the data of a post.
 fn post(number: usize) -> String {
     let author = AUTHORS[number % AUTHORS.len()];
     let text = TEXTS[number % TEXTS.len()];

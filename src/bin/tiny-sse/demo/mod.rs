@@ -1,24 +1,25 @@
-//! `tiny-sse demo`: six uses of an event stream, in front of the built-in endpoints.
+//! `tiny-sse demo`: six example uses of an event stream, beside the built-in endpoints.
 //!
-//! Each use is a file that needs nothing but the public API of the crate, to be read as a recipe and copied.
-//! What they share is here and in two small files: `turns.rs`, a thread that publishes in turns while a
-//! client listens, and `body.rs`, which reads a request's JSON. The threads end when the hub is closed: unpark
-//! and join them after the server's shutdown.
+//! Each use is one file, to be read and copied. It needs only the public API of the crate. What the uses share is
+//! here and in two small files: `turns.rs` is a thread that publishes at intervals while a client listens, and
+//! `body.rs` reads the JSON of a request. A request goes from [`Uses::answer`] to the use, or else to the built-in
+//! endpoints.
 //!
-//! # Shapes
+//! # Endpoints
 //!
-//! Every stream begins like `/events` does (`system`, after a cursor `recovery`), takes
-//! `?client_id=` and a cursor (`Last-Event-ID`, `?last_event_id=ID` or `=earliest`), and is that
-//! of one topic. `/events?topic=demo/*` has them all. `at` is ISO 8601, in UTC.
+//! Every stream begins as `/events` does: with a `system` event, and a `recovery` event if the request has a cursor.
+//! It accepts `?client_id=` and a cursor (`Last-Event-ID`, `?last_event_id=ID` or `=earliest`), and has the events of
+//! one topic. `/events?topic=demo/*` has the events of all uses. `at` is the time of the event in ISO 8601, in UTC. A
+//! *turn* is one round of events that the server makes up or measures.
 //!
 //! ```text
 //! GET  /api/notifications                 topic demo/notifications, a turn every 4 s
 //!   event: alert          {"level":"info","text":"…","at":"…","simulated":true}
-//!                         level: info, success, warning, error; simulated: false if it was posted
-//!   event: badge          {"count":3}             after each alert: how many there were so far
+//!                         level: info, success, warning or error; simulated: false if a client posted it
+//!   event: badge          {"count":3}             after each alert: the number of alerts so far
 //! POST /api/notifications                 {"text":"…","level":"warning"}
-//!                         text: a string of 1 to 500 characters; level: may be left out, info
-//!   200                   {"status":"ok","id":"<of the alert>","recipients":1}
+//!                         text: 1 to 500 characters; level: optional, info by default
+//!   200                   {"status":"ok","id":"<id of the alert>","recipients":1}
 //!
 //! GET  /api/feed/live                     topic demo/feed, a turn every 3 s
 //!   event: post           {"number":1,"author":"…","text":"…","at":"…","simulated":true}
@@ -28,39 +29,41 @@
 //!                          "memory":{"total":8202727424,"available":5113163776},
 //!                          "network":{"received":123456,"sent":654321,
 //!                                     "received_per_second":1024,"sent_per_second":2048}}
-//!                         load: of 1, 5 and 15 minutes; bytes; network: all interfaces but lo
-//!   or                    {"at":"…","error":"/proc/loadavg cannot be read: entity not found"}
+//!                         load: of 1, 5 and 15 minutes; memory and network in bytes; network: all
+//!                         interfaces apart from lo
+//!   or, if it fails       {"at":"…","error":"/proc/loadavg cannot be read: entity not found"}
 //!
 //! POST /api/process?client_id=ME          the body is the file, of at most --max-body bytes
-//!   200                   {"status":"ok","job":"0123456789abcdef"}       at once
-//!   then, to the client ME alone, whatever its stream is (`/events?client_id=ME` will do); without
-//!   client_id to the topic demo/process/{job}:
+//!   200                   {"status":"ok","job":"0123456789abcdef"}       before the file is processed
+//!   The events below are sent only to the client ME, on any stream that it has, such as
+//!   /events?client_id=ME. Without client_id they are published to the topic demo/process/{job}.
 //!   event: progress       {"job":"…","bytes":65536,"total":1048576,"percent":6}
-//!                         when the percentage has risen; the last one is 100
+//!                         whenever the percentage has risen; the last one has 100
 //!   event: complete       {"job":"…","sha256":"<64 hex digits>","bytes":1048576,"ms":12}
-//!   400 client_id is none; 404 no client has it; 413 too large; 415 a form instead of a file;
-//!   503 with Retry-After: 4 files wait already
+//!   400 client_id is invalid; 404 no client has this id; 413 the file is too large;
+//!   415 a form instead of a file; 503 with Retry-After: 4 files are waiting already
 //! GET  /api/process/{job}                 topic demo/process/{job}
-//!                         with ?last_event_id=earliest nothing is missed between the two requests
+//!                         with ?last_event_id=earliest no event between the two requests is missed
 //!
 //! GET  /api/stocks/stream                 topic demo/stocks, a turn every 2 s: one event a symbol
 //!   event: price_update   {"symbol":"TINY","price":101.37,"change":-0.12,"open":100.00,"at":"…","simulated":true}
-//!                         change: since the event before; open: where the symbol began
+//!                         change: since the previous event; open: the first price of the symbol
 //!
-//! GET  /api/chat/room/{id}                topic demo/chat/{id}; ?last_event_id=earliest: what was said
+//! GET  /api/chat/room/{id}                topic demo/chat/{id}; ?last_event_id=earliest: all messages
+//!                         that the history still has
 //!   event: message        {"user":"…","text":"…","at":"…"}
 //! POST /api/chat/room/{id}/messages       {"user":"…","text":"…"}
-//!                         user: 1 to 40 characters, text: 1 to 2,000
+//!                         user: 1 to 40 characters; text: 1 to 2,000 characters
 //!   200                   {"status":"ok","id":"…","recipients":2}
 //! ```
 //!
-//! Errors are `{"status":"error","error":"…"}`: 400 for what is wrong in a request, 401 and 403
-//! for a client that may not, 405 with `Allow` for a method, 503 with `Retry-After` where the server closes or
-//! cannot keep the event.
+//! The body of an error is `{"status":"error","error":"…"}`. The status is 400 for an invalid request, 401 or 403 for
+//! a client without the right, 405 with `Allow` for another method, and 503 with `Retry-After` if the server is
+//! closing or cannot store the event.
 //!
-//! Streams with turns are silent while no client listens. A client that opens one of their routes brings the
-//! next turn forward, for all clients: its first event is there within half a second. By `/events` it
-//! comes with the next turn.
+//! No turn takes place while no client listens to its topic. When a client opens one of these streams, the next turn
+//! takes place at once, for all clients, so the first event arrives within half a second. A client of `/events` gets
+//! its first event with the next regular turn.
 
 mod body;
 mod chat;
@@ -85,10 +88,10 @@ use tiny_sse::{Action, Api, Event, Hub, Pattern, Published, Running, Server, Top
 use notifications::Alerts;
 use process::Process;
 
-/// The commands to try, as they are printed at the start.
+/// Returns the commands to try, for the startup message.
 pub(crate) fn list(url: &str) -> String {
     format!(
-        "  the six uses, all at once: curl -N '{url}/events?topic=demo/*'
+        "  all six example uses at once: curl -N '{url}/events?topic=demo/*'
 
   curl -N {url}/api/notifications
   curl -d '{{\"text\":\"hello\"}}' {url}/api/notifications
@@ -104,33 +107,39 @@ pub(crate) fn list(url: &str) -> String {
     )
 }
 
-/// Serves the six uses and the built-in endpoints. Returns the threads of the uses.
+/// Starts the server with the six uses and the built-in endpoints. Returns the server and the threads of the uses. The
+/// threads end when the hub is closed; the caller must unpark and join them after the shutdown of the server.
 ///
 /// # Errors
 ///
-/// A thread cannot be started.
+/// A thread cannot be started. Threads that have started already end with the process.
 pub(crate) fn spawn(server: Server) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
     let (uses, threads) = Uses::start(server.hub())?;
     let uses = Arc::new(uses);
-    let wanted = Arc::clone(&uses);
+    let uses_for_bodies = Arc::clone(&uses);
     let running = server
-        .wants_body(move |request, api| wanted.wants_body(request, api))
+        .wants_body(move |request, api| uses_for_bodies.wants_body(request, api))
         .spawn_with(move |request, api| uses.answer(request, api))?;
     Ok((running, threads))
 }
 
-/// The six.
+/// The six uses. The threads that serve connections share one value of this type.
 struct Uses {
+    /// The hub of the server, to publish to.
     hub: Hub,
+    /// The number of alerts so far; shared with the thread of the simulated alerts.
     alerts: Alerts,
+    /// The files that wait to be hashed; shared with `worker`.
     process: Arc<Process>,
-    /// The thread that works on files.
+    /// The thread that hashes files. It is parked while no file waits.
     worker: Thread,
-    /// The topics that are published to in turns, each with its thread.
+    /// The topics with turns, each with the thread that publishes to it. An unpark brings the next turn forward.
     turns: Vec<(Topic, Thread)>,
 }
 
 impl Uses {
+    /// Starts five threads: one that hashes files, and one for each topic with turns. Returns the uses and the
+    /// threads.
     fn start(hub: &Hub) -> io::Result<(Uses, Vec<JoinHandle<()>>)> {
         let mut threads = Vec::new();
         let mut start = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<Thread> {
@@ -150,7 +159,7 @@ impl Uses {
             stocks::turns(),
         ] {
             let (topic, hub) = (turn.topic.clone(), hub.clone());
-            let thread = start(topic.as_str(), Box::new(move || turn.take(&hub)))?;
+            let thread = start(topic.as_str(), Box::new(move || turn.run(&hub)))?;
             turns.push((topic, thread));
         }
         let uses = Uses {
@@ -163,7 +172,7 @@ impl Uses {
         Ok((uses, threads))
     }
 
-    /// Answers a request to one of the six, and leaves others to the built-in endpoints.
+    /// Answers a request to one of the uses, and passes any other request to the built-in endpoints.
     fn answer(&self, request: Request, api: &Api) -> Response {
         let Some(route) = DemoRoute::of(&request) else {
             let is_script = request.path() == TABS_SCRIPT;
@@ -193,16 +202,18 @@ impl Uses {
         }
     }
 
-    /// Whether the server reads the body of a request: the request is for one of the six uses, and the client may send it.
+    /// Whether the server should read the body of a request: the request publishes to one of the uses, and its sender
+    /// has the right to. Otherwise the body is not held in memory.
     fn wants_body(&self, request: &Request, api: &Api) -> bool {
         let route = DemoRoute::of(request).filter(|route| route.post.is_some());
         request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())
     }
 
-    /// A stream of the topic. If the topic has turns, the first event does not wait for the next turn.
+    /// Answers with a stream of the topic. If the topic has turns, the next turn takes place at once.
     fn stream(&self, request: &Request, topic: Topic, api: &Api) -> Response {
         let patterns = [Pattern::Topic(topic.clone())].into_iter().collect();
-        // ORDER: registered first, or the thread may find that no client listens.
+        // ORDER: the client is registered before the unpark. Otherwise the thread might find that no client listens,
+        // and skip the turn.
         let response = api.stream_of(request, patterns);
         for (_, thread) in self.turns.iter().filter(|(own, _)| *own == topic) {
             thread.unpark();
@@ -234,15 +245,19 @@ type Post = fn(&Uses, &Request, Topic) -> Response;
 /// The path of an upload.
 const UPLOAD: &str = "/api/process";
 
-/// What can be done at a path.
+/// What a path of the uses is for.
 struct DemoRoute {
-    /// The name of the topic of the stream, or of what is posted.
+    /// The name of the topic that is streamed, or that a POST publishes to. Part of it may be from the path, so it
+    /// need not be a valid topic.
     topic: String,
+    /// Whether GET answers with a stream of the topic.
     is_stream: bool,
+    /// The function that answers a POST; `None` if POST is not allowed.
     post: Option<Post>,
 }
 
 impl DemoRoute {
+    /// Returns the route of a request's path; `None` for a path of the built-in endpoints.
     fn of(request: &Request) -> Option<DemoRoute> {
         let stream = |topic: String| (topic, true, None);
         let (topic, is_stream, post): (String, bool, Option<Post>) = match request.segments()[..] {
@@ -252,12 +267,12 @@ impl DemoRoute {
             ["api", "feed", "live"] => stream(feed::TOPIC.into()),
             ["api", "metrics"] => stream(monitoring::TOPIC.into()),
             ["api", "stocks", "stream"] => stream(stocks::TOPIC.into()),
-            // The job has no name yet.
+            // `new` is only for the check of rights: the job gets its name later.
             ["api", "process"] => (process::topic_of("new"), false, Some(process::take)),
             ["api", "process", job] if !job.is_empty() => stream(process::topic_of(job)),
             ["api", "chat", "room", room] if !room.is_empty() => stream(chat::topic_of(room)),
             ["api", "chat", "room", room, "messages"] if !room.is_empty() => {
-                (chat::topic_of(room), false, Some(chat::say))
+                (chat::topic_of(room), false, Some(chat::send_message))
             }
             _ => return None,
         };
@@ -268,7 +283,7 @@ impl DemoRoute {
         })
     }
 
-    /// The methods, as `Allow` lists them.
+    /// Returns the value of `Allow`.
     fn methods(&self) -> &'static str {
         match (self.is_stream, self.post) {
             (true, Some(_)) => "GET, HEAD, POST, OPTIONS",
@@ -277,11 +292,12 @@ impl DemoRoute {
         }
     }
 
-    /// The topic that a request publishes to, if the client may.
+    /// Returns the topic that a request publishes to, if its sender has the right to publish there. The error is the
+    /// answer.
     fn permit(&self, request: &Request, api: &Api) -> Result<Topic, Response> {
         let topic = Topic::new(&self.topic)
             .map_err(|error| api.share(request, Response::error(400, error)))?;
-        // An upload that names a client is reported to that client, and not to a topic.
+        // The events of an upload with a client id go to that client and not to a topic.
         let action = match request.query("client_id") {
             Some(client_id) if request.path() == UPLOAD => Action::Client(client_id),
             _ => Action::Publish(Some(&topic)),
@@ -291,20 +307,20 @@ impl DemoRoute {
     }
 }
 
-/// A topic of our own.
+/// Returns a topic whose name is written in this crate.
 fn topic(name: &str) -> Topic {
-    Topic::new(name).expect("BUG: a topic of our own that is none")
+    Topic::new(name).expect("BUG: an invalid topic in the source")
 }
 
-/// An event with a name of our own.
+/// Returns an event whose name is written in this crate.
 fn event(name: &str, topic: &Topic, data: String) -> Event {
     let event = Event::new(data).with_topic(topic.clone());
     event
         .with_name(name)
-        .expect("BUG: a name of our own with a line break")
+        .expect("BUG: an invalid event name in the source")
 }
 
-/// The answer to a publisher.
+/// Returns the answer to a publisher.
 fn answer(outcome: Result<Published, PublishError>) -> Response {
     match outcome {
         Ok(Published { id, recipients, .. }) => {
@@ -315,12 +331,14 @@ fn answer(outcome: Result<Published, PublishError>) -> Response {
     }
 }
 
+/// Returns a 503 that asks the client to try again in 5 seconds. Pages of other origins may read that number.
 fn try_again_later(why: &str) -> Response {
     Response::error(503, why)
         .with("Retry-After", "5")
         .with("Access-Control-Expose-Headers", "Retry-After")
 }
 
+/// Returns the current time, such as `2026-11-22T05:40:00.123Z`.
 fn now() -> String {
     iso8601(SystemTime::now())
 }

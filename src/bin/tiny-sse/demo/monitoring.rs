@@ -1,5 +1,5 @@
-//! Monitoring: the `metrics` of this machine, as the kernel has them in `/proc`: load, memory, and
-//! what goes through the network. Nothing is made up: where there is no `/proc`, the event says so.
+//! Monitoring: turns the files of `/proc` into an event `metrics` with the load, the memory and the network traffic
+//! of this machine. The values are real. On a system without `/proc` the event has an `error` instead.
 
 use std::fs::read_to_string;
 use std::thread;
@@ -12,11 +12,13 @@ use super::{event, now, topic};
 
 pub(super) const TOPIC: &str = "demo/metrics";
 
+/// The time between two measurements.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Between the two readings of a first rate: no client has listened before, so there is only one.
+/// The time between the two readings of the first rate. Later rates use the reading of the previous turn.
 const SAMPLE: Duration = Duration::from_millis(200);
 
+/// Returns the turns of this use: one measurement each.
 pub(super) fn turns() -> Turns {
     let mut last = None;
     Turns {
@@ -30,7 +32,8 @@ pub(super) fn turns() -> Turns {
     }
 }
 
-/// All of it, as JSON. The error says what is missing.
+/// Returns all values as JSON. The error is a message that names the file. `last` is the previous reading of the
+/// network.
 fn measure(last: &mut Option<Traffic>) -> Result<String, String> {
     let load = load(&read("/proc/loadavg")?)?;
     let memory = memory(&read("/proc/meminfo")?)?;
@@ -41,11 +44,13 @@ fn measure(last: &mut Option<Traffic>) -> Result<String, String> {
     ))
 }
 
+/// Reads a file. The error is a message with the path.
 fn read(path: &str) -> Result<String, String> {
     read_to_string(path).map_err(|error| format!("{path} cannot be read: {}", error.kind()))
 }
 
-/// `0.52 0.58 0.59 2/345 6789`: the load of 1, 5 and 15 minutes comes first, in the digits of JSON.
+/// Returns the load of 1, 5 and 15 minutes as a JSON array. `/proc/loadavg` is `0.52 0.58 0.59 2/345 6789`, and its
+/// numbers are valid JSON.
 fn load(loadavg: &str) -> Result<String, String> {
     let numbers: Vec<&str> = loadavg.split(' ').take(3).collect();
     let is_number = |text: &&str| {
@@ -59,13 +64,15 @@ fn load(loadavg: &str) -> Result<String, String> {
     }
 }
 
-/// A line for all of them, `cpu  4705 …`, and then one for each, `cpu0 1393 …`.
+/// Returns the number of processors. `/proc/stat` has one line for all of them, `cpu  4705 …`, and one line for each,
+/// `cpu0 1393 …`.
 fn cpus(stat: &str) -> usize {
     let lines = stat.lines().filter(|line| line.starts_with("cpu"));
     lines.count().saturating_sub(1)
 }
 
-/// `MemTotal:        8010476 kB`, a line each. What is available is not what is free: caches count.
+/// Returns the memory in bytes, as JSON. Each line of `/proc/meminfo` is like `MemTotal:        8010476 kB`. The
+/// available memory is more than the free memory, because the kernel can empty its caches.
 fn memory(meminfo: &str) -> Result<String, String> {
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
@@ -77,12 +84,13 @@ fn memory(meminfo: &str) -> Result<String, String> {
     Ok(format!(r#"{{"total":{total},"available":{available}}}"#))
 }
 
-/// A moment, and the bytes that had been received and sent by then.
+/// A reading of the network: its time, and the bytes received and sent since the machine started.
 type Traffic = (Instant, u64, u64);
 
-/// The network now, and how fast it went since the last turn.
+/// Returns the bytes received and sent, and the rates since the previous reading, as JSON. Replaces `last` by the new
+/// reading. Blocks for [`SAMPLE`] if there is no recent reading.
 fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
-    // An old reading would give the mean of a silence.
+    // An old reading is from before a time without clients. Its rate would be an average over that time.
     let fresh = last.take().filter(|(at, ..)| at.elapsed() < 2 * EVERY);
     let (start, received_before, sent_before) = match fresh {
         Some(before) => before,
@@ -95,7 +103,7 @@ fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
     let now = traffic()?;
     let (end, received, sent) = now;
     let ms = end.duration_since(start).as_millis().max(1) as u64;
-    // An interface that has gone takes its bytes with it: then nothing is known, and the rate is 0.
+    // The sum becomes smaller when an interface is removed. The rate is then unknown, and 0 is reported.
     let rate = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
     let (received_rate, sent_rate) = (rate(received_before, received), rate(sent_before, sent));
     *last = Some(now);
@@ -104,13 +112,15 @@ fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
     ))
 }
 
+/// Reads the network now.
 fn traffic() -> Result<Traffic, String> {
     let (received, sent) = network(&read("/proc/net/dev")?);
     Ok((Instant::now(), received, sent))
 }
 
-/// `  eth0: 1234 …`: after the name eight numbers of what came in, and eight of what went out,
-/// bytes first. The sum of all interfaces but the machine's own.
+/// Returns the bytes received and sent, summed over all interfaces apart from `lo`. In `/proc/net/dev` a line such as
+/// `  eth0: 1234 …` has a name, eight numbers about receiving and eight about sending. The first of the eight are the
+/// bytes.
 fn network(dev: &str) -> (u64, u64) {
     let mut sum = (0u64, 0u64);
     for (name, numbers) in dev.lines().filter_map(|line| line.split_once(':')) {
@@ -130,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_says_becomes_json() {
+    fn files_of_proc_become_json() {
         assert_eq!(
             load("0.52 0.58 12.59 2/345 6789\n").unwrap(),
             "[0.52,0.58,12.59]"
@@ -146,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_expected_is_said() {
+    fn a_missing_file_or_value_is_named_in_the_error() {
         assert!(load("").unwrap_err().contains("/proc/loadavg is \"\""));
         assert!(
             memory("MemTotal: 1 kB\n")
@@ -161,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_rate_has_two_readings_too() {
+    fn the_first_rate_is_from_two_readings() {
         let mut last = None;
         if read("/proc/net/dev").is_ok() {
             let first = rates(&mut last).unwrap();

@@ -1,7 +1,8 @@
-//! Notifications: `alert`s for the corner of a page, each followed by the `badge` that counts them.
+//! Notifications: an event `alert` is a message for the user, and is followed by an event `badge` with the number of
+//! alerts so far.
 //!
-//! A script makes some, which say that they are simulated; clients may post others. An alert and
-//! its badge are published together, so that no other event comes between the two.
+//! The server makes alerts up, with `"simulated":true`, and clients can post alerts. An alert and its badge are
+//! published together, so no other event is between them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,14 +17,16 @@ use super::{Uses, answer, body, event, now, topic};
 
 pub(super) const TOPIC: &str = "demo/notifications";
 
+/// The time between two simulated alerts.
 const EVERY: Duration = Duration::from_secs(4);
 
+/// The levels of an alert. The first one is the default.
 const LEVELS: [&str; 4] = ["info", "success", "warning", "error"];
 
-/// LIMIT: characters of a text.
+/// LIMIT: characters of an alert's text.
 const TEXT: usize = 500;
 
-/// The alerts of the script, which begins again at its end.
+/// The simulated alerts, in an endless loop.
 const SCRIPT: [(&str, &str); 6] = [
     ("info", "A new version is ready: reload to get it"),
     ("success", "Your export is done: 1,204 rows"),
@@ -33,6 +36,7 @@ const SCRIPT: [(&str, &str); 6] = [
     ("success", "build-2 has room again"),
 ];
 
+/// Returns the turns of this use: one simulated alert and its badge each.
 pub(super) fn turns(alerts: Alerts) -> Turns {
     let mut script = SCRIPT.iter().cycle();
     Turns {
@@ -40,16 +44,16 @@ pub(super) fn turns(alerts: Alerts) -> Turns {
         every: EVERY,
         turn: Box::new(move |topic| {
             let (level, text) = script.next().expect("BUG: a cycle has ended");
-            alerts.tell(topic, level, text, true)
+            alerts.alert_and_badge(topic, level, text, true)
         }),
     }
 }
 
-/// Publishes an alert that a client has posted.
+/// Answers a POST: publishes the alert of the body.
 pub(super) fn send(uses: &Uses, request: &Request, topic: Topic) -> Response {
     match read(request) {
         Ok((level, text)) => {
-            let alert_and_badge = uses.alerts.tell(&topic, &level, &text, false);
+            let alert_and_badge = uses.alerts.alert_and_badge(&topic, &level, &text, false);
             let outcome = uses.hub.publish_all(alert_and_badge);
             answer(outcome.map(|mut published| published.swap_remove(0)))
         }
@@ -57,6 +61,7 @@ pub(super) fn send(uses: &Uses, request: &Request, topic: Topic) -> Response {
     }
 }
 
+/// Returns the level and the text in the body. The error is the message of the answer.
 fn read(request: &Request) -> Result<(String, String), String> {
     let object = body::object(request)?;
     let level = match object.member("level") {
@@ -70,14 +75,22 @@ fn read(request: &Request) -> Result<(String, String), String> {
     }
 }
 
-/// The number of alerts so far.
+/// The number of alerts so far. The thread of the simulated alerts and the threads that answer a POST share it.
 #[derive(Clone, Default)]
 pub(super) struct Alerts(Arc<AtomicUsize>);
 
 impl Alerts {
-    fn tell(&self, topic: &Topic, level: &str, text: &str, simulated: bool) -> Vec<Event> {
-        // ORDER: Relaxed: each alert gets a count of its own. Two of one moment may be published the other
-        // way round, so a page shows the largest count that it has seen.
+    /// Counts an alert. Returns the alert and its badge as events.
+    fn alert_and_badge(
+        &self,
+        topic: &Topic,
+        level: &str,
+        text: &str,
+        simulated: bool,
+    ) -> Vec<Event> {
+        // ORDER: Relaxed, because no other memory depends on the count, and each alert gets a different one. Two
+        // alerts at the same time may be published in the other order, so a page shows the largest count that it has
+        // received.
         let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         let alert = format!(
             r#"{{"level":"{level}","text":{},"at":"{}","simulated":{simulated}}}"#,

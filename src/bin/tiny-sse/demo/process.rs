@@ -1,9 +1,12 @@
-//! The progress of a long job: a file is uploaded, answered at once, and hashed on a thread of its
-//! own, whose `progress` and `complete` go to the client that asked and to no other.
+//! The progress of a long job: a client uploads a file, gets the answer at once, and receives events while another
+//! thread hashes the file: `progress` several times, and `complete` with the result.
 //!
-//! A client that says its `client_id` gets them on its stream. An event for one client is not kept, so a client
-//! that is cut off meanwhile misses some. To miss none, a client leaves the id out, and reads the topic of the job,
-//! from the beginning, after the answer has named it.
+//! There are two ways to receive the events:
+//!
+//! - With `client_id` in the upload, they are sent only to that client, on its stream. Events to one client are not
+//!   in the history, so a client that is disconnected in the meantime misses some.
+//! - Without `client_id`, they are published to the topic of the job. The answer to the upload has the job's name. A
+//!   client that then opens the stream of the job with `?last_event_id=earliest` misses none.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -18,44 +21,49 @@ use tiny_sse::{Hub, Topic};
 use super::sha256::Sha256;
 use super::{Uses, event, topic, try_again_later};
 
-/// LIMIT: one file is hashed at a time, and so many wait; with `--max-body` this bounds the memory.
+/// LIMIT: the number of files that wait. One more is being hashed, so at most five times `--max-body` bytes are in
+/// memory.
 const WAITING: usize = 4;
 
-/// Bytes that are hashed between two looks at the percentage.
+/// Bytes that are hashed before the percentage is computed again.
 const CHUNK: usize = 64 * 1024;
 
-/// The files that wait, and the hub that is told of them.
+/// The queue of files to hash, between the threads that answer uploads and the thread that hashes.
 pub(super) struct Process {
+    /// The hub that the events are published to.
     hub: Hub,
-    /// LOCK: held to put a job in or take one out, never while a file is hashed.
+    /// LOCK: guards the queue. It is held to add or remove a job, never while a file is hashed.
     waiting: Mutex<VecDeque<Job>>,
 }
 
+/// One file to hash.
 struct Job {
+    /// The last part of the job's topic: 16 hexadecimal digits.
     name: String,
     file: Vec<u8>,
-    /// The client that is told; `None` tells the topic of the job.
+    /// The client that gets the events. `None`: they are published to the topic of the job.
     client: Option<ClientId>,
 }
 
-/// The name of the topic of a job.
+/// Returns the name of a job's topic.
 pub(super) fn topic_of(job: &str) -> String {
     format!("demo/process/{job}")
 }
 
-/// Takes the body as a file to be hashed, and does not wait for that.
+/// Answers an upload: puts the body into the queue and returns without waiting for the hash.
 pub(super) fn take(uses: &Uses, request: &Request, _: Topic) -> Response {
     let client = match client(&uses.hub, request) {
         Ok(client) => client,
         Err(response) => return response,
     };
-    // Hard to guess, by std's only randomness. (A client that listens to all of `demo/*` need not guess.)
+    // A name that is hard to guess, from the only source of randomness in std. (A client that subscribes to `demo/*`
+    // gets the events of all jobs anyway.)
     let name = format!("{:016x}", RandomState::new().hash_one(0));
     let answer = format!(r#"{{"status":"ok","job":"{name}"}}"#);
     let file = request.body().to_vec();
     let mut waiting = uses.process.waiting();
     if waiting.len() == WAITING {
-        let what = format!("{WAITING} files wait to be processed already, more are not taken");
+        let what = format!("{WAITING} files are waiting to be processed already");
         return try_again_later(&what);
     }
     waiting.push_back(Job { name, file, client });
@@ -63,9 +71,9 @@ pub(super) fn take(uses: &Uses, request: &Request, _: Topic) -> Response {
     Response::json(200, answer)
 }
 
-/// The client that gets the progress, if the request names one.
+/// Returns the client that gets the events, if the request has a `client_id`. The error is the answer.
 fn client(hub: &Hub, request: &Request) -> Result<Option<ClientId>, Response> {
-    // `<form>` and `curl -F` send the file in a frame that would be hashed too.
+    // `<form>` and `curl -F` send the file inside a multipart body, whose other bytes would be hashed too.
     let media_type = request.field("content-type").ok().flatten();
     let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
     if media_type.starts_with("multipart/form-data") {
@@ -92,51 +100,52 @@ impl Process {
         }
     }
 
-    /// All that the thread does.
+    /// Runs the thread that hashes files, until the hub is closed. It is parked while no file waits.
     pub(super) fn work(&self) {
         while !self.hub.is_closed() {
             let next = self.waiting().pop_front();
             match next {
-                // It fails only if the hub is closed, which ends the loop too.
+                // A job fails only if the hub is closed, which also ends the loop.
                 Some(job) => drop(job.run(&self.hub)),
                 None => thread::park(),
             }
         }
     }
 
-    /// Poisoning is passed over: a queue that is pushed to and popped from is whole at any moment.
+    /// Locks the queue. Poisoning is ignored, because a push or a pop leaves the queue valid even if the thread panics
+    /// afterwards.
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
-    /// Hashes the file, and tells how it goes: a word for each percent, as far as chunks are small
-    /// enough for that.
+    /// Hashes the file and publishes its events. There is a `progress` after each chunk that has raised the
+    /// percentage, so a small file has fewer than 100 of them.
     fn run(&self, hub: &Hub) -> Result<(), Closed> {
         let (start, total) = (Instant::now(), self.file.len());
-        let (mut hash, mut bytes, mut told) = (Sha256::new(), 0, None);
+        let (mut hash, mut bytes, mut published) = (Sha256::new(), 0, None);
         let mut chunks = self.file.chunks(CHUNK);
-        while told != Some(100) {
+        while published != Some(100) {
             let chunk = chunks.next().unwrap_or_default();
             hash.update(chunk);
             bytes += chunk.len();
             let percent = (bytes as u64 * 100)
                 .checked_div(total as u64)
                 .unwrap_or(100);
-            if told.replace(percent) != Some(percent) {
+            if published.replace(percent) != Some(percent) {
                 let numbers = format!(r#""bytes":{bytes},"total":{total},"percent":{percent}"#);
-                self.tell(hub, "progress", &numbers)?;
+                self.publish(hub, "progress", &numbers)?;
             }
         }
         let (sha256, ms) = (hash.finish(), start.elapsed().as_millis());
         let result = format!(r#""sha256":"{sha256}","bytes":{bytes},"ms":{ms}"#);
-        self.tell(hub, "complete", &result)
+        self.publish(hub, "complete", &result)
     }
 
-    /// Publishes what has become of the job. Only a hub that is closed ends it: a client that is cut
-    /// off may come back, and what a log did not keep is followed by something newer.
-    fn tell(&self, hub: &Hub, name: &str, members: &str) -> Result<(), Closed> {
+    /// Publishes one event of the job. It fails only if the hub is closed. Other errors are ignored: a client that is
+    /// disconnected may reconnect, and an event that the log could not store is followed by a newer one.
+    fn publish(&self, hub: &Hub, name: &str, members: &str) -> Result<(), Closed> {
         let topic = topic(&topic_of(&self.name));
         let data = format!(r#"{{"job":"{}",{members}}}"#, self.name);
         let event = event(name, &topic, data);

@@ -1,6 +1,6 @@
-//! SHA-256, so that the work of `process.rs` is real work. By FIPS 180-4, a section a function.
+//! SHA-256, so that `process.rs` has real work to do. Each function implements one section of FIPS 180-4.
 
-/// SPEC: 4.2.2: the fractions of the cube roots of the first 64 primes.
+/// SPEC: FIPS 180-4, 4.2.2. The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
 const K: [u32; 64] = [
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -12,18 +12,22 @@ const K: [u32; 64] = [
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 ];
 
-/// A hash in the making.
+/// The hash of the bytes so far.
 pub(super) struct Sha256 {
+    /// The hash of all complete blocks.
     state: [u32; 8],
+    /// The bytes of the current block, of which the first `filled` are valid.
     block: [u8; 64],
-    /// Bytes of the block that have come; fewer than all of them between two calls.
+    /// Valid bytes of the block. Between two calls there are at most 63.
     filled: usize,
-    /// Bytes that have come at all.
+    /// The number of all bytes so far.
     length: u64,
 }
 
 impl Sha256 {
-    /// SPEC: 5.3.3: the fractions of the square roots of the first 8 primes.
+    /// The hash of no bytes.
+    ///
+    /// SPEC: FIPS 180-4, 5.3.3. The first 32 bits of the fractional parts of the square roots of the first 8 primes.
     pub(super) fn new() -> Sha256 {
         Sha256 {
             state: [
@@ -36,6 +40,7 @@ impl Sha256 {
         }
     }
 
+    /// Appends bytes to the message.
     pub(super) fn update(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -50,9 +55,10 @@ impl Sha256 {
         }
     }
 
-    /// The hash, in hexadecimal.
+    /// Ends the message. Returns the hash as 64 hexadecimal digits.
     ///
-    /// SPEC: 5.1.1: a bit, zeros, and the length in bits as the end of the last block.
+    /// SPEC: FIPS 180-4, 5.1.1. The padding is a 1 bit, zeros, and the length of the message in bits as the last 8
+    /// bytes of the last block.
     pub(super) fn finish(mut self) -> String {
         let bits = self.length * 8;
         self.update(&[0x80]);
@@ -62,7 +68,9 @@ impl Sha256 {
         self.state.map(|word| format!("{word:08x}")).concat()
     }
 
-    /// SPEC: 6.2.2, and for the sums 4.1.2.
+    /// Adds the full block to the state.
+    ///
+    /// SPEC: FIPS 180-4, 6.2.2 and the functions of 4.1.2. The variables have the names of the standard.
     fn compress(&mut self) {
         let mut w = [0u32; 64];
         for (word, bytes) in w.iter_mut().zip(self.block.chunks_exact(4)) {
@@ -107,9 +115,9 @@ mod tests {
         hash.finish()
     }
 
-    /// The examples of FIPS 180-2, B, and NIST's for the empty message.
+    /// The examples of FIPS 180-2, appendix B, and NIST's example of an empty message.
     #[test]
-    fn the_vectors_of_the_standard() {
+    fn the_hashes_are_those_of_the_standard() {
         for (message, expected) in [
             (
                 &b""[..],
@@ -133,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_matter_how_the_bytes_come() {
+    fn the_hash_does_not_depend_on_how_the_bytes_are_split() {
         let bytes: Vec<u8> = (0..300u32).map(|n| n as u8).collect();
         let whole = hash(&[&bytes]);
         for cut in 0..=bytes.len() {

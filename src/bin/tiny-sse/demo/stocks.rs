@@ -1,7 +1,8 @@
-//! Prices: `price_update`s of a few symbols. They are a random walk, and each says that it is
-//! simulated.
+//! Prices: an event `price_update` for each of a few symbols. The prices are a random walk, and each event has
+//! `"simulated":true`.
 //!
-//! Prices are whole cents: a sum of floats would drift away from what was shown.
+//! A price is an integer number of cents. With floating-point numbers, the sum of the published changes would differ
+//! from the published price.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
@@ -11,9 +12,10 @@ use super::{event, now, topic};
 
 pub(super) const TOPIC: &str = "demo/stocks";
 
+/// The time between two updates of all symbols.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Each symbol, and where it begins, in cents.
+/// Each symbol with its first price in cents.
 const SYMBOLS: [(&str, i64); 4] = [
     ("TINY", 10_000),
     ("CRAB", 4_250),
@@ -21,6 +23,7 @@ const SYMBOLS: [(&str, i64); 4] = [
     ("HUBS", 31_000),
 ];
 
+/// Returns the turns of this use: one event for each symbol.
 pub(super) fn turns() -> Turns {
     let mut step = 0;
     let mut prices = SYMBOLS.map(|(symbol, open)| Price::new(symbol, open));
@@ -37,14 +40,17 @@ pub(super) fn turns() -> Turns {
     }
 }
 
-/// What a symbol costs, in cents.
+/// The price of a symbol, in cents.
 struct Price {
     symbol: &'static str,
+    /// The first price.
     open: i64,
+    /// The current price, at least 1.
     now: i64,
 }
 
 impl Price {
+    /// The symbol at its first price.
     fn new(symbol: &'static str, open: i64) -> Price {
         Price {
             symbol,
@@ -53,7 +59,8 @@ impl Price {
         }
     }
 
-    /// One step, of up to one in a hundred either way, and what it led to.
+    /// Changes the price by at most one percent up or down, or by one cent if that is more. Returns the data of the
+    /// event.
     fn walk(&mut self, random: u64) -> String {
         let most = (self.now / 100).max(1);
         let step = (random % (2 * most as u64 + 1)) as i64 - most;
@@ -71,13 +78,13 @@ impl Price {
     }
 }
 
-/// Hundredths, as the decimal fraction that they are: `-12` is `-0.12`.
+/// Returns a number of hundredths as a decimal fraction: `-12` becomes `-0.12`.
 fn hundredths(number: i64) -> String {
     let (sign, amount) = (if number < 0 { "-" } else { "" }, number.unsigned_abs());
     format!("{sign}{}.{:02}", amount / 100, amount % 100)
 }
 
-/// A number that looks random, the same for each step in every run.
+/// Returns a pseudo-random number. It is the same for each step in every run of the program.
 fn random(step: u64) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(step)
 }
