@@ -309,7 +309,7 @@ fn status() -> Option<String> {
 /// process, and so does any small allocation that fails. So under a limit of the address space
 /// the room is looked at before, where the answer can still be 503.
 #[derive(Debug)]
-pub(crate) struct ThreadRoom {
+pub(crate) struct ThreadStarter {
     /// Whether there was such a limit at the start. Usually there is none, and then nothing is
     /// looked at; if there is one, it may have changed since.
     is_limited: bool,
@@ -320,9 +320,9 @@ pub(crate) struct ThreadRoom {
     most_threads: Mutex<usize>,
 }
 
-impl ThreadRoom {
-    pub(crate) fn new() -> ThreadRoom {
-        ThreadRoom {
+impl ThreadStarter {
+    pub(crate) fn new() -> ThreadStarter {
+        ThreadStarter {
             is_limited: own_limit("Max address space").is_some(),
             most_threads: Mutex::default(),
         }

@@ -235,7 +235,7 @@ impl Handler for Front {
         self.api.wants_body(request) || (self.wants_body)(request, &self.api)
     }
 
-    fn admit(&self, request: &Request) -> Result<(), Response> {
+    fn authorize(&self, request: &Request) -> Result<(), Response> {
         self.api.admit(request)
     }
 

@@ -154,9 +154,9 @@ impl Connections {
             state.accept_waits = self.must_wait_for_slot(state);
             state.accept_waits
         };
-        let waited =
-            self.table_changed
-                .wait_timeout_while(self.state(), EVICTION_WAIT, must_wait);
+        let waited = self
+            .table_changed
+            .wait_timeout_while(self.state(), EVICTION_WAIT, must_wait);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.accept_waits = false;
         // ORDER: `is_closing` is read under the same lock under which `begin_shutdown` empties the queue. A connection
@@ -300,9 +300,9 @@ impl Connections {
     /// `None`: the calling worker must end.
     fn next_connection(&self) -> Option<(Slot, SocketAddr)> {
         let is_idle = |state: &mut ServerState| state.queue.is_empty() && !state.is_closing;
-        let waited =
-            self.connection_queued
-                .wait_timeout_while(self.state(), WORKER_IDLE, is_idle);
+        let waited = self
+            .connection_queued
+            .wait_timeout_while(self.state(), WORKER_IDLE, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.idle_workers -= 1;
         let next = state.queue.pop_front();
@@ -557,8 +557,7 @@ impl Slot {
         if self.counts_requests {
             let client = Some(Network::of_subscriber(client));
             let mut state = self.connections.state();
-            self.connections
-                .check_address_limit(&state.table, client)?;
+            self.connections.check_address_limit(&state.table, client)?;
             state.table.set_client(self.key, client);
         }
         Ok(())

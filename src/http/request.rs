@@ -25,7 +25,7 @@ pub struct Request {
     /// To look whether the client is still there. Who keeps the request keeps no connection by it.
     pub(super) socket: Weak<TcpStream>,
     /// What all answers together may take.
-    pub(super) answers: Budget,
+    pub(super) answer_budget: Budget,
 }
 
 impl Request {
@@ -196,7 +196,7 @@ impl Request {
     /// Takes the memory of an answer before the answer is made; see
     /// [`Response::reserved`](super::Response::reserved). Waits for it for up to `patience`. `None`: the answers of others have all of it.
     pub(crate) fn reserve_answer(&self, bytes: usize, patience: Duration) -> Option<Share> {
-        let mut share = self.answers.share();
+        let mut share = self.answer_budget.share();
         share.grow_within(bytes, patience).then_some(share)
     }
 

@@ -30,7 +30,7 @@ pub(super) enum Body {
     Bytes(Vec<u8>),
     Takeover {
         first: Vec<u8>,
-        take: Box<dyn FnOnce(Takeover) + Send>,
+        run: Box<dyn FnOnce(Takeover) + Send>,
     },
 }
 
@@ -98,18 +98,18 @@ impl Response {
         Response::error(503, why).with("Retry-After", config.retry_after())
     }
 
-    /// A stream that begins with the bytes `first`: `take` gets the socket, on a thread of its own,
+    /// A stream that begins with the bytes `first`: `run` gets the socket, on a thread of its own,
     /// and the connection is over when it returns. It is not called for a HEAD request.
     pub fn takeover(
         content_type: &'static str,
         first: Vec<u8>,
-        take: impl FnOnce(Takeover) + Send + 'static,
+        run: impl FnOnce(Takeover) + Send + 'static,
     ) -> Response {
         let response = Response::new(200).with("Content-Type", content_type);
         Response {
             body: Body::Takeover {
                 first,
-                take: Box::new(take),
+                run: Box::new(run),
             },
             ..response
         }

@@ -35,7 +35,7 @@ fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
         match accepted {
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE.0;
-                connections.enter(socket, peer);
+                connections.admit(socket, peer);
             }
             // The peer gave up while it waited, or a signal came: nothing to wait for.
             Err(error)
@@ -108,7 +108,7 @@ impl HttpServer {
     /// Begins the shutdown and does not wait: no connection is let in any more, connections without a
     /// request are closed, and an answer is the last of its connection.
     pub(crate) fn stop(&self) {
-        self.connections.close();
+        self.connections.begin_shutdown();
     }
 
     /// Stops accepting, lets requests in flight finish for up to `Config::grace`, then closes what
@@ -126,7 +126,7 @@ impl HttpServer {
         // ORDER: before the steps that may take long. This is the last descriptor of the listener here, and
         // while it is open the system accepts connections that no thread would serve.
         drop(waker);
-        self.connections.wait_for_the_rest(start);
+        self.connections.finish_shutdown(start);
     }
 
     /// Ends the accept loop, which sees that the server is closing as soon as its `accept` returns.
@@ -254,7 +254,7 @@ mod tests {
             false
         }
 
-        fn admit(&self, _: &Request) -> Result<(), Response> {
+        fn authorize(&self, _: &Request) -> Result<(), Response> {
             Ok(())
         }
 
