@@ -312,7 +312,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
-        self.http.stop();
+        self.http.begin_shutdown();
         self.api.hub().close();
         self.http.shutdown();
         self.api.hub().end();
