@@ -60,7 +60,7 @@ impl Server {
 
     fn new(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        let reserves = machine::fit(&mut config)?;
+        let reserves = machine::lower_limits(&mut config)?;
         let address = listener.local_addr()?;
         #[cfg(feature = "journal")]
         let hub = crate::store::hub(&config)?;

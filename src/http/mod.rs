@@ -48,8 +48,8 @@
 //! | the decoded path and query | 64 KiB | `max_target`, 8 KiB: 4,096 parameters of 12 bytes, and 16 KiB of text |
 //! | a body outside of the budget | 4 KiB | `SMALL_BODY` |
 //! | an answer outside of the budget | 16 KiB | `SMALL_ANSWER` |
-//! | the head of the answer | 1 KiB | `HEAD_BYTES`, unless a handler adds long fields |
-//! | sum | 145 KiB | |
+//! | the head of the answer, the name of the request | 2 KiB | `HEAD_BYTES`, `Quoted`; more if a handler sets long fields |
+//! | sum | 146 KiB | |
 //!
 //! The stack is in addition: 256 KiB of address space (`stack_bytes`), of which about 16 KiB are touched by the built-in
 //! endpoints. So are the buffers of the kernel.
@@ -57,12 +57,12 @@
 //! | of all connections | at most | bound |
 //! |---|---|---|
 //! | connections with a thread | 1,288 | `max_clients`, 1,000; `extra_connections`, 256; evicted ones, 32 |
-//! | their memory, as above | 182 MiB | 1,288 times 145 KiB |
+//! | their memory, as above | 184 MiB | 1,288 times 146 KiB |
 //! | their stacks | 20 MiB | 1,288 times 16 KiB |
 //! | all larger bodies | 64 MiB | `total_bodies`; each is at most 1 MiB (`max_body`) |
 //! | all larger answers | 64 MiB | `total_answers` |
 //! | connections that linger | 256 descriptors | `MAX_LINGERING`; they have no buffers |
-//! | sum | 330 MiB | |
+//! | sum | 332 MiB | |
 //!
 //! Two kinds of answers may exceed `total_answers`: an answer that is the only one, and the answer to a method other than
 //! GET, HEAD, OPTIONS and TRACE, because the request must not be repeated. What streams, polls and events take is bounded
