@@ -31,7 +31,7 @@ use super::head::{BodyLength, Head, HeadParser, RequestHead};
 use super::response::Body;
 use super::{Handler, Refusal, Request, Response, Takeover, Version, forwarded};
 use crate::config::{BODY_PROGRESS, Config, LINGER, LINGER_SILENCE, READ_BYTES, SMALL_ANSWER};
-use crate::socket::{close_gently_within, is_timeout, write_both_within, write_within};
+use crate::socket::{is_timeout, lingering_close_within, write_both_within, write_within};
 use crate::wire::{Quoted, RemoteAddr};
 
 /// A connection while a worker serves it. The fields from `sender` to `body_share` and `request_name` belong to the
@@ -208,7 +208,7 @@ impl<'a> Connection<'a> {
     fn close(&self) {
         self.slot.note_waiting();
         let start = Instant::now();
-        close_gently_within(&self.slot.socket, || {
+        lingering_close_within(&self.slot.socket, || {
             // A shutdown does not wait longer for a peer that goes on sending.
             let may_hurry = start.elapsed() >= LINGER_SILENCE;
             if may_hurry && self.slot.connections.is_closing() {

@@ -10,7 +10,7 @@
 //! (10 ms) between two rounds. The thread is started for the first connection and ends after the last one.
 //!
 //! `Connections::linger` adds connections, on the thread `accept` or on a worker. A connection that ends after an
-//! ordinary last answer does not come here: its own thread reads on (`socket::close_gently_within`).
+//! ordinary last answer does not come here: its own thread reads on (`socket::lingering_close_within`).
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;

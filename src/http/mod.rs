@@ -26,7 +26,7 @@
 //! | 10 | The handler makes the answer. | `Handler::answer` | `worker` | none; the longest built-in wait is a poll's, 60 s |
 //! | 11 | The answer is written. | `Connection::answer`; `Response::write_head`, `response.rs`; `write_both_within`, `socket.rs` | `worker` | `write_timeout`, 10 s; then the connection is closed |
 //! | 12a | The connection waits for the next request: step 5. | `Connection::serve` | `worker` | `idle_timeout`, 15 s |
-//! | 12b | Or it ends with a lingering close. | `Connection::close`; `close_gently_within`, `socket.rs` | `worker` | 10 s, 1 s of silence, or 8 MiB |
+//! | 12b | Or it ends with a lingering close. | `Connection::close`; `lingering_close_within`, `socket.rs` | `worker` | 10 s, 1 s of silence, or 8 MiB |
 //! | 12c | Or it becomes a stream, which writes the answer itself instead of step 11. | `Connections::start_stream` | `stream` | none; the hub ends a stream whose client stops reading |
 //!
 //! So a peer can keep a worker busy without sending a complete request for at most 10 s + 10 s + 30 s = 50 s, and less if

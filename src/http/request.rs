@@ -10,7 +10,7 @@ use super::forwarded::ClientAddr;
 use super::head::RequestHead;
 use super::target::{Parameter, percent_decoded};
 use super::{Refusal, Version};
-use crate::socket::seems_gone;
+use crate::socket::seems_disconnected;
 use crate::wire::{Framing, RemoteAddr};
 
 /// A request: its head, its body, and who sent it.
@@ -195,7 +195,7 @@ impl Request {
     /// of this request may call this, because it makes the socket non-blocking for a moment. Does not block.
     pub(crate) fn is_abandoned(&self) -> bool {
         let socket = self.socket.upgrade();
-        socket.is_none_or(|socket| seems_gone(&socket))
+        socket.is_none_or(|socket| seems_disconnected(&socket))
     }
 
     /// Takes the bytes of an answer from the answer budget before the answer is made; see

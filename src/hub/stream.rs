@@ -21,7 +21,7 @@ use super::lane::{BATON_BYTE, Lane, QueueItem};
 use super::record::Record;
 use super::{CloseReason, Gap, Hub};
 use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
-use crate::socket::{close_gently, has_hung_up, write_within};
+use crate::socket::{has_hung_up, lingering_close, write_within};
 use crate::wire::{Event, EventId, LONGEST_FIELD, RemoteAddr, date, encode_id, json};
 
 /// A client that was let in. Dropped, it is out again.
@@ -280,7 +280,7 @@ impl Out for SocketOut {
 
     fn close(&mut self) {
         // Its place is not to be had meanwhile, and it had nothing to send.
-        close_gently(&self.socket, LINGER_SILENCE);
+        lingering_close(&self.socket, LINGER_SILENCE);
     }
 }
 
