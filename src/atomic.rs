@@ -1,8 +1,8 @@
 //! A 64-bit atomic number on every target.
 //!
-//! Some 32-bit machines, such as MIPS, PowerPC and ARMv5, have no atomic operations on 64 bits, and std has no `AtomicU64`
-//! there. On these machines each number has a lock of its own. On all others `AtomicU64` is std's type, so it costs
-//! nothing.
+//! Some 32-bit machines, such as MIPS, PowerPC and ARMv5, have no atomic operations on 64 bits, and std has
+//! no `AtomicU64` there. On these machines each number has a lock of its own. On all others `AtomicU64` is
+//! std's type, so it costs nothing.
 
 #[cfg(target_has_atomic = "64")]
 pub(crate) use std::sync::atomic::AtomicU64;

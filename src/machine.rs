@@ -1,14 +1,14 @@
-//! The limits of this machine: how many connections its open files, threads, memory maps and address space suffice for,
-//! and how much memory there is.
+//! The limits of this machine: how many connections its open files, threads, memory maps and address space
+//! suffice for, and how much memory there is.
 //!
 //! - [`lower_limits`] runs once, when a server is made. It lowers `Config::max_clients` and
-//!   `Config::extra_connections` to what the machine has room for. That must happen before the limits are reached: std
-//!   aborts the whole process when a new thread cannot map the stack of its signal handler.
+//!   `Config::extra_connections` to what the machine has room for. That must happen before the limits are
+//!   reached: std aborts the whole process when a new thread cannot map the stack of its signal handler.
 //! - [`ThreadStarter`] checks the address space again for each thread, if it is limited.
 //! - [`memory`] is the default of `Config::total_queues`.
 //!
-//! All numbers come from `/proc` and `/sys` of Linux. On other systems, and where a file is missing, the limit counts as
-//! unlimited.
+//! All numbers come from `/proc` and `/sys` of Linux. On other systems, and where a file is missing, the
+//! limit counts as unlimited.
 
 use std::fs::{read_dir, read_to_string};
 use std::io;
@@ -21,8 +21,8 @@ use crate::config::{
     STACK_MAPS,
 };
 
-/// A number of connections of each kind. [`lower_limits`] uses it for what is configured, and for what the machine has
-/// room for.
+/// A number of connections of each kind. [`lower_limits`] uses it for what is configured, and for what the
+/// machine has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConnectionCounts {
     /// `Config::max_clients`.
@@ -72,7 +72,8 @@ struct ResourceLimit {
     rest: usize,
     /// The units that one connection needs. Never 0.
     each: usize,
-    /// Only connections with a thread need the resource. Lingering connections have no thread, so they need none of it.
+    /// Only connections with a thread need the resource. Lingering connections have no thread, so they need
+    /// none of it.
     only_threads: bool,
     /// How an administrator raises the limit, such as `ulimit -n`.
     remedy: String,
@@ -104,8 +105,8 @@ impl ResourceLimit {
         Some(counts)
     }
 
-    /// The part of a message that shows the calculation: how many units these connections need, what for, and how many
-    /// are allowed.
+    /// The part of a message that shows the calculation: how many units these connections need, what for, and
+    /// how many are allowed.
     fn explain(&self, counts: ConnectionCounts) -> String {
         let ConnectionCounts {
             clients,
@@ -138,8 +139,8 @@ impl ResourceLimit {
 /// 2. the extra connections, down to an eighth of what is left;
 /// 3. the clients.
 ///
-/// Each kind keeps at least one connection. Example: 1,000 clients, 256 extra, 256 lingering and 32 evicted connections
-/// need room for 1,544. With room for 1,200:
+/// Each kind keeps at least one connection. Example: 1,000 clients, 256 extra, 256 lingering and 32 evicted
+/// connections need room for 1,544. With room for 1,200:
 ///
 /// - the reserves get 1,200 / 16 = 75 of 288: 75 * 32 / 288 = 8 evicted and 67 lingering connections;
 /// - 1,125 are left. Without the 1,000 clients that would be 125 extra connections, but they keep at least
@@ -173,8 +174,9 @@ fn divide(wanted: ConnectionCounts, room: usize) -> Option<ConnectionCounts> {
     })
 }
 
-/// Lowers `config.max_clients` and `config.extra_connections` to what the machine has room for, and logs a warning with
-/// the limit that is responsible. Returns how many lingering and evicted connections there is room for in addition.
+/// Lowers `config.max_clients` and `config.extra_connections` to what the machine has room for, and logs a
+/// warning with the limit that is responsible. Returns how many lingering and evicted connections there is
+/// room for in addition.
 ///
 /// It divides each resource on its own, and takes the smallest number of each kind of connection.
 ///
@@ -240,7 +242,8 @@ pub(crate) fn lower_limits(config: &mut Config) -> io::Result<Reserves> {
     Ok(given.reserves)
 }
 
-/// The part of a limit that is reserved for the rest of the program: an eighth, but at least `least` and at most `most`.
+/// The part of a limit that is reserved for the rest of the program: an eighth, but at least `least` and at
+/// most `most`.
 fn reserved(limit: usize, (least, most): (usize, usize)) -> usize {
     (limit / 8).clamp(least, most)
 }
@@ -314,8 +317,8 @@ fn maps_per_thread() -> usize {
     }
 }
 
-/// The limit on the address space of this process. Half of it, but 64 MiB to 256 MiB, is reserved for everything that is
-/// not a stack.
+/// The limit on the address space of this process. Half of it, but 64 MiB to 256 MiB, is reserved for
+/// everything that is not a stack.
 fn address_space(config: &Config) -> Option<ResourceLimit> {
     let limit = own_limit("Max address space")?;
     Some(ResourceLimit {
@@ -341,10 +344,10 @@ fn status() -> Option<String> {
 
 /// Starts threads, but only while the address space has room for them.
 ///
-/// Why `thread::Builder::spawn` and its error are not enough: a thread first starts and then maps the stack for its
-/// signal handler. If that fails, std aborts the whole process. A small allocation that fails aborts the process, too.
-/// So under a limit on the address space (`ulimit -v`), the room is checked before the thread is started, when a
-/// connection can still be answered with a 503.
+/// Why `thread::Builder::spawn` and its error are not enough: a thread first starts and then maps the stack
+/// for its signal handler. If that fails, std aborts the whole process. A small allocation that fails aborts
+/// the process, too. So under a limit on the address space (`ulimit -v`), the room is checked before the
+/// thread is started, when a connection can still be answered with a 503.
 ///
 /// `Connections` has the only value of this type. All its threads start through it.
 #[derive(Debug)]
@@ -367,9 +370,9 @@ impl ThreadStarter {
         }
     }
 
-    /// Calls `start`, which starts a thread with a stack of `stack_bytes`, if there is room for the stack of the thread,
-    /// for the stack of its signal handler, and for 32 MiB (but at most an eighth of the limit) that other threads may
-    /// allocate meanwhile.
+    /// Calls `start`, which starts a thread with a stack of `stack_bytes`, if there is room for the stack of
+    /// the thread, for the stack of its signal handler, and for 32 MiB (but at most an eighth of the limit)
+    /// that other threads may allocate meanwhile.
     ///
     /// # Errors
     ///
@@ -393,9 +396,9 @@ impl ThreadStarter {
         let spare = known.map_or(0, |(limit, _)| (limit / 8).min(SPARE_ADDRESS_SPACE));
         let threads = value(&status, "Threads:").and_then(|count| count.parse().ok());
         let threads = threads.unwrap_or(0);
-        // glibc keeps up to 40 MiB of stacks of threads that have ended, and gives them to new threads. `VmSize` already
-        // contains these stacks, so a thread that gets one needs no room for its stack. There is such a stack if there
-        // are fewer threads now than there were once.
+        // glibc keeps up to 40 MiB of stacks of threads that have ended, and gives them to new threads.
+        // `VmSize` already contains these stacks, so a thread that gets one needs no room for its stack.
+        // There is such a stack if there are fewer threads now than there were once.
         let has_stack = cfg!(target_env = "gnu") && threads < *most_threads;
         *most_threads = threads.max(*most_threads);
         let stack = if has_stack { 0 } else { stack_bytes };
@@ -420,8 +423,8 @@ fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// How many threads the control groups of this process allow, and how many there are. Of all its groups, from its own up
-/// to the root, it is the one that leaves the fewest.
+/// How many threads the control groups of this process allow, and how many there are. Of all its groups, from
+/// its own up to the root, it is the one that leaves the fewest.
 fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {
@@ -434,8 +437,8 @@ fn own_group_limit() -> Option<(usize, usize)> {
         .min_by_key(|(limit, taken)| limit.saturating_sub(*taken))
 }
 
-/// The memory that this process may use, in bytes: the smallest of the limits of its control groups, of `RLIMIT_AS`, of
-/// `RLIMIT_DATA`, and of the memory of the machine. `None` if none of these is known.
+/// The memory that this process may use, in bytes: the smallest of the limits of its control groups, of
+/// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` if none of these is known.
 pub(crate) fn memory() -> Option<u64> {
     memory_of(|path| read_to_string(path).ok())
 }
@@ -460,9 +463,9 @@ fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     of_groups.chain(own).chain(machine).min()
 }
 
-/// The folders of the control groups that limit a process for one controller: its own group and all groups above it,
-/// under the usual mounts of both versions. `groups` is the text of `/proc/self/cgroup`. Not all of these folders exist:
-/// a container often sees the path of its group, but not the folders above it.
+/// The folders of the control groups that limit a process for one controller: its own group and all groups
+/// above it, under the usual mounts of both versions. `groups` is the text of `/proc/self/cgroup`. Not all of
+/// these folders exist: a container often sees the path of its group, but not the folders above it.
 fn group_folders(groups: &str, controller: &str) -> Vec<String> {
     let mut folders = Vec::new();
     for line in groups.lines() {

@@ -1,8 +1,8 @@
 //! The whole server: [`Server`] joins a listener, a hub and its endpoints; [`Running`] is a server that serves.
 //!
-//! `Server::bind` checks the configuration, lowers it to what the machine has room for (`machine.rs`), and opens the hub,
-//! with its journal if there is one. `spawn` starts `http::HttpServer` with [`Front`] as its handler, which passes each
-//! request to the embedder's routes or to the built-in endpoints in `api/`.
+//! `Server::bind` checks the configuration, lowers it to what the machine has room for (`machine.rs`), and
+//! opens the hub, with its journal if there is one. `spawn` starts `http::HttpServer` with [`Front`] as its
+//! handler, which passes each request to the embedder's routes or to the built-in endpoints in `api/`.
 
 use std::fmt;
 use std::io;
@@ -49,16 +49,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The address is in use, or it is not an address of this machine; the port is not permitted; the configuration
-    /// contradicts itself; the machine does not have room for one client; a thread of the hub cannot be started; the
-    /// journal cannot be opened ([`Journal::open`](crate::store::Journal::open)); or the file of tokens cannot be used.
+    /// The address is in use, or it is not an address of this machine; the port is not permitted; the
+    /// configuration contradicts itself; the machine does not have room for one client; a thread of the hub
+    /// cannot be started; the journal cannot be opened ([`Journal::open`](crate::store::Journal::open)); or
+    /// the file of tokens cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
-    /// Serves a listener that was made elsewhere, for example by a service manager. Other processes may have it, too, so a
-    /// shutdown does not end it for them; instead it connects to the listener to wake its own `accept`. A non-blocking
-    /// listener is made blocking, for all processes that have it.
+    /// Serves a listener that was made elsewhere, for example by a service manager. Other processes may have
+    /// it, too, so a shutdown does not end it for them; instead it connects to the listener to wake its own
+    /// `accept`. A non-blocking listener is made blocking, for all processes that have it.
     ///
     /// # Errors
     ///
@@ -105,12 +106,12 @@ impl Server {
         self.front.api.hub()
     }
 
-    /// Calls `guard` whenever a request is about to do something, before the tokens of the configuration are checked. The
-    /// guard gets the request and the action. It allows or refuses the action, narrows its topics, or leaves the decision
-    /// to the configuration.
+    /// Calls `guard` whenever a request is about to do something, before the tokens of the configuration are
+    /// checked. The guard gets the request and the action. It allows or refuses the action, narrows its
+    /// topics, or leaves the decision to the configuration.
     ///
-    /// It runs on the thread of the connection. For a request with a body it is called twice: before the body is read, and
-    /// before the body is used. In the first call the body of the request is empty.
+    /// It runs on the thread of the connection. For a request with a body it is called twice: before the body
+    /// is read, and before the body is used. In the first call the body of the request is empty.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -146,12 +147,14 @@ impl Server {
         self
     }
 
-    /// Decides which requests to routes of your own need the bodies that they announce. The built-in endpoints decide for
-    /// themselves. `wants_body` is called for a request with a body, when only its head has arrived. It may call
-    /// [`Api::permit`], so that the body of a client without the right is not read either.
+    /// Decides which requests to routes of your own need the bodies that they announce. The built-in
+    /// endpoints decide for themselves. `wants_body` is called for a request with a body, when only its head
+    /// has arrived. It may call [`Api::permit`], so that the body of a client without the right is not read
+    /// either.
     ///
-    /// If the body is not wanted, it is not read: the handler gets the request with an empty body, and the connection is
-    /// closed after the answer. So a client that announces large bodies to unknown paths takes no memory.
+    /// If the body is not wanted, it is not read: the handler gets the request with an empty body, and the
+    /// connection is closed after the answer. So a client that announces large bodies to unknown paths takes
+    /// no memory.
     ///
     /// Without a call of this function, the body of each request is read before the handler is called, within
     /// [`Config::total_bodies`], because the request may be for a route of your own.
@@ -186,12 +189,12 @@ impl Server {
         self.wants_body(|_, _| false).start()
     }
 
-    /// Serves routes of your own, and with [`Api::answer`] the built-in endpoints. `handler` runs on the threads of the
-    /// connections. A panic in it is answered with a 500. Does not block.
+    /// Serves routes of your own, and with [`Api::answer`] the built-in endpoints. `handler` runs on the
+    /// threads of the connections. A panic in it is answered with a 500. Does not block.
     ///
-    /// A request with a body to a built-in endpoint is refused before `handler` is called, if its sender does not have the
-    /// right. Routes of your own check rights with [`Api::permit`]. [`wants_body`](Self::wants_body) decides which of
-    /// them need a body.
+    /// A request with a body to a built-in endpoint is refused before `handler` is called, if its sender does
+    /// not have the right. Routes of your own check rights with [`Api::permit`].
+    /// [`wants_body`](Self::wants_body) decides which of them need a body.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -282,8 +285,9 @@ impl Running {
         self.api.hub()
     }
 
-    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. From now on requests are checked against the new
-    /// tokens. Streams and polls whose tokens do not permit them any more are ended. Blocks on the disk.
+    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. From now on requests are checked
+    /// against the new tokens. Streams and polls whose tokens do not permit them any more are ended. Blocks
+    /// on the disk.
     ///
     /// # Errors
     ///
@@ -293,16 +297,16 @@ impl Running {
         self.api.reload_tokens()
     }
 
-    /// Shuts the server down: ends each stream with a close event, waits for the requests in flight, closes the connections
-    /// that are left after `Config::grace`, joins the threads, and closes the journal.
+    /// Shuts the server down: ends each stream with a close event, waits for the requests in flight, closes
+    /// the connections that are left after `Config::grace`, joins the threads, and closes the journal.
     ///
     /// Blocks for at most the grace and half a second, and then on the disk.
     pub fn shutdown(self) {
         drop(self);
     }
 
-    /// Blocks until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can end with it.
-    /// It blocks for ever if no thread calls [`Hub::close`] on a clone of the hub.
+    /// Blocks until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can
+    /// end with it. It blocks for ever if no thread calls [`Hub::close`] on a clone of the hub.
     ///
     /// The library does not touch the process, so it handles no signals. A crate that does, such as `ctrlc` or
     /// `signal-hook`, calls a function of yours at SIGTERM or SIGINT; let that close the hub:
@@ -327,8 +331,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // ORDER: the HTTP server begins its shutdown before the hub is closed. So a request that is answered with "the hub
-        // is closed" also gets `Connection: close`.
+        // ORDER: the HTTP server begins its shutdown before the hub is closed. So a request that is answered
+        // with "the hub is closed" also gets `Connection: close`.
         self.http.begin_shutdown();
         self.api.hub().close();
         self.http.shutdown();

@@ -1,12 +1,12 @@
-//! Turns the bytes after a head into the body of the request. It uses no socket and no clock: `Connection::receive_body`
-//! reads the bytes and calls [`BodyDecoder::decode`].
+//! Turns the bytes after a head into the body of the request. It uses no socket and no clock:
+//! `Connection::receive_body` reads the bytes and calls [`BodyDecoder::decode`].
 //!
-//! A body comes in one of two forms. With `Content-Length: 5` the five bytes follow as they are. In chunks the same body
-//! can be `3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n`: each chunk has its size in hexadecimal digits, and a chunk of size 0 ends the
-//! body. Trailer fields may follow; they are checked and thrown away.
+//! A body comes in one of two forms. With `Content-Length: 5` the five bytes follow as they are. In chunks
+//! the same body can be `3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n`: each chunk has its size in hexadecimal digits,
+//! and a chunk of size 0 ends the body. Trailer fields may follow; they are checked and thrown away.
 //!
-//! No memory is allocated for bytes that are only announced. The body grows as its bytes arrive, never above its limit,
-//! and each growth is taken from the body budget first.
+//! No memory is allocated for bytes that are only announced. The body grows as its bytes arrive, never above
+//! its limit, and each growth is taken from the body budget first.
 
 use super::Refusal;
 use super::budget::{Budget, Share};
@@ -14,6 +14,15 @@ use super::head::{BodyLength, check_trailer, is_field_byte, is_tchar};
 use crate::config::{BODY_STEP, Config, SMALL_BODY};
 
 /// A body that is being received. It lives on the stack of the worker.
+///
+/// [`decode`](Self::decode) is called with what has arrived, until [`is_done`](Self::is_done). In the example
+/// above, if the first read ends in the middle of a chunk, the calls are:
+///
+/// | input | used | body so far | expected next |
+/// |---|---|---|---|
+/// | `3\r\nhe` | 5 bytes | `he` | `Chunk(1)` |
+/// | `l\r\n2` | 3 bytes | `hel` | `Size`; the `2` is passed again |
+/// | `2\r\nlo\r\n0\r\n\r\nGET` | 12 bytes | `hello` | `Done`; `GET` is the next request |
 #[derive(Debug)]
 pub(super) struct BodyDecoder<'a> {
     /// What the next byte belongs to.
@@ -30,8 +39,9 @@ pub(super) struct BodyDecoder<'a> {
     extension_bytes: usize,
 }
 
-/// What the decoder expects next. A body of known length goes from `Known` to `Done`. A chunked body goes from `Size` to
-/// `Chunk`, `ChunkEnd` and back to `Size` for each chunk, and after the size 0 to `Trailer` and `Done`.
+/// What the decoder expects next. A body of known length goes from `Known` to `Done`. A chunked body goes
+/// from `Size` to `Chunk`, `ChunkEnd` and back to `Size` for each chunk, and after the size 0 to `Trailer`
+/// and `Done`.
 #[derive(Debug)]
 enum Expected {
     /// This many more bytes of a body with a Content-Length.
@@ -53,13 +63,15 @@ const SIZE_LINE: usize = 256;
 
 /// Bytes of a size line that are not counted: enough for the digits of any size.
 ///
-/// LIMIT: all bytes beyond that, in all size lines of a body together, are at most `max_head`. So a body of chunks of one
-/// byte takes at most 21 bytes on the wire for each byte (16 bytes, two line breaks, and the byte itself), plus a head.
-/// With the limit of 256 bytes per line alone it could take 261 bytes for each byte.
+/// LIMIT: all bytes beyond that, in all size lines of a body together, are at most `max_head`. So a body of
+/// chunks of one byte takes at most 21 bytes on the wire for each byte (16 bytes, two line breaks, and the
+/// byte itself), plus a head. With the limit of 256 bytes per line alone it could take 261 bytes for each
+/// byte.
 const PLAIN_SIZE_LINE: usize = 16;
 
-/// The largest capacity of a body that takes nothing from a budget with this limit: 4 KiB with the default limit. Because
-/// of this, large bodies that never end cannot keep small bodies out. LIMIT: this many bytes per connection.
+/// The largest capacity of a body that takes nothing from a budget with this limit: 4 KiB with the default
+/// limit. Because of this, large bodies that never end cannot keep small bodies out. LIMIT: this many bytes
+/// per connection.
 fn small_body(limit: usize) -> usize {
     (limit / SMALL_BODY.1).min(SMALL_BODY.0)
 }
@@ -174,7 +186,8 @@ impl<'a> BodyDecoder<'a> {
         }
     }
 
-    /// Handles a complete line, without its line break: the size of a chunk, a trailer field, or the last, empty line.
+    /// Handles a complete line, without its line break: the size of a chunk, a trailer field, or the last,
+    /// empty line.
     fn end_line(&mut self, line: &[u8], limits: &Config) -> Result<(), Refusal> {
         if let Expected::Size = self.expected {
             self.extension_bytes += line.len().saturating_sub(PLAIN_SIZE_LINE);
@@ -238,10 +251,10 @@ fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
         ))
 }
 
-/// SPEC: RFC 9112, 7.1.1: `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`,
-/// where the name is a token and the value is `token / quoted-string`. Extensions are ignored. They are checked anyway,
-/// because an open quote hides the end of the line from some parsers and not from others, and parsers that disagree
-/// about the end of a body are how requests are smuggled.
+/// SPEC: RFC 9112, 7.1.1: `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`, where
+/// the name is a token and the value is `token / quoted-string`. Extensions are ignored. They are checked
+/// anyway, because an open quote hides the end of the line from some parsers and not from others, and parsers
+/// that disagree about the end of a body are how requests are smuggled.
 fn are_extensions(mut text: &[u8]) -> bool {
     while !text.is_empty() {
         let [b';', rest @ ..] = skip_ows(text) else {

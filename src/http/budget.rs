@@ -4,8 +4,13 @@
 //! the memory. `Connections` has one budget for the request bodies that are being read and one for the large answers
 //! that are being written; `api/` has two more, for events and for the list of clients that are being made.
 //!
-//! A request takes a [`Share`] of a budget and gives it back when the share is dropped. The share counts bytes; it does
-//! not contain them. When a budget has no room, there are three ways to go on:
+//! Example with a budget of 64 MiB and bodies of 1 MiB. 64 clients that upload slowly take all of it, if each
+//! has sent almost its whole body. The body of the 65th client cannot grow above 4 KiB, the part that is not
+//! counted, so its request is answered 503 at once. When one of the 64 requests has been answered, its share
+//! is dropped, and the next body has room. Small events, which are the usual ones, never need the budget.
+//!
+//! A request takes a [`Share`] of a budget and gives it back when the share is dropped. The share counts
+//! bytes; it does not contain them. When a budget has no room, there are three ways to go on:
 //!
 //! - [`Share::try_grow`] returns false at once, and the request is refused.
 //! - [`Share::grow_within`] and [`Budget::wait_for`] block until other requests give bytes back.
@@ -71,8 +76,8 @@ impl Budget {
 
     /// Waits until fewer bytes than the limit are taken, however long that takes, and then takes `bytes`.
     ///
-    /// LIMIT: the budget can be exceeded by this one share. If a large share had to fit below the limit, it could wait
-    /// for ever while small shares come and go.
+    /// LIMIT: the budget can be exceeded by this one share. If a large share had to fit below the limit, it
+    /// could wait for ever while small shares come and go.
     pub(crate) fn wait_for(&self, bytes: usize) -> Share {
         let mut share = self.share();
         share.take(bytes, Duration::MAX, &|taken| taken >= self.0.limit);
@@ -86,8 +91,8 @@ impl Budget {
 }
 
 impl Share {
-    /// Enlarges the share to `bytes`, if the budget has room. Returns false, and leaves the share as it was, if it has
-    /// none. Does not wait. A share that is already as large stays as it is.
+    /// Enlarges the share to `bytes`, if the budget has room. Returns false, and leaves the share as it was,
+    /// if it has none. Does not wait. A share that is already as large stays as it is.
     ///
     /// The only share of a budget may be larger than the limit. Otherwise a body or an answer larger than the limit
     /// could never be served.
@@ -111,8 +116,8 @@ impl Share {
         self.take(more, Duration::ZERO, &|_| false);
     }
 
-    /// Takes `more` bytes as soon as `is_full` returns false for the number of bytes that are taken. Blocks for at most
-    /// `timeout`. Returns false, and takes nothing, if the budget was full for all that time.
+    /// Takes `more` bytes as soon as `is_full` returns false for the number of bytes that are taken. Blocks
+    /// for at most `timeout`. Returns false, and takes nothing, if the budget was full for all that time.
     fn take(&mut self, more: usize, timeout: Duration, is_full: &dyn Fn(usize) -> bool) -> bool {
         let mut taken = self.budget.taken();
         if is_full(taken.bytes) && !timeout.is_zero() {

@@ -1,9 +1,10 @@
-//! Serves one connection: reads a request, passes it to the handler, writes the answer, and waits for the next request,
-//! until one side ends the connection or an answer takes over the socket as a stream.
+//! Serves one connection: reads a request, passes it to the handler, writes the answer, and waits for the
+//! next request, until one side ends the connection or an answer takes over the socket as a stream.
 //!
-//! A worker calls [`Connection::serve`]; everything here runs on that worker's thread and blocks on that connection's
-//! socket. Other threads act on the connection in two ways only, both through its row in the table: the thread `accept`
-//! may evict it, and a shutdown may wake it. Either shuts down the reading side of the socket, so a blocked read returns
+//! A worker calls [`Connection::serve`]; everything here runs on that worker's thread and blocks on that
+//! connection's socket. Other threads act on the connection in two ways only, both through its row in the
+//! table: the thread `accept` may evict it, and a shutdown may wake it. Either shuts down the reading side of
+//! the socket, so a blocked read returns
 //! 0. The connection finds out which of the two happened when it reports its next step to its [`Slot`].
 //!
 //! The protocol between a connection and the table, in the order of one request:
@@ -44,8 +45,8 @@ pub(super) struct Connection<'a> {
     /// The sender of the current request, for log lines: the peer, and once the head is parsed the client that a
     /// trusted proxy names.
     sender: RemoteAddr,
-    /// The current request is a HEAD request, as far as can be seen from the bytes that have arrived. Its answer has no
-    /// content, even if the rest of the request is malformed.
+    /// The current request is a HEAD request, as far as can be seen from the bytes that have arrived. Its
+    /// answer has no content, even if the rest of the request is malformed.
     is_head_method: bool,
     /// The connection has waited for the body of the current request, and the body is not complete. Decides what an
     /// evicted connection is told.
@@ -133,8 +134,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Answers requests until the connection ends. Returns a stream if the last answer is one; then the connection goes
-    /// on in the stream's thread.
+    /// Answers requests until the connection ends. Returns a stream if the last answer is one; then the
+    /// connection goes on in the stream's thread.
     ///
     /// Blocks on the socket and in the handler. Nothing that the peer does is an error here: it only ends this
     /// connection.
@@ -187,8 +188,8 @@ impl<'a> Connection<'a> {
     /// Answers 503 to an evicted connection whose request has begun to arrive. The answer is written only as far as
     /// that is possible without waiting, because the slot has already been given to another connection.
     ///
-    /// If nothing has arrived, the connection is closed without an answer. To the client that looks like the usual end
-    /// of an idle connection, and it may repeat its request on a new one.
+    /// If nothing has arrived, the connection is closed without an answer. To the client that looks like the
+    /// usual end of an idle connection, and it may repeat its request on a new one.
     fn answer_eviction(&mut self) {
         let why = if self.waits_for_body {
             "Too many connections: this one has waited for its body the longest"
@@ -269,8 +270,8 @@ impl<'a> Connection<'a> {
         Ok(request)
     }
 
-    /// Blocks until the first byte of a request has arrived, for at most `timeout`. An empty line before it is skipped
-    /// and does not extend the time.
+    /// Blocks until the first byte of a request has arrived, for at most `timeout`. An empty line before it
+    /// is skipped and does not extend the time.
     fn wait_for_first_byte(&mut self, timeout: Duration) -> Result<(), Unhandled> {
         // The first read uses exactly `timeout` and not the rest of it, because the socket usually has that timeout
         // already, from the request before.
@@ -284,8 +285,8 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Asks the handler whether the body of this request is to be read. `Err` is the answer to a request that must not
-    /// send it.
+    /// Asks the handler whether the body of this request is to be read. `Err` is the answer to a request that
+    /// must not send it.
     fn wants_body(&self, request: &Request) -> Result<bool, Unhandled> {
         let outcome = self.catch_panic(|| {
             // ORDER: whether there is such an endpoint is asked first, then the rights, and only then is the body
@@ -382,11 +383,11 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Receives the body of a request whose head has just been parsed. Blocks on the socket, for at most `body_timeout`
-    /// for the whole body.
+    /// Receives the body of a request whose head has just been parsed. Blocks on the socket, for at most
+    /// `body_timeout` for the whole body.
     ///
-    /// Each round decodes what is in the buffer, removes the used bytes, and reads more. At the end `body_share` holds
-    /// the share of the body budget that the body has taken.
+    /// Each round decodes what is in the buffer, removes the used bytes, and reads more. At the end
+    /// `body_share` holds the share of the body budget that the body has taken.
     ///
     /// The connection was marked busy when its head was complete. If the body does not come with the head, the
     /// connection waits again and can be evicted; its waiting time restarts after each 16 KiB ([`BODY_PROGRESS`]). So
@@ -438,8 +439,8 @@ impl<'a> Connection<'a> {
     /// Reads more bytes of something that began at `start` and must be complete within `timeout`. If it is not, the
     /// result is the refusal `late`.
     ///
-    /// LIMIT: the time counts from `start` and not from the last byte, so a peer that sends one byte now and then does
-    /// not extend it.
+    /// LIMIT: the time counts from `start` and not from the last byte, so a peer that sends one byte now and
+    /// then does not extend it.
     fn read_within(
         &mut self,
         start: Instant,
@@ -466,8 +467,8 @@ impl<'a> Connection<'a> {
             self.slot.socket.set_read_timeout(Some(timeout))?;
             self.read_timeout = Some(timeout);
         }
-        // The bytes go to the stack first. If they were read into the buffer directly, each connection that waits would
-        // keep 4 KiB allocated, and the allocator would not return that memory to the system.
+        // The bytes go to the stack first. If they were read into the buffer directly, each connection that
+        // waits would keep 4 KiB allocated, and the allocator would not return that memory to the system.
         let mut bytes = [0; READ_BYTES];
         let count = loop {
             match (&*self.slot.socket).read(&mut bytes) {
@@ -481,9 +482,10 @@ impl<'a> Connection<'a> {
 
     /// Writes the answer, or returns the stream that the answer is. Blocks for at most `write_timeout`.
     ///
-    /// Three decisions are made here: whether there is memory for the answer ([`within_budget`](Self::within_budget)),
-    /// whether the connection is kept alive afterwards, and whether the answer has a body on the wire. A stream is not
-    /// written here: its head and its first bytes are handed over as `Takeover::opening`.
+    /// Three decisions are made here: whether there is memory for the answer
+    /// ([`within_budget`](Self::within_budget)), whether the connection is kept alive afterwards, and whether
+    /// the answer has a body on the wire. A stream is not written here: its head and its first bytes are
+    /// handed over as `Takeover::opening`.
     ///
     /// # Errors
     ///

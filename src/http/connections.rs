@@ -14,9 +14,9 @@
 //! Why a stream does not stay on its worker: parsing, routing and the handlers touch several pages of a stack, and
 //! a thread keeps each page that it has touched. A stream lives long and needs few pages, so it gets a fresh thread.
 //!
-//! Why there is a pool, and not one worker per connection, which would be less code: glibc gives the stacks of threads
-//! that have ended to new threads, with the pages that were touched. A stream on such a stack takes 17 KiB of memory
-//! instead of 11 KiB.
+//! Why there is a pool, and not one worker per connection, which would be less code: glibc gives the stacks
+//! of threads that have ended to new threads, with the pages that were touched. A stream on such a stack
+//! takes 17 KiB of memory instead of 11 KiB.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -123,8 +123,8 @@ impl Connections {
         }
     }
 
-    /// Locks the state. No code of an embedder runs under this lock, so only a bug in std could panic there and poison
-    /// it. The table would still be usable then, so a poisoned lock is ignored.
+    /// Locks the state. No code of an embedder runs under this lock, so only a bug in std could panic there
+    /// and poison it. The table would still be usable then, so a poisoned lock is ignored.
     fn state(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,8 +159,8 @@ impl Connections {
             .wait_timeout_while(self.state(), EVICTION_WAIT, must_wait);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.accept_waits = false;
-        // ORDER: `is_closing` is read under the same lock under which `begin_shutdown` empties the queue. A connection
-        // that is queued after that would never be served.
+        // ORDER: `is_closing` is read under the same lock under which `begin_shutdown` empties the queue. A
+        // connection that is queued after that would never be served.
         if state.is_closing {
             return;
         }
@@ -206,8 +206,8 @@ impl Connections {
     /// - No connection waits for its peer, and there are connections in the queue. A queued connection counts as busy
     ///   until a worker takes it. From then on it waits for its request and can be evicted.
     ///
-    /// If instead all connections are busy with requests or streams, nothing says when a slot becomes free, so the new
-    /// connection is rejected at once.
+    /// If instead all connections are busy with requests or streams, nothing says when a slot becomes free,
+    /// so the new connection is rejected at once.
     fn must_wait_for_slot(&self, state: &ServerState) -> bool {
         let table = &state.table;
         let all_slots_in_use = table.slots_in_use() >= self.config.max_connections();
@@ -233,8 +233,9 @@ impl Connections {
         }
     }
 
-    /// Makes sure that a slot is free for one more connection. If all slots are in use, the connection that has waited
-    /// longest for its peer is evicted. `Err` is the answer to the new connection if no connection can be evicted.
+    /// Makes sure that a slot is free for one more connection. If all slots are in use, the connection that
+    /// has waited longest for its peer is evicted. `Err` is the answer to the new connection if no connection
+    /// can be evicted.
     fn ensure_free_slot(&self, table: &mut Table<OpenConnection>) -> Result<(), Response> {
         if table.slots_in_use() < self.config.max_connections() {
             return Ok(());
@@ -296,8 +297,8 @@ impl Connections {
         }
     }
 
-    /// Takes the next connection from the queue. Blocks for at most [`WORKER_IDLE`] (200 ms) while the queue is empty.
-    /// `None`: the calling worker must end.
+    /// Takes the next connection from the queue. Blocks for at most [`WORKER_IDLE`] (200 ms) while the queue
+    /// is empty. `None`: the calling worker must end.
     fn next_connection(&self) -> Option<(Slot, SocketAddr)> {
         let is_idle = |state: &mut ServerState| state.queue.is_empty() && !state.is_closing;
         let waited = self
@@ -400,8 +401,9 @@ impl Connections {
         }
     }
 
-    /// Begins the shutdown and does not block. From now on no connection waits for another request: idle connections
-    /// are woken and end, queued connections are closed, and the answer to a request is the last one of its connection.
+    /// Begins the shutdown and does not block. From now on no connection waits for another request: idle
+    /// connections are woken and end, queued connections are closed, and the answer to a request is the last
+    /// one of its connection.
     pub(super) fn begin_shutdown(&self) {
         let mut state = self.state();
         state.is_closing = true;
@@ -483,10 +485,10 @@ impl fmt::Debug for Connections {
 /// An admitted connection's slot in the connection table: the value by which the connection's own thread reports what
 /// the connection is doing.
 ///
-/// The value moves from the queue to a worker, and with a stream to the stream's thread. Dropping it removes the row
-/// from the table, also when that thread panicked or could not be started. Dropping it locks the state, so it must not
-/// be dropped while the state is locked. An evicted connection keeps its `Slot` until its worker is done with it, but
-/// the table does not count that slot any more.
+/// The value moves from the queue to a worker, and with a stream to the stream's thread. Dropping it removes
+/// the row from the table, also when that thread panicked or could not be started. Dropping it locks the
+/// state, so it must not be dropped while the state is locked. An evicted connection keeps its `Slot` until
+/// its worker is done with it, but the table does not count that slot any more.
 pub(super) struct Slot {
     /// The server that the connection belongs to.
     pub(super) connections: Arc<Connections>,
@@ -515,9 +517,9 @@ impl Slot {
     /// Notes that the connection is about to wait for a request. From now on it may be evicted. Returns false if it
     /// must not wait, because the server is closing.
     ///
-    /// ORDER: this sets `Idle` and reads `is_closing` under one lock; `begin_shutdown` sets `is_closing` and looks for
-    /// idle connections under the same lock. So either this function returns false, or `begin_shutdown` wakes the
-    /// connection.
+    /// ORDER: this sets `Idle` and reads `is_closing` under one lock; `begin_shutdown` sets `is_closing` and
+    /// looks for idle connections under the same lock. So either this function returns false, or
+    /// `begin_shutdown` wakes the connection.
     pub(super) fn may_wait_for_request(&self) -> bool {
         self.change(|state| {
             state.table.set_stage(self.key, Stage::Idle);
@@ -525,8 +527,8 @@ impl Slot {
         })
     }
 
-    /// Notes that the connection is about to wait for the rest of a head, or for the end of the peer's input after the
-    /// last answer. It may be evicted meanwhile.
+    /// Notes that the connection is about to wait for the rest of a head, or for the end of the peer's input
+    /// after the last answer. It may be evicted meanwhile.
     pub(super) fn note_waiting(&self) {
         self.change(|state| state.table.set_stage(self.key, Stage::Waiting));
     }
@@ -537,8 +539,8 @@ impl Slot {
         self.change(|state| state.table.restart_waiting(self.key, Stage::Waiting))
     }
 
-    /// Notes that a request has arrived or that an answer is about to be written. From now on the connection cannot be
-    /// evicted. Returns false if it has been evicted before.
+    /// Notes that a request has arrived or that an answer is about to be written. From now on the connection
+    /// cannot be evicted. Returns false if it has been evicted before.
     pub(super) fn mark_busy(&self) -> bool {
         let mut state = self.connections.state();
         state.table.set_stage(self.key, Stage::Busy)

@@ -1,13 +1,15 @@
 //! Finds the address of the client: from the address of the peer and from the fields that trusted proxies add to the
 //! head. `Connection::next_request` calls [`client`] for each request.
 //!
-//! Each proxy appends the address of its own peer to the right end of a list. Everything to the left of that address came
-//! with the request, so any client can have written it. Therefore the list is read from the right, and the next member is
-//! read only if the address so far is a trusted proxy. The first address that is not trusted is the client's.
+//! Each proxy appends the address of its own peer to the right end of a list. Everything to the left of that
+//! address came with the request, so any client can have written it. Therefore the list is read from the
+//! right, and the next member is read only if the address so far is a trusted proxy. The first address that
+//! is not trusted is the client's.
 //!
 //! Example: the peer is 10.0.0.1, the networks 10.0.0.0/8 are trusted, and the field is
-//! `X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2`. 10.0.0.1 is trusted, so 10.0.0.2 is read; 10.0.0.2 is trusted, so
-//! 192.0.2.7 is read; 192.0.2.7 is not trusted, so it is the client. 203.0.113.9 may be invented, and is ignored.
+//! `X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2`. 10.0.0.1 is trusted, so 10.0.0.2 is read; 10.0.0.2 is
+//! trusted, so 192.0.2.7 is read; 192.0.2.7 is not trusted, so it is the client. 203.0.113.9 may be invented,
+//! and is ignored.
 //!
 //! A member that cannot be parsed ends the search: the client is unknown, and the address is that of the last proxy.
 
@@ -21,17 +23,17 @@ use crate::wire::Network;
 pub(super) struct ClientAddr {
     /// The address of the client, or of the last trusted proxy before it.
     pub(super) address: IpAddr,
-    /// Whether `address` is the client's. If it is a proxy's, that proxy does not name its client. Such a client gets no
-    /// right that depends on its address.
+    /// Whether `address` is the client's. If it is a proxy's, that proxy does not name its client. Such a
+    /// client gets no right that depends on its address.
     pub(super) is_known: bool,
 }
 
 /// The client of a request that came from `peer` with this head. Does not block.
 ///
-/// There are two fields for this. A proxy appends to one of them and passes the other one on as the client sent it, and the
-/// server cannot know which one that is: nginx that is configured to write `X-Forwarded-For` passes any `Forwarded` on. So
-/// if both fields are there, they must name the same client. If they do not, one of them may be a lie, and the client is
-/// unknown. A client that lies about its address gains nothing.
+/// There are two fields for this. A proxy appends to one of them and passes the other one on as the client
+/// sent it, and the server cannot know which one that is: nginx that is configured to write `X-Forwarded-For`
+/// passes any `Forwarded` on. So if both fields are there, they must name the same client. If they do not,
+/// one of them may be a lie, and the client is unknown. A client that lies about its address gains nothing.
 pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> ClientAddr {
     let peer = peer.to_canonical();
     let itself = |is_known| ClientAddr {
@@ -62,11 +64,11 @@ pub(super) fn trusts(trusted: &[Network], address: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// Searches the list in `fields` from the right for the client of `peer`, which is a trusted proxy. `address` parses one
-/// member of the list.
+/// Searches the list in `fields` from the right for the client of `peer`, which is a trusted proxy. `address`
+/// parses one member of the list.
 ///
-/// SPEC: RFC 9110, 5.3: several fields with one name are one list. LIMIT: the length of the head. Each byte is read once or
-/// twice.
+/// SPEC: RFC 9110, 5.3: several fields with one name are one list. LIMIT: the length of the head. Each byte
+/// is read once or twice.
 fn search(
     peer: IpAddr,
     fields: &[&[u8]],
@@ -99,9 +101,9 @@ fn search(
     client
 }
 
-/// An iterator over the parts of a text between separators, from the last part to the first. A separator in a quoted string
-/// does not count. The text is read from the right, so that a quote that a client has left open does not hide the parts
-/// that proxies have appended after it.
+/// An iterator over the parts of a text between separators, from the last part to the first. A separator in a
+/// quoted string does not count. The text is read from the right, so that a quote that a client has left open
+/// does not hide the parts that proxies have appended after it.
 struct FromTheRight<'a>(&'a [u8], u8);
 
 impl<'a> Iterator for FromTheRight<'a> {
@@ -132,8 +134,8 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
     before.take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
-/// The address in a member of `X-Forwarded-For`. No standard describes this field. A member is an address, to which some
-/// proxies add a port.
+/// The address in a member of `X-Forwarded-For`. No standard describes this field. A member is an address, to
+/// which some proxies add a port.
 fn x_forwarded_for(member: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(member).ok()?;
     text.parse().ok().or_else(|| node(text))
@@ -219,8 +221,8 @@ mod tests {
     use crate::config::Config;
     use crate::http::{Head, HeadParser};
 
-    /// The client of a request from `peer` with these fields, as text. A `?` after it means that the client is unknown, and
-    /// the address is that of the last proxy.
+    /// The client of a request from `peer` with these fields, as text. A `?` after it means that the client
+    /// is unknown, and the address is that of the last proxy.
     fn client_of(peer: &str, trusted: &str, fields: &[&str]) -> String {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");

@@ -1,5 +1,6 @@
-//! Turns the bytes of a request's head into a [`RequestHead`], in whatever pieces the bytes arrive. It uses no socket and
-//! no clock: `Connection::parse_head` reads the bytes and calls [`HeadParser::parse`] after each read.
+//! Turns the bytes of a request's head into a [`RequestHead`], in whatever pieces the bytes arrive. It uses
+//! no socket and no clock: `Connection::parse_head` reads the bytes and calls [`HeadParser::parse`] after
+//! each read.
 //!
 //! For example, these 61 bytes are a complete head, and the body of two bytes follows:
 //!
@@ -12,13 +13,13 @@
 //!
 //! Three rules shape the code:
 //!
-//! - The parser is strict wherever two lenient parsers could see different requests in the same bytes: at line ends,
-//!   lengths, `Host`, and white space around names. Such differences between a proxy and a server are how one request is
-//!   smuggled inside another.
-//! - Each line is parsed once, when it is complete. So a head that arrives byte by byte costs no more than a head that
-//!   arrives whole.
-//! - A limit is checked before the line that breaks it is parsed. So the answer does not depend on the pieces in which
-//!   the bytes arrive.
+//! - The parser is strict wherever two lenient parsers could see different requests in the same bytes: at
+//!   line ends, lengths, `Host`, and white space around names. Such differences between a proxy and a server
+//!   are how one request is smuggled inside another.
+//! - Each line is parsed once, when it is complete. So a head that arrives byte by byte costs no more than a
+//!   head that arrives whole.
+//! - A limit is checked before the line that breaks it is parsed. So the answer does not depend on the pieces
+//!   in which the bytes arrive.
 
 use std::fmt;
 use std::ops::Range;
@@ -117,8 +118,8 @@ impl RequestHead {
         self.version
     }
 
-    /// The host that the request is for, with its port: from the target if the target has one, otherwise from the field
-    /// `Host`.
+    /// The host that the request is for, with its port: from the target if the target has one, otherwise from
+    /// the field `Host`.
     ///
     /// SPEC: RFC 9112, 3.2.2: if the target has a host, the field `Host` must be ignored.
     pub fn host(&self) -> Option<&str> {
@@ -163,8 +164,8 @@ impl fmt::Debug for RequestHead {
     }
 }
 
-/// A head that is being received. Each time more bytes have arrived, call [`parse`](Self::parse) with all bytes from the
-/// beginning of the head.
+/// A head that is being received. Each time more bytes have arrived, call [`parse`](Self::parse) with all
+/// bytes from the beginning of the head.
 ///
 /// ```
 /// # fn main() -> Result<(), tiny_sse::http::Refusal> {
@@ -196,12 +197,13 @@ struct RequestLine {
 }
 
 impl HeadParser {
-    /// Parses the lines that have become complete since the last call. `bytes` are the bytes of the last call, followed
-    /// by those that have arrived since. Does not block.
+    /// Parses the lines that have become complete since the last call. `bytes` are the bytes of the last
+    /// call, followed by those that have arrived since. Does not block.
     ///
     /// # Errors
     ///
-    /// The bytes cannot be the beginning of a request that is served, whatever follows. The parser must not be used again.
+    /// The bytes cannot be the beginning of a request that is served, whatever follows. The parser must not
+    /// be used again.
     ///
     /// # Panics
     ///
@@ -250,8 +252,8 @@ impl HeadParser {
 
     /// Refuses a head whose first `end` bytes already break a limit.
     ///
-    /// LIMIT: the length of the head and, in it, of the request line. The limit that is broken by the earlier byte decides
-    /// the answer.
+    /// LIMIT: the length of the head and, in it, of the request line. The limit that is broken by the earlier
+    /// byte decides the answer.
     fn check_limits(&self, end: usize, limits: &Config) -> Result<(), Refusal> {
         // The line is "method SP target SP HTTP/1.1 CRLF". 64 bytes leave room for a method of 52 bytes.
         let longest_line = self
@@ -268,8 +270,9 @@ impl HeadParser {
         Ok(())
     }
 
-    /// Refuses a request line that begins with a wrong byte before the line is complete. So a client that speaks TLS gets
-    /// its answer at once. Otherwise it would wait for `head_timeout`, because its bytes may never contain a line end.
+    /// Refuses a request line that begins with a wrong byte before the line is complete. So a client that
+    /// speaks TLS gets its answer at once. Otherwise it would wait for `head_timeout`, because its bytes may
+    /// never contain a line end.
     fn check_first_byte(&self, bytes: &[u8], limits: &Config) -> Result<(), Refusal> {
         match (&self.request_line, bytes.get(self.line)) {
             // ORDER: a byte that breaks the limit of the head is refused for that reason first.
@@ -323,11 +326,12 @@ fn version(text: &[u8]) -> Result<Version, Refusal> {
 
 /// Parses the field line in the range `line`.
 ///
-/// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space before the colon is refused, because
-/// it is not allowed in a name. So is a line that continues the line before (obs-fold), because it begins with white space.
+/// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space before the colon is
+/// refused, because it is not allowed in a name. So is a line that continues the line before (obs-fold),
+/// because it begins with white space.
 ///
-/// A refusal contains `which`, the position of the line, or the name of the field, and nothing else from the line. Refusals
-/// are logged, and even a malformed line may contain a secret.
+/// A refusal contains `which`, the position of the line, or the name of the field, and nothing else from the
+/// line. Refusals are logged, and even a malformed line may contain a secret.
 fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<Field, Refusal> {
     let text = &bytes[line.clone()];
     let Some(colon) = text.iter().position(|&byte| byte == b':') else {
@@ -339,9 +343,9 @@ fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<
         )));
     }
     let value = trim_ows(&text[colon + 1..]);
-    // SPEC: RFC 9110, 5.5: control characters other than CR, LF and NUL may be kept where they are safe. They are safe in
-    // a cursor, which is only compared. A browser sends whatever id it got, also from another server on the same address,
-    // and after a 400 it does not reconnect.
+    // SPEC: RFC 9110, 5.5: control characters other than CR, LF and NUL may be kept where they are safe. They
+    // are safe in a cursor, which is only compared. A browser sends whatever id it got, also from another
+    // server on the same address, and after a 400 it does not reconnect.
     let is_cursor = text[..colon].eq_ignore_ascii_case(b"last-event-id");
     let is_allowed = |byte: u8| is_field_byte(byte) || is_cursor && !matches!(byte, b'\r' | 0);
     if !value.iter().all(|&byte| is_allowed(byte)) {
@@ -365,7 +369,8 @@ fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// `text` without the white space around it.
 ///
-/// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also remove a bare CR, which must be refused.
+/// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also remove a bare CR, which must
+/// be refused.
 pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -395,9 +400,9 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
 
 /// Makes a [`RequestHead`] of a complete head: parses the target, and checks what the fields say together.
 fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestHead, Refusal> {
-    // SPEC: RFC 9112, 3.2.3: the target of CONNECT has the authority form, which is only for proxies. It is refused here,
-    // because a handler that ignores methods would answer 200. After a 200 to CONNECT, a proxy in front of this server
-    // would treat the connection as a tunnel (RFC 9110, 9.3.6).
+    // SPEC: RFC 9112, 3.2.3: the target of CONNECT has the authority form, which is only for proxies. It is
+    // refused here, because a handler that ignores methods would answer 200. After a 200 to CONNECT, a proxy
+    // in front of this server would treat the connection as a tunnel (RFC 9110, 9.3.6).
     if &bytes[start.method.clone()] == b"CONNECT" {
         return Err(Refusal::Target("CONNECT is for proxies".into()));
     }
@@ -441,8 +446,8 @@ fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestH
 
 /// Decides whether a body follows, and how its end is found.
 ///
-/// SPEC: RFC 9112, 6.3. Two lengths, or a length that two parsers could understand differently, are how one request is
-/// smuggled inside another, so everything ambiguous is refused.
+/// SPEC: RFC 9112, 6.3. Two lengths, or a length that two parsers could understand differently, are how one
+/// request is smuggled inside another, so everything ambiguous is refused.
 fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
     let mut lengths = head.list("content-length");
     if head.fields("transfer-encoding").next().is_some() {
@@ -451,9 +456,9 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
         }
         return chunked(head);
     }
-    // A request of HTTP/1.1 without either field has no body, whatever its method (`curl -X POST`). SPEC: RFC 1945, 8.3:
-    // in HTTP/1.0 these three methods must have a length. Some old clients end a body by closing the connection, and such
-    // a body would be parsed as the next request.
+    // A request of HTTP/1.1 without either field has no body, whatever its method (`curl -X POST`). SPEC: RFC
+    // 1945, 8.3: in HTTP/1.0 these three methods must have a length. Some old clients end a body by closing
+    // the connection, and such a body would be parsed as the next request.
     let Some(first) = lengths.next() else {
         let is_old = head.version == Version::Http10;
         return match head.method() {
@@ -476,9 +481,10 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
 
 /// Checks the codings of a Transfer-Encoding. Only `chunked` alone is accepted.
 ///
-/// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding, the end of the body is unknown, which is answered 400; 6.1:
-/// `chunked` must not be applied twice, and a coding before it that is not understood is answered 501. Empty members of
-/// the list are ambiguous, too: some parsers skip them, others take them for an unknown coding. They are answered 400.
+/// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding, the end of the body is unknown, which is
+/// answered 400; 6.1: `chunked` must not be applied twice, and a coding before it that is not understood is
+/// answered 501. Empty members of the list are ambiguous, too: some parsers skip them, others take them for
+/// an unknown coding. They are answered 400.
 fn chunked(head: &RequestHead) -> Result<BodyLength, Refusal> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let codings: Vec<_> = head.list("transfer-encoding").collect();

@@ -1,13 +1,15 @@
 //! The lingering close: keeps rejected and evicted connections open for a moment after their answer, so that their
 //! clients receive it.
 //!
-//! SPEC: RFC 9112, 9.6: the request of such a client may still be arriving. If a server closes a socket while received
-//! bytes are unread, TCP resets the connection, and the reset may destroy the answer before the client has read it. So
-//! a server first ends its writing side, then reads and discards what the client still sends, and then closes.
+//! SPEC: RFC 9112, 9.6: the request of such a client may still be arriving. If a server closes a socket while
+//! received bytes are unread, TCP resets the connection, and the reset may destroy the answer before the
+//! client has read it. So a server first ends its writing side, then reads and discards what the client still
+//! sends, and then closes.
 //!
-//! These connections have no slot and no thread of their own. One thread named `linger` reads from all of them in turn,
-//! without waiting for any of them. std cannot wait for many sockets at once, so the thread sleeps for [`LINGER_PAUSE`]
-//! (10 ms) between two rounds. The thread is started for the first connection and ends after the last one.
+//! These connections have no slot and no thread of their own. One thread named `linger` reads from all of
+//! them in turn, without waiting for any of them. std cannot wait for many sockets at once, so the thread
+//! sleeps for [`LINGER_PAUSE`] (10 ms) between two rounds. The thread is started for the first connection and
+//! ends after the last one.
 //!
 //! `Connections::linger` adds connections, on the thread `accept` or on a worker. A connection that ends after an
 //! ordinary last answer does not come here: its own thread reads on (`socket::lingering_close_within`).
@@ -50,8 +52,9 @@ struct LingeringConnection {
     last_read: Instant,
     /// How many bytes were discarded. LIMIT: [`LINGER_BYTES`] (8 MiB) and the reads of one round.
     bytes: usize,
-    /// The reading side was shut down for the eviction. After that a read returns 0 whenever there are no bytes, so it
-    /// cannot be seen whether the peer has closed. Such a connection is closed after [`LINGER_SILENCE`] (1 s).
+    /// The reading side was shut down for the eviction. After that a read returns 0 whenever there are no
+    /// bytes, so it cannot be seen whether the peer has closed. Such a connection is closed after
+    /// [`LINGER_SILENCE`] (1 s).
     is_evicted: bool,
 }
 
@@ -69,8 +72,8 @@ impl Lingering {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection that has been answered. Its socket must be non-blocking. If `max_connections` linger already,
-    /// or after [`close`](Self::close), the connection is closed at once instead.
+    /// Adds a connection that has been answered. Its socket must be non-blocking. If `max_connections` linger
+    /// already, or after [`close`](Self::close), the connection is closed at once instead.
     ///
     /// Returns true if there is no thread `linger`. Then the caller must call [`run`](Self::run) on a new thread, or
     /// [`close_without_thread`](Self::close_without_thread).
@@ -106,8 +109,8 @@ impl Lingering {
                 connections.clear();
             }
             list.count = connections.len();
-            // ORDER: the count becomes 0 under the same lock under which `add` reads it. So a connection that is added
-            // later gets a new thread.
+            // ORDER: the count becomes 0 under the same lock under which `add` reads it. So a connection that
+            // is added later gets a new thread.
             if connections.is_empty() {
                 return;
             }
@@ -134,8 +137,8 @@ impl Lingering {
 }
 
 impl LingeringConnection {
-    /// Reads and discards what has arrived, without waiting for more. Returns whether the connection goes on lingering.
-    /// False: the peer has closed, the connection is broken, or one of its limits is reached.
+    /// Reads and discards what has arrived, without waiting for more. Returns whether the connection goes on
+    /// lingering. False: the peer has closed, the connection is broken, or one of its limits is reached.
     fn read_available(&mut self, now: Instant) -> bool {
         let mut discarded = [0; 4096];
         // LIMIT: 16 reads of 4 KiB in each round, so that a fast sender does not delay the other connections.

@@ -34,7 +34,8 @@ pub enum Refusal {
     ContentLength(String),
     /// 400: Content-Length and Transfer-Encoding together, or a Transfer-Encoding in HTTP/1.0.
     AmbiguousLength,
-    /// 400: a Transfer-Encoding that does not have `chunked` once, as its last coding: the end of the body is unknown.
+    /// 400: a Transfer-Encoding that does not have `chunked` once, as its last coding: the end of the body is
+    /// unknown.
     ChunkedNotLast(String),
     /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),

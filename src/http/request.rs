@@ -56,8 +56,8 @@ impl Request {
     /// }
     /// ```
     ///
-    /// `/` has no segments. `/a/` has two, and the second one is empty. A slash that was sent as `%2F` separates segments,
-    /// too.
+    /// `/` has no segments. `/a/` has two, and the second one is empty. A slash that was sent as `%2F`
+    /// separates segments, too.
     pub fn segments(&self) -> Vec<&str> {
         match self.path() {
             "/" => Vec::new(),
@@ -65,8 +65,9 @@ impl Request {
         }
     }
 
-    /// The host that the request is for, with its port if the client sent one. It comes from the target if that is a whole
-    /// URL, otherwise from the field `Host`. It may be empty. Only a request of HTTP/1.0 may have none.
+    /// The host that the request is for, with its port if the client sent one. It comes from the target if
+    /// that is a whole URL, otherwise from the field `Host`. It may be empty. Only a request of HTTP/1.0 may
+    /// have none.
     pub fn host(&self) -> Option<&str> {
         self.head.host()
     }
@@ -126,8 +127,9 @@ impl Request {
         Ok(token.filter(|_| is_bearer).map(str::trim_ascii))
     }
 
-    /// The values of the cookies with this name, in order. Quotes around a value are removed. Percent-encoding is decoded,
-    /// because most libraries encode cookies so, and U+FFFD replaces bytes that are not UTF-8.
+    /// The values of the cookies with this name, in order. Quotes around a value are removed.
+    /// Percent-encoding is decoded, because most libraries encode cookies so, and U+FFFD replaces bytes that
+    /// are not UTF-8.
     pub fn cookies<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         // SPEC: RFC 6265, 4.2.1: `cookie-string = cookie-pair *( ";" SP cookie-pair )`.
         let fields = self.fields("cookie");
@@ -161,19 +163,21 @@ impl Request {
         self.peer
     }
 
-    /// The address of the client. It is the address of the [`peer`](Self::peer), unless the peer is one of the proxies in
-    /// [`Config::trust_proxy`](crate::Config::trust_proxy); then it is the address that the proxy names.
+    /// The address of the client. It is the address of the [`peer`](Self::peer), unless the peer is one of
+    /// the proxies in [`Config::trust_proxy`](crate::Config::trust_proxy); then it is the address that the
+    /// proxy names.
     ///
-    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right. Trusted proxies are skipped, and the
-    /// first other address is the client's. Any client can write what is further to the left. If the field is missing or
-    /// malformed, or if the two fields contradict each other, the result is the address of the last proxy that is known.
-    /// An IPv4 address that comes from an IPv6 socket, such as `::ffff:192.0.2.7`, is returned as an IPv4 address.
+    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right. Trusted proxies are
+    /// skipped, and the first other address is the client's. Any client can write what is further to the
+    /// left. If the field is missing or malformed, or if the two fields contradict each other, the result is
+    /// the address of the last proxy that is known. An IPv4 address that comes from an IPv6 socket, such as
+    /// `::ffff:192.0.2.7`, is returned as an IPv4 address.
     pub fn client(&self) -> IpAddr {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is the address of the client. If not, it is the address of a trusted proxy that
-    /// does not name its client, or names it in a way that is not understood.
+    /// Whether [`client`](Self::client) is the address of the client. If not, it is the address of a trusted
+    /// proxy that does not name its client, or names it in a way that is not understood.
     pub(crate) fn is_client_known(&self) -> bool {
         self.client.is_known
     }
@@ -191,8 +195,9 @@ impl Request {
         }
     }
 
-    /// Whether the client has disconnected while its answer is being made, as far as the socket shows it. Only the handler
-    /// of this request may call this, because it makes the socket non-blocking for a moment. Does not block.
+    /// Whether the client has disconnected while its answer is being made, as far as the socket shows it.
+    /// Only the handler of this request may call this, because it makes the socket non-blocking for a moment.
+    /// Does not block.
     pub(crate) fn is_abandoned(&self) -> bool {
         let socket = self.socket.upgrade();
         socket.is_none_or(|socket| seems_disconnected(&socket))

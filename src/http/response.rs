@@ -1,5 +1,18 @@
 //! The answer of a handler, and the bytes of its head.
 //!
+//! For example, `Response::text(200, "hello\n")` becomes these bytes on a connection that is kept alive:
+//!
+//! ```text
+//! HTTP/1.1 200 OK\r\n
+//! Date: Tue, 01 Dec 2026 06:40:29 GMT\r\n
+//! Content-Type: text/plain; charset=utf-8\r\n
+//! Connection: keep-alive\r\n
+//! Keep-Alive: timeout=15\r\n
+//! Content-Length: 6\r\n
+//! \r\n
+//! hello\n
+//! ```
+//!
 //! A handler makes a [`Response`]. `Connection::answer` decides whether the connection is kept alive, writes the head
 //! with [`Response::write_head`], and then writes the body, or hands the socket over to a stream.
 
@@ -17,8 +30,8 @@ use crate::wire::{Framing, date, json};
 
 /// An answer: a status, header fields, and a body or a stream.
 ///
-/// The connection writes `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` itself. A handler
-/// must not set them.
+/// The connection writes `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` itself.
+/// A handler must not set them.
 #[derive(Debug)]
 pub struct Response {
     pub(super) status: u16,
@@ -57,8 +70,8 @@ impl fmt::Display for FieldValueError {
 
 impl std::error::Error for FieldValueError {}
 
-/// What the function of a [`Response::takeover`] gets: the socket of the client, and the bytes that must be written first.
-/// The connection ends when that function has returned and this value is dropped.
+/// What the function of a [`Response::takeover`] gets: the socket of the client, and the bytes that must be
+/// written first. The connection ends when that function has returned and this value is dropped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Takeover {
@@ -108,8 +121,8 @@ impl Response {
         Response::error(503, why).with("Retry-After", config.retry_after())
     }
 
-    /// A stream that begins with the bytes `first`. `run` is called with the socket on a new thread, and the connection
-    /// ends when `run` returns. `run` is not called for a HEAD request.
+    /// A stream that begins with the bytes `first`. `run` is called with the socket on a new thread, and the
+    /// connection ends when `run` returns. `run` is not called for a HEAD request.
     pub fn takeover(
         content_type: &'static str,
         first: Vec<u8>,
@@ -131,8 +144,8 @@ impl Response {
         self.with("Content-Type", content_type)
     }
 
-    /// Uses the bytes that [`Request::reserve_answer`](super::Request::reserve_answer) has reserved for this answer, so that
-    /// it is not replaced by a 503 when the answer budget has no room.
+    /// Uses the bytes that [`Request::reserve_answer`](super::Request::reserve_answer) has reserved for this
+    /// answer, so that it is not replaced by a 503 when the answer budget has no room.
     pub(crate) fn reserved(mut self, share: Share) -> Response {
         self.share = Some(share);
         self
@@ -146,9 +159,9 @@ impl Response {
 
     /// Adds a header field. A second `Vary` is merged into the first one.
     ///
-    /// A value with a control character is never sent, because a line break in it would let a peer add fields, or a whole
-    /// answer. Instead the response becomes a 500 that names the field. For values that come from outside of the program,
-    /// use [`try_with`](Self::try_with).
+    /// A value with a control character is never sent, because a line break in it would let a peer add
+    /// fields, or a whole answer. Instead the response becomes a 500 that names the field. For values that
+    /// come from outside of the program, use [`try_with`](Self::try_with).
     ///
     /// ```
     /// use tiny_sse::http::Response;
@@ -213,11 +226,12 @@ impl Response {
         bytes
     }
 
-    /// Writes the bytes of the head into `head`, whose old content is discarded. `keep_alive` says whether the connection
-    /// may be kept alive; then it is closed after `idle_timeout` without a request. `framing` is for a stream.
+    /// Writes the bytes of the head into `head`, whose old content is discarded. `keep_alive` says whether
+    /// the connection may be kept alive; then it is closed after `idle_timeout` without a request. `framing`
+    /// is for a stream.
     ///
-    /// Returns whether the connection is kept alive. It is not for a stream without chunks (HTTP/1.0), whose end is the end
-    /// of the connection.
+    /// Returns whether the connection is kept alive. It is not for a stream without chunks (HTTP/1.0), whose
+    /// end is the end of the connection.
     pub(super) fn write_head(
         &self,
         keep_alive: bool,
@@ -226,6 +240,8 @@ impl Response {
         head: &mut Vec<u8>,
     ) -> bool {
         head.clear();
+        // Most heads fit, so that the buffer is allocated once and grows for no answer. `HEAD_BYTES` has the
+        // size's reason.
         head.reserve(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)

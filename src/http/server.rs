@@ -1,8 +1,9 @@
 //! The accept loop, and the shutdown of a server.
 //!
-//! The thread `accept` passes each accepted socket to `Connections::admit`. `accept` fails in normal operation: a peer
-//! gives up while it waits, or the process has no descriptor left. No such error ends the loop. An error that may last
-//! is logged, and the loop pauses for 10 ms, then 20 ms, and so on up to 1 s ([`ACCEPT_PAUSE`]).
+//! The thread `accept` passes each accepted socket to `Connections::admit`. `accept` fails in normal
+//! operation: a peer gives up while it waits, or the process has no descriptor left. No such error ends the
+//! loop. An error that may last is logged, and the loop pauses for 10 ms, then 20 ms, and so on up to 1 s
+//! ([`ACCEPT_PAUSE`]).
 //!
 //! A shutdown must make `accept` return, and std has no call for that. [`HttpServer::stop_accepting`] shows the two
 //! ways that are used.
@@ -23,13 +24,13 @@ use crate::machine::Reserves;
 pub(crate) enum Holders {
     /// This server made the socket, and no other process has it, so a shutdown may shut down the socket itself.
     ThisServer,
-    /// The socket was made elsewhere, and other processes may have it, too: the service manager, or the next version of
-    /// the program. On Linux `shutdown(2)` would end the listening for all of them.
+    /// The socket was made elsewhere, and other processes may have it, too: the service manager, or the next
+    /// version of the program. On Linux `shutdown(2)` would end the listening for all of them.
     MaybeOthers,
 }
 
-/// The whole life of the thread `accept`: blocks in `accept`, and admits each connection. Returns when `accept` returns
-/// after the shutdown has begun. A connection that was accepted then is dropped.
+/// The whole life of the thread `accept`: blocks in `accept`, and admits each connection. Returns when
+/// `accept` returns after the shutdown has begun. A connection that was accepted then is dropped.
 fn accept_loop(listener: &TcpListener, connections: &Arc<Connections>) {
     let mut pause = ACCEPT_PAUSE.0;
     loop {
@@ -114,8 +115,8 @@ impl HttpServer {
         self.local_addr
     }
 
-    /// Begins the shutdown and does not block: no connection is admitted any more, idle connections are closed, and the
-    /// answer to each request in flight is the last one of its connection.
+    /// Begins the shutdown and does not block: no connection is admitted any more, idle connections are
+    /// closed, and the answer to each request in flight is the last one of its connection.
     pub(crate) fn begin_shutdown(&self) {
         self.connections.begin_shutdown();
     }
@@ -124,8 +125,15 @@ impl HttpServer {
     /// `Config::grace`, closes the sockets of the connections that are left, and joins the threads. The hub ends its
     /// streams when it is closed; this function does not.
     ///
-    /// Blocks for at most the grace and half a second ([`SHUTDOWN_WAIT`]). If a handler has not returned by then, this is
-    /// reported, and its thread goes on.
+    /// Blocks for at most the grace and half a second ([`SHUTDOWN_WAIT`]). If a handler has not returned by
+    /// then, this is reported, and its thread goes on.
+    ///
+    /// The order of the steps:
+    ///
+    /// 1. [`begin_shutdown`](Self::begin_shutdown): from here on the accept loop ends with the next connection.
+    /// 2. [`stop_accepting`](Self::stop_accepting): wakes the accept loop and joins its thread.
+    /// 3. The last descriptor of the listener is closed, so that new clients get "connection refused" at once.
+    /// 4. `Connections::finish_shutdown`: the grace, the remaining sockets, and the threads.
     pub(crate) fn shutdown(&mut self) {
         let Some((waker, acceptor)) = self.running.take() else {
             return;
@@ -133,22 +141,23 @@ impl HttpServer {
         let start = Instant::now();
         self.begin_shutdown();
         self.stop_accepting(&waker, acceptor, start);
-        // ORDER: before the steps that may take long. This is the last descriptor of the listener in this server. While
-        // it is open, the system accepts connections that no thread would serve.
+        // ORDER: before the steps that may take long. This is the last descriptor of the listener in this
+        // server. While it is open, the system accepts connections that no thread would serve.
         drop(waker);
         self.connections.finish_shutdown(start);
     }
 
-    /// Ends the accept loop. The loop sees that the server is closing as soon as its `accept` returns, so the task is to
-    /// make `accept` return:
+    /// Ends the accept loop. The loop sees that the server is closing as soon as its `accept` returns, so the
+    /// task is to make `accept` return:
     ///
     /// - The listener is shut down, if no other process has it. On Linux that wakes the thread in `accept`.
-    /// - Otherwise this function connects to the listener. That fails if a firewall drops the connection, or if another
-    ///   process accepts it. So it is repeated, with up to [`WAKE_ATTEMPTS`] connections open at the same time, until the
-    ///   loop has ended or the grace is over. After the grace the listener is shut down for all processes, with a
-    ///   warning.
+    /// - Otherwise this function connects to the listener. That fails if a firewall drops the connection, or
+    ///   if another process accepts it. So it is repeated, with up to [`WAKE_ATTEMPTS`] connections open at
+    ///   the same time, until the loop has ended or the grace is over. After the grace the listener is shut
+    ///   down for all processes, with a warning.
     ///
-    /// Blocks until the loop has ended, for at most the grace (but at least 500 ms), unless the listener can be shut down.
+    /// Blocks until the loop has ended, for at most the grace (but at least 500 ms), unless the listener can
+    /// be shut down.
     fn stop_accepting(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
         let timeout = self.connections.config.grace.max(SHUTDOWN_WAIT);
         let mut is_shut_down = waker.holders == Holders::ThisServer && waker.shut_down();
@@ -225,8 +234,8 @@ struct Waker {
 impl Waker {
     #[cfg(unix)]
     fn new(listener: &TcpListener, holders: Holders) -> io::Result<Waker> {
-        // std has `shutdown` for a TcpStream and not for a TcpListener. The type only decides which calls are offered.
-        // On a listening socket, Linux answers the call by waking the thread that waits in `accept`.
+        // std has `shutdown` for a TcpStream and not for a TcpListener. The type only decides which calls are
+        // offered. On a listening socket, Linux answers the call by waking the thread that waits in `accept`.
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
             holders,

@@ -11,6 +11,10 @@
 //! - A connection whose body arrives waits, too, but its waiting time restarts with every 16 KiB (`BODY_PROGRESS`).
 //! - A connection that is answering a request or is a stream is busy, and a busy connection is never evicted.
 //!
+//! Why not the connection that has sent least, or the one of the client with the most connections: the first can be
+//! influenced by a peer that sends useless bytes, and the second needs addresses, which an attacker has in plenty and
+//! the clients of one proxy share. `Config::max_per_ip` limits single addresses, for servers that want this.
+//!
 //! Example: three connections and two slots. A has waited for a request since step 1, B since step 2. C arrives, so
 //! [`Table::evict`] returns A. If A had sent a complete request in between, it would be busy, and B would be evicted.
 
@@ -121,8 +125,9 @@ impl<T> Table<T> {
         self.rows.values().map(|row| (row.stage, &row.value))
     }
 
-    /// Notes what a connection is doing now. `Busy` ends its waiting time. `Idle` and `Waiting` start the waiting time
-    /// of a connection that was busy, and leave the waiting time of any other connection as it is.
+    /// Notes what a connection is doing now. `Busy` ends its waiting time. `Idle` and `Waiting` start the
+    /// waiting time of a connection that was busy, and leave the waiting time of any other connection as it
+    /// is.
     ///
     /// Returns false, and changes nothing, if the connection was evicted or removed.
     pub(super) fn set_stage(&mut self, key: u64, stage: Stage) -> bool {

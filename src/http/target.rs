@@ -1,11 +1,11 @@
 //! Turns the target of a request into a path and a query, both decoded. `head.rs` calls [`parse`] once per request.
 //!
-//! For example, `/events/a%2fb?event=x+y&id=%zz` has the path `/events/a/b` and two parameters: `event` is `x y`, and `id`
-//! is `%zz`, with the fault that its percent-encoding is broken.
+//! For example, `/events/a%2fb?event=x+y&id=%zz` has the path `/events/a/b` and two parameters: `event` is
+//! `x y`, and `id` is `%zz`, with the fault that its percent-encoding is broken.
 //!
-//! A path is decoded strictly, because a proxy and this server must never understand one path as two different ones. A
-//! query may have parameters that this server does not use. So a broken percent-encoding is a fault of its parameter, and
-//! does not refuse the whole request.
+//! A path is decoded strictly, because a proxy and this server must never understand one path as two
+//! different ones. A query may have parameters that this server does not use. So a broken percent-encoding is
+//! a fault of its parameter, and does not refuse the whole request.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -24,8 +24,8 @@ pub(super) struct Query {
     ends: Vec<Ends>,
 }
 
-/// The offsets in [`Query::text`] at which the name and the value of a parameter end. The name begins where the parameter
-/// before it ends, and the value begins where the name ends.
+/// The offsets in [`Query::text`] at which the name and the value of a parameter end. The name begins where
+/// the parameter before it ends, and the value begins where the name ends.
 #[derive(Clone, Copy)]
 struct Ends {
     name: u32,
@@ -117,9 +117,9 @@ pub(super) struct Target {
 
 /// Parses the target of a request.
 ///
-/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`.
-/// The authority form belongs to CONNECT, which is only for proxies, and is refused. The other forms are served. The host
-/// of an absolute form is not compared with anything, because this server has only one site.
+/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`. The
+/// authority form belongs to CONNECT, which is only for proxies, and is refused. The other forms are served.
+/// The host of an absolute form is not compared with anything, because this server has only one site.
 pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     if target == b"*" {
         return Ok(Target {
@@ -128,7 +128,8 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
             query: Query::default(),
         });
     }
-    // LIMIT: offsets in `Query::text` have 32 bits, and a byte that is not UTF-8 becomes three bytes, those of U+FFFD.
+    // LIMIT: offsets in `Query::text` have 32 bits, and a byte that is not UTF-8 becomes three bytes, those
+    // of U+FFFD.
     if target.len() > u32::MAX as usize / 3 {
         return Err(Refusal::TargetTooLong(u32::MAX as usize / 3));
     }
@@ -170,8 +171,9 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     })
 }
 
-/// Splits an absolute form into its authority and the rest, `/path?query`, of which both parts may be missing. `https` is
-/// accepted, too: a proxy that decrypts TLS for this server may pass the target on unchanged.
+/// Splits an absolute form into its authority and the rest, `/path?query`, of which both parts may be
+/// missing. `https` is accepted, too: a proxy that decrypts TLS for this server may pass the target on
+/// unchanged.
 fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         target
@@ -220,8 +222,8 @@ pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     is_host && port.iter().all(u8::is_ascii_digit)
 }
 
-/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`. `literal` is the
-/// text between the brackets. IPvFuture is refused, because no such version exists. A zone after the address (`%25eth0`,
+/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`. `literal` is the text between
+/// the brackets. IPvFuture is refused, because no such version exists. A zone after the address (`%25eth0`,
 /// RFC 6874) has a meaning only on the client's machine, but some clients send it, so it is accepted.
 fn is_ip_literal(literal: &[u8]) -> bool {
     let (address, zone) = split_once(literal, b'%').unwrap_or((literal, b"-"));
@@ -268,8 +270,8 @@ pub(super) fn percent_decoded(text: &[u8]) -> String {
 /// Decodes percent-encoded text, such as `%41` to `A`. Returns the text and the first fault, if there is one. A `%`
 /// without two digits stays as it is, and bytes that are not UTF-8 are replaced by U+FFFD.
 ///
-/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers decode every query in
-/// this way, and no query is an error for them.
+/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers decode
+/// every query in this way, and no query is an error for them.
 fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
     let (mut bytes, mut fault) = (Vec::with_capacity(encoded.len()), None);
     let mut rest = encoded;
