@@ -64,7 +64,7 @@
 //!
 //! | of one connection | at most | bound |
 //! |---|---|---|
-//! | unused bytes (`Connection::buffer`) | 40 KiB | twice `max_head`, 16 KiB, and a read, 4 KiB: a `Vec` grows by doubling |
+//! | unused bytes (`Connection::buffer`) | 40 KiB | twice the sum of `max_head`, 16 KiB, and one read, 4 KiB |
 //! | the copy of the head (`RequestHead::bytes`) | 16 KiB | `max_head` |
 //! | the positions of its fields | 4 KiB | `max_fields`, 100, rounded up to 128, of 32 bytes |
 //! | the decoded path and query | 64 KiB | `max_target`, 8 KiB: 4,096 parameters of 12 bytes, and 16 KiB of text |
