@@ -152,7 +152,7 @@ impl<'a> Connection<'a> {
         while self.has_request_bytes() || self.slot.may_wait_for_request() {
             let (mode, response) = match self.next_request(first_byte_timeout) {
                 Ok(request) => {
-                    let mode = AnswerMode::of(&request.head, request.is_cut);
+                    let mode = AnswerMode::of(&request.head, request.has_unread_body);
                     let response = self.catch_panic(|| self.handler.answer(request));
                     (mode, response.unwrap_or_else(|failed| failed))
                 }
@@ -227,9 +227,9 @@ impl<'a> Connection<'a> {
     ///
     /// 1. Wait for the first byte. If the time is over, the connection ends without an answer.
     /// 2. Receive the head. It must be complete within `head_timeout` after its first byte.
-    /// 3. Find out who the client is, behind trusted proxies, and count the request under its address.
+    /// 3. Find the client, which may be behind trusted proxies, and count the request under its address.
     /// 4. If a body is announced, ask the handler whether it wants the body and whether the client may send it. An
-    ///    unwanted body is not read: [`Request::is_cut`] is true, and the connection ends after the answer.
+    ///    unwanted body is not read: [`Request::has_unread_body`] is true, and the connection ends after the answer.
     /// 5. Receive the body. It must be complete within `body_timeout` after the head.
     fn next_request(&mut self, first_byte_timeout: Duration) -> Result<Request, Unhandled> {
         let peer = self.sender.peer;
@@ -244,7 +244,7 @@ impl<'a> Connection<'a> {
             return Err(answer_without_body(&head, answer));
         }
         let mut request = Request {
-            is_cut: has_body(&head),
+            has_unread_body: has_body(&head),
             head,
             body: Vec::new(),
             peer,
@@ -255,7 +255,7 @@ impl<'a> Connection<'a> {
         self.request_name.clear();
         let (method, path) = (Quoted(request.method()), Quoted(request.path()));
         write!(self.request_name, "{method} {path}").expect("BUG: a String refuses text");
-        if request.is_cut && self.wants_body(&request)? {
+        if request.has_unread_body && self.wants_body(&request)? {
             let body = match self.receive_body(&request.head) {
                 // ORDER: the connection is marked busy before the refusal is made, because an evicted connection gets
                 // the answer about its eviction instead.
@@ -265,7 +265,7 @@ impl<'a> Connection<'a> {
                 }
                 outcome => outcome,
             };
-            (request.body, request.is_cut) = (body?, false);
+            (request.body, request.has_unread_body) = (body?, false);
         }
         Ok(request)
     }
@@ -567,11 +567,11 @@ struct AnswerMode {
 }
 
 impl AnswerMode {
-    /// The mode for a request with this head. If the request `is_cut`, its body was not read, so no further request
-    /// can be found after it.
-    fn of(head: &RequestHead, is_cut: bool) -> AnswerMode {
+    /// The mode for a request with this head. If the request `has_unread_body`, its body was not read, so no
+    /// further request can be found after it.
+    fn of(head: &RequestHead, has_unread_body: bool) -> AnswerMode {
         AnswerMode {
-            keep_alive: head.keep_alive && !is_cut,
+            keep_alive: head.keep_alive && !has_unread_body,
             may_change: !matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE"),
             version: head.version(),
         }

@@ -13,17 +13,17 @@ use super::{Refusal, Version};
 use crate::socket::seems_disconnected;
 use crate::wire::{Framing, RemoteAddr};
 
-/// A request: its head, its body, and who sent it.
+/// A request: its head, its body, and its sender.
 #[derive(Debug)]
 pub struct Request {
     pub(super) head: RequestHead,
     /// The decoded body; empty while it has not been read.
     pub(super) body: Vec<u8>,
     /// The request announces a body that has not been read.
-    pub(super) is_cut: bool,
+    pub(super) has_unread_body: bool,
     /// The other end of the socket.
     pub(super) peer: SocketAddr,
-    /// The client, which is not the peer behind a trusted proxy.
+    /// The client. It is the peer, unless the peer is a trusted proxy.
     pub(super) client: ClientAddr,
     /// The connection's socket, to find out whether the client is still connected. It is weak so that a handler that
     /// keeps the request does not keep the socket open.

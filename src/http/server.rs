@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// The test stands for a firewall that drops the server's own connections.
+    /// Simulates a firewall that drops the server's own connections.
     #[test]
     fn a_listener_that_cannot_be_reached_is_shut_down_when_the_grace_is_over() {
         let warnings: Arc<AtomicUsize> = Arc::default();
@@ -324,7 +324,7 @@ mod tests {
         );
     }
 
-    /// The test stands for a process without a free descriptor.
+    /// Simulates a process without a free descriptor: `accept` always fails.
     #[cfg(unix)]
     #[test]
     fn a_shutdown_ends_the_pause_after_a_failed_accept() {
@@ -338,7 +338,7 @@ mod tests {
             }),
             ..Config::default()
         };
-        // `accept` always fails on this socket.
+        // A socket that does not listen: `accept` on it fails each time.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::from(std::os::fd::OwnedFd::from(socket));
         let mut handle = inherited(listener, config);

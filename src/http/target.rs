@@ -64,7 +64,8 @@ impl fmt::Display for EncodingFault {
 }
 
 impl Query {
-    /// Decodes a query, the bytes after the `?`. Empty parameters, as in `a&&b`, are skipped.
+    /// Decodes a query, the bytes after the `?`. A parameter without `=` has an empty value. Empty
+    /// parameters, as in `a&&b`, are skipped.
     fn parse(query: &[u8]) -> Query {
         let pairs = || {
             query
