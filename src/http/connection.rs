@@ -3,9 +3,9 @@
 //!
 //! A worker calls [`Connection::serve`]; everything here runs on that worker's thread and blocks on that
 //! connection's socket. Other threads act on the connection in two ways only, both through its row in the
-//! table: the thread `accept` may evict it, and a shutdown may wake it. Either shuts down the reading side of
-//! the socket, so a blocked read returns
-//! 0. The connection finds out which of the two happened when it reports its next step to its [`Slot`].
+//! table: the thread `accept` may evict it, and a shutdown may wake it. Both shut down the reading side of the
+//! socket, so that a blocked read returns no bytes. The connection learns which of the two has happened when it
+//! reports its next step to its [`Slot`].
 //!
 //! The protocol between a connection and the table, in the order of one request:
 //!
@@ -48,11 +48,11 @@ pub(super) struct Connection<'a> {
     /// The current request is a HEAD request, as far as can be seen from the bytes that have arrived. Its
     /// answer has no content, even if the rest of the request is malformed.
     is_head_method: bool,
-    /// The connection has waited for the body of the current request, and the body is not complete. Decides what an
-    /// evicted connection is told.
+    /// The connection has waited for the body of the current request, and the body is not complete. It decides about
+    /// the text of the answer to an evicted connection.
     waits_for_body: bool,
     /// The share of the body budget that the current request has taken. It is kept until the handler has returned,
-    /// even if the handler drops the body earlier. `None` if the body is small, or while there is none.
+    /// even if the handler drops the body earlier. A share of 0 bytes belongs to a small body, `None` to no body.
     body_share: Option<Share>,
     /// Bytes that have arrived and are not used yet: the beginning of a request, or requests that the client sent
     /// without waiting for answers. LIMIT: `max_head` and one read, 20 KiB by default.
@@ -108,8 +108,8 @@ impl From<Refusal> for Unhandled {
     }
 }
 
-/// An error of the socket ends the connection. The error itself is of no use to anyone: the usual ones are a reset by
-/// the peer and a timeout.
+/// An error of the socket ends the connection. The error itself is not kept: the usual ones are a reset by the peer
+/// and a timeout.
 impl From<io::Error> for Unhandled {
     fn from(_: io::Error) -> Unhandled {
         Unhandled::Ended
