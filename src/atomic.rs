@@ -1,7 +1,8 @@
 //! A 64-bit atomic number on every target.
 //!
-//! MIPS, PowerPC, ARMv5 and other small 32-bit machines have no atomic operations of 64 bits. There a
-//! number is behind a lock of its own. Everywhere else it is std's, so nothing is lost.
+//! Some 32-bit machines, such as MIPS, PowerPC and ARMv5, have no atomic operations on 64 bits, and std has
+//! no `AtomicU64` there. On these machines each number has a lock of its own. On all others `AtomicU64` is
+//! std's type, so it costs nothing.
 
 #[cfg(target_has_atomic = "64")]
 pub(crate) use std::sync::atomic::AtomicU64;
@@ -14,12 +15,12 @@ mod locked {
     use std::sync::atomic::Ordering;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// The part of std's type that the crate uses.
+    /// A number with the functions of std's `AtomicU64` that the crate uses. They ignore the ordering that is passed.
     ///
-    /// ORDER: the lock orders more strictly than any of the orderings that callers ask for.
+    /// ORDER: a lock orders memory at least as strictly as acquire and release, which is all that callers ask for.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicU64(
-        /// LOCK: guards one number. It is held to read or change it, and nothing waits under it.
+        /// LOCK: guards one number. It is held to read or change the number, and nothing waits while it is held.
         Mutex<u64>,
     );
 
@@ -28,7 +29,8 @@ mod locked {
             AtomicU64(Mutex::new(value))
         }
 
-        /// Nothing that can panic runs under the lock.
+        /// Locks the number. Only `change` of `fetch_update` could panic under the lock, and the number is valid even
+        /// then, so a poisoned lock is ignored.
         fn value(&self) -> MutexGuard<'_, u64> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }

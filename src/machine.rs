@@ -1,9 +1,14 @@
-//! What this machine gives: how many connections its limits on open files, threads and memory
-//! maps leave room for, and how much memory there is.
+//! The limits of this machine: how many connections its open files, threads, memory maps and address space
+//! suffice for, and how much memory there is.
 //!
-//! It is asked at the start because it is too late afterwards: std aborts the whole process when
-//! a new thread cannot map the stack of its signal handler. Where the system does not say (there is
-//! no `/proc`), nothing is assumed.
+//! - [`lower_limits`] runs once, when a server is made. It lowers `Config::max_clients` and
+//!   `Config::extra_connections` to what the machine has room for. That must happen before the limits are
+//!   reached: std aborts the whole process when a new thread cannot map the stack of its signal handler.
+//! - [`ThreadStarter`] checks the address space again for each thread, if it is limited.
+//! - [`memory`] is the default of `Config::total_queues`.
+//!
+//! All numbers come from `/proc` and `/sys` of Linux. On other systems, and where a file is missing, the
+//! limit counts as unlimited.
 
 use std::fs::{read_dir, read_to_string};
 use std::io;
@@ -16,24 +21,29 @@ use crate::config::{
     STACK_MAPS,
 };
 
-/// How many connections of each kind there is room for.
+/// A number of connections of each kind. [`lower_limits`] uses it for what is configured, and for what the
+/// machine has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shares {
+struct ConnectionCounts {
+    /// `Config::max_clients`.
     clients: usize,
+    /// `Config::extra_connections`.
     extra: usize,
+    /// The connections that are on their way out.
     reserves: Reserves,
 }
 
-/// How many connections may be open beside those that have a place.
+/// How many connections may be open in addition to those that use a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserves {
-    /// Rejected connections, until their clients have read the answer.
+    /// Rejected and evicted connections, until their clients have read the answer. Each costs a descriptor, and no
+    /// thread.
     pub(crate) lingering: usize,
-    /// Evicted connections, until their threads have ended.
+    /// Evicted connections, until their workers are done with them. Each costs a descriptor and a thread.
     pub(crate) evicted: usize,
 }
 
-/// What [`fit`] makes of the machine where nothing is scarce.
+/// The reserves on a machine where nothing is scarce.
 impl Default for Reserves {
     fn default() -> Reserves {
         Reserves {
@@ -44,58 +54,65 @@ impl Default for Reserves {
 }
 
 impl Reserves {
+    /// The connections of both kinds together.
     fn sum(&self) -> usize {
         self.lingering.saturating_add(self.evicted)
     }
 }
 
-/// A limit of the machine, and what is spent of it.
+/// One limit of the machine, in units of the resource that it limits, and how much of it each connection needs.
 #[derive(Clone, Debug)]
-struct Supply {
-    /// What it is a number of.
+struct ResourceLimit {
+    /// The name of the resource for messages, such as `open files`.
     unit: &'static str,
+    /// The number of units that the system allows.
     limit: usize,
-    /// What is taken already, and kept for the rest of the program.
+    /// The units that no connection can have: those that are in use at the start, and those that are reserved for the
+    /// rest of the program.
     rest: usize,
-    /// What one connection needs.
+    /// The units that one connection needs. Never 0.
     each: usize,
-    /// Rejected connections need none of it, because they have no thread.
+    /// Only connections with a thread need the resource. Lingering connections have no thread, so they need
+    /// none of it.
     only_threads: bool,
-    /// How to raise it.
+    /// How an administrator raises the limit, such as `ulimit -n`.
     remedy: String,
 }
 
-impl Supply {
+impl ResourceLimit {
+    /// The number of connections that the resource suffices for.
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.rest) / self.each
     }
 
-    /// What is given to connections that want this much. `None`: not even one of each kind has room.
-    fn share(&self, wanted: Shares) -> Option<Shares> {
+    /// Returns how many of the wanted connections the resource suffices for. `None`: it does not suffice for one of
+    /// each kind.
+    fn divide(&self, wanted: ConnectionCounts) -> Option<ConnectionCounts> {
         if !self.only_threads {
-            return share(wanted, self.room());
+            return divide(wanted, self.room());
         }
         let lingering = wanted.reserves.lingering;
         let threads = Reserves {
             lingering: 0,
             ..wanted.reserves
         };
-        let wanted = Shares {
+        let wanted = ConnectionCounts {
             reserves: threads,
             ..wanted
         };
-        let mut shares = share(wanted, self.room())?;
-        shares.reserves.lingering = lingering;
-        Some(shares)
+        let mut counts = divide(wanted, self.room())?;
+        counts.reserves.lingering = lingering;
+        Some(counts)
     }
 
-    /// What needs how much of it, and how much there is.
-    fn sum(&self, shares: Shares) -> String {
-        let Shares {
+    /// The part of a message that shows the calculation: how many units these connections need, what for, and
+    /// how many are allowed.
+    fn explain(&self, counts: ConnectionCounts) -> String {
+        let ConnectionCounts {
             clients,
             extra,
             reserves,
-        } = shares;
+        } = counts;
         let (unit, rest, each, limit) = (self.unit, self.rest, self.each, self.limit);
         let (rejected, count) = if self.only_threads {
             (String::new(), reserves.evicted)
@@ -113,28 +130,41 @@ impl Supply {
     }
 }
 
-/// Divides the room for so many connections among their kinds. The reserves are reduced first, to a
-/// sixteenth of the room; then the extra connections, to an eighth of the rest; the clients last.
-/// `None`: there is not even room for one of each kind.
-fn share(wanted: Shares, room: usize) -> Option<Shares> {
+/// Divides the room for `room` connections among the kinds of connections. `None`: there is no room for one of each
+/// kind that is wanted.
+///
+/// If the room is too small for all, the kinds are reduced in this order:
+///
+/// 1. the reserves, down to a sixteenth of the room. Lingering and evicted connections are reduced in proportion;
+/// 2. the extra connections, down to an eighth of what is left;
+/// 3. the clients.
+///
+/// Each kind keeps at least one connection. Example: 1,000 clients, 256 extra, 256 lingering and 32 evicted
+/// connections need room for 1,544. With room for 1,200:
+///
+/// - the reserves get 1,200 / 16 = 75 of 288: 75 * 32 / 288 = 8 evicted and 67 lingering connections;
+/// - 1,125 are left. Without the 1,000 clients that would be 125 extra connections, but they keep at least
+///   1,125 / 8 = 140;
+/// - the clients get the rest, 985.
+fn divide(wanted: ConnectionCounts, room: usize) -> Option<ConnectionCounts> {
     let Reserves { lingering, evicted } = wanted.reserves;
     let reserves = wanted.reserves.sum();
-    let kinds = usize::from(lingering > 0) + usize::from(evicted > 0);
-    let asked = wanted.clients.saturating_add(wanted.extra);
-    let least = (room / 16).max(kinds).min(reserves);
-    let kept = room.saturating_sub(asked).clamp(least, reserves);
-    let places = room.checked_sub(kept)?;
-    let least = (places / 8).max(1).min(wanted.extra);
-    let extra = places
+    let reserve_kinds = usize::from(lingering > 0) + usize::from(evicted > 0);
+    let wanted_slots = wanted.clients.saturating_add(wanted.extra);
+    let least = (room / 16).max(reserve_kinds).min(reserves);
+    let kept = room.saturating_sub(wanted_slots).clamp(least, reserves);
+    let slots = room.checked_sub(kept)?;
+    let least = (slots / 8).max(1).min(wanted.extra);
+    let extra = slots
         .saturating_sub(wanted.clients)
         .clamp(least, wanted.extra);
-    let clients = places.checked_sub(extra)?.min(wanted.clients);
-    // In proportion, and one of each at the least. Nothing is divided by 0: without reserves none is kept.
+    let clients = slots.checked_sub(extra)?.min(wanted.clients);
+    // Rounded down, but at least one. `reserves` is not 0 in the second arm.
     let evicted = match evicted {
         0 => 0,
         _ => (kept * evicted / reserves).max(1),
     };
-    (clients > 0).then_some(Shares {
+    (clients > 0).then_some(ConnectionCounts {
         clients,
         extra,
         reserves: Reserves {
@@ -144,28 +174,31 @@ fn share(wanted: Shares, room: usize) -> Option<Shares> {
     })
 }
 
-/// Lowers `config.max_clients` and `config.extra_connections` to what the machine gives, reports it,
-/// and returns what is left for connections on their way out.
+/// Lowers `config.max_clients` and `config.extra_connections` to what the machine has room for, and logs a
+/// warning with the limit that is responsible. Returns how many lingering and evicted connections there is
+/// room for in addition.
+///
+/// It divides each resource on its own, and takes the smallest number of each kind of connection.
 ///
 /// # Errors
 ///
-/// The machine leaves no room for even one client.
-pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
-    let wanted = Shares {
+/// The machine does not have room for one connection of each kind.
+pub(crate) fn lower_limits(config: &mut Config) -> io::Result<Reserves> {
+    let wanted = ConnectionCounts {
         clients: config.max_clients,
         extra: config.extra_connections,
         reserves: Reserves::default(),
     };
-    let supplies = [
+    let limits = [
         open_files(),
         threads(),
         memory_maps(),
         address_space(config),
     ];
     let (mut given, mut lowered_by) = (wanted, None);
-    for supply in supplies.into_iter().flatten() {
-        let Some(shares) = supply.share(wanted) else {
-            let one = Shares {
+    for limit in limits.into_iter().flatten() {
+        let Some(counts) = limit.divide(wanted) else {
+            let one = ConnectionCounts {
                 clients: 1,
                 extra: 1,
                 reserves: Reserves {
@@ -173,22 +206,22 @@ pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
                     evicted: 1,
                 },
             };
-            let what = format!("no room for a client: {}", supply.sum(one));
+            let what = format!("no room for a client: {}", limit.explain(one));
             return Err(io::Error::other(what));
         };
-        if (shares.clients, shares.extra) < (given.clients, given.extra) {
-            lowered_by = Some(supply);
+        if (counts.clients, counts.extra) < (given.clients, given.extra) {
+            lowered_by = Some(limit);
         }
-        given = Shares {
-            clients: given.clients.min(shares.clients),
-            extra: given.extra.min(shares.extra),
+        given = ConnectionCounts {
+            clients: given.clients.min(counts.clients),
+            extra: given.extra.min(counts.extra),
             reserves: Reserves {
-                lingering: given.reserves.lingering.min(shares.reserves.lingering),
-                evicted: given.reserves.evicted.min(shares.reserves.evicted),
+                lingering: given.reserves.lingering.min(counts.reserves.lingering),
+                evicted: given.reserves.evicted.min(counts.reserves.evicted),
             },
         };
     }
-    if let Some(supply) = lowered_by {
+    if let Some(limit) = lowered_by {
         let lowered = [
             ("max-clients", wanted.clients, given.clients),
             ("extra-connections", wanted.extra, given.extra),
@@ -201,7 +234,7 @@ pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
         config.report.warn(format_args!(
             "{}: {}",
             lowered.join(", "),
-            supply.sum(wanted)
+            limit.explain(wanted)
         ));
     }
     config.max_clients = given.clients;
@@ -209,27 +242,30 @@ pub(crate) fn fit(config: &mut Config) -> io::Result<Reserves> {
     Ok(given.reserves)
 }
 
-/// The part of a limit that is kept for the rest of the program: an eighth, within these bounds.
-fn kept(limit: usize, (least, most): (usize, usize)) -> usize {
+/// The part of a limit that is reserved for the rest of the program: an eighth, but at least `least` and at
+/// most `most`.
+fn reserved(limit: usize, (least, most): (usize, usize)) -> usize {
     (limit / 8).clamp(least, most)
 }
 
-fn open_files() -> Option<Supply> {
+/// The limit on open files of this process. Every connection needs one.
+fn open_files() -> Option<ResourceLimit> {
     let limit = own_limit("Max open files")?;
-    // The list has the descriptor by which it is read, too.
+    // The descriptor by which the folder is read is in the list, too, and is closed afterwards.
     let open = read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
-    Some(Supply {
+    Some(ResourceLimit {
         unit: "open files",
         limit,
-        rest: open + kept(limit, RESERVED_DESCRIPTORS),
+        rest: open + reserved(limit, RESERVED_DESCRIPTORS),
         each: 1,
         only_threads: false,
         remedy: "ulimit -n, LimitNOFILE=".into(),
     })
 }
 
-fn threads() -> Option<Supply> {
-    // "0.00 0.01 0.05 2/345 6789": threads that run, and threads that are.
+/// The limit on threads that leaves the fewest: of the system, of its process ids, or of the control group.
+fn threads() -> Option<ResourceLimit> {
+    // In "0.00 0.01 0.05 2/345 6789" 345 is the number of all threads of the system.
     let loadavg = read_to_string("/proc/loadavg").ok()?;
     let taken: usize = loadavg.split(['/', ' ']).nth(4)?.parse().ok()?;
     let system = ["threads-max", "pid_max"].into_iter().filter_map(|name| {
@@ -241,48 +277,51 @@ fn threads() -> Option<Supply> {
     let (limit, taken, remedy) = system
         .chain(group)
         .min_by_key(|(limit, taken, _)| limit.saturating_sub(*taken))?;
-    Some(Supply {
+    Some(ResourceLimit {
         unit: "threads",
         limit,
-        rest: taken + kept(limit, RESERVED_THREADS),
+        rest: taken + reserved(limit, RESERVED_THREADS),
         each: 1,
         only_threads: true,
         remedy,
     })
 }
 
-fn memory_maps() -> Option<Supply> {
+/// The limit on memory maps of this process. A line of `/proc/self/maps` is one map.
+fn memory_maps() -> Option<ResourceLimit> {
     let limit = number("/proc/sys/vm/max_map_count")?;
     let taken = read_to_string("/proc/self/maps").ok()?.lines().count();
-    Some(Supply {
+    Some(ResourceLimit {
         unit: "memory maps",
         limit,
-        rest: taken + kept(limit, RESERVED_MAPS),
+        rest: taken + reserved(limit, RESERVED_MAPS),
         each: maps_per_thread(),
         only_threads: true,
         remedy: "sysctl vm.max_map_count=N".into(),
     })
 }
 
-/// The memory maps of a thread: its stack, and the page before it that cannot be touched. std adds another
-/// two for a signal handler's stack, if its own start of the program has set a handler of SIGSEGV. The
-/// program of this crate starts without it.
+/// The memory maps that one thread needs: its stack, and the guard page below it. If std has installed a handler of
+/// SIGSEGV at the start of the program, each thread also has a stack for that handler, which takes two more maps. The
+/// program of this crate starts without std's handler; a program that embeds the library usually has it.
 fn maps_per_thread() -> usize {
     const SIGSEGV: u32 = 11;
     let caught = status().and_then(|status| {
         let signals = value(&status, "SigCgt:")?;
         u64::from_str_radix(signals, 16).ok()
     });
-    // What cannot be read is taken for the larger number.
+    // If the signals are not known, the larger number is used.
     match caught {
         Some(signals) if signals & (1 << (SIGSEGV - 1)) == 0 => STACK_MAPS,
         _ => STACK_MAPS + SIGNAL_STACK_MAPS,
     }
 }
 
-fn address_space(config: &Config) -> Option<Supply> {
+/// The limit on the address space of this process. Half of it, but 64 MiB to 256 MiB, is reserved for
+/// everything that is not a stack.
+fn address_space(config: &Config) -> Option<ResourceLimit> {
     let limit = own_limit("Max address space")?;
-    Some(Supply {
+    Some(ResourceLimit {
         unit: "bytes of address space",
         limit,
         rest: addresses_taken()?
@@ -293,42 +332,47 @@ fn address_space(config: &Config) -> Option<Supply> {
     })
 }
 
-/// Address space of this process, in bytes.
+/// The address space that this process uses, in bytes.
 fn addresses_taken() -> Option<usize> {
     kib(&status()?, "VmSize:")?.try_into().ok()
 }
 
-/// What the system says of this process, a line for each value.
+/// The text of `/proc/self/status`: a line for each value.
 fn status() -> Option<String> {
     read_to_string("/proc/self/status").ok()
 }
 
-/// Starts threads only while there is room for them.
+/// Starts threads, but only while the address space has room for them.
 ///
-/// A thread that has begun and cannot map the stack of its signal handler makes std abort the
-/// process, and so does any small allocation that fails. So under a limit of the address space
-/// the room is looked at before, where the answer can still be 503.
+/// Why `thread::Builder::spawn` and its error are not enough: a thread first starts and then maps the stack
+/// for its signal handler. If that fails, std aborts the whole process. A small allocation that fails aborts
+/// the process, too. So under a limit on the address space (`ulimit -v`), the room is checked before the
+/// thread is started, when a connection can still be answered with a 503.
+///
+/// `Connections` has the only value of this type. All its threads start through it.
 #[derive(Debug)]
-pub(crate) struct ThreadRoom {
-    /// Whether there was such a limit at the start. Usually there is none, and then nothing is
-    /// looked at; if there is one, it may have changed since.
+pub(crate) struct ThreadStarter {
+    /// There was a limit on the address space when the server was started. Usually there is none, and then nothing is
+    /// checked. If there was one, it is read again for each thread, because it may have changed.
     is_limited: bool,
-    /// The most threads that were seen at once.
+    /// The largest number of threads of this process that [`start`](Self::start) has seen.
     ///
-    /// LOCK: one thread looks and starts at a time, so that the same room is not given away twice. Held while a
-    /// thread is started, and for nothing that waits.
+    /// LOCK: it is held while the room is checked and the thread is started, so that two callers do not use the same
+    /// room. Reading `/proc` does not wait for a device.
     most_threads: Mutex<usize>,
 }
 
-impl ThreadRoom {
-    pub(crate) fn new() -> ThreadRoom {
-        ThreadRoom {
+impl ThreadStarter {
+    pub(crate) fn new() -> ThreadStarter {
+        ThreadStarter {
             is_limited: own_limit("Max address space").is_some(),
             most_threads: Mutex::default(),
         }
     }
 
-    /// Calls `start`, which starts a thread with this much stack.
+    /// Calls `start`, which starts a thread with a stack of `stack_bytes`, if there is room for the stack of
+    /// the thread, for the stack of its signal handler, and for 32 MiB (but at most an eighth of the limit)
+    /// that other threads may allocate meanwhile.
     ///
     /// # Errors
     ///
@@ -347,12 +391,14 @@ impl ThreadRoom {
             .unwrap_or_else(PoisonError::into_inner);
         let status = status().unwrap_or_default();
         let taken = kib(&status, "VmSize:").and_then(|taken| taken.try_into().ok());
+        // If the limit has been removed or cannot be read, there is no check.
         let known: Option<(usize, usize)> = own_limit("Max address space").zip(taken);
         let spare = known.map_or(0, |(limit, _)| (limit / 8).min(SPARE_ADDRESS_SPACE));
         let threads = value(&status, "Threads:").and_then(|count| count.parse().ok());
         let threads = threads.unwrap_or(0);
-        // glibc keeps the stacks of threads that have ended, 40 MiB of them, and uses them again. They count as
-        // taken, so a stack that is kept needs no more room.
+        // glibc keeps up to 40 MiB of stacks of threads that have ended, and gives them to new threads.
+        // `VmSize` already contains these stacks, so a thread that gets one needs no room for its stack.
+        // There is such a stack if there are fewer threads now than there were once.
         let has_stack = cfg!(target_env = "gnu") && threads < *most_threads;
         *most_threads = threads.max(*most_threads);
         let stack = if has_stack { 0 } else { stack_bytes };
@@ -371,13 +417,14 @@ impl ThreadRoom {
     }
 }
 
-/// The soft limit of this process; `None` if there is none, or it is not known.
+/// The soft limit of this process with this name in `/proc/self/limits`; `None` if there is no limit, or if it is not
+/// known.
 fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// The number of tasks that a control group of this process allows and how many it has, of the level
-/// that leaves the fewest.
+/// How many threads the control groups of this process allow, and how many there are. Of all its groups, from
+/// its own up to the root, it is the one that leaves the fewest.
 fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {
@@ -390,19 +437,18 @@ fn own_group_limit() -> Option<(usize, usize)> {
         .min_by_key(|(limit, taken)| limit.saturating_sub(*taken))
 }
 
-/// The memory limit of this process in bytes: the smallest of the limits of its control groups, of
-/// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` where the system does not
-/// say any of them.
+/// The memory that this process may use, in bytes: the smallest of the limits of its control groups, of
+/// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` if none of these is known.
 pub(crate) fn memory() -> Option<u64> {
     memory_of(|path| read_to_string(path).ok())
 }
 
-/// [`memory`], as the files have it that `read` returns.
+/// [`memory`] on a system whose files have the contents that `read` returns. Tests pass contents of their own.
 fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let first = |text: String| text.split_whitespace().next()?.parse().ok();
     let groups = read("/proc/self/cgroup").unwrap_or_default();
-    // Version 2 has `memory.max`, which is `max` without a limit; version 1 has the other file, and
-    // a number near 2^63 in it without a limit.
+    // Version 2 of control groups has the file `memory.max`, which contains `max` if there is no limit. Version 1 has
+    // the other file, which then contains a number near 2^63.
     let of_groups = group_folders(&groups, "memory")
         .into_iter()
         .flat_map(|folder| {
@@ -417,19 +463,19 @@ fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     of_groups.chain(own).chain(machine).min()
 }
 
-/// The folders of the control groups that limit a process: its own group and all groups above it,
-/// under the mounts of both versions. `groups` is the text of `/proc/self/cgroup`. Not all of the
-/// folders exist: a container may see the path of its group and not the folders above.
+/// The folders of the control groups that limit a process for one controller: its own group and all groups
+/// above it, under the usual mounts of both versions. `groups` is the text of `/proc/self/cgroup`. Not all of
+/// these folders exist: a container often sees the path of its group, but not the folders above it.
 fn group_folders(groups: &str, controller: &str) -> Vec<String> {
     let mut folders = Vec::new();
     for line in groups.lines() {
-        // "4:memory:/path" in version 1, "0::/path" in version 2.
+        // A line is "4:memory:/path" in version 1, and "0::/path" in version 2.
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
             continue;
         };
         let mounts = if controllers.is_empty() {
-            // The second is where version 2 stands beside version 1.
+            // The second path is the mount of version 2 on systems that have both versions.
             vec!["/sys/fs/cgroup".into(), "/sys/fs/cgroup/unified".into()]
         } else if controllers.split(',').any(|name| name == controller) {
             vec![format!("/sys/fs/cgroup/{controllers}")]
@@ -446,25 +492,25 @@ fn group_folders(groups: &str, controller: &str) -> Vec<String> {
     folders
 }
 
-/// A soft limit in the text of `/proc/self/limits`; `None` without a limit.
+/// A soft limit in the text of `/proc/self/limits`. `None` if there is no limit: then the text is `unlimited`.
 fn soft_limit<N: FromStr>(limits: &str, name: &str) -> Option<N> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A line such as `MemTotal:  24684192 kB`, in bytes.
+/// The value of a line such as `MemTotal:  24684192 kB`, in bytes.
 fn kib(text: &str, name: &str) -> Option<u64> {
     let kib: u64 = value(text, name)?.parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// The first word after the name of a line.
+/// The first word after `name` in the first line that begins with `name`.
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()
 }
 
-/// The first number in a file.
+/// The number at the beginning of a file; `None` if there is no file or no number.
 fn number<N: FromStr>(path: &str) -> Option<N> {
     read_to_string(path)
         .ok()?
@@ -478,11 +524,11 @@ fn number<N: FromStr>(path: &str) -> Option<N> {
 mod tests {
     use super::*;
 
-    /// Paths, each with the text that stands there.
+    /// Paths of files, each with its content.
     type Files = &'static [(&'static str, &'static str)];
 
-    fn shares([clients, extra, lingering, evicted]: [usize; 4]) -> Shares {
-        Shares {
+    fn counts([clients, extra, lingering, evicted]: [usize; 4]) -> ConnectionCounts {
+        ConnectionCounts {
             clients,
             extra,
             reserves: Reserves { lingering, evicted },
@@ -490,21 +536,21 @@ mod tests {
     }
 
     #[test]
-    fn room_is_shared_out_and_clients_are_lowered_last() {
+    fn room_is_divided_and_clients_are_lowered_last() {
         let (default, small) = ([1000, 256, 256, 32], [10, 5, 256, 32]);
         let threads = [1000, 256, 0, 32];
         for (wanted, room, given) in [
-            // All of it.
+            // There is room for all.
             (default, usize::MAX, Some(default)),
             (default, 1544, Some(default)),
             // The reserves shrink in proportion.
             (default, 1543, Some([1000, 256, 256, 31])),
             (default, 1400, Some([1000, 256, 128, 16])),
             (default, 1340, Some([1000, 256, 75, 9])),
-            // They are at their least, and the extra connections shrink.
+            // The reserves are at their minimum, and the extra connections shrink.
             (default, 1300, Some([1000, 219, 72, 9])),
             (default, 1220, Some([1000, 144, 68, 8])),
-            // The clients shrink, too.
+            // The extra connections are at their minimum, and the clients shrink.
             (default, 1200, Some([985, 140, 67, 8])),
             (default, 240, Some([197, 28, 14, 1])),
             (default, 48, Some([40, 5, 2, 1])),
@@ -520,7 +566,7 @@ mod tests {
             (small, 5, Some([2, 1, 1, 1])),
             (small, 3, None),
             ([1, 1, 256, 32], 4, Some([1, 1, 1, 1])),
-            // A kind that does not need the resource gets none.
+            // A kind of which none is wanted gets none.
             (threads, 1287, Some([1000, 255, 0, 32])),
             (threads, 4, Some([2, 1, 0, 1])),
             (threads, 3, Some([1, 1, 0, 1])),
@@ -532,13 +578,13 @@ mod tests {
             ),
             ([usize::MAX, 1, 256, 32], 1000, Some([937, 1, 56, 6])),
         ] {
-            let found = share(shares(wanted), room);
-            assert_eq!(found, given.map(shares), "{wanted:?} in {room}");
+            let found = divide(counts(wanted), room);
+            assert_eq!(found, given.map(counts), "{wanted:?} in {room}");
         }
     }
 
     #[test]
-    fn shares_fit_grow_with_the_room_and_leave_none_out() {
+    fn counts_fit_into_the_room_and_grow_with_it_and_no_kind_is_left_out() {
         for wanted in [
             [1000, 256, 256, 32],
             [10, 5, 256, 32],
@@ -547,7 +593,7 @@ mod tests {
         ] {
             let mut before = [0; 4];
             for room in 0..2000 {
-                let Some(given) = share(shares(wanted), room) else {
+                let Some(given) = divide(counts(wanted), room) else {
                     assert!(room < 4, "{wanted:?} in {room}");
                     continue;
                 };
@@ -570,8 +616,8 @@ mod tests {
     }
 
     #[test]
-    fn the_message_has_the_sum() {
-        let supply = Supply {
+    fn the_message_shows_the_calculation() {
+        let limit = ResourceLimit {
             unit: "open files",
             limit: 100,
             rest: 20,
@@ -580,18 +626,18 @@ mod tests {
             remedy: "ulimit -n".into(),
         };
         assert_eq!(
-            supply.sum(shares([10, 5, 3, 2])),
+            limit.explain(counts([10, 5, 3, 2])),
             "40 open files are needed, 1 for each connection (10 of clients, 5 extra, 3 rejected, \
              2 evicted) and 20 for the rest of the program; 100 are allowed (ulimit -n)"
         );
-        let supply = Supply {
+        let limit = ResourceLimit {
             unit: "memory maps",
             each: 4,
             only_threads: true,
-            ..supply
+            ..limit
         };
         assert_eq!(
-            supply.sum(shares([10, 5, 3, 2])),
+            limit.explain(counts([10, 5, 3, 2])),
             "88 memory maps are needed, 4 for each connection (10 of clients, 5 extra, 2 evicted) and \
              20 for the rest of the program; 100 are allowed (ulimit -n)"
         );

@@ -1,6 +1,8 @@
-//! One table of words gives an enum its `Display` and its `FromStr`.
+//! The macro `names!` implements `Display` and `FromStr` for an enum from one table of names, so that the two cannot
+//! contradict each other. Options of the program and fields of the JSON answers use these names.
 
-/// `names!(Overload: "refuse" Refuse, "retry" Retry)`: each variant with its name.
+/// `names!(Overload: "refuse" Refuse, "retry" Retry)` gives each variant its name. Parsing any other text is
+/// an error that lists all names. Names are case-sensitive.
 macro_rules! names {
     ($type:ident: $($name:literal $variant:ident),+) => {
         impl std::fmt::Display for $type {
@@ -31,7 +33,7 @@ mod tests {
     use crate::{Level, Overload};
 
     #[test]
-    fn a_name_is_read_back_and_another_word_is_told_the_names() {
+    fn a_name_is_parsed_and_the_error_for_another_text_lists_the_names() {
         for level in [Level::Error, Level::Warn, Level::Info, Level::Debug] {
             assert_eq!(level.to_string().parse(), Ok(level));
         }

@@ -1,4 +1,7 @@
-//! How the library tells what happens without printing it: a level, a line, and whoever listens.
+//! Reports: log lines that the library passes to a function of its caller instead of printing them.
+//!
+//! A line has a [`Level`] and a text. [`Report`] calls the function; `Config::report` has it. [`Sampled`]
+//! limits how many lines peers can cause.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,32 +13,34 @@ use crate::atomic::AtomicU64;
 use crate::config::REPORT_INTERVAL;
 use crate::names::names;
 
-/// How much a line matters.
+/// How important a line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The server could not do its work.
+    /// The server failed to do its work.
     Error,
-    /// The machine or a peer stood in its way; it goes on. The least important lines that a program logs by
-    /// default.
+    /// The machine or a peer caused a problem, and the server goes on. By default a program logs lines of
+    /// this level and the level above.
     #[default]
     Warn,
-    /// Clients come and go.
+    /// A client has connected or disconnected.
     Info,
-    /// Single requests.
+    /// Something about a single request.
     Debug,
 }
 
 names!(Level: "error" Error, "warn" Warn, "info" Info, "debug" Debug);
 
+/// The function that gets the lines.
 type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 
-/// Where reports go. The default drops them. Cloning shares the listener.
+/// The function that gets all log lines of a server or a hub. By default there is none, and lines are
+/// discarded. A clone calls the same function.
 ///
 /// ```
 /// use tiny_sse::{Config, Report};
 /// use std::io::Write;
 /// let report = Report::new(|level, line| {
-///     // Unlike `eprintln!`, this does not panic where nobody reads standard error.
+///     // Unlike `eprintln!`, this does not panic if standard error is closed.
 ///     let _ = writeln!(std::io::stderr(), "{level}: {line}");
 /// });
 /// let config = Config { report, ..Config::default() };
@@ -45,12 +50,13 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 pub struct Report(Option<Arc<Sink>>);
 
 impl Report {
-    /// Calls `sink` for each line, on the thread that the line is about. It should not block for long:
-    /// some of these threads serve all clients. A panic in it loses its line and nothing else.
+    /// Calls `sink` for each line, on the thread that reports it. `sink` should not block for long, because
+    /// some of these threads serve all clients. If it panics, the line is lost, and the server goes on.
     pub fn new(sink: impl Fn(Level, fmt::Arguments<'_>) + Send + Sync + 'static) -> Report {
         Report(Some(Arc::new(sink)))
     }
 
+    /// Reports a line of this level.
     pub(crate) fn error(&self, line: fmt::Arguments<'_>) {
         self.tell(Level::Error, line);
     }
@@ -67,34 +73,41 @@ impl Report {
         self.tell(Level::Debug, line);
     }
 
-    /// Calls the listener, if there is one.
+    /// Reports a line: calls the function, if there is one.
     pub fn tell(&self, level: Level, line: fmt::Arguments<'_>) {
         if let Some(sink) = &self.0 {
-            // A panic in it is the listener's bug. The panic hook has reported it by now, and the thread
-            // that reports goes on, because it may be one that serves all clients.
+            // A panic here is a bug in the caller's function. The panic hook has already printed it. The
+            // thread goes on, because it may be one that serves all clients.
             let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
         }
     }
 }
 
-/// Chooses the lines to report of a kind that peers can cause as often as they like: each while they are
-/// few, and then at most one a second. The others are counted, and the next line that is reported says
-/// how many there were.
+/// Limits how many lines of one kind are reported, for lines that peers can cause at any rate. The first
+/// lines are all reported, later ones at most once a second. The suppressed lines are counted, and the next
+/// line that is reported contains their number.
+///
+/// It works like a bucket of `burst` tokens to which one token is added per second; each line takes one.
+/// Example with a burst of 2: of ten lines at once two are reported, one more line a second later is reported
+/// with "8 more", and after two quiet seconds two lines can be reported at once again.
 #[derive(Debug)]
 pub(crate) struct Sampled {
+    /// When this value was made. Times are milliseconds since then.
     start: Instant,
-    /// How many lines may be reported at once.
+    /// How many lines may be reported at once. At least 1.
     burst: u32,
-    /// The time at which all lines so far would have been reported at one line a second, in milliseconds
-    /// after `start`.
+    /// The time until which the reported lines last if one line is spent per second, in milliseconds. Each
+    /// reported line moves it on by one second. A line is reported if the result is at most `burst` seconds
+    /// in the future.
     ///
-    /// ORDER: relaxed, as is the count. Neither guards other memory; a line that is counted a moment too
-    /// late is counted with the next one.
+    /// ORDER: relaxed, as the count below. Neither number guards other memory. If a suppressed line is
+    /// counted a moment too late, it is in the number of the next line.
     used_up: AtomicU64,
+    /// The number of lines that were suppressed since the last line was reported.
     suppressed: AtomicU64,
 }
 
-/// How many lines were counted and not reported. `Display` is the end of the next line.
+/// The number of lines that were suppressed. Its `Display` is appended to the line that is reported next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Suppressed(u64);
 
@@ -108,7 +121,8 @@ impl Sampled {
         }
     }
 
-    /// Whether this line is one to report, and how many were not since the last one.
+    /// Decides about a line. `Some`: report it, with the number of lines suppressed since the last one.
+    /// `None`: do not; it has been counted. Does not block.
     pub(crate) fn next(&self, now: Instant) -> Option<Suppressed> {
         let millis = |time: Duration| time.as_millis() as u64;
         let now = millis(now.saturating_duration_since(self.start));
@@ -145,7 +159,7 @@ impl fmt::Debug for Report {
         f.write_str(if self.0.is_some() {
             "Report(..)"
         } else {
-            "Report(nobody)"
+            "Report(none)"
         })
     }
 }
@@ -155,14 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_that_panics_ends_nothing_else() {
+    fn a_sink_that_panics_does_not_end_its_thread() {
         let report = Report::new(|_, line| panic!("on purpose, for the test: {line}"));
         report.error(format_args!("one"));
         report.tell(Level::Debug, format_args!("two"));
     }
 
     #[test]
-    fn of_many_lines_one_a_second_is_reported_with_how_many_were_not() {
+    fn one_line_a_second_is_reported_with_the_number_of_suppressed_lines() {
         let sampled = Sampled::new(1);
         let start = sampled.start;
         assert_eq!(sampled.next(start), Some(Suppressed(0)));
@@ -179,11 +193,11 @@ mod tests {
             Some(Suppressed(1))
         );
         let few = Sampled::new(3);
-        let told = (0..10).filter(|_| few.next(few.start).is_some());
-        assert_eq!(told.count(), 3, "at once");
+        let reported = (0..10).filter(|_| few.next(few.start).is_some());
+        assert_eq!(reported.count(), 3, "at once");
         let later = few.start + 2 * REPORT_INTERVAL;
-        let told = (0..10).filter(|_| few.next(later).is_some());
-        assert_eq!(told.count(), 2, "two pauses later");
+        let reported = (0..10).filter(|_| few.next(later).is_some());
+        assert_eq!(reported.count(), 2, "two seconds later");
         assert_eq!(Suppressed(0).to_string(), "");
         assert!(Suppressed(7).to_string().contains("7 more"));
     }

@@ -1,4 +1,8 @@
-//! The whole server: a hub, its endpoints, and the listener in front of them.
+//! The whole server: [`Server`] joins a listener, a hub and its endpoints; [`Running`] is a server that serves.
+//!
+//! `Server::bind` checks the configuration, lowers it to what the machine has room for (`machine.rs`), and
+//! opens the hub, with its journal if there is one. `spawn` starts `http::HttpServer` with [`Front`] as its
+//! handler, which passes each request to the embedder's routes or to the built-in endpoints in `api/`.
 
 use std::fmt;
 use std::io;
@@ -12,7 +16,8 @@ use crate::http::{Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine::{self, Reserves};
 
-/// A server that listens and is about to serve.
+/// A server that listens and does not serve yet. The system already accepts connections; they wait until
+/// [`spawn`](Self::spawn).
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,43 +29,48 @@ use crate::machine::{self, Reserves};
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    /// Whether other processes may have the listener, too.
     holders: Holders,
+    /// The configuration, lowered to what the machine has room for.
     config: Config,
+    /// How many rejected and evicted connections the machine has room for.
     reserves: Reserves,
+    /// The handler of all requests, before it is moved into the `HttpServer`.
     front: Front,
 }
 
 impl Server {
-    /// Listens on `address`. Port 0 is any free one: see [`local_addr`](Self::local_addr).
+    /// Listens on `address`. Port 0 chooses a free port, which [`local_addr`](Self::local_addr) returns.
     ///
-    /// With `config.journal.dir` the journal is opened, and what it has fills the history.
+    /// With `config.journal.dir` the journal is opened, and its latest events fill the history. This reads the disk.
     ///
-    /// If the machine cannot give what `config.max_clients` clients need, fewer are let in, and
-    /// `config.report` is told which limit it is and how to raise it.
+    /// If the machine does not have room for `config.max_clients` clients, fewer are admitted. A warning in
+    /// `config.report` names the limit of the machine and how to raise it.
     ///
     /// # Errors
     ///
-    /// The address is in use or not this machine's, the port is not permitted, the configuration
-    /// contradicts itself, there is no thread for the hub, the journal cannot be opened
-    /// ([`Journal::open`](crate::store::Journal::open)), or the file of tokens cannot be used.
+    /// The address is in use, or it is not an address of this machine; the port is not permitted; the
+    /// configuration contradicts itself; the machine does not have room for one client; a thread of the hub
+    /// cannot be started; the journal cannot be opened ([`Journal::open`](crate::store::Journal::open)); or
+    /// the file of tokens cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
-    /// Serves a listener that was made elsewhere. Other processes may hold it too: a shutdown leaves it to
-    /// them, and connects to the listener to wake its own `accept`. A listener that does not block is made
-    /// blocking, for all its holders.
+    /// Serves a listener that was made elsewhere, for example by a service manager. Other processes may have
+    /// it, too, so a shutdown does not end it for them; instead it connects to the listener to wake its own
+    /// `accept`. A non-blocking listener is made blocking, for all processes that have it.
     ///
     /// # Errors
     ///
-    /// As [`bind`](Self::bind), but for the address.
+    /// The same as for [`bind`](Self::bind), except those about the address.
     pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
         Server::new(listener, Holders::MaybeOthers, config)
     }
 
     fn new(listener: TcpListener, holders: Holders, mut config: Config) -> io::Result<Server> {
         config.check()?;
-        let reserves = machine::fit(&mut config)?;
+        let reserves = machine::lower_limits(&mut config)?;
         let address = listener.local_addr()?;
         #[cfg(feature = "journal")]
         let hub = crate::store::hub(&config)?;
@@ -69,7 +79,8 @@ impl Server {
         let front = Front {
             api: Api::at(hub, config.clone(), Some(address))?,
             handler: Box::new(|request, api| api.answer(request)),
-            // A request that was not declared may be for a route of the embedder.
+            // Without a function of the embedder, a request that is not for a built-in endpoint may be for one of its
+            // routes, and may need its body.
             wants_body: Box::new(|_, _| true),
         };
         Ok(Server {
@@ -81,11 +92,11 @@ impl Server {
         })
     }
 
-    /// The address that is listened on, with its real port.
+    /// The address of the listener, with the port that the system has chosen if the port was 0.
     ///
     /// # Errors
     ///
-    /// The system will not say.
+    /// The system does not return the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -95,10 +106,12 @@ impl Server {
         self.front.api.hub()
     }
 
-    /// Asks `guard` whenever a request is about to do something, before the tokens of the
-    /// configuration are looked at. It sees the request (its body may not be there yet) and allows,
-    /// refuses, narrows the topics, or leaves it to the configuration. It runs on the connection's
-    /// thread, and for a request with a body twice: before the body is read and before it is used.
+    /// Calls `guard` whenever a request is about to do something, before the tokens of the configuration are
+    /// checked. The guard gets the request and the action. It allows or refuses the action, narrows its
+    /// topics, or leaves the decision to the configuration.
+    ///
+    /// It runs on the thread of the connection. For a request with a body it is called twice: before the body
+    /// is read, and before the body is used. In the first call the body of the request is empty.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -134,16 +147,17 @@ impl Server {
         self
     }
 
-    /// Says which requests to routes of your own want the bodies that they announce. The built-in
-    /// endpoints say so for themselves. `wants_body` sees the head of a request that has a body; it may
-    /// ask [`Api::permit`], so that the body of a client without the right is not read either.
+    /// Decides which requests to routes of your own need the bodies that they announce. The built-in
+    /// endpoints decide for themselves. `wants_body` is called for a request with a body, when only its head
+    /// has arrived. It may call [`Api::permit`], so that the body of a client without the right is not read
+    /// either.
     ///
-    /// A request whose body is not wanted is answered by its head: the handler gets it with an empty
-    /// body, and its connection is closed after the answer. So a client that announces large bodies to
-    /// unknown paths takes no memory.
+    /// If the body is not wanted, it is not read: the handler gets the request with an empty body, and the
+    /// connection is closed after the answer. So a client that announces large bodies to unknown paths takes
+    /// no memory.
     ///
-    /// Without this, the body of each request is read before the handler is asked, within
-    /// [`Config::total_bodies`], because the request may be one to a route of your own.
+    /// Without a call of this function, the body of each request is read before the handler is called, within
+    /// [`Config::total_bodies`], because the request may be for a route of your own.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -166,20 +180,21 @@ impl Server {
         self
     }
 
-    /// Serves the built-in endpoints from now on, in threads of its own. Does not block.
+    /// Serves the built-in endpoints from now on, in new threads. Does not block.
     ///
     /// # Errors
     ///
-    /// The threads that accept connections cannot be had.
+    /// The thread that accepts connections cannot be started.
     pub fn spawn(self) -> io::Result<Running> {
         self.wants_body(|_, _| false).start()
     }
 
-    /// Serves routes of your own, and by [`Api::answer`] the built-in ones. `handler` runs on the
-    /// threads of the connections; a panic in it is a 500. Who may not do what a built-in endpoint
-    /// would do is refused before the body is read, so before `handler` is asked; what it does by
-    /// itself it guards by [`Api::permit`]. Say by [`wants_body`](Self::wants_body) which of your routes
-    /// have a use for a body.
+    /// Serves routes of your own, and with [`Api::answer`] the built-in endpoints. `handler` runs on the
+    /// threads of the connections. A panic in it is answered with a 500. Does not block.
+    ///
+    /// A request with a body to a built-in endpoint is refused before `handler` is called, if its sender does
+    /// not have the right. Routes of your own check rights with [`Api::permit`].
+    /// [`wants_body`](Self::wants_body) decides which of them need a body.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -195,7 +210,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The threads that accept connections cannot be had.
+    /// The thread that accepts connections cannot be started.
     pub fn spawn_with(
         mut self,
         handler: impl Fn(Request, &Api) -> Response + Send + Sync + 'static,
@@ -204,6 +219,7 @@ impl Server {
         self.start()
     }
 
+    /// Starts the HTTP server, with the front as its handler.
     fn start(self) -> io::Result<Running> {
         let (api, front) = (self.front.api.clone(), Box::new(self.front));
         api.warn_of_open_access();
@@ -213,11 +229,13 @@ impl Server {
     }
 }
 
-/// The built-in endpoints, after the routes of the embedder.
+/// The handler of all requests: the embedder's function, with the built-in endpoints at hand.
 struct Front {
+    /// The built-in endpoints.
     api: Api,
+    /// Answers each request. By default it is `Api::answer`.
     handler: Box<Answerer>,
-    /// Whether a request to a route of the embedder wants its body.
+    /// Whether the body of a request to a route of the embedder is to be read.
     wants_body: Box<BodyFilter>,
 }
 
@@ -235,7 +253,7 @@ impl Handler for Front {
         self.api.wants_body(request) || (self.wants_body)(request, &self.api)
     }
 
-    fn admit(&self, request: &Request) -> Result<(), Response> {
+    fn authorize(&self, request: &Request) -> Result<(), Response> {
         self.api.admit(request)
     }
 
@@ -248,7 +266,7 @@ impl Handler for Front {
     }
 }
 
-/// A server that runs. Dropping it shuts the server down.
+/// A running server. Dropping it shuts the server down, which blocks as [`shutdown`](Self::shutdown) does.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
@@ -257,7 +275,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// The address that is listened on.
+    /// The address of the listener.
     pub fn local_addr(&self) -> SocketAddr {
         self.http.local_addr()
     }
@@ -267,26 +285,28 @@ impl Running {
         self.api.hub()
     }
 
-    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. Requests are judged by it from now on, and
-    /// streams and polls whose token does not let them in any more are ended. Blocks on the disk.
+    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. From now on requests are checked
+    /// against the new tokens. Streams and polls whose tokens do not permit them any more are ended. Blocks
+    /// on the disk.
     ///
     /// # Errors
     ///
-    /// The file cannot be used. Then all stays as it was.
+    /// The file cannot be used. Then the old tokens remain in use.
     #[cfg(feature = "access")]
     pub fn reload_tokens(&self) -> io::Result<()> {
         self.api.reload_tokens()
     }
 
-    /// Ends all streams with a farewell, lets requests in flight finish, closes the rest when
-    /// `Config::grace` has passed, joins all threads, and brings the journal to its end. Blocks until
-    /// then, and on the disk.
+    /// Shuts the server down: ends each stream with a close event, waits for the requests in flight, closes
+    /// the connections that are left after `Config::grace`, joins the threads, and closes the journal.
+    ///
+    /// Blocks for at most the grace and half a second, and then on the disk.
     pub fn shutdown(self) {
         drop(self);
     }
 
-    /// Serves until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can
-    /// end with it. Without a call of [`Hub::close`] on any clone of the hub it blocks for ever.
+    /// Blocks until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can
+    /// end with it. It blocks for ever if no thread calls [`Hub::close`] on a clone of the hub.
     ///
     /// The library does not touch the process, so it handles no signals. A crate that does, such as `ctrlc` or
     /// `signal-hook`, calls a function of yours at SIGTERM or SIGINT; let that close the hub:
@@ -311,8 +331,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // ORDER: a client that is told that the hub is closed is told, too, that its connection is.
-        self.http.stop();
+        // ORDER: the HTTP server begins its shutdown before the hub is closed. So a request that is answered
+        // with "the hub is closed" also gets `Connection: close`.
+        self.http.begin_shutdown();
         self.api.hub().close();
         self.http.shutdown();
         self.api.hub().end();

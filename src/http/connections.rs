@@ -1,11 +1,22 @@
-//! All connections of a server: each gets a place, or an answer that says why not, and a thread: a *worker*
-//! speaks HTTP with one connection at a time, and a connection that becomes a stream gets a thread of its own.
+//! All connections of a server: admits or rejects each accepted socket, and gives each admitted connection a
+//! thread.
 //!
-//! Parsing, routing and the handlers touch several pages of a stack, and a thread keeps the pages that it has
-//! touched. A stream lives long and needs little, so it begins in a fresh thread, and the worker goes on with
-//! the next connection. A worker ends when no connection has come for a while. With a worker for each
-//! connection there would be less code here; but glibc gives the stacks of threads that have ended to new ones,
-//! touched pages and all, and a stream takes 17 KiB instead of 11.
+//! There are four kinds of threads here. All of them use one [`Connections`] through an `Arc`.
+//!
+//! - The thread `accept` (`server.rs`) calls [`Connections::admit`] for each socket that it accepts. That call puts
+//!   the connection into the table and into the queue, or rejects it with a 503.
+//! - Each thread `worker` takes one connection from the queue, serves its requests one after the other
+//!   ([`Connection::serve`]), and takes the next one. A worker that finds no connection for [`WORKER_IDLE`] ends.
+//! - A connection whose answer is a stream moves to a thread `stream` of its own; the worker goes on with the next
+//!   connection.
+//! - At most one thread `linger` reads from the rejected and the evicted connections (`linger.rs`).
+//!
+//! Why a stream does not stay on its worker: parsing, routing and the handlers touch several pages of a stack, and
+//! a thread keeps each page that it has touched. A stream lives long and needs few pages, so it gets a fresh thread.
+//!
+//! Why there is a pool, and not one worker per connection, which would be less code: glibc gives the stacks
+//! of threads that have ended to new threads, with the pages that were touched. A stream on such a stack
+//! takes 17 KiB of memory instead of 11 KiB.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -22,157 +33,194 @@ use super::linger::Lingering;
 use super::table::{Stage, Table};
 use super::{Handler, Response, forwarded};
 use crate::config::{Config, EVICTION_WAIT, REFUSALS_LOGGED, SHUTDOWN_WAIT, WORKER_IDLE};
-use crate::machine::{Reserves, ThreadRoom};
+use crate::machine::{Reserves, ThreadStarter};
 use crate::report::Sampled;
 use crate::socket::write_at_once;
 use crate::wire::Network;
 
-/// What the threads of a server share.
+/// Everything that the threads of a server share. It is made once, by `HttpServer::spawn`.
 pub(super) struct Connections {
+    /// The limits and the log. They never change while the server runs.
     pub(super) config: Config,
+    /// The code that answers requests. Each worker calls it on its own thread.
     pub(super) handler: Box<dyn Handler>,
-    /// What the bodies that are being read take.
-    pub(super) bodies: Budget,
-    /// What the answers that are being written take.
-    pub(super) answers: Budget,
-    /// Log lines about requests that were refused.
-    pub(super) refusals: Sampled,
-    /// Log lines about threads that could not be started.
-    thread_errors: Sampled,
-    room: ThreadRoom,
-    /// How many evicted connections may still be open, beside those that have a place.
-    most_evicted: usize,
-    /// Rejected and evicted connections that have their answer.
+    /// LIMIT: the bytes of all request bodies that are being read or answered, 64 MiB by default.
+    pub(super) body_budget: Budget,
+    /// LIMIT: the bytes of all large answers that are being written, 64 MiB by default.
+    pub(super) answer_budget: Budget,
+    /// LIMIT: how many refused requests are logged, because a peer can cause any number of them.
+    pub(super) refusal_log: Sampled,
+    /// LIMIT: how often it is logged that a thread cannot be started: once a second.
+    thread_error_log: Sampled,
+    /// Starts the threads `worker`, `stream` and `linger`, if the address space has room for one more stack.
+    thread_starter: ThreadStarter,
+    /// LIMIT: how many evicted connections may be open at the same time, in addition to the connections that use
+    /// a slot. Each still has a thread and a descriptor. 32 by default.
+    max_evicted: usize,
+    /// The rejected and the evicted connections that have been answered and are not closed yet.
     lingering: Arc<Lingering>,
-    /// LOCK: guards the list of connections. Held to look up, insert and remove; no I/O waits under it
-    /// (`shutdown` on a socket returns at once).
-    open: Mutex<Open>,
-    /// A connection is in the queue. Idle workers wait for it.
-    arrival: Condvar,
-    /// A connection waits or has ended. A shutdown waits for it, and so does a connection that comes to a
-    /// jam.
-    change: Condvar,
+    /// LOCK: guards the connection table, the queue and the lists of threads. It is held to look up, insert and
+    /// remove. No call that can block is made under it: `shutdown` on a socket returns at once.
+    state: Mutex<ServerState>,
+    /// Is notified when a connection is put into the queue, and at the shutdown. Idle workers wait for it.
+    connection_queued: Condvar,
+    /// Is notified when a row of the table changes, if `accept_waits` or `is_closing` says that a thread waits for
+    /// such a change: `admit` waits for a slot, and a shutdown waits until the table is empty.
+    table_changed: Condvar,
 }
 
+/// What changes while the server runs.
 #[derive(Default)]
-struct Open {
-    /// LIMIT: `Config::max_connections` and `Connections::most_evicted`, and so of all else here.
-    table: Table<Connected>,
-    /// Connections that no worker has taken yet. Not to be dropped under the lock.
+struct ServerState {
+    /// All open connections but the lingering ones. LIMIT: `Config::max_connections` and `Connections::max_evicted`
+    /// together. Everything else in this struct has at most one entry per connection, or per worker.
+    table: Table<OpenConnection>,
+    /// Admitted connections that no worker has taken yet, the oldest first, each with the address of its peer.
+    /// `admit` appends, workers take. A `Slot` locks the state when it is dropped, so an entry must never be dropped
+    /// while the state is locked.
     queue: VecDeque<(Slot, SocketAddr)>,
-    /// Workers without a connection, those that are just being started among them.
-    idle: usize,
-    /// Those that run. A worker that ends takes itself out, which gives its stack back.
+    /// The number of workers that have no connection, including workers that are just being started. As long as it is
+    /// at least `queue.len()`, each queued connection has a worker that will take it.
+    idle_workers: usize,
+    /// All workers, to be joined by the shutdown. A worker that ends earlier removes its own entry. That detaches its
+    /// thread, so that the system frees the stack.
     workers: HashMap<ThreadId, JoinHandle<()>>,
-    /// The accept loop waits for a `change`.
-    is_jammed: bool,
+    /// The thread `accept` waits for `table_changed`. Only that thread writes the flag.
+    accept_waits: bool,
+    /// The shutdown has begun. The flag never becomes false again.
     is_closing: bool,
-    /// Threads of streams that have ended since the shutdown began.
-    ended: Vec<JoinHandle<()>>,
-    /// The thread that watches the lingering connections, if there are any.
-    watch: Option<JoinHandle<()>>,
+    /// The threads of streams that have ended since the shutdown began. The shutdown joins them.
+    ended_streams: Vec<JoinHandle<()>>,
+    /// The thread `linger` that was started last. The shutdown joins it.
+    linger_thread: Option<JoinHandle<()>>,
 }
 
-/// A connection as other threads see it.
-struct Connected {
+/// What other threads need of a connection. It is the value of the connection's row in the table.
+struct OpenConnection {
+    /// Lets the thread `accept` and the shutdown end a read that blocks the connection's own thread.
     socket: Arc<TcpStream>,
-    /// The stream's own thread, to be joined at the end of the server. A stream that ends before that is
-    /// detached.
-    handle: Option<JoinHandle<()>>,
+    /// The stream's own thread; `None` for a connection that is served by a worker. A stream that ends before the
+    /// shutdown begins is not joined: dropping the handle detaches its thread.
+    stream_thread: Option<JoinHandle<()>>,
 }
 
 impl Connections {
     pub(super) fn new(config: Config, reserves: Reserves, handler: Box<dyn Handler>) -> Self {
         Connections {
             // LIMIT: never less than one body of the largest size.
-            bodies: Budget::new(config.total_bodies.max(config.max_body)),
-            answers: Budget::new(config.total_answers),
-            refusals: Sampled::new(REFUSALS_LOGGED),
-            thread_errors: Sampled::new(1),
-            room: ThreadRoom::new(),
-            most_evicted: reserves.evicted,
+            body_budget: Budget::new(config.total_bodies.max(config.max_body)),
+            answer_budget: Budget::new(config.total_answers),
+            refusal_log: Sampled::new(REFUSALS_LOGGED),
+            thread_error_log: Sampled::new(1),
+            thread_starter: ThreadStarter::new(),
+            max_evicted: reserves.evicted,
             lingering: Arc::new(Lingering::new(reserves.lingering)),
-            open: Mutex::default(),
-            arrival: Condvar::new(),
-            change: Condvar::new(),
+            state: Mutex::default(),
+            connection_queued: Condvar::new(),
+            table_changed: Condvar::new(),
             config,
             handler,
         }
     }
 
-    /// A panic under this lock is impossible short of a bug in std: nothing foreign runs under it.
-    /// Should one come, the table is still a table.
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the state. No code of an embedder runs under this lock, so only a bug in std could panic there
+    /// and poison it. The table would still be usable then, so a poisoned lock is ignored.
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the shutdown has begun.
     pub(super) fn is_closing(&self) -> bool {
-        self.open().is_closing
+        self.state().is_closing
     }
 
-    /// Serves a connection, or rejects it. Waits for no peer: only, and not for long, for threads of this
-    /// server that are about to run.
-    pub(super) fn enter(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+    /// Admits a connection: gives it a slot and puts it into the queue for a worker. A connection over a limit is
+    /// rejected with a 503 instead. After the shutdown has begun, its socket is closed without an answer.
+    ///
+    /// Only the thread `accept` calls this. It never waits for a peer. It blocks for at most [`EVICTION_WAIT`]
+    /// (100 ms), while [`must_wait_for_slot`](Self::must_wait_for_slot) says that a thread of this server is about to
+    /// make a slot available. Until then no other connection is accepted.
+    ///
+    /// The steps, all but the last under one lock, so that no other thread can take the slot in between:
+    ///
+    /// 1. Wait for a slot, if waiting helps.
+    /// 2. Check the limit for the client's address.
+    /// 3. Make sure that a slot is free, if need be by evicting another connection.
+    /// 4. Insert a row into the table, and the connection into the queue.
+    /// 5. Start a worker if there are more queued connections than idle workers; otherwise wake an idle worker.
+    pub(super) fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
-        let is_jammed = |open: &mut Open| {
-            open.is_jammed = self.is_jam(open);
-            open.is_jammed
+        let must_wait = |state: &mut ServerState| {
+            state.accept_waits = self.must_wait_for_slot(state);
+            state.accept_waits
         };
         let waited = self
-            .change
-            .wait_timeout_while(self.open(), EVICTION_WAIT, is_jammed);
-        let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        open.is_jammed = false;
-        // ORDER: asked under the lock under which `close` takes the queue; nobody takes it after that.
-        if open.is_closing {
+            .table_changed
+            .wait_timeout_while(self.state(), EVICTION_WAIT, must_wait);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.accept_waits = false;
+        // ORDER: `is_closing` is read under the same lock under which `begin_shutdown` empties the queue. A
+        // connection that is queued after that would never be served.
+        if state.is_closing {
             return;
         }
-        // A proxy's connections are not its client's; those are counted request by request.
+        // The connections of a trusted proxy carry requests of many clients, so its requests are counted instead:
+        // see `Slot::count_request`.
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
         let client = (!is_proxy).then(|| Network::of_subscriber(peer.ip()));
-        let admitted = self.check_count(&open.table, client);
-        if let Err(answer) = admitted.and_then(|()| self.make_room(&mut open.table)) {
-            drop(open);
+        let within_limit = self.check_address_limit(&state.table, client);
+        if let Err(answer) = within_limit.and_then(|()| self.ensure_free_slot(&mut state.table)) {
+            drop(state);
             return self.reject(socket, &answer);
         }
-        let key = open.table.insert(Connected {
+        let key = state.table.insert(OpenConnection {
             socket: Arc::clone(&socket),
-            handle: None,
+            stream_thread: None,
         });
         let is_counted = self.config.max_per_ip.is_some();
-        open.table.count(key, client.filter(|_| is_counted));
+        state.table.set_client(key, client.filter(|_| is_counted));
         let slot = Slot {
             connections: Arc::clone(self),
             key,
             socket,
-            is_proxied: is_proxy && is_counted,
+            counts_requests: is_proxy && is_counted,
         };
-        open.queue.push_back((slot, peer));
-        let is_short = open.queue.len() > open.idle;
-        // ORDER: counted before it is there, so that one connection does not get two.
-        open.idle += usize::from(is_short);
-        drop(open);
-        if is_short {
+        state.queue.push_back((slot, peer));
+        let needs_worker = state.queue.len() > state.idle_workers;
+        // ORDER: the worker is counted before it is started. Otherwise the next connection would find too few
+        // workers for the queue, and start a second worker for this connection.
+        state.idle_workers += usize::from(needs_worker);
+        drop(state);
+        if needs_worker {
             self.start_worker();
         } else {
-            self.arrival.notify_one();
+            self.connection_queued.notify_one();
         }
     }
 
-    /// Whether all places are taken, and no connection can be evicted yet: the evicted ones are still
-    /// there, or those that could be evicted have no worker. Either is over as soon as some thread has run.
-    fn is_jam(&self, open: &Open) -> bool {
-        let table = &open.table;
-        let is_full = table.placed() >= self.config.max_connections();
-        let is_unserved = !table.has_waiting() && !open.queue.is_empty();
-        let is_slow = table.evicted() >= self.most_evicted || is_unserved;
-        is_full && is_slow && !open.is_closing
+    /// Whether every slot is in use, no connection can be evicted now, and a thread of this server is about to change
+    /// that. Then a new connection waits for a moment instead of being rejected. There are two such cases:
+    ///
+    /// - `max_evicted` evicted connections are still open, so no further one may be evicted. Their threads have been
+    ///   woken and end as soon as they get a processor.
+    /// - No connection waits for its peer, and there are connections in the queue. A queued connection counts as busy
+    ///   until a worker takes it. From then on it waits for its request and can be evicted.
+    ///
+    /// If instead all connections are busy with requests or streams, nothing says when a slot becomes free,
+    /// so the new connection is rejected at once.
+    fn must_wait_for_slot(&self, state: &ServerState) -> bool {
+        let table = &state.table;
+        let all_slots_in_use = table.slots_in_use() >= self.config.max_connections();
+        let evicted_are_still_open = table.evicted() >= self.max_evicted;
+        let waits_for_workers = !table.has_waiting() && !state.queue.is_empty();
+        all_slots_in_use && (evicted_are_still_open || waits_for_workers) && !state.is_closing
     }
 
-    /// Whether one more connection of this client is within its limit.
-    fn check_count(
+    /// Whether one more connection of this client is within `Config::max_per_ip`. Without that limit, or without a
+    /// client, every connection is. `Err` is the answer to a connection over the limit.
+    fn check_address_limit(
         &self,
-        table: &Table<Connected>,
+        table: &Table<OpenConnection>,
         client: Option<Network>,
     ) -> Result<(), Response> {
         match (self.config.max_per_ip, client) {
@@ -185,121 +233,140 @@ impl Connections {
         }
     }
 
-    /// Makes sure that there is a place for one more connection, if need be by evicting another.
-    fn make_room(&self, table: &mut Table<Connected>) -> Result<(), Response> {
-        if table.placed() < self.config.max_connections() {
+    /// Makes sure that a slot is free for one more connection. If all slots are in use, the connection that
+    /// has waited longest for its peer is evicted. `Err` is the answer to the new connection if no connection
+    /// can be evicted.
+    fn ensure_free_slot(&self, table: &mut Table<OpenConnection>) -> Result<(), Response> {
+        if table.slots_in_use() < self.config.max_connections() {
             return Ok(());
         }
-        // LIMIT: beside those that have a place, and with a thread and a descriptor each.
-        if table.evicted() < self.most_evicted
-            && let Some(thread) = table.evict()
+        // LIMIT: an evicted connection frees its slot at once, but keeps its thread and its descriptor for a moment.
+        if table.evicted() < self.max_evicted
+            && let Some(evicted) = table.evict()
         {
-            // Wakes the thread, if it reads. What has arrived can still be read after this.
-            let _ = thread.socket.shutdown(Shutdown::Read);
+            // Wakes the connection's worker, which blocks in a read, or is about to. Bytes that have already arrived
+            // can still be read. The worker then answers the evicted connection (`Connection::answer_eviction`).
+            let _ = evicted.socket.shutdown(Shutdown::Read);
             return Ok(());
         }
         Err(Response::later(&self.config, "Too many connections"))
     }
 
+    /// Starts a worker, which `admit` has already counted as idle. If the thread cannot be started, a connection for
+    /// which there is no other worker is rejected.
     fn start_worker(self: &Arc<Self>) {
         let connections = Arc::clone(self);
-        let started = self.start_thread("worker", move || connections.work());
-        let mut open = self.open();
+        let started = self.start_thread("worker", move || connections.run_worker());
+        let mut state = self.state();
         match started {
             Ok(worker) => {
-                open.workers.insert(worker.thread().id(), worker);
+                state.workers.insert(worker.thread().id(), worker);
             }
             Err(error) => {
-                // The worker that was counted does not come.
-                open.idle -= 1;
-                let is_short = open.queue.len() > open.idle;
-                let unserved = is_short.then(|| open.queue.pop_front()).flatten();
-                drop(open);
+                // The worker that was counted does not exist. By now another worker may have become idle and taken
+                // the connection, so the queue is compared again.
+                state.idle_workers -= 1;
+                let needs_worker = state.queue.len() > state.idle_workers;
+                let unserved = needs_worker.then(|| state.queue.pop_front()).flatten();
+                drop(state);
                 if let Some((slot, peer)) = unserved {
-                    self.reject_unserved(&slot.socket, "connection", &peer, &error);
+                    self.reject_without_thread(&slot.socket, "connection", &peer, &error);
                 }
             }
         }
     }
 
-    /// All that a worker does.
-    fn work(self: &Arc<Self>) {
+    /// The whole life of a worker: serves one connection after the other until the queue stays empty or the server
+    /// closes.
+    fn run_worker(self: &Arc<Self>) {
         while let Some((slot, peer)) = self.next_connection() {
-            // Handlers are guarded one by one. What is left is an embedder's value that panics when it is
-            // dropped, and it does not end the thread.
+            // `Connection` catches the panics of handlers itself. What is left is a value of the embedder that panics
+            // when it is dropped. It costs its own connection, and the worker goes on.
             let serve = AssertUnwindSafe(|| Connection::new(&slot, peer).serve());
             match catch_unwind(serve) {
-                Ok(Some(stream)) => self.begin(slot, stream),
+                Ok(Some(stream)) => self.start_stream(slot, stream),
                 Ok(None) => {}
                 Err(_) => {
                     let report = &self.config.report;
-                    report.error(format_args!("the connection of {peer} panicked; closed"));
+                    report.error(format_args!(
+                        "serving the connection of {peer} panicked; the connection is closed"
+                    ));
                 }
             }
-            self.open().idle += 1;
+            self.state().idle_workers += 1;
         }
     }
 
-    /// Waits for a connection, but not for ever: a worker too many ends.
+    /// Takes the next connection from the queue. Blocks for at most [`WORKER_IDLE`] (200 ms) while the queue
+    /// is empty. `None`: the calling worker must end.
     fn next_connection(&self) -> Option<(Slot, SocketAddr)> {
-        let is_idle = |open: &mut Open| open.queue.is_empty() && !open.is_closing;
+        let is_idle = |state: &mut ServerState| state.queue.is_empty() && !state.is_closing;
         let waited = self
-            .arrival
-            .wait_timeout_while(self.open(), WORKER_IDLE, is_idle);
-        let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        open.idle -= 1;
-        let next = open.queue.pop_front();
-        if next.is_none() && !open.is_closing {
-            open.workers.remove(&thread::current().id());
+            .connection_queued
+            .wait_timeout_while(self.state(), WORKER_IDLE, is_idle);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.idle_workers -= 1;
+        let next = state.queue.pop_front();
+        // During a shutdown the entry stays, because the shutdown joins the thread.
+        if next.is_none() && !state.is_closing {
+            state.workers.remove(&thread::current().id());
         }
         next
     }
 
-    /// Gives a stream its thread.
-    fn begin(&self, slot: Slot, stream: StreamStart) {
-        let (key, socket, whose) = (slot.key, Arc::clone(&slot.socket), stream.whose);
-        // In a box, because the calls that lead to the stream would copy it, one after the other, and they stay
-        // on the stack of its thread for life. 400 bytes less keep an idle stream's stack within one page with
-        // musl: it takes 6.3 KiB instead of 10.2.
+    /// Starts a stream's own thread and moves the connection to it. The worker that calls this is free afterwards.
+    /// The slot is dropped on the stream's thread, when the stream has ended.
+    fn start_stream(&self, slot: Slot, stream: StreamStart) {
+        let (key, socket, remote) = (slot.key, Arc::clone(&slot.socket), stream.remote);
+        // Why a box: without it, each of the calls that lead to the stream would have its own copy of these values on
+        // the stack, as long as the stream lives. The 400 bytes that the box saves keep the stack of an idle stream
+        // within one page with musl: 6.3 KiB instead of 10.2 KiB.
         let parts = Box::new((slot, stream));
         let task = move || {
             let (slot, stream) = *parts;
-            if catch_unwind(AssertUnwindSafe(|| (stream.take)(stream.takeover))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| (stream.run)(stream.takeover))).is_err() {
                 let report = &slot.connections.config.report;
-                let whose = stream.whose;
-                report.error(format_args!("the stream to {whose} panicked; closed"));
+                let remote = stream.remote;
+                report.error(format_args!(
+                    "the stream to {remote} panicked; the connection is closed"
+                ));
             }
         };
         match self.start_thread("stream", task) {
             Ok(handle) => {
-                if let Some(thread) = self.open().table.get_mut(key) {
-                    thread.handle = Some(handle);
+                // A stream that has ended already has no row any more. Dropping its handle detaches the thread.
+                if let Some(connection) = self.state().table.get_mut(key) {
+                    connection.stream_thread = Some(handle);
                 }
             }
-            Err(error) => self.reject_unserved(&socket, "stream", &whose, &error),
+            Err(error) => self.reject_without_thread(&socket, "stream", &remote, &error),
         }
     }
 
-    /// Answers a connection for which no thread could be started. The report is about a want that is seldom
-    /// one connection's alone.
-    fn reject_unserved(
+    /// Answers 503 to a connection or a stream (`kind`) for which no thread can be started, and logs the error. When
+    /// threads run out, many connections fail in the same way, so at most one of these lines is logged per second.
+    fn reject_without_thread(
         &self,
         socket: &Arc<TcpStream>,
         kind: &str,
-        whose: &dyn fmt::Display,
+        remote: &dyn fmt::Display,
         error: &io::Error,
     ) {
-        if let Some(suppressed) = self.thread_errors.next(Instant::now()) {
+        if let Some(suppressed) = self.thread_error_log.next(Instant::now()) {
             let report = &self.config.report;
             report.error(format_args!(
-                "no thread for the {kind} of {whose}: {error}; answered 503{suppressed}"
+                "cannot start a thread for the {kind} of {remote}: {error}; answered 503{suppressed}"
             ));
         }
         let why = format!("No thread is left for this {kind}");
         self.reject(Arc::clone(socket), &Response::later(&self.config, why));
     }
 
-    /// Starts a thread, if the machine has room for one more.
+    /// Starts a thread with the configured stack.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses another thread, or its address space has no room for another stack.
     fn start_thread(
         &self,
         name: &str,
@@ -309,11 +376,12 @@ impl Connections {
         let thread = thread::Builder::new()
             .name(name.into())
             .stack_size(stack_bytes);
-        self.room.start(stack_bytes, || thread.spawn(body))
+        self.thread_starter
+            .start(stack_bytes, || thread.spawn(body))
     }
 
-    /// Answers without reading the request, and without waiting for the peer: other connections wait to be
-    /// accepted.
+    /// Sends an answer and ends the connection, without reading its request and without waiting for the peer: the
+    /// caller may be the thread `accept`. The connection lingers afterwards, without a slot or a thread of its own.
     fn reject(&self, socket: Arc<TcpStream>, answer: &Response) {
         write_at_once(&socket, &answer.last_bytes(false));
         // Best effort: the peer may be gone.
@@ -321,71 +389,88 @@ impl Connections {
         self.linger(socket, false);
     }
 
+    /// Hands an answered connection over to the lingering close, and starts the thread `linger` if there is none.
+    /// Without that thread the connection is closed at once.
     fn linger(&self, socket: Arc<TcpStream>, is_evicted: bool) {
-        if self.lingering.keep(socket, is_evicted) {
+        if self.lingering.add(socket, is_evicted) {
             let lingering = Arc::clone(&self.lingering);
-            match self.start_thread("linger", move || lingering.watch()) {
-                Ok(thread) => self.open().watch = Some(thread),
-                Err(_) => self.lingering.give_up(),
+            match self.start_thread("linger", move || lingering.run()) {
+                Ok(thread) => self.state().linger_thread = Some(thread),
+                Err(_) => self.lingering.close_without_thread(),
             }
         }
     }
 
-    /// Begins the shutdown: no connection waits for a new request, and those that wait for one are woken.
-    pub(super) fn close(&self) {
-        let mut open = self.open();
-        open.is_closing = true;
-        let idle = open.table.iter().filter(|(stage, _)| *stage == Stage::Idle);
-        for (_, thread) in idle {
-            // Bytes that have arrived can still be read after this; then comes the end.
-            let _ = thread.socket.shutdown(Shutdown::Read);
+    /// Begins the shutdown and does not block. From now on no connection waits for another request: idle
+    /// connections are woken and end, queued connections are closed, and the answer to a request is the last
+    /// one of its connection.
+    pub(super) fn begin_shutdown(&self) {
+        let mut state = self.state();
+        state.is_closing = true;
+        let idle = state
+            .table
+            .iter()
+            .filter(|(stage, _)| *stage == Stage::Idle);
+        for (_, connection) in idle {
+            // The worker reads the bytes that have already arrived, and then the end of the input. So a request that
+            // has just arrived is still answered.
+            let _ = connection.socket.shutdown(Shutdown::Read);
         }
-        let unserved = std::mem::take(&mut open.queue);
-        drop(open);
+        let unserved = std::mem::take(&mut state.queue);
+        // LOCK: the slots in the queue lock the state when they are dropped.
+        drop(state);
         drop(unserved);
         self.lingering.close();
-        self.arrival.notify_all();
-        self.change.notify_all();
+        self.connection_queued.notify_all();
+        self.table_changed.notify_all();
     }
 
-    /// Ends the shutdown that began at `start`: waits for the grace, closes what is left, joins the threads.
-    pub(super) fn wait_for_the_rest(&self, start: Instant) {
+    /// Finishes the shutdown that began at `start`: waits until all connections have ended, or until the rest of
+    /// `Config::grace` has passed; closes the sockets that are left; joins the threads.
+    ///
+    /// Blocks for at most the grace and [`SHUTDOWN_WAIT`] (500 ms). Threads that are still in a handler then are
+    /// reported, and no thread is joined.
+    pub(super) fn finish_shutdown(&self, start: Instant) {
         if self.wait_until_empty(self.config.grace.saturating_sub(start.elapsed())) > 0 {
-            for (_, thread) in self.open().table.iter() {
-                let _ = thread.socket.shutdown(Shutdown::Both);
+            for (_, connection) in self.state().table.iter() {
+                let _ = connection.socket.shutdown(Shutdown::Both);
             }
             let left = self.wait_until_empty(SHUTDOWN_WAIT);
             if left > 0 {
                 let report = &self.config.report;
                 return report.error(format_args!(
-                    "{left} connections are still busy in their handlers; left behind"
+                    "{left} connections are still busy in their handlers; the shutdown does not wait for them"
                 ));
             }
         }
-        let mut open = self.open();
+        let mut state = self.state();
         let (streams, workers) = (
-            std::mem::take(&mut open.ended),
-            std::mem::take(&mut open.workers),
+            std::mem::take(&mut state.ended_streams),
+            std::mem::take(&mut state.workers),
         );
-        let watch = open.watch.take();
-        drop(open);
+        let linger_thread = state.linger_thread.take();
+        // LOCK: a worker locks the state once more before it ends.
+        drop(state);
         for thread in streams
             .into_iter()
             .chain(workers.into_values())
-            .chain(watch)
+            .chain(linger_thread)
         {
-            // It is at its end, or looks again when it is woken; a panic was caught and reported.
+            // Streams and workers are about to end. The thread `linger` is parked between two rounds. A panic was
+            // caught and reported on the thread itself.
             thread.thread().unpark();
             let _ = thread.join();
         }
     }
 
-    /// Waits until all connections have ended. Returns how many have not within `limit`.
+    /// Waits until all connections have ended, for at most `limit`. Returns how many connections are left.
     fn wait_until_empty(&self, limit: Duration) -> usize {
-        let is_full = |open: &mut Open| open.table.len() > 0;
-        let waited = self.change.wait_timeout_while(self.open(), limit, is_full);
-        let (open, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        open.table.len()
+        let has_connections = |state: &mut ServerState| state.table.len() > 0;
+        let waited = self
+            .table_changed
+            .wait_timeout_while(self.state(), limit, has_connections);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.table.len()
     }
 }
 
@@ -397,95 +482,113 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// A connection's row in the table. Dropping it removes the row, also when the connection's thread panicked or
-/// could not be started. Not to be dropped under the lock.
+/// An admitted connection's slot in the connection table: the value by which the connection's own thread reports what
+/// the connection is doing.
+///
+/// The value moves from the queue to a worker, and with a stream to the stream's thread. Dropping it removes
+/// the row from the table, also when that thread panicked or could not be started. Dropping it locks the
+/// state, so it must not be dropped while the state is locked. An evicted connection keeps its `Slot` until
+/// its worker is done with it, but the table does not count that slot any more.
 pub(super) struct Slot {
+    /// The server that the connection belongs to.
     pub(super) connections: Arc<Connections>,
+    /// The connection. The table has another reference to it, to wake the thread that reads from it.
     pub(super) socket: Arc<TcpStream>,
+    /// The key of the connection's row in the table.
     key: u64,
-    /// The peer is a proxy that is trusted: not the connection is counted, but each request.
-    is_proxied: bool,
+    /// The peer is a trusted proxy, and `Config::max_per_ip` is set: each request counts under the address of its
+    /// client while it is answered. Other connections count under the peer's address as long as they are open.
+    counts_requests: bool,
 }
 
 impl Slot {
-    /// Changes the table, and wakes the accept loop if that waits for a change.
-    fn change<T>(&self, change: impl FnOnce(&mut Open) -> T) -> T {
-        let mut open = self.connections.open();
-        let outcome = change(&mut open);
-        let is_awaited = open.is_jammed || open.is_closing;
-        drop(open);
+    /// Applies a change to the state, and wakes the threads that wait for a change: `accept`, or a shutdown.
+    fn change<T>(&self, change: impl FnOnce(&mut ServerState) -> T) -> T {
+        let mut state = self.connections.state();
+        let outcome = change(&mut state);
+        let is_awaited = state.accept_waits || state.is_closing;
+        drop(state);
         if is_awaited {
-            self.connections.change.notify_all();
+            self.connections.table_changed.notify_all();
         }
         outcome
     }
 
-    /// The connection is about to wait for a request. False: it must not, the server is closing.
+    /// Notes that the connection is about to wait for a request. From now on it may be evicted. Returns false if it
+    /// must not wait, because the server is closing.
     ///
-    /// ORDER: idle is set and closing read under one lock, and the other way round in `close`, so
-    /// that a connection either sees the end coming or is woken by it.
-    pub(super) fn may_wait(&self) -> bool {
-        self.change(|open| {
-            open.table.set(self.key, Stage::Idle);
-            !open.is_closing
+    /// ORDER: this sets `Idle` and reads `is_closing` under one lock; `begin_shutdown` sets `is_closing` and
+    /// looks for idle connections under the same lock. So either this function returns false, or
+    /// `begin_shutdown` wakes the connection.
+    pub(super) fn may_wait_for_request(&self) -> bool {
+        self.change(|state| {
+            state.table.set_stage(self.key, Stage::Idle);
+            !state.is_closing
         })
     }
 
-    /// The connection is about to wait for the rest of a head, or for the peer's end after the last answer.
+    /// Notes that the connection is about to wait for the rest of a head, or for the end of the peer's input
+    /// after the last answer. It may be evicted meanwhile.
     pub(super) fn note_waiting(&self) {
-        self.change(|open| open.table.set(self.key, Stage::Waiting));
+        self.change(|state| state.table.set_stage(self.key, Stage::Waiting));
     }
 
-    /// A body has begun to arrive or has made progress, and the connection is about to wait for more of
-    /// it. False: too late, the connection was evicted.
-    pub(super) fn note_body(&self) -> bool {
-        self.change(|open| open.table.renew(self.key, Stage::Waiting))
+    /// Notes that a body has begun to arrive or has made progress, and that the connection is about to wait for more
+    /// of it. Its waiting time starts again. Returns false if the connection has been evicted.
+    pub(super) fn note_body_progress(&self) -> bool {
+        self.change(|state| state.table.restart_waiting(self.key, Stage::Waiting))
     }
 
-    /// A request has arrived, or an answer is about to be written: from now on the connection is not evicted.
-    /// False: it was evicted before.
-    pub(super) fn hold(&self) -> bool {
-        self.connections.open().table.set(self.key, Stage::Busy)
+    /// Notes that a request has arrived or that an answer is about to be written. From now on the connection
+    /// cannot be evicted. Returns false if it has been evicted before.
+    pub(super) fn mark_busy(&self) -> bool {
+        let mut state = self.connections.state();
+        state.table.set_stage(self.key, Stage::Busy)
     }
 
-    /// The connection was evicted, and this is the answer to a request that had begun. It is written without
-    /// waiting for the peer.
-    pub(super) fn end_evicted(&self, answer: &[u8]) {
+    /// Sends an evicted connection the answer to a request that had begun to arrive, as far as it can be written
+    /// without waiting for the peer. The connection lingers afterwards.
+    pub(super) fn answer_evicted(&self, answer: &[u8]) {
         write_at_once(&self.socket, answer);
         self.connections.linger(Arc::clone(&self.socket), true);
     }
 
-    /// A request of `client` is about to be answered. `Err` is the answer to one too many.
-    pub(super) fn admit(&self, client: IpAddr) -> Result<(), Response> {
-        if self.is_proxied {
+    /// Counts a request from behind a trusted proxy under the address of its client. Does nothing for the connections
+    /// of other peers. `Err` is the answer to a request over `Config::max_per_ip`.
+    pub(super) fn count_request(&self, client: IpAddr) -> Result<(), Response> {
+        if self.counts_requests {
             let client = Some(Network::of_subscriber(client));
-            let mut open = self.connections.open();
-            self.connections.check_count(&open.table, client)?;
-            open.table.count(self.key, client);
+            let mut state = self.connections.state();
+            self.connections.check_address_limit(&state.table, client)?;
+            state.table.set_client(self.key, client);
         }
         Ok(())
     }
 
-    /// The answer is there, and only to be written. ORDER: before it is written, because a client that has it
-    /// may ask again by another connection, and is not one too many.
-    pub(super) fn note_answered(&self) {
-        if self.is_proxied {
-            self.connections.open().table.count(self.key, None);
+    /// Ends the counting of a request, because its answer is ready to be written.
+    ///
+    /// ORDER: before the answer is written. A client that has the answer may send its next request on another
+    /// connection, and that request must not be one too many.
+    pub(super) fn uncount_request(&self) {
+        if self.counts_requests {
+            self.connections.state().table.set_client(self.key, None);
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let ended = self.change(|open| {
-            let mut ended = open.table.remove(self.key);
-            if open.is_closing {
-                let handle = ended.as_mut().and_then(|thread| thread.handle.take());
-                open.ended.extend(handle);
+        let removed = self.change(|state| {
+            let mut removed = state.table.remove(self.key);
+            if state.is_closing {
+                let thread = removed
+                    .as_mut()
+                    .and_then(|connection| connection.stream_thread.take());
+                state.ended_streams.extend(thread);
             }
-            ended
+            removed
         });
-        // ORDER: closes the socket, perhaps, and not under the lock.
-        drop(ended);
+        // LOCK: dropping the row may close the socket, which is a system call, so the state is not locked here.
+        drop(removed);
     }
 }

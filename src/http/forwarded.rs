@@ -1,65 +1,75 @@
-//! Turns the address of a peer, and what proxies that are trusted say in a head, into the address
-//! of the client.
+//! Finds the address of the client: from the address of the peer and from the fields that trusted proxies add to the
+//! head. `Connection::next_request` calls [`client`] for each request.
 //!
-//! Each proxy adds the address that it was spoken to from at the right end of a list, and whatever
-//! is left of that came with the request: anybody can write anything there. So the list is read
-//! from the right, and only as long as who wrote the next member is trusted. The first address that
-//! is not trusted is the client's. What cannot be read ends the walk where it is: beyond that
-//! nobody is known to have written it.
+//! Each proxy appends the address of its own peer to the right end of a list. Everything to the left of that
+//! address came with the request, so any client can have written it. Therefore the list is read from the
+//! right, and the next member is read only if the address so far is a trusted proxy. The first address that
+//! is not trusted is the client's.
+//!
+//! Example: the peer is 10.0.0.1, the networks 10.0.0.0/8 are trusted, and the field is
+//! `X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2`. 10.0.0.1 is trusted, so 10.0.0.2 is read; 10.0.0.2 is
+//! trusted, so 192.0.2.7 is read; 192.0.2.7 is not trusted, so it is the client. 203.0.113.9 may be invented,
+//! and is ignored.
+//!
+//! A member that cannot be parsed ends the search: the client is unknown, and the address is that of the last proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::head::{RequestHead, is_tchar, trim_ows};
 use crate::wire::Network;
 
-/// The client that a request came from.
+/// The client that sent a request, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientAddr {
+    /// The address of the client, or of the last trusted proxy before it.
     pub(super) address: IpAddr,
-    /// False: `address` is that of the last trusted proxy, and that proxy does not say which client
-    /// spoke to it. Such a client has no right that depends on its address.
+    /// Whether `address` is the client's. If it is a proxy's, that proxy does not name its client. Such a
+    /// client gets no right that depends on its address.
     pub(super) is_known: bool,
 }
 
-/// Who sent a request that came from `peer`.
+/// The client of a request that came from `peer` with this head. Does not block.
 ///
-/// There are two fields for it. A proxy adds to one and passes the other on as the client sent it,
-/// and nothing says which one that is: nginx, told to write `X-Forwarded-For`, passes on any
-/// `Forwarded`. So if both are there, they must agree; if they do not, one of them is a lie, and the
-/// request counts as the proxy's own. A client that lies about its address wins nothing by it.
+/// There are two fields for this. A proxy appends to one of them and passes the other one on as the client
+/// sent it, and the server cannot know which one that is: nginx that is configured to write `X-Forwarded-For`
+/// passes any `Forwarded` on. So if both fields are there, they must name the same client. If they do not,
+/// one of them may be a lie, and the client is unknown. A client that lies about its address gains nothing.
 pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> ClientAddr {
     let peer = peer.to_canonical();
     let itself = |is_known| ClientAddr {
         address: peer,
         is_known,
     };
-    // Looked at before the fields are, of which a peer without trust may send as many as it likes.
+    // This comes first so that no time is spent on the fields of a peer that is not trusted.
     if !trusts(trusted, peer) {
         return itself(true);
     }
-    let told = |name: &str, address: fn(&[u8]) -> Option<IpAddr>| {
+    let named_in = |name: &str, address: fn(&[u8]) -> Option<IpAddr>| {
         let fields: Vec<&[u8]> = head.fields(name).collect();
-        (!fields.is_empty()).then(|| walk(peer, &fields, address, trusted))
+        (!fields.is_empty()).then(|| search(peer, &fields, address, trusted))
     };
     match (
-        told("forwarded", forwarded_for),
-        told("x-forwarded-for", x_forwarded_for),
+        named_in("forwarded", forwarded_for),
+        named_in("x-forwarded-for", x_forwarded_for),
     ) {
         (Some(one), Some(other)) if one != other => itself(false),
-        (Some(told), _) | (None, Some(told)) => told,
-        // A proxy that does not name its client, or names it in another field (`X-Real-IP`).
+        (Some(found), _) | (None, Some(found)) => found,
+        // The proxy does not name its client, or names it in another field, such as `X-Real-IP`.
         (None, None) => itself(false),
     }
 }
 
-/// Whether one of the networks has the address.
+/// Whether the address is in one of the networks.
 pub(super) fn trusts(trusted: &[Network], address: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// SPEC: RFC 9110, 5.3: fields of one name are one list. LIMIT: the head; each byte is looked at once
-/// or twice.
-fn walk(
+/// Searches the list in `fields` from the right for the client of `peer`, which is a trusted proxy. `address`
+/// parses one member of the list.
+///
+/// SPEC: RFC 9110, 5.3: several fields with one name are one list. LIMIT: the length of the head. Each byte
+/// is read once or twice.
+fn search(
     peer: IpAddr,
     fields: &[&[u8]],
     address: fn(&[u8]) -> Option<IpAddr>,
@@ -69,15 +79,15 @@ fn walk(
         .iter()
         .rev()
         .flat_map(|field| FromTheRight(field, b','));
-    // SPEC: RFC 9110, 5.6.1.2: empty members are passed over.
+    // SPEC: RFC 9110, 5.6.1.2: empty members are skipped.
     let mut members = members.map(trim_ows).filter(|member| !member.is_empty());
     let mut client = ClientAddr {
         address: peer,
-        // The peer is a proxy. A field without a member says nothing of its client.
+        // The peer is a proxy, and a field without members does not name its client.
         is_known: false,
     };
     while trusts(trusted, client.address) {
-        // At the end of the list, the client itself is in a trusted network.
+        // If all addresses are trusted, the client itself is in a trusted network.
         let Some(member) = members.next() else { break };
         let Some(before) = address(member) else {
             client.is_known = false;
@@ -91,9 +101,9 @@ fn walk(
     client
 }
 
-/// The parts of a text between separators that are not in a quoted string, the last first. Read
-/// from the right, so that a quote which a client has left open takes nothing of what a proxy
-/// added behind it.
+/// An iterator over the parts of a text between separators, from the last part to the first. A separator in a
+/// quoted string does not count. The text is read from the right, so that a quote that a client has left open
+/// does not hide the parts that proxies have appended after it.
 struct FromTheRight<'a>(&'a [u8], u8);
 
 impl<'a> Iterator for FromTheRight<'a> {
@@ -116,22 +126,26 @@ impl<'a> Iterator for FromTheRight<'a> {
     }
 }
 
+/// Whether the byte at an offset is escaped: an odd number of backslashes precedes it.
+///
 /// SPEC: RFC 9110, 5.6.4: `quoted-pair = "\" ( HTAB / SP / VCHAR / obs-text )`
 fn is_escaped(text: &[u8], at: usize) -> bool {
     let before = text[..at].iter().rev();
     before.take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
-/// The address in a member of `X-Forwarded-For`, which nobody has specified: an address, that some
-/// write with its port.
+/// The address in a member of `X-Forwarded-For`. No standard describes this field. A member is an address, to
+/// which some proxies add a port.
 fn x_forwarded_for(member: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(member).ok()?;
     text.parse().ok().or_else(|| node(text))
 }
 
+/// The address in a member of `Forwarded`, such as `for="192.0.2.7:4711";proto=https`.
+///
 /// SPEC: RFC 7239, 4: `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )`,
-/// `forwarded-pair = token "=" value`, no name twice. White space around the `;`, which the grammar
-/// has no place for, is common.
+/// `forwarded-pair = token "=" value`, and no name twice. The grammar has no white space around the
+/// `;`, but many proxies write it, so it is accepted.
 fn forwarded_for(member: &[u8]) -> Option<IpAddr> {
     let pairs = FromTheRight(member, b';').map(trim_ows);
     let mut found = None;
@@ -148,6 +162,8 @@ fn forwarded_for(member: &[u8]) -> Option<IpAddr> {
     node(std::str::from_utf8(&found?).ok()?)
 }
 
+/// The value of a pair without quotes and escapes. `None`: it is neither a token nor a quoted string.
+///
 /// SPEC: RFC 7239, 4: `value = token / quoted-string`
 fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     let [b'"', inside @ .., b'"'] = value else {
@@ -164,8 +180,10 @@ fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
+/// The address in the description of a client or proxy.
+///
 /// SPEC: RFC 7239, 6: `node = nodename [ ":" node-port ]`, `nodename = IPv4address / "[" IPv6address
-/// "]" / "unknown" / obfnode`, `node-port = port / obfport`. The last two names are nobody's address.
+/// "]" / "unknown" / obfnode`, `node-port = port / obfport`. `unknown` and obfnode are not addresses.
 fn node(text: &str) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(inside) => {
@@ -180,6 +198,8 @@ fn node(text: &str) -> Option<IpAddr> {
     (port.is_empty() || is_port(port.strip_prefix(':')?)).then_some(address)
 }
 
+/// Whether a text is a port or an obfuscated port.
+///
 /// SPEC: RFC 7239, 6: `port = 1*5DIGIT`, `obfport = "_" 1*( ALPHA / DIGIT / "." / "_" / "-")`
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
@@ -201,8 +221,8 @@ mod tests {
     use crate::config::Config;
     use crate::http::{Head, HeadParser};
 
-    /// The client of a request from `peer` with these fields, as text; with a `?` if that is the last
-    /// proxy, which does not say who its client is.
+    /// The client of a request from `peer` with these fields, as text. A `?` after it means that the client
+    /// is unknown, and the address is that of the last proxy.
     fn client_of(peer: &str, trusted: &str, fields: &[&str]) -> String {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -220,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_trusted_is_believed() {
+    fn only_the_fields_of_trusted_proxies_count() {
         for field in ["X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.7"] {
             assert_eq!(client_of("127.0.0.1", "", &[field]), "127.0.0.1");
             assert_eq!(client_of("127.0.0.1", "10.0.0.0/8", &[field]), "127.0.0.1");
@@ -271,7 +291,7 @@ mod tests {
         ("192.0.2.7:4711", "192.0.2.7"),
         ("[2001:db8::1]:4711", "2001:db8::1"),
         ("[2001:db8::1]", "2001:db8::1"),
-        // From the right, past who is trusted, and no further.
+        // The list is read from the right, up to the first address that is not trusted.
         ("192.0.2.7, 10.0.0.1", "192.0.2.7"),
         ("192.0.2.7,10.0.0.1 ,\t10.0.0.2", "192.0.2.7"),
         ("192.0.2.7, 198.51.100.1, 10.0.0.1", "198.51.100.1"),
@@ -279,7 +299,7 @@ mod tests {
         ("10.0.0.3, 10.0.0.1", "10.0.0.3"),
         ("127.0.0.1", "127.0.0.1"),
         (", ,192.0.2.7, ,", "192.0.2.7"),
-        // What cannot be read ends it.
+        // A member that cannot be parsed ends the search.
         ("", "127.0.0.1?"),
         ("unknown", "127.0.0.1?"),
         ("192.0.2.7, unknown", "127.0.0.1?"),
@@ -312,17 +332,17 @@ mod tests {
         ("for=192.0.2.7, for=10.0.0.1", "192.0.2.7"),
         ("for=192.0.2.7, for=198.51.100.1;by=\"x,y\", for=10.0.0.1", "198.51.100.1"),
         ("for=192.0.2.7,, ,for=10.0.0.1,", "192.0.2.7"),
-        // A name that only its proxy understands.
+        // An obfuscated name is not an address.
         ("for=_hidden", "127.0.0.1?"),
         ("for=unknown", "127.0.0.1?"),
         ("for=\"unknown:80\"", "127.0.0.1?"),
         ("for=192.0.2.7, for=_hidden, for=10.0.0.1", "10.0.0.1?"),
-        // What a client left open takes nothing from the proxy behind it.
+        // A quote that a client left open does not hide what a proxy has appended.
         ("for=\"192.0.2.7, for=198.51.100.1", "198.51.100.1"),
         ("for=\", for=198.51.100.1;by=\"x\"", "198.51.100.1"),
         ("for=192.0.2.7;by=\"\\\", for=198.51.100.1", "198.51.100.1"),
         ("for=\"192.0.2.7, for=10.0.0.1", "10.0.0.1?"),
-        // What is malformed ends it.
+        // A malformed member ends the search.
         ("", "127.0.0.1?"),
         ("192.0.2.7", "127.0.0.1?"),
         ("for=", "127.0.0.1?"),
@@ -347,7 +367,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_list_is_walked_from_the_right_past_who_is_trusted() {
+    fn a_list_is_read_from_the_right_up_to_the_first_address_that_is_not_trusted() {
         let rows = [
             ("X-Forwarded-For", X_FORWARDED_FOR),
             ("Forwarded", FORWARDED),
@@ -392,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn two_fields_that_do_not_agree_are_not_believed() {
+    fn two_fields_that_contradict_each_other_leave_the_client_unknown() {
         for (fields, client) in [
             (
                 ["X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.7"],
@@ -424,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_full_of_members_is_read_through_once() {
+    fn a_head_full_of_members_is_read_in_linear_time() {
         let limit = Config::default().max_head;
         for (name, value) in [
             ("X-Forwarded-For", "10.0.0.1,".repeat(limit / 10)),
@@ -438,8 +458,8 @@ mod tests {
                 "127.0.0.1 10.0.0.0/8",
                 &[&format!("{name}: {value}")],
             );
-            let trusted = ["127.0.0.1?", "10.0.0.1"].contains(&&*found);
-            assert!(trusted, "{name}: {found}");
+            let is_proxy = ["127.0.0.1?", "10.0.0.1"].contains(&&*found);
+            assert!(is_proxy, "{name}: {found}");
         }
     }
 }

@@ -1,9 +1,18 @@
-//! Keeps rejected and evicted connections open until their clients have read the answer.
+//! The lingering close: keeps rejected and evicted connections open for a moment after their answer, so that their
+//! clients receive it.
 //!
-//! Their request may still be on its way, and closing a socket with unread bytes resets the connection,
-//! which takes the answer back (RFC 9112, 9.6). These connections have no place and cost no thread each:
-//! one thread reads what all of them send, in turn and without waiting for any. std cannot wait for many
-//! sockets at once, so it looks again after a moment. There is no such thread while no connection lingers.
+//! SPEC: RFC 9112, 9.6: the request of such a client may still be arriving. If a server closes a socket while
+//! received bytes are unread, TCP resets the connection, and the reset may destroy the answer before the
+//! client has read it. So a server first ends its writing side, then reads and discards what the client still
+//! sends, and then closes.
+//!
+//! These connections have no slot and no thread of their own. One thread named `linger` reads from all of
+//! them in turn, without waiting for any of them. std cannot wait for many sockets at once, so the thread
+//! sleeps for [`LINGER_PAUSE`] (10 ms) between two rounds. The thread is started for the first connection and
+//! ends after the last one.
+//!
+//! `Connections::linger` adds connections, on the thread `accept` or on a worker. A connection that ends after an
+//! ordinary last answer does not come here: its own thread reads on (`socket::lingering_close_within`).
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -13,77 +22,85 @@ use std::time::Instant;
 
 use crate::config::{LINGER, LINGER_BYTES, LINGER_PAUSE, LINGER_SILENCE};
 
-/// The connections that are kept open.
+/// The connections that linger.
 #[derive(Debug)]
 pub(super) struct Lingering {
-    /// LIMIT: how many connections are kept.
-    most: usize,
-    /// LOCK: guards a list. No socket is read under it.
-    list: Mutex<List>,
+    /// LIMIT: how many connections linger at the same time, 256 by default; fewer if descriptors are few.
+    max_connections: usize,
+    /// LOCK: guards the list of new connections and their count. No socket is read while it is held.
+    list: Mutex<LingerList>,
 }
 
 #[derive(Debug, Default)]
-struct List {
-    /// Connections that the thread has not taken yet.
-    new: Vec<Closing>,
-    /// All that are kept. While there are any, there is a thread for them.
+struct LingerList {
+    /// Connections that were added and that the thread `linger` has not taken yet.
+    new: Vec<LingeringConnection>,
+    /// The number of all connections that linger: those in `new`, and those that the thread has taken. While it is
+    /// more than 0, there is a thread, or the caller of [`Lingering::add`] is about to start it.
     count: usize,
+    /// The server is shutting down, and no connection is added any more.
     is_closed: bool,
 }
 
 #[derive(Debug)]
-struct Closing {
+struct LingeringConnection {
+    /// A non-blocking socket. Dropping the value closes the connection, unless a worker still has the socket, too.
     socket: Arc<TcpStream>,
+    /// When the connection was added. LIMIT: it lingers for at most [`LINGER`] (10 s) after that.
     since: Instant,
-    /// When bytes last arrived on it, or when it was handed over.
-    heard: Instant,
+    /// When bytes last arrived; at first, when the connection was added.
+    last_read: Instant,
+    /// How many bytes were discarded. LIMIT: [`LINGER_BYTES`] (8 MiB) and the reads of one round.
     bytes: usize,
-    /// It was evicted by a `shutdown` of its reading side. The peer's end cannot be seen then: a read
-    /// returns an end whenever there are no bytes.
+    /// The reading side was shut down for the eviction. After that a read returns 0 whenever there are no
+    /// bytes, so it cannot be seen whether the peer has closed. Such a connection is closed after
+    /// [`LINGER_SILENCE`] (1 s).
     is_evicted: bool,
 }
 
 impl Lingering {
-    /// Room for at most so many connections.
-    pub(super) fn new(most: usize) -> Lingering {
+    /// At most `max_connections` connections can linger at the same time.
+    pub(super) fn new(max_connections: usize) -> Lingering {
         Lingering {
-            most,
+            max_connections,
             list: Mutex::default(),
         }
     }
 
-    /// A panic under this lock would be one of a `Vec`.
-    fn list(&self) -> MutexGuard<'_, List> {
+    /// Locks the list. Only methods of a `Vec` run under the lock, so a poisoned lock is ignored.
+    fn list(&self) -> MutexGuard<'_, LingerList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a non-blocking socket on which the whole answer has been written. If `most` are kept already, and
-    /// after [`close`](Self::close), it is closed at once. Returns whether the caller must
-    /// call [`watch`](Self::watch) on a thread of its own.
+    /// Adds a connection that has been answered. Its socket must be non-blocking. If `max_connections` linger
+    /// already, or after [`close`](Self::close), the connection is closed at once instead.
     ///
-    /// The reading side of an evicted connection is shut down already, and its writing side is not: Linux
-    /// resets a connection to which bytes come after both sides were shut down. The answer says how long it
-    /// is and that it is the last.
-    #[must_use = "the connection is kept until `watch` looks at it"]
-    pub(super) fn keep(&self, socket: Arc<TcpStream>, is_evicted: bool) -> bool {
+    /// Returns true if there is no thread `linger`. Then the caller must call [`run`](Self::run) on a new thread, or
+    /// [`close_without_thread`](Self::close_without_thread).
+    ///
+    /// For an evicted connection the caller has shut down the reading side and must not shut down the writing side:
+    /// Linux resets a connection that receives bytes after both sides were shut down. The client finds the end of the
+    /// answer by its `Content-Length`, and the end of the connection by `Connection: close`.
+    #[must_use = "the connection lingers until `run` closes it"]
+    pub(super) fn add(&self, socket: Arc<TcpStream>, is_evicted: bool) -> bool {
         let mut list = self.list();
-        if list.is_closed || list.count >= self.most {
+        if list.is_closed || list.count >= self.max_connections {
             return false;
         }
         list.count += 1;
         let now = Instant::now();
-        list.new.push(Closing {
+        list.new.push(LingeringConnection {
             socket,
             since: now,
-            heard: now,
+            last_read: now,
             bytes: 0,
             is_evicted,
         });
         list.count == 1
     }
 
-    /// Watches the connections until none is left.
-    pub(super) fn watch(&self) {
+    /// The whole life of the thread `linger`: reads from all connections in rounds, and returns when none is left.
+    pub(super) fn run(&self) {
         let mut connections = Vec::new();
         loop {
             let mut list = self.list();
@@ -92,47 +109,51 @@ impl Lingering {
                 connections.clear();
             }
             list.count = connections.len();
+            // ORDER: the count becomes 0 under the same lock under which `add` reads it. So a connection that
+            // is added later gets a new thread.
             if connections.is_empty() {
                 return;
             }
             drop(list);
             let now = Instant::now();
-            connections.retain_mut(|connection| connection.stays(now));
-            // Cut short by a shutdown.
+            connections.retain_mut(|connection| connection.read_available(now));
+            // A shutdown ends the pause early, with `unpark`.
             thread::park_timeout(LINGER_PAUSE);
         }
     }
 
-    /// Closes all that no thread watches, because none could be started.
-    pub(super) fn give_up(&self) {
+    /// Closes the connections that were added, because the thread for them could not be started.
+    pub(super) fn close_without_thread(&self) {
         let mut list = self.list();
         list.new.clear();
         list.count = 0;
     }
 
-    /// Keeps no connection any more. The thread closes those that it has when it looks again.
+    /// Begins the shutdown: connections that are added later are closed at once. The thread closes the connections
+    /// that it has in its next round.
     pub(super) fn close(&self) {
         self.list().is_closed = true;
     }
 }
 
-impl Closing {
-    /// Reads what has come. False: that was all, or enough.
-    fn stays(&mut self, now: Instant) -> bool {
-        let mut waste = [0; 4096];
-        // LIMIT: a few reads, which do not wait, because the other connections are to have their turn.
+impl LingeringConnection {
+    /// Reads and discards what has arrived, without waiting for more. Returns whether the connection goes on
+    /// lingering. False: the peer has closed, the connection is broken, or one of its limits is reached.
+    fn read_available(&mut self, now: Instant) -> bool {
+        let mut discarded = [0; 4096];
+        // LIMIT: 16 reads of 4 KiB in each round, so that a fast sender does not delay the other connections.
         for _ in 0..16 {
             if now.saturating_duration_since(self.since) > LINGER || self.bytes > LINGER_BYTES {
                 return false;
             }
-            match (&*self.socket).read(&mut waste) {
+            match (&*self.socket).read(&mut discarded) {
                 Ok(0) if self.is_evicted => {
-                    return now.saturating_duration_since(self.heard) < LINGER_SILENCE;
+                    return now.saturating_duration_since(self.last_read) < LINGER_SILENCE;
                 }
                 Ok(0) => return false,
                 Ok(count) => {
                     self.bytes += count;
-                    self.heard = now;
+                    self.last_read = now;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
@@ -159,70 +180,73 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_and_no_more() {
+    fn no_more_connections_than_the_limit_linger() {
         let lingering = Lingering::new(MAX_LINGERING);
         let ((inside, _peer), (outside, mut peer)) = (pair(), pair());
         for number in 0..MAX_LINGERING {
-            let is_first = lingering.keep(Arc::clone(&inside), false);
-            assert_eq!(is_first, number == 0, "one thread watches all of them");
+            let is_first = lingering.add(Arc::clone(&inside), false);
+            assert_eq!(is_first, number == 0, "one thread reads from all of them");
         }
-        assert!(!lingering.keep(outside, false));
-        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it was kept");
-        // At a shutdown all are closed, and no other is kept.
+        assert!(!lingering.add(outside, false));
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the connection lingers");
+        // A shutdown closes all connections, and no other is added.
         lingering.close();
-        lingering.watch();
+        lingering.run();
         assert_eq!((Arc::strong_count(&inside), lingering.list().count), (1, 0));
         let (outside, mut peer) = pair();
-        assert!(!lingering.keep(outside, false));
-        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it was kept");
+        assert!(!lingering.add(outside, false));
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the connection lingers");
     }
 
     #[test]
-    fn without_a_thread_all_are_closed_at_once_and_the_next_one_asks_for_a_thread() {
+    fn without_a_thread_all_connections_are_closed_and_the_next_one_asks_for_a_thread() {
         let lingering = Lingering::new(MAX_LINGERING);
         let (one, mut peer) = pair();
-        assert!(lingering.keep(one, false));
-        lingering.give_up();
-        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "it was kept");
+        assert!(lingering.add(one, false));
+        lingering.close_without_thread();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the connection lingers");
         let (other, _peer) = pair();
-        assert!(lingering.keep(other, false));
+        assert!(lingering.add(other, false));
     }
 
     #[test]
-    fn an_evicted_connection_is_read_on_and_closed_after_a_moment_of_silence() {
+    fn an_evicted_connection_is_closed_when_its_peer_has_been_silent_for_a_moment() {
         let lingering = Lingering::new(MAX_LINGERING);
         let (evicted, mut peer) = pair();
         evicted.shutdown(Shutdown::Read).unwrap();
         (&*evicted).write_all(b"bye").unwrap();
         let start = Instant::now();
-        assert!(lingering.keep(evicted, true));
+        assert!(lingering.add(evicted, true));
         thread::scope(|scope| {
-            scope.spawn(|| lingering.watch());
+            scope.spawn(|| lingering.run());
             let mut answer = [0; 3];
             peer.read_exact(&mut answer).unwrap();
-            // A peer that still sends is not answered by a reset.
+            // The connection of a peer that still sends is not reset.
             peer.write_all(&[b'x'; 100_000]).unwrap();
             assert_eq!(peer.read(&mut [0]).unwrap(), 0, "more than the answer");
-            assert!(start.elapsed() >= LINGER_SILENCE, "it was not waited for");
+            assert!(start.elapsed() >= LINGER_SILENCE, "closed too early");
         });
     }
 
     #[test]
-    fn a_connection_whose_client_has_gone_or_that_has_lingered_long_enough_is_closed() {
+    fn a_connection_is_closed_when_its_client_has_gone_or_its_time_is_over() {
         let lingering = Lingering::new(MAX_LINGERING);
         let ((gone, peer_gone), (stays, mut peer)) = (pair(), pair());
         let start = Instant::now();
-        assert!(lingering.keep(stays, false));
-        assert!(!lingering.keep(gone, false));
+        assert!(lingering.add(stays, false));
+        assert!(!lingering.add(gone, false));
         thread::scope(|scope| {
-            scope.spawn(|| lingering.watch());
+            scope.spawn(|| lingering.run());
             drop(peer_gone);
             while lingering.list().count > 1 {
-                assert!(start.elapsed() < 20 * LINGER, "it is still there");
+                assert!(
+                    start.elapsed() < 20 * LINGER,
+                    "the connection is still open"
+                );
                 thread::yield_now();
             }
             assert_eq!(peer.read(&mut [0]).unwrap(), 0);
-            assert!(start.elapsed() >= LINGER, "it was not waited for");
+            assert!(start.elapsed() >= LINGER, "closed too early");
         });
         assert_eq!(lingering.list().count, 0);
     }

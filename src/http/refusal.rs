@@ -1,60 +1,64 @@
-//! Every way in which bytes fail to be a request, each of which knows its own answer.
+//! Every reason why bytes are not a request that can be served. Each reason knows its status and its text.
+//!
+//! `head.rs` and `body.rs` return refusals, and `connection.rs` returns the two timeouts. `Handler::refuse` turns a
+//! refusal into an answer: `{"status":"error","error":"…"}` with the text below.
 
 use std::fmt;
 
-/// Why a request was not let in. The connection ends after the answer: where the request was
-/// wrong, nobody can say where the next one begins.
+/// Why a request was refused before a handler was asked for its answer. The connection ends after the answer, because
+/// the beginning of the next request is not known after a malformed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// 400: the first byte cannot begin a method.
+    /// 400: the first byte cannot begin a method. Usually the client speaks TLS.
     NotHttp,
     /// 400: a line ends in a bare LF, or has a bare CR or a NUL.
     LineBreak,
     /// 400: the request line is not `method SP target SP version`.
     RequestLine,
-    /// 400: the target's form, its percent-encoding or its path.
+    /// 400: the target has a wrong form, a wrong percent-encoding or a forbidden path. The text says which.
     Target(String),
     /// 414: the target has more bytes than this.
     TargetTooLong(usize),
-    /// 505: a version other than 1.0 and 1.1.
+    /// 505: an HTTP version other than 1.x, which the text names.
     Version(String),
-    /// 400: a header field against the grammar.
+    /// 400: a header field breaks the grammar, or is there twice. The text says which field and why.
     Field(String),
     /// 431: the head has more bytes than this.
     HeadTooLarge(usize),
     /// 431: the head has more fields than this.
     TooManyFields(usize),
-    /// 400: no `Host` in HTTP/1.1, or more than one.
+    /// 400: no `Host` in HTTP/1.1, or more than one; the number says how many.
     Host(usize),
-    /// 400: a Content-Length that is not one number.
+    /// 400: a Content-Length that is not one number; the text is its value.
     ContentLength(String),
-    /// 400: Content-Length and Transfer-Encoding together, or the latter in HTTP/1.0.
+    /// 400: Content-Length and Transfer-Encoding together, or a Transfer-Encoding in HTTP/1.0.
     AmbiguousLength,
-    /// 400: a Transfer-Encoding that does not end in `chunked`, once: the body has no end.
+    /// 400: a Transfer-Encoding that does not have `chunked` once, as its last coding: the end of the body is
+    /// unknown.
     ChunkedNotLast(String),
     /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),
-    /// 411: HTTP/1.0, and a method that brings a body, without its length.
+    /// 411: a POST, PUT or PATCH of HTTP/1.0 without a Content-Length.
     LengthRequired,
     /// 413: the body has more bytes than this.
     BodyTooLarge(usize),
     /// 503: the bodies of all requests together would have more bytes than this.
     BodiesTooLarge(usize),
-    /// 503: the system has no memory for so many bytes of a body.
+    /// 503: the system has no memory for this many bytes of a body.
     NoMemory(usize),
-    /// 400: the chunks of a body against their grammar.
+    /// 400: the chunks of a body break their grammar. The text says how.
     Chunk(&'static str),
-    /// 417: an `Expect` other than `100-continue`.
+    /// 417: an `Expect` other than `100-continue`; the text is its value.
     Expectation(String),
-    /// 408: the head did not end in time.
+    /// 408: the head was not complete within `head_timeout` after its first byte.
     HeadTimeout,
-    /// 408: the body did not end in time.
+    /// 408: the body was not complete within `body_timeout` after the head.
     BodyTimeout,
 }
 
 impl Refusal {
-    /// The status code of the answer.
+    /// The status code of the answer to such a request.
     pub fn status(&self) -> u16 {
         use Refusal::*;
         match self {
@@ -88,7 +92,7 @@ impl fmt::Display for Refusal {
             }
             Target(why) => write!(f, "request target: {why}"),
             TargetTooLong(limit) => write!(f, "the request target is longer than {limit} bytes"),
-            Version(found) => write!(f, "{found} is not spoken here: use HTTP/1.1 or HTTP/1.0"),
+            Version(found) => write!(f, "{found} is not supported: use HTTP/1.1 or HTTP/1.0"),
             Field(why) => write!(f, "header field: {why}"),
             HeadTooLarge(limit) => write!(f, "the request head is larger than {limit} bytes"),
             TooManyFields(limit) => write!(f, "the request has more than {limit} header fields"),
@@ -100,9 +104,9 @@ impl fmt::Display for Refusal {
                 f,
                 "Content-Length is {found:?}, it must be one decimal number"
             ),
-            AmbiguousLength => {
-                f.write_str("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
-            }
+            AmbiguousLength => f.write_str(
+                "Transfer-Encoding is allowed neither together with Content-Length nor in HTTP/1.0",
+            ),
             ChunkedNotLast(found) => write!(
                 f,
                 "Transfer-Encoding is {found:?}, it must end in \"chunked\", once"

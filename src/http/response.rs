@@ -1,4 +1,20 @@
-//! What a handler answers, and how it becomes bytes.
+//! The answer of a handler, and the bytes of its head.
+//!
+//! For example, `Response::text(200, "hello\n")` becomes these bytes on a connection that is kept alive:
+//!
+//! ```text
+//! HTTP/1.1 200 OK\r\n
+//! Date: Tue, 01 Dec 2026 06:40:29 GMT\r\n
+//! Content-Type: text/plain; charset=utf-8\r\n
+//! Connection: keep-alive\r\n
+//! Keep-Alive: timeout=15\r\n
+//! Content-Length: 6\r\n
+//! \r\n
+//! hello\n
+//! ```
+//!
+//! A handler makes a [`Response`]. `Connection::answer` decides whether the connection is kept alive, writes the head
+//! with [`Response::write_head`], and then writes the body, or hands the socket over to a stream.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,29 +28,37 @@ use super::budget::Share;
 use crate::config::{Config, HEAD_BYTES};
 use crate::wire::{Framing, date, json};
 
-/// An answer: a status, header fields, and a body or the taking over of the socket.
+/// An answer: a status, header fields, and a body or a stream.
 ///
-/// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the connection's to write.
+/// The connection writes `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` itself.
+/// A handler must not set them.
 #[derive(Debug)]
 pub struct Response {
     pub(super) status: u16,
+    /// The header fields that the handler has set, in order. Values have no control characters.
     pub(super) fields: Vec<(&'static str, Cow<'static, str>)>,
     pub(super) body: Body,
-    /// The connection ends with it, whatever was asked for.
+    /// The connection ends after this answer, even if the client wants to keep it.
     pub(super) is_last: bool,
-    /// The memory that was reserved for it, if it was.
+    /// The share of the answer budget that was reserved before the answer was made. `None`: nothing was reserved, and
+    /// `Connection::within_budget` takes a share if the answer is large.
     pub(super) share: Option<Share>,
 }
 
+/// What follows the head of an answer.
 pub(super) enum Body {
+    /// A body of known length, which may be 0.
     Bytes(Vec<u8>),
+    /// A stream.
     Takeover {
+        /// The bytes after the head that are sent before anything that `run` writes.
         first: Vec<u8>,
-        take: Box<dyn FnOnce(Takeover) + Send>,
+        /// Writes the stream. It is called on the stream's own thread, and the connection ends when it returns.
+        run: Box<dyn FnOnce(Takeover) + Send>,
     },
 }
 
-/// A value that cannot be that of a header field.
+/// The value of a header field has a control character. The error contains the field's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldValueError(&'static str);
 
@@ -46,16 +70,16 @@ impl fmt::Display for FieldValueError {
 
 impl std::error::Error for FieldValueError {}
 
-/// The socket of a client that a [`Response::takeover`] was the answer to. The connection ends
-/// when it is dropped.
+/// What the function of a [`Response::takeover`] gets: the socket of the client, and the bytes that must be
+/// written first. The connection ends when that function has returned and this value is dropped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Takeover {
     /// The socket: blocking, with `Config::write_timeout` as its write timeout.
     pub socket: Arc<TcpStream>,
-    /// How the client finds the end of what is now written: [`Request::stream_framing`](super::Request::stream_framing).
+    /// How the end of the stream is marked: [`Request::stream_framing`](super::Request::stream_framing).
     pub framing: Framing,
-    /// The head of the answer and the first bytes behind it. Nothing has been written yet.
+    /// The head of the answer, followed by the first bytes of the stream. Nothing has been written yet.
     pub opening: Vec<u8>,
 }
 
@@ -76,13 +100,12 @@ impl Response {
         Response::new(status).with_body("text/plain; charset=utf-8", text.into())
     }
 
-    /// A text that is JSON, as `application/json`, with a line break for those who read it in a
-    /// terminal.
+    /// JSON text, as `application/json`. A line break is added at its end, for terminals.
     pub fn json(status: u16, text: impl Into<String>) -> Response {
         Response::new(status).with_body("application/json", text.into() + "\n")
     }
 
-    /// `{"status":"error","error":"…"}`, the way in which this server says no.
+    /// An error as JSON: `{"status":"error","error":"…"}`. All errors of this server have this form.
     pub fn error(status: u16, what: impl fmt::Display) -> Response {
         Response::json(
             status,
@@ -93,23 +116,23 @@ impl Response {
         )
     }
 
-    /// 503, and when to come back: what is asked for is right, and there is no room for it.
+    /// 503 with `Retry-After`: the request is right, but there is no room for it now.
     pub(crate) fn later(config: &Config, why: impl fmt::Display) -> Response {
         Response::error(503, why).with("Retry-After", config.retry_after())
     }
 
-    /// A stream that begins with the bytes `first`: `take` gets the socket, on a thread of its own,
-    /// and the connection is over when it returns. It is not called for a HEAD request.
+    /// A stream that begins with the bytes `first`. `run` is called with the socket on a new thread, and the
+    /// connection ends when `run` returns. `run` is not called for a HEAD request.
     pub fn takeover(
         content_type: &'static str,
         first: Vec<u8>,
-        take: impl FnOnce(Takeover) + Send + 'static,
+        run: impl FnOnce(Takeover) + Send + 'static,
     ) -> Response {
         let response = Response::new(200).with("Content-Type", content_type);
         Response {
             body: Body::Takeover {
                 first,
-                take: Box::new(take),
+                run: Box::new(run),
             },
             ..response
         }
@@ -121,23 +144,24 @@ impl Response {
         self.with("Content-Type", content_type)
     }
 
-    /// Counts under memory that was reserved before it was made, and is not refused for want of it.
+    /// Uses the bytes that [`Request::reserve_answer`](super::Request::reserve_answer) has reserved for this
+    /// answer, so that it is not replaced by a 503 when the answer budget has no room.
     pub(crate) fn reserved(mut self, share: Share) -> Response {
         self.share = Some(share);
         self
     }
 
-    /// Makes it the last answer of its connection, which is closed behind it.
+    /// Makes this the last answer of its connection, which is closed afterwards.
     pub fn and_close(mut self) -> Response {
         self.is_last = true;
         self
     }
 
-    /// Adds a header field. The names of a second `Vary` are appended to the first one.
+    /// Adds a header field. A second `Vary` is merged into the first one.
     ///
-    /// A value with a control character could be a field, or an answer, of a peer's choosing, so it is never
-    /// sent: the response becomes a 500 that names the field. See [`try_with`](Self::try_with) for values
-    /// that come from elsewhere.
+    /// A value with a control character is never sent, because a line break in it would let a peer add
+    /// fields, or a whole answer. Instead the response becomes a 500 that names the field. For values that
+    /// come from outside of the program, use [`try_with`](Self::try_with).
     ///
     /// ```
     /// use tiny_sse::http::Response;
@@ -150,7 +174,7 @@ impl Response {
             .unwrap_or_else(|error| Response::error(500, error))
     }
 
-    /// [`with`](Self::with) for a value that may be wrong.
+    /// [`with`](Self::with) for a value that may have control characters.
     ///
     /// # Errors
     ///
@@ -172,7 +196,7 @@ impl Response {
         Ok(self)
     }
 
-    /// Whether it has a header field of that name.
+    /// Whether the handler has set a header field with this name.
     pub(crate) fn has_field(&self, name: &str) -> bool {
         self.fields
             .iter()
@@ -184,7 +208,7 @@ impl Response {
         self.status
     }
 
-    /// The body, as far as it is not a stream.
+    /// The body. It is empty for a stream.
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Bytes(bytes) => bytes,
@@ -192,7 +216,7 @@ impl Response {
         }
     }
 
-    /// All of it, as the last answer of its connection.
+    /// The bytes of the whole answer, as the last one of its connection. With `head_only` the body is left out.
     pub(super) fn last_bytes(&self, head_only: bool) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write_head(false, Framing::Bare, Duration::ZERO, &mut bytes);
@@ -202,9 +226,12 @@ impl Response {
         bytes
     }
 
-    /// Writes the head as it goes on the wire, in place of what is in `head`. A stream is delimited by
-    /// `framing`. A connection that is kept alive is closed after `idle_timeout` without a request. Returns
-    /// whether the connection is kept alive: a stream of HTTP/1.0 ends by its end.
+    /// Writes the bytes of the head into `head`, whose old content is discarded. `keep_alive` says whether
+    /// the connection may be kept alive; then it is closed after `idle_timeout` without a request. `framing`
+    /// is for a stream.
+    ///
+    /// Returns whether the connection is kept alive. It is not for a stream without chunks (HTTP/1.0), whose
+    /// end is the end of the connection.
     pub(super) fn write_head(
         &self,
         keep_alive: bool,
@@ -213,6 +240,8 @@ impl Response {
         head: &mut Vec<u8>,
     ) -> bool {
         head.clear();
+        // Most heads fit, so that the buffer is allocated once and grows for no answer. `HEAD_BYTES` has the
+        // size's reason.
         head.reserve(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)
@@ -236,12 +265,12 @@ impl Response {
             Body::Takeover { .. } => line(format_args!("Transfer-Encoding: chunked")),
             Body::Bytes(bytes) => {
                 let seconds = idle_timeout.as_secs();
-                // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. Clients that know it do not send a
-                // request on a connection that is about to be closed. Zero would say that it is closed.
+                // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. A client that knows it does not send a
+                // request on a connection that is about to be closed. A 0 would mean that it is closed at once.
                 if keep_alive && seconds > 0 {
                     line(format_args!("Keep-Alive: timeout={seconds}"));
                 }
-                // SPEC: RFC 9110, 8.6: no Content-Length in a 1xx or 204; in a 304 that of the 200, or none.
+                // SPEC: RFC 9110, 8.6: a 1xx or 204 has no Content-Length; a 304 has that of the 200, or none.
                 if !matches!(self.status, 100..=199 | 204 | 304) {
                     line(format_args!("Content-Length: {}", bytes.len()));
                 }
@@ -267,7 +296,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// The reason phrases of RFC 9110, 15. A client may not attach a meaning to them.
+/// The reason phrases of RFC 9110, 15, for people. Clients ignore them. An unknown status has an empty one.
 fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

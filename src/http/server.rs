@@ -1,7 +1,12 @@
-//! Where connections come from, and how a server ends.
+//! The accept loop, and the shutdown of a server.
 //!
-//! `accept` fails in ordinary life: the peer has given up, or the machine has no descriptor left.
-//! None of that ends the loop.
+//! The thread `accept` passes each accepted socket to `Connections::admit`. `accept` fails in normal
+//! operation: a peer gives up while it waits, or the process has no descriptor left. No such error ends the
+//! loop. An error that may last is logged, and the loop pauses for 10 ms, then 20 ms, and so on up to 1 s
+//! ([`ACCEPT_PAUSE`]).
+//!
+//! A shutdown must make `accept` return, and std has no call for that. [`HttpServer::stop_accepting`] shows the two
+//! ways that are used.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,18 +19,19 @@ use super::connections::Connections;
 use crate::config::{ACCEPT_PAUSE, Config, SHUTDOWN_WAIT, WAKE_ATTEMPTS, WAKE_PAUSE};
 use crate::machine::Reserves;
 
-/// Which processes may hold a listening socket.
+/// Which processes may have a descriptor of the listening socket. It decides how a shutdown ends the accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holders {
-    /// This server made it and no other process has it: it may be shut down.
+    /// This server made the socket, and no other process has it, so a shutdown may shut down the socket itself.
     ThisServer,
-    /// It was made elsewhere, and others may hold it too: a process that hands it over, or a service
-    /// manager. On Linux `shutdown(2)` would end it for all of them.
+    /// The socket was made elsewhere, and other processes may have it, too: the service manager, or the next
+    /// version of the program. On Linux `shutdown(2)` would end the listening for all of them.
     MaybeOthers,
 }
 
-/// The accept loop. Only a shutdown ends it.
-fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
+/// The whole life of the thread `accept`: blocks in `accept`, and admits each connection. Returns when
+/// `accept` returns after the shutdown has begun. A connection that was accepted then is dropped.
+fn accept_loop(listener: &TcpListener, connections: &Arc<Connections>) {
     let mut pause = ACCEPT_PAUSE.0;
     loop {
         let accepted = listener.accept();
@@ -35,9 +41,10 @@ fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
         match accepted {
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE.0;
-                connections.enter(socket, peer);
+                connections.admit(socket, peer);
             }
-            // The peer gave up while it waited, or a signal came: nothing to wait for.
+            // The peer closed the connection before it was accepted, or a signal interrupted the call. The next call
+            // can succeed at once, so there is no pause.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -45,14 +52,15 @@ fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
                 ) => {}
             Err(error) => {
                 if error.kind() == ErrorKind::WouldBlock {
-                    // Another holder has changed it meanwhile. Best effort: else it is tried again.
+                    // Another process has made the shared socket non-blocking. Best effort: if this fails, the next
+                    // `accept` fails in the same way, and it is tried again.
                     let _ = listener.set_nonblocking(false);
                 }
                 let report = &connections.config.report;
                 report.error(format_args!(
                     "cannot accept a connection: {error}; trying again in {pause:?}"
                 ));
-                // Cut short by a shutdown.
+                // A shutdown ends the pause early, with `unpark`.
                 thread::park_timeout(pause);
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
@@ -60,19 +68,21 @@ fn accept_patiently(listener: &TcpListener, connections: &Arc<Connections>) {
     }
 }
 
-/// A server that runs. Dropping it shuts the server down.
+/// A running server. Dropping it shuts the server down, which blocks.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub(crate) struct HttpServer {
+    /// The connections and their threads.
     connections: Arc<Connections>,
+    /// The address of the listener. A shutdown connects to it.
     local_addr: SocketAddr,
-    /// The accept loop, and what ends it. `None` once the server is shut down.
+    /// The means to end the accept loop, and its thread. `None` once the server is shut down.
     running: Option<(Waker, JoinHandle<()>)>,
 }
 
 impl HttpServer {
-    /// Serves a listener from now on, in threads of its own, with what the machine was found to give. Does not
-    /// block.
+    /// Serves a listener from now on, in new threads. `reserves` is how many rejected and evicted connections the
+    /// machine has room for. Does not block.
     ///
     /// # Errors
     ///
@@ -84,7 +94,7 @@ impl HttpServer {
         reserves: Reserves,
         handler: Box<dyn Handler>,
     ) -> io::Result<HttpServer> {
-        // Otherwise the accept loop would take "nothing is there" for an error, and pause.
+        // On a non-blocking listener `accept` fails when no connection waits, and the loop would pause after each.
         listener.set_nonblocking(false)?;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener, holders)?;
@@ -92,7 +102,7 @@ impl HttpServer {
         let accepting = Arc::clone(&connections);
         let acceptor = thread::Builder::new()
             .name("accept".into())
-            .spawn(move || accept_patiently(&listener, &accepting))?;
+            .spawn(move || accept_loop(&listener, &accepting))?;
         Ok(HttpServer {
             connections,
             local_addr,
@@ -100,48 +110,63 @@ impl HttpServer {
         })
     }
 
-    /// The address that is listened on.
+    /// The address of the listener.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Begins the shutdown and does not wait: no connection is let in any more, connections without a
-    /// request are closed, and an answer is the last of its connection.
-    pub(crate) fn stop(&self) {
-        self.connections.close();
+    /// Begins the shutdown and does not block: no connection is admitted any more, idle connections are
+    /// closed, and the answer to each request in flight is the last one of its connection.
+    pub(crate) fn begin_shutdown(&self) {
+        self.connections.begin_shutdown();
     }
 
-    /// Stops accepting, lets requests in flight finish for up to `Config::grace`, then closes what
-    /// is left, and joins the threads. Streams end by whoever writes them, or with the rest.
+    /// Shuts the server down: stops accepting, waits for the requests in flight and for the streams for at most
+    /// `Config::grace`, closes the sockets of the connections that are left, and joins the threads. The hub ends its
+    /// streams when it is closed; this function does not.
     ///
-    /// Blocks for the grace and half a second at the most. A handler that does not return even
-    /// then is left behind, and reported.
+    /// Blocks for at most the grace and half a second ([`SHUTDOWN_WAIT`]). If a handler has not returned by
+    /// then, this is reported, and its thread goes on.
+    ///
+    /// The order of the steps:
+    ///
+    /// 1. [`begin_shutdown`](Self::begin_shutdown): from here on the accept loop ends with the next connection.
+    /// 2. [`stop_accepting`](Self::stop_accepting): wakes the accept loop and joins its thread.
+    /// 3. The last descriptor of the listener is closed, so that new clients get "connection refused" at once.
+    /// 4. `Connections::finish_shutdown`: the grace, the remaining sockets, and the threads.
     pub(crate) fn shutdown(&mut self) {
         let Some((waker, acceptor)) = self.running.take() else {
             return;
         };
         let start = Instant::now();
-        self.stop();
-        self.end(&waker, acceptor, start);
-        // ORDER: before the steps that may take long. This is the last descriptor of the listener here, and
-        // while it is open the system accepts connections that no thread would serve.
+        self.begin_shutdown();
+        self.stop_accepting(&waker, acceptor, start);
+        // ORDER: before the steps that may take long. This is the last descriptor of the listener in this
+        // server. While it is open, the system accepts connections that no thread would serve.
         drop(waker);
-        self.connections.wait_for_the_rest(start);
+        self.connections.finish_shutdown(start);
     }
 
-    /// Ends the accept loop, which sees that the server is closing as soon as its `accept` returns.
+    /// Ends the accept loop. The loop sees that the server is closing as soon as its `accept` returns, so the
+    /// task is to make `accept` return:
     ///
-    /// A connection of our own makes it return, but for two cases: the connection is not let through
-    /// (a firewall), or another holder of the listener accepts it. So there is more than one, and when
-    /// the grace is over the listener is shut down.
-    fn end(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
-        let patience = self.connections.config.grace.max(SHUTDOWN_WAIT);
+    /// - The listener is shut down, if no other process has it. On Linux that wakes the thread in `accept`.
+    /// - Otherwise this function connects to the listener. That fails if a firewall drops the connection, or
+    ///   if another process accepts it. So it is repeated, with up to [`WAKE_ATTEMPTS`] connections open at
+    ///   the same time, until the loop has ended or the grace is over. After the grace the listener is shut
+    ///   down for all processes, with a warning.
+    ///
+    /// Blocks until the loop has ended, for at most the grace (but at least 500 ms), unless the listener can
+    /// be shut down.
+    fn stop_accepting(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
+        let timeout = self.connections.config.grace.max(SHUTDOWN_WAIT);
         let mut is_shut_down = waker.holders == Holders::ThisServer && waker.shut_down();
-        // ORDER: the connections are kept until the loop has ended. A closed connection may not be accepted,
-        // and a holder that has accepted one is busy and leaves the next one to others. LIMIT: `WAKE_ATTEMPTS`.
+        // ORDER: the connections stay open until the loop has ended. A connection that is closed early may never be
+        // returned by `accept`. And a process that serves one of them may leave the next one to this server.
+        // LIMIT: `WAKE_ATTEMPTS` descriptors.
         let (mut connections, mut pause) = (Vec::new(), WAKE_PAUSE.0);
-        while !is_shut_down && !acceptor.is_finished() && start.elapsed() < patience {
-            // It may be pausing after an error.
+        while !is_shut_down && !acceptor.is_finished() && start.elapsed() < timeout {
+            // The thread may be in its pause after an error.
             acceptor.thread().unpark();
             if connections.len() == WAKE_ATTEMPTS {
                 connections.clear();
@@ -154,8 +179,8 @@ impl HttpServer {
         if !is_shut_down && !acceptor.is_finished() {
             is_shut_down = waker.shut_down();
             let outcome = match is_shut_down {
-                true => "the listener was shut down, for other processes that hold it too",
-                false => "its thread goes on waiting",
+                true => "the listener was shut down, also for other processes that have it",
+                false => "the thread is not joined",
             };
             self.connections.config.report.warn(format_args!(
                 "cannot connect to the listener on {} to end its accept: {outcome}",
@@ -163,8 +188,8 @@ impl HttpServer {
             ));
         }
         if is_shut_down || acceptor.is_finished() {
-            acceptor.thread().unpark(); // As above.
-            // A panic in it has been reported by std.
+            acceptor.thread().unpark(); // It may be in its pause.
+            // If the thread panicked, std has reported the panic.
             let _ = acceptor.join();
         }
     }
@@ -176,7 +201,7 @@ impl Drop for HttpServer {
     }
 }
 
-/// Waits until a thread has ended, for up to `limit`.
+/// Blocks until a thread has ended, for at most `limit`. std has no join with a timeout, so this polls.
 fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
     let start = Instant::now();
     while !thread.is_finished() && start.elapsed() < limit {
@@ -184,8 +209,8 @@ fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
     }
 }
 
-/// The address by which this machine reaches a listener. One without an address of its own is reached by
-/// the loopback address of its family.
+/// The address by which this machine reaches a listener. A listener on 0.0.0.0 or `::` is reached by the loopback
+/// address of its family.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
@@ -197,10 +222,11 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Ends a blocking `accept`, for which std has no word.
+/// Can end a blocking `accept` from another thread, for which std has no call.
 #[derive(Debug)]
 struct Waker {
     holders: Holders,
+    /// A second descriptor of the listener. Its type is wrong on purpose: see `new`.
     #[cfg(unix)]
     listener: TcpStream,
 }
@@ -208,8 +234,8 @@ struct Waker {
 impl Waker {
     #[cfg(unix)]
     fn new(listener: &TcpListener, holders: Holders) -> io::Result<Waker> {
-        // The type only says which calls are allowed: of a TcpStream one may ask `shutdown`,
-        // and Linux answers it on a listening socket by waking the thread that waits in `accept`.
+        // std has `shutdown` for a TcpStream and not for a TcpListener. The type only decides which calls are
+        // offered. On a listening socket, Linux answers the call by waking the thread that waits in `accept`.
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
             holders,
@@ -222,7 +248,7 @@ impl Waker {
         Ok(Waker { holders })
     }
 
-    /// Ends the listener, for all its holders. False: the system does not do that.
+    /// Shuts down the listener, for all processes that have it. Returns false if the system does not support that.
     #[cfg(unix)]
     fn shut_down(&self) -> bool {
         self.listener.shutdown(Shutdown::Both).is_ok()
@@ -241,20 +267,20 @@ mod tests {
     use crate::report::Report;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A server of a listener that other processes may hold too.
+    /// A server on a listener that other processes may have, too.
     fn inherited(listener: TcpListener, config: Config) -> HttpServer {
         let (holders, reserves) = (Holders::MaybeOthers, Reserves::default());
-        HttpServer::spawn(listener, holders, config, reserves, Box::new(Nothing)).unwrap()
+        HttpServer::spawn(listener, holders, config, reserves, Box::new(NoContent)).unwrap()
     }
 
-    struct Nothing;
+    struct NoContent;
 
-    impl Handler for Nothing {
+    impl Handler for NoContent {
         fn wants_body(&self, _: &Request) -> bool {
             false
         }
 
-        fn admit(&self, _: &Request) -> Result<(), Response> {
+        fn authorize(&self, _: &Request) -> Result<(), Response> {
             Ok(())
         }
 
@@ -267,18 +293,18 @@ mod tests {
         }
     }
 
-    /// As with a firewall that does not let the server's own connections through.
+    /// Simulates a firewall that drops the server's own connections.
     #[test]
     fn a_listener_that_cannot_be_reached_is_shut_down_when_the_grace_is_over() {
         let warnings: Arc<AtomicUsize> = Arc::default();
-        let heard = Arc::clone(&warnings);
+        let counter = Arc::clone(&warnings);
         let grace = 30 * WAKE_PAUSE.0;
         let config = Config {
             grace,
             report: Report::new(move |_, line| {
                 let line = line.to_string();
                 assert!(line.contains("cannot connect to the listener"), "{line}");
-                heard.fetch_add(1, Ordering::SeqCst);
+                counter.fetch_add(1, Ordering::SeqCst);
             }),
             ..Config::default()
         };
@@ -292,34 +318,37 @@ mod tests {
         let took = start.elapsed();
         assert!(took >= grace && took < 10 * SHUTDOWN_WAIT, "{took:?}");
         assert_eq!(warnings.load(Ordering::SeqCst), 1);
-        assert!(TcpStream::connect(address).is_err(), "it is there still");
+        assert!(
+            TcpStream::connect(address).is_err(),
+            "the listener is still open"
+        );
     }
 
-    /// As without a descriptor left.
+    /// Simulates a process without a free descriptor: `accept` always fails.
     #[cfg(unix)]
     #[test]
-    fn a_shutdown_does_not_wait_for_the_pause_after_an_accept_that_failed() {
+    fn a_shutdown_ends_the_pause_after_a_failed_accept() {
         let warnings: Arc<AtomicUsize> = Arc::default();
-        let heard = Arc::clone(&warnings);
+        let counter = Arc::clone(&warnings);
         let config = Config {
             grace: Duration::ZERO,
             report: Report::new(move |_, line| {
-                let is_it = line.to_string().contains("cannot connect to the listener");
-                heard.fetch_add(usize::from(is_it), Ordering::SeqCst);
+                let is_warning = line.to_string().contains("cannot connect to the listener");
+                counter.fetch_add(usize::from(is_warning), Ordering::SeqCst);
             }),
             ..Config::default()
         };
-        // No `accept` on this one ever succeeds.
+        // A socket that does not listen: `accept` on it fails each time.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::from(std::os::fd::OwnedFd::from(socket));
         let mut handle = inherited(listener, config);
-        // The pause of a second has begun: those before it come to 630 ms.
+        // The pause of one second has begun by now: the pauses before it take 630 ms together.
         thread::sleep(Duration::from_millis(700));
         handle.shutdown();
         assert_eq!(
             warnings.load(Ordering::SeqCst),
             0,
-            "its listener was shut down"
+            "the listener was shut down"
         );
     }
 }

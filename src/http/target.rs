@@ -1,8 +1,11 @@
-//! Turns a request target into a path and a query, both decoded.
+//! Turns the target of a request into a path and a query, both decoded. `head.rs` calls [`parse`] once per request.
 //!
-//! A path is decoded strictly: two readers of one path must never find two files. A query may have
-//! parameters that this server does not use, so a broken percent-encoding is a fault of its parameter
-//! and not an error of the whole request.
+//! For example, `/events/a%2fb?event=x+y&id=%zz` has the path `/events/a/b` and two parameters: `event` is
+//! `x y`, and `id` is `%zz`, with the fault that its percent-encoding is broken.
+//!
+//! A path is decoded strictly, because a proxy and this server must never understand one path as two
+//! different ones. A query may have parameters that this server does not use. So a broken percent-encoding is
+//! a fault of its parameter, and does not refuse the whole request.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,15 +14,18 @@ use super::Refusal;
 
 /// The parameters of a query, decoded, in order.
 ///
-/// All names and values are in one text: a request may be held for a minute, by a poll that waits,
-/// and a `Vec` of pairs of strings takes forty times the bytes of the query `a&a&a&…`.
+/// All names and values are in one text. A `Vec` of pairs of strings would take forty times the bytes of the query
+/// `a&a&a&…`, and a poll that waits keeps its request for up to a minute.
 #[derive(Clone, Default)]
 pub(super) struct Query {
+    /// The names and values of all parameters, one after the other, without separators.
     text: String,
+    /// One entry per parameter. LIMIT: a parameter takes at least two bytes of the target, and an entry has 12 bytes.
     ends: Vec<Ends>,
 }
 
-/// Where a parameter ends in the text. It begins where the one before it ends.
+/// The offsets in [`Query::text`] at which the name and the value of a parameter end. The name begins where
+/// the parameter before it ends, and the value begins where the name ends.
 #[derive(Clone, Copy)]
 struct Ends {
     name: u32,
@@ -32,15 +38,18 @@ struct Ends {
 pub(crate) struct Parameter<'a> {
     pub(crate) name: &'a str,
     pub(crate) value: &'a str,
-    /// What is wrong with its percent-encoding. Then it is decoded as browsers decode it.
+    /// What is wrong with its percent-encoding, if anything. Name and value are then decoded as browsers decode them.
     pub(crate) fault: Option<EncodingFault>,
 }
 
 /// What is wrong with a percent-encoded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EncodingFault {
+    /// A `%` is not followed by two hexadecimal digits. It stays as it is.
     Percent,
+    /// The decoded bytes are not UTF-8. U+FFFD replaces what is wrong.
     NotUtf8,
+    /// The decoded text contains a NUL.
     Nul,
 }
 
@@ -55,6 +64,8 @@ impl fmt::Display for EncodingFault {
 }
 
 impl Query {
+    /// Decodes a query, the bytes after the `?`. A parameter without `=` has an empty value. Empty
+    /// parameters, as in `a&&b`, are skipped.
     fn parse(query: &[u8]) -> Query {
         let pairs = || {
             query
@@ -81,6 +92,7 @@ impl Query {
         parsed
     }
 
+    /// All parameters, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Parameter<'_>> {
         let mut start = 0;
         self.ends.iter().map(move |ends| {
@@ -96,19 +108,19 @@ impl Query {
     }
 }
 
-/// A request target, taken apart.
+/// The parts of a request target.
 pub(super) struct Target {
-    /// The host of an absolute form, and its port if it has one.
+    /// The host of an absolute form, with its port if it has one. The other forms have no host.
     pub(super) host: Option<String>,
     pub(super) path: String,
     pub(super) query: Query,
 }
 
-/// Reads the target of a request.
+/// Parses the target of a request.
 ///
-/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`.
-/// The authority form belongs to CONNECT, which is for proxies; the others are served, whatever the
-/// host of an absolute form: there is one site.
+/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`. The
+/// authority form belongs to CONNECT, which is only for proxies, and is refused. The other forms are served.
+/// The host of an absolute form is not compared with anything, because this server has only one site.
 pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     if target == b"*" {
         return Ok(Target {
@@ -117,7 +129,8 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
             query: Query::default(),
         });
     }
-    // LIMIT: places in a query are 32 bits wide, and what is not UTF-8 becomes three times as long.
+    // LIMIT: offsets in `Query::text` have 32 bits, and a byte that is not UTF-8 becomes three bytes, those
+    // of U+FFFD.
     if target.len() > u32::MAX as usize / 3 {
         return Err(Refusal::TargetTooLong(u32::MAX as usize / 3));
     }
@@ -133,11 +146,11 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     let (host, target) = if target.starts_with(b"/") {
         (None, target)
     } else {
-        let (authority, behind) = split_authority(target)?;
-        (Some(String::from_utf8_lossy(authority).into()), behind)
+        let (authority, rest) = split_authority(target)?;
+        (Some(String::from_utf8_lossy(authority).into()), rest)
     };
     let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
-    // SPEC: RFC 9110, 4.2.3: an empty path is `/`. Only the absolute form can have one.
+    // SPEC: RFC 9110, 4.2.3: an empty path means `/`. Only the absolute form can have an empty path.
     let path = if path.is_empty() { b"/" } else { path };
     let path = match decode(path, Space::Percent) {
         (path, None) => path,
@@ -147,7 +160,7 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
         .split('/')
         .find(|&segment| segment == "." || segment == "..")
     {
-        // A proxy in front may already have resolved it, or may not: two readers, two paths.
+        // A proxy may resolve such a segment, or may not. If it does not, its rules are applied to another path.
         return Err(Refusal::Target(format!(
             "the path has the segment {segment:?}"
         )));
@@ -159,8 +172,9 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     })
 }
 
-/// The authority of an absolute form, and `/path?query` behind it, of which either may be missing.
-/// `https` is there too: what ends TLS in front of this server may send it on.
+/// Splits an absolute form into its authority and the rest, `/path?query`, of which both parts may be
+/// missing. `https` is accepted, too: a proxy that decrypts TLS for this server may pass the target on
+/// unchanged.
 fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         target
@@ -172,9 +186,9 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     };
     let rest = &target[scheme.len()..];
     let end = rest.iter().position(|&byte| byte == b'/' || byte == b'?');
-    let (authority, behind) = rest.split_at(end.unwrap_or(rest.len()));
+    let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
     if is_authority(authority, Host::Needed) {
-        Ok((authority, behind))
+        Ok((authority, rest))
     } else {
         Err(Refusal::Target(
             "its host must be a name and may have a port".into(),
@@ -182,18 +196,20 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     }
 }
 
-/// Whether a host must be there.
+/// Whether the host may be empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
-    /// In a target: an `http` URI without a host is invalid (RFC 9110, 4.2.1).
+    /// In a target it must not: an `http` URI without a host is invalid (RFC 9110, 4.2.1).
     Needed,
-    /// In the field: empty where the target has no authority (RFC 9112, 3.2).
+    /// In the field it may: `Host` is empty if the target URI has no authority (RFC 9112, 3.2).
     MayBeEmpty,
 }
 
+/// Whether `text` is a host with or without a port, such as `localhost:8080`.
+///
 /// SPEC: RFC 9110, 7.2: `Host = uri-host [ ":" port ]`; RFC 3986, 3.2.2: `host = IP-literal /
-/// IPv4address / reg-name`, and 3.2.3: `port = *DIGIT`. User information is refused with the rest
-/// (RFC 9110, 4.2.4).
+/// IPv4address / reg-name`, and 3.2.3: `port = *DIGIT`. User information, as in `name:password@host`,
+/// is refused (RFC 9110, 4.2.4).
 pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     let (name, port) = match text.iter().rposition(|&byte| byte == b':') {
         Some(colon) if !text.ends_with(b"]") => (&text[..colon], &text[colon + 1..]),
@@ -207,8 +223,9 @@ pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     is_host && port.iter().all(u8::is_ascii_digit)
 }
 
-/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`; no IPvFuture has come.
-/// A zone behind the address (`%25eth0`, RFC 6874) is for the client alone, but some send it.
+/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`. `literal` is the text between
+/// the brackets. IPvFuture is refused, because no such version exists. A zone after the address (`%25eth0`,
+/// RFC 6874) has a meaning only on the client's machine, but some clients send it, so it is accepted.
 fn is_ip_literal(literal: &[u8]) -> bool {
     let (address, zone) = split_once(literal, b'%').unwrap_or((literal, b"-"));
     let address = std::str::from_utf8(address).map(str::parse::<Ipv6Addr>);
@@ -217,55 +234,56 @@ fn is_ip_literal(literal: &[u8]) -> bool {
 
 /// SPEC: RFC 3986, 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`
 fn is_reg_name(mut name: &[u8]) -> bool {
-    while let Some((&byte, behind)) = name.split_first() {
-        name = match (byte, behind) {
-            (b'%', [high, low, behind @ ..])
+    while let Some((&byte, rest)) = name.split_first() {
+        name = match (byte, rest) {
+            (b'%', [high, low, rest @ ..])
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
-                behind
+                rest
             }
-            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => behind,
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => rest,
             _ => return false,
         };
     }
     true
 }
 
+/// The bytes before and after the first byte `at`. `None`: there is no such byte.
 fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|&byte| byte == at)?;
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// How a space is written, besides `%20`.
+/// Whether `+` means a space, as `%20` does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Space {
-    /// In paths: not at all.
+    /// In paths it does not.
     Percent,
-    /// In queries, as HTML forms and `URLSearchParams` write them: `+`.
+    /// In queries it does, because HTML forms and `URLSearchParams` write them so.
     Plus,
 }
 
-/// A text with `%41` resolved, as far as it is percent-encoded.
+/// Decodes percent-encoded text, such as `%41` to `A`. Faults are ignored.
 pub(super) fn percent_decoded(text: &[u8]) -> String {
     decode(text, Space::Percent).0
 }
 
-/// Resolves `%41`. Returns a fault, too: a `%` without two digits stays as it is, and bytes that are
-/// not UTF-8 are replaced by U+FFFD.
+/// Decodes percent-encoded text, such as `%41` to `A`. Returns the text and the first fault, if there is one. A `%`
+/// without two digits stays as it is, and bytes that are not UTF-8 are replaced by U+FFFD.
 ///
-/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers
-/// decode every query like this, and find nothing wrong with any.
+/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers decode
+/// every query in this way, and no query is an error for them.
 fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
     let (mut bytes, mut fault) = (Vec::with_capacity(encoded.len()), None);
     let mut rest = encoded;
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
         bytes.push(match byte {
             b'%' => {
-                let hex = |at: usize| char::from(*behind.get(at)?).to_digit(16);
+                let hex = |at: usize| char::from(*after.get(at)?).to_digit(16);
                 match (hex(0), hex(1)) {
                     (Some(high), Some(low)) => {
-                        rest = &behind[2..];
+                        rest = &after[2..];
                         (high * 16 + low) as u8
                     }
                     _ => {
@@ -293,19 +311,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_of_many_parameters_takes_little_more_than_its_text() {
+    fn a_query_of_many_parameters_takes_less_than_eight_times_its_text() {
         let target = format!("/poll?{}", "a&".repeat(4000));
         let Ok(Target { query, .. }) = parse(target.as_bytes()) else {
             panic!("{target} is refused");
         };
         assert_eq!(query.iter().count(), 4000);
-        // A poll holds it for a minute.
+        // A poll may keep it for a minute.
         let bytes = query.text.capacity() + query.ends.capacity() * size_of::<Ends>();
         assert!(bytes < 8 * target.len(), "{bytes}");
     }
 
     #[test]
-    fn a_broken_encoding_is_found_at_its_parameter() {
+    fn a_broken_encoding_is_a_fault_of_its_parameter_alone() {
         let percent = Some(EncodingFault::Percent);
         for (query, name, value, fault) in [
             ("a=%41", "a", "A", None),

@@ -30,7 +30,7 @@ use super::lane::{BATON_BYTE, Lane, QueueItem};
 use super::record::Record;
 use super::{CloseReason, Gap, Hub};
 use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
-use crate::socket::{close_gently, has_hung_up, write_within};
+use crate::socket::{lingering_close, has_hung_up, write_within};
 use crate::wire::{Event, EventId, LONGEST_FIELD, RemoteAddr, date, encode_id, json};
 
 /// A registered client and its stream, which begins with [`serve`](Self::serve) or [`write_to`](Self::write_to).
@@ -318,7 +318,7 @@ impl Out for SocketOut {
     fn close(&mut self) {
         // A short lingering close: the connection keeps its slot in the connection table meanwhile, and the client
         // of a stream had nothing to send.
-        close_gently(&self.socket, LINGER_SILENCE);
+        lingering_close(&self.socket, LINGER_SILENCE);
     }
 }
 

@@ -1,5 +1,6 @@
-//! What RFC 9112 makes of a head and of chunks, a character to a byte: the whole text lies before this
-//! reader, it is in no hurry, and it shares nothing with the one that serves.
+//! A second parser of heads and chunked bodies, written from RFC 9112 and independent of the parser that
+//! serves. The tests compare the two. It is simple and slow: it gets all bytes at once, as a text with one
+//! character for each byte.
 
 use std::net::Ipv6Addr;
 
@@ -8,10 +9,11 @@ use crate::config::Config;
 use crate::http::Version;
 use crate::http::head::BodyLength;
 
-/// It does not matter to it when something became wrong.
+/// The bytes are not a request that is served. This parser does not say why, or at which byte.
 #[derive(Debug)]
 pub(super) struct Wrong;
 
+/// Parses a head. `Ok(None)`: it is not complete.
 pub(super) fn head(bytes: &[u8], limits: &Config) -> Verdict<Wrong> {
     let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
     let request = text.trim_start_matches("\r\n");
@@ -28,9 +30,9 @@ pub(super) fn head(bytes: &[u8], limits: &Config) -> Verdict<Wrong> {
     Ok(Some((facts, len)))
 }
 
-/// Whether what has come of a head is right so far: its first byte, and each line that has ended.
+/// Whether the beginning of a head is right so far: its first byte, and each complete line.
 fn may_go_on(text: &str, limits: &Config) -> bool {
-    // Nothing is known of the line that has begun before it ends.
+    // The last line is not complete and is not checked.
     let Some((ended, _begun)) = text.rsplit_once('\n') else {
         return text.is_empty() || text.starts_with('\r') || text.starts_with(is_tchar);
     };
@@ -95,7 +97,7 @@ fn complete(head: &str, limits: &Config) -> Option<Facts> {
         ([], [coding]) if is_new && coding.eq_ignore_ascii_case("chunked") => BodyLength::Chunked,
         ([one, more @ ..], []) if more.iter().all(|other| other == one) => {
             let is_number = !one.is_empty() && one.chars().all(|digit| digit.is_ascii_digit());
-            // More than there can be is as much as there can be: too much, whoever reads it.
+            // A number that is too large for a `usize` becomes the largest one, as in the parser that serves.
             is_number.then(|| BodyLength::Known(number(one, 10).unwrap_or(usize::MAX)))?
         }
         _ => return None,
@@ -129,7 +131,7 @@ fn request_line(line: &str, limits: &Config) -> Option<(String, String, Version)
     (is_method && is_target).then(|| (method.into(), target.into(), version))
 }
 
-/// A name and a value. No line break can be in one, nor white space around the name.
+/// The name and the value of a field line. Neither contains a line break, and the name has no white space around it.
 pub(super) fn field(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -190,7 +192,7 @@ fn target_parts(target: &str) -> Option<(String, Vec<(String, String)>)> {
     Some((path, pairs.collect()))
 }
 
-/// A parameter whose encoding is broken is no reason to refuse the request.
+/// Decodes a name or a value of a query. A broken encoding does not refuse the request.
 fn decoded_as_browsers_do(text: &str) -> String {
     let mut parts = text.split('%');
     let mut bytes = raw(parts.next().unwrap_or_default());
@@ -220,7 +222,7 @@ fn decoded(text: &str) -> Option<String> {
         .filter(|text| !text.contains('\0'))
 }
 
-/// A host that is not empty, and it may have a port.
+/// Whether the text is a host, which is not empty, with or without a port.
 fn is_authority(text: &str) -> bool {
     let (is_host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((literal, port)) => (is_literal(literal), port),
@@ -233,13 +235,13 @@ fn is_authority(text: &str) -> bool {
     is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-/// An IPv6 address, and it may have a zone.
+/// Whether the text is an IPv6 address, with or without a zone.
 fn is_literal(text: &str) -> bool {
     let (address, zone) = text.split_once('%').unwrap_or((text, "none"));
     address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
 }
 
-/// A name of which something may be percent-encoded.
+/// Whether the text is a name, parts of which may be percent-encoded.
 fn is_name(text: &str) -> bool {
     let known = |found: char| found.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(found);
     let mut parts = text.split('%');
@@ -252,14 +254,14 @@ fn is_name(text: &str) -> bool {
         && parts.all(is_encoded)
 }
 
-/// Digits and nothing else, as a number, if there is one so large.
+/// The number that these digits are. `None`: the text has other characters, or the number is too large for a `usize`.
 pub(super) fn number(digits: &str, radix: u32) -> Option<usize> {
     let good = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
     let significant = digits.trim_start_matches('0');
     match significant {
         _ if !good => None,
         "" => Some(0),
-        // Longer ones are more than any machine counts to.
+        // A number with more digits does not fit into a `usize` on any machine.
         _ if significant.len() > 20 => None,
         _ => u128::from_str_radix(significant, radix)
             .ok()?
@@ -272,12 +274,13 @@ pub(super) fn raw(text: &str) -> Vec<u8> {
     text.chars().map(|character| character as u8).collect()
 }
 
-/// The body of a request in chunks, and how long it was in them.
+/// Decodes a chunked body. Returns the body and the number of bytes that it took with its chunk sizes and
+/// line breaks. `Ok(None)`: it is not complete.
 pub(super) fn chunks(bytes: &[u8], limits: &Config) -> Result<Option<(Vec<u8>, usize)>, Wrong> {
     let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = Lines(text.chars().collect());
     let mut body = Vec::new();
-    // What is more than a size.
+    // The bytes of size lines that count against the limit.
     let mut allowance = limits.max_head;
     loop {
         let Some(line) = lines.next(256)? else {
@@ -296,7 +299,7 @@ pub(super) fn chunks(bytes: &[u8], limits: &Config) -> Result<Option<(Vec<u8>, u
         }
         let come = size.min(lines.0.len());
         body.extend(lines.0.drain(..come).map(|byte| byte as u8));
-        // What comes of a line here must be empty.
+        // The line after the data of a chunk must be empty.
         if come < size || lines.next(0)?.is_none() {
             return Ok(None);
         }
@@ -310,7 +313,7 @@ pub(super) fn chunks(bytes: &[u8], limits: &Config) -> Result<Option<(Vec<u8>, u
             return Ok(Some((body, bytes.len() - lines.0.len())));
         }
         field(&line).ok_or(Wrong)?;
-        // The line break counts too.
+        // The line break counts, too.
         room = room.checked_sub(line.chars().count() + 2).ok_or(Wrong)?;
     }
 }
@@ -332,14 +335,14 @@ fn are_extensions(text: &str) -> bool {
         return are_extensions(rest);
     };
     let value = value.trim_start_matches(white);
-    let behind = match value.strip_prefix('"') {
-        Some(quoted) => behind_quotes(quoted),
+    let rest = match value.strip_prefix('"') {
+        Some(quoted) => after_quotes(quoted),
         None => Some(value.trim_start_matches(is_tchar)).filter(|rest| rest.len() < value.len()),
     };
-    behind.is_some_and(are_extensions)
+    rest.is_some_and(are_extensions)
 }
 
-fn behind_quotes(text: &str) -> Option<&str> {
+fn after_quotes(text: &str) -> Option<&str> {
     let is_text = |found: char| found == '\t' || !found.is_ascii_control();
     let mut rest = text.chars();
     loop {

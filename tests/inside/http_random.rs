@@ -1,5 +1,5 @@
-//! Random heads and bodies, held against a second reading of the same rules: one that has the whole
-//! text before it, is in no hurry, and is made of std's string functions.
+//! Tests the parsers of heads and bodies with random bytes, and compares the results with those of a second,
+//! simple parser (`http_oracle.rs`).
 
 #[path = "http_oracle.rs"]
 mod oracle;
@@ -11,7 +11,7 @@ use super::{Head, HeadParser, Refusal, Version};
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::config::Config;
 
-/// All that a request says, taken out of the places where it stands.
+/// Everything that a head says, copied out of it, so that the results of the two parsers can be compared.
 #[derive(Debug, PartialEq)]
 struct Facts {
     method: String,
@@ -47,10 +47,10 @@ impl From<&RequestHead> for Facts {
     }
 }
 
-/// What a reader has made of bytes: a head of so many of them, or not yet one, or never.
+/// The result of a parser: a head and its length in bytes; `None` if it is not complete; or an error.
 type Verdict<R> = Result<Option<(Facts, usize)>, R>;
 
-/// Reads a head of which so much has come at each of `cuts`.
+/// Parses a head that arrives in pieces which end at `cuts`.
 fn read_head(
     bytes: &[u8],
     cuts: impl IntoIterator<Item = usize>,
@@ -59,14 +59,18 @@ fn read_head(
     let mut parser = HeadParser::default();
     for cut in cuts {
         if let Head::Complete { request, len } = parser.parse(&bytes[..cut], limits)? {
-            assert_eq!(*request.bytes, bytes[..len], "the head is not what came");
+            assert_eq!(
+                *request.bytes,
+                bytes[..len],
+                "the head is not a copy of the bytes"
+            );
             return Ok(Some(((&request).into(), len)));
         }
     }
     Ok(None)
 }
 
-/// What a request is made of, right and almost right.
+/// The parts of random requests, right ones and almost right ones.
 #[rustfmt::skip]
 const METHODS: [&str; 8] = [
     "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "M-SEARCH", "get",
@@ -95,7 +99,7 @@ const WORDS: [&str; 16] = [
     "GET / HTTP/1.1\r\n", "\r\n\r\nGET ", " :", ":\t", ", ", "http://", "0x5", "+5",
 ];
 
-/// A request of these, with a line break now and then that is none.
+/// A random request of these parts. Sometimes one of its line breaks is malformed.
 fn request(random: &mut Random) -> Vec<u8> {
     let mut lines = vec![format!(
         "{} {} {}",
@@ -120,11 +124,11 @@ fn request(random: &mut Random) -> Vec<u8> {
         text += line;
         text += end;
     }
-    // The last line break is one too many: something behind the head is there too.
+    // There is one line break too many at the end, so that something follows the head.
     text.into_bytes()
 }
 
-/// The same request written anew, in the plainest way.
+/// The bytes of a head that says the same, written in the simplest way.
 fn written(facts: &Facts) -> Vec<u8> {
     let encoded = |text: &str| -> String {
         let keep = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/' || byte == b'*';
@@ -174,12 +178,12 @@ fn head_holds(Bytes(bytes): &Bytes, random: &mut Random) {
     match (&whole, oracle::head(bytes, &limits)) {
         (Ok(found), Ok(expected)) => assert_eq!(found, &expected),
         (Err(_), Err(oracle::Wrong)) => {}
-        (found, expected) => panic!("{found:?}, and by the rules {:?}", expected.ok()),
+        (found, expected) => panic!("{found:?}, but by the rules {:?}", expected.ok()),
     }
     let Ok(Some((facts, len))) = whole else {
         return;
     };
-    // What is behind the head does not matter, and nothing before its end is enough.
+    // The bytes after the head do not matter, and the head is not complete before its last byte.
     let alone = read_head(&bytes[..len], [len - 1, len], &limits);
     assert_eq!(alone.unwrap().unwrap().1, len);
     assert_eq!(read_head(&bytes[..len], [len - 1], &limits), Ok(None));
@@ -191,11 +195,11 @@ fn head_holds(Bytes(bytes): &Bytes, random: &mut Random) {
     assert_eq!(
         read_head(&again, [again.len()], &wider),
         Ok(Some((facts, again.len()))),
-        "written anew"
+        "written in the simplest way"
     );
 }
 
-/// A limit refuses what is over it, and nothing else.
+/// Checks that heads over a limit are refused, and that no other head is.
 fn limits_hold(bytes: &[u8], facts: &Facts, len: usize, random: &mut Random) {
     let around =
         |value: usize, random: &mut Random| (value + 1).saturating_sub(random.below(3)).max(1);
@@ -211,7 +215,7 @@ fn limits_hold(bytes: &[u8], facts: &Facts, len: usize, random: &mut Random) {
 }
 
 #[test]
-fn a_random_head_is_read_as_the_rules_have_it() {
+fn a_random_head_is_parsed_by_the_rules_in_whatever_pieces_it_arrives() {
     let mutator = Mutator {
         corpus: corpus(request),
         words: &WORDS,
@@ -223,12 +227,12 @@ fn a_random_head_is_read_as_the_rules_have_it() {
     cases(1, make, head_holds);
 }
 
-/// Some of what is made at random, as pieces to be put into the others.
+/// Some random inputs, whose pieces are inserted into other inputs.
 fn corpus(make: impl Fn(&mut Random) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..64).map(|seed| make(&mut Random::of(seed))).collect()
 }
 
-/// A body, how its length is given, and the limits: of a body, and of a trailer.
+/// A body, the way in which its length is given, and the limits for bodies and for trailers.
 #[derive(Debug)]
 struct Sent {
     bytes: Bytes,
@@ -237,7 +241,7 @@ struct Sent {
     max_head: usize,
 }
 
-/// A body in chunks that is right, or would be, if its numbers were smaller.
+/// A random chunked body. It is right, except that a chunk's size may be too large or malformed.
 fn chunked(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.below(4) {
@@ -289,7 +293,8 @@ fn chunked(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// What becomes of bytes that come as a connection reads them: appended to what is not used yet.
+/// Decodes a body that arrives in pieces which end at `cuts`, as a connection does: bytes that are not used
+/// yet are passed again, followed by the new ones.
 fn read_body(
     sent: &Sent,
     cuts: impl IntoIterator<Item = usize>,
@@ -349,12 +354,12 @@ fn body_holds(sent: &Sent, random: &mut Random) {
     match (whole, expected) {
         (Ok(found), Ok(expected)) => assert_eq!(found, expected),
         (Err(_), Err(oracle::Wrong)) => {}
-        (found, expected) => panic!("{found:?}, and by the rules {:?}", expected.ok()),
+        (found, expected) => panic!("{found:?}, but by the rules {:?}", expected.ok()),
     }
 }
 
 #[test]
-fn a_random_body_is_read_as_the_rules_have_it() {
+fn a_random_body_is_decoded_by_the_rules_in_whatever_pieces_it_arrives() {
     let mutator = Mutator {
         corpus: corpus(chunked),
         words: &WORDS,

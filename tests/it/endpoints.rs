@@ -988,7 +988,7 @@ fn bytes_that_are_not_a_valid_request_publish_nothing() {
         ("POST /events/%2e%2E HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 400, "the path has the segment"),
         ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world", 413, "the body is larger than 10 bytes"),
         ("POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nB\r\nhello world\r\n0\r\n\r\n", 413, "the body is larger than 10 bytes"),
-        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding goes neither"),
+        ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "Transfer-Encoding is allowed neither"),
         (&long, 414, "the request target is longer than 200 bytes"),
     ];
     for (bytes, status, part) in rows {
