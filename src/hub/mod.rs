@@ -85,7 +85,7 @@ pub struct Hub {
     shared: Arc<Shared>,
     /// Dropped with the last clone, which joins the fan-out thread. That thread has a share of
     /// `shared`, but none of `life`.
-    life: Arc<FanOutThread>,
+    fan_out_thread: Arc<FanOutThread>,
 }
 
 /// What a client asks for.
@@ -215,7 +215,7 @@ impl Hub {
             inbox: Vec::new(),
             inbox_bytes: 0,
             phase: Phase::Open,
-            names: 0,
+            made_client_ids: 0,
             totals: Totals::default(),
         };
         for record in kept.records {
@@ -241,14 +241,17 @@ impl Hub {
             config,
         });
         let for_thread = Arc::clone(&shared);
-        let fan_out = thread::Builder::new()
+        let handle = thread::Builder::new()
             .name("fan-out".into())
             .spawn(move || fanout::run(&for_thread))?;
-        let life = Arc::new(FanOutThread {
+        let fan_out_thread = Arc::new(FanOutThread {
             shared: Arc::clone(&shared),
-            fan_out: Mutex::new(Some(fan_out)),
+            handle: Mutex::new(Some(handle)),
         });
-        Ok(Hub { shared, life })
+        Ok(Hub {
+            shared,
+            fan_out_thread,
+        })
     }
 
     /// Gives the event its id, keeps it in the history, and sends it to all who asked for its
@@ -351,7 +354,7 @@ impl Hub {
     /// Ends the fan-out thread, once all that was published has been handed on, and closes the log. The hub was closed before,
     /// and has no streams left.
     pub(crate) fn end(&self) {
-        self.life.end();
+        self.fan_out_thread.end();
     }
 
     /// Lets a client in. It gets what it missed and what comes, without a seam, once somebody

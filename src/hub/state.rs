@@ -1,5 +1,19 @@
-//! What all parts of a hub share, and the lock over it: ids, history, registry and inbox change
-//! together or not at all. Nothing here waits for a client or a disk.
+//! What all parts of a hub share, and the lock over it.
+//!
+//! [`Shared`] is the hub, and [`State`] is the part of it that the hub's lock guards: ids, history, registry and
+//! inbox. They change together under this lock. So for each client, each event is either in the history before the
+//! client was registered, or in the inbox after that.
+//!
+//! The threads meet here:
+//!
+//! | thread | function | what it waits for |
+//! |---|---|---|
+//! | a publisher | [`Shared::publish`], or `Shared::keep` in `log.rs` | room in the inbox |
+//! | a worker that registers a client | [`Shared::state_for_client`] | room, if the client replaces another |
+//! | the fan-out thread | [`Shared::next_batch`] | an item in the inbox |
+//! | a client's own thread | `Stream::read_history`, `Subscription::unregister` | the lock only |
+//!
+//! No thread waits for a client, a socket or a disk while it holds the lock.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -22,66 +36,81 @@ use super::{ClientId, CloseReason, Permit, Published, Subscribe};
 use crate::config::{Config, RECONNECT_PAUSE, RETRY_WHEN_CLOSED};
 use crate::wire::{EventId, Ids, Topic, date};
 
-/// What all clones of a hub, its streams and the fan-out thread share.
+/// What all clones of a hub, its subscriptions and the fan-out thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Checked before the hub was made, and never changed.
     pub(super) config: Config,
-    /// LIMIT: bytes before the fan-out thread; publishers wait while there are more.
+    /// LIMIT: bytes in the inbox. Publishers wait while it has more, so it has at most one request's events above
+    /// that.
     pub(super) inbox_limit: usize,
-    /// The beginning of the hub's life, from which lanes count their milliseconds.
+    /// When the hub was created. Lanes count their milliseconds from here.
     pub(super) epoch: Instant,
-    /// Makes the names of clients hard to guess, and spreads their returns.
+    /// The key of the random client ids and of the random part of `retry`.
     pub(super) random: RandomState,
     pub(super) counters: Counters,
-    /// Bytes in all queues together. LIMIT: `most_queued`.
+    /// The bytes in all queues together. Changed by each thread that puts bytes into a queue or takes them out.
+    /// LIMIT: `most_queued`.
     pub(super) total_queued: TotalQueued,
+    /// `Config::total_queues`, or its default.
     pub(super) most_queued: usize,
-    /// Past which sum the fan-out looks again for clients to close. Used by the fan-out thread alone.
+    /// The value of `total_queued` above which the fan-out looks for clients to close. Only the fan-out thread uses
+    /// it ([`Shared::shed`]).
     pub(super) shed_above: AtomicUsize,
-    /// How many clients were told that the server closes.
+    /// The number of close events with the reason `closing` so far. Each makes the `retry:` of the next one longer.
     pub(super) close_events: AtomicU32,
-    /// Where events are kept before they are published, if they are.
+    /// Where publishers wait until the log has their events. `None`: the hub has no log.
     pub(super) group_commit: Option<Arc<GroupCommit>>,
-    /// LOCK: the one lock of the crate's events: ids, history, registry and inbox change together
-    /// or not at all. Nobody waits for a socket, a disk or a client under it.
+    /// LOCK: guards ids, history, registry and inbox, which change together. It is *the hub's lock* in all
+    /// comments. No thread waits for a socket, a disk or a client while it holds the lock.
     pub(super) state: Mutex<State>,
-    /// The inbox has something, or the hub stops. The fan-out thread waits for it.
+    /// Signalled when the inbox gets an item, or the hub ends. The fan-out thread waits for it.
     pub(super) work: Condvar,
-    /// The inbox has been taken, or the hub closes. Publishers wait for it.
+    /// Signalled when the inbox was emptied, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
-    /// The hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    /// Signalled when the hub closes. [`Running::wait`](crate::Running::wait) waits for it.
     pub(super) closed: Condvar,
 }
 
+/// What the hub's lock guards.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Gives the ids of this life of the hub.
+    /// Makes the ids of new events, each greater than all before it.
     pub(super) ids: Ids,
     pub(super) history: History,
     pub(super) registry: Registry,
-    /// What the fan-out thread has not taken yet.
+    /// The items that the fan-out thread has not taken yet, oldest first.
     pub(super) inbox: Vec<InboxItem>,
+    /// The sum of the sizes of these items.
     pub(super) inbox_bytes: usize,
     pub(super) phase: Phase,
-    /// How many names were made.
-    pub(super) names: u64,
+    /// The number of client ids that the hub has made. Each id is made of a new number.
+    pub(super) made_client_ids: u64,
     pub(super) totals: Totals,
 }
 
+/// The phases of a hub, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Events are published and clients are registered.
     Open,
-    /// Streams are ending; nothing new.
+    /// [`Hub::close`](super::Hub::close) was called. Nothing is published and no client is registered any more; the
+    /// fan-out thread delivers what is in the inbox, and the streams end.
     Closing,
-    /// The last handle is gone: the fan-out thread ends.
+    /// The last handle of the hub was dropped: the fan-out thread ends when the inbox is empty.
     Over,
 }
 
+/// Counts since the hub was created.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
+    /// Streams that were registered.
     pub(super) streams: u64,
+    /// Clients that were refused because there were `Config::max_clients` already.
     pub(super) refused: u64,
+    /// Events that were published, to topics and to single clients.
     pub(super) events: u64,
+    /// Streams that ended, by [`CloseReason`].
     close_reasons: [u64; CloseReason::ALL.len()],
 }
 
@@ -90,20 +119,23 @@ impl Totals {
         self.close_reasons[close_reason as usize] += 1;
     }
 
-    /// How streams ended, and how often.
+    /// The number of streams that ended for each reason.
     pub(super) fn close_reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.iter().copied().zip(self.close_reasons)
     }
 }
 
 impl Shared {
-    /// Poisoning is passed over: no code of others runs under this lock, so a panic there is a bug
-    /// of ours, and a hub that has one stream less is better than none.
+    /// Locks the state.
+    ///
+    /// A poisoned lock is used all the same. No code of an embedder runs under this lock, so a panic there is a bug
+    /// of this crate, and a hub that may have lost one event or one client is better than no hub.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, once the inbox has room for another event.
+    /// Waits until the inbox has room for another event, and returns the locked state. The wait ends when the fan-out
+    /// thread takes the inbox, which takes one pass over the sockets at most. Fails if the hub closes.
     pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
         let full =
             |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
@@ -118,9 +150,9 @@ impl Shared {
         }
     }
 
-    /// The state, for a client that is about to be let in, if it may have the name that it asks for. One
-    /// that replaces another waits for room in the inbox, as a publisher does: it leaves the end of the
-    /// other there.
+    /// Returns the locked state for a client that may be registered under the client id that it asks for. If it
+    /// replaces another client, this waits for room in the inbox as a publisher does, because the close item of the
+    /// other client goes there.
     pub(super) fn state_for_client(
         &self,
         params: &Subscribe,
@@ -145,7 +177,9 @@ impl Shared {
         }
     }
 
-    /// Makes a client one of those who are listening, and tells the one that it replaces to leave.
+    /// Registers a client, and closes the client that it replaces. Returns its lane and the receiving end of its
+    /// queue. `state` comes from [`state_for_client`](Self::state_for_client), so the hub's lock is held. Fails if
+    /// there are `Config::max_clients` already.
     pub(super) fn register(
         &self,
         state: &mut State,
@@ -153,13 +187,14 @@ impl Shared {
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<QueueItem>), SubscribeError> {
         let limit = self.config.max_clients;
+        // A client that replaces another does not change the number of clients.
         if state.registry.len() >= limit && state.holder_of(params).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
         let ClientId(client_id) = params.client_id.clone().unwrap_or_else(|| {
-            state.names += 1;
-            ClientId::make(&self.random, state.names)
+            state.made_client_ids += 1;
+            ClientId::make(&self.random, state.made_client_ids)
         });
         let queue_bytes = self.config.queue_bytes;
         let total = &self.total_queued;
@@ -175,8 +210,9 @@ impl Shared {
         Ok((lane, queue))
     }
 
-    /// Lets go of the state, and then tells the fan-out thread of its work, if there is any: the
-    /// other way round it would wake to wait for the lock.
+    /// Unlocks the state, and wakes the fan-out thread if the inbox has an item.
+    ///
+    /// ORDER: unlocked first. Otherwise the fan-out thread would wake only to wait for the lock.
     pub(super) fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
         let has_work = !state.inbox.is_empty();
         drop(state);
@@ -185,7 +221,8 @@ impl Shared {
         }
     }
 
-    /// Waits for work and takes all of it. `None`: there will be no more.
+    /// Waits for items in the inbox and takes all of them. Returns `None` if the hub has ended and the inbox is
+    /// empty. Called by the fan-out thread alone.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
         let mut state = self
@@ -203,18 +240,25 @@ impl Shared {
         Some(batch)
     }
 
-    /// Ends the stream of every client, without the inbox. For a fan-out that has failed.
-    pub(super) fn close_all(&self, why: CloseReason) {
+    /// Closes the lane of every client at once, without the inbox. Called by the fan-out thread after a panic.
+    pub(super) fn close_all(&self, reason: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
-        lanes.iter().for_each(|lane| lane.close(why, now_ms));
+        lanes.iter().for_each(|lane| lane.close(reason, now_ms));
         self.room.notify_all();
     }
 
-    /// Closes the clients for which the most bytes wait, while all queues together hold more than
-    /// `most_queued`. Called by the fan-out thread, whenever it may have queued something.
+    /// Load shedding: while all queues together hold more than `most_queued` bytes, closes the clients with the
+    /// largest backlogs. Called by the fan-out thread whenever it may have queued something. Usually costs two
+    /// loads; holds the hub's lock only to list the lanes.
+    ///
+    /// Example: the limit is 64 MiB, and `total_queued` has grown above it. Clients are closed until the backlogs
+    /// of the others are at most 56 MiB together. The queues of the closed clients are freed when their threads see
+    /// the close item. Until then `total_queued` stays high, so the next look happens only when it has grown by 8
+    /// MiB more.
     pub(super) fn shed(&self, now_ms: u64) {
-        // ORDER: Relaxed: the fan-out itself has added what it queued, and `shed_above` is its own.
+        // ORDER: Relaxed: what this thread has queued is in the sum already. `shed_above` is used by this thread
+        // alone.
         let total = self.total_queued.load(Ordering::Relaxed);
         if total <= self.shed_above.load(Ordering::Relaxed) {
             if total <= self.most_queued {
@@ -225,42 +269,41 @@ impl Shared {
         let state = self.state();
         let streams = state.registry.lanes();
         let streams = streams.filter(|lane| lane.kind == Kind::Stream);
-        let mut owed: Vec<_> = streams
+        let mut backlogs: Vec<_> = streams
             .map(|lane| (lane.backlog(), lane))
-            .filter(|(debt, _)| *debt > BATON_BYTE)
-            .map(|(debt, lane)| (debt, Arc::clone(lane)))
+            .filter(|(backlog, _)| *backlog > BATON_BYTE)
+            .map(|(backlog, lane)| (backlog, Arc::clone(lane)))
             .collect();
         drop(state);
-        owed.sort_unstable_by_key(|(debt, _)| std::cmp::Reverse(*debt));
-        let mut sum: usize = owed.iter().map(|(debt, _)| debt).sum();
-        // Closes some more than needed, so that the next call does not have to.
+        backlogs.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
+        let mut sum: usize = backlogs.iter().map(|(backlog, _)| backlog).sum();
+        // Closes a few clients more than necessary, so that the next event does not need another look.
         let step = self.most_queued / 8;
-        for (debt, lane) in owed {
+        for (backlog, lane) in backlogs {
             if sum <= self.most_queued - step {
                 break;
             }
             lane.close(CloseReason::FellBehind, now_ms);
-            sum -= debt;
+            sum -= backlog;
         }
-        // The queue of a client that was closed is gone when its thread has seen the end. Until then it
-        // counts, and is no reason to look again.
         self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
-    /// Whether so many bytes more would be too many for all queues together.
+    /// Whether all queues together would be over their limit with `bytes` more.
     pub(super) fn exceeds_most_queued(&self, bytes: usize) -> bool {
         // ORDER: Relaxed, as in `shed`.
         let total = self.total_queued.load(Ordering::Relaxed);
         total.saturating_add(bytes) > self.most_queued
     }
 
-    /// Whether all queues together hold more than half of what they may.
+    /// Whether all queues together hold more than half of their limit.
     pub(super) fn queues_are_half_full(&self) -> bool {
         // ORDER: Relaxed, as in `shed`.
         self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
     }
 
-    /// Publishes without a log.
+    /// Publishes events without a log: all of them, or none if the own id of one is in use. Returns when they are
+    /// in the history and in the inbox.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
@@ -272,54 +315,60 @@ impl Shared {
         Ok(published)
     }
 
-    /// What a client is told to wait before it comes back from a stream that ended in this way.
+    /// The `retry:` of the close event: how long a client waits before it reconnects after its stream ended for this
+    /// reason.
     ///
-    /// - The server closes: the usual time, and a pause for each client that was told before, so that the
-    ///   next server does not get all of them at once.
-    /// - The token is not valid any more: up to twice the usual time, because many clients may lose their
-    ///   tokens at once.
-    /// - The client was replaced or kicked: it should not come back at all, because two pages under one
-    ///   name would replace each other for ever. An EventSource cannot be told that, so it is told a day.
+    /// - Replaced, or disconnected on request: a day. The client should not reconnect at all, because two pages
+    ///   with one client id would replace each other for ever; but an EventSource cannot be told to stop.
+    /// - The server closes: `Config::retry`, and a pause more for each client before it, so that the clients do not
+    ///   all reconnect to the next server at the same moment.
+    /// - The client has no right to the stream any more: one to two times `Config::retry`, at random, because many
+    ///   clients may lose their tokens at the same moment.
     pub(super) fn retry_after(&self, close_reason: CloseReason) -> Duration {
         match close_reason {
             CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
             CloseReason::ServerClosing => {
-                // ORDER: Relaxed: each client gets a place of its own; which one does not matter.
-                let place = self.close_events.fetch_add(1, Ordering::Relaxed);
-                self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+                // ORDER: Relaxed: each client gets another number; which one does not matter.
+                let before = self.close_events.fetch_add(1, Ordering::Relaxed);
+                self.config.retry + RECONNECT_PAUSE.saturating_mul(before)
             }
-            CloseReason::Expired => self.config.retry + self.config.retry * self.share() / 1000,
+            CloseReason::Expired => {
+                self.config.retry + self.config.retry * self.random_thousandths() / 1000
+            }
             _ => self.retry(),
         }
     }
 
-    /// What a client is told to wait before it reconnects, with its share of the jitter.
+    /// The `retry:` of a welcome: `Config::retry` and up to `Config::retry_jitter` percent more, at random.
     pub(super) fn retry(&self) -> Duration {
         let Config {
             retry,
             retry_jitter,
             ..
         } = self.config;
-        retry + retry * retry_jitter / 100 * self.share() / 1000
+        retry + retry * retry_jitter / 100 * self.random_thousandths() / 1000
     }
 
-    /// A random number of thousandths.
-    fn share(&self) -> u32 {
+    /// A random number from 0 to 999.
+    fn random_thousandths(&self) -> u32 {
         (self.random.hash_one(Instant::now()) % 1000) as u32
     }
 
+    /// Milliseconds since the hub was created.
     pub(super) fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
     }
 }
 
 impl State {
+    /// The next id, of the current time. Of an event for one client, which gets no ordinal.
     pub(super) fn next_id(&mut self) -> EventId {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Gives events their ids and places, after the events of `pending`; or none of them, if the id of one is
-    /// taken on its topic.
+    /// Gives ids and ordinals to all of these events, or to none of them if the own id of one is in use on its
+    /// topic. `pending` are the events that have their ids and are not in the history yet: the new ones come after
+    /// them, and are added to them.
     pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
@@ -343,17 +392,17 @@ impl State {
         for record in &mut records {
             let ordinal = self.history.head() + pending.events;
             Arc::get_mut(record)
-                .expect("BUG: a record is shared before it has its place")
+                .expect("BUG: a record is shared before it has its id")
                 .assign(self.ids.next(now_ms), ordinal);
             pending.events += 1;
         }
         Ok(records)
     }
 
-    /// Puts events into the history and the inbox.
+    /// Publishes events that have their ids: puts them into the history, and into the inbox if any client gets them.
     pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
-        // Lines of one request have one topic, which is looked up once.
+        // The lines of one request have one topic, so it is looked up once.
         let mut counted: Option<(Option<&Topic>, usize)> = None;
         for record in records {
             let recipients = match counted {
@@ -375,64 +424,70 @@ impl State {
         published
     }
 
-    /// Tells a client to leave, after what was published before. False: it has left, or was told before.
-    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
+    /// Decides that a client is closed: frees its client id, counts the reason, and puts a close item into the
+    /// inbox. The client still gets the events that were published before. Returns false if the client has ended or
+    /// is closing.
+    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, reason: CloseReason) -> bool {
         let is_present = self.registry.start_closing(lane);
         if is_present {
             if lane.kind == Kind::Stream {
-                self.totals.count(why);
+                self.totals.count(reason);
             }
             lane.stop_at(self.history.head());
-            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), why));
+            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), reason));
         }
         is_present
     }
 
-    /// The client that has the name which another one wishes for.
+    /// The client that has the client id which another client asks for.
     pub(super) fn holder_of(&self, params: &Subscribe) -> Option<&Arc<Lane>> {
-        let ClientId(name) = params.client_id.as_ref()?;
-        self.registry.get(name)
+        let ClientId(client_id) = params.client_id.as_ref()?;
+        self.registry.get(client_id)
     }
 
+    /// Adds an item for the fan-out thread. The caller wakes that thread ([`Shared::wake_fan_out`]).
     pub(super) fn push_to_inbox(&mut self, item: InboxItem) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
 }
 
-/// The events that have their places and are not in the history yet, because the log has not kept them so far.
+/// The events that have their ids and ordinals but are not in the history yet, because they are being written to the
+/// log. The publisher that writes for a group has them. Without a log there are none.
 #[derive(Default)]
 pub(super) struct PendingEvents {
+    /// Their number.
     events: u64,
-    /// Publishers' ids among them.
+    /// The own ids among theirs.
     own_ids: HashSet<OwnId>,
 }
 
-/// Ends the fan-out thread when it is dropped, joins it, and closes the log.
+/// The handle of the fan-out thread. Dropping it ends the thread, joins it, and closes the log.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,
-    /// LOCK: guards nothing but that one thread joins. Taken out by the first that does.
-    pub(super) fan_out: Mutex<Option<JoinHandle<()>>>,
+    /// LOCK: guards only that one thread joins: the first caller of [`end`](Self::end) takes the handle out. It is
+    /// held while this caller waits for the fan-out thread, so that a second caller waits as well.
+    pub(super) handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl FanOutThread {
-    /// Waits until the fan-out thread has done all that was left for it and has ended, and then closes the
-    /// log. Nothing is delivered any more.
+    /// Waits until the fan-out thread has carried out all items of the inbox and has ended, and then closes the log.
     pub(super) fn end(&self) {
         self.shared.state().phase = Phase::Over;
         self.shared.work.notify_one();
         self.shared.room.notify_all();
-        let mut fan_out = self.fan_out.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = fan_out.take()
-            // A report that holds a hub may drop its last clone in the fan-out itself.
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = handle.take()
+            // If the embedder's report holds the last clone of the hub, the fan-out thread itself may drop it, and a
+            // thread cannot join itself.
             && thread.thread().id() != thread::current().id()
         {
-            // A panic in it has been reported.
+            // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
-        drop(fan_out);
-        // Only here: otherwise the log would be closed whenever the last stream ends.
+        drop(handle);
+        // Not when `Shared` is dropped: each stream has a share of that.
         if let Some(group_commit) = &self.shared.group_commit {
             group_commit.close_log();
         }
