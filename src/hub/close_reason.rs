@@ -1,29 +1,37 @@
-//! The ways in which a stream ends. Log, tests and `/stats` use the same names.
+//! Why a stream ended: one name for each reason, used by the log, `/stats`, the close event and the tests.
+//!
+//! The fan-out thread passes a reason to the client's thread (`Lane::close`), or the client's thread finds the
+//! reason itself (`Subscription::run`). A stream that is ended by the server, while its client still reads, ends
+//! with a close event that has the reason. The others end without one.
 
 /// Why a client's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The client closed the connection, or it broke.
+    /// The client closed the connection, or the connection broke. The client's thread sees it when it reads or
+    /// writes, and the fan-out thread when it writes.
     HungUp,
-    /// More bytes waited for the client than its queue holds.
+    /// The client's backlog was over `Config::queue_bytes`, or load shedding closed the client, or the history
+    /// evicted events that its replay had not reached. Also the reason for all clients after a panic of the fan-out
+    /// thread.
     FellBehind,
-    /// One write took longer than the write timeout.
+    /// One write took longer than `Config::write_timeout`.
     TimedOut,
-    /// Another stream came under the same client id.
+    /// Another client with the same client id and the same credential was registered.
     Replaced,
-    /// Somebody asked for it: [`Hub::disconnect`](crate::Hub::disconnect).
+    /// [`Hub::disconnect`](crate::Hub::disconnect) was called, for example by `DELETE /clients/{client_id}`.
     Kicked,
-    /// The client has no right to the stream any more: its token was withdrawn or has expired. It may come
-    /// back with another token.
+    /// The client has no right to the stream any more: its token was withdrawn or has expired. The client may
+    /// reconnect with another token.
     Expired,
-    /// All topics of the client have ended.
+    /// All topics of the client have ended. No part of this crate ends a stream for this reason today; the name is
+    /// reserved.
     Ended,
-    /// The server shuts down.
+    /// [`Hub::close`](crate::Hub::close) was called: the server shuts down.
     ServerClosing,
 }
 
-/// The [name](CloseReason::name).
+/// Writes the [name](CloseReason::name).
 impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
@@ -31,7 +39,7 @@ impl std::fmt::Display for CloseReason {
 }
 
 impl CloseReason {
-    /// All of them, in the order of `/stats`.
+    /// All reasons, in the order of `/stats`.
     pub const ALL: &'static [CloseReason] = &[
         CloseReason::HungUp,
         CloseReason::FellBehind,
@@ -43,7 +51,7 @@ impl CloseReason {
         CloseReason::ServerClosing,
     ];
 
-    /// The name, as `/stats` has it.
+    /// The name of the reason in `/stats`.
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::HungUp => "hung_up",
@@ -57,13 +65,13 @@ impl CloseReason {
         }
     }
 
-    /// A sentence for a person.
+    /// The reason as a sentence, for the log.
     pub fn explain(self) -> &'static str {
         match self {
             CloseReason::HungUp => "the client hung up",
             CloseReason::FellBehind => "the client fell behind: its queue was full",
-            CloseReason::TimedOut => "the client did not take a write in time",
-            CloseReason::Replaced => "another stream came under the same client id",
+            CloseReason::TimedOut => "a write to the client took longer than the write timeout",
+            CloseReason::Replaced => "another client with the same client id has replaced it",
             CloseReason::Kicked => "the stream was closed on request",
             CloseReason::Expired => "the client is not allowed to have the stream any more",
             CloseReason::Ended => "the topics of the client have ended",
@@ -71,7 +79,8 @@ impl CloseReason {
         }
     }
 
-    /// The reason in the last event of the stream. `None`: such a stream ends without an event.
+    /// The name of the reason in the close event. `None`: the stream ends without a close event, because the client
+    /// does not read it.
     pub(super) fn wire_name(self) -> Option<&'static str> {
         match self {
             CloseReason::HungUp | CloseReason::FellBehind | CloseReason::TimedOut => None,
@@ -83,7 +92,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the client still listens, so that a last word reaches it.
+    /// Whether the client gets a close event. If not, the fan-out aborts the socket at once.
     pub(super) fn has_close_event(self) -> bool {
         self.wire_name().is_some()
     }

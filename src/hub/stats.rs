@@ -1,4 +1,8 @@
-//! What a hub counts.
+//! The statistics of a hub, as `/stats` and `/metrics` show them.
+//!
+//! The structs are filled in `mod.rs` (`Hub::stats`, `Hub::client_stats`), from numbers that are counted under the
+//! hub's lock (`state.rs`), without it (`counters.rs`) and in each lane (`lane.rs`). [`busiest`] counts the clients
+//! of each pattern, for `/stats`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,61 +15,61 @@ use super::lane::{Lag, Lane};
 use super::{CloseReason, Extent};
 use crate::wire::{Pattern, Patterns};
 
-/// The numbers of one moment.
+/// The statistics of a hub. Counts begin when the hub is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How long the hub has been there.
+    /// The time since the hub was created.
     pub uptime: Duration,
-    /// Clients now, polls that wait among them.
+    /// Clients now: streams and waiting polls.
     pub clients: usize,
-    /// Clients at the most.
+    /// The limit of `clients`: `Config::max_clients`.
     pub limit: usize,
-    /// Streams that have begun since the hub was created. Polls are not counted.
+    /// Streams that were registered. Polls are not counted.
     pub streams: u64,
-    /// How often one was turned away because there were as many as are allowed.
+    /// Clients that were refused because there were `limit` clients already.
     pub refused: u64,
-    /// Events ever, those for one client among them. Not those of another life, out of a log.
+    /// Events that were published, including those for one client. Events that the log has kept from before are not
+    /// counted.
     pub events: u64,
-    /// Events that were written to a client, once for each client, replays and what
-    /// polls were answered among them.
+    /// Events that were written, each once for each client that got it, including replays and the answers of polls.
     pub deliveries: u64,
-    /// Bytes that were written to clients, the heads of their streams and heartbeats among them.
+    /// Bytes that were written to streams, including the heads of the responses and heartbeats.
     pub bytes: u64,
-    /// Bytes that wait for clients now.
+    /// The backlogs of all clients now, in bytes.
     pub lag: u64,
-    /// How long publishers waited for their answer from the hub, and for the log behind it.
+    /// How long publishing took, including the wait for room in the inbox and for the log.
     pub publishing: Histogram,
-    /// What is retained of the events.
+    /// The extent of the history.
     pub history: Extent,
-    /// How streams ended, and how often.
+    /// How many streams ended for each reason.
     pub close_reasons: Vec<(CloseReason, u64)>,
 }
 
-/// One client, as it is at about this moment.
+/// The statistics of one client. The numbers may belong to slightly different moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
-    /// The name under which the hub knows it.
+    /// The client id.
     pub id: String,
-    /// The other end of its connection, if it has one.
+    /// The other end of the client's connection. `None`: the stream is not written to a socket.
     pub peer: Option<SocketAddr>,
-    /// Its own address: of that end, unless it is a proxy that is trusted.
+    /// The client's own address: that of `peer`, unless `peer` is a trusted proxy.
     pub address: Option<IpAddr>,
-    /// What it asked for.
+    /// The patterns that the client asked for.
     pub patterns: Patterns,
-    /// How long it has been there.
+    /// The time since the client was registered.
     pub age: Duration,
-    /// Events that were written to it.
+    /// Events that were written to the client.
     pub sent_events: u64,
-    /// Bytes that were written to it, the head of its stream and heartbeats among them.
+    /// Bytes that were written to the client, including the head of the response and heartbeats.
     pub sent_bytes: u64,
-    /// Events that wait for it in its queue.
+    /// Events in the client's queue.
     pub lag_events: u64,
-    /// Bytes that wait for it in its queue: with more than `Config::queue_bytes` it is let go.
+    /// The client's backlog in bytes. A client with more than `Config::queue_bytes` is disconnected.
     pub lag_bytes: u64,
-    /// Events of the history that its replay has not been through yet, whether they are for it or
-    /// not. 0 once it is live.
+    /// Events of the history that the client's replay has not reached yet, whether they match its patterns or not.
+    /// 0 once the replay has ended.
     pub replaying: u64,
 }
 
@@ -87,22 +91,28 @@ impl Client {
     }
 }
 
-/// The patterns that the most clients asked for, and how many others there are, out of the patterns of
-/// each audience and the number of its clients.
+/// Finds the patterns that most clients have. `audiences` has the patterns of each audience and the number of its
+/// clients. Returns at most `most` patterns, each with the number of its clients, the greatest number first; and
+/// the number of the other patterns.
 ///
-/// The patterns of an audience are in order, so those of all audiences are merged, and each comes up once
-/// with all its audiences. LIMIT: memory: a place in each list, and `most` patterns.
+/// The patterns of each audience are sorted. So this is a merge of sorted lists: the least pattern of all lists
+/// comes next, and all audiences that have it are counted together. For example, `{a, c}` with 3 clients and `{a,
+/// b}` with 2 clients give `a` with 5, then `b` with 2, then `c` with 3.
+///
+/// LIMIT: memory: one iterator for each audience, and `most` patterns. A table of all patterns could have hundreds of
+/// thousands of entries.
 pub(super) fn busiest(
     audiences: &[(Patterns, usize)],
     most: usize,
 ) -> (Vec<(String, usize)>, usize) {
     let mut lists: Vec<_> = audiences.iter().map(|(all, _)| all.iter()).collect();
     let firsts = lists.iter_mut().enumerate();
-    // The next pattern of each list, the least on top.
+    // The next pattern of each list, with the index of the list. The least pattern is on top.
     let mut next: BinaryHeap<Reverse<(&Pattern, usize)>> = firsts
         .filter_map(|(list, patterns)| Some(Reverse((patterns.next()?, list))))
         .collect();
-    // The busiest so far, the least busy on top; of two alike that one which comes later.
+    // The patterns with the most clients so far. The one with the fewest is on top, to be dropped first; of two
+    // with equal numbers, the later one.
     let mut found: BinaryHeap<Reverse<(usize, Reverse<&Pattern>)>> = BinaryHeap::new();
     let mut count = 0;
     while let Some(&Reverse((pattern, _))) = next.peek() {
