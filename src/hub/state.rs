@@ -13,7 +13,14 @@
 //! | the fan-out thread | [`Shared::next_batch`] | an item in the inbox |
 //! | a client's own thread | `Stream::read_history`, `Subscription::unregister` | the lock only |
 //!
-//! No thread waits for a client, a socket or a disk while it holds the lock.
+//! No thread waits for a client, a socket or a disk while it holds the lock. What is done under the lock is
+//! bounded: a publisher handles the events of one request, the fan-out thread the audiences of one batch, and a
+//! client's thread one piece of the history.
+//!
+//! The inbox is where *backpressure* begins. If events are published faster than one pass over all sockets can
+//! deliver them, the inbox fills up, and publishers wait for the next pass. A slow client does not slow the
+//! publishers down, because the fan-out thread does not wait for it: the client's queue fills up instead, until the
+//! client is closed.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -44,10 +51,12 @@ pub(super) struct Shared {
     /// LIMIT: bytes in the inbox. Publishers wait while it has more, so it has at most one request's events above
     /// that.
     pub(super) inbox_limit: usize,
-    /// When the hub was created. Lanes count their milliseconds from here.
+    /// When the hub was created. Lanes count their milliseconds from here, because an atomic number can hold
+    /// milliseconds, and not an `Instant`.
     pub(super) epoch: Instant,
     /// The key of the random client ids and of the random part of `retry`.
     pub(super) random: RandomState,
+    /// What is counted without the lock.
     pub(super) counters: Counters,
     /// The bytes in all queues together. Changed by each thread that puts bytes into a queue or takes them out.
     /// LIMIT: `most_queued`.
@@ -77,12 +86,15 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// Makes the ids of new events, each greater than all before it.
     pub(super) ids: Ids,
+    /// The latest events. Publishers add to it; clients that reconnect read it.
     pub(super) history: History,
+    /// The clients. Workers add to it; the clients' own threads remove themselves.
     pub(super) registry: Registry,
     /// The items that the fan-out thread has not taken yet, oldest first.
     pub(super) inbox: Vec<InboxItem>,
     /// The sum of the sizes of these items.
     pub(super) inbox_bytes: usize,
+    /// Changes to the next phase only.
     pub(super) phase: Phase,
     /// The number of client ids that the hub has made. Each id is made of a new number.
     pub(super) made_client_ids: u64,
@@ -101,7 +113,8 @@ pub(super) enum Phase {
     Over,
 }
 
-/// Counts since the hub was created.
+/// Counts since the hub was created. They are guarded by the hub's lock; what is counted without it is in
+/// `counters.rs`.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     /// Streams that were registered.
@@ -115,6 +128,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Counts a stream that has ended.
     pub(super) fn count(&mut self, close_reason: CloseReason) {
         self.close_reasons[close_reason as usize] += 1;
     }
@@ -240,7 +254,9 @@ impl Shared {
         Some(batch)
     }
 
-    /// Closes the lane of every client at once, without the inbox. Called by the fan-out thread after a panic.
+    /// Closes the lane of every client at once, without the inbox. Called by the fan-out thread after a panic: the
+    /// batch that it was working on is lost, with all close items in it, so closing only the client that caused the
+    /// panic would leave others open without their events.
     pub(super) fn close_all(&self, reason: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
@@ -304,6 +320,9 @@ impl Shared {
 
     /// Publishes events without a log: all of them, or none if the own id of one is in use. Returns when they are
     /// in the history and in the inbox.
+    ///
+    /// The steps are: wait for room, assign ids, commit, unlock, wake. All of them happen under one lock, so the
+    /// events of one call are neighbours in the history.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
@@ -369,6 +388,10 @@ impl State {
     /// Gives ids and ordinals to all of these events, or to none of them if the own id of one is in use on its
     /// topic. `pending` are the events that have their ids and are not in the history yet: the new ones come after
     /// them, and are added to them.
+    ///
+    /// With a log, an event gets its id before it is written to the log, and comes into the history afterwards. In
+    /// between the history does not know it, so `pending` has to: for the next ordinal, and for the own ids that
+    /// are in use.
     pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
@@ -399,7 +422,9 @@ impl State {
         Ok(records)
     }
 
-    /// Publishes events that have their ids: puts them into the history, and into the inbox if any client gets them.
+    /// Publishes events that have their ids: puts them into the history, and into the inbox if any client gets
+    /// them. An event without recipients does not wake the fan-out thread. A client that is registered later finds
+    /// it in the history.
     pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
         // The lines of one request have one topic, so it is looked up once.
@@ -427,6 +452,11 @@ impl State {
     /// Decides that a client is closed: frees its client id, counts the reason, and puts a close item into the
     /// inbox. The client still gets the events that were published before. Returns false if the client has ended or
     /// is closing.
+    ///
+    /// It takes three threads to close a client: this one decides it under the hub's lock. The fan-out thread then
+    /// delivers the events before the close item, and closes the lane (`Lane::close`). The client's own thread
+    /// writes the rest of the queue and the close event, and removes the client from the registry
+    /// (`Subscription::unregister`).
     pub(super) fn close_client(&mut self, lane: &Arc<Lane>, reason: CloseReason) -> bool {
         let is_present = self.registry.start_closing(lane);
         if is_present {
@@ -463,6 +493,15 @@ pub(super) struct PendingEvents {
 }
 
 /// The handle of the fan-out thread. Dropping it ends the thread, joins it, and closes the log.
+///
+/// ```text
+/// Hub, each clone ──▶ FanOutThread ──▶ Shared ◀── the fan-out thread
+///        └───────────────────────────────▲
+/// ```
+///
+/// The fan-out thread keeps `Shared` alive, but not this handle. So when the last clone of the hub is dropped, the
+/// handle is dropped too, and ends the thread. A subscription has a clone of the hub, so a hub with streams does
+/// not end.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,

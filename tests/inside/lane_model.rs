@@ -55,6 +55,8 @@ impl World {
         self.random.below(limit)
     }
 
+    /// Begins a write, and checks that no other thread is writing and that the socket has the mode that `writer`
+    /// expects.
     fn begin(&mut self, writer: &'static str, blocking: bool) {
         assert_eq!(
             self.writer, None,
@@ -69,6 +71,7 @@ impl World {
         self.writer = Some(writer);
     }
 
+    /// Ends the write: the kernel has taken these bytes.
     fn take(&mut self, bytes: &[u8]) {
         self.writer = None;
         self.written.extend_from_slice(bytes);
@@ -317,7 +320,7 @@ fn run(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
 const RUNS: u64 = 10_000;
 
 #[test]
-fn in_every_interleaving_bytes_are_written_in_order_once_and_by_one_writer() {
+fn in_random_interleavings_bytes_are_written_in_order_once_and_by_one_writer() {
     // `Hub::new` would refuse a heartbeat of zero, so the hubs are started without the check.
     let hubs = [Duration::ZERO, Duration::from_secs(3600)].map(|heartbeat| {
         let config = Config {
