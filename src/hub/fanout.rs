@@ -15,9 +15,9 @@
 //! 3. The items that close a client come last, and then load shedding (`Shared::shed`).
 //!
 //! Why one thread, and not the publishers themselves: two publishers that write to the same socket would have to
-//! wait for each other, for each client. One thread needs no lock for each client, keeps the order of the events
-//! for free, and joins the events of many publishers into one write. It uses one core at most; the work for each
-//! client is one `write`.
+//! wait for each other, for each client. One thread needs no lock for each client, keeps the order of the events,
+//! and joins the events of many publishers into one write for each client. The price is that all writes together
+//! use one core at most.
 //!
 //! A client that is to be closed stays in its audience until its own thread has ended. It is still due the events
 //! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
@@ -112,7 +112,7 @@ struct BatchEvent {
     record: Arc<Record>,
 }
 
-/// An event for one client alone. The client need not be in the registry any more; its lane then drops the event.
+/// An event for one client alone. If the client has ended meanwhile, the event is dropped.
 struct PrivateEvent {
     /// The number of published events in the batch that come before it.
     events_before: usize,
@@ -241,8 +241,8 @@ impl Batch {
     /// steps    deliver(e1), p to its client, deliver(e2, e3), close
     /// ```
     ///
-    /// The close item comes too late in this order only at first sight: `State::close_client` has noted in the lane
-    /// that e3 is not due any more, so e3 is not offered to it.
+    /// The close item is carried out after e3, and its client does not get e3 all the same: `State::close_client`
+    /// has noted in the lane that e3 is not due any more ([`Lane::due`]).
     ///
     /// Published events and private events keep their order. The clients are closed last:
     /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no

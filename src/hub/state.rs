@@ -48,8 +48,7 @@ use crate::wire::{EventId, Ids, Topic, date};
 pub(super) struct Shared {
     /// Checked before the hub was made, and never changed.
     pub(super) config: Config,
-    /// LIMIT: bytes in the inbox. Publishers wait while it has more, so it has at most one request's events above
-    /// that.
+    /// LIMIT: bytes in the inbox. Publishers wait while the inbox has more.
     pub(super) inbox_limit: usize,
     /// When the hub was created. Lanes count their milliseconds from here, because an atomic number can hold
     /// milliseconds, and not an `Instant`.
@@ -94,9 +93,9 @@ pub(super) struct State {
     pub(super) inbox: Vec<InboxItem>,
     /// The sum of the sizes of these items.
     pub(super) inbox_bytes: usize,
-    /// Changes to the next phase only.
+    /// Never goes back to an earlier phase.
     pub(super) phase: Phase,
-    /// The number of client ids that the hub has made. Each id is made of a new number.
+    /// The number of client ids that the hub has made. Each id is a keyed hash of the next number.
     pub(super) made_client_ids: u64,
     pub(super) totals: Totals,
 }
@@ -321,8 +320,8 @@ impl Shared {
     /// Publishes events without a log: all of them, or none if the own id of one is in use. Returns when they are
     /// in the history and in the inbox.
     ///
-    /// The steps are: wait for room, assign ids, commit, unlock, wake. All of them happen under one lock, so the
-    /// events of one call are neighbours in the history.
+    /// The ids are assigned and the events are committed under one lock, so the events of one call are neighbours
+    /// in the history.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
@@ -500,8 +499,8 @@ pub(super) struct PendingEvents {
 /// ```
 ///
 /// The fan-out thread keeps `Shared` alive, but not this handle. So when the last clone of the hub is dropped, the
-/// handle is dropped too, and ends the thread. A subscription has a clone of the hub, so a hub with streams does
-/// not end.
+/// handle is dropped too, and ends the thread. A subscription has a clone of the hub, so a hub that still has
+/// streams is not dropped.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,

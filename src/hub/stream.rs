@@ -12,7 +12,8 @@
 //!    socket did not take everything, when a heartbeat is due, and when the stream ends.
 //! 3. [`Stream::write_close_event`] tells the client why its stream ends.
 //!
-//! What a client of `/events/chat` receives, one chunk of the chunked encoding for each write:
+//! What a client of `/events/chat` receives after the head of the response. Each piece is one chunk of the chunked
+//! encoding:
 //!
 //! ```text
 //! 84\r\n                                                       the welcome
