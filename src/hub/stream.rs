@@ -33,8 +33,8 @@
 //! 0\r\n\r\n                                                     the last chunk: the stream is complete
 //! ```
 //!
-//! No lock is held while this thread waits or writes. It takes the hub's lock only to read a piece of the history
-//! and, at the end, to take the client out of the registry.
+//! No lock is held while this thread waits or writes. The thread takes the hub's lock only to read a piece of the
+//! history and, at the end, to take the client out of the registry.
 
 #[cfg(test)]
 #[path = "../../tests/inside/lane_model.rs"]
@@ -100,7 +100,9 @@ pub(super) fn welcome(
     let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
     let data = format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
     let (mut bytes, cursor) = (Vec::new(), cursor.to_string());
-    let has_gap = recovery.as_ref().is_some_and(|told| told.gap.is_some());
+    let has_gap = recovery
+        .as_ref()
+        .is_some_and(|recovery| recovery.gap.is_some());
     if !has_gap {
         encode_id(&cursor, &mut bytes);
     }
@@ -151,6 +153,7 @@ impl Recovery {
 }
 
 impl Subscription {
+    /// The subscription of a client that was just registered. It is not announced yet.
     pub(super) fn new(
         hub: Hub,
         lane: Arc<Lane>,
@@ -190,6 +193,7 @@ impl Subscription {
         &self.lane.client_id
     }
 
+    /// The client's lane, for the permit check after the registration, and for tests.
     pub(super) fn lane(&self) -> &Lane {
         &self.lane
     }
@@ -694,6 +698,7 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
+    /// Counts events whose last byte was written.
     fn count_events(&self, events: u32) {
         self.count_sent(Sent {
             events: events.into(),
@@ -712,6 +717,7 @@ impl<O: Out> Stream<'_, O> {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
     }
 
+    /// How long the thread may sleep until the next heartbeat is due. Zero if one is due.
     fn until_heartbeat(&self) -> Duration {
         Duration::from_millis(
             self.heartbeat_due()
