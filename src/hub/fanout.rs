@@ -233,20 +233,20 @@ impl Batch {
         builder.batch
     }
 
-    /// Carries the items out. For example, the inbox had the published events e1, e2 and e3, a private event p for
-    /// a client after e1, and a close item between e2 and e3:
+    /// Carries the items out. Published events and private events keep their order. The clients are closed last: each is
+    /// due exactly the events before its close item, whatever comes after that item in the batch. Holds no lock, except
+    /// in `Shared::shed`, and waits for no client.
+    ///
+    /// For example, the inbox had the published events e1, e2 and e3, a private event p for a client after e1, and a
+    /// close item between e2 and e3:
     ///
     /// ```text
     /// inbox    e1, p, e2, close, e3
     /// steps    deliver(e1), p to its client, deliver(e2, e3), close
     /// ```
     ///
-    /// The close item is carried out after e3, and its client does not get e3 all the same: `State::close_client`
-    /// has noted in the lane that e3 is not due any more ([`Lane::due`]).
-    ///
-    /// Published events and private events keep their order. The clients are closed last:
-    /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
-    /// lock, except in `Shared::shed`, and waits for no client.
+    /// The close item is carried out after e3, and its client does not get e3 all the same: `State::close_client` has
+    /// noted in the lane that e3 is not due any more ([`Lane::due`]).
     fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;

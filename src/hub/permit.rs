@@ -1,7 +1,7 @@
 //! What lets a client in: the credential that its name belongs to, and the rules that may end its stream.
 //!
 //! A client keeps its permit as long as it is connected. The hub asks three questions, each in one place:
-//! whether another client may take the name (`State::may_have_name`), whether a client that has just been
+//! whether another client may take the name (`Shared::state_for_client`), whether a client that has just been
 //! registered may stay (`Hub::subscribe`, and a poll before each wait), and whether all clients may stay after
 //! a change of the rules (`Hub::recheck`). No question is asked for an event.
 
