@@ -233,9 +233,9 @@ impl Batch {
         builder.batch
     }
 
-    /// Carries the items out. Published events and private events keep their order. The clients are closed last: each is
-    /// due exactly the events before its close item, whatever comes after that item in the batch. Holds no lock, except
-    /// in `Shared::shed`, and waits for no client.
+    /// Carries the items out. Published events and private events keep their order. The clients are closed last:
+    /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
+    /// lock, except in `Shared::shed`, and waits for no client.
     ///
     /// For example, the inbox had the published events e1, e2 and e3, a private event p for a client after e1, and a
     /// close item between e2 and e3:
@@ -272,8 +272,8 @@ impl Batch {
     /// Delivers some of the events, in their order, to their audiences. `events` are indexes in `self.events`.
     ///
     /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
-    /// the frame is shared by all lanes of the group. Groups are found by
-    /// topic, not by event: 1,000 events of one topic need no more of this work than one event.
+    /// the frame is shared by all lanes of the group. Groups are found by topic, not by event: 1,000 events of one
+    /// topic need no more of this work than one event.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
         let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
         for event in &self.events[events] {
@@ -349,8 +349,7 @@ impl Batch {
 /// live since the ordinal 12       12..MAX       2..4     made: it has read 10 and 11 from the history
 /// live since 4, closed at 13      4..13         0..2     made
 /// ```
-/// Each frame is made once and shared by
-/// all lanes that get the same events.
+/// Each frame is made once and shared by all lanes that get the same events.
 struct SharedFrames {
     /// In the order of their ordinals.
     events: Vec<Arc<Record>>,
