@@ -1,4 +1,7 @@
-//! Numbers that are counted without the hub's lock, by the thread that does the work.
+//! Numbers that are counted without the hub's lock: what was written to clients, and how long publishers waited.
+//!
+//! The fan-out thread and the threads of the streams add to them at every write, so they are atomic. What is counted
+//! only under the lock is in `state.rs` ([`Totals`](super::state::Totals)). `/stats` and `/metrics` read both.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,12 +9,12 @@ use std::time::Duration;
 use crate::atomic::AtomicU64;
 use crate::config::LATENCY_BOUNDS;
 
-/// The amount that was written to clients.
+/// Events and bytes that were written to one client or to several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// Events that were written completely.
+    /// Events whose last byte was written.
     pub(super) events: u64,
-    /// Bytes of every kind: events, heartbeats, heads, chunk headers.
+    /// All bytes that were written: events, welcomes, heartbeats, the heads of responses and the framing.
     pub(super) bytes: u64,
 }
 
@@ -22,27 +25,25 @@ impl std::ops::AddAssign for Sent {
     }
 }
 
-/// Sums over all clients, also those that have left.
+/// Sums over all clients since the hub was created, including clients that have left.
 ///
-/// ORDER: Relaxed throughout. Each number stands alone: no code concludes anything about other memory from it.
+/// ORDER: all accesses are Relaxed: each number is independent, and no other memory depends on it.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Events that were written completely.
+    /// Written by the thread that wrote the events; a poll's events count when its answer is made.
     events: AtomicU64,
-    /// Bytes that were written.
     bytes: AtomicU64,
-    /// How long `publish` took, for events that were accepted.
+    /// How long successful calls of `Hub::publish_all` took. Written by the publishers' threads.
     pub(super) publishing: Latency,
 }
 
 impl Counters {
-    /// Adds an amount that was written. The fan-out thread calls it once per audience, and not once per client.
+    /// Adds what was written. The fan-out calls it once for each audience, not for each client.
     pub(super) fn add(&self, sent: Sent) {
         self.events.fetch_add(sent.events, Ordering::Relaxed);
         self.bytes.fetch_add(sent.bytes, Ordering::Relaxed);
     }
 
-    /// The amount so far.
     pub(super) fn sent(&self) -> Sent {
         Sent {
             events: self.events.load(Ordering::Relaxed),
@@ -51,23 +52,26 @@ impl Counters {
     }
 }
 
-/// A histogram of durations that several threads count into: one count per bound, and one for longer durations.
+/// A histogram of times. LIMIT: one number for each of the [`LATENCY_BOUNDS`], and one for longer times.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
+    /// The number of times in each interval: `counts[i]` is for times up to `LATENCY_BOUNDS[i]` that are longer
+    /// than the bound before; the last one is for times longer than all bounds.
     counts: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    /// The sum of all times in nanoseconds. It is enough for 584 years.
     sum_ns: AtomicU64,
 }
 
 impl Latency {
-    /// Counts one duration.
+    /// Counts one time. Three steps without a lock, so a reader may see the count without the sum.
     pub(super) fn note(&self, time: Duration) {
-        let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        let index = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
         self.sum_ns
             .fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// The counts at about this moment.
+    /// The numbers of about this moment.
     pub(super) fn snapshot(&self) -> Histogram {
         let counts = self
             .counts
@@ -81,16 +85,16 @@ impl Latency {
     }
 }
 
-/// How many operations took how long.
+/// How often something took how long, at the moment of [`Hub::stats`](crate::Hub::stats).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// Bounds, rising, each with the number of times that were no longer than it but longer than
-    /// the one before.
+    /// The upper bounds, ascending. Each has the number of times that were at most this long and longer than the
+    /// bound before it.
     pub counts: Vec<(Duration, u64)>,
-    /// All, those longer than the last bound among them.
+    /// The number of all times, including those longer than the last bound.
     pub count: u64,
-    /// All of the times together.
+    /// The sum of all times.
     pub sum: Duration,
 }
 

@@ -14,6 +14,11 @@
 //!    and offers the frame to each lane of the audience ([`Lane::offer`]).
 //! 3. The items that close a client come last, and then load shedding (`Shared::shed`).
 //!
+//! Why one thread, and not the publishers themselves: two publishers that write to the same socket would have to
+//! wait for each other, for each client. One thread needs no lock for each client, keeps the order of the events,
+//! and joins the events of many publishers into one write for each client. The price is that all writes together
+//! use one core at most.
+//!
 //! A client that is to be closed stays in its audience until its own thread has ended. It is still due the events
 //! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
 
@@ -39,7 +44,7 @@ pub(super) enum InboxItem {
     Event(Arc<Record>),
     /// An event for one client ([`Hub::send_to`](super::Hub::send_to)), after the events before it.
     Private(Arc<Lane>, Arc<Record>),
-    /// Closes one client, after the events that are due to it.
+    /// Closes one client, after the events that are due to it. Comes from `State::close_client` and `Hub::close`.
     Close(Arc<Lane>, CloseReason),
 }
 
@@ -56,6 +61,9 @@ impl InboxItem {
 }
 
 /// The function of the fan-out thread. Returns when the hub has ended and the inbox is empty.
+///
+/// Only the fan-out thread runs this; `Hub::start` starts it, and `FanOutThread::end` joins it. It holds the hub's
+/// lock only in `Shared::next_batch` and `Shared::shed`.
 ///
 /// A panic in here can only be a bug of this crate. Some clients may then have missed an event, so all streams are
 /// closed; the clients reconnect and resume from the history. The thread goes on with the next batch.
@@ -97,11 +105,14 @@ pub(super) struct Batch {
 /// The index of a topic in [`Batch::reaches`]. The events without a topic have an index of their own.
 type TopicIndex = usize;
 
+/// A published event of a batch. Its topic is an index, so that events are grouped by comparing numbers instead of
+/// texts.
 struct BatchEvent {
     topic: TopicIndex,
     record: Arc<Record>,
 }
 
+/// An event for one client alone. If the client has ended meanwhile, the event is dropped.
 struct PrivateEvent {
     /// The number of published events in the batch that come before it.
     events_before: usize,
@@ -118,23 +129,33 @@ enum Reach {
     Lists(Vec<AudienceList>),
 }
 
-/// Finds the audiences of a batch. It exists only while the hub's lock is held.
-struct ReachFinder<'a> {
+/// A batch that is being made, and what is needed for that. It exists only while the hub's lock is held.
+struct BatchBuilder<'a> {
     registry: &'a Registry,
+    batch: Batch,
     /// The topics that were looked up. `None` is for events without a topic.
     topics: HashMap<Option<Topic>, TopicIndex>,
-    /// The lists whose audiences were collected, by their addresses. Two topics may share a list: `chat/1` and
-    /// `chat/2` share the list of `chat/*`.
+    /// The lists whose audiences were collected, by their addresses, which do not change while the lock is held.
+    /// Two topics may share a list: `chat/1` and `chat/2` share the list of `chat/*`.
     collected_lists: HashSet<*const Vec<AudienceIndex>>,
-    /// Whether each audience was collected. An audience is in as many lists as it has patterns.
+    /// For each audience of the registry, whether its lanes are in the batch. An audience comes up once for each of
+    /// its patterns that a topic of the batch matches.
     is_collected: Vec<bool>,
-    /// What becomes [`Batch::reaches`] and [`Batch::lanes`].
-    reaches: Vec<Reach>,
-    lanes: HashMap<AudienceIndex, Lanes>,
 }
 
-impl ReachFinder<'_> {
-    /// Returns the index of a topic, and finds the topic's audiences when it comes for the first time.
+impl BatchBuilder<'_> {
+    /// Adds a published event.
+    fn add_event(&mut self, record: Arc<Record>) {
+        let topic = match self.batch.events.last() {
+            // The common case costs no look-up: many events of one topic in a row.
+            Some(last) if last.record.topic() == record.topic() => last.topic,
+            _ => self.topic_index(record.topic()),
+        };
+        self.batch.events.push(BatchEvent { topic, record });
+    }
+
+    /// Returns the index of a topic. If the topic is new in this batch, finds the audiences that it reaches and
+    /// collects their lanes.
     fn topic_index(&mut self, topic: Option<&Topic>) -> TopicIndex {
         let key = topic.cloned();
         if let Some(&index) = self.topics.get(&key) {
@@ -156,63 +177,76 @@ impl ReachFinder<'_> {
                 Reach::Lists(lists.into_iter().cloned().collect())
             }
         };
-        self.reaches.push(reach);
-        let index = self.reaches.len() - 1;
+        self.batch.reaches.push(reach);
+        let index = self.batch.reaches.len() - 1;
         self.topics.insert(key, index);
         index
     }
 
-    /// Shares the list of an audience's lanes, unless that was done before.
+    /// Shares the list of an audience's lanes with the batch, unless that was done before.
     fn collect(&mut self, audience: AudienceIndex) {
         if !std::mem::replace(&mut self.is_collected[audience], true) {
-            self.lanes
-                .insert(audience, self.registry.lanes_of(audience));
+            let lanes = self.registry.lanes_of(audience);
+            self.batch.lanes.insert(audience, lanes);
         }
     }
 }
 
 impl Batch {
-    /// Sorts the items of the inbox by what they are, and finds the audiences that the events reach. The caller holds
-    /// the hub's lock.
+    /// Makes a batch of the items of the inbox, and finds the audiences that the events reach. The caller holds the
+    /// hub's lock.
     ///
-    /// LIMIT: the work under the lock grows with the items and with the audiences that they reach, and not with
-    /// their product: each topic is looked up once, each list of audiences is gone through once, and the lanes of
-    /// each audience are shared once, however many events there are. No lane is touched.
+    /// For example, there are the audiences 0 with `{chat/1}` and 1 with `{chat/*}`, and the inbox has two events of
+    /// `chat/1` and one of `chat/2`. Then the batch has
+    ///
+    /// ```text
+    /// events      topic 0, topic 0, topic 1
+    /// reaches     0: the lists [0] and [1]        1: the list [1]
+    /// lanes       0: the lanes of audience 0      1: the lanes of audience 1
+    /// ```
+    ///
+    /// LIMIT: the work under the lock does not multiply the events with the clients. Each topic is looked up once,
+    /// each list of audiences is gone through once, and the lanes of each audience are shared once, however many
+    /// events there are. No lane is touched.
     pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
-        let mut batch = Batch::default();
-        let mut finder = ReachFinder {
+        let mut builder = BatchBuilder {
             registry,
+            batch: Batch::default(),
             topics: HashMap::new(),
             collected_lists: HashSet::new(),
             is_collected: vec![false; registry.audience_indexes()],
-            reaches: Vec::new(),
-            lanes: HashMap::new(),
         };
         for item in items {
             match item {
-                InboxItem::Event(record) => {
-                    let topic = match batch.events.last() {
-                        // The common case costs no look-up: many events of one topic in a row.
-                        Some(last) if last.record.topic() == record.topic() => last.topic,
-                        _ => finder.topic_index(record.topic()),
-                    };
-                    batch.events.push(BatchEvent { topic, record });
+                InboxItem::Event(record) => builder.add_event(record),
+                InboxItem::Private(lane, record) => {
+                    let events_before = builder.batch.events.len();
+                    builder.batch.private.push(PrivateEvent {
+                        events_before,
+                        lane,
+                        record,
+                    });
                 }
-                InboxItem::Private(lane, record) => batch.private.push(PrivateEvent {
-                    events_before: batch.events.len(),
-                    lane,
-                    record,
-                }),
-                InboxItem::Close(lane, reason) => batch.closes.push((lane, reason)),
+                InboxItem::Close(lane, reason) => builder.batch.closes.push((lane, reason)),
             }
         }
-        (batch.reaches, batch.lanes) = (finder.reaches, finder.lanes);
-        batch
+        builder.batch
     }
 
     /// Carries the items out. Published events and private events keep their order. The clients are closed last:
     /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
     /// lock, except in `Shared::shed`, and waits for no client.
+    ///
+    /// For example, the inbox had the published events e1, e2 and e3, a private event p for a client after e1, and a
+    /// close item between e2 and e3:
+    ///
+    /// ```text
+    /// inbox    e1, p, e2, close, e3
+    /// steps    deliver(e1), p to its client, deliver(e2, e3), close
+    /// ```
+    ///
+    /// The close item is carried out after e3, and its client does not get e3 all the same: `State::close_client` has
+    /// noted in the lane that e3 is not due any more ([`Lane::due`]).
     fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;
@@ -235,11 +269,11 @@ impl Batch {
         shared.shed(now_ms);
     }
 
-    /// Delivers some of the events, in their order, to their audiences.
+    /// Delivers some of the events, in their order, to their audiences. `events` are indexes in `self.events`.
     ///
     /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
-    /// the frame is shared by all lanes of the group. Groups are found by
-    /// topic, not by event: 1,000 events of one topic need no more of this work than one event.
+    /// the frame is shared by all lanes of the group. Groups are found by topic, not by event: 1,000 events of one
+    /// topic need no more of this work than one event.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
         let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
         for event in &self.events[events] {
@@ -259,8 +293,8 @@ impl Batch {
                 for lane in self.lanes[&audience].iter() {
                     sent += frames.offer_to(lane, now_ms);
                 }
-                // Once for each audience: fewer atomic additions than once for each lane, and load shedding comes
-                // in time.
+                // Done once for each audience: fewer atomic additions than once for each lane, and load shedding
+                // comes in time.
                 shared.counters.add(sent);
                 shared.shed(now_ms);
             }
@@ -304,8 +338,18 @@ impl Batch {
     }
 }
 
-/// The events of one group of audiences, and the frames that were made of them. Each frame is made once and shared by
-/// all lanes that get the same events.
+/// The events of one group of audiences, and the frames that were made of them.
+///
+/// For example, the events have the ordinals 10, 11, 13 and 14, and three lanes get them:
+///
+/// ```text
+/// lane                            due           part     frame
+/// live since the ordinal 4        4..MAX        0..4     made
+/// live since the ordinal 7        7..MAX        0..4     the same one
+/// live since the ordinal 12       12..MAX       2..4     made: it has read 10 and 11 from the history
+/// live since 4, closed at 13      4..13         0..2     made
+/// ```
+/// Each frame is made once and shared by all lanes that get the same events.
 struct SharedFrames {
     /// In the order of their ordinals.
     events: Vec<Arc<Record>>,
@@ -313,11 +357,14 @@ struct SharedFrames {
     /// A lane that went live or was closed in the middle of the batch is due only a part of them.
     ///
     /// LIMIT: [`JOINED_PARTS`] frames; the oldest is dropped first and made again if another lane needs it.
+    ///
+    /// A `RefCell`, because it is filled while the lanes are gone through. Only the fan-out thread uses it.
     joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
 impl SharedFrames {
-    /// Offers a lane the events that are due to it. Returns what was written to its socket.
+    /// Offers a lane the events that are due to it: wakes a poll, or gives a stream the frame of these events.
+    /// Returns what was written to its socket.
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
         let due = lane.due();
         let index_of = |ordinal| {

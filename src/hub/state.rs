@@ -1,17 +1,26 @@
-//! The shared state of a hub, and the lock that guards it. Ids, history, registry and inbox change together or not at
-//! all.
+//! What all parts of a hub share, and the lock over it.
 //!
-//! [`Shared`] is what all clones of a hub, its streams and the fan-out thread have in common; [`State`] is the part of it
-//! under the lock. Every critical section is short: it changes a few tables and returns. Threads wait for three
-//! conditions: the fan-out thread for *work*, publishers for *room* in the inbox, and `Running::wait` for the
-//! hub to be *closed*. Nothing here waits for a client or for a disk.
+//! [`Shared`] is the hub, and [`State`] is the part of it that the hub's lock guards: ids, history, registry and
+//! inbox. They change together under this lock. So for each client, each event is either in the history before the
+//! client was registered, or in the inbox after that.
 //!
-//! ```text
-//! publish ──▶ State { ids ─▶ history ─▶ inbox } ──▶ next_batch ──▶ fan-out thread
-//! subscribe ▶ State { registry, history }               │
-//!                 ▲                                     └─ takes everything in the inbox at once
-//!                 └── room: publishers wait while the inbox has more than `inbox_limit` bytes
-//! ```
+//! The threads meet here:
+//!
+//! | thread | function | what it waits for |
+//! |---|---|---|
+//! | a publisher | [`Shared::publish`], or `Shared::keep` in `log.rs` | room in the inbox |
+//! | a worker that registers a client | [`Shared::state_for_client`] | room, if the client replaces another |
+//! | the fan-out thread | [`Shared::next_batch`] | an item in the inbox |
+//! | a client's own thread | `Stream::read_history`, `Subscription::unregister` | the lock only |
+//!
+//! No thread waits for a client, a socket or a disk while it holds the lock. What is done under the lock is
+//! bounded: a publisher handles the events of one request, the fan-out thread the audiences of one batch, and a
+//! client's thread one piece of the history.
+//!
+//! The inbox is where *backpressure* begins. If events are published faster than one pass over all sockets can
+//! deliver them, the inbox fills up, and publishers wait for the next pass. A slow client does not slow the
+//! publishers down, because the fan-out thread does not wait for it: the client's queue fills up instead, until the
+//! client is closed.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -34,106 +43,112 @@ use super::{ClientId, CloseReason, Permit, Published, Subscribe};
 use crate::config::{Config, RECONNECT_PAUSE, RETRY_WHEN_CLOSED};
 use crate::wire::{EventId, Ids, Topic, date};
 
-/// What all clones of a hub, its streams and the fan-out thread share.
+/// What all clones of a hub, its subscriptions and the fan-out thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Checked before the hub was made, and never changed.
     pub(super) config: Config,
-    /// LIMIT: the bytes in the inbox. Publishers wait while there are more.
+    /// LIMIT: bytes in the inbox. Publishers wait while the inbox has more.
     pub(super) inbox_limit: usize,
-    /// The time at which the hub was created. Lanes count their milliseconds from here.
+    /// When the hub was created. Lanes count their milliseconds from here, because an atomic number can hold
+    /// milliseconds, and not an `Instant`.
     pub(super) epoch: Instant,
-    /// Generates client ids that cannot be guessed, and spreads the reconnects of clients.
+    /// The key of the random client ids and of the random part of `retry`.
     pub(super) random: RandomState,
+    /// What is counted without the lock.
     pub(super) counters: Counters,
-    /// The bytes in the queues of all clients together. LIMIT: `most_queued`.
+    /// The bytes in all queues together. Changed by each thread that puts bytes into a queue or takes them out.
+    /// LIMIT: `most_queued`.
     pub(super) total_queued: TotalQueued,
-    /// `Config::most_queued`, in bytes.
+    /// `Config::total_queues`, or its default.
     pub(super) most_queued: usize,
-    /// Load shedding begins when `total_queued` is greater than this. Used by the fan-out thread alone; an atomic only
-    /// because `Shared` is shared.
+    /// The value of `total_queued` above which the fan-out looks for clients to close. Only the fan-out thread uses
+    /// it ([`Shared::shed`]).
     pub(super) shed_above: AtomicUsize,
-    /// How many clients were told that the server is closing. Spreads their reconnects.
+    /// The number of close events with the reason `closing` so far. Each makes the `retry:` of the next one longer.
     pub(super) close_events: AtomicU32,
-    /// The log, if the hub has one. Events are appended to it before they are published.
+    /// Where publishers wait until the log has their events. `None`: the hub has no log.
     pub(super) group_commit: Option<Arc<GroupCommit>>,
-    /// LOCK: the one lock of the hub. It guards ids, history, registry and inbox, which change together or not at all. No
-    /// thread waits for a socket, a disk or a client while it holds the lock.
+    /// LOCK: guards ids, history, registry and inbox, which change together. It is *the hub's lock* in all
+    /// comments. No thread waits for a socket, a disk or a client while it holds the lock.
     pub(super) state: Mutex<State>,
-    /// Signalled when the inbox has got an item, and when the hub ends. The fan-out thread waits for it.
+    /// Signalled when the inbox gets an item, or the hub ends. The fan-out thread waits for it.
     pub(super) work: Condvar,
-    /// Signalled when the inbox was emptied, and when the hub closes. Publishers wait for it.
+    /// Signalled when the inbox was emptied, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
     /// Signalled when the hub closes. [`Running::wait`](crate::Running::wait) waits for it.
     pub(super) closed: Condvar,
 }
 
-/// The part of the shared state under the lock.
+/// What the hub's lock guards.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Assigns the ids of this run of the hub.
+    /// Makes the ids of new events, each greater than all before it.
     pub(super) ids: Ids,
-    /// The latest events.
+    /// The latest events. Publishers add to it; clients that reconnect read it.
     pub(super) history: History,
-    /// The clients.
+    /// The clients. Workers add to it; the clients' own threads remove themselves.
     pub(super) registry: Registry,
-    /// The items that the fan-out thread has not taken yet, in order.
+    /// The items that the fan-out thread has not taken yet, oldest first.
     pub(super) inbox: Vec<InboxItem>,
-    /// The size of the items in the inbox. LIMIT: `Shared::inbox_limit`, and one publication.
+    /// The sum of the sizes of these items.
     pub(super) inbox_bytes: usize,
+    /// Never goes back to an earlier phase.
     pub(super) phase: Phase,
-    /// How many client ids were generated.
-    pub(super) names: u64,
+    /// The number of client ids that the hub has made. Each id is a keyed hash of the next number.
+    pub(super) made_client_ids: u64,
     pub(super) totals: Totals,
 }
 
-/// The phases of a hub, in order. A hub never goes back.
+/// The phases of a hub, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Accepts events and clients.
+    /// Events are published and clients are registered.
     Open,
-    /// Accepts neither; the streams are ending.
+    /// [`Hub::close`](super::Hub::close) was called. Nothing is published and no client is registered any more; the
+    /// fan-out thread delivers what is in the inbox, and the streams end.
     Closing,
-    /// The fan-out thread ends when it has processed the inbox.
+    /// The last handle of the hub was dropped: the fan-out thread ends when the inbox is empty.
     Over,
 }
 
-/// Numbers for `/stats`, counted under the lock.
+/// Counts since the hub was created. They are guarded by the hub's lock; what is counted without it is in
+/// `counters.rs`.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    /// Streams that have begun.
+    /// Streams that were registered.
     pub(super) streams: u64,
-    /// Clients that were refused because the limit was reached.
+    /// Clients that were refused because there were `Config::max_clients` already.
     pub(super) refused: u64,
-    /// Events that were published.
+    /// Events that were published, to topics and to single clients.
     pub(super) events: u64,
+    /// Streams that ended, by [`CloseReason`].
     close_reasons: [u64; CloseReason::ALL.len()],
 }
 
 impl Totals {
-    /// Counts the end of a stream.
+    /// Counts a stream that has ended.
     pub(super) fn count(&mut self, close_reason: CloseReason) {
         self.close_reasons[close_reason as usize] += 1;
     }
 
-    /// Each close reason, and how many streams ended with it.
+    /// The number of streams that ended for each reason.
     pub(super) fn close_reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.iter().copied().zip(self.close_reasons)
     }
 }
 
 impl Shared {
-    /// Locks the state. A poisoned lock is used as it is: no code of an embedder runs under it, so a panic there is a bug of
-    /// this crate, and a hub with one broken stream is better than none.
+    /// Locks the state.
+    ///
+    /// A poisoned lock is used all the same. No code of an embedder runs under this lock, so a panic there is a bug
+    /// of this crate, and a hub that may have lost one event or one client is better than no hub.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the state once the inbox has room. This is the backpressure on publishers: they wait here for the fan-out
-    /// thread, which never waits for a client.
-    ///
-    /// # Errors
-    ///
-    /// The hub is closed, or was closed while this waited.
+    /// Waits until the inbox has room for another event, and returns the locked state. The wait ends when the fan-out
+    /// thread takes the inbox, which takes one pass over the sockets at most. Fails if the hub closes.
     pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
         let full =
             |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
@@ -148,12 +163,9 @@ impl Shared {
         }
     }
 
-    /// Locks the state for a client that is about to be registered. A client that replaces another one waits for room in
-    /// the inbox, as a publisher does, because it adds the close item of the other client to the inbox.
-    ///
-    /// # Errors
-    ///
-    /// A client with another credential has the requested id, or the hub is closed.
+    /// Returns the locked state for a client that may be registered under the client id that it asks for. If it
+    /// replaces another client, this waits for room in the inbox as a publisher does, because the close item of the
+    /// other client goes there.
     pub(super) fn state_for_client(
         &self,
         params: &Subscribe,
@@ -178,11 +190,9 @@ impl Shared {
         }
     }
 
-    /// Registers a client, and closes the client that it replaces. Returns its lane and the receiving half of its queue.
-    ///
-    /// # Errors
-    ///
-    /// The limit of clients is reached, and the new client replaces none.
+    /// Registers a client, and closes the client that it replaces. Returns its lane and the receiving end of its
+    /// queue. `state` comes from [`state_for_client`](Self::state_for_client), so the hub's lock is held. Fails if
+    /// there are `Config::max_clients` already.
     pub(super) fn register(
         &self,
         state: &mut State,
@@ -190,13 +200,14 @@ impl Shared {
         kind: Kind,
     ) -> Result<(Arc<Lane>, Receiver<QueueItem>), SubscribeError> {
         let limit = self.config.max_clients;
+        // A client that replaces another does not change the number of clients.
         if state.registry.len() >= limit && state.holder_of(params).is_none() {
             state.totals.refused += 1;
             return Err(SubscribeError::Full { limit });
         }
         let ClientId(client_id) = params.client_id.clone().unwrap_or_else(|| {
-            state.names += 1;
-            ClientId::make(&self.random, state.names)
+            state.made_client_ids += 1;
+            ClientId::make(&self.random, state.made_client_ids)
         });
         let queue_bytes = self.config.queue_bytes;
         let total = &self.total_queued;
@@ -212,8 +223,9 @@ impl Shared {
         Ok((lane, queue))
     }
 
-    /// Unlocks the state, and then wakes the fan-out thread if there is work. In the other order the thread would wake
-    /// up only to wait for the lock.
+    /// Unlocks the state, and wakes the fan-out thread if the inbox has an item.
+    ///
+    /// ORDER: unlocked first. Otherwise the fan-out thread would wake only to wait for the lock.
     pub(super) fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
         let has_work = !state.inbox.is_empty();
         drop(state);
@@ -222,10 +234,8 @@ impl Shared {
         }
     }
 
-    /// The fan-out thread's wait: blocks until there is work, and takes all of it as one batch. `None`: the hub has ended.
-    ///
-    /// ORDER: the audiences are looked up under the same lock, so that a client that registers later does not get the
-    /// batch: its replay has these events.
+    /// Waits for items in the inbox and takes all of them. Returns `None` if the hub has ended and the inbox is
+    /// empty. Called by the fan-out thread alone.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
         let mut state = self
@@ -243,19 +253,27 @@ impl Shared {
         Some(batch)
     }
 
-    /// Closes every client at once, without the inbox. Only used after a panic in the fan-out thread.
-    pub(super) fn close_all(&self, why: CloseReason) {
+    /// Closes the lane of every client at once, without the inbox. Called by the fan-out thread after a panic: the
+    /// batch that it was working on is lost, with all close items in it, so closing only the client that caused the
+    /// panic would leave others open without their events.
+    pub(super) fn close_all(&self, reason: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
-        lanes.iter().for_each(|lane| lane.close(why, now_ms));
+        lanes.iter().for_each(|lane| lane.close(reason, now_ms));
         self.room.notify_all();
     }
 
-    /// Load shedding: while all queues together have more than `most_queued` bytes, closes the clients with the largest
-    /// backlogs. Called by the fan-out thread whenever it may have added to a queue; usually it compares two
-    /// numbers and returns.
+    /// Load shedding: while all queues together hold more than `most_queued` bytes, closes the clients with the
+    /// largest backlogs. Called by the fan-out thread whenever it may have queued something. Usually costs two
+    /// loads; holds the hub's lock only to list the lanes.
+    ///
+    /// Example: the limit is 64 MiB, and `total_queued` has grown above it. Clients are closed until the backlogs
+    /// of the others are at most 56 MiB together. The queues of the closed clients are freed when their threads see
+    /// the close item. Until then `total_queued` stays high, so the next look happens only when it has grown by 8
+    /// MiB more.
     pub(super) fn shed(&self, now_ms: u64) {
-        // ORDER: Relaxed: this thread itself has added to the sum, and only this thread uses `shed_above`.
+        // ORDER: Relaxed: what this thread has queued is in the sum already. `shed_above` is used by this thread
+        // alone.
         let total = self.total_queued.load(Ordering::Relaxed);
         if total <= self.shed_above.load(Ordering::Relaxed) {
             if total <= self.most_queued {
@@ -274,7 +292,7 @@ impl Shared {
         drop(state);
         backlogs.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
         let mut sum: usize = backlogs.iter().map(|(backlog, _)| backlog).sum();
-        // One eighth more than necessary, so that the next call need not close clients again.
+        // Closes a few clients more than necessary, so that the next event does not need another look.
         let step = self.most_queued / 8;
         for (backlog, lane) in backlogs {
             if sum <= self.most_queued - step {
@@ -283,25 +301,27 @@ impl Shared {
             lane.close(CloseReason::FellBehind, now_ms);
             sum -= backlog;
         }
-        // The bytes of a closed client count until its thread has dropped the queue. Until then they are no reason to close
-        // more clients, so the threshold is raised.
         self.shed_above.store(total + step, Ordering::Relaxed);
     }
 
-    /// Whether this number of additional bytes would exceed the limit of all queues together.
+    /// Whether all queues together would be over their limit with `bytes` more.
     pub(super) fn exceeds_most_queued(&self, bytes: usize) -> bool {
         // ORDER: Relaxed, as in `shed`.
         let total = self.total_queued.load(Ordering::Relaxed);
         total.saturating_add(bytes) > self.most_queued
     }
 
-    /// Whether all queues together have more than half of their limit.
+    /// Whether all queues together hold more than half of their limit.
     pub(super) fn queues_are_half_full(&self) -> bool {
         // ORDER: Relaxed, as in `shed`.
         self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
     }
 
-    /// Publishes records of one publisher, in a hub without a log.
+    /// Publishes events without a log: all of them, or none if the own id of one is in use. Returns when they are
+    /// in the history and in the inbox.
+    ///
+    /// The ids are assigned and the events are committed under one lock, so the events of one call are neighbours
+    /// in the history.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
@@ -313,55 +333,64 @@ impl Shared {
         Ok(published)
     }
 
-    /// The `retry` in the close event: how long the client should wait before it reconnects.
+    /// The `retry:` of the close event: how long a client waits before it reconnects after its stream ended for this
+    /// reason.
     ///
-    /// - `closing`: the usual time, plus a pause for each client that was told before, so that the next server does not get
-    ///   all clients at once.
-    /// - `expired`: up to twice the usual time, because many clients may lose their tokens at the same moment.
-    /// - `replaced` and `kicked`: one day. The client should not reconnect at all: two pages with one client id would
-    ///   replace each other for ever. An `EventSource` cannot be told so.
+    /// - Replaced, or disconnected on request: a day. The client should not reconnect at all, because two pages
+    ///   with one client id would replace each other for ever; but an EventSource cannot be told to stop.
+    /// - The server closes: `Config::retry`, and a pause more for each client before it, so that the clients do not
+    ///   all reconnect to the next server at the same moment.
+    /// - The client has no right to the stream any more: one to two times `Config::retry`, at random, because many
+    ///   clients may lose their tokens at the same moment.
     pub(super) fn retry_after(&self, close_reason: CloseReason) -> Duration {
         match close_reason {
             CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
             CloseReason::ServerClosing => {
-                // ORDER: Relaxed: each client gets a number of its own; which one does not matter.
-                let place = self.close_events.fetch_add(1, Ordering::Relaxed);
-                self.config.retry + RECONNECT_PAUSE.saturating_mul(place)
+                // ORDER: Relaxed: each client gets another number; which one does not matter.
+                let before = self.close_events.fetch_add(1, Ordering::Relaxed);
+                self.config.retry + RECONNECT_PAUSE.saturating_mul(before)
             }
-            CloseReason::Expired => self.config.retry + self.config.retry * self.share() / 1000,
+            CloseReason::Expired => {
+                self.config.retry + self.config.retry * self.random_thousandths() / 1000
+            }
             _ => self.retry(),
         }
     }
 
-    /// The `retry` in the first event: `Config::retry`, plus a random part of the jitter.
+    /// The `retry:` of a welcome: `Config::retry` and up to `Config::retry_jitter` percent more, at random.
     pub(super) fn retry(&self) -> Duration {
         let Config {
             retry,
             retry_jitter,
             ..
         } = self.config;
-        retry + retry * retry_jitter / 100 * self.share() / 1000
+        retry + retry * retry_jitter / 100 * self.random_thousandths() / 1000
     }
 
     /// A random number from 0 to 999.
-    fn share(&self) -> u32 {
+    fn random_thousandths(&self) -> u32 {
         (self.random.hash_one(Instant::now()) % 1000) as u32
     }
 
-    /// Milliseconds since the hub was created, on a monotonic clock.
+    /// Milliseconds since the hub was created.
     pub(super) fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
     }
 }
 
 impl State {
-    /// Assigns the next id, by the clock of this moment.
+    /// The next id, of the current time. Of an event for one client, which gets no ordinal.
     pub(super) fn next_id(&mut self) -> EventId {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Assigns ids and ordinals to the records of one publisher, after those of `pending`; or to none of them, if an own id
-    /// is already taken on its topic, in the history or in `pending`.
+    /// Gives ids and ordinals to all of these events, or to none of them if the own id of one is in use on its
+    /// topic. `pending` are the events that have their ids and are not in the history yet: the new ones come after
+    /// them, and are added to them.
+    ///
+    /// With a log, an event gets its id before it is written to the log, and comes into the history afterwards. In
+    /// between the history does not know it, so `pending` has to: for the next ordinal, and for the own ids that
+    /// are in use.
     pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
@@ -392,11 +421,12 @@ impl State {
         Ok(records)
     }
 
-    /// Publishes records that have their ids: adds them to the history, counts their recipients, and adds those with
-    /// recipients to the inbox.
+    /// Publishes events that have their ids: puts them into the history, and into the inbox if any client gets
+    /// them. An event without recipients does not wake the fan-out thread. A client that is registered later finds
+    /// it in the history.
     pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
-        // All lines of a request have the same topic, so it is looked up once.
+        // The lines of one request have one topic, so it is looked up once.
         let mut counted: Option<(Option<&Topic>, usize)> = None;
         for record in records {
             let recipients = match counted {
@@ -418,67 +448,84 @@ impl State {
         published
     }
 
-    /// Closes a client: frees its id at once, and ends its stream after the events that were published before. Returns false
-    /// if it has left, or was closed before.
-    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, why: CloseReason) -> bool {
+    /// Decides that a client is closed: frees its client id, counts the reason, and puts a close item into the
+    /// inbox. The client still gets the events that were published before. Returns false if the client has ended or
+    /// is closing.
+    ///
+    /// It takes three threads to close a client: this one decides it under the hub's lock. The fan-out thread then
+    /// delivers the events before the close item, and closes the lane (`Lane::close`). The client's own thread
+    /// writes the rest of the queue and the close event, and removes the client from the registry
+    /// (`Subscription::unregister`).
+    pub(super) fn close_client(&mut self, lane: &Arc<Lane>, reason: CloseReason) -> bool {
         let is_present = self.registry.start_closing(lane);
         if is_present {
             if lane.kind == Kind::Stream {
-                self.totals.count(why);
+                self.totals.count(reason);
             }
             lane.stop_at(self.history.head());
-            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), why));
+            self.push_to_inbox(InboxItem::Close(Arc::clone(lane), reason));
         }
         is_present
     }
 
-    /// The client that has the requested client id at present.
+    /// The client that has the client id which another client asks for.
     pub(super) fn holder_of(&self, params: &Subscribe) -> Option<&Arc<Lane>> {
-        let ClientId(name) = params.client_id.as_ref()?;
-        self.registry.get(name)
+        let ClientId(client_id) = params.client_id.as_ref()?;
+        self.registry.get(client_id)
     }
 
-    /// Adds an item for the fan-out thread. The caller wakes the thread, with [`Shared::wake_fan_out`].
+    /// Adds an item for the fan-out thread. The caller wakes that thread ([`Shared::wake_fan_out`]).
     pub(super) fn push_to_inbox(&mut self, item: InboxItem) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
 }
 
-/// The events of a group that have their ids and are not in the history yet, because the log is still appending them.
+/// The events that have their ids and ordinals but are not in the history yet, because they are being written to the
+/// log. The publisher that writes for a group has them. Without a log there are none.
 #[derive(Default)]
 pub(super) struct PendingEvents {
-    /// Their number: later records get ordinals after them.
+    /// Their number.
     events: u64,
-    /// Their own ids: a second publisher of the group cannot use one of them.
+    /// The own ids among theirs.
     own_ids: HashSet<OwnId>,
 }
 
-/// The fan-out thread. Dropping it ends and joins the thread, and closes the log.
+/// The handle of the fan-out thread. Dropping it ends the thread, joins it, and closes the log.
+///
+/// ```text
+/// Hub, each clone ──▶ FanOutThread ──▶ Shared ◀── the fan-out thread
+///        └───────────────────────────────▲
+/// ```
+///
+/// The fan-out thread keeps `Shared` alive, but not this handle. So when the last clone of the hub is dropped, the
+/// handle is dropped too, and ends the thread. A subscription has a clone of the hub, so a hub that still has
+/// streams is not dropped.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,
-    /// LOCK: ensures that only one caller joins the thread; it takes the handle out.
+    /// LOCK: guards only that one thread joins: the first caller of [`end`](Self::end) takes the handle out. It is
+    /// held while this caller waits for the fan-out thread, so that a second caller waits as well.
     pub(super) handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl FanOutThread {
-    /// Waits until the fan-out thread has processed the inbox and has ended, and then closes the log. Nothing is delivered
-    /// afterwards.
+    /// Waits until the fan-out thread has carried out all items of the inbox and has ended, and then closes the log.
     pub(super) fn end(&self) {
         self.shared.state().phase = Phase::Over;
         self.shared.work.notify_one();
         self.shared.room.notify_all();
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = handle.take()
-            // A function that receives reports may own the last clone of the hub, and drop it in the fan-out thread.
+            // If the embedder's report holds the last clone of the hub, the fan-out thread itself may drop it, and a
+            // thread cannot join itself.
             && thread.thread().id() != thread::current().id()
         {
-            // A panic of the thread has been reported by the panic hook.
+            // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
         drop(handle);
-        // ORDER: after the fan-out thread has ended, so that every kept event was delivered.
+        // Not when `Shared` is dropped: each stream has a share of that.
         if let Some(group_commit) = &self.shared.group_commit {
             group_commit.close_log();
         }

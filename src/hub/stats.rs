@@ -1,4 +1,8 @@
-//! The numbers of a hub, for `/stats` and `/metrics`.
+//! The statistics of a hub, as `/stats` and `/metrics` show them.
+//!
+//! The structs are filled in `mod.rs` (`Hub::stats`, `Hub::client_stats`), from numbers that are counted under the
+//! hub's lock (`state.rs`), without it (`counters.rs`) and in each lane (`lane.rs`). [`busiest`] counts the clients
+//! of each pattern, for `/stats`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,65 +15,65 @@ use super::lane::{Lag, Lane};
 use super::{CloseReason, Extent};
 use crate::wire::{Pattern, Patterns};
 
-/// The numbers of a hub at one moment.
+/// The statistics of a hub. Counts begin when the hub is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The time since the hub was created.
     pub uptime: Duration,
-    /// Connected clients, including polls that wait.
+    /// Clients now: streams and waiting polls.
     pub clients: usize,
-    /// The limit of clients, `Config::max_clients`.
+    /// The limit of `clients`: `Config::max_clients`.
     pub limit: usize,
-    /// Streams that have begun since the hub was created. Polls are not counted.
+    /// Streams that were registered. Polls are not counted.
     pub streams: u64,
-    /// How many clients were refused because the limit was reached.
+    /// Clients that were refused because there were `limit` clients already.
     pub refused: u64,
-    /// Events that were published since the hub was created, including those for one client. Events read from a log are not
+    /// Events that were published, including those for one client. Events that the log has kept from before are not
     /// counted.
     pub events: u64,
-    /// Events that were delivered, counted once per client, including replays and the answers of polls.
+    /// Events that were written, each once for each client that got it, including replays and the answers of polls.
     pub deliveries: u64,
-    /// Bytes that were written to streams, including heads and heartbeats.
+    /// Bytes that were written to streams, including the heads of the responses and heartbeats.
     pub bytes: u64,
-    /// The backlogs of all clients together, in bytes.
+    /// The backlogs of all clients now, in bytes.
     pub lag: u64,
     /// How long publishing took, including the wait for room in the inbox and for the log.
     pub publishing: Histogram,
-    /// The size of the history.
+    /// The extent of the history.
     pub history: Extent,
-    /// Each close reason, and how many streams ended with it.
+    /// How many streams ended for each reason.
     pub close_reasons: Vec<(CloseReason, u64)>,
 }
 
-/// The numbers of one client at about this moment.
+/// The statistics of one client. The numbers may belong to slightly different moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
     /// The client id.
     pub id: String,
-    /// The other end of the connection: the client or a proxy. `None` without a connection.
+    /// The other end of the client's connection. `None`: the stream is not written to a socket.
     pub peer: Option<SocketAddr>,
-    /// The client's own address: the address of the peer, or the address that a trusted proxy reports.
+    /// The client's own address: that of `peer`, unless `peer` is a trusted proxy.
     pub address: Option<IpAddr>,
-    /// The patterns that it subscribes to.
+    /// The patterns that the client asked for.
     pub patterns: Patterns,
-    /// The time since it was registered.
+    /// The time since the client was registered.
     pub age: Duration,
-    /// Events that were written to it completely.
+    /// Events that were written to the client.
     pub sent_events: u64,
-    /// Bytes that were written to it, including the head and heartbeats.
+    /// Bytes that were written to the client, including the head of the response and heartbeats.
     pub sent_bytes: u64,
-    /// Events in its queue.
+    /// Events in the client's queue.
     pub lag_events: u64,
-    /// Bytes in its queue. A client with more than `Config::queue_bytes` is disconnected.
+    /// The client's backlog in bytes. A client with more than `Config::queue_bytes` is disconnected.
     pub lag_bytes: u64,
-    /// Events in the history that its replay has not reached yet, of all topics. 0 once the replay is complete.
+    /// Events of the history that the client's replay has not reached yet, whether they match its patterns or not.
+    /// 0 once the replay has ended.
     pub replaying: u64,
 }
 
 impl Client {
-    /// Reads the numbers of a lane, without a lock.
     pub(super) fn of(lane: &Lane, lag: Lag, now_ms: u64) -> Client {
         let sent = lane.sent();
         Client {
@@ -87,23 +91,28 @@ impl Client {
     }
 }
 
-/// Returns the `most` patterns with the most clients, and the number of the other patterns. The input is the patterns of
-/// each audience and the number of its clients.
+/// Finds the patterns that most clients have. `audiences` has the patterns of each audience and the number of its
+/// clients. Returns at most `most` patterns, each with the number of its clients, the greatest number first; and
+/// the number of the other patterns.
 ///
-/// The patterns of an audience are sorted. So the lists of all audiences are merged (a k-way merge with a heap), and each
-/// pattern appears once, together with all audiences that have it. LIMIT: of memory: one position per list, and
-/// `most` patterns, whatever number of patterns there is.
+/// The patterns of each audience are sorted. So this is a merge of sorted lists: the least pattern of all lists
+/// comes next, and all audiences that have it are counted together. For example, `{a, c}` with 3 clients and `{a,
+/// b}` with 2 clients give `a` with 5, then `b` with 2, then `c` with 3.
+///
+/// LIMIT: memory: one iterator for each audience, and `most` patterns. A table of all patterns could have hundreds of
+/// thousands of entries.
 pub(super) fn busiest(
     audiences: &[(Patterns, usize)],
     most: usize,
 ) -> (Vec<(String, usize)>, usize) {
     let mut lists: Vec<_> = audiences.iter().map(|(all, _)| all.iter()).collect();
     let firsts = lists.iter_mut().enumerate();
-    // The next pattern of each list; the smallest is on top.
+    // The next pattern of each list, with the index of the list. The least pattern is on top.
     let mut next: BinaryHeap<Reverse<(&Pattern, usize)>> = firsts
         .filter_map(|(list, patterns)| Some(Reverse((patterns.next()?, list))))
         .collect();
-    // The busiest patterns so far; the least busy one is on top, and of two equally busy ones the later one.
+    // The patterns with the most clients so far. The one with the fewest is on top, to be dropped first; of two
+    // with equal numbers, the later one.
     let mut found: BinaryHeap<Reverse<(usize, Reverse<&Pattern>)>> = BinaryHeap::new();
     let mut count = 0;
     while let Some(&Reverse((pattern, _))) = next.peek() {

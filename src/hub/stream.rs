@@ -12,8 +12,29 @@
 //!    socket did not take everything, when a heartbeat is due, and when the stream ends.
 //! 3. [`Stream::write_close_event`] tells the client why its stream ends.
 //!
-//! No lock is held while this thread waits or writes. It takes the hub's lock only to read a piece of the history
-//! and, at the end, to take the client out of the registry.
+//! What a client of `/events/chat` receives after the head of the response. Each piece is one chunk of the chunked
+//! encoding:
+//!
+//! ```text
+//! 84\r\n                                                       the welcome
+//! id: 1763790000123-5\n
+//! event: system\n
+//! retry: 5000\n
+//! data: {"type":"connected","client_id":"anna","timestamp":"2025-11-22T05:40:00.123Z"}\n\n\r\n
+//! 21\r\n                                                       an event, written by the fan-out thread
+//! id: 1763790000123-6\n
+//! data: hello\n\n\r\n
+//! c\r\n                                                        15 s later: a heartbeat
+//! : heartbeat\n\r\n
+//! 46\r\n                                                       the server closes: the close event
+//! event: system\n
+//! retry: 5000\n
+//! data: {"type":"closed","reason":"closing"}\n\n\r\n
+//! 0\r\n\r\n                                                     the last chunk: the stream is complete
+//! ```
+//!
+//! No lock is held while this thread waits or writes. The thread takes the hub's lock only to read a piece of the
+//! history and, at the end, to take the client out of the registry.
 
 #[cfg(test)]
 #[path = "../../tests/inside/lane_model.rs"]
@@ -79,7 +100,9 @@ pub(super) fn welcome(
     let (client_id, now) = (&lane.client_id, date::iso8601(SystemTime::now()));
     let data = format!(r#"{{"type":"connected","client_id":"{client_id}","timestamp":"{now}"}}"#);
     let (mut bytes, cursor) = (Vec::new(), cursor.to_string());
-    let has_gap = recovery.as_ref().is_some_and(|told| told.gap.is_some());
+    let has_gap = recovery
+        .as_ref()
+        .is_some_and(|recovery| recovery.gap.is_some());
     if !has_gap {
         encode_id(&cursor, &mut bytes);
     }
@@ -130,6 +153,7 @@ impl Recovery {
 }
 
 impl Subscription {
+    /// The subscription of a client that was just registered. It is not announced yet.
     pub(super) fn new(
         hub: Hub,
         lane: Arc<Lane>,
@@ -169,6 +193,7 @@ impl Subscription {
         &self.lane.client_id
     }
 
+    /// The client's lane, for the permit check after the registration, and for tests.
     pub(super) fn lane(&self) -> &Lane {
         &self.lane
     }
@@ -277,6 +302,9 @@ impl std::fmt::Display for RemoteSuffix {
 
 /// The output of a stream, as the stream's own thread uses it: a socket, which the thread shares with the fan-out
 /// ([`lane::Socket`](super::lane::Socket) is the fan-out's view), or any [`Write`], which it has to itself.
+///
+/// The thread never writes while it does not hold the baton. [`Stream`] keeps to that; an implementation of this
+/// trait does not check it.
 trait Out {
     /// Writes all bytes. Blocks until they are written, for the write timeout at most if the output is a socket.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
@@ -292,6 +320,7 @@ trait Out {
     fn close(&mut self);
 }
 
+/// A socket that the thread shares with the fan-out.
 struct SocketOut {
     socket: Arc<TcpStream>,
     /// How long one call of [`Out::write`] may take.
@@ -322,6 +351,8 @@ impl Out for SocketOut {
     }
 }
 
+/// Any writer. Only the stream's own thread writes to it, so that thread always holds the baton, and every event
+/// comes through the queue.
 struct WriterOut<'a, W>(&'a mut W);
 
 impl<W: Write> Out for WriterOut<'_, W> {
@@ -667,6 +698,7 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
+    /// Counts events whose last byte was written.
     fn count_events(&self, events: u32) {
         self.count_sent(Sent {
             events: events.into(),
@@ -685,6 +717,7 @@ impl<O: Out> Stream<'_, O> {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
     }
 
+    /// How long the thread may sleep until the next heartbeat is due. Zero if one is due.
     fn until_heartbeat(&self) -> Duration {
         Duration::from_millis(
             self.heartbeat_due()
@@ -694,6 +727,9 @@ impl<O: Out> Stream<'_, O> {
 
     /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this moment: its bytes show as
     /// well as a heartbeat that the connection works.
+    ///
+    /// A heartbeat keeps proxies from closing a silent connection. It also finds a client that has vanished without
+    /// closing its connection: the kernel gets no answer to the heartbeat, and sooner or later a write fails.
     fn heartbeat_if_due(&mut self) -> io::Result<()> {
         // The fan-out may have written since this thread went to sleep.
         if self.hub.shared.now_ms() < self.heartbeat_due() {

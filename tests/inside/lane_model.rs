@@ -1,9 +1,16 @@
-//! The lane against a kernel that does what it likes: a seeded run of fan-out, client's thread,
-//! heartbeats, short writes, refusals and hang-ups, in one thread, so that a seed is a run.
+//! A model test of the baton: `lane.rs` and `stream.rs` run against a simulated kernel, in random orders.
 //!
-//! Whenever the code under test calls the socket, the other side may take a turn in the middle of
-//! it. After every step: bytes in order, none twice, none lost, never two writers, and the socket
-//! in the mode that its writer expects.
+//! One test thread plays both the fan-out thread and the client's thread. A seeded generator decides which of the
+//! two runs next, what the socket accepts, when heartbeats are due, and when the peer hangs up. So a seed always
+//! gives the same run.
+//!
+//! Whenever the code under test calls the simulated socket, the other of the two threads may run in the middle of
+//! that call. This is how the test reaches the interleavings that two real threads could have. After every step it
+//! checks these rules:
+//!
+//! - The bytes on the wire are in order; none is lost and none is written twice.
+//! - There are never two writers at the same time.
+//! - The socket is blocking for the client's thread and non-blocking for the fan-out.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -20,21 +27,25 @@ use crate::hub::kept::Kept;
 use crate::hub::{Hub, Subscribe};
 use crate::wire::{Frame, Framing};
 
-/// What the kernel and the two sides have done so far.
+/// The state of the simulated kernel, and what both threads have done so far.
 struct World {
+    /// Named in each failure, to repeat the run.
     seed: u64,
     random: Random,
+    /// The mode of the socket.
     blocking: bool,
+    /// The thread that is in the middle of a write.
     writer: Option<&'static str>,
+    /// All bytes that were written to the socket.
     written: Vec<u8>,
-    /// How many events were offered.
+    /// The number of events that the fan-out has offered.
     offered: usize,
-    /// The peer has gone: writes fail.
+    /// The peer has closed the connection: writes fail.
     hung_up: bool,
-    /// Both directions were ended by us.
-    cut: bool,
-    /// How the client's thread has ended, if it has.
-    ending: Option<CloseReason>,
+    /// The fan-out has aborted the socket.
+    aborted: bool,
+    /// Why the client's thread has ended, if it has.
+    close_reason: Option<CloseReason>,
 }
 
 const FAN_OUT: &str = "the fan-out";
@@ -44,6 +55,8 @@ impl World {
         self.random.below(limit)
     }
 
+    /// Begins a write, and checks that no other thread is writing and that the socket has the mode that `writer`
+    /// expects.
     fn begin(&mut self, writer: &'static str, blocking: bool) {
         assert_eq!(
             self.writer, None,
@@ -58,14 +71,15 @@ impl World {
         self.writer = Some(writer);
     }
 
+    /// Ends the write: the kernel has taken these bytes.
     fn take(&mut self, bytes: &[u8]) {
         self.writer = None;
         self.written.extend_from_slice(bytes);
         self.check();
     }
 
-    /// Reads the stream so far: event 0, 1, 2 … whole, and whole heartbeats between them. Answers
-    /// how many events have ended.
+    /// Parses the bytes so far. They must be the events 0, 1, 2, … in order, with heartbeats between them; only the
+    /// last event or heartbeat may be incomplete. Returns the number of complete events.
     fn check(&self) -> usize {
         let (mut next, mut rest) = (0, &self.written[..]);
         while !rest.is_empty() {
@@ -78,7 +92,7 @@ impl World {
             assert_eq!(
                 String::from_utf8_lossy(&rest[..length]),
                 String::from_utf8_lossy(&expected[..length]),
-                "behind event {next}; seed {}",
+                "wrong bytes before event {next}; seed {}",
                 self.seed
             );
             next += usize::from(rest[0] != b':' && length == expected.len());
@@ -86,29 +100,29 @@ impl World {
         }
         assert!(
             next <= self.offered,
-            "more than was said; seed {}",
+            "more events than were offered; seed {}",
             self.seed
         );
         next
     }
 }
 
-/// Event number `n`, of a length of its own.
+/// The bytes of event number `n`. The length depends on `n`.
 fn event(n: usize) -> Vec<u8> {
     format!("{n}{}\n", "x".repeat(n * 7 % 40)).into_bytes()
 }
 
 thread_local! {
-    /// The client's thread, while it is not in the middle of something itself.
+    /// The client's thread. Borrowed while it runs, so that it is not entered a second time.
     static STREAM: RefCell<Option<Stream<'static, Fake>>> = const { RefCell::new(None) };
 }
 
-/// The socket, for both sides.
+/// The simulated socket: [`Socket`] for the fan-out, and [`Out`] for the client's thread.
 #[derive(Clone)]
 struct Fake {
     world: Arc<Mutex<World>>,
     lane: Arc<Mutex<Option<Arc<Lane>>>>,
-    /// One whose heartbeats are always due, and one whose never are.
+    /// Two hubs: in the first, a heartbeat is always due; in the second, never.
     hubs: [&'static Hub; 2],
 }
 
@@ -117,11 +131,11 @@ impl Fake {
         act(&mut self.world.lock().unwrap())
     }
 
-    /// The fan-out offers an event, or several as one batch.
+    /// The fan-out thread runs: it offers one to three events as one frame.
     fn fan_out(&self) {
         let lane = self.lane.lock().unwrap().clone().expect("a lane");
         if lane.close_reason().is_some() {
-            return; // What is offered to a lane that has ended is offered to nobody.
+            return; // A closed lane gets no events, so these would count as lost.
         }
         let bytes = self.with(|world| {
             let first = world.offered;
@@ -132,22 +146,22 @@ impl Fake {
         lane.offer(&Arc::new(frame), 1, 0);
     }
 
-    /// A turn of the client's thread, at which a heartbeat is due or is not.
-    fn turn(&self, stream: &mut Stream<'static, Fake>) {
-        if self.with(|world| world.ending.is_some()) {
+    /// The client's thread runs one turn of its main loop. A heartbeat is due, or not, at random.
+    fn client_thread(&self, stream: &mut Stream<'static, Fake>) {
+        if self.with(|world| world.close_reason.is_some()) {
             return;
         }
         stream.hub = self.hubs[self.with(|world| world.below(2))];
-        let ending = match stream.wait_and_write(Duration::ZERO) {
-            Ok(ending) => ending,
+        let close_reason = match stream.wait_and_write(Duration::ZERO) {
+            Ok(close_reason) => close_reason,
             Err(_) => Some(stream.lane.close_reason().unwrap_or(CloseReason::HungUp)),
         };
-        self.with(|world| world.ending = ending);
+        self.with(|world| world.close_reason = close_reason);
     }
 
-    /// Somewhere in the middle of the client's thread: the fan-out may come by.
+    /// Called in the middle of the client's thread: the fan-out thread may run here.
     fn maybe_fan_out(&self) {
-        // There is one fan-out: not while it is in the middle of a write itself.
+        // There is only one fan-out thread, so not while it is in the middle of a write.
         if self.with(|world| world.writer != Some(FAN_OUT) && world.below(3) == 0) {
             self.fan_out();
         }
@@ -158,12 +172,12 @@ impl Socket for Fake {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.with(|world| world.begin(FAN_OUT, false));
         if self.with(|world| world.below(2) == 0) {
-            // In the middle of the fan-out's write the client's thread wakes.
+            // The client's thread wakes in the middle of the fan-out's write.
             STREAM.with(|stream| {
                 if let Ok(mut stream) = stream.try_borrow_mut()
                     && let Some(stream) = stream.as_mut()
                 {
-                    self.turn(stream);
+                    self.client_thread(stream);
                 }
             });
         }
@@ -183,7 +197,7 @@ impl Socket for Fake {
     }
 
     fn abort(&self) {
-        self.with(|world| world.cut = true);
+        self.with(|world| world.aborted = true);
     }
 }
 
@@ -192,8 +206,8 @@ impl Out for Fake {
         self.with(|world| world.begin("the client's thread", true));
         self.maybe_fan_out();
         self.with(|world| {
-            let broken = world.hung_up || world.cut;
-            // What a broken connection took of it, nobody knows.
+            let broken = world.hung_up || world.aborted;
+            // A broken connection takes an unknown part of the bytes.
             let count = if broken {
                 world.below(bytes.len())
             } else {
@@ -223,14 +237,14 @@ impl Out for Fake {
 
     fn has_hung_up(&mut self) -> bool {
         self.maybe_fan_out();
-        self.with(|world| world.hung_up || world.cut)
+        self.with(|world| world.hung_up || world.aborted)
     }
 
     fn close(&mut self) {}
 }
 
-/// One client's life. Answers how it ended, if it did.
-fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
+/// Runs one stream with this seed. Returns why it ended, or `None` if the run was over before.
+fn run(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     let limit = 400;
     let (lane, queue) = Lane::new(
         "model".into(),
@@ -248,8 +262,8 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
         written: Vec::new(),
         offered: 0,
         hung_up: false,
-        cut: false,
-        ending: None,
+        aborted: false,
+        close_reason: None,
     };
     let fake = Fake {
         world: Arc::new(Mutex::new(world)),
@@ -258,7 +272,7 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     };
     lane.read_up_to(0, 0);
     lane.open(Arc::new(fake.clone()));
-    // Leaked, for the sake of a thread-local that lives as long as it likes: some bytes a seed.
+    // Leaked, because the thread-local needs `'static`. It is a few bytes for each seed.
     let queue: &'static Receiver<QueueItem> = Box::leak(Box::new(queue));
     let lane: &'static Arc<Lane> = Box::leak(Box::new(lane));
     let stream = Stream {
@@ -270,42 +284,44 @@ fn live(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
         holds_baton: true,
     };
     STREAM.set(Some(stream));
-    let turn = || STREAM.with(|stream| fake.turn(stream.borrow_mut().as_mut().expect("a stream")));
+    let client_thread = || {
+        STREAM.with(|stream| fake.client_thread(stream.borrow_mut().as_mut().expect("a stream")))
+    };
     for _ in 0..fake.with(|world| 20 + world.below(60)) {
         match fake.with(|world| world.below(100)) {
             0 => fake.with(|world| world.hung_up = true),
             1 => lane.close(CloseReason::Kicked, 0),
             2..50 => fake.fan_out(),
-            _ => turn(),
+            _ => client_thread(),
         }
-        if fake.with(|world| world.ending.is_some()) {
+        if fake.with(|world| world.close_reason.is_some()) {
             break;
         }
     }
-    // Whoever is still there gets all that was said, once nothing more is said.
+    // If the stream has not ended, what is left in the queue completes the events that were offered.
     fake.lane.lock().unwrap().take();
     STREAM.with(|stream| drop(stream.borrow_mut().take()));
-    let ending = fake.with(|world| world.ending);
-    let quiet = !fake.with(|world| world.hung_up || world.cut);
-    if ending.is_none() && quiet && lane.close_reason().is_none() {
-        while let Ok(message) = queue.try_recv() {
-            let QueueItem::Bytes { frame, from, .. } = message else {
-                panic!("a close_reason without an ending")
+    let close_reason = fake.with(|world| world.close_reason);
+    let is_connected = !fake.with(|world| world.hung_up || world.aborted);
+    if close_reason.is_none() && is_connected && lane.close_reason().is_none() {
+        while let Ok(item) = queue.try_recv() {
+            let QueueItem::Bytes { frame, from, .. } = item else {
+                panic!("a close item in the queue of a lane that is not closed")
             };
             fake.with(|world| world.take(&frame.bytes(Framing::Bare)[from..]));
         }
-        let (ended, offered) = fake.with(|world| (world.check(), world.offered));
-        assert_eq!(ended, offered, "events were lost; seed {seed}");
+        let (complete, offered) = fake.with(|world| (world.check(), world.offered));
+        assert_eq!(complete, offered, "events were lost; seed {seed}");
     }
-    ending
+    close_reason
 }
 
-/// How many seeds are lived through.
-const LIVES: u64 = 10_000;
+/// The number of seeds.
+const RUNS: u64 = 10_000;
 
 #[test]
-fn whatever_happens_bytes_come_in_order_once_and_from_one_writer() {
-    // No real hub has a heartbeat that is always due.
+fn in_random_interleavings_bytes_are_written_in_order_once_and_by_one_writer() {
+    // `Hub::new` would refuse a heartbeat of zero, so the hubs are started without the check.
     let hubs = [Duration::ZERO, Duration::from_secs(3600)].map(|heartbeat| {
         let config = Config {
             heartbeat,
@@ -313,18 +329,19 @@ fn whatever_happens_bytes_come_in_order_once_and_from_one_writer() {
         };
         &*Box::leak(Box::new(Hub::start(config, None, Kept::nothing()).unwrap()))
     });
-    let endings: Vec<_> = (1..=LIVES).map(|seed| live(hubs, seed)).collect();
-    // The model is worth something only if it gets everywhere.
-    for ending in [
+    let close_reasons: Vec<_> = (1..=RUNS).map(|seed| run(hubs, seed)).collect();
+    // The test is worth something only if the runs reach every kind of end.
+    for expected in [
         None,
         Some(CloseReason::HungUp),
         Some(CloseReason::Kicked),
         Some(CloseReason::FellBehind),
     ] {
-        let count = endings.iter().filter(|other| **other == ending).count();
+        let ends = close_reasons.iter();
+        let count = ends.filter(|reason| **reason == expected).count();
         assert!(
             count > 100,
-            "only {count} of {LIVES} lives ended with {ending:?}"
+            "only {count} of {RUNS} runs ended with {expected:?}"
         );
     }
 }
