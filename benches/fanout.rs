@@ -1,6 +1,7 @@
-//! What it costs to deliver an event to every client: a server with many clients over loopback, beside a
-//! *floor* that does nothing but one `write` for each client and event, and beside the *primer*
-//! (`src/examples/primer.rs`), which wakes a thread for each client and event.
+//! What it costs to deliver an event to every client: a server with many clients over
+//! loopback, beside a *floor* that does nothing but one `write` for each client and
+//! event, and beside the *primer* (`src/examples/primer.rs`), which wakes a thread for
+//! each client and event.
 //!
 //! ```text
 //! cargo bench --bench fanout              100, 1,000 and 10,000 clients: about a minute
@@ -9,49 +10,59 @@
 //!
 //! # Processes
 //!
-//! The bench starts itself again, twice for each measurement, and the first process only coordinates. The second
-//! process is the server, the floor or the primer. The third process is all clients and the publisher. So the
-//! processor time and the memory of the second process are only those of the server, and each server begins with an
-//! empty heap.
+//! The bench starts itself again, twice for each measurement, and the first process only
+//! coordinates. The second process is the server, the floor or the primer. The third
+//! process is all clients and the publisher. So the processor time and the memory of the
+//! second process are only those of the server, and each server begins with an empty
+//! heap.
 //!
 //! # What is measured
 //!
-//! - *Processor time*: the time that the threads of the server ran, from `/proc/PID/task/*/schedstat`, in
-//!   nanoseconds. (`/proc/PID/stat` counts in units of 10 ms, and a paced run with 100 clients takes only four of
-//!   them.) The time of a thread that ends during the run is not counted; the threads that deliver events outlive the
-//!   run. The time includes the work of the kernel. Over loopback that is also the receiving of the packet and the
-//!   wake-up of its reader. The floor has the same costs, so the comparison with the floor is fair.
-//! - *Latency*: the time from just before the `POST` is written until the client has read the event.
-//! - *Memory*: the growth of the server's `VmRSS` while the clients connect, measured once for both rows. It contains
-//!   neither the memory of the kernel for sockets and threads nor the backlogs of the clients.
+//! - *Processor time*: the time that the threads of the server ran, from
+//!   `/proc/PID/task/*/schedstat`, in nanoseconds. (`/proc/PID/stat` counts in units of
+//!   10 ms, and a paced run with 100 clients takes only four of them.) The time of a
+//!   thread that ends during the run is not counted; the threads that deliver events
+//!   outlive the run. The time includes the work of the kernel. Over loopback that is
+//!   also the receiving of the packet and the wake-up of its reader. The floor has the
+//!   same costs, so the comparison with the floor is fair.
+//! - *Latency*: the time from just before the `POST` is written until the client has read
+//!   the event.
+//! - *Memory*: the growth of the server's `VmRSS` while the clients connect, measured
+//!   once for both rows. It contains neither the memory of the kernel for sockets and
+//!   threads nor the backlogs of the clients.
 //! - *Order*: each client must get each event once, in order. Otherwise the bench fails.
 //!
 //! On a system without `/proc`, processor time and memory are printed as "-".
 //!
 //! # The readers, and how they influence the result
 //!
-//! std has no `epoll`. Polling 10,000 sockets in turn would use the processor time that is to be measured. With one
-//! thread for each client, each delivery would have to wake a thread. That costs the writer some microseconds and
-//! would hide the differences. So there are two kinds of readers:
+//! std has no `epoll`. Polling 10,000 sockets in turn would use the processor time that
+//! is to be measured. With one thread for each client, each delivery would have to wake a
+//! thread. That costs the writer some microseconds and would hide the differences. So
+//! there are two kinds of readers:
 //!
-//! - At most 100 *witnesses*, spread evenly over the clients. Each is a thread that blocks in `read` on its own
-//!   socket. All latencies are those of the witnesses.
-//! - One thread for the *crowd* of all other clients. It blocks in `read` on one socket after the other, in an order
-//!   that is neither the order of connecting nor its reverse. While it waits for one socket, the server writes to
-//!   most of the others. So it is woken about ten times for each event, and not once for each client.
+//! - At most 100 *witnesses*, spread evenly over the clients. Each is a thread that
+//!   blocks in `read` on its own socket. All latencies are those of the witnesses.
+//! - One thread for the *crowd* of all other clients. It blocks in `read` on one socket
+//!   after the other, in an order that is neither the order of connecting nor its
+//!   reverse. While it waits for one socket, the server writes to most of the others. So
+//!   it is woken about ten times for each event, and not once for each client.
 //!
-//! With 100 clients all readers are witnesses. Each delivery then wakes a thread, for the server and for the floor,
-//! so the processor times must not be compared with those of 1,000 clients.
+//! With 100 clients all readers are witnesses. Each delivery then wakes a thread, for the
+//! server and for the floor, so the processor times must not be compared with those of
+//! 1,000 clients.
 //!
 //! # What is not measured
 //!
 //! - A network, slow clients, clients that come and go, topics.
-//! - The latency *flat out*. In that run the latency only shows the length of a backlog. The floor answers the `POST`
-//!   after all writes, which slows the publisher down. The server answers at once, so the publisher runs ahead, and
-//!   the server joins events into one write. Only the rates and the processor times of this run can be compared.
+//! - The latency *flat out*. In that run the latency only shows the length of a backlog.
+//!   The floor answers the `POST` after all writes, which slows the publisher down. The
+//!   server answers at once, so the publisher runs ahead, and the server joins events
+//!   into one write. Only the rates and the processor times of this run can be compared.
 //!
-//! If server and clients share few processors, the latencies and rates are those of both together. Other work of the
-//! machine influences p99 most. Measure a row that matters twice.
+//! If server and clients share few processors, the latencies and rates are those of both
+//! together. Other work of the machine influences p99 most. Measure a row that matters
+//! twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -78,7 +89,8 @@ const WIRE_BYTES: usize = 256;
 const PACED: Duration = Duration::from_secs(4);
 /// The maximum number of deliveries in a run of the server flat out.
 const DELIVERIES: usize = 4_000_000;
-/// How many times fewer are enough for the floor and the primer, which do not join events into one write.
+/// How many times fewer are enough for the floor and the primer, which do not join events
+/// into one write.
 const FLOOR_DIVISOR: usize = 10;
 /// The server's queue for a client, in bytes: a limit, and not memory that is used.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -86,13 +98,16 @@ const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 const WITNESSES: usize = 100;
 /// The stack of a reader. It needs little, and 100 threads are many on a small machine.
 const STACK_BYTES: usize = 64 * 1024;
-/// The maximum number of bytes that a client reads in one call. A client with a backlog reads several events at once.
+/// The maximum number of bytes that a client reads in one call. A client with a backlog
+/// reads several events at once.
 const READ_BYTES: usize = 4 * 1024;
 /// A client that gets no byte for this long fails.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after the last client has connected. During this time the server ends the threads that it does not need.
+/// The pause after the last client has connected. During this time the server ends the
+/// threads that it does not need.
 const SETTLING: Duration = Duration::from_millis(700);
-/// An upper bound of the open files of a process apart from its clients, with the reserve of the server.
+/// An upper bound of the open files of a process apart from its clients, with the reserve
+/// of the server.
 const OTHER_FILES: usize = 640;
 
 const SUBSCRIBE: &[u8] = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -155,7 +170,8 @@ impl Subject {
     }
 }
 
-/// How the events are published: their number, and the time between two of them. Without a pause it is *flat out*.
+/// How the events are published: their number, and the time between two of them. Without
+/// a pause it is *flat out*.
 #[derive(Clone, Copy)]
 struct Run {
     events: usize,
@@ -163,7 +179,8 @@ struct Run {
 }
 
 impl Run {
-    /// A short run before the others, so that no memory is used for the first time while it is measured.
+    /// A short run before the others, so that no memory is used for the first time while
+    /// it is measured.
     const WARM_UP: Run = Run {
         events: 2,
         pause: Duration::from_millis(10),
@@ -181,8 +198,8 @@ impl Run {
             pause,
         };
         let flat_out = Run {
-            // LIMIT: all events of a run fit into the queue of a client. So no client can fall behind, however few
-            // processors the readers have.
+            // LIMIT: all events of a run fit into the queue of a client. So no client can
+            // fall behind, however few processors the readers have.
             events: (deliveries / clients).clamp(1, QUEUE_BYTES / WIRE_BYTES),
             pause: Duration::ZERO,
         };
@@ -202,8 +219,8 @@ impl Run {
     }
 }
 
-/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns false if an event was lost,
-/// repeated or out of order.
+/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns
+/// false if an event was lost, repeated or out of order.
 fn measure_all(words: &[&str]) -> io::Result<bool> {
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().partition(|word| word.starts_with("--"));
@@ -231,7 +248,8 @@ fn measure_all(words: &[&str]) -> io::Result<bool> {
     Ok(total.is_clean())
 }
 
-/// Whether this many clients need more open files than the process may have. If so, it prints a line.
+/// Whether this many clients need more open files than the process may have. If so, it
+/// prints a line.
 fn lacks_files(clients: usize) -> bool {
     let needed = clients + OTHER_FILES;
     let limit = open_files().filter(|&limit| limit < needed);
@@ -277,8 +295,8 @@ fn compare(clients: usize, is_test: bool, total: &mut Outcome) -> io::Result<()>
     Ok(())
 }
 
-/// Measures all runs with one server and its clients. The inner `Err` is the number of accepted clients, if the
-/// server did not accept all.
+/// Measures all runs with one server and its clients. The inner `Err` is the number of
+/// accepted clients, if the server did not accept all.
 fn measure(
     subject: Subject,
     clients: usize,
@@ -364,9 +382,11 @@ impl Drop for Process {
 
 // The table.
 
-/// Deliveries per second, µs of processor time per delivery, latency in ms (p50, p99), KiB per client.
+/// Deliveries per second, µs of processor time per delivery, latency in ms (p50, p99),
+/// KiB per client.
 type Row = [Option<f64>; 5];
-/// The index of the column without a ratio, because the floor uses almost no memory for a client.
+/// The index of the column without a ratio, because the floor uses almost no memory for a
+/// client.
 const KIB: usize = 4;
 
 fn print_head() {
@@ -409,7 +429,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Returns the line that the readers send to the coordinator: the fields in their order.
+    /// Returns the line that the readers send to the coordinator: the fields in their
+    /// order.
     fn to_line(&self) -> String {
         let Outcome {
             expected,
@@ -541,7 +562,8 @@ fn host(subject: Subject, clients: usize) -> io::Result<()> {
     let _running = match subject {
         Subject::Server => Some(Server::from_listener(listener, config)?.spawn()?),
         Subject::Floor => {
-            // `floor` returns an error when the publisher closes its connection, which is the normal end.
+            // `floor` returns an error when the publisher closes its connection, which is
+            // the normal end.
             thread::spawn(move || floor(&listener, clients));
             None
         }
@@ -550,14 +572,16 @@ fn host(subject: Subject, clients: usize) -> io::Result<()> {
             None
         }
     };
-    // ORDER: after the start. The coordinator reads the memory of this process as soon as it has the address.
+    // ORDER: after the start. The coordinator reads the memory of this process as soon as
+    // it has the address.
     println!("{address}");
     io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ())
 }
 
-/// Does one `write` for each client and event. It has no queue, no history and no heartbeat, and one client that stops
-/// reading stops the delivery to all. It does not parse HTTP: it knows the length of a request, and that all clients
-/// connect before the publisher.
+/// Does one `write` for each client and event. It has no queue, no history and no
+/// heartbeat, and one client that stops reading stops the delivery to all. It does not
+/// parse HTTP: it knows the length of a request, and that all clients connect before the
+/// publisher.
 fn floor(listener: &TcpListener, clients: usize) -> io::Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..clients {
@@ -593,8 +617,8 @@ fn framed(data: &[u8]) -> Vec<u8> {
 
 // The readers and the publisher.
 
-/// The data of an event: the time at which it was sent, in nanoseconds since 1970, and its number. The numbers
-/// continue from run to run.
+/// The data of an event: the time at which it was sent, in nanoseconds since 1970, and
+/// its number. The numbers continue from run to run.
 struct Stamp {
     sent_at: u64,
     number: u64,
@@ -639,8 +663,8 @@ fn connect(address: &str) -> io::Result<BufReader<TcpStream>> {
     Ok(BufReader::with_capacity(READ_BYTES, socket))
 }
 
-/// Connects all clients and prints how many the server accepted. Then it measures one run for each line that the
-/// coordinator sends.
+/// Connects all clients and prints how many the server accepted. Then it measures one run
+/// for each line that the coordinator sends.
 fn read(address: &str, clients: usize, path: &str) -> io::Result<()> {
     let mut readers = Readers::default();
     let mut admitted = 0;
@@ -748,11 +772,12 @@ struct Readers {
 }
 
 impl Readers {
-    /// Brings the crowd into an order that differs from the order in which the server writes; see the head of this
-    /// file.
+    /// Brings the crowd into an order that differs from the order in which the server
+    /// writes; see the head of this file.
     fn mix_the_crowd(&mut self) {
         let numbered: BTreeMap<u32, _> = zip(0u32.., self.crowd.drain(..))
-            // Fibonacci hashing: the factor is odd, so no two clients get the same number.
+            // Fibonacci hashing: the factor is odd, so no two clients get the same
+            // number.
             .map(|(index, client)| (index.wrapping_mul(0x9E37_79B9), client))
             .collect();
         self.crowd = numbered.into_values().collect();
@@ -783,13 +808,14 @@ impl Readers {
     }
 }
 
-/// Runs one reader: reads one event from each of its sockets in turn, until it has all events. A share of one socket
-/// is a witness.
+/// Runs one reader: reads one event from each of its sockets in turn, until it has all
+/// events. A share of one socket is a witness.
 fn read_in_turn(share: &mut [BufReader<TcpStream>], first: u64, events: usize) -> Tally {
     let mut tally = Tally::default();
     let mut checks: Vec<Check> = share.iter().map(|_| Check::new(first, events)).collect();
     if let Err(error) = read_all(share, &mut checks, &mut tally) {
-        // All events that the clients of this share have not received by now count as lost.
+        // All events that the clients of this share have not received by now count as
+        // lost.
         eprintln!("a reader gave up: {error}");
     }
     tally.finished_at = now();
@@ -856,13 +882,15 @@ impl Check {
                 *seen = true;
                 tally.disordered += u64::from(number < self.next);
             }
-            // The client has received this event before, in this run or in the previous one.
+            // The client has received this event before, in this run or in the previous
+            // one.
             _ => tally.repeated += 1,
         }
         self.next = self.next.max(number + 1);
     }
 
-    /// Whether the last event has been received. Events that were not received before it are lost.
+    /// Whether the last event has been received. Events that were not received before it
+    /// are lost.
     fn is_complete(&self) -> bool {
         self.next >= self.first + self.seen.len() as u64
     }

@@ -1,5 +1,6 @@
-//! What durable events cost: publishing over loopback with a journal and without one, beside the disk's own `fsync`;
-//! and how long a server takes to start with a large journal.
+//! What durable events cost: publishing over loopback with a journal and without one,
+//! beside the disk's own `fsync`; and how long a server takes to start with a large
+//! journal.
 //!
 //! ```text
 //! cargo bench --bench journal
@@ -10,27 +11,34 @@
 //!
 //! # The processes
 //!
-//! The server is the program itself, as `cargo bench` builds it (the release profile), in a new process for each row.
-//! So the figures are those of the program that people run, including its start, and the bench shares neither an
-//! allocator nor a lock with it. The publishers are threads of the bench, each with one connection that stays open. No
-//! publisher sends before it has the last answer, so with 16 publishers at most 16 events are in flight.
+//! The server is the program itself, as `cargo bench` builds it (the release profile), in
+//! a new process for each row. So the figures are those of the program that people run,
+//! including its start, and the bench shares neither an allocator nor a lock with it. The
+//! publishers are threads of the bench, each with one connection that stays open. No
+//! publisher sends before it has the last answer, so with 16 publishers at most 16 events
+//! are in flight.
 //!
 //! # What is measured
 //!
-//! - *The disk*: one thread appends a record as the journal writes it to a plain file in the same directory, and calls
-//!   `fdatasync`, again and again. With one publisher, `--sync always` could not be faster than this. It is measured
-//!   before the rows and after them, because the speed of a shared disk varies; the ratio uses the mean.
-//! - *Events*: answers with 200, per second. *Latency*: from before the request is written until its answer is read.
-//! - *The start*: from before the process is created until it has printed where it listens. With the default history it
-//!   reads the newest 16 MiB of messages, in whole segments. The files have just been written and are in the
-//!   system's cache: on a cold disk, the time to read them is added.
-//! - *Correctness*: every event that was answered 200 is in the files. Otherwise the bench fails.
+//! - *The disk*: one thread appends a record as the journal writes it to a plain file in
+//!   the same directory, and calls `fdatasync`, again and again. With one publisher,
+//!   `--sync always` could not be faster than this. It is measured before the rows and
+//!   after them, because the speed of a shared disk varies; the ratio uses the mean.
+//! - *Events*: answers with 200, per second. *Latency*: from before the request is
+//!   written until its answer is read.
+//! - *The start*: from before the process is created until it has printed where it
+//!   listens. With the default history it reads the newest 16 MiB of messages, in whole
+//!   segments. The files have just been written and are in the system's cache: on a cold
+//!   disk, the time to read them is added.
+//! - *Correctness*: every event that was answered 200 is in the files. Otherwise the
+//!   bench fails.
 //!
 //! # What is not measured
 //!
-//! Subscribers (`fanout` measures them), large events, a network. Publishers and server share the processors, so on a
-//! machine with few processors a row without a journal measures both. A disk that reports an `fsync` as done
-//! although it is not is not detected.
+//! Subscribers (`fanout` measures them), large events, a network. Publishers and server
+//! share the processors, so on a machine with few processors a row without a journal
+//! measures both. A disk that reports an `fsync` as done although it is not is not
+//! detected.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -265,7 +273,8 @@ fn events_in(journal: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Returns how many records per second the disk takes from one thread that waits for each.
+/// Returns how many records per second the disk takes from one thread that waits for
+/// each.
 fn syncs(scratch: &Scratch, time: Duration) -> io::Result<f64> {
     let path = scratch.0.join("syncs");
     let mut file = File::create(&path)?;
@@ -381,7 +390,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts the program, with a journal and `--sync` or without one, and waits until it listens.
+    /// Starts the program, with a journal and `--sync` or without one, and waits until it
+    /// listens.
     fn start(journal: Option<(&Path, &str)>) -> io::Result<Server> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tiny-sse"));
         command.args(["--listen", "127.0.0.1:0"]);

@@ -1,5 +1,5 @@
-//! How the clients of a server reconnect after a restart: when all of them have the same `retry:`, and when each has a
-//! different one.
+//! How the clients of a server reconnect after a restart: when all of them have the same
+//! `retry:`, and when each has a different one.
 //!
 //! ```text
 //! cargo bench --bench storm              1,000 clients: under ten seconds
@@ -8,31 +8,36 @@
 //!
 //! # What happens
 //!
-//! The clients connect to a server, one after the other. Then the server shuts down, and another server starts at
-//! once on the same port. Each client behaves like the EventSource of a browser: it reads its stream to the end,
-//! waits for the time of the last `retry:`, and connects again with `Last-Event-ID`. If the connection is refused,
+//! The clients connect to a server, one after the other. Then the server shuts down, and
+//! another server starts at once on the same port. Each client behaves like the
+//! EventSource of a browser: it reads its stream to the end, waits for the time of the
+//! last `retry:`, and connects again with `Last-Event-ID`. If the connection is refused,
 //! the client tries again after the same time.
 //!
-//! There are two runs. In both, the server sends a different `retry:` to each client in the close event. In the first
-//! run the clients ignore the close event and use the `retry:` of the welcome, which is the same for all.
+//! There are two runs. In both, the server sends a different `retry:` to each client in
+//! the close event. In the first run the clients ignore the close event and use the
+//! `retry:` of the welcome, which is the same for all.
 //!
 //! # What is measured
 //!
-//! The time from the start of the shutdown until a client has read the head of its second stream. A row of a plot
-//! counts the clients that returned in 200 ms. The peak is the maximum of any 100 ms, wherever they begin. Both plots
-//! have the same scale.
+//! The time from the start of the shutdown until a client has read the head of its second
+//! stream. A row of a plot counts the clients that returned in 200 ms. The peak is the
+//! maximum of any 100 ms, wherever they begin. Both plots have the same scale.
 //!
-//! A second peak, one second after the first, is caused by the kernel. Connections that are not accepted yet wait in
-//! the listen backlog. It has 128 slots, the default of std (the program raises it to 4,096). If it is full, the
-//! kernel does not answer the connection attempt, and the kernel of the client repeats the attempt after a second
-//! (`ListenOverflows` in `/proc/net/netstat`). The number of such clients differs from run to run: none of 1,000, or
-//! half of them. With a different `retry:` for each client the backlog was never full.
+//! A second peak, one second after the first, is caused by the kernel. Connections that
+//! are not accepted yet wait in the listen backlog. It has 128 slots, the default of std
+//! (the program raises it to 4,096). If it is full, the kernel does not answer the
+//! connection attempt, and the kernel of the client repeats the attempt after a second
+//! (`ListenOverflows` in `/proc/net/netstat`). The number of such clients differs from
+//! run to run: none of 1,000, or half of them. With a different `retry:` for each client
+//! the backlog was never full.
 //!
 //! # What is not measured
 //!
 //! - A network. Its different delays would make the first peak a little lower and wider.
-//! - The full load of the first run. Server and clients are one process on the same processors, with a thread for each
-//!   client. The first run keeps all processors busy, so its peak shows the limit of the machine.
+//! - The full load of the first run. Server and clients are one process on the same
+//!   processors, with a thread for each client. The first run keeps all processors busy,
+//!   so its peak shows the limit of the machine.
 //! - The costs of a reconnect in production: TLS, a session, the replay of missed events.
 
 use std::fmt;
@@ -56,7 +61,8 @@ const ROW: Duration = Duration::from_millis(200);
 const PEAK_WINDOW: Duration = Duration::from_millis(100);
 /// The longest bar. With the two numbers before it a line has 80 columns.
 const BAR: usize = 60;
-/// The stack of a client's thread. There are many of these threads, and each needs little.
+/// The stack of a client's thread. There are many of these threads, and each needs
+/// little.
 const STACK_BYTES: usize = 64 * 1024;
 /// The maximum length of a line of the stream.
 const LINE_BYTES: usize = 1024;
@@ -77,8 +83,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns false if a client did not
-/// reconnect.
+/// Reads the command line of `cargo bench` or `cargo test`, measures and prints. Returns
+/// false if a client did not reconnect.
 fn measure_all(words: &[String]) -> io::Result<bool> {
     let (options, names): (Vec<&str>, Vec<&str>) = words
         .iter()
@@ -104,7 +110,8 @@ fn measure_all(words: &[String]) -> io::Result<bool> {
     Ok(all_returned)
 }
 
-/// Prints both plots for a number of clients. Returns false if a client did not reconnect.
+/// Prints both plots for a number of clients. Returns false if a client did not
+/// reconnect.
 fn compare(clients: usize, retry: Duration) -> io::Result<bool> {
     let same = storm(clients, retry, RetryFrom::Welcome)?;
     let different = storm(clients, retry, RetryFrom::CloseEvent)?;
@@ -147,13 +154,15 @@ fn compare(clients: usize, retry: Duration) -> io::Result<bool> {
 enum RetryFrom {
     /// The welcome: the value is the same for all clients.
     Welcome,
-    /// The close event, which has the last `retry:` of the stream: each client has a different value.
+    /// The close event, which has the last `retry:` of the stream: each client has a
+    /// different value.
     CloseEvent,
 }
 
 /// The results of one restart.
 struct Storm {
-    /// The times from the start of the shutdown until each client had reconnected, in ascending order.
+    /// The times from the start of the shutdown until each client had reconnected, in
+    /// ascending order.
     returns: Vec<Duration>,
     /// Connections that were refused because there was no server.
     refused: u32,
@@ -161,7 +170,8 @@ struct Storm {
     downtime: Duration,
 }
 
-/// Connects the clients, restarts the server, and waits until all clients have reconnected.
+/// Connects the clients, restarts the server, and waits until all clients have
+/// reconnected.
 fn storm(clients: usize, retry: Duration, retry_from: RetryFrom) -> io::Result<Storm> {
     let config = Config {
         max_clients: clients,
@@ -193,7 +203,8 @@ fn storm(clients: usize, retry: Duration, retry_from: RetryFrom) -> io::Result<S
             .collect::<io::Result<_>>()?;
         let began = Instant::now();
         first.shutdown();
-        // ORDER: the second server is dropped after the joins, so it runs until the last client has reconnected.
+        // ORDER: the second server is dropped after the joins, so it runs until the last
+        // client has reconnected.
         let _second = serve(address, &config)?;
         let downtime = began.elapsed();
         let mut storm = Storm {
@@ -201,8 +212,8 @@ fn storm(clients: usize, retry: Duration, retry_from: RetryFrom) -> io::Result<S
             refused: 0,
             downtime,
         };
-        // The streams stay open to the end, so that the second server has all clients at the same time, like the
-        // first.
+        // The streams stay open to the end, so that the second server has all clients at
+        // the same time, like the first.
         let mut streams = Vec::new();
         for client in clients {
             match client.join().expect("BUG: a client has panicked") {
@@ -219,8 +230,8 @@ fn storm(clients: usize, retry: Duration, retry_from: RetryFrom) -> io::Result<S
     })
 }
 
-/// Starts a server on this address. On Unix std sets `SO_REUSEADDR`, so the port can be used again while the
-/// connections of the previous server are in TIME_WAIT.
+/// Starts a server on this address. On Unix std sets `SO_REUSEADDR`, so the port can be
+/// used again while the connections of the previous server are in TIME_WAIT.
 fn serve(address: SocketAddr, config: &Config) -> io::Result<Running> {
     Server::from_listener(TcpListener::bind(address)?, config.clone())?.spawn()
 }
@@ -294,7 +305,8 @@ impl Client {
             RetryFrom::Welcome => self.welcome,
             RetryFrom::CloseEvent => self.decoder.retry().unwrap_or(self.welcome),
         };
-        // A browser closes the connection here too. The server waits a little for that, so that its last bytes arrive.
+        // A browser closes the connection here too. The server waits a little for that,
+        // so that its last bytes arrive.
         drop(self.stream);
         let mut refused = 0;
         loop {
@@ -307,7 +319,8 @@ impl Client {
                         stream,
                     });
                 }
-                // Refused: no server listens. Reset: the connection was in the backlog when the server ended.
+                // Refused: no server listens. Reset: the connection was in the backlog
+                // when the server ended.
                 Err(error)
                     if refused < ATTEMPTS
                         && matches!(
@@ -323,7 +336,8 @@ impl Client {
     }
 }
 
-/// Requests the stream and reads the head of the answer. The request is HTTP/1.0, so the answer is not chunked.
+/// Requests the stream and reads the head of the answer. The request is HTTP/1.0, so the
+/// answer is not chunked.
 fn connect(address: SocketAddr, last_event_id: &str) -> io::Result<BufReader<TcpStream>> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
@@ -349,7 +363,8 @@ fn connect(address: SocketAddr, last_event_id: &str) -> io::Result<BufReader<Tcp
     }
 }
 
-/// Reads the bytes that have arrived and decodes them. Returns their number; 0 at the end of the stream.
+/// Reads the bytes that have arrived and decodes them. Returns their number; 0 at the end
+/// of the stream.
 fn read_some(stream: &mut BufReader<TcpStream>, decoder: &mut Decoder) -> io::Result<usize> {
     let bytes = stream.fill_buf()?;
     let count = bytes.len();

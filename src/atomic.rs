@@ -1,8 +1,8 @@
 //! A 64-bit atomic number on every target.
 //!
-//! Some 32-bit machines, such as MIPS, PowerPC and ARMv5, have no atomic operations on 64 bits, and std has
-//! no `AtomicU64` there. On these machines each number has a lock of its own. On all others `AtomicU64` is
-//! std's type, so it costs nothing.
+//! Some 32-bit machines, such as MIPS, PowerPC and ARMv5, have no atomic operations on 64
+//! bits, and std has no `AtomicU64` there. On these machines each number has a lock of
+//! its own. On all others `AtomicU64` is std's type, so it costs nothing.
 
 #[cfg(target_has_atomic = "64")]
 pub(crate) use std::sync::atomic::AtomicU64;
@@ -15,12 +15,15 @@ mod locked {
     use std::sync::atomic::Ordering;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// A number with the functions of std's `AtomicU64` that the crate uses. They ignore the ordering that is passed.
+    /// A number with the functions of std's `AtomicU64` that the crate uses. They ignore
+    /// the ordering that is passed.
     ///
-    /// ORDER: a lock orders memory at least as strictly as acquire and release, which is all that callers ask for.
+    /// ORDER: a lock orders memory at least as strictly as acquire and release, which is
+    /// all that callers ask for.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicU64(
-        /// LOCK: guards one number. It is held to read or change the number, and nothing waits while it is held.
+        /// LOCK: guards one number. It is held to read or change the number, and nothing
+        /// waits while it is held.
         Mutex<u64>,
     );
 
@@ -29,8 +32,8 @@ mod locked {
             AtomicU64(Mutex::new(value))
         }
 
-        /// Locks the number. Only `change` of `fetch_update` could panic under the lock, and the number is valid even
-        /// then, so a poisoned lock is ignored.
+        /// Locks the number. Only `change` of `fetch_update` could panic under the lock,
+        /// and the number is valid even then, so a poisoned lock is ignored.
         fn value(&self) -> MutexGuard<'_, u64> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }

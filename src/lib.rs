@@ -1,12 +1,14 @@
-//! A Server-Sent Events server in plain std Rust: one thread per client, one `mpsc` queue per
-//! thread, one `Mutex` around the registry of clients, and no dependencies.
+//! A Server-Sent Events server in plain std Rust: one thread per client, one `mpsc` queue
+//! per thread, one `Mutex` around the registry of clients, and no dependencies.
 //!
-//! It blocks on purpose. A thread that waits for its client is the simplest thing that can be written, read and
-//! debugged. It is fast because the thread is seldom woken: `hub/lane.rs` explains how.
+//! It blocks on purpose. A thread that waits for its client is the simplest thing that
+//! can be written, read and debugged. It is fast because the thread is seldom woken:
+//! `hub/lane.rs` explains how.
 //!
-//! **To use it**, read on. **To study it**, begin with `src/examples/primer.rs`, the idea of such a server in one
-//! file; then come back for the [reading order](#reading-order) and the [glossary](#glossary). The module `guide` has
-//! the rules of every endpoint and option in full.
+//! **To use it**, read on. **To study it**, begin with `src/examples/primer.rs`, the idea
+//! of such a server in one file; then come back for the [reading order](#reading-order)
+//! and the [glossary](#glossary). The module `guide` has the rules of every endpoint and
+//! option in full.
 //!
 //! # A complete server
 //!
@@ -72,8 +74,9 @@
 //!
 //! # Features
 //!
-//! All are on by default. With a feature off, its code, its options, its fields of [`Config`] and its
-//! endpoints do not exist. What is left is the core: streams, replay, publishing, polls, limits, `/stats`.
+//! All are on by default. With a feature off, its code, its options, its fields of
+//! [`Config`] and its endpoints do not exist. What is left is the core: streams, replay,
+//! publishing, polls, limits, `/stats`.
 //!
 //! | feature | what it adds |
 //! |---|---|
@@ -85,24 +88,30 @@
 //!
 //! # Reading order
 //!
-//! Modules form layers. A module uses the layers below it and never imports from a layer above it.
+//! Modules form layers. A module uses the layers below it and never imports from a layer
+//! above it.
 //!
-//! 1. `wire/`: bytes and values, without sockets, clocks or locks. `event.rs` is the event-stream format on
-//!    one page; `decoder.rs` parses it as a browser does; then ids, topics and frames; JSON and dates
-//!    when you need them.
-//! 2. `hub/`: which clients are connected, and which events were published. `mod.rs` follows one event from
-//!    `POST` to the socket and one client that stops reading; `lane.rs` explains how an event reaches a
-//!    socket without waking a thread; **`stream.rs` is the main loop of the whole crate**: one client, from its
-//!    first byte to its last. `poll.rs` answers one request instead.
-//! 3. `http/`: HTTP/1.1 on blocking sockets, without any knowledge of events: `head.rs` and `body.rs` parse the
-//!    bytes, `connection.rs` serves one connection, `connections.rs` manages all of them.
-//! 4. `store/`: how events outlive the process. `segment.rs` is the journal's file format, `journal.rs`
-//!    appends to it and handles a disk that fails, `recovery.rs` reads it back at the start.
-//! 5. `api/`: the endpoints, one file each, where HTTP and the hub meet. `server.rs` puts everything together.
-//! 6. `console/`: the browser's side. `sse-client.js` and `use-sse.js` are meant to be copied; the page is
-//!    the answer to `GET /`.
+//! 1. `wire/`: bytes and values, without sockets, clocks or locks. `event.rs` is the
+//!    event-stream format on one page; `decoder.rs` parses it as a browser does; then
+//!    ids, topics and frames; JSON and dates when you need them.
+//! 2. `hub/`: which clients are connected, and which events were published. `mod.rs`
+//!    follows one event from `POST` to the socket and one client that stops reading;
+//!    `lane.rs` explains how an event reaches a socket without waking a thread;
+//!    **`stream.rs` is the main loop of the whole crate**: one client, from its first
+//!    byte to its last. `poll.rs` answers one request instead.
+//! 3. `http/`: HTTP/1.1 on blocking sockets, without any knowledge of events: `head.rs`
+//!    and `body.rs` parse the bytes, `connection.rs` serves one connection,
+//!    `connections.rs` manages all of them.
+//! 4. `store/`: how events outlive the process. `segment.rs` is the journal's file
+//!    format, `journal.rs` appends to it and handles a disk that fails, `recovery.rs`
+//!    reads it back at the start.
+//! 5. `api/`: the endpoints, one file each, where HTTP and the hub meet. `server.rs` puts
+//!    everything together.
+//! 6. `console/`: the browser's side. `sse-client.js` and `use-sse.js` are meant to be
+//!    copied; the page is the answer to `GET /`.
 //!
-//! `config.rs` has every limit with its reason. The program's `demo/` is six example uses, each a file to copy.
+//! `config.rs` has every limit with its reason. The program's `demo/` is six example
+//! uses, each a file to copy.
 //!
 //! # Glossary
 //!
@@ -142,7 +151,8 @@
 //!
 //! # Tags
 //!
-//! Comments with a tag answer a question that comes up again and again, so that all answers can be found by grep:
+//! Comments with a tag answer a question that comes up again and again, so that all
+//! answers can be found by grep:
 //!
 //! | tag | it says |
 //! |---|---|

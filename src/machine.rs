@@ -1,14 +1,15 @@
-//! The limits of this machine: how many connections its open files, threads, memory maps and address space
-//! suffice for, and how much memory there is.
+//! The limits of this machine: how many connections its open files, threads, memory maps
+//! and address space suffice for, and how much memory there is.
 //!
-//! - [`lower_limits`] runs once, when a server is made. It lowers `Config::max_clients` and
-//!   `Config::extra_connections` to what the machine has room for. That must happen before the limits are
-//!   reached: std aborts the whole process when a new thread cannot map the stack of its signal handler.
+//! - [`lower_limits`] runs once, when a server is made. It lowers `Config::max_clients`
+//!   and `Config::extra_connections` to what the machine has room for. That must happen
+//!   before the limits are reached: std aborts the whole process when a new thread cannot
+//!   map the stack of its signal handler.
 //! - [`ThreadStarter`] checks the address space again for each thread, if it is limited.
 //! - [`memory`] is the default of `Config::total_queues`.
 //!
-//! All numbers come from `/proc` and `/sys` of Linux. On other systems, and where a file is missing, the
-//! limit counts as unlimited.
+//! All numbers come from `/proc` and `/sys` of Linux. On other systems, and where a file
+//! is missing, the limit counts as unlimited.
 
 use std::fs::{read_dir, read_to_string};
 use std::io;
@@ -21,8 +22,8 @@ use crate::config::{
     STACK_MAPS,
 };
 
-/// A number of connections of each kind. [`lower_limits`] uses it for what is configured, and for what the
-/// machine has room for.
+/// A number of connections of each kind. [`lower_limits`] uses it for what is configured,
+/// and for what the machine has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConnectionCounts {
     /// `Config::max_clients`.
@@ -36,10 +37,11 @@ struct ConnectionCounts {
 /// How many connections may be open in addition to those that use a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reserves {
-    /// Rejected and evicted connections, until their clients have read the answer. Each costs a descriptor, and no
-    /// thread.
+    /// Rejected and evicted connections, until their clients have read the answer. Each
+    /// costs a descriptor, and no thread.
     pub(crate) lingering: usize,
-    /// Evicted connections, until their workers are done with them. Each costs a descriptor and a thread.
+    /// Evicted connections, until their workers are done with them. Each costs a
+    /// descriptor and a thread.
     pub(crate) evicted: usize,
 }
 
@@ -60,20 +62,21 @@ impl Reserves {
     }
 }
 
-/// One limit of the machine, in units of the resource that it limits, and how much of it each connection needs.
+/// One limit of the machine, in units of the resource that it limits, and how much of it
+/// each connection needs.
 #[derive(Clone, Debug)]
 struct ResourceLimit {
     /// The name of the resource for messages, such as `open files`.
     unit: &'static str,
     /// The number of units that the system allows.
     limit: usize,
-    /// The units that no connection can have: those that are in use at the start, and those that are reserved for the
-    /// rest of the program.
+    /// The units that no connection can have: those that are in use at the start, and
+    /// those that are reserved for the rest of the program.
     rest: usize,
     /// The units that one connection needs. Never 0.
     each: usize,
-    /// Only connections with a thread need the resource. Lingering connections have no thread, so they need
-    /// none of it.
+    /// Only connections with a thread need the resource. Lingering connections have no
+    /// thread, so they need none of it.
     only_threads: bool,
     /// How an administrator raises the limit, such as `ulimit -n`.
     remedy: String,
@@ -85,8 +88,8 @@ impl ResourceLimit {
         self.limit.saturating_sub(self.rest) / self.each
     }
 
-    /// Returns how many of the wanted connections the resource suffices for. `None`: it does not suffice for one of
-    /// each kind.
+    /// Returns how many of the wanted connections the resource suffices for. `None`: it
+    /// does not suffice for one of each kind.
     fn divide(&self, wanted: ConnectionCounts) -> Option<ConnectionCounts> {
         if !self.only_threads {
             return divide(wanted, self.room());
@@ -105,8 +108,8 @@ impl ResourceLimit {
         Some(counts)
     }
 
-    /// The part of a message that shows the calculation: how many units these connections need, what for, and
-    /// how many are allowed.
+    /// The part of a message that shows the calculation: how many units these connections
+    /// need, what for, and how many are allowed.
     fn explain(&self, counts: ConnectionCounts) -> String {
         let ConnectionCounts {
             clients,
@@ -130,21 +133,23 @@ impl ResourceLimit {
     }
 }
 
-/// Divides the room for `room` connections among the kinds of connections. `None`: there is no room for one of each
-/// kind that is wanted.
+/// Divides the room for `room` connections among the kinds of connections. `None`: there
+/// is no room for one of each kind that is wanted.
 ///
 /// If the room is too small for all, the kinds are reduced in this order:
 ///
-/// 1. the reserves, down to a sixteenth of the room. Lingering and evicted connections are reduced in proportion;
+/// 1. the reserves, down to a sixteenth of the room. Lingering and evicted connections
+///    are reduced in proportion;
 /// 2. the extra connections, down to an eighth of what is left;
 /// 3. the clients.
 ///
-/// Each kind keeps at least one connection. Example: 1,000 clients, 256 extra, 256 lingering and 32 evicted
-/// connections need room for 1,544. With room for 1,200:
+/// Each kind keeps at least one connection. Example: 1,000 clients, 256 extra, 256
+/// lingering and 32 evicted connections need room for 1,544. With room for 1,200:
 ///
-/// - the reserves get 1,200 / 16 = 75 of 288: 75 * 32 / 288 = 8 evicted and 67 lingering connections;
-/// - 1,125 are left. Without the 1,000 clients that would be 125 extra connections, but they keep at least
-///   1,125 / 8 = 140;
+/// - the reserves get 1,200 / 16 = 75 of 288: 75 * 32 / 288 = 8 evicted and 67 lingering
+///   connections;
+/// - 1,125 are left. Without the 1,000 clients that would be 125 extra connections, but
+///   they keep at least 1,125 / 8 = 140;
 /// - the clients get the rest, 985.
 fn divide(wanted: ConnectionCounts, room: usize) -> Option<ConnectionCounts> {
     let Reserves { lingering, evicted } = wanted.reserves;
@@ -174,11 +179,12 @@ fn divide(wanted: ConnectionCounts, room: usize) -> Option<ConnectionCounts> {
     })
 }
 
-/// Lowers `config.max_clients` and `config.extra_connections` to what the machine has room for, and logs a
-/// warning with the limit that is responsible. Returns how many lingering and evicted connections there is
-/// room for in addition.
+/// Lowers `config.max_clients` and `config.extra_connections` to what the machine has
+/// room for, and logs a warning with the limit that is responsible. Returns how many
+/// lingering and evicted connections there is room for in addition.
 ///
-/// It divides each resource on its own, and takes the smallest number of each kind of connection.
+/// It divides each resource on its own, and takes the smallest number of each kind of
+/// connection.
 ///
 /// # Errors
 ///
@@ -242,8 +248,8 @@ pub(crate) fn lower_limits(config: &mut Config) -> io::Result<Reserves> {
     Ok(given.reserves)
 }
 
-/// The part of a limit that is reserved for the rest of the program: an eighth, but at least `least` and at
-/// most `most`.
+/// The part of a limit that is reserved for the rest of the program: an eighth, but at
+/// least `least` and at most `most`.
 fn reserved(limit: usize, (least, most): (usize, usize)) -> usize {
     (limit / 8).clamp(least, most)
 }
@@ -251,7 +257,8 @@ fn reserved(limit: usize, (least, most): (usize, usize)) -> usize {
 /// The limit on open files of this process. Every connection needs one.
 fn open_files() -> Option<ResourceLimit> {
     let limit = own_limit("Max open files")?;
-    // The descriptor by which the folder is read is in the list, too, and is closed afterwards.
+    // The descriptor by which the folder is read is in the list, too, and is closed
+    // afterwards.
     let open = read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     Some(ResourceLimit {
         unit: "open files",
@@ -263,7 +270,8 @@ fn open_files() -> Option<ResourceLimit> {
     })
 }
 
-/// The limit on threads that leaves the fewest: of the system, of its process ids, or of the control group.
+/// The limit on threads that leaves the fewest: of the system, of its process ids, or of
+/// the control group.
 fn threads() -> Option<ResourceLimit> {
     // In "0.00 0.01 0.05 2/345 6789" 345 is the number of all threads of the system.
     let loadavg = read_to_string("/proc/loadavg").ok()?;
@@ -301,9 +309,10 @@ fn memory_maps() -> Option<ResourceLimit> {
     })
 }
 
-/// The memory maps that one thread needs: its stack, and the guard page below it. If std has installed a handler of
-/// SIGSEGV at the start of the program, each thread also has a stack for that handler, which takes two more maps. The
-/// program of this crate starts without std's handler; a program that embeds the library usually has it.
+/// The memory maps that one thread needs: its stack, and the guard page below it. If std
+/// has installed a handler of SIGSEGV at the start of the program, each thread also has a
+/// stack for that handler, which takes two more maps. The program of this crate starts
+/// without std's handler; a program that embeds the library usually has it.
 fn maps_per_thread() -> usize {
     const SIGSEGV: u32 = 11;
     let caught = status().and_then(|status| {
@@ -317,8 +326,8 @@ fn maps_per_thread() -> usize {
     }
 }
 
-/// The limit on the address space of this process. Half of it, but 64 MiB to 256 MiB, is reserved for
-/// everything that is not a stack.
+/// The limit on the address space of this process. Half of it, but 64 MiB to 256 MiB, is
+/// reserved for everything that is not a stack.
 fn address_space(config: &Config) -> Option<ResourceLimit> {
     let limit = own_limit("Max address space")?;
     Some(ResourceLimit {
@@ -344,21 +353,24 @@ fn status() -> Option<String> {
 
 /// Starts threads, but only while the address space has room for them.
 ///
-/// Why `thread::Builder::spawn` and its error are not enough: a thread first starts and then maps the stack
-/// for its signal handler. If that fails, std aborts the whole process. A small allocation that fails aborts
-/// the process, too. So under a limit on the address space (`ulimit -v`), the room is checked before the
-/// thread is started, when a connection can still be answered with a 503.
+/// Why `thread::Builder::spawn` and its error are not enough: a thread first starts and
+/// then maps the stack for its signal handler. If that fails, std aborts the whole
+/// process. A small allocation that fails aborts the process, too. So under a limit on
+/// the address space (`ulimit -v`), the room is checked before the thread is started,
+/// when a connection can still be answered with a 503.
 ///
 /// `Connections` has the only value of this type. All its threads start through it.
 #[derive(Debug)]
 pub(crate) struct ThreadStarter {
-    /// There was a limit on the address space when the server was started. Usually there is none, and then nothing is
-    /// checked. If there was one, it is read again for each thread, because it may have changed.
+    /// There was a limit on the address space when the server was started. Usually there
+    /// is none, and then nothing is checked. If there was one, it is read again for each
+    /// thread, because it may have changed.
     is_limited: bool,
-    /// The largest number of threads of this process that [`start`](Self::start) has seen.
+    /// The largest number of threads of this process that [`start`](Self::start) has
+    /// seen.
     ///
-    /// LOCK: it is held while the room is checked and the thread is started, so that two callers do not use the same
-    /// room. Reading `/proc` does not wait for a device.
+    /// LOCK: it is held while the room is checked and the thread is started, so that two
+    /// callers do not use the same room. Reading `/proc` does not wait for a device.
     most_threads: Mutex<usize>,
 }
 
@@ -370,9 +382,10 @@ impl ThreadStarter {
         }
     }
 
-    /// Calls `start`, which starts a thread with a stack of `stack_bytes`, if there is room for the stack of
-    /// the thread, for the stack of its signal handler, and for 32 MiB (but at most an eighth of the limit)
-    /// that other threads may allocate meanwhile.
+    /// Calls `start`, which starts a thread with a stack of `stack_bytes`, if there is
+    /// room for the stack of the thread, for the stack of its signal handler, and for 32
+    /// MiB (but at most an eighth of the limit) that other threads may allocate
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -396,9 +409,10 @@ impl ThreadStarter {
         let spare = known.map_or(0, |(limit, _)| (limit / 8).min(SPARE_ADDRESS_SPACE));
         let threads = value(&status, "Threads:").and_then(|count| count.parse().ok());
         let threads = threads.unwrap_or(0);
-        // glibc keeps up to 40 MiB of stacks of threads that have ended, and gives them to new threads.
-        // `VmSize` already contains these stacks, so a thread that gets one needs no room for its stack.
-        // There is such a stack if there are fewer threads now than there were once.
+        // glibc keeps up to 40 MiB of stacks of threads that have ended, and gives them
+        // to new threads. `VmSize` already contains these stacks, so a thread that gets
+        // one needs no room for its stack. There is such a stack if there are fewer
+        // threads now than there were once.
         let has_stack = cfg!(target_env = "gnu") && threads < *most_threads;
         *most_threads = threads.max(*most_threads);
         let stack = if has_stack { 0 } else { stack_bytes };
@@ -417,14 +431,14 @@ impl ThreadStarter {
     }
 }
 
-/// The soft limit of this process with this name in `/proc/self/limits`; `None` if there is no limit, or if it is not
-/// known.
+/// The soft limit of this process with this name in `/proc/self/limits`; `None` if there
+/// is no limit, or if it is not known.
 fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// How many threads the control groups of this process allow, and how many there are. Of all its groups, from
-/// its own up to the root, it is the one that leaves the fewest.
+/// How many threads the control groups of this process allow, and how many there are. Of
+/// all its groups, from its own up to the root, it is the one that leaves the fewest.
 fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {
@@ -437,18 +451,21 @@ fn own_group_limit() -> Option<(usize, usize)> {
         .min_by_key(|(limit, taken)| limit.saturating_sub(*taken))
 }
 
-/// The memory that this process may use, in bytes: the smallest of the limits of its control groups, of
-/// `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine. `None` if none of these is known.
+/// The memory that this process may use, in bytes: the smallest of the limits of its
+/// control groups, of `RLIMIT_AS`, of `RLIMIT_DATA`, and of the memory of the machine.
+/// `None` if none of these is known.
 pub(crate) fn memory() -> Option<u64> {
     memory_of(|path| read_to_string(path).ok())
 }
 
-/// [`memory`] on a system whose files have the contents that `read` returns. Tests pass contents of their own.
+/// [`memory`] on a system whose files have the contents that `read` returns. Tests pass
+/// contents of their own.
 fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let first = |text: String| text.split_whitespace().next()?.parse().ok();
     let groups = read("/proc/self/cgroup").unwrap_or_default();
-    // Version 2 of control groups has the file `memory.max`, which contains `max` if there is no limit. Version 1 has
-    // the other file, which then contains a number near 2^63.
+    // Version 2 of control groups has the file `memory.max`, which contains `max` if
+    // there is no limit. Version 1 has the other file, which then contains a number near
+    // 2^63.
     let of_groups = group_folders(&groups, "memory")
         .into_iter()
         .flat_map(|folder| {
@@ -463,9 +480,10 @@ fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     of_groups.chain(own).chain(machine).min()
 }
 
-/// The folders of the control groups that limit a process for one controller: its own group and all groups
-/// above it, under the usual mounts of both versions. `groups` is the text of `/proc/self/cgroup`. Not all of
-/// these folders exist: a container often sees the path of its group, but not the folders above it.
+/// The folders of the control groups that limit a process for one controller: its own
+/// group and all groups above it, under the usual mounts of both versions. `groups` is
+/// the text of `/proc/self/cgroup`. Not all of these folders exist: a container often
+/// sees the path of its group, but not the folders above it.
 fn group_folders(groups: &str, controller: &str) -> Vec<String> {
     let mut folders = Vec::new();
     for line in groups.lines() {
@@ -475,7 +493,8 @@ fn group_folders(groups: &str, controller: &str) -> Vec<String> {
             continue;
         };
         let mounts = if controllers.is_empty() {
-            // The second path is the mount of version 2 on systems that have both versions.
+            // The second path is the mount of version 2 on systems that have both
+            // versions.
             vec!["/sys/fs/cgroup".into(), "/sys/fs/cgroup/unified".into()]
         } else if controllers.split(',').any(|name| name == controller) {
             vec![format!("/sys/fs/cgroup/{controllers}")]
@@ -492,7 +511,8 @@ fn group_folders(groups: &str, controller: &str) -> Vec<String> {
     folders
 }
 
-/// A soft limit in the text of `/proc/self/limits`. `None` if there is no limit: then the text is `unlimited`.
+/// A soft limit in the text of `/proc/self/limits`. `None` if there is no limit: then the
+/// text is `unlimited`.
 fn soft_limit<N: FromStr>(limits: &str, name: &str) -> Option<N> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

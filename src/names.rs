@@ -1,8 +1,9 @@
-//! The macro `names!` implements `Display` and `FromStr` for an enum from one table of names, so that the two cannot
-//! contradict each other. Options of the program and fields of the JSON answers use these names.
+//! The macro `names!` implements `Display` and `FromStr` for an enum from one table of
+//! names, so that the two cannot contradict each other. Options of the program and fields
+//! of the JSON answers use these names.
 
-/// `names!(Overload: "refuse" Refuse, "retry" Retry)` gives each variant its name. Parsing any other text is
-/// an error that lists all names. Names are case-sensitive.
+/// `names!(Overload: "refuse" Refuse, "retry" Retry)` gives each variant its name.
+/// Parsing any other text is an error that lists all names. Names are case-sensitive.
 macro_rules! names {
     ($type:ident: $($name:literal $variant:ident),+) => {
         impl std::fmt::Display for $type {

@@ -1,7 +1,8 @@
-//! Reports: log lines that the library passes to a function of its caller instead of printing them.
+//! Reports: log lines that the library passes to a function of its caller instead of
+//! printing them.
 //!
-//! A line has a [`Level`] and a text. [`Report`] calls the function; `Config::report` has it. [`Sampled`]
-//! limits how many lines peers can cause.
+//! A line has a [`Level`] and a text. [`Report`] calls the function; `Config::report` has
+//! it. [`Sampled`] limits how many lines peers can cause.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +19,8 @@ use crate::names::names;
 pub enum Level {
     /// The server failed to do its work.
     Error,
-    /// The machine or a peer caused a problem, and the server goes on. By default a program logs lines of
-    /// this level and the level above.
+    /// The machine or a peer caused a problem, and the server goes on. By default a
+    /// program logs lines of this level and the level above.
     #[default]
     Warn,
     /// A client has connected or disconnected.
@@ -33,8 +34,8 @@ names!(Level: "error" Error, "warn" Warn, "info" Info, "debug" Debug);
 /// The function that gets the lines.
 type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 
-/// The function that gets all log lines of a server or a hub. By default there is none, and lines are
-/// discarded. A clone calls the same function.
+/// The function that gets all log lines of a server or a hub. By default there is none,
+/// and lines are discarded. A clone calls the same function.
 ///
 /// ```
 /// use tiny_sse::{Config, Report};
@@ -50,8 +51,9 @@ type Sink = dyn Fn(Level, fmt::Arguments<'_>) + Send + Sync;
 pub struct Report(Option<Arc<Sink>>);
 
 impl Report {
-    /// Calls `sink` for each line, on the thread that reports it. `sink` should not block for long, because
-    /// some of these threads serve all clients. If it panics, the line is lost, and the server goes on.
+    /// Calls `sink` for each line, on the thread that reports it. `sink` should not block
+    /// for long, because some of these threads serve all clients. If it panics, the line
+    /// is lost, and the server goes on.
     pub fn new(sink: impl Fn(Level, fmt::Arguments<'_>) + Send + Sync + 'static) -> Report {
         Report(Some(Arc::new(sink)))
     }
@@ -76,38 +78,43 @@ impl Report {
     /// Reports a line: calls the function, if there is one.
     pub fn tell(&self, level: Level, line: fmt::Arguments<'_>) {
         if let Some(sink) = &self.0 {
-            // A panic here is a bug in the caller's function. The panic hook has already printed it. The
-            // thread goes on, because it may be one that serves all clients.
+            // A panic here is a bug in the caller's function. The panic hook has already
+            // printed it. The thread goes on, because it may be one that serves all
+            // clients.
             let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
         }
     }
 }
 
-/// Limits how many lines of one kind are reported, for lines that peers can cause at any rate. The first
-/// lines are all reported, later ones at most once a second. The suppressed lines are counted, and the next
-/// line that is reported contains their number.
+/// Limits how many lines of one kind are reported, for lines that peers can cause at any
+/// rate. The first lines are all reported, later ones at most once a second. The
+/// suppressed lines are counted, and the next line that is reported contains their
+/// number.
 ///
-/// It works like a bucket of `burst` tokens to which one token is added per second; each line takes one.
-/// Example with a burst of 2: of ten lines at once two are reported, one more line a second later is reported
-/// with "8 more", and after two quiet seconds two lines can be reported at once again.
+/// It works like a bucket of `burst` tokens to which one token is added per second; each
+/// line takes one. Example with a burst of 2: of ten lines at once two are reported, one
+/// more line a second later is reported with "8 more", and after two quiet seconds two
+/// lines can be reported at once again.
 #[derive(Debug)]
 pub(crate) struct Sampled {
     /// When this value was made. Times are milliseconds since then.
     start: Instant,
     /// How many lines may be reported at once. At least 1.
     burst: u32,
-    /// The time until which the reported lines last if one line is spent per second, in milliseconds. Each
-    /// reported line moves it on by one second. A line is reported if the result is at most `burst` seconds
-    /// in the future.
+    /// The time until which the reported lines last if one line is spent per second, in
+    /// milliseconds. Each reported line moves it on by one second. A line is reported if
+    /// the result is at most `burst` seconds in the future.
     ///
-    /// ORDER: relaxed, as the count below. Neither number guards other memory. If a suppressed line is
-    /// counted a moment too late, it is in the number of the next line.
+    /// ORDER: relaxed, as the count below. Neither number guards other memory. If a
+    /// suppressed line is counted a moment too late, it is in the number of the next
+    /// line.
     used_up: AtomicU64,
     /// The number of lines that were suppressed since the last line was reported.
     suppressed: AtomicU64,
 }
 
-/// The number of lines that were suppressed. Its `Display` is appended to the line that is reported next.
+/// The number of lines that were suppressed. Its `Display` is appended to the line that
+/// is reported next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Suppressed(u64);
 
@@ -121,8 +128,8 @@ impl Sampled {
         }
     }
 
-    /// Decides about a line. `Some`: report it, with the number of lines suppressed since the last one.
-    /// `None`: do not; it has been counted. Does not block.
+    /// Decides about a line. `Some`: report it, with the number of lines suppressed since
+    /// the last one. `None`: do not; it has been counted. Does not block.
     pub(crate) fn next(&self, now: Instant) -> Option<Suppressed> {
         let millis = |time: Duration| time.as_millis() as u64;
         let now = millis(now.saturating_duration_since(self.start));

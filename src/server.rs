@@ -1,8 +1,10 @@
-//! The whole server: [`Server`] joins a listener, a hub and its endpoints; [`Running`] is a server that serves.
+//! The whole server: [`Server`] joins a listener, a hub and its endpoints; [`Running`] is
+//! a server that serves.
 //!
-//! `Server::bind` checks the configuration, lowers it to what the machine has room for (`machine.rs`), and
-//! opens the hub, with its journal if there is one. `spawn` starts `http::HttpServer` with [`Front`] as its
-//! handler, which passes each request to the embedder's routes or to the built-in endpoints in `api/`.
+//! `Server::bind` checks the configuration, lowers it to what the machine has room for
+//! (`machine.rs`), and opens the hub, with its journal if there is one. `spawn` starts
+//! `http::HttpServer` with [`Front`] as its handler, which passes each request to the
+//! embedder's routes or to the built-in endpoints in `api/`.
 
 use std::fmt;
 use std::io;
@@ -16,8 +18,8 @@ use crate::http::{Handler, Holders, HttpServer, Refusal, Request, Response};
 use crate::hub::Hub;
 use crate::machine::{self, Reserves};
 
-/// A server that listens and does not serve yet. The system already accepts connections; they wait until
-/// [`spawn`](Self::spawn).
+/// A server that listens and does not serve yet. The system already accepts connections;
+/// they wait until [`spawn`](Self::spawn).
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,26 +42,31 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address`. Port 0 chooses a free port, which [`local_addr`](Self::local_addr) returns.
+    /// Listens on `address`. Port 0 chooses a free port, which
+    /// [`local_addr`](Self::local_addr) returns.
     ///
-    /// With `config.journal.dir` the journal is opened, and its latest events fill the history. This reads the disk.
+    /// With `config.journal.dir` the journal is opened, and its latest events fill the
+    /// history. This reads the disk.
     ///
-    /// If the machine does not have room for `config.max_clients` clients, fewer are admitted. A warning in
-    /// `config.report` names the limit of the machine and how to raise it.
+    /// If the machine does not have room for `config.max_clients` clients, fewer are
+    /// admitted. A warning in `config.report` names the limit of the machine and how to
+    /// raise it.
     ///
     /// # Errors
     ///
-    /// The address is in use, or it is not an address of this machine; the port is not permitted; the
-    /// configuration contradicts itself; the machine does not have room for one client; a thread of the hub
-    /// cannot be started; the journal cannot be opened ([`Journal::open`](crate::store::Journal::open)); or
-    /// the file of tokens cannot be used.
+    /// The address is in use, or it is not an address of this machine; the port is not
+    /// permitted; the configuration contradicts itself; the machine does not have room
+    /// for one client; a thread of the hub cannot be started; the journal cannot be
+    /// opened ([`Journal::open`](crate::store::Journal::open)); or the file of tokens
+    /// cannot be used.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Server> {
         Server::new(TcpListener::bind(address)?, Holders::ThisServer, config)
     }
 
-    /// Serves a listener that was made elsewhere, for example by a service manager. Other processes may have
-    /// it, too, so a shutdown does not end it for them; instead it connects to the listener to wake its own
-    /// `accept`. A non-blocking listener is made blocking, for all processes that have it.
+    /// Serves a listener that was made elsewhere, for example by a service manager. Other
+    /// processes may have it, too, so a shutdown does not end it for them; instead it
+    /// connects to the listener to wake its own `accept`. A non-blocking listener is made
+    /// blocking, for all processes that have it.
     ///
     /// # Errors
     ///
@@ -79,8 +86,8 @@ impl Server {
         let front = Front {
             api: Api::at(hub, config.clone(), Some(address))?,
             handler: Box::new(|request, api| api.answer(request)),
-            // Without a function of the embedder, a request that is not for a built-in endpoint may be for one of its
-            // routes, and may need its body.
+            // Without a function of the embedder, a request that is not for a built-in
+            // endpoint may be for one of its routes, and may need its body.
             wants_body: Box::new(|_, _| true),
         };
         Ok(Server {
@@ -92,7 +99,8 @@ impl Server {
         })
     }
 
-    /// The address of the listener, with the port that the system has chosen if the port was 0.
+    /// The address of the listener, with the port that the system has chosen if the port
+    /// was 0.
     ///
     /// # Errors
     ///
@@ -106,12 +114,14 @@ impl Server {
         self.front.api.hub()
     }
 
-    /// Calls `guard` whenever a request is about to do something, before the tokens of the configuration are
-    /// checked. The guard gets the request and the action. It allows or refuses the action, narrows its
-    /// topics, or leaves the decision to the configuration.
+    /// Calls `guard` whenever a request is about to do something, before the tokens of
+    /// the configuration are checked. The guard gets the request and the action. It
+    /// allows or refuses the action, narrows its topics, or leaves the decision to the
+    /// configuration.
     ///
-    /// It runs on the thread of the connection. For a request with a body it is called twice: before the body
-    /// is read, and before the body is used. In the first call the body of the request is empty.
+    /// It runs on the thread of the connection. For a request with a body it is called
+    /// twice: before the body is read, and before the body is used. In the first call the
+    /// body of the request is empty.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -147,17 +157,18 @@ impl Server {
         self
     }
 
-    /// Decides which requests to routes of your own need the bodies that they announce. The built-in
-    /// endpoints decide for themselves. `wants_body` is called for a request with a body, when only its head
-    /// has arrived. It may call [`Api::permit`], so that the body of a client without the right is not read
-    /// either.
+    /// Decides which requests to routes of your own need the bodies that they announce.
+    /// The built-in endpoints decide for themselves. `wants_body` is called for a request
+    /// with a body, when only its head has arrived. It may call [`Api::permit`], so that
+    /// the body of a client without the right is not read either.
     ///
-    /// If the body is not wanted, it is not read: the handler gets the request with an empty body, and the
-    /// connection is closed after the answer. So a client that announces large bodies to unknown paths takes
-    /// no memory.
+    /// If the body is not wanted, it is not read: the handler gets the request with an
+    /// empty body, and the connection is closed after the answer. So a client that
+    /// announces large bodies to unknown paths takes no memory.
     ///
-    /// Without a call of this function, the body of each request is read before the handler is called, within
-    /// [`Config::total_bodies`], because the request may be for a route of your own.
+    /// Without a call of this function, the body of each request is read before the
+    /// handler is called, within [`Config::total_bodies`], because the request may be for
+    /// a route of your own.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -189,12 +200,14 @@ impl Server {
         self.wants_body(|_, _| false).start()
     }
 
-    /// Serves routes of your own, and with [`Api::answer`] the built-in endpoints. `handler` runs on the
-    /// threads of the connections. A panic in it is answered with a 500. Does not block.
+    /// Serves routes of your own, and with [`Api::answer`] the built-in endpoints.
+    /// `handler` runs on the threads of the connections. A panic in it is answered with
+    /// a 500. Does not block.
     ///
-    /// A request with a body to a built-in endpoint is refused before `handler` is called, if its sender does
-    /// not have the right. Routes of your own check rights with [`Api::permit`].
-    /// [`wants_body`](Self::wants_body) decides which of them need a body.
+    /// A request with a body to a built-in endpoint is refused before `handler` is
+    /// called, if its sender does not have the right. Routes of your own check rights
+    /// with [`Api::permit`]. [`wants_body`](Self::wants_body) decides which of them need
+    /// a body.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -229,7 +242,8 @@ impl Server {
     }
 }
 
-/// The handler of all requests: the embedder's function, with the built-in endpoints at hand.
+/// The handler of all requests: the embedder's function, with the built-in endpoints at
+/// hand.
 struct Front {
     /// The built-in endpoints.
     api: Api,
@@ -266,7 +280,8 @@ impl Handler for Front {
     }
 }
 
-/// A running server. Dropping it shuts the server down, which blocks as [`shutdown`](Self::shutdown) does.
+/// A running server. Dropping it shuts the server down, which blocks as
+/// [`shutdown`](Self::shutdown) does.
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
@@ -285,9 +300,9 @@ impl Running {
         self.api.hub()
     }
 
-    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. From now on requests are checked
-    /// against the new tokens. Streams and polls whose tokens do not permit them any more are ended. Blocks
-    /// on the disk.
+    /// Reads the file of [`tokens`](crate::AccessConfig::tokens) again. From now on
+    /// requests are checked against the new tokens. Streams and polls whose tokens do not
+    /// permit them any more are ended. Blocks on the disk.
     ///
     /// # Errors
     ///
@@ -297,19 +312,22 @@ impl Running {
         self.api.reload_tokens()
     }
 
-    /// Shuts the server down: ends each stream with a close event, waits for the requests in flight, closes
-    /// the connections that are left after `Config::grace`, joins the threads, and closes the journal.
+    /// Shuts the server down: ends each stream with a close event, waits for the requests
+    /// in flight, closes the connections that are left after `Config::grace`, joins the
+    /// threads, and closes the journal.
     ///
     /// Blocks for at most the grace and half a second, and then on the disk.
     pub fn shutdown(self) {
         drop(self);
     }
 
-    /// Blocks until the hub is closed, and then shuts down as [`shutdown`](Self::shutdown) does. A `main` can
-    /// end with it. It blocks for ever if no thread calls [`Hub::close`] on a clone of the hub.
+    /// Blocks until the hub is closed, and then shuts down as
+    /// [`shutdown`](Self::shutdown) does. A `main` can end with it. It blocks for ever if
+    /// no thread calls [`Hub::close`] on a clone of the hub.
     ///
-    /// The library does not touch the process, so it handles no signals. A crate that does, such as `ctrlc` or
-    /// `signal-hook`, calls a function of yours at SIGTERM or SIGINT; let that close the hub:
+    /// The library does not touch the process, so it handles no signals. A crate that
+    /// does, such as `ctrlc` or `signal-hook`, calls a function of yours at SIGTERM or
+    /// SIGINT; let that close the hub:
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -331,8 +349,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // ORDER: the HTTP server begins its shutdown before the hub is closed. So a request that is answered
-        // with "the hub is closed" also gets `Connection: close`.
+        // ORDER: the HTTP server begins its shutdown before the hub is closed. So a
+        // request that is answered with "the hub is closed" also gets
+        // `Connection: close`.
         self.http.begin_shutdown();
         self.api.hub().close();
         self.http.shutdown();

@@ -1,5 +1,6 @@
-//! The time of single steps: encoding an event, parsing the head of a request, checking JSON, and publishing an event
-//! to many clients inside one process. Run it with `cargo bench` in this directory.
+//! The time of single steps: encoding an event, parsing the head of a request, checking
+//! JSON, and publishing an event to many clients inside one process. Run it with
+//! `cargo bench` in this directory.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -74,7 +75,8 @@ impl Write for Counter {
     }
 }
 
-/// Measures the time from `publish` until the event has reached the last client, through the queues and threads.
+/// Measures the time from `publish` until the event has reached the last client, through
+/// the queues and threads.
 fn publish(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish in process");
     group.sample_size(20);

@@ -1,15 +1,19 @@
-//! Turns a request and the action that it is about to do into a decision: allowed, 401 or 403 (feature `access`).
+//! Turns a request and the action that it is about to do into a decision: allowed, 401 or
+//! 403 (feature `access`).
 //!
-//! [`Access::authorize`] decides in four steps. The first step that refuses the request gives the answer:
+//! [`Access::authorize`] decides in four steps. The first step that refuses the request
+//! gives the answer:
 //!
-//! 1. **Page.** A page of another site may read, and do nothing else, unless `--cors-origin` lists its origin:
-//!    `origins.rs` and `sender.rs`. 403.
-//! 2. **Guard.** The function of an embedder allows the action, refuses it with a response of its own, narrows the
-//!    topics, or leaves the decision to the configuration. Without a guard the next steps always decide.
-//! 3. **Tokens.** A token in the request has the right, or every client has it: `tokens.rs`. Otherwise 403 for a
-//!    known token without the right, and 401 for no token or an unknown one.
-//! 4. **Exposure.** A right that did not come from a token depends on where the server listens and where the client
-//!    is: `exposure.rs`. 403.
+//! 1. **Page.** A page of another site may read, and do nothing else, unless
+//!    `--cors-origin` lists its origin: `origins.rs` and `sender.rs`. 403.
+//! 2. **Guard.** The function of an embedder allows the action, refuses it with a
+//!    response of its own, narrows the topics, or leaves the decision to the
+//!    configuration. Without a guard the next steps always decide.
+//! 3. **Tokens.** A token in the request has the right, or every client has it:
+//!    `tokens.rs`. Otherwise 403 for a known token without the right, and 401 for no
+//!    token or an unknown one.
+//! 4. **Exposure.** A right that did not come from a token depends on where the server
+//!    listens and where the client is: `exposure.rs`. 403.
 //!
 //! For example, `POST /events` asks for the right to publish without a topic:
 //!
@@ -23,11 +27,12 @@
 //! | `--publish-token T` | `Authorization: Bearer T` | 200 | |
 //! | `--tokens FILE`, in it `T publish chat/*` | `Authorization: Bearer T` | 403 | 3 |
 //!
-//! The decision on a client that subscribes also finds its *credential*: what the guard calls the client, else its
-//! token, else its address. A client id that is in use can be taken over only with the same credential.
+//! The decision on a client that subscribes also finds its *credential*: what the guard
+//! calls the client, else its token, else its address. A client id that is in use can be
+//! taken over only with the same credential.
 //!
-//! All of this runs on the thread of the connection, and waits for nothing. Only a reload of the tokens, which a
-//! signal or the embedder starts, reads a file.
+//! All of this runs on the thread of the connection, and waits for nothing. Only a reload
+//! of the tokens, which a signal or the embedder starts, reads a file.
 
 mod candidates;
 mod origins;
@@ -59,15 +64,17 @@ use tokens::{Tokens, covers};
 pub enum Verdict {
     /// The configuration decides, as it does without a guard.
     AsConfigured,
-    /// The action is allowed, with a token or without. A page of another site that may not write is refused before
-    /// the guard is asked.
+    /// The action is allowed, with a token or without. A page of another site that may
+    /// not write is refused before the guard is asked.
     Allow,
-    /// A client that subscribes gets these topics instead of the topics that it asked for. Any other action is
-    /// allowed if these topics cover it: publishing to a topic needs that topic, and everything else needs `*`.
+    /// A client that subscribes gets these topics instead of the topics that it asked
+    /// for. Any other action is allowed if these topics cover it: publishing to a topic
+    /// needs that topic, and everything else needs `*`.
     Narrow(Patterns),
     /// The action is refused, and this is the answer.
     Refuse(Response),
-    /// The verdict on a client that the guard can identify: see [`known_as`](Verdict::known_as).
+    /// The verdict on a client that the guard can identify: see
+    /// [`known_as`](Verdict::known_as).
     Known {
         /// Equal for two requests of the same client, different for different clients.
         identity: Box<str>,
@@ -77,9 +84,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// This verdict on a client that your own code knows by `identity`, such as the name of a user or of a session.
-    /// A `client_id` that is in use can then be taken over only by a client of the same identity, from any address.
-    /// Without an identity, the token identifies the client, or its address if it has no token.
+    /// This verdict on a client that your own code knows by `identity`, such as the name
+    /// of a user or of a session. A `client_id` that is in use can then be taken over
+    /// only by a client of the same identity, from any address. Without an identity, the
+    /// token identifies the client, or its address if it has no token.
     ///
     /// ```
     /// use tiny_sse::Verdict;
@@ -93,41 +101,47 @@ impl Verdict {
     }
 }
 
-/// The function of an embedder that decides about actions. It runs on the thread of the connection.
+/// The function of an embedder that decides about actions. It runs on the thread of the
+/// connection.
 type Guard = dyn Fn(&Request, &Action<'_>) -> Verdict + Send + Sync;
 
-/// The rules of one server. Every connection reads them, and only a reload changes them: it replaces the table inside
-/// `tokens`. Cloning shares the rules.
+/// The rules of one server. Every connection reads them, and only a reload changes them:
+/// it replaces the table inside `tokens`. Cloning shares the rules.
 #[derive(Clone)]
 pub(super) struct Access {
     /// Which clients can reach the server. Fixed when the server is bound.
     exposure: Arc<Exposure>,
     /// The origins whose pages may do more than read (`--cors-origin`). Fixed.
     origins: Arc<Origins>,
-    /// The tokens and their rights. The permits of connected clients share them, to ask again after a reload.
+    /// The tokens and their rights. The permits of connected clients share them, to ask
+    /// again after a reload.
     tokens: Arc<Tokens>,
-    /// The function of the embedder, set once before the server starts. The program has none.
+    /// The function of the embedder, set once before the server starts. The program has
+    /// none.
     guard: Option<Arc<Guard>>,
-    /// The key of the hash that turns an identity or an address into a number. It is random, so that no client can
-    /// construct an identity with the number of another.
+    /// The key of the hash that turns an identity or an address into a number. It is
+    /// random, so that no client can construct an identity with the number of another.
     random: RandomState,
 }
 
 /// A decision in favour of a request.
 #[derive(Default)]
 struct Admission {
-    /// The patterns that the guard grants instead of the requested ones. `None`: the guard did not narrow.
+    /// The patterns that the guard grants instead of the requested ones. `None`: the
+    /// guard did not narrow.
     narrowed_to: Option<Patterns>,
-    /// The number of the [`Rights`](tokens::Rights) that allow the action. After a reload the hub asks whether the
-    /// rights with this number still allow it. `None`: the guard allowed the action, so a reload changes nothing.
+    /// The number of the [`Rights`](tokens::Rights) that allow the action. After a reload
+    /// the hub asks whether the rights with this number still allow it. `None`: the guard
+    /// allowed the action, so a reload changes nothing.
     rights: Option<u64>,
-    /// The number of the credential to which the client id belongs. `None`: the client's address is the credential.
+    /// The number of the credential to which the client id belongs. `None`: the client's
+    /// address is the credential.
     identity: Option<u64>,
 }
 
 impl Access {
-    /// The rules of a server that listens at `address`. `None`: the address is unknown, because an embedder calls the
-    /// endpoints without a [`Server`](crate::Server).
+    /// The rules of a server that listens at `address`. `None`: the address is unknown,
+    /// because an embedder calls the endpoints without a [`Server`](crate::Server).
     ///
     /// # Errors
     ///
@@ -142,8 +156,8 @@ impl Access {
         })
     }
 
-    /// Checks that a request may do the whole action. A client that the guard narrows to other topics is refused,
-    /// because nothing but a subscription can be narrowed.
+    /// Checks that a request may do the whole action. A client that the guard narrows to
+    /// other topics is refused, because nothing but a subscription can be narrowed.
     pub(super) fn check(&self, request: &Request, action: &Action<'_>) -> Result<(), Problem> {
         let admission = self.authorize(request, action, Carrier::Header)?;
         match admission.narrowed_to {
@@ -155,8 +169,8 @@ impl Access {
         }
     }
 
-    /// Checks that a client may subscribe. Returns the patterns that it gets, which are the requested ones unless the
-    /// guard narrows them, and its permit.
+    /// Checks that a client may subscribe. Returns the patterns that it gets, which are
+    /// the requested ones unless the guard narrows them, and its permit.
     pub(super) fn authorize_client(
         &self,
         request: &Request,
@@ -173,8 +187,8 @@ impl Access {
         Ok((admission.narrowed_to.unwrap_or(asked), permit))
     }
 
-    /// Decides whether a request may do an action: the four steps in the head of this file. Only the parts of the
-    /// request that `carrier` names are searched for a token.
+    /// Decides whether a request may do an action: the four steps in the head of this
+    /// file. Only the parts of the request that `carrier` names are searched for a token.
     fn authorize(
         &self,
         request: &Request,
@@ -182,8 +196,9 @@ impl Access {
         carrier: Carrier,
     ) -> Result<Admission, Problem> {
         let sender = self.origins.resolve(Sender::of(request)?);
-        // ORDER: before the guard. A browser sends the cookies of its user with the request of any page, so a guard
-        // that recognizes a session by its cookie would allow what the user never asked for (CSRF).
+        // ORDER: before the guard. A browser sends the cookies of its user with the
+        // request of any page, so a guard that recognizes a session by its cookie would
+        // allow what the user never asked for (CSRF).
         self.check_page(request, action, sender)?;
         let verdict = match &self.guard {
             Some(guard) => guard(request, action),
@@ -194,8 +209,9 @@ impl Access {
         })
     }
 
-    /// Step 1: refuses a page of another site that asks for more than reading, unless its origin may write. The error
-    /// names the option that would allow it. No option allows the origin `null`, which unrelated pages share.
+    /// Step 1: refuses a page of another site that asks for more than reading, unless its
+    /// origin may write. The error names the option that would allow it. No option allows
+    /// the origin `null`, which unrelated pages share.
     fn check_page(
         &self,
         request: &Request,
@@ -218,8 +234,8 @@ impl Access {
         Err(Problem::new(403, what + &remedy))
     }
 
-    /// Step 2: turns the guard's verdict into a decision. `configured` is steps 3 and 4; it is called only if the
-    /// verdict leaves the decision to the configuration.
+    /// Step 2: turns the guard's verdict into a decision. `configured` is steps 3 and 4;
+    /// it is called only if the verdict leaves the decision to the configuration.
     fn apply(
         &self,
         verdict: Verdict,
@@ -240,10 +256,12 @@ impl Access {
         }
     }
 
-    /// Steps 3 and 4: finds rights that allow the action, and checks the exposure if they are not those of a token.
+    /// Steps 3 and 4: finds rights that allow the action, and checks the exposure if they
+    /// are not those of a token.
     ///
-    /// A request may carry several tokens, for instance an old one in a cookie and a new one in `Authorization`. The
-    /// first token with sufficient rights decides, so an unknown token beside a good one does no harm.
+    /// A request may carry several tokens, for instance an old one in a cookie and a new
+    /// one in `Authorization`. The first token with sufficient rights decides, so an
+    /// unknown token beside a good one does no harm.
     fn check_tokens(
         &self,
         request: &Request,
@@ -253,14 +271,16 @@ impl Access {
     ) -> Result<Admission, Problem> {
         let is_configured =
             [Verb::Publish, Verb::Subscribe].map(|verb| self.tokens.are_configured_for(verb));
-        // A server without tokens ignores those in a request: they are meant for a proxy, or for another server.
+        // A server without tokens ignores those in a request: they are meant for a proxy,
+        // or for another server.
         let candidates = match is_configured {
             [false, false] => Vec::new(),
             _ => candidates(request, carrier, sender)?,
         };
         let table = self.tokens.table();
         let known = || candidates.iter().filter_map(|token| table.rights_of(token));
-        // ORDER: the rights of every client come last, so that a client with a known token is known by it.
+        // ORDER: the rights of every client come last, so that a client with a known
+        // token is known by it.
         let mut all = known().chain([table.every_client()]);
         let Some(rights) = all.find(|rights| table.allows(rights, action)) else {
             let action = action.describe(request);
@@ -272,9 +292,10 @@ impl Access {
             return Err(needs_token(&action, carrier, candidates.is_empty()));
         };
         let has_token = rights.token.is_some();
-        // A right from a token is valid wherever the client is. A right that every client has depends on the
-        // exposure. As soon as one token for publishing exists, every right to publish comes from the configuration:
-        // from a token, or from a line of the file that begins with `*`.
+        // A right from a token is valid wherever the client is. A right that every client
+        // has depends on the exposure. As soon as one token for publishing exists, every
+        // right to publish comes from the configuration: from a token, or from a line of
+        // the file that begins with `*`.
         let is_by_token = match action.verb() {
             Verb::Publish => is_configured[Verb::Publish as usize],
             Verb::Subscribe => has_token,
@@ -285,26 +306,29 @@ impl Access {
             self.exposure.check(request, action, is_local_host)?;
         }
         if !has_token && *action == Action::Clients {
-            // The list of clients shows their topics. A server on which every client may publish, but only a token
-            // may subscribe, must not show them to a client without a token.
+            // The list of clients shows their topics. A server on which every client may
+            // publish, but only a token may subscribe, must not show them to a client
+            // without a token.
             return self.check_tokens(request, &Action::Stats, carrier, sender);
         }
         Ok(Admission {
             narrowed_to: None,
             rights: Some(rights.number),
-            // The rights of every client are the same for all of them, so they do not identify a client.
+            // The rights of every client are the same for all of them, so they do not
+            // identify a client.
             identity: has_token.then_some(rights.number),
         })
     }
 
-    /// Adds the header fields that let the page that sent the request read the response, if the page may read it.
-    /// `None`: the request could not be parsed.
+    /// Adds the header fields that let the page that sent the request read the response,
+    /// if the page may read it. `None`: the request could not be parsed.
     pub(super) fn share(&self, request: Option<&Request>, response: Response) -> Response {
         self.origins.share(request, response)
     }
 
-    /// Warns the operator if clients on other machines can subscribe or publish without a token. With a guard nothing
-    /// is reported, because only the guard knows what a client may do.
+    /// Warns the operator if clients on other machines can subscribe or publish without a
+    /// token. With a guard nothing is reported, because only the guard knows what a
+    /// client may do.
     pub(super) fn warn(&self, report: &Report) {
         if self.guard.is_some() {
             return;
@@ -328,13 +352,14 @@ impl Api {
         self
     }
 
-    /// Reads the file of tokens again, and ends the streams of clients whose rights do not suffice any more. Blocks
-    /// while the file is read. If the file cannot be used, the tokens stay as they were.
+    /// Reads the file of tokens again, and ends the streams of clients whose rights do
+    /// not suffice any more. Blocks while the file is read. If the file cannot be used,
+    /// the tokens stay as they were.
     pub(crate) fn reload_tokens(&self) -> io::Result<()> {
         let tokens = self.access.tokens.reload()?;
-        // ORDER: after the change. A client that was authorized by the old table at the same moment is either
-        // registered by now, and `recheck` finds it, or it registers later, and the hub asks its permit once more
-        // after the registration.
+        // ORDER: after the change. A client that was authorized by the old table at the
+        // same moment is either registered by now, and `recheck` finds it, or it
+        // registers later, and the hub asks its permit once more after the registration.
         let ended = self.hub.recheck();
         self.config.report.info(format_args!(
             "tokens known: {tokens}; streams ended: {ended}"
@@ -365,7 +390,8 @@ pub(super) fn how_to_allow_host(host: &str) -> String {
     format!(", or with --cors-origin http://{host} to allow this host")
 }
 
-/// 401. Names the parts of a request that may carry a token, or says that the token is unknown.
+/// 401. Names the parts of a request that may carry a token, or says that the token is
+///      unknown.
 fn needs_token(action: &str, carrier: Carrier, is_missing: bool) -> Problem {
     let what = match (is_missing, carrier) {
         (true, Carrier::Header) => {

@@ -1,10 +1,12 @@
-//! Turns a request and the action that it is about to do into a decision, in a build without the feature `access`:
-//! there are no tokens, no guard and no allowed origins.
+//! Turns a request and the action that it is about to do into a decision, in a build
+//! without the feature `access`: there are no tokens, no guard and no allowed origins.
 //!
-//! The decision has two steps. A page of another site may read, and do nothing else: `sender.rs`. Everything else
-//! depends on which clients can reach the server: `exposure.rs`. The credential of a client is its address.
+//! The decision has two steps. A page of another site may read, and do nothing else:
+//! `sender.rs`. Everything else depends on which clients can reach the server:
+//! `exposure.rs`. The credential of a client is its address.
 //!
-//! This file has the names of `access.rs`, so that the endpoints are the same in both builds.
+//! This file has the names of `access.rs`, so that the endpoints are the same in both
+//! builds.
 
 use std::hash::RandomState;
 use std::io;
@@ -31,8 +33,8 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// The rules of a server that listens at `address`. `None`: the address is unknown. This never returns an error;
-    /// `access.rs` does, if it cannot read its file.
+    /// The rules of a server that listens at `address`. `None`: the address is unknown.
+    /// This never returns an error; `access.rs` does, if it cannot read its file.
     pub(super) fn new(config: &Config, address: Option<SocketAddr>) -> io::Result<Access> {
         Ok(Access {
             exposure: Arc::new(Exposure::new(config, address)),
@@ -52,8 +54,8 @@ impl Access {
         self.exposure.check(request, action, is_local_host)
     }
 
-    /// Checks that a client may subscribe. Returns the patterns that it gets, which are the requested ones, and its
-    /// permit, which is always valid.
+    /// Checks that a client may subscribe. Returns the patterns that it gets, which are
+    /// the requested ones, and its permit, which is always valid.
     pub(super) fn authorize_client(
         &self,
         request: &Request,
@@ -82,8 +84,8 @@ pub(super) const HOW_TO_ALLOW: &str = "start the server with --open to allow it 
 /// The end of a warning. A build without tokens has no option that restricts clients.
 pub(super) const HOW_TO_RESTRICT: &str = "";
 
-/// The end of an error message. A build without allowed origins has no option that declares a host to be this
-/// machine.
+/// The end of an error message. A build without allowed origins has no option that
+/// declares a host to be this machine.
 pub(super) fn how_to_allow_host(_: &str) -> String {
     String::new()
 }

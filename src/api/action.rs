@@ -1,5 +1,5 @@
-//! Turns what a request is about to do into the right that it needs. `mod.rs` makes the [`Action`] of a request, and
-//! `access.rs` and `exposure.rs` decide about it.
+//! Turns what a request is about to do into the right that it needs. `mod.rs` makes the
+//! [`Action`] of a request, and `access.rs` and `exposure.rs` decide about it.
 //!
 //! | action | right | on |
 //! |---|---|---|
@@ -19,18 +19,22 @@ use crate::wire::{Patterns, Topic};
 pub enum Action<'a> {
     /// To publish an event to this topic, or, without a topic, to every client.
     Publish(Option<&'a Topic>),
-    /// To receive the events of these patterns, and the events without a topic, by a stream or a poll.
+    /// To receive the events of these patterns, and the events without a topic, by a
+    /// stream or a poll.
     Subscribe(&'a Patterns),
-    /// To send an event to the client with this id, or to end its stream. Requires the right to publish to `*`.
+    /// To send an event to the client with this id, or to end its stream. Requires the
+    /// right to publish to `*`.
     Client(&'a str),
-    /// To see which topics there are, and how many clients subscribe to them (`/stats`, `/metrics`). Requires
-    /// the right to subscribe to `*`.
+    /// To see which topics there are, and how many clients subscribe to them (`/stats`,
+    /// `/metrics`). Requires the right to subscribe to `*`.
     Stats,
-    /// To see the clients and their addresses (`/stats?clients=1`). Requires the right to publish to `*`.
+    /// To see the clients and their addresses (`/stats?clients=1`). Requires the right to
+    /// publish to `*`.
     Clients,
 }
 
-/// The two rights. A client has each of them on some topics. The number of a variant is an index into arrays.
+/// The two rights. A client has each of them on some topics. The number of a variant is
+/// an index into arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Publish,
@@ -42,8 +46,9 @@ pub(super) enum Verb {
 pub(super) enum Carrier {
     /// `Authorization: Bearer`, or a cookie.
     Header,
-    /// The same, or `?token=` in the query. Only a stream accepts a token there, because an EventSource can set no
-    /// header. URLs are logged in more places than headers, so no other request should carry a secret in its URL.
+    /// The same, or `?token=` in the query. Only a stream accepts a token there, because
+    /// an EventSource can set no header. URLs are logged in more places than headers, so
+    /// no other request should carry a secret in its URL.
     HeaderOrQuery,
 }
 
@@ -56,13 +61,16 @@ impl Action<'_> {
         }
     }
 
-    /// Whether the action is more than reading, so that a page of another site may not do it.
+    /// Whether the action is more than reading, so that a page of another site may not do
+    /// it.
     ///
-    /// An action that needs the right to publish is, whatever its method is: `GET /stats?clients=1` shows addresses.
-    /// A subscription with a client id is, because the client receives the events that are meant for that id, and can
-    /// end the stream that has the id now.
+    /// An action that needs the right to publish is, whatever its method is:
+    /// `GET /stats?clients=1` shows addresses. A subscription with a client id is,
+    /// because the client receives the events that are meant for that id, and can end the
+    /// stream that has the id now.
     pub(super) fn is_more_than_reading(&self, request: &Request) -> bool {
-        // SPEC: RFC 9110, 9.2.1: the safe methods are GET, HEAD, OPTIONS and TRACE. No endpoint answers TRACE.
+        // SPEC: RFC 9110, 9.2.1: the safe methods are GET, HEAD, OPTIONS and TRACE. No
+        // endpoint answers TRACE.
         let is_safe = matches!(request.method(), "GET" | "HEAD" | "OPTIONS");
         !is_safe || self.verb() == Verb::Publish || self.requested_id(request).is_some()
     }

@@ -1,4 +1,5 @@
-//! Decides what a client without a token may do, by the address where the server listens and by where the client is.
+//! Decides what a client without a token may do, by the address where the server listens
+//! and by where the client is.
 //!
 //! | the server | may subscribe | may publish |
 //! |---|---|---|
@@ -7,15 +8,18 @@
 //! | the same, behind a trusted proxy | every client | a client that the proxy says is on this machine |
 //! | listens on any other address | every client | no client |
 //!
-//! So a server that is started without options is safe to try, and a server that other machines can reach accepts
-//! events only after the operator has decided which clients may send them.
+//! So a server that is started without options is safe to try, and a server that other
+//! machines can reach accepts events only after the operator has decided which clients
+//! may send them.
 //!
-//! "On this machine" has a second condition: the request must name a host that can only be this machine, such as
-//! `localhost`. Otherwise a page of any site could publish to a server on its user's machine, by pointing a name of
-//! its own to 127.0.0.1 (DNS rebinding): `Sender::has_local_host`. The other check against pages of other sites,
-//! by their origin, is made before: `access.rs`.
+//! "On this machine" has a second condition: the request must name a host that can only
+//! be this machine, such as `localhost`. Otherwise a page of any site could publish to a
+//! server on its user's machine, by pointing a name of its own to 127.0.0.1 (DNS
+//! rebinding): `Sender::has_local_host`. The other check against pages of other sites, by
+//! their origin, is made before: `access.rs`.
 //!
-//! Both builds use this file: `access.rs` after it has looked for tokens, `access_none.rs` for every request.
+//! Both builds use this file: `access.rs` after it has looked for tokens,
+//! `access_none.rs` for every request.
 
 use std::net::SocketAddr;
 
@@ -26,15 +30,19 @@ use crate::config::Config;
 use crate::http::Request;
 use crate::report::Report;
 
-/// Which clients can reach a server. It is computed when the server is bound, and does not change.
+/// Which clients can reach a server. It is computed when the server is bound, and does
+/// not change.
 #[derive(Debug)]
 pub(super) struct Exposure {
-    /// The address where the server listens. `None`: it is unknown, because an embedder calls the endpoints without a
-    /// [`Server`](crate::Server). Then other machines may be able to reach it.
+    /// The address where the server listens. `None`: it is unknown, because an embedder
+    /// calls the endpoints without a [`Server`](crate::Server). Then other machines may
+    /// be able to reach it.
     address: Option<SocketAddr>,
-    /// Whether only this machine can connect to the address. False if the address is unknown.
+    /// Whether only this machine can connect to the address. False if the address is
+    /// unknown.
     is_loopback: bool,
-    /// Whether the configuration has a trusted proxy. It may connect for clients on other machines.
+    /// Whether the configuration has a trusted proxy. It may connect for clients on other
+    /// machines.
     is_proxied: bool,
     /// `--open`: every client may publish, wherever it is.
     pub(super) is_open: bool,
@@ -50,15 +58,15 @@ impl Exposure {
         }
     }
 
-    /// Returns the address of the server if clients on other machines can reach it, directly or through a trusted
-    /// proxy.
+    /// Returns the address of the server if clients on other machines can reach it,
+    /// directly or through a trusted proxy.
     pub(super) fn exposed_address(&self) -> Option<SocketAddr> {
         self.address
             .filter(|_| !self.is_loopback || self.is_proxied)
     }
 
-    /// Checks that a client without a token may do an action. `is_local_host`: the host that the request names can
-    /// only be this machine.
+    /// Checks that a client without a token may do an action. `is_local_host`: the host
+    /// that the request names can only be this machine.
     ///
     /// # Errors
     ///
@@ -75,8 +83,9 @@ impl Exposure {
                 self.check_publisher(request, action)?;
                 true
             }
-            // Subscribing is open to every client that reaches the server. A page that uses a name of its own for a
-            // server on this machine alone may read, but not take a client id.
+            // Subscribing is open to every client that reaches the server. A page that
+            // uses a name of its own for a server on this machine alone may read, but not
+            // take a client id.
             Verb::Subscribe => {
                 self.exposed_address().is_none() && action.is_more_than_reading(request)
             }
@@ -94,8 +103,8 @@ impl Exposure {
         Err(Problem::new(403, what))
     }
 
-    /// Checks that only this machine can connect to the server, and that the client is on this machine. Behind a
-    /// trusted proxy the client is the one that the proxy names.
+    /// Checks that only this machine can connect to the server, and that the client is on
+    /// this machine. Behind a trusted proxy the client is the one that the proxy names.
     fn check_publisher(&self, request: &Request, action: &Action<'_>) -> Result<(), Problem> {
         if self.is_loopback && request.is_local() {
             return Ok(());
@@ -124,7 +133,8 @@ impl Exposure {
         Err(Problem::new(403, what))
     }
 
-    /// Warns the operator what a client without a token may do, if other machines can reach the server.
+    /// Warns the operator what a client without a token may do, if other machines can
+    /// reach the server.
     pub(super) fn warn(&self, report: &Report, may_read: bool, may_publish: bool) {
         let Some(address) = self.exposed_address() else {
             return;

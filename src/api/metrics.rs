@@ -6,9 +6,10 @@
 //! tiny_sse_clients 2
 //! ```
 //!
-//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: a *family* is all samples of one name, with `#
-//! HELP` and `# TYPE` once before them; the name of a counter ends in `_total`; each bucket of a histogram counts the
-//! values of the buckets before it too, so the last bucket, `+Inf`, equals the count.
+//! SPEC: Prometheus, exposition formats, text-based format 0.0.4: a *family* is all
+//! samples of one name, with `# HELP` and `# TYPE` once before them; the name of a
+//! counter ends in `_total`; each bucket of a histogram counts the values of the buckets
+//! before it too, so the last bucket, `+Inf`, equals the count.
 
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
@@ -20,7 +21,8 @@ use crate::hub::Hub;
 use crate::wire::Topic;
 
 impl Api {
-    /// `GET /metrics`. The text has a fixed number of lines, whatever the number of clients and topics is.
+    /// `GET /metrics`. The text has a fixed number of lines, whatever the number of
+    /// clients and topics is.
     pub(super) fn metrics(&self, _: &Request, _: Option<Topic>) -> Answer {
         let mut page = String::new();
         render(&self.hub, &mut page).expect("BUG: a String refuses text");
@@ -67,7 +69,8 @@ fn render(hub: &Hub, page: &mut String) -> fmt::Result {
     sample(page, "uptime_seconds", &seconds(stats.uptime))
 }
 
-/// Appends the two lines before the samples of a family. Returns the full name of the family.
+/// Appends the two lines before the samples of a family. Returns the full name of the
+/// family.
 fn family(page: &mut String, name: &str) -> Result<String, fmt::Error> {
     let kind = match name {
         "publish_seconds" => "histogram",
@@ -103,8 +106,9 @@ fn sample(page: &mut String, name: &str, value: &dyn Display) -> fmt::Result {
     writeln!(page, "{name} {value}")
 }
 
-/// Formats a time as a decimal number of seconds, without trailing zeros. The library formats no other fraction, so
-/// without an `f64` here, std's code for formatting them stays out of the program.
+/// Formats a time as a decimal number of seconds, without trailing zeros. The library
+/// formats no other fraction, so without an `f64` here, std's code for formatting them
+/// stays out of the program.
 fn seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,7 +1,9 @@
-//! Turns requests into calls of the hub, and the results into responses: the built-in endpoints.
+//! Turns requests into calls of the hub, and the results into responses: the built-in
+//! endpoints.
 //!
-//! `server.rs` calls [`Api::wants_body`] and [`Api::admit`] when the head of a request is there, and [`Api::answer`]
-//! when the body is there too. All of them run on the thread of the connection. The path of one request:
+//! `server.rs` calls [`Api::wants_body`] and [`Api::admit`] when the head of a request is
+//! there, and [`Api::answer`] when the body is there too. All of them run on the thread
+//! of the connection. The path of one request:
 //!
 //! ```text
 //! POST /events/chat      routes.rs        finds the row of the table: the function, its right, its parameters
@@ -12,8 +14,9 @@
 //!                        mod.rs           a `Problem` becomes the response, CORS fields are added
 //! ```
 //!
-//! Each endpoint is a function in the file of its subject. Here is what they have in common: the checks before the
-//! function is called, and the answer to a request that fails.
+//! Each endpoint is a function in the file of its subject. Here is what they have in
+//! common: the checks before the function is called, and the answer to a request that
+//! fails.
 
 #[cfg(feature = "access")]
 mod access;
@@ -58,27 +61,32 @@ use routes::{CLIENT, Endpoint, Right, TOPIC};
 #[derive(Clone, Debug)]
 pub struct Api {
     hub: Hub,
-    /// The configuration of the server. With the feature `console`, `console` is never `Auto` in a server.
+    /// The configuration of the server. With the feature `console`, `console` is never
+    /// `Auto` in a server.
     config: Config,
     /// Which client may do what.
     access: Access,
-    /// LIMIT: bytes of the events that all requests together have built and not published yet.
+    /// LIMIT: bytes of the events that all requests together have built and not published
+    /// yet.
     event_budget: Budget,
-    /// LIMIT: bytes of the answers of `/stats` that are being built. Two of the largest fit.
+    /// LIMIT: bytes of the answers of `/stats` that are being built. Two of the largest
+    /// fit.
     stats_budget: Budget,
-    /// LIMIT: lines of the log about requests without the right to do what they ask, because peers can send any
-    /// number of them.
+    /// LIMIT: lines of the log about requests without the right to do what they ask,
+    /// because peers can send any number of them.
     denials: Arc<Sampled>,
 }
 
 impl Api {
-    /// The endpoints of `hub`, for a program without a [`Server`](crate::Server). `config` should be the
-    /// configuration of the hub; here it decides, among other things, about `Retry-After` ([`retry`](Config::retry)),
+    /// The endpoints of `hub`, for a program without a [`Server`](crate::Server).
+    /// `config` should be the configuration of the hub; here it decides, among other
+    /// things, about `Retry-After` ([`retry`](Config::retry)),
     /// [`overload`](Config::overload), the tokens and the [`console`](Config::console).
     ///
-    /// Only a [`Server`](crate::Server) knows the address where it listens. Without an address,
-    /// [`Console::Auto`](crate::Console::Auto) means that there is no console, and a client may publish only with a
-    /// token or if the server is [`open`](Config::open).
+    /// Only a [`Server`](crate::Server) knows the address where it listens. Without an
+    /// address, [`Console::Auto`](crate::Console::Auto) means that there is no console,
+    /// and a client may publish only with a token or if the server is
+    /// [`open`](Config::open).
     ///
     /// # Errors
     ///
@@ -87,7 +95,8 @@ impl Api {
         Api::at(hub, config, None)
     }
 
-    /// The endpoints of a server that listens at `address`. `None`: see [`new`](Self::new).
+    /// The endpoints of a server that listens at `address`. `None`: see
+    /// [`new`](Self::new).
     pub(crate) fn at(hub: Hub, config: Config, address: Option<SocketAddr>) -> io::Result<Api> {
         #[cfg(feature = "console")]
         let config = console::decided(config, address);
@@ -109,9 +118,10 @@ impl Api {
 
     /// Answers any request. A request to no endpoint is answered 404, 405 or 501.
     ///
-    /// Blocks as long as the endpoint does: publishing as long as [`Hub::publish`], a long poll for the time that it
-    /// asks for, at most a minute. It never waits until a subscriber reads. The stream of `GET /events` begins only
-    /// when the response is written.
+    /// Blocks as long as the endpoint does: publishing as long as [`Hub::publish`], a
+    /// long poll for the time that it asks for, at most a minute. It never waits until a
+    /// subscriber reads. The stream of `GET /events` begins only when the response is
+    /// written.
     pub fn answer(&self, request: Request) -> Response {
         let response = match self.endpoint(request.method(), request.path()) {
             Some(endpoint) => self
@@ -123,15 +133,16 @@ impl Api {
         self.share(&request, response)
     }
 
-    /// Whether a built-in endpoint reads the body of this request. Any other request is answered after its head: a
-    /// path without an endpoint, a wrong method, a GET.
+    /// Whether a built-in endpoint reads the body of this request. Any other request is
+    /// answered after its head: a path without an endpoint, a wrong method, a GET.
     pub fn wants_body(&self, request: &Request) -> bool {
         request.method() == "POST" && self.endpoint("POST", request.path()).is_some()
     }
 
-    /// Checks a request to a built-in endpoint before its body is read, so that a client that may not publish is
-    /// refused without reading its body. [`answer`](Self::answer) checks again, because the rules may have changed
-    /// while the body arrived. A request to no endpoint passes.
+    /// Checks a request to a built-in endpoint before its body is read, so that a client
+    /// that may not publish is refused without reading its body. [`answer`](Self::answer)
+    /// checks again, because the rules may have changed while the body arrived. A request
+    /// to no endpoint passes.
     ///
     /// # Errors
     ///
@@ -146,9 +157,10 @@ impl Api {
         }
     }
 
-    /// Checks for a route of your own whether a request may do `action`, by the same rules as for the built-in
-    /// endpoints. A client that a guard narrows to topics that do not cover the action may not. A token in the query
-    /// is ignored: it is for streams, and [`stream_of`](Self::stream_of) checks by itself.
+    /// Checks for a route of your own whether a request may do `action`, by the same
+    /// rules as for the built-in endpoints. A client that a guard narrows to topics that
+    /// do not cover the action may not. A token in the query is ignored: it is for
+    /// streams, and [`stream_of`](Self::stream_of) checks by itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -178,38 +190,41 @@ impl Api {
             .map_err(|problem| self.share(request, self.respond(problem)))
     }
 
-    /// Adds to a response of your own the CORS header fields that let a page of another origin read it, as far as
-    /// [`cors_origins`](crate::AccessConfig::cors_origins) allows it.
+    /// Adds to a response of your own the CORS header fields that let a page of another
+    /// origin read it, as far as [`cors_origins`](crate::AccessConfig::cors_origins)
+    /// allows it.
     pub fn share(&self, request: &Request, response: Response) -> Response {
         self.access.share(Some(request), response)
     }
 
-    /// Answers `OPTIONS` on a route of your own. `methods` is the value of `Allow`, such as
-    /// `"GET, HEAD, POST, OPTIONS"`.
+    /// Answers `OPTIONS` on a route of your own. `methods` is the value of `Allow`, such
+    /// as `"GET, HEAD, POST, OPTIONS"`.
     ///
-    /// A browser sends this request, the *preflight*, before a page of another origin may send anything that a form
-    /// could not. The answer is the same for all pages and allows all header fields that the browser asks for,
-    /// because the request that follows is checked anyway, and its page can then read why it is refused.
+    /// A browser sends this request, the *preflight*, before a page of another origin may
+    /// send anything that a form could not. The answer is the same for all pages and
+    /// allows all header fields that the browser asks for, because the request that
+    /// follows is checked anyway, and its page can then read why it is refused.
     pub fn preflight(&self, request: &Request, methods: &str) -> Response {
         self.share(request, routes::preflight(request, methods))
     }
 
-    /// Answers bytes that could not be parsed as a request, and a request whose body is malformed or too large, with
-    /// the CORS fields, so that the page that sent it can read what is wrong. `request` is `None` if there is no
-    /// head.
+    /// Answers bytes that could not be parsed as a request, and a request whose body is
+    /// malformed or too large, with the CORS fields, so that the page that sent it can
+    /// read what is wrong. `request` is `None` if there is no head.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
         let response = self.respond(Problem(refusal.into()));
         self.access.share(request, response)
     }
 
-    /// Warns the operator if clients on other machines can subscribe or publish without a token.
+    /// Warns the operator if clients on other machines can subscribe or publish without a
+    /// token.
     pub(crate) fn warn_of_open_access(&self) {
         self.access.warn(&self.config.report);
     }
 
-    /// A stream of these patterns, for a route of your own. Everything else is as for `GET /events`: the right to
-    /// subscribe is checked, the cursor, `client_id` and `heartbeat` come from the request, and errors are answered
-    /// in the same way.
+    /// A stream of these patterns, for a route of your own. Everything else is as for
+    /// `GET /events`: the right to subscribe is checked, the cursor, `client_id` and
+    /// `heartbeat` come from the request, and errors are answered in the same way.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -232,8 +247,8 @@ impl Api {
         self.share(request, response)
     }
 
-    /// `GET /health`: whether the server accepts events, for a load balancer or a supervisor. May wait half a second
-    /// for a log that has failed.
+    /// `GET /health`: whether the server accepts events, for a load balancer or a
+    /// supervisor. May wait half a second for a log that has failed.
     fn health(&self, _: &Request, _: Option<Topic>) -> Answer {
         match self.hub.log_failure() {
             None => Ok(Response::json(200, r#"{"status":"ok"}"#)),
@@ -241,11 +256,11 @@ impl Api {
         }
     }
 
-    /// Checks a request to an endpoint by its head: its parameters, its right, and the type of its body. Returns the
-    /// topic to which it publishes, if it has one.
+    /// Checks a request to an endpoint by its head: its parameters, its right, and the
+    /// type of its body. Returns the topic to which it publishes, if it has one.
     ///
-    /// ORDER: the right is checked before the type of the body, so that a client without the right learns nothing
-    /// more.
+    /// ORDER: the right is checked before the type of the body, so that a client without
+    /// the right learns nothing more.
     fn check(&self, endpoint: &Endpoint, request: &Request) -> Result<Option<Topic>, Problem> {
         parameters::check(endpoint.parameters, request)?;
         let mut topic = None;
@@ -266,7 +281,8 @@ impl Api {
         Ok(topic)
     }
 
-    /// Returns `outcome` unchanged. Logs a request that was refused, unless too many were logged before.
+    /// Returns `outcome` unchanged. Logs a request that was refused, unless too many were
+    /// logged before.
     fn log_denial<T>(&self, request: &Request, outcome: Result<T, Problem>) -> Result<T, Problem> {
         if let Err(problem) = &outcome
             && let Some(suppressed) = self.denials.next(Instant::now())
@@ -283,7 +299,8 @@ impl Api {
         outcome
     }
 
-    /// Returns the response of a problem. A 503 tells the client in `Retry-After` when to try again.
+    /// Returns the response of a problem. A 503 tells the client in `Retry-After` when to
+    /// try again.
     fn respond(&self, Problem(response): Problem) -> Response {
         if response.status() != 503 || response.has_field("Retry-After") {
             return response;
@@ -308,11 +325,11 @@ fn client_id_in_path(request: &Request) -> &str {
 /// Returns the number of a client's address, which is its credential if it has no other.
 fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
     match request.is_client_known() {
-        // A client that lost its connection reconnects from the same address, or, if it uses temporary IPv6
-        // addresses, from the same /64.
+        // A client that lost its connection reconnects from the same address, or, if it
+        // uses temporary IPv6 addresses, from the same /64.
         true => random.hash_one(Network::of_subscriber(request.client())),
-        // The trusted proxy does not name its client, so all clients behind it would have one address. A random
-        // number makes each of them a different client.
+        // The trusted proxy does not name its client, so all clients behind it would have
+        // one address. A random number makes each of them a different client.
         false => RandomState::new().hash_one(0),
     }
 }
@@ -320,8 +337,8 @@ fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
 /// The result of an endpoint.
 type Answer = Result<Response, Problem>;
 
-/// Why a request failed, as the response that says so. An endpoint returns it with `?`, and [`Api::respond`]
-/// completes it.
+/// Why a request failed, as the response that says so. An endpoint returns it with `?`,
+/// and [`Api::respond`] completes it.
 #[derive(Debug)]
 struct Problem(Response);
 
@@ -333,7 +350,8 @@ impl Problem {
 
     /// 401: a token is missing, or the token in the request is unknown.
     ///
-    /// SPEC: RFC 6750, 3: `WWW-Authenticate: Bearer`, with `error="invalid_token"` only if there was a token.
+    /// SPEC: RFC 6750, 3: `WWW-Authenticate: Bearer`, with `error="invalid_token"` only
+    /// if there was a token.
     fn unauthorized(what: String, is_missing: bool) -> Problem {
         let challenge = match is_missing {
             true => "Bearer realm=\"tiny-sse\"",
@@ -343,7 +361,8 @@ impl Problem {
     }
 }
 
-// Each row is an error type and the status of the response to it. The text of the response is the error's `Display`.
+// Each row is an error type and the status of the response to it. The text of the
+// response is the error's `Display`.
 macro_rules! problems {
     ($($error:ty => $status:expr),* $(,)?) => {$(
         impl From<$error> for Problem {

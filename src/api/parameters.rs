@@ -1,10 +1,12 @@
-//! Refuses query parameters that an endpoint does not know, so that a misspelled one has no surprising effect.
+//! Refuses query parameters that an endpoint does not know, so that a misspelled one has
+//! no surprising effect.
 //!
-//! A publisher that sends `?topics=ops` means the topic `ops`. If the server ignored the parameter, the event would
-//! reach every client. So a POST or DELETE with any unknown parameter is refused. The URL of a GET may have
-//! parameters for other programs (`?utm_source=…`, a number against caches). These are ignored, except names that
-//! look like a parameter of the endpoint: a client that asks for `?channel=ops` would wait for events that never
-//! come.
+//! A publisher that sends `?topics=ops` means the topic `ops`. If the server ignored the
+//! parameter, the event would reach every client. So a POST or DELETE with any unknown
+//! parameter is refused. The URL of a GET may have parameters for other programs
+//! (`?utm_source=…`, a number against caches). These are ignored, except names that look
+//! like a parameter of the endpoint: a client that asks for `?channel=ops` would wait for
+//! events that never come.
 //!
 //! | request | answer |
 //! |---|---|
@@ -22,15 +24,17 @@ use crate::http::Request;
 /// The parameter that carries the token of a stream. Every endpoint knows it.
 const TOKEN: &str = "token";
 
-/// Names that other servers use for a parameter, in the form of [`normalized`], and the name that this server uses.
+/// Names that other servers use for a parameter, in the form of [`normalized`], and the
+/// name that this server uses.
 const ALIASES: [(&str, &str); 1] = [("channel", "topic")];
 
-/// Checks the names and the encoding of the parameters of a request. `known` are the parameters of its endpoint.
+/// Checks the names and the encoding of the parameters of a request. `known` are the
+/// parameters of its endpoint.
 ///
 /// # Errors
 ///
-/// 400: a parameter is unknown and not ignored, a POST or DELETE has a parameter twice, or the percent-encoding of a
-/// known parameter is malformed.
+/// 400: a parameter is unknown and not ignored, a POST or DELETE has a parameter twice,
+/// or the percent-encoding of a known parameter is malformed.
 pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Problem> {
     let is_strict = matches!(request.method(), "POST" | "DELETE");
     if known.is_empty() && !is_strict {
@@ -38,8 +42,9 @@ pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Pro
     }
     for parameter in request.parameters() {
         let name = parameter.name;
-        // A token here needs no check: where a token is needed and none is found, the answer is 401. A cursor is
-        // opaque: if it is malformed, the stream reports that it is unknown.
+        // A token here needs no check: where a token is needed and none is found, the
+        // answer is 401. A cursor is opaque: if it is malformed, the stream reports that
+        // it is unknown.
         let is_token = name == TOKEN;
         if is_token && parameter.fault.is_none() || !is_strict && is_cursor(name) {
             continue;
@@ -54,7 +59,8 @@ pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Pro
         if let Some(fault) = parameter.fault {
             return Err(Problem::new(400, format!("the parameter {name}: {fault}")));
         }
-        // `publish::one_topic` counts the topics of the query together with the topic in the path.
+        // `publish::one_topic` counts the topics of the query together with the topic in
+        // the path.
         if is_strict && name != "topic" && request.queries(name).nth(1).is_some() {
             let what = format!("the parameter {name} is there more than once");
             return Err(Problem::new(400, what));
@@ -63,8 +69,9 @@ pub(super) fn check(known: &[&'static str], request: &Request) -> Result<(), Pro
     Ok(())
 }
 
-/// Whether a parameter is the cursor: `last_event_id`, as this server and its clients write it, or another spelling,
-/// such as `lastEventId` (`event-source-polyfill`) or `Last-Event-ID`.
+/// Whether a parameter is the cursor: `last_event_id`, as this server and its clients
+/// write it, or another spelling, such as `lastEventId` (`event-source-polyfill`) or
+/// `Last-Event-ID`.
 pub(super) fn is_cursor(name: &str) -> bool {
     normalized(name) == "lasteventid"
 }
@@ -80,9 +87,9 @@ fn similar(name: &str, known: &[&'static str]) -> Option<&'static str> {
         .copied()
 }
 
-/// Returns a name in the form in which misspellings are equal: in lower case, without `_` and `-`, without the `s` of
-/// a plural, and without the brackets that some libraries write after the names of lists. `Client-IDs[]` becomes
-/// `clientid`.
+/// Returns a name in the form in which misspellings are equal: in lower case, without `_`
+/// and `-`, without the `s` of a plural, and without the brackets that some libraries
+/// write after the names of lists. `Client-IDs[]` becomes `clientid`.
 fn normalized(name: &str) -> String {
     let stem = name.split('[').next().unwrap_or_default();
     let letters = stem.chars().filter(char::is_ascii_alphanumeric);
@@ -93,7 +100,8 @@ fn normalized(name: &str) -> String {
     name
 }
 
-/// 400 for an unknown parameter. Names the parameters of the endpoint, and the one that was probably meant.
+/// 400 for an unknown parameter. Names the parameters of the endpoint, and the one that
+/// was probably meant.
 fn unknown(request: &Request, name: &str, known: &[&str], similar: Option<&str>) -> Problem {
     // LIMIT: the length of the quoted name.
     let name: String = name.chars().take(80).collect();

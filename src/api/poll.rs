@@ -1,13 +1,15 @@
-//! Turns `GET /poll` into one JSON answer: the events after a cursor, for clients that cannot read a stream.
+//! Turns `GET /poll` into one JSON answer: the events after a cursor, for clients that
+//! cannot read a stream.
 //!
 //! ```text
 //! GET /poll?topic=chat&wait=30        200, Last-Event-ID: 1795326004711-731902466
 //!                                     [{"id":"1795326004711-731902466","event":"message","data":"hello"}]
 //! ```
 //!
-//! A client sends the `Last-Event-ID` of each answer with its next poll. So it misses no event between two polls,
-//! although it is not registered with the hub in between. With `wait` the thread of the connection sleeps until an
-//! event comes or the time is over; the hub's side is `hub/poll.rs`.
+//! A client sends the `Last-Event-ID` of each answer with its next poll. So it misses no
+//! event between two polls, although it is not registered with the hub in between. With
+//! `wait` the thread of the connection sleeps until an event comes or the time is over;
+//! the hub's side is `hub/poll.rs`.
 
 use std::time::Duration;
 
@@ -18,9 +20,10 @@ use crate::hub::Poll;
 use crate::wire::{Message, Topic, json};
 
 impl Api {
-    /// Answers with the events after the cursor. If there are none, waits for the first one, for as long as the
-    /// request asks. Every answer has the cursor of the next poll in its head. An empty answer has one too: events of
-    /// other topics may have been published meanwhile, and the next poll need not look at them again.
+    /// Answers with the events after the cursor. If there are none, waits for the first
+    /// one, for as long as the request asks. Every answer has the cursor of the next poll
+    /// in its head. An empty answer has one too: events of other topics may have been
+    /// published meanwhile, and the next poll need not look at them again.
     pub(super) fn poll(&self, request: &Request, _: Option<Topic>) -> Answer {
         let asked = self.patterns(request)?;
         let params = self.params(request, asked, Carrier::Header)?;
@@ -32,10 +35,11 @@ impl Api {
         let is_wanted = || !request.is_abandoned();
         let found = self.hub.find(params, wait, is_wanted);
         let found = found.map_err(|error| stream::subscribe_problem(error, request))?;
-        // LIMIT: one large event may wake many polls at once. ORDER: the memory is reserved before the answer is
-        // built. For a moment there are three copies of it: the bytes of the hub, the decoded messages, and the text.
-        // The reservation waits, because an event that was sent to this client alone is in no history: refusing
-        // the request at once would lose it.
+        // LIMIT: one large event may wake many polls at once. ORDER: the memory is
+        // reserved before the answer is built. For a moment there are three copies of it:
+        // the bytes of the hub, the decoded messages, and the text. The reservation
+        // waits, because an event that was sent to this client alone is in no history:
+        // refusing the request at once would lose it.
         let bytes = found.size().saturating_mul(3);
         let timeout = self.config.write_timeout;
         let Some(share) = request.reserve_answer(bytes, timeout) else {
@@ -65,8 +69,8 @@ fn wait(request: &Request) -> Result<Duration, Problem> {
     })
 }
 
-/// Renders the messages as a JSON array. Each message is dropped as soon as it is rendered, so that memory does not
-/// hold all messages and the whole text at once.
+/// Renders the messages as a JSON array. Each message is dropped as soon as it is
+/// rendered, so that memory does not hold all messages and the whole text at once.
 fn render(messages: Vec<Message>) -> String {
     let mut text = String::from("[");
     for message in messages {

@@ -8,12 +8,13 @@
 //! | `POST /send` | `{"_event":"tick","n":1}` | `event: tick`, `data: {"n":1}` |
 //! | `POST /clients/ID` | `psst` | `data: psst`, for this client only |
 //!
-//! `mod.rs` has checked the right to publish, the parameters and the type of the body before these functions are
-//! called. Each of them publishes all of its events or none, and answers when they are published: with a journal,
-//! when they are on the disk.
+//! `mod.rs` has checked the right to publish, the parameters and the type of the body
+//! before these functions are called. Each of them publishes all of its events or none,
+//! and answers when they are published: with a journal, when they are on the disk.
 //!
-//! A body of some bytes can become many more bytes of events: 10,000 lines of one digit each, with a long name. So
-//! the events are counted before they are built, per request and for all requests together: [`Api::reserve_events`].
+//! A body of some bytes can become many more bytes of events: 10,000 lines of one digit
+//! each, with a long name. So the events are counted before they are built, per request
+//! and for all requests together: [`Api::reserve_events`].
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -26,7 +27,8 @@ use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};
 
 impl Api {
-    /// `POST /events`: the body is the data of one event. If it is NDJSON, each line is the data of an event.
+    /// `POST /events`: the body is the data of one event. If it is NDJSON, each line is
+    /// the data of an event.
     pub(super) fn publish(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let body = text(request)?;
         let template = named_by_query(request)?.with_topic(topic);
@@ -47,20 +49,23 @@ impl Api {
         Ok(ok(&published))
     }
 
-    /// Publishes each line of NDJSON as an event: a copy of `template` with the line as its data. Empty lines are
-    /// skipped. All lines are checked before the first one is published, so an error publishes nothing.
+    /// Publishes each line of NDJSON as an event: a copy of `template` with the line as
+    /// its data. Empty lines are skipped. All lines are checked before the first one is
+    /// published, so an error publishes nothing.
     fn publish_lines(&self, request: &Request, body: &str, template: &Event) -> Answer {
         if request.query("id").is_some() {
             let what = "the parameter id cannot be used with NDJSON, because all events would have the same id";
             return Err(Problem::new(400, what));
         }
-        // A body may be several files one after the other, and each file may begin with a byte order mark.
+        // A body may be several files one after the other, and each file may begin with a
+        // byte order mark.
         let lines = body
             .lines()
             .map(without_mark)
             .enumerate()
             .filter(|(_, line)| !line.trim_ascii().is_empty());
-        // LIMIT: lines, and so events, of one request. Empty lines before the last event count too.
+        // LIMIT: lines, and so events, of one request. Empty lines before the last event
+        // count too.
         if let Some((number, _)) = lines.clone().last()
             && number >= EVENTS_PER_REQUEST
         {
@@ -80,8 +85,9 @@ impl Api {
             Ok(template.clone().with_data(document.into_string()))
         });
         let events = events.collect::<Result<Vec<_>, Problem>>()?;
-        // LIMIT: the list of ids may be larger than the request. ORDER: its memory is reserved before anything is
-        // published, because afterwards the request could not be refused any more.
+        // LIMIT: the list of ids may be larger than the request. ORDER: its memory is
+        // reserved before anything is published, because afterwards the request could not
+        // be refused any more.
         let bytes = (events.len() + 3) * ID_BYTES;
         let Some(share) = request.reserve_answer(bytes, Duration::ZERO) else {
             let what = format!("{NO_ROOM}; nothing was published");
@@ -104,8 +110,9 @@ impl Api {
         Ok(Response::json(200, text).reserved(share))
     }
 
-    /// Reserves memory for the events of one request, which are `bytes` as [`size`] counts them. Waits until other
-    /// requests have published their events, if all together are over the limit.
+    /// Reserves memory for the events of one request, which are `bytes` as [`size`]
+    /// counts them. Waits until other requests have published their events, if all
+    /// together are over the limit.
     ///
     /// # Errors
     ///
@@ -123,7 +130,8 @@ impl Api {
         Ok(self.event_budget.wait_for(bytes))
     }
 
-    /// `POST /broadcast`: the object is the data, and its member `event` is the name of the event, if it is a string.
+    /// `POST /broadcast`: the object is the data, and its member `event` is the name of
+    /// the event, if it is a string.
     pub(super) fn broadcast(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
         // A number or an object there is ordinary data, not a name.
@@ -132,14 +140,16 @@ impl Api {
         self.publish_one(event.with_data(object.into_string()))
     }
 
-    /// `POST /send`: the member `_event` is the name of the event, and the rest of the object is the data.
+    /// `POST /send`: the member `_event` is the name of the event, and the rest of the
+    /// object is the data.
     pub(super) fn send(&self, request: &Request, topic: Option<Topic>) -> Answer {
         let object = object(request)?;
         let event = named_by("_event", object.member("_event"))?.with_topic(topic);
         self.publish_one(event.with_data(object.without("_event")))
     }
 
-    /// `POST /clients/{client_id}`: sends an event to one client. The event is not in the history.
+    /// `POST /clients/{client_id}`: sends an event to one client. The event is not in the
+    /// history.
     pub(super) fn send_to_client(&self, request: &Request, _: Option<Topic>) -> Answer {
         let client_id = client_id(request)?;
         let event = named_by_query(request)?.with_data(text(request)?);
@@ -150,7 +160,8 @@ impl Api {
         }
     }
 
-    /// `DELETE /clients/{client_id}`: ends the stream of a client, which receives a close event first.
+    /// `DELETE /clients/{client_id}`: ends the stream of a client, which receives a close
+    /// event first.
     pub(super) fn disconnect(&self, request: &Request, _: Option<Topic>) -> Answer {
         let client_id = client_id(request)?;
         match self.hub.disconnect(client_id.as_str()) {
@@ -160,7 +171,8 @@ impl Api {
     }
 }
 
-/// The answer to a publisher: the id that the event has on the wire, and the number of clients that get it now.
+/// The answer to a publisher: the id that the event has on the wire, and the number of
+/// clients that get it now.
 fn ok(published: &Published) -> Response {
     let mut text = String::with_capacity(96);
     text.push_str(r#"{"status":"ok","id":"#);
@@ -180,8 +192,9 @@ fn no_client(client_id: &ClientId) -> Problem {
     Problem::new(404, what)
 }
 
-/// Returns the bytes that an event takes in memory and on the wire, without encoding it. Each line of the data
-/// becomes a field `data: …`, so an event of many empty lines is eight times as long as its data.
+/// Returns the bytes that an event takes in memory and on the wire, without encoding it.
+/// Each line of the data becomes a field `data: …`, so an event of many empty lines is
+/// eight times as long as its data.
 fn size(event: &Event) -> usize {
     let data = event.data().as_bytes();
     let breaks = data.iter().filter(|byte| matches!(byte, b'\n' | b'\r'));
@@ -193,13 +206,15 @@ fn size(event: &Event) -> usize {
     EVENT_OVERHEAD + name + id + topic + data.len() + fields
 }
 
-/// Returns the client id in the path. 404 if it is malformed, because then no client has it.
+/// Returns the client id in the path. 404 if it is malformed, because then no client has
+/// it.
 fn client_id(request: &Request) -> Result<ClientId, Problem> {
     let client_id = client_id_in_path(request).parse();
     client_id.map_err(|error| Problem::new(404, error))
 }
 
-/// Returns the topic in the path or in the query. 400 if there are two, because an event has at most one.
+/// Returns the topic in the path or in the query. 400 if there are two, because an event
+/// has at most one.
 pub(super) fn one_topic(request: &Request) -> Result<Option<Topic>, Problem> {
     let mut topics = topics(request);
     let topic = topics.next().map(Topic::new).transpose()?;
@@ -224,8 +239,8 @@ fn named_by_query(request: &Request) -> Result<Event, Problem> {
     Ok(event)
 }
 
-/// An event without data. Its name is the value of a member of an object, which must be a string. `None`: the object
-/// has no such member, and the event has no name.
+/// An event without data. Its name is the value of a member of an object, which must be a
+/// string. `None`: the object has no such member, and the event has no name.
 fn named_by(member: &str, value: Option<&str>) -> Result<Event, Problem> {
     let Some(value) = value else {
         return Ok(Event::default());
@@ -241,7 +256,8 @@ fn named_by(member: &str, value: Option<&str>) -> Result<Event, Problem> {
 ///
 /// # Errors
 ///
-/// 415: the body is compressed, a multipart form, or not UTF-8. 400: one of the fields is there more than once.
+/// 415: the body is compressed, a multipart form, or not UTF-8. 400: one of the fields is
+/// there more than once.
 pub(super) fn check_type(request: &Request) -> Result<(), Problem> {
     let coding = request.field("content-encoding")?;
     let (media_type, charset) = content_type(request)?;
@@ -254,8 +270,8 @@ pub(super) fn check_type(request: &Request) -> Result<(), Problem> {
         let charset = charset.to_ascii_lowercase();
         format!("the charset is {charset:?}, only \"utf-8\" is understood")
     } else if is_multipart {
-        // `application/x-www-form-urlencoded`, the type of the other forms, is accepted: `curl -d` sends it for any
-        // data.
+        // `application/x-www-form-urlencoded`, the type of the other forms, is accepted:
+        // `curl -d` sends it for any data.
         format!(
             "the body is {}, and its boundaries would be published with its parts: send the \
              data itself as the body (curl --data-binary @FILE, or in a page fetch(url, {{ method: \
@@ -276,11 +292,13 @@ fn text(request: &Request) -> Result<&str, Problem> {
     })
 }
 
-/// The charsets that are accepted: UTF-8 under both of its names, and ASCII, which is a part of UTF-8.
+/// The charsets that are accepted: UTF-8 under both of its names, and ASCII, which is a
+/// part of UTF-8.
 const UTF_8: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
-/// The names of newline-delimited JSON, without the `x-` that some libraries add. No name is registered, so libraries
-/// differ: some use a suffix (`application/vnd.elasticsearch+x-ndjson`), and Docker, Spring and line-delimited JSON
+/// The names of newline-delimited JSON, without the `x-` that some libraries add. No name
+/// is registered, so libraries differ: some use a suffix
+/// (`application/vnd.elasticsearch+x-ndjson`), and Docker, Spring and line-delimited JSON
 /// have older names. `application/json-seq` is another format.
 const NDJSON: [&str; 7] = [
     "ndjson",
@@ -304,15 +322,18 @@ fn is_ndjson(media_type: &str) -> bool {
         && (is_any(name, &NDJSON) || is_any(subtype, &["stream+json"]))
 }
 
-/// Whether a word is one of these. Case is ignored: media types, charsets and codings have none.
+/// Whether a word is one of these. Case is ignored: media types, charsets and codings
+/// have none.
 fn is_any(word: &str, words: &[&str]) -> bool {
     words.iter().any(|own| own.eq_ignore_ascii_case(word))
 }
 
-/// Returns the media type of the body, or an empty text, and the charset if the field has one.
+/// Returns the media type of the body, or an empty text, and the charset if the field has
+/// one.
 ///
-/// SPEC: RFC 9110, 8.3.1: `media-type = type "/" subtype *( OWS ";" OWS parameter )`, `parameter = name "=" ( token /
-/// quoted-string )`. A quoted charset with an escape in it is not understood, and no charset has one.
+/// SPEC: RFC 9110, 8.3.1: `media-type = type "/" subtype *( OWS ";" OWS parameter )`,
+/// `parameter = name "=" ( token / quoted-string )`. A quoted charset with an escape in
+/// it is not understood, and no charset has one.
 fn content_type(request: &Request) -> Result<(&str, Option<&str>), Problem> {
     let value = request.field("content-type")?.unwrap_or_default();
     let mut parts = value.split(';').map(str::trim_ascii);
@@ -324,7 +345,8 @@ fn content_type(request: &Request) -> Result<(&str, Option<&str>), Problem> {
     Ok((media_type, charset))
 }
 
-/// Removes the byte order mark that editors and shells of Windows write at the beginning of a text.
+/// Removes the byte order mark that editors and shells of Windows write at the beginning
+/// of a text.
 ///
 /// SPEC: RFC 8259, 8.1: a parser of JSON may ignore it.
 fn without_mark(text: &str) -> &str {

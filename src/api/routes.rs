@@ -1,9 +1,10 @@
-//! Turns the method and the path of a request into an endpoint: a function, the right that it needs, and the query
-//! parameters that it knows.
+//! Turns the method and the path of a request into an endpoint: a function, the right
+//! that it needs, and the query parameters that it knows.
 //!
-//! [`Api::endpoint`] is the table. Everything that is decided before the function is called reads this table: 404,
-//! the `Allow` of a 405, the check of the parameters, the right, and whether the body is read. Without its feature, a
-//! row does not exist, and its path is answered 404.
+//! [`Api::endpoint`] is the table. Everything that is decided before the function is
+//! called reads this table: 404, the `Allow` of a 405, the check of the parameters, the
+//! right, and whether the body is read. Without its feature, a row does not exist, and
+//! its path is answered 404.
 
 use std::borrow::Cow;
 
@@ -16,19 +17,22 @@ use crate::wire::{Quoted, Topic};
 pub(super) struct Endpoint {
     /// The right that is checked before the function is called.
     pub(super) right: Right,
-    /// The query parameters that it knows, besides `token`. If the list is empty, a GET ignores all parameters.
+    /// The query parameters that it knows, besides `token`. If the list is empty, a GET
+    /// ignores all parameters.
     pub(super) parameters: &'static [&'static str],
     /// Answers the request.
     pub(super) function: Function,
 }
 
-/// Answers a request to an endpoint. The topic is the topic to publish to, if the request has one.
+/// Answers a request to an endpoint. The topic is the topic to publish to, if the request
+/// has one.
 type Function = fn(&Api, &Request, Option<Topic>) -> Answer;
 
-/// The right that is checked before the function is called. `Api::check` makes the action of it.
+/// The right that is checked before the function is called. `Api::check` makes the action
+/// of it.
 pub(super) enum Right {
-    /// None. The function of a stream or a poll checks the right to subscribe itself, because a guard may narrow its
-    /// topics.
+    /// None. The function of a stream or a poll checks the right to subscribe itself,
+    /// because a guard may narrow its topics.
     Nothing,
     /// The right to publish to the topic of the request.
     Publish,
@@ -43,8 +47,9 @@ pub(super) const TOPIC: &str = "/events/";
 /// The beginning of the path of a client; the rest is its client id.
 pub(super) const CLIENT: &str = "/clients/";
 
-/// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of these is answered 405 if the
-/// path has endpoints for other methods only. CONNECT never reaches this module.
+/// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of
+/// these is answered 405 if the path has endpoints for other methods only. CONNECT never
+/// reaches this module.
 const KNOWN_METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH",
 ];
@@ -54,8 +59,8 @@ const POLL: &[&str] = &["topic", "last_event_id", "client_id", "wait"];
 const EVENT: &[&str] = &["topic", "event", "id", "retry"];
 
 impl Api {
-    /// Returns the endpoint that answers `method` at `path`. `None`: there is none. A HEAD is answered by the
-    /// endpoint for GET, and the connection leaves out the body.
+    /// Returns the endpoint that answers `method` at `path`. `None`: there is none. A
+    /// HEAD is answered by the endpoint for GET, and the connection leaves out the body.
     pub(super) fn endpoint(&self, method: &str, path: &str) -> Option<Endpoint> {
         use Right::{Client, Nothing, Publish, Stats};
         let path = match (path.strip_prefix(TOPIC), path.strip_prefix(CLIENT)) {
@@ -90,14 +95,14 @@ impl Api {
         })
     }
 
-    /// Answers a request without an endpoint: `OPTIONS`, 405 for another method, 404 for another path, 501 for an
-    /// unknown method.
+    /// Answers a request without an endpoint: `OPTIONS`, 405 for another method, 404 for
+    /// another path, 501 for an unknown method.
     pub(super) fn answer_none(&self, request: &Request) -> Response {
         let (method, path) = (request.method(), request.path());
         let mut methods = KNOWN_METHODS.to_vec();
         methods.retain(|method| *method == "OPTIONS" || self.endpoint(method, path).is_some());
-        // `OPTIONS` is always in the list, so a list of one means that no endpoint has this path. SPEC: RFC 9110,
-        // 9.3.7: `OPTIONS *` asks about the server itself.
+        // `OPTIONS` is always in the list, so a list of one means that no endpoint has
+        // this path. SPEC: RFC 9110, 9.3.7: `OPTIONS *` asks about the server itself.
         if methods.len() == 1 && path != "*" {
             let what = format!("{} is not here; GET / lists the endpoints", Quoted(path));
             return Response::error(404, what);
@@ -116,8 +121,8 @@ impl Api {
 
     /// `GET /` for programs: the list of the endpoints, with a command for each.
     pub(super) fn index(&self, request: &Request) -> Response {
-        // The commands contain the host that the client used, so that a user can copy them. A false host does no
-        // harm.
+        // The commands contain the host that the client used, so that a user can copy
+        // them. A false host does no harm.
         let host = request.host().filter(|host| !host.is_empty());
         let host = host.unwrap_or("localhost");
         let mut text = INDEX.replace("VERSION", env!("CARGO_PKG_VERSION"));
@@ -150,10 +155,12 @@ look
   curl 'http://HOST/health'
 "#;
 
-/// The answer to `OPTIONS`: the methods, and for the preflight of a browser the header fields that a page of another
-/// origin may send. All fields that it asks for are allowed, because the request that follows is checked anyway.
+/// The answer to `OPTIONS`: the methods, and for the preflight of a browser the header
+/// fields that a page of another origin may send. All fields that it asks for are
+/// allowed, because the request that follows is checked anyway.
 pub(super) fn preflight(request: &Request, methods: &str) -> Response {
-    // A browser sends the field at most once, as text. Any other value is ignored, as if there were none.
+    // A browser sends the field at most once, as text. Any other value is ignored, as if
+    // there were none.
     let asked = request.field("access-control-request-headers");
     let asked = asked.ok().flatten().filter(|asked| is_list_of_names(asked));
     let allowed = asked.map_or(Cow::Borrowed(USUAL_FIELDS), |asked| asked.to_owned().into());
@@ -170,8 +177,8 @@ const USUAL_FIELDS: &str = "Authorization, Cache-Control, Content-Type, Last-Eve
 
 /// Whether a text is a list of field names, so that it can be repeated in an answer.
 ///
-/// SPEC: Fetch, 3.2.2: `Access-Control-Request-Headers = 1#field-name`; RFC 9110, 5.1 and 5.6.2:
-/// `field-name = token`, `token = 1*tchar`.
+/// SPEC: Fetch, 3.2.2: `Access-Control-Request-Headers = 1#field-name`; RFC 9110, 5.1 and
+/// 5.6.2: `field-name = token`, `token = 1*tchar`.
 fn is_list_of_names(list: &str) -> bool {
     let is_name = |name: &str| {
         let is_tchar =

@@ -1,13 +1,14 @@
-//! Turns the header fields that a browser adds into the sender of a request: a program, a page of this server, or a
-//! page of another site.
+//! Turns the header fields that a browser adds into the sender of a request: a program, a
+//! page of this server, or a page of another site.
 //!
-//! A page may make its browser send a `POST` to any server that the browser can reach, even to one on the user's own
-//! machine, and with the user's cookies. The browser only hides the answer from the page. By then the event would be
-//! published. So this server refuses whatever changes something to pages of other sites. What only reads is answered:
-//! the browser decides whether the page sees the answer.
+//! A page may make its browser send a `POST` to any server that the browser can reach,
+//! even to one on the user's own machine, and with the user's cookies. The browser only
+//! hides the answer from the page. By then the event would be published. So this server
+//! refuses whatever changes something to pages of other sites. What only reads is
+//! answered: the browser decides whether the page sees the answer.
 //!
-//! These checks protect the users of browsers. A program can send any header field; what it may do depends on its
-//! token and its address alone.
+//! These checks protect the users of browsers. A program can send any header field; what
+//! it may do depends on its token and its address alone.
 
 use std::net::IpAddr;
 
@@ -17,12 +18,14 @@ use crate::http::{Refusal, Request};
 /// The sender of a request, as far as its header fields tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender<'a> {
-    /// A program, or a user who typed the URL into a browser: no header field names a page.
+    /// A program, or a user who typed the URL into a browser: no header field names a
+    /// page.
     Program,
     /// A page of this server, or of an origin in the list of `--cors-origin`.
     OwnPage,
-    /// A page of another site, with its origin if the browser names it. `"null"` is the origin of a page in a
-    /// sandboxed frame, of a local file, and of a page whose `Referer` cannot be read.
+    /// A page of another site, with its origin if the browser names it. `"null"` is the
+    /// origin of a page in a sandboxed frame, of a local file, and of a page whose
+    /// `Referer` cannot be read.
     OtherPage(Option<&'a str>),
 }
 
@@ -40,9 +43,10 @@ impl<'a> Sender<'a> {
     /// | missing | missing | there | as with the `Origin` of its URL |
     /// | missing | missing | missing | program |
     ///
-    /// SPEC: Fetch, 3.1: a browser sends `Origin` with every request whose method is not GET or HEAD, and with every
-    /// request whose answer a script of another origin wants to read. Fetch Metadata, 2.3: it sends `Sec-Fetch-Site`
-    /// only to https and to this machine. RFC 9110, 10.1.3: `Referer`, which a page can suppress.
+    /// SPEC: Fetch, 3.1: a browser sends `Origin` with every request whose method is not
+    /// GET or HEAD, and with every request whose answer a script of another origin wants
+    /// to read. Fetch Metadata, 2.3: it sends `Sec-Fetch-Site` only to https and to this
+    /// machine. RFC 9110, 10.1.3: `Referer`, which a page can suppress.
     ///
     /// # Errors
     ///
@@ -61,8 +65,9 @@ impl<'a> Sender<'a> {
         let host = request.host().unwrap_or_default();
         let is_own = match (site, origin.split_once("://")) {
             _ if origin == "null" => false,
-            // The browser compares whole origins, so its answer is better than a comparison with `Host`: a proxy may
-            // have changed `Host`, and a page of http://a is not of the same origin as https://a.
+            // The browser compares whole origins, so its answer is better than a
+            // comparison with `Host`: a proxy may have changed `Host`, and a page of
+            // http://a is not of the same origin as https://a.
             (Some(site), _) => site == "same-origin",
             (None, Some((_, authority))) => authority.eq_ignore_ascii_case(host),
             (None, None) => false,
@@ -75,16 +80,17 @@ impl<'a> Sender<'a> {
 
     /// Whether the host that a request names can only be this machine.
     ///
-    /// The owner of a domain can point a name in it to 127.0.0.1 (DNS rebinding). For a browser, the pages of that
-    /// name are then pages of this server, and a GET from them has no field that tells the difference. A name that no
-    /// domain owner can change, such as `localhost`, excludes this. A request without a host does not come from a
+    /// The owner of a domain can point a name in it to 127.0.0.1 (DNS rebinding). For a
+    /// browser, the pages of that name are then pages of this server, and a GET from them
+    /// has no field that tells the difference. A name that no domain owner can change,
+    /// such as `localhost`, excludes this. A request without a host does not come from a
     /// browser.
     pub(super) fn has_local_host(self, host: &str) -> bool {
         is_local_host(host) || host.is_empty() && self == Sender::Program
     }
 
-    /// The beginning of the error message for a page of another site that asks for more than reading. `None`: the
-    /// sender is not a page of another site.
+    /// The beginning of the error message for a page of another site that asks for more
+    /// than reading. `None`: the sender is not a page of another site.
     pub(super) fn refusal(self, request: &Request, action: &Action<'_>) -> Option<String> {
         let page = match self {
             Sender::Program | Sender::OwnPage => return None,
@@ -96,9 +102,9 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Returns the origin of the page that `Referer` names: `http://a.example:8080` of `http://a.example:8080/b?c`.
-/// `"null"`: the field is there more than once, or is not a URL, so it cannot be the page of this server. `None`:
-/// there is no such field.
+/// Returns the origin of the page that `Referer` names: `http://a.example:8080` of
+/// `http://a.example:8080/b?c`. `"null"`: the field is there more than once, or is not a
+/// URL, so it cannot be the page of this server. `None`: there is no such field.
 fn referring_origin(request: &Request) -> Option<&str> {
     let mut values = request.fields("referer").filter(|value| !value.is_empty());
     let (url, other) = (values.next()?, values.next());
@@ -111,8 +117,9 @@ fn referring_origin(request: &Request) -> Option<&str> {
     Some(origin.unwrap_or("null"))
 }
 
-/// Whether a host, with or without a port, can only be this machine: `localhost` and the names below it, which
-/// resolve to a loopback address (SPEC: RFC 6761, 6.3), and loopback addresses themselves.
+/// Whether a host, with or without a port, can only be this machine: `localhost` and the
+/// names below it, which resolve to a loopback address (SPEC: RFC 6761, 6.3), and
+/// loopback addresses themselves.
 fn is_local_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

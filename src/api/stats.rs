@@ -1,13 +1,14 @@
-//! Turns the counters of the hub into JSON: `GET /stats`, and with `?clients=1` the list of clients too.
+//! Turns the counters of the hub into JSON: `GET /stats`, and with `?clients=1` the list
+//! of clients too.
 //!
 //! ```text
 //! {"active_connections":2,…,"history":{"events":7,"bytes":530,…},"topics":{"chat":2,"news/*":1},
 //!  "topics_left_out":0,"farewells":{"disconnected":4,…},"uptime_seconds":61,"clients":[{"client_id":…},…]}
 //! ```
 //!
-//! The answer is one text, built by appending. LIMIT: it has at most the [`STATS_TOPICS`] topics with the most
-//! clients and [`STATS_BYTES`] of clients, and tells how many it leaves out. At most two answers are built at the
-//! same time; further requests wait.
+//! The answer is one text, built by appending. LIMIT: it has at most the [`STATS_TOPICS`]
+//! topics with the most clients and [`STATS_BYTES`] of clients, and tells how many it
+//! leaves out. At most two answers are built at the same time; further requests wait.
 
 use std::collections::BinaryHeap;
 use std::fmt::{Display, Write};
@@ -19,8 +20,8 @@ use crate::hub::{Client, Stats};
 use crate::wire::{Topic, json};
 
 impl Api {
-    /// `GET /stats`. Waits until fewer than two other answers are being built. The hub's lock is held only while
-    /// the counters and the clients are copied.
+    /// `GET /stats`. Waits until fewer than two other answers are being built. The hub's
+    /// lock is held only while the counters and the clients are copied.
     pub(super) fn stats(&self, request: &Request, _: Option<Topic>) -> Answer {
         let with_clients = match request.query("clients") {
             None | Some("0") => false,
@@ -49,7 +50,8 @@ impl Api {
     }
 }
 
-/// The numbers that both `/stats` and `/metrics` have: the name in `/stats`, the name in `/metrics`, and the value.
+/// The numbers that both `/stats` and `/metrics` have: the name in `/stats`, the name in
+/// `/metrics`, and the value.
 pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     [
         ("active_connections", "clients", stats.clients as u64),
@@ -67,8 +69,8 @@ pub(super) fn numbers(stats: &Stats) -> [(&'static str, &'static str, u64); 8] {
     ]
 }
 
-/// Appends everything but the clients. `topics` are the topics with the most clients, and the number of topics that
-/// are left out.
+/// Appends everything but the clients. `topics` are the topics with the most clients, and
+/// the number of topics that are left out.
 fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String) {
     for (name, _, value) in numbers(stats) {
         number(name, value, out);
@@ -79,8 +81,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     text_or_null("first_id", stats.history.first_id, out);
     text_or_null("last_id", stats.history.last_id, out);
     out.push_str("},\"topics\":{");
-    // Sorted by name, topics before patterns, so that the order is the same in each answer. A heap sorts them with
-    // less machine code than `sort`.
+    // Sorted by name, topics before patterns, so that the order is the same in each
+    // answer. A heap sorts them with less machine code than `sort`.
     let by_name = topics.0.into_iter();
     let by_name = by_name.map(|(topic, clients)| (topic.ends_with('*'), topic, clients));
     for (_, topic, clients) in by_name.collect::<BinaryHeap<_>>().into_sorted_vec() {
@@ -96,8 +98,8 @@ fn render(stats: &Stats, topics: (Vec<(String, usize)>, usize), out: &mut String
     number("uptime_seconds", stats.uptime.as_secs(), out);
 }
 
-/// Appends the clients with the largest backlogs first, as many as fit into `limit` bytes, and at least one. Appends
-/// the number of those that do not fit.
+/// Appends the clients with the largest backlogs first, as many as fit into `limit`
+/// bytes, and at least one. Appends the number of those that do not fit.
 fn render_clients(clients: &[Client], limit: usize, out: &mut String) {
     let by_lag = clients.iter().enumerate();
     let by_lag = by_lag.map(|(index, client)| (client.lag_bytes, index));
@@ -144,7 +146,8 @@ fn render_client(client: &Client, out: &mut String) {
     out.push('}');
 }
 
-/// Appends a member whose value is displayed as JSON: a number, `true`, `null`, or a quoted text.
+/// Appends a member whose value is displayed as JSON: a number, `true`, `null`, or a
+/// quoted text.
 fn number(name: &str, value: impl Display, out: &mut String) {
     json::key(name, out);
     write!(out, "{value}").expect("BUG: a String refuses text");

@@ -1,13 +1,14 @@
-//! A hub without the server of this crate: another HTTP server accepts the requests, and the hub writes the
-//! streams.
+//! A hub without the server of this crate: another HTTP server accepts the requests, and
+//! the hub writes the streams.
 //!
 //! ```text
 //! cargo run --example other_server
 //! curl -N http://127.0.0.1:8080/live
 //! ```
 //!
-//! The other server is the smallest one that shows the seam. In a real program it is a framework that hands out
-//! a writer for the body of a response (`tiny_http`, `rouille`, a WSGI bridge); then only `stream` is needed.
+//! The other server is the smallest one that shows the seam. In a real program it is a
+//! framework that hands out a writer for the body of a response (`tiny_http`, `rouille`,
+//! a WSGI bridge); then only `stream` is needed.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 use tiny_sse::{Config, Cursor, Event, Heartbeat, Hub, Subscribe};
 
-/// Writes the body of a response: the events that the client missed, then each new one. Blocks until the
-/// client disconnects or the hub is closed. `last_event_id` is the request's `Last-Event-ID`.
+/// Writes the body of a response: the events that the client missed, then each new one.
+/// Blocks until the client disconnects or the hub is closed. `last_event_id` is the
+/// request's `Last-Event-ID`.
 fn stream(hub: &Hub, last_event_id: Option<String>, body: &mut impl Write) -> io::Result<()> {
     let request = Subscribe {
         cursor: last_event_id.map_or(Cursor::Now, Cursor::After),
@@ -29,7 +31,8 @@ fn stream(hub: &Hub, last_event_id: Option<String>, body: &mut impl Write) -> io
     Ok(())
 }
 
-/// The other server's part: reads a request, writes the head of the response, and hands over the body.
+/// The other server's part: reads a request, writes the head of the response, and hands
+/// over the body.
 fn serve(hub: &Hub, mut socket: &TcpStream) -> io::Result<()> {
     let mut last_event_id = None;
     for line in BufReader::new(socket).lines() {

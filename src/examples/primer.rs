@@ -1,4 +1,5 @@
-//! The idea of a Server-Sent Events server in one file: a thread per client, a queue per thread, one lock.
+//! The idea of a Server-Sent Events server in one file: a thread per client, a queue per
+//! thread, one lock.
 //!
 //! ```text
 //! cargo run --example primer
@@ -6,10 +7,11 @@
 //! curl -d 'hello' http://127.0.0.1:8081/send      in a third
 //! ```
 //!
-//! One thread accepts connections and starts a thread for each. A connection that asks for `GET /events` stays
-//! open: its thread creates a queue, enters the sending half into a table, and then waits at the receiving
-//! half for events to write to its socket. A connection that asks for `POST /send` locks the table and puts
-//! its event into every queue:
+//! One thread accepts connections and starts a thread for each. A connection that asks
+//! for `GET /events` stays open: its thread creates a queue, enters the sending half into
+//! a table, and then waits at the receiving half for events to write to its socket. A
+//! connection that asks for `POST /send` locks the table and puts its event into every
+//! queue:
 //!
 //! ```text
 //!                          ┌─ queue ─▶ thread ─▶ socket of client 1
@@ -17,7 +19,8 @@
 //!            (one Mutex)   └─ queue ─▶ thread ─▶ socket of client 3
 //! ```
 //!
-//! This works, and many servers in production are no more than this. What they lack is the rest of tiny-sse:
+//! This works, and many servers in production are no more than this. What they lack is
+//! the rest of tiny-sse:
 //!
 //! | missing here | what goes wrong | where tiny-sse does it |
 //! |---|---|---|
@@ -47,8 +50,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// A stream that is silent for this long gets a comment, so that proxies do not close it, and so that a write
-/// fails if the client has gone.
+/// A stream that is silent for this long gets a comment, so that proxies do not close it,
+/// and so that a write fails if the client has gone.
 const HEARTBEAT: Duration = Duration::from_millis(15_000);
 
 /// The largest body of `POST /send`, in bytes.
@@ -56,8 +59,9 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// The sending half of each client's queue, by the client's number.
 ///
-/// LOCK: guards the table and the numbers. Held to add a client, to remove one, and to put an event into all
-/// queues. The queues have no bound, so `send` never waits, and no thread waits for a socket under the lock.
+/// LOCK: guards the table and the numbers. Held to add a client, to remove one, and to
+/// put an event into all queues. The queues have no bound, so `send` never waits, and no
+/// thread waits for a socket under the lock.
 #[derive(Default)]
 struct Clients(Mutex<Table>);
 
@@ -71,7 +75,8 @@ struct Table {
 }
 
 impl Clients {
-    /// No code in a locked section can panic, except for a bug in std, so a poisoned lock is used as it is.
+    /// No code in a locked section can panic, except for a bug in std, so a poisoned lock
+    /// is used as it is.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +86,8 @@ impl Clients {
         let mut table = self.table();
         table.events += 1;
         let mut message = format!("id: {}\n", table.events);
-        // SPEC: HTML standard, 9.2.6: each line of the data is a field of its own; an empty line ends the event.
+        // SPEC: HTML standard, 9.2.6: each line of the data is a field of its own; an
+        // empty line ends the event.
         for line in data.lines() {
             message += &format!("data: {line}\n");
         }
@@ -95,7 +101,8 @@ impl Clients {
 
     /// Writes events to one client until its connection breaks. Blocks for all that time.
     fn stream(&self, mut socket: &TcpStream) -> io::Result<()> {
-        // The body of this response has no length: the stream ends when the connection does.
+        // The body of this response has no length: the stream ends when the connection
+        // does.
         socket.write_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n",
         )?;
@@ -119,7 +126,8 @@ impl Clients {
         outcome
     }
 
-    /// Reads one request and answers it. Blocks until the answer is written; for a stream, until it ends.
+    /// Reads one request and answers it. Blocks until the answer is written; for a
+    /// stream, until it ends.
     fn serve(&self, socket: &TcpStream) -> io::Result<()> {
         let mut reader = BufReader::new(socket);
         let mut line = String::new();

@@ -1,12 +1,13 @@
-//! Values of two sensors, each read by a thread of its own, in one process with the server.
+//! Values of two sensors, each read by a thread of its own, in one process with the
+//! server.
 //!
 //! ```text
 //! cargo run --example sensors
 //! curl -N 'http://127.0.0.1:8080/events?topic=sensors/*'
 //! ```
 //!
-//! A hub is shared by cloning it: every clone publishes to the same clients. `publish` never waits for a client, so a
-//! sensor is read on time even if a client is slow.
+//! A hub is shared by cloning it: every clone publishes to the same clients. `publish`
+//! never waits for a client, so a sensor is read on time even if a client is slow.
 
 use std::fs;
 use std::io;
@@ -40,7 +41,8 @@ fn publish_values(hub: &Hub, topic: &str, pause: Duration, read: fn() -> Option<
     }
 }
 
-/// Starts a thread for each sensor. The threads end within one pause after the hub is closed.
+/// Starts a thread for each sensor. The threads end within one pause after the hub is
+/// closed.
 ///
 /// # Errors
 ///

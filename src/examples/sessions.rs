@@ -1,4 +1,5 @@
-//! Routes and sessions of your own: a login sets a cookie, and a stream gets the events of its user alone.
+//! Routes and sessions of your own: a login sets a cookie, and a stream gets the events
+//! of its user alone.
 //!
 //! ```text
 //! cargo run --example sessions
@@ -7,9 +8,9 @@
 //! curl -d 'hello' http://127.0.0.1:8080/notify/ada        in another terminal
 //! ```
 //!
-//! The server asks a *guard* before a request to a built-in endpoint does something. This guard finds the user
-//! of the session cookie and narrows a stream to the topics of that user, whatever the request asks for.
-//! Without a session, streams are refused with 401.
+//! The server asks a *guard* before a request to a built-in endpoint does something. This
+//! guard finds the user of the session cookie and narrows a stream to the topics of that
+//! user, whatever the request asks for. Without a session, streams are refused with 401.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,7 +31,8 @@ const COOKIE: &str = "session";
 pub struct Sessions(Mutex<HashMap<String, String>>);
 
 impl Sessions {
-    /// Starts a session. Returns its secret: 128 bits from the kernel, in hexadecimal digits.
+    /// Starts a session. Returns its secret: 128 bits from the kernel, in hexadecimal
+    /// digits.
     fn start(&self, user: &str) -> io::Result<String> {
         let mut bytes = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;

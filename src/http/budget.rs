@@ -1,19 +1,23 @@
 //! A budget: a number of bytes that all requests together may take for one purpose.
 //!
-//! Without a budget, each request could stay within its own limit, and a thousand of them together could still use up
-//! the memory. `Connections` has one budget for the request bodies that are being read and one for the large answers
-//! that are being written; `api/` has two more, for events and for the list of clients that are being made.
+//! Without a budget, each request could stay within its own limit, and a thousand of them
+//! together could still use up the memory. `Connections` has one budget for the request
+//! bodies that are being read and one for the large answers that are being written;
+//! `api/` has two more, for events and for the list of clients that are being made.
 //!
-//! Example with a budget of 64 MiB and bodies of 1 MiB. 64 clients that upload slowly take all of it, if each
-//! has sent almost its whole body. The body of the 65th client cannot grow above 4 KiB, the part that is not
-//! counted, so its request is answered 503 at once. When one of the 64 requests has been answered, its share
-//! is dropped, and the next body has room. Small events, which are the usual ones, never need the budget.
+//! Example with a budget of 64 MiB and bodies of 1 MiB. 64 clients that upload slowly
+//! take all of it, if each has sent almost its whole body. The body of the 65th client
+//! cannot grow above 4 KiB, the part that is not counted, so its request is answered 503
+//! at once. When one of the 64 requests has been answered, its share is dropped, and the
+//! next body has room. Small events, which are the usual ones, never need the budget.
 //!
-//! A request takes a [`Share`] of a budget and gives it back when the share is dropped. The share counts
-//! bytes; it does not contain them. When a budget has no room, there are three ways to go on:
+//! A request takes a [`Share`] of a budget and gives it back when the share is dropped.
+//! The share counts bytes; it does not contain them. When a budget has no room, there are
+//! three ways to go on:
 //!
 //! - [`Share::try_grow`] returns false at once, and the request is refused.
-//! - [`Share::grow_within`] and [`Budget::wait_for`] block until other requests give bytes back.
+//! - [`Share::grow_within`] and [`Budget::wait_for`] block until other requests give
+//!   bytes back.
 //! - [`Share::grow`] exceeds the budget, for an answer that must not be refused.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,16 +26,18 @@ use std::time::Duration;
 /// The text of the 503 for a request whose answer has no room in the answer budget.
 pub(crate) const NO_ROOM: &str = "Too many answers wait for their readers";
 
-/// A limit in bytes, and how many bytes of it are taken. A clone is another handle to the same budget.
+/// A limit in bytes, and how many bytes of it are taken. A clone is another handle to the
+/// same budget.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Bytes>);
 
 #[derive(Debug)]
 struct Bytes {
-    /// LIMIT: the bytes that all shares together may have. A single share may have more: see [`Share::try_grow`].
+    /// LIMIT: the bytes that all shares together may have. A single share may have more:
+    /// see [`Share::try_grow`].
     limit: usize,
-    /// LOCK: guards two numbers. It is held to add to them and to subtract from them, and while a thread is put to
-    /// sleep on `freed`, which releases it.
+    /// LOCK: guards two numbers. It is held to add to them and to subtract from them, and
+    /// while a thread is put to sleep on `freed`, which releases it.
     taken: Mutex<Taken>,
     /// Is notified when bytes are given back and a thread waits for them.
     freed: Condvar,
@@ -41,7 +47,8 @@ struct Bytes {
 struct Taken {
     /// The sum of all shares, in bytes.
     bytes: usize,
-    /// The number of threads that wait for `freed`. As long as it is 0, giving bytes back needs no system call.
+    /// The number of threads that wait for `freed`. As long as it is 0, giving bytes back
+    /// needs no system call.
     waiting: usize,
 }
 
@@ -74,28 +81,31 @@ impl Budget {
         }
     }
 
-    /// Waits until fewer bytes than the limit are taken, however long that takes, and then takes `bytes`.
+    /// Waits until fewer bytes than the limit are taken, however long that takes, and
+    /// then takes `bytes`.
     ///
-    /// LIMIT: the budget can be exceeded by this one share. If a large share had to fit below the limit, it
-    /// could wait for ever while small shares come and go.
+    /// LIMIT: the budget can be exceeded by this one share. If a large share had to fit
+    /// below the limit, it could wait for ever while small shares come and go.
     pub(crate) fn wait_for(&self, bytes: usize) -> Share {
         let mut share = self.share();
         share.take(bytes, Duration::MAX, &|taken| taken >= self.0.limit);
         share
     }
 
-    /// Locks the numbers. Only additions and subtractions run under the lock, so a poisoned lock is ignored.
+    /// Locks the numbers. Only additions and subtractions run under the lock, so a
+    /// poisoned lock is ignored.
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Share {
-    /// Enlarges the share to `bytes`, if the budget has room. Returns false, and leaves the share as it was,
-    /// if it has none. Does not wait. A share that is already as large stays as it is.
+    /// Enlarges the share to `bytes`, if the budget has room. Returns false, and leaves
+    /// the share as it was, if it has none. Does not wait. A share that is already as
+    /// large stays as it is.
     ///
-    /// The only share of a budget may be larger than the limit. Otherwise a body or an answer larger than the limit
-    /// could never be served.
+    /// The only share of a budget may be larger than the limit. Otherwise a body or an
+    /// answer larger than the limit could never be served.
     pub(super) fn try_grow(&mut self, bytes: usize) -> bool {
         self.grow_within(bytes, Duration::ZERO)
     }
@@ -116,8 +126,9 @@ impl Share {
         self.take(more, Duration::ZERO, &|_| false);
     }
 
-    /// Takes `more` bytes as soon as `is_full` returns false for the number of bytes that are taken. Blocks
-    /// for at most `timeout`. Returns false, and takes nothing, if the budget was full for all that time.
+    /// Takes `more` bytes as soon as `is_full` returns false for the number of bytes that
+    /// are taken. Blocks for at most `timeout`. Returns false, and takes nothing, if the
+    /// budget was full for all that time.
     fn take(&mut self, more: usize, timeout: Duration, is_full: &dyn Fn(usize) -> bool) -> bool {
         let mut taken = self.budget.taken();
         if is_full(taken.bytes) && !timeout.is_zero() {
@@ -135,7 +146,8 @@ impl Share {
         has_room
     }
 
-    /// Reduces the share to `bytes`, and gives the rest back. A share that is already as small stays as it is.
+    /// Reduces the share to `bytes`, and gives the rest back. A share that is already as
+    /// small stays as it is.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less == 0 {
@@ -235,7 +247,8 @@ mod tests {
                 thread::yield_now();
             }
             drop(first);
-            // The second share alone still exceeds the limit, so the third one goes on waiting.
+            // The second share alone still exceeds the limit, so the third one goes on
+            // waiting.
             assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
             assert_eq!(budget.taken().bytes, 100);
             drop(second);

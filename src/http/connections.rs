@@ -1,22 +1,27 @@
-//! All connections of a server: admits or rejects each accepted socket, and gives each admitted connection a
-//! thread.
+//! All connections of a server: admits or rejects each accepted socket, and gives each
+//! admitted connection a thread.
 //!
-//! There are four kinds of threads here. All of them use one [`Connections`] through an `Arc`.
+//! There are four kinds of threads here. All of them use one [`Connections`] through an
+//! `Arc`.
 //!
-//! - The thread `accept` (`server.rs`) calls [`Connections::admit`] for each socket that it accepts. That call puts
-//!   the connection into the table and into the queue, or rejects it with a 503.
-//! - Each thread `worker` takes one connection from the queue, serves its requests one after the other
-//!   ([`Connection::serve`]), and takes the next one. A worker that finds no connection for [`WORKER_IDLE`] ends.
-//! - A connection whose answer is a stream moves to a thread `stream` of its own; the worker goes on with the next
-//!   connection.
-//! - At most one thread `linger` reads from the rejected and the evicted connections (`linger.rs`).
+//! - The thread `accept` (`server.rs`) calls [`Connections::admit`] for each socket that
+//!   it accepts. That call puts the connection into the table and into the queue, or
+//!   rejects it with a 503.
+//! - Each thread `worker` takes one connection from the queue, serves its requests one
+//!   after the other ([`Connection::serve`]), and takes the next one. A worker that finds
+//!   no connection for [`WORKER_IDLE`] ends.
+//! - A connection whose answer is a stream moves to a thread `stream` of its own; the
+//!   worker goes on with the next connection.
+//! - At most one thread `linger` reads from the rejected and the evicted connections
+//!   (`linger.rs`).
 //!
-//! Why a stream does not stay on its worker: parsing, routing and the handlers touch several pages of a stack, and
-//! a thread keeps each page that it has touched. A stream lives long and needs few pages, so it gets a fresh thread.
+//! Why a stream does not stay on its worker: parsing, routing and the handlers touch
+//! several pages of a stack, and a thread keeps each page that it has touched. A stream
+//! lives long and needs few pages, so it gets a fresh thread.
 //!
-//! Why there is a pool, and not one worker per connection, which would be less code: glibc gives the stacks
-//! of threads that have ended to new threads, with the pages that were touched. A stream on such a stack
-//! takes 17 KiB of memory instead of 11 KiB.
+//! Why there is a pool, and not one worker per connection, which would be less code:
+//! glibc gives the stacks of threads that have ended to new threads, with the pages that
+//! were touched. A stream on such a stack takes 17 KiB of memory instead of 11 KiB.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -38,69 +43,84 @@ use crate::report::Sampled;
 use crate::socket::write_at_once;
 use crate::wire::Network;
 
-/// Everything that the threads of a server share. It is made once, by `HttpServer::spawn`.
+/// Everything that the threads of a server share. It is made once, by
+/// `HttpServer::spawn`.
 pub(super) struct Connections {
     /// The limits and the log. They never change while the server runs.
     pub(super) config: Config,
     /// The code that answers requests. Each worker calls it on its own thread.
     pub(super) handler: Box<dyn Handler>,
-    /// LIMIT: the bytes of all request bodies that are being read or answered, 64 MiB by default.
+    /// LIMIT: the bytes of all request bodies that are being read or answered, 64 MiB by
+    /// default.
     pub(super) body_budget: Budget,
     /// LIMIT: the bytes of all large answers that are being written, 64 MiB by default.
     pub(super) answer_budget: Budget,
-    /// LIMIT: how many refused requests are logged, because a peer can cause any number of them.
+    /// LIMIT: how many refused requests are logged, because a peer can cause any number
+    /// of them.
     pub(super) refusal_log: Sampled,
     /// LIMIT: how often it is logged that a thread cannot be started: once a second.
     thread_error_log: Sampled,
-    /// Starts the threads `worker`, `stream` and `linger`, if the address space has room for one more stack.
+    /// Starts the threads `worker`, `stream` and `linger`, if the address space has room
+    /// for one more stack.
     thread_starter: ThreadStarter,
-    /// LIMIT: how many evicted connections may be open at the same time, in addition to the connections that use
-    /// a slot. Each still has a thread and a descriptor. 32 by default.
+    /// LIMIT: how many evicted connections may be open at the same time, in addition to
+    /// the connections that use a slot. Each still has a thread and a descriptor. 32 by
+    /// default.
     max_evicted: usize,
-    /// The rejected and the evicted connections that have been answered and are not closed yet.
+    /// The rejected and the evicted connections that have been answered and are not
+    /// closed yet.
     lingering: Arc<Lingering>,
-    /// LOCK: guards the connection table, the queue and the lists of threads. It is held to look up, insert and
-    /// remove. No call that can block is made under it: `shutdown` on a socket returns at once.
+    /// LOCK: guards the connection table, the queue and the lists of threads. It is held
+    /// to look up, insert and remove. No call that can block is made under it: `shutdown`
+    /// on a socket returns at once.
     state: Mutex<ServerState>,
-    /// Is notified when a connection is put into the queue, and at the shutdown. Idle workers wait for it.
+    /// Is notified when a connection is put into the queue, and at the shutdown. Idle
+    /// workers wait for it.
     connection_queued: Condvar,
-    /// Is notified when a row of the table changes, if `accept_waits` or `is_closing` says that a thread waits for
-    /// such a change: `admit` waits for a slot, and a shutdown waits until the table is empty.
+    /// Is notified when a row of the table changes, if `accept_waits` or `is_closing`
+    /// says that a thread waits for such a change: `admit` waits for a slot, and a
+    /// shutdown waits until the table is empty.
     table_changed: Condvar,
 }
 
 /// What changes while the server runs.
 #[derive(Default)]
 struct ServerState {
-    /// All open connections but the lingering ones. LIMIT: `Config::max_connections` and `Connections::max_evicted`
-    /// together. Everything else in this struct has at most one entry per connection, or per worker.
+    /// All open connections but the lingering ones. LIMIT: `Config::max_connections` and
+    /// `Connections::max_evicted` together. Everything else in this struct has at most
+    /// one entry per connection, or per worker.
     table: Table<OpenConnection>,
-    /// Admitted connections that no worker has taken yet, the oldest first, each with the address of its peer.
-    /// `admit` appends, workers take. A `Slot` locks the state when it is dropped, so an entry must never be dropped
-    /// while the state is locked.
+    /// Admitted connections that no worker has taken yet, the oldest first, each with the
+    /// address of its peer. `admit` appends, workers take. A `Slot` locks the state when
+    /// it is dropped, so an entry must never be dropped while the state is locked.
     queue: VecDeque<(Slot, SocketAddr)>,
-    /// The number of workers that have no connection, including workers that are just being started. As long as it is
-    /// at least `queue.len()`, each queued connection has a worker that will take it.
+    /// The number of workers that have no connection, including workers that are just
+    /// being started. As long as it is at least `queue.len()`, each queued connection has
+    /// a worker that will take it.
     idle_workers: usize,
-    /// All workers, to be joined by the shutdown. A worker that ends earlier removes its own entry. That detaches its
-    /// thread, so that the system frees the stack.
+    /// All workers, to be joined by the shutdown. A worker that ends earlier removes its
+    /// own entry. That detaches its thread, so that the system frees the stack.
     workers: HashMap<ThreadId, JoinHandle<()>>,
     /// The thread `accept` waits for `table_changed`. Only that thread writes the flag.
     accept_waits: bool,
     /// The shutdown has begun. The flag never becomes false again.
     is_closing: bool,
-    /// The threads of streams that have ended since the shutdown began. The shutdown joins them.
+    /// The threads of streams that have ended since the shutdown began. The shutdown
+    /// joins them.
     ended_streams: Vec<JoinHandle<()>>,
     /// The thread `linger` that was started last. The shutdown joins it.
     linger_thread: Option<JoinHandle<()>>,
 }
 
-/// What other threads need of a connection. It is the value of the connection's row in the table.
+/// What other threads need of a connection. It is the value of the connection's row in
+/// the table.
 struct OpenConnection {
-    /// Lets the thread `accept` and the shutdown end a read that blocks the connection's own thread.
+    /// Lets the thread `accept` and the shutdown end a read that blocks the connection's
+    /// own thread.
     socket: Arc<TcpStream>,
-    /// The stream's own thread; `None` for a connection that is served by a worker. A stream that ends before the
-    /// shutdown begins is not joined: dropping the handle detaches its thread.
+    /// The stream's own thread; `None` for a connection that is served by a worker. A
+    /// stream that ends before the shutdown begins is not joined: dropping the handle
+    /// detaches its thread.
     stream_thread: Option<JoinHandle<()>>,
 }
 
@@ -123,8 +143,9 @@ impl Connections {
         }
     }
 
-    /// Locks the state. No code of an embedder runs under this lock, so only a bug in std could panic there
-    /// and poison it. The table would still be usable then, so a poisoned lock is ignored.
+    /// Locks the state. No code of an embedder runs under this lock, so only a bug in std
+    /// could panic there and poison it. The table would still be usable then, so a
+    /// poisoned lock is ignored.
     fn state(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,20 +155,24 @@ impl Connections {
         self.state().is_closing
     }
 
-    /// Admits a connection: gives it a slot and puts it into the queue for a worker. A connection over a limit is
-    /// rejected with a 503 instead. After the shutdown has begun, its socket is closed without an answer.
+    /// Admits a connection: gives it a slot and puts it into the queue for a worker. A
+    /// connection over a limit is rejected with a 503 instead. After the shutdown has
+    /// begun, its socket is closed without an answer.
     ///
-    /// Only the thread `accept` calls this. It never waits for a peer. It blocks for at most [`EVICTION_WAIT`]
-    /// (100 ms), while [`must_wait_for_slot`](Self::must_wait_for_slot) says that a thread of this server is about to
-    /// make a slot available. Until then no other connection is accepted.
+    /// Only the thread `accept` calls this. It never waits for a peer. It blocks for at
+    /// most [`EVICTION_WAIT`] (100 ms), while
+    /// [`must_wait_for_slot`](Self::must_wait_for_slot) says that a thread of this server
+    /// is about to make a slot available. Until then no other connection is accepted.
     ///
-    /// The steps, all but the last under one lock, so that no other thread can take the slot in between:
+    /// The steps, all but the last under one lock, so that no other thread can take the
+    /// slot in between:
     ///
     /// 1. Wait for a slot, if waiting helps.
     /// 2. Check the limit for the client's address.
     /// 3. Make sure that a slot is free, if need be by evicting another connection.
     /// 4. Insert a row into the table, and the connection into the queue.
-    /// 5. Start a worker if there are more queued connections than idle workers; otherwise wake an idle worker.
+    /// 5. Start a worker if there are more queued connections than idle workers;
+    ///    otherwise wake an idle worker.
     pub(super) fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let socket = Arc::new(socket);
         let must_wait = |state: &mut ServerState| {
@@ -159,13 +184,14 @@ impl Connections {
             .wait_timeout_while(self.state(), EVICTION_WAIT, must_wait);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.accept_waits = false;
-        // ORDER: `is_closing` is read under the same lock under which `begin_shutdown` empties the queue. A
-        // connection that is queued after that would never be served.
+        // ORDER: `is_closing` is read under the same lock under which `begin_shutdown`
+        // empties the queue. A connection that is queued after that would never be
+        // served.
         if state.is_closing {
             return;
         }
-        // The connections of a trusted proxy carry requests of many clients, so its requests are counted instead:
-        // see `Slot::count_request`.
+        // The connections of a trusted proxy carry requests of many clients, so its
+        // requests are counted instead: see `Slot::count_request`.
         let is_proxy = forwarded::trusts(&self.config.trust_proxy, peer.ip());
         let client = (!is_proxy).then(|| Network::of_subscriber(peer.ip()));
         let within_limit = self.check_address_limit(&state.table, client);
@@ -187,8 +213,9 @@ impl Connections {
         };
         state.queue.push_back((slot, peer));
         let needs_worker = state.queue.len() > state.idle_workers;
-        // ORDER: the worker is counted before it is started. Otherwise the next connection would find too few
-        // workers for the queue, and start a second worker for this connection.
+        // ORDER: the worker is counted before it is started. Otherwise the next
+        // connection would find too few workers for the queue, and start a second worker
+        // for this connection.
         state.idle_workers += usize::from(needs_worker);
         drop(state);
         if needs_worker {
@@ -198,16 +225,18 @@ impl Connections {
         }
     }
 
-    /// Whether every slot is in use, no connection can be evicted now, and a thread of this server is about to change
-    /// that. Then a new connection waits for a moment instead of being rejected. There are two such cases:
+    /// Whether every slot is in use, no connection can be evicted now, and a thread of
+    /// this server is about to change that. Then a new connection waits for a moment
+    /// instead of being rejected. There are two such cases:
     ///
-    /// - `max_evicted` evicted connections are still open, so no further one may be evicted. Their threads have been
-    ///   woken and end as soon as they get a processor.
-    /// - No connection waits for its peer, and there are connections in the queue. A queued connection counts as busy
-    ///   until a worker takes it. From then on it waits for its request and can be evicted.
+    /// - `max_evicted` evicted connections are still open, so no further one may be
+    ///   evicted. Their threads have been woken and end as soon as they get a processor.
+    /// - No connection waits for its peer, and there are connections in the queue. A
+    ///   queued connection counts as busy until a worker takes it. From then on it waits
+    ///   for its request and can be evicted.
     ///
-    /// If instead all connections are busy with requests or streams, nothing says when a slot becomes free,
-    /// so the new connection is rejected at once.
+    /// If instead all connections are busy with requests or streams, nothing says when a
+    /// slot becomes free, so the new connection is rejected at once.
     fn must_wait_for_slot(&self, state: &ServerState) -> bool {
         let table = &state.table;
         let all_slots_in_use = table.slots_in_use() >= self.config.max_connections();
@@ -216,8 +245,9 @@ impl Connections {
         all_slots_in_use && (evicted_are_still_open || waits_for_workers) && !state.is_closing
     }
 
-    /// Whether one more connection of this client is within `Config::max_per_ip`. Without that limit, or without a
-    /// client, every connection is. `Err` is the answer to a connection over the limit.
+    /// Whether one more connection of this client is within `Config::max_per_ip`. Without
+    /// that limit, or without a client, every connection is. `Err` is the answer to a
+    /// connection over the limit.
     fn check_address_limit(
         &self,
         table: &Table<OpenConnection>,
@@ -233,27 +263,29 @@ impl Connections {
         }
     }
 
-    /// Makes sure that a slot is free for one more connection. If all slots are in use, the connection that
-    /// has waited longest for its peer is evicted. `Err` is the answer to the new connection if no connection
-    /// can be evicted.
+    /// Makes sure that a slot is free for one more connection. If all slots are in use,
+    /// the connection that has waited longest for its peer is evicted. `Err` is the
+    /// answer to the new connection if no connection can be evicted.
     fn ensure_free_slot(&self, table: &mut Table<OpenConnection>) -> Result<(), Response> {
         if table.slots_in_use() < self.config.max_connections() {
             return Ok(());
         }
-        // LIMIT: an evicted connection frees its slot at once, but keeps its thread and its descriptor for a moment.
+        // LIMIT: an evicted connection frees its slot at once, but keeps its thread and
+        // its descriptor for a moment.
         if table.evicted() < self.max_evicted
             && let Some(evicted) = table.evict()
         {
-            // Wakes the connection's worker, which blocks in a read, or is about to. Bytes that have already arrived
-            // can still be read. The worker then answers the evicted connection (`Connection::answer_eviction`).
+            // Wakes the connection's worker, which blocks in a read, or is about to.
+            // Bytes that have already arrived can still be read. The worker then answers
+            // the evicted connection (`Connection::answer_eviction`).
             let _ = evicted.socket.shutdown(Shutdown::Read);
             return Ok(());
         }
         Err(Response::later(&self.config, "Too many connections"))
     }
 
-    /// Starts a worker, which `admit` has already counted as idle. If the thread cannot be started, a connection for
-    /// which there is no other worker is rejected.
+    /// Starts a worker, which `admit` has already counted as idle. If the thread cannot
+    /// be started, a connection for which there is no other worker is rejected.
     fn start_worker(self: &Arc<Self>) {
         let connections = Arc::clone(self);
         let started = self.start_thread("worker", move || connections.run_worker());
@@ -263,8 +295,9 @@ impl Connections {
                 state.workers.insert(worker.thread().id(), worker);
             }
             Err(error) => {
-                // The worker that was counted does not exist. By now another worker may have become idle and taken
-                // the connection, so the queue is compared again.
+                // The worker that was counted does not exist. By now another worker may
+                // have become idle and taken the connection, so the queue is compared
+                // again.
                 state.idle_workers -= 1;
                 let needs_worker = state.queue.len() > state.idle_workers;
                 let unserved = needs_worker.then(|| state.queue.pop_front()).flatten();
@@ -276,12 +309,13 @@ impl Connections {
         }
     }
 
-    /// The whole life of a worker: serves one connection after the other until the queue stays empty or the server
-    /// closes.
+    /// The whole life of a worker: serves one connection after the other until the queue
+    /// stays empty or the server closes.
     fn run_worker(self: &Arc<Self>) {
         while let Some((slot, peer)) = self.next_connection() {
-            // `Connection` catches the panics of handlers itself. What is left is a value of the embedder that panics
-            // when it is dropped. It costs its own connection, and the worker goes on.
+            // `Connection` catches the panics of handlers itself. What is left is a value
+            // of the embedder that panics when it is dropped. It costs its own
+            // connection, and the worker goes on.
             let serve = AssertUnwindSafe(|| Connection::new(&slot, peer).serve());
             match catch_unwind(serve) {
                 Ok(Some(stream)) => self.start_stream(slot, stream),
@@ -297,8 +331,8 @@ impl Connections {
         }
     }
 
-    /// Takes the next connection from the queue. Blocks for at most [`WORKER_IDLE`] (200 ms) while the queue
-    /// is empty. `None`: the calling worker must end.
+    /// Takes the next connection from the queue. Blocks for at most [`WORKER_IDLE`] (200
+    /// ms) while the queue is empty. `None`: the calling worker must end.
     fn next_connection(&self) -> Option<(Slot, SocketAddr)> {
         let is_idle = |state: &mut ServerState| state.queue.is_empty() && !state.is_closing;
         let waited = self
@@ -314,13 +348,15 @@ impl Connections {
         next
     }
 
-    /// Starts a stream's own thread and moves the connection to it. The worker that calls this is free afterwards.
-    /// The slot is dropped on the stream's thread, when the stream has ended.
+    /// Starts a stream's own thread and moves the connection to it. The worker that calls
+    /// this is free afterwards. The slot is dropped on the stream's thread, when the
+    /// stream has ended.
     fn start_stream(&self, slot: Slot, stream: StreamStart) {
         let (key, socket, remote) = (slot.key, Arc::clone(&slot.socket), stream.remote);
-        // Why a box: without it, each of the calls that lead to the stream would have its own copy of these values on
-        // the stack, as long as the stream lives. The 400 bytes that the box saves keep the stack of an idle stream
-        // within one page with musl: 6.3 KiB instead of 10.2 KiB.
+        // Why a box: without it, each of the calls that lead to the stream would have its
+        // own copy of these values on the stack, as long as the stream lives. The 400
+        // bytes that the box saves keep the stack of an idle stream within one page with
+        // musl: 6.3 KiB instead of 10.2 KiB.
         let parts = Box::new((slot, stream));
         let task = move || {
             let (slot, stream) = *parts;
@@ -334,7 +370,8 @@ impl Connections {
         };
         match self.start_thread("stream", task) {
             Ok(handle) => {
-                // A stream that has ended already has no row any more. Dropping its handle detaches the thread.
+                // A stream that has ended already has no row any more. Dropping its
+                // handle detaches the thread.
                 if let Some(connection) = self.state().table.get_mut(key) {
                     connection.stream_thread = Some(handle);
                 }
@@ -343,8 +380,9 @@ impl Connections {
         }
     }
 
-    /// Answers 503 to a connection or a stream (`kind`) for which no thread can be started, and logs the error. When
-    /// threads run out, many connections fail in the same way, so at most one of these lines is logged per second.
+    /// Answers 503 to a connection or a stream (`kind`) for which no thread can be
+    /// started, and logs the error. When threads run out, many connections fail in the
+    /// same way, so at most one of these lines is logged per second.
     fn reject_without_thread(
         &self,
         socket: &Arc<TcpStream>,
@@ -366,7 +404,8 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// The system refuses another thread, or its address space has no room for another stack.
+    /// The system refuses another thread, or its address space has no room for another
+    /// stack.
     fn start_thread(
         &self,
         name: &str,
@@ -380,8 +419,9 @@ impl Connections {
             .start(stack_bytes, || thread.spawn(body))
     }
 
-    /// Sends an answer and ends the connection, without reading its request and without waiting for the peer: the
-    /// caller may be the thread `accept`. The connection lingers afterwards, without a slot or a thread of its own.
+    /// Sends an answer and ends the connection, without reading its request and without
+    /// waiting for the peer: the caller may be the thread `accept`. The connection
+    /// lingers afterwards, without a slot or a thread of its own.
     fn reject(&self, socket: Arc<TcpStream>, answer: &Response) {
         write_at_once(&socket, &answer.last_bytes(false));
         // Best effort: the peer may be gone.
@@ -389,8 +429,8 @@ impl Connections {
         self.linger(socket, false);
     }
 
-    /// Hands an answered connection over to the lingering close, and starts the thread `linger` if there is none.
-    /// Without that thread the connection is closed at once.
+    /// Hands an answered connection over to the lingering close, and starts the thread
+    /// `linger` if there is none. Without that thread the connection is closed at once.
     fn linger(&self, socket: Arc<TcpStream>, is_evicted: bool) {
         if self.lingering.add(socket, is_evicted) {
             let lingering = Arc::clone(&self.lingering);
@@ -401,9 +441,9 @@ impl Connections {
         }
     }
 
-    /// Begins the shutdown and does not block. From now on no connection waits for another request: idle
-    /// connections are woken and end, queued connections are closed, and the answer to a request is the last
-    /// one of its connection.
+    /// Begins the shutdown and does not block. From now on no connection waits for
+    /// another request: idle connections are woken and end, queued connections are
+    /// closed, and the answer to a request is the last one of its connection.
     pub(super) fn begin_shutdown(&self) {
         let mut state = self.state();
         state.is_closing = true;
@@ -412,8 +452,8 @@ impl Connections {
             .iter()
             .filter(|(stage, _)| *stage == Stage::Idle);
         for (_, connection) in idle {
-            // The worker reads the bytes that have already arrived, and then the end of the input. So a request that
-            // has just arrived is still answered.
+            // The worker reads the bytes that have already arrived, and then the end of
+            // the input. So a request that has just arrived is still answered.
             let _ = connection.socket.shutdown(Shutdown::Read);
         }
         let unserved = std::mem::take(&mut state.queue);
@@ -425,11 +465,12 @@ impl Connections {
         self.table_changed.notify_all();
     }
 
-    /// Finishes the shutdown that began at `start`: waits until all connections have ended, or until the rest of
-    /// `Config::grace` has passed; closes the sockets that are left; joins the threads.
+    /// Finishes the shutdown that began at `start`: waits until all connections have
+    /// ended, or until the rest of `Config::grace` has passed; closes the sockets that
+    /// are left; joins the threads.
     ///
-    /// Blocks for at most the grace and [`SHUTDOWN_WAIT`] (500 ms). Threads that are still in a handler then are
-    /// reported, and no thread is joined.
+    /// Blocks for at most the grace and [`SHUTDOWN_WAIT`] (500 ms). Threads that are
+    /// still in a handler then are reported, and no thread is joined.
     pub(super) fn finish_shutdown(&self, start: Instant) {
         if self.wait_until_empty(self.config.grace.saturating_sub(start.elapsed())) > 0 {
             for (_, connection) in self.state().table.iter() {
@@ -456,14 +497,15 @@ impl Connections {
             .chain(workers.into_values())
             .chain(linger_thread)
         {
-            // Streams and workers are about to end. The thread `linger` is parked between two rounds. A panic was
-            // caught and reported on the thread itself.
+            // Streams and workers are about to end. The thread `linger` is parked between
+            // two rounds. A panic was caught and reported on the thread itself.
             thread.thread().unpark();
             let _ = thread.join();
         }
     }
 
-    /// Waits until all connections have ended, for at most `limit`. Returns how many connections are left.
+    /// Waits until all connections have ended, for at most `limit`. Returns how many
+    /// connections are left.
     fn wait_until_empty(&self, limit: Duration) -> usize {
         let has_connections = |state: &mut ServerState| state.table.len() > 0;
         let waited = self
@@ -482,27 +524,31 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// An admitted connection's slot in the connection table: the value by which the connection's own thread reports what
-/// the connection is doing.
+/// An admitted connection's slot in the connection table: the value by which the
+/// connection's own thread reports what the connection is doing.
 ///
-/// The value moves from the queue to a worker, and with a stream to the stream's thread. Dropping it removes
-/// the row from the table, also when that thread panicked or could not be started. Dropping it locks the
-/// state, so it must not be dropped while the state is locked. An evicted connection keeps its `Slot` until
-/// its worker is done with it, but the table does not count that slot any more.
+/// The value moves from the queue to a worker, and with a stream to the stream's thread.
+/// Dropping it removes the row from the table, also when that thread panicked or could
+/// not be started. Dropping it locks the state, so it must not be dropped while the state
+/// is locked. An evicted connection keeps its `Slot` until its worker is done with it,
+/// but the table does not count that slot any more.
 pub(super) struct Slot {
     /// The server that the connection belongs to.
     pub(super) connections: Arc<Connections>,
-    /// The connection. The table has another reference to it, to wake the thread that reads from it.
+    /// The connection. The table has another reference to it, to wake the thread that
+    /// reads from it.
     pub(super) socket: Arc<TcpStream>,
     /// The key of the connection's row in the table.
     key: u64,
-    /// The peer is a trusted proxy, and `Config::max_per_ip` is set: each request counts under the address of its
-    /// client while it is answered. Other connections count under the peer's address as long as they are open.
+    /// The peer is a trusted proxy, and `Config::max_per_ip` is set: each request counts
+    /// under the address of its client while it is answered. Other connections count
+    /// under the peer's address as long as they are open.
     counts_requests: bool,
 }
 
 impl Slot {
-    /// Applies a change to the state, and wakes the threads that wait for a change: `accept`, or a shutdown.
+    /// Applies a change to the state, and wakes the threads that wait for a change:
+    /// `accept`, or a shutdown.
     fn change<T>(&self, change: impl FnOnce(&mut ServerState) -> T) -> T {
         let mut state = self.connections.state();
         let outcome = change(&mut state);
@@ -514,12 +560,12 @@ impl Slot {
         outcome
     }
 
-    /// Notes that the connection is about to wait for a request. From now on it may be evicted. Returns false if it
-    /// must not wait, because the server is closing.
+    /// Notes that the connection is about to wait for a request. From now on it may be
+    /// evicted. Returns false if it must not wait, because the server is closing.
     ///
-    /// ORDER: this sets `Idle` and reads `is_closing` under one lock; `begin_shutdown` sets `is_closing` and
-    /// looks for idle connections under the same lock. So either this function returns false, or
-    /// `begin_shutdown` wakes the connection.
+    /// ORDER: this sets `Idle` and reads `is_closing` under one lock; `begin_shutdown`
+    /// sets `is_closing` and looks for idle connections under the same lock. So either
+    /// this function returns false, or `begin_shutdown` wakes the connection.
     pub(super) fn may_wait_for_request(&self) -> bool {
         self.change(|state| {
             state.table.set_stage(self.key, Stage::Idle);
@@ -527,34 +573,38 @@ impl Slot {
         })
     }
 
-    /// Notes that the connection is about to wait for the rest of a head, or for the end of the peer's input
-    /// after the last answer. It may be evicted meanwhile.
+    /// Notes that the connection is about to wait for the rest of a head, or for the end
+    /// of the peer's input after the last answer. It may be evicted meanwhile.
     pub(super) fn note_waiting(&self) {
         self.change(|state| state.table.set_stage(self.key, Stage::Waiting));
     }
 
-    /// Notes that a body has begun to arrive or has made progress, and that the connection is about to wait for more
-    /// of it. Its waiting time starts again. Returns false if the connection has been evicted.
+    /// Notes that a body has begun to arrive or has made progress, and that the
+    /// connection is about to wait for more of it. Its waiting time starts again. Returns
+    /// false if the connection has been evicted.
     pub(super) fn note_body_progress(&self) -> bool {
         self.change(|state| state.table.restart_waiting(self.key, Stage::Waiting))
     }
 
-    /// Notes that a request has arrived or that an answer is about to be written. From now on the connection
-    /// cannot be evicted. Returns false if it has been evicted before.
+    /// Notes that a request has arrived or that an answer is about to be written. From
+    /// now on the connection cannot be evicted. Returns false if it has been evicted
+    /// before.
     pub(super) fn mark_busy(&self) -> bool {
         let mut state = self.connections.state();
         state.table.set_stage(self.key, Stage::Busy)
     }
 
-    /// Sends an evicted connection the answer to a request that had begun to arrive, as far as it can be written
-    /// without waiting for the peer. The connection lingers afterwards.
+    /// Sends an evicted connection the answer to a request that had begun to arrive, as
+    /// far as it can be written without waiting for the peer. The connection lingers
+    /// afterwards.
     pub(super) fn answer_evicted(&self, answer: &[u8]) {
         write_at_once(&self.socket, answer);
         self.connections.linger(Arc::clone(&self.socket), true);
     }
 
-    /// Counts a request from behind a trusted proxy under the address of its client. Does nothing for the connections
-    /// of other peers. `Err` is the answer to a request over `Config::max_per_ip`.
+    /// Counts a request from behind a trusted proxy under the address of its client. Does
+    /// nothing for the connections of other peers. `Err` is the answer to a request over
+    /// `Config::max_per_ip`.
     pub(super) fn count_request(&self, client: IpAddr) -> Result<(), Response> {
         if self.counts_requests {
             let client = Some(Network::of_subscriber(client));
@@ -567,8 +617,8 @@ impl Slot {
 
     /// Ends the counting of a request, because its answer is ready to be written.
     ///
-    /// ORDER: before the answer is written. A client that has the answer may send its next request on another
-    /// connection, and that request must not be one too many.
+    /// ORDER: before the answer is written. A client that has the answer may send its
+    /// next request on another connection, and that request must not be one too many.
     pub(super) fn uncount_request(&self) {
         if self.counts_requests {
             self.connections.state().table.set_client(self.key, None);
@@ -588,7 +638,8 @@ impl Drop for Slot {
             }
             removed
         });
-        // LOCK: dropping the row may close the socket, which is a system call, so the state is not locked here.
+        // LOCK: dropping the row may close the socket, which is a system call, so the
+        // state is not locked here.
         drop(removed);
     }
 }

@@ -1,17 +1,20 @@
-//! Finds the address of the client: from the address of the peer and from the fields that trusted proxies add to the
-//! head. `Connection::next_request` calls [`client`] for each request.
+//! Finds the address of the client: from the address of the peer and from the fields that
+//! trusted proxies add to the head. `Connection::next_request` calls [`client`] for each
+//! request.
 //!
-//! Each proxy appends the address of its own peer to the right end of a list. Everything to the left of that
-//! address came with the request, so any client can have written it. Therefore the list is read from the
-//! right, and the next member is read only if the address so far is a trusted proxy. The first address that
-//! is not trusted is the client's.
+//! Each proxy appends the address of its own peer to the right end of a list. Everything
+//! to the left of that address came with the request, so any client can have written it.
+//! Therefore the list is read from the right, and the next member is read only if the
+//! address so far is a trusted proxy. The first address that is not trusted is the
+//! client's.
 //!
 //! Example: the peer is 10.0.0.1, the networks 10.0.0.0/8 are trusted, and the field is
-//! `X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2`. 10.0.0.1 is trusted, so 10.0.0.2 is read; 10.0.0.2 is
-//! trusted, so 192.0.2.7 is read; 192.0.2.7 is not trusted, so it is the client. 203.0.113.9 may be invented,
-//! and is ignored.
+//! `X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.2`. 10.0.0.1 is trusted, so 10.0.0.2
+//! is read; 10.0.0.2 is trusted, so 192.0.2.7 is read; 192.0.2.7 is not trusted, so it is
+//! the client. 203.0.113.9 may be invented, and is ignored.
 //!
-//! A member that cannot be parsed ends the search: the client is unknown, and the address is that of the last proxy.
+//! A member that cannot be parsed ends the search: the client is unknown, and the address
+//! is that of the last proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,24 +26,26 @@ use crate::wire::Network;
 pub(super) struct ClientAddr {
     /// The address of the client, or of the last trusted proxy before it.
     pub(super) address: IpAddr,
-    /// Whether `address` is the client's. If it is a proxy's, that proxy does not name its client. Such a
-    /// client gets no right that depends on its address.
+    /// Whether `address` is the client's. If it is a proxy's, that proxy does not name
+    /// its client. Such a client gets no right that depends on its address.
     pub(super) is_known: bool,
 }
 
 /// The client of a request that came from `peer` with this head. Does not block.
 ///
-/// There are two fields for this. A proxy appends to one of them and passes the other one on as the client
-/// sent it, and the server cannot know which one that is: nginx that is configured to write `X-Forwarded-For`
-/// passes any `Forwarded` on. So if both fields are there, they must name the same client. If they do not,
-/// one of them may be a lie, and the client is unknown. A client that lies about its address gains nothing.
+/// There are two fields for this. A proxy appends to one of them and passes the other one
+/// on as the client sent it, and the server cannot know which one that is: nginx that is
+/// configured to write `X-Forwarded-For` passes any `Forwarded` on. So if both fields are
+/// there, they must name the same client. If they do not, one of them may be a lie, and
+/// the client is unknown. A client that lies about its address gains nothing.
 pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> ClientAddr {
     let peer = peer.to_canonical();
     let itself = |is_known| ClientAddr {
         address: peer,
         is_known,
     };
-    // This comes first so that no time is spent on the fields of a peer that is not trusted.
+    // This comes first so that no time is spent on the fields of a peer that is not
+    // trusted.
     if !trusts(trusted, peer) {
         return itself(true);
     }
@@ -54,7 +59,8 @@ pub(super) fn client(peer: IpAddr, head: &RequestHead, trusted: &[Network]) -> C
     ) {
         (Some(one), Some(other)) if one != other => itself(false),
         (Some(found), _) | (None, Some(found)) => found,
-        // The proxy does not name its client, or names it in another field, such as `X-Real-IP`.
+        // The proxy does not name its client, or names it in another field, such as
+        // `X-Real-IP`.
         (None, None) => itself(false),
     }
 }
@@ -64,11 +70,11 @@ pub(super) fn trusts(trusted: &[Network], address: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// Searches the list in `fields` from the right for the client of `peer`, which is a trusted proxy. `address`
-/// parses one member of the list.
+/// Searches the list in `fields` from the right for the client of `peer`, which is a
+/// trusted proxy. `address` parses one member of the list.
 ///
-/// SPEC: RFC 9110, 5.3: several fields with one name are one list. LIMIT: the length of the head. Each byte
-/// is read once or twice.
+/// SPEC: RFC 9110, 5.3: several fields with one name are one list. LIMIT: the length of
+/// the head. Each byte is read once or twice.
 fn search(
     peer: IpAddr,
     fields: &[&[u8]],
@@ -101,9 +107,10 @@ fn search(
     client
 }
 
-/// An iterator over the parts of a text between separators, from the last part to the first. A separator in a
-/// quoted string does not count. The text is read from the right, so that a quote that a client has left open
-/// does not hide the parts that proxies have appended after it.
+/// An iterator over the parts of a text between separators, from the last part to the
+/// first. A separator in a quoted string does not count. The text is read from the right,
+/// so that a quote that a client has left open does not hide the parts that proxies have
+/// appended after it.
 struct FromTheRight<'a>(&'a [u8], u8);
 
 impl<'a> Iterator for FromTheRight<'a> {
@@ -134,8 +141,8 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
     before.take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
-/// The address in a member of `X-Forwarded-For`. No standard describes this field. A member is an address, to
-/// which some proxies add a port.
+/// The address in a member of `X-Forwarded-For`. No standard describes this field. A
+/// member is an address, to which some proxies add a port.
 fn x_forwarded_for(member: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(member).ok()?;
     text.parse().ok().or_else(|| node(text))
@@ -143,9 +150,9 @@ fn x_forwarded_for(member: &[u8]) -> Option<IpAddr> {
 
 /// The address in a member of `Forwarded`, such as `for="192.0.2.7:4711";proto=https`.
 ///
-/// SPEC: RFC 7239, 4: `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )`,
-/// `forwarded-pair = token "=" value`, and no name twice. The grammar has no white space around the
-/// `;`, but many proxies write it, so it is accepted.
+/// SPEC: RFC 7239, 4: `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ]
+/// )`, `forwarded-pair = token "=" value`, and no name twice. The grammar has no white
+/// space around the `;`, but many proxies write it, so it is accepted.
 fn forwarded_for(member: &[u8]) -> Option<IpAddr> {
     let pairs = FromTheRight(member, b';').map(trim_ows);
     let mut found = None;
@@ -162,7 +169,8 @@ fn forwarded_for(member: &[u8]) -> Option<IpAddr> {
     node(std::str::from_utf8(&found?).ok()?)
 }
 
-/// The value of a pair without quotes and escapes. `None`: it is neither a token nor a quoted string.
+/// The value of a pair without quotes and escapes. `None`: it is neither a token nor a
+/// quoted string.
 ///
 /// SPEC: RFC 7239, 4: `value = token / quoted-string`
 fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
@@ -182,8 +190,9 @@ fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
 
 /// The address in the description of a client or proxy.
 ///
-/// SPEC: RFC 7239, 6: `node = nodename [ ":" node-port ]`, `nodename = IPv4address / "[" IPv6address
-/// "]" / "unknown" / obfnode`, `node-port = port / obfport`. `unknown` and obfnode are not addresses.
+/// SPEC: RFC 7239, 6: `node = nodename [ ":" node-port ]`, `nodename = IPv4address / "["
+/// IPv6address "]" / "unknown" / obfnode`, `node-port = port / obfport`. `unknown` and
+/// obfnode are not addresses.
 fn node(text: &str) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(inside) => {
@@ -200,7 +209,8 @@ fn node(text: &str) -> Option<IpAddr> {
 
 /// Whether a text is a port or an obfuscated port.
 ///
-/// SPEC: RFC 7239, 6: `port = 1*5DIGIT`, `obfport = "_" 1*( ALPHA / DIGIT / "." / "_" / "-")`
+/// SPEC: RFC 7239, 6: `port = 1*5DIGIT`, `obfport = "_" 1*( ALPHA / DIGIT / "." / "_" /
+/// "-")`
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
         Some(name) => {
@@ -221,8 +231,8 @@ mod tests {
     use crate::config::Config;
     use crate::http::{Head, HeadParser};
 
-    /// The client of a request from `peer` with these fields, as text. A `?` after it means that the client
-    /// is unknown, and the address is that of the last proxy.
+    /// The client of a request from `peer` with these fields, as text. A `?` after it
+    /// means that the client is unknown, and the address is that of the last proxy.
     fn client_of(peer: &str, trusted: &str, fields: &[&str]) -> String {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -276,13 +286,15 @@ mod tests {
         ] {
             let found = client_of("127.0.0.1", "127.0.0.1 10.0.0.0/8", fields);
             assert_eq!(found, "127.0.0.1?", "{fields:?}");
-            // The address of a peer that is not a proxy is known, whatever the peer sends.
+            // The address of a peer that is not a proxy is known, whatever the peer
+            // sends.
             let found = client_of("127.0.0.1", "10.0.0.0/8", fields);
             assert_eq!(found, "127.0.0.1", "{fields:?}");
         }
     }
 
-    /// The value of the field, and the client. The peer is 127.0.0.1; it and 10.0.0.0/8 are trusted.
+    /// The value of the field, and the client. The peer is 127.0.0.1; it and 10.0.0.0/8
+    /// are trusted.
     #[rustfmt::skip]
     const X_FORWARDED_FOR: &[(&str, &str)] = &[
         ("192.0.2.7", "192.0.2.7"),

@@ -1,6 +1,6 @@
-//! Turns the bytes of a request's head into a [`RequestHead`], in whatever pieces the bytes arrive. It uses
-//! no socket and no clock: `Connection::parse_head` reads the bytes and calls [`HeadParser::parse`] after
-//! each read.
+//! Turns the bytes of a request's head into a [`RequestHead`], in whatever pieces the
+//! bytes arrive. It uses no socket and no clock: `Connection::parse_head` reads the bytes
+//! and calls [`HeadParser::parse`] after each read.
 //!
 //! For example, these 61 bytes are a complete head, and the body of two bytes follows:
 //!
@@ -13,13 +13,14 @@
 //!
 //! Three rules shape the code:
 //!
-//! - The parser is strict wherever two lenient parsers could see different requests in the same bytes: at
-//!   line ends, lengths, `Host`, and white space around names. Such differences between a proxy and a server
-//!   are how one request is smuggled inside another.
-//! - Each line is parsed once, when it is complete. So a head that arrives byte by byte costs no more than a
-//!   head that arrives whole.
-//! - A limit is checked before the line that breaks it is parsed. So the answer does not depend on the pieces
-//!   in which the bytes arrive.
+//! - The parser is strict wherever two lenient parsers could see different requests in
+//!   the same bytes: at line ends, lengths, `Host`, and white space around names. Such
+//!   differences between a proxy and a server are how one request is smuggled inside
+//!   another.
+//! - Each line is parsed once, when it is complete. So a head that arrives byte by byte
+//!   costs no more than a head that arrives whole.
+//! - A limit is checked before the line that breaks it is parsed. So the answer does not
+//!   depend on the pieces in which the bytes arrive.
 
 use std::fmt;
 use std::ops::Range;
@@ -46,14 +47,16 @@ pub enum Head {
 /// The versions of HTTP that are supported. A later 1.x counts as 1.1 (RFC 9110, 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0. It has no chunks, and a connection ends after each answer unless the client asks to keep it alive.
+    /// HTTP/1.0. It has no chunks, and a connection ends after each answer unless the
+    /// client asks to keep it alive.
     Http10,
     /// HTTP/1.1.
     Http11,
 }
 
 impl Version {
-    /// How the end of a stream is marked. HTTP/1.0 has no chunks, so there the stream ends with the connection.
+    /// How the end of a stream is marked. HTTP/1.0 has no chunks, so there the stream
+    /// ends with the connection.
     pub(super) fn stream_framing(self) -> Framing {
         match self {
             Version::Http10 => Framing::Bare,
@@ -73,9 +76,11 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// The head of a request: one copy of its bytes, ranges in that copy, and everything that is decoded from it.
+/// The head of a request: one copy of its bytes, ranges in that copy, and everything that
+/// is decoded from it.
 ///
-/// `Debug` shows neither the query nor the fields, because both may contain secrets, and its output ends up in logs.
+/// `Debug` shows neither the query nor the fields, because both may contain secrets, and
+/// its output ends up in logs.
 pub struct RequestHead {
     /// The head as it arrived. LIMIT: `max_head` bytes.
     pub(super) bytes: Box<[u8]>,
@@ -86,7 +91,8 @@ pub struct RequestHead {
     pub(super) fields: Vec<Field>,
     /// The host in the target, with its port, if the target is a whole URL.
     host: Option<String>,
-    /// The path in the target, percent-decoded. LIMIT: `max_target`, for path and query together.
+    /// The path in the target, percent-decoded. LIMIT: `max_target`, for path and query
+    /// together.
     pub(super) path: String,
     /// The parameters in the target, decoded.
     pub(super) query: Query,
@@ -98,7 +104,8 @@ pub struct RequestHead {
     pub(super) keep_alive: bool,
 }
 
-/// A header field, as two ranges in [`RequestHead::bytes`]. The value has no white space around it.
+/// A header field, as two ranges in [`RequestHead::bytes`]. The value has no white space
+/// around it.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) name: Range<usize>,
@@ -118,8 +125,8 @@ impl RequestHead {
         self.version
     }
 
-    /// The host that the request is for, with its port: from the target if the target has one, otherwise from
-    /// the field `Host`.
+    /// The host that the request is for, with its port: from the target if the target has
+    /// one, otherwise from the field `Host`.
     ///
     /// SPEC: RFC 9112, 3.2.2: if the target has a host, the field `Host` must be ignored.
     pub fn host(&self) -> Option<&str> {
@@ -128,7 +135,8 @@ impl RequestHead {
         self.host.as_deref().or(field)
     }
 
-    /// The values of all fields with this name, in order. Upper and lower case are the same in names.
+    /// The values of all fields with this name, in order. Upper and lower case are the
+    /// same in names.
     pub fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let named = move |field: &&Field| {
             self.bytes[field.name.clone()].eq_ignore_ascii_case(name.as_bytes())
@@ -139,7 +147,8 @@ impl RequestHead {
             .map(|field| &self.bytes[field.value.clone()])
     }
 
-    /// The members of a comma-separated list, which may be spread over several fields with the same name.
+    /// The members of a comma-separated list, which may be spread over several fields
+    /// with the same name.
     fn list<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.fields(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -164,8 +173,8 @@ impl fmt::Debug for RequestHead {
     }
 }
 
-/// A head that is being received. Each time more bytes have arrived, call [`parse`](Self::parse) with all
-/// bytes from the beginning of the head.
+/// A head that is being received. Each time more bytes have arrived, call
+/// [`parse`](Self::parse) with all bytes from the beginning of the head.
 ///
 /// ```
 /// # fn main() -> Result<(), tiny_sse::http::Refusal> {
@@ -180,7 +189,8 @@ impl fmt::Debug for RequestHead {
 pub struct HeadParser {
     /// The offset at which the line that is not complete begins.
     line: usize,
-    /// The offset up to which the end of that line has been searched. The next search begins there.
+    /// The offset up to which the end of that line has been searched. The next search
+    /// begins there.
     scanned: usize,
     /// The request line, once it is complete.
     request_line: Option<RequestLine>,
@@ -197,13 +207,13 @@ struct RequestLine {
 }
 
 impl HeadParser {
-    /// Parses the lines that have become complete since the last call. `bytes` are the bytes of the last
-    /// call, followed by those that have arrived since. Does not block.
+    /// Parses the lines that have become complete since the last call. `bytes` are the
+    /// bytes of the last call, followed by those that have arrived since. Does not block.
     ///
     /// # Errors
     ///
-    /// The bytes cannot be the beginning of a request that is served, whatever follows. The parser must not
-    /// be used again.
+    /// The bytes cannot be the beginning of a request that is served, whatever follows.
+    /// The parser must not be used again.
     ///
     /// # Panics
     ///
@@ -229,7 +239,8 @@ impl HeadParser {
                     let number = self.fields.len() + 1;
                     let field = field(bytes, line, format_args!("number {number}"))?;
                     if self.fields.is_empty() {
-                        // Most requests have at most 8 fields, so the list is allocated once.
+                        // Most requests have at most 8 fields, so the list is allocated
+                        // once.
                         self.fields.reserve(8);
                     }
                     self.fields.push(field);
@@ -252,10 +263,11 @@ impl HeadParser {
 
     /// Refuses a head whose first `end` bytes already break a limit.
     ///
-    /// LIMIT: the length of the head and, in it, of the request line. The limit that is broken by the earlier
-    /// byte decides the answer.
+    /// LIMIT: the length of the head and, in it, of the request line. The limit that is
+    /// broken by the earlier byte decides the answer.
     fn check_limits(&self, end: usize, limits: &Config) -> Result<(), Refusal> {
-        // The line is "method SP target SP HTTP/1.1 CRLF". 64 bytes leave room for a method of 52 bytes.
+        // The line is "method SP target SP HTTP/1.1 CRLF". 64 bytes leave room for a
+        // method of 52 bytes.
         let longest_line = self
             .line
             .saturating_add(limits.max_target)
@@ -270,12 +282,13 @@ impl HeadParser {
         Ok(())
     }
 
-    /// Refuses a request line that begins with a wrong byte before the line is complete. So a client that
-    /// speaks TLS gets its answer at once. Otherwise it would wait for `head_timeout`, because its bytes may
-    /// never contain a line end.
+    /// Refuses a request line that begins with a wrong byte before the line is complete.
+    /// So a client that speaks TLS gets its answer at once. Otherwise it would wait for
+    /// `head_timeout`, because its bytes may never contain a line end.
     fn check_first_byte(&self, bytes: &[u8], limits: &Config) -> Result<(), Refusal> {
         match (&self.request_line, bytes.get(self.line)) {
-            // ORDER: a byte that breaks the limit of the head is refused for that reason first.
+            // ORDER: a byte that breaks the limit of the head is refused for that reason
+            // first.
             (None, Some(_)) if self.line >= limits.max_head => {
                 self.check_limits(self.line + 1, limits)
             }
@@ -287,7 +300,8 @@ impl HeadParser {
     }
 }
 
-/// Parses the request line in the range `line`. The target is only measured here; `target.rs` parses it.
+/// Parses the request line in the range `line`. The target is only measured here;
+/// `target.rs` parses it.
 ///
 /// SPEC: RFC 9112, 3: `request-line = method SP request-target SP HTTP-version`
 fn request_line(bytes: &[u8], line: Range<usize>, limits: &Config) -> Result<RequestLine, Refusal> {
@@ -326,12 +340,13 @@ fn version(text: &[u8]) -> Result<Version, Refusal> {
 
 /// Parses the field line in the range `line`.
 ///
-/// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space before the colon is
-/// refused, because it is not allowed in a name. So is a line that continues the line before (obs-fold),
-/// because it begins with white space.
+/// SPEC: RFC 9112, 5: `field-line = field-name ":" OWS field-value OWS`. White space
+/// before the colon is refused, because it is not allowed in a name. So is a line that
+/// continues the line before (obs-fold), because it begins with white space.
 ///
-/// A refusal contains `which`, the position of the line, or the name of the field, and nothing else from the
-/// line. Refusals are logged, and even a malformed line may contain a secret.
+/// A refusal contains `which`, the position of the line, or the name of the field, and
+/// nothing else from the line. Refusals are logged, and even a malformed line may contain
+/// a secret.
 fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<Field, Refusal> {
     let text = &bytes[line.clone()];
     let Some(colon) = text.iter().position(|&byte| byte == b':') else {
@@ -343,9 +358,10 @@ fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<
         )));
     }
     let value = trim_ows(&text[colon + 1..]);
-    // SPEC: RFC 9110, 5.5: control characters other than CR, LF and NUL may be kept where they are safe. They
-    // are safe in a cursor, which is only compared. A browser sends whatever id it got, also from another
-    // server on the same address, and after a 400 it does not reconnect.
+    // SPEC: RFC 9110, 5.5: control characters other than CR, LF and NUL may be kept where
+    // they are safe. They are safe in a cursor, which is only compared. A browser sends
+    // whatever id it got, also from another server on the same address, and after a 400
+    // it does not reconnect.
     let is_cursor = text[..colon].eq_ignore_ascii_case(b"last-event-id");
     let is_allowed = |byte: u8| is_field_byte(byte) || is_cursor && !matches!(byte, b'\r' | 0);
     if !value.iter().all(|&byte| is_allowed(byte)) {
@@ -361,7 +377,8 @@ fn field(bytes: &[u8], line: Range<usize>, which: fmt::Arguments<'_>) -> Result<
     })
 }
 
-/// Values that a peer sent, as text for a refusal. LIMIT: 64 characters, so that a refusal fits on a line of the log.
+/// Values that a peer sent, as text for a refusal. LIMIT: 64 characters, so that a
+/// refusal fits on a line of the log.
 fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
     let values: Vec<_> = values.into_iter().map(String::from_utf8_lossy).collect();
     values.join(", ").chars().take(64).collect()
@@ -369,8 +386,8 @@ fn shown<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// `text` without the white space around it.
 ///
-/// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also remove a bare CR, which must
-/// be refused.
+/// SPEC: RFC 9110, 5.6.3: `OWS = *( SP / HTAB )`. std's `trim_ascii` would also remove a
+/// bare CR, which must be refused.
 pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -385,8 +402,8 @@ pub(super) fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
 
 /// Whether a byte may be part of a token, such as a method or the name of a field.
 ///
-/// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+"
-/// / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA`
+/// SPEC: RFC 9110, 5.6.2: `token = 1*tchar`, `tchar = "!" / "#" / "$" / "%" / "&" / "'" /
+/// "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~" / DIGIT / ALPHA`
 pub(super) fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -398,11 +415,13 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// Makes a [`RequestHead`] of a complete head: parses the target, and checks what the fields say together.
+/// Makes a [`RequestHead`] of a complete head: parses the target, and checks what the
+/// fields say together.
 fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestHead, Refusal> {
-    // SPEC: RFC 9112, 3.2.3: the target of CONNECT has the authority form, which is only for proxies. It is
-    // refused here, because a handler that ignores methods would answer 200. After a 200 to CONNECT, a proxy
-    // in front of this server would treat the connection as a tunnel (RFC 9110, 9.3.6).
+    // SPEC: RFC 9112, 3.2.3: the target of CONNECT has the authority form, which is only
+    // for proxies. It is refused here, because a handler that ignores methods would
+    // answer 200. After a 200 to CONNECT, a proxy in front of this server would treat the
+    // connection as a tunnel (RFC 9110, 9.3.6).
     if &bytes[start.method.clone()] == b"CONNECT" {
         return Err(Refusal::Target("CONNECT is for proxies".into()));
     }
@@ -424,12 +443,14 @@ fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestH
         .fields("host")
         .all(|host| target::is_authority(host, Host::MayBeEmpty))
     {
-        // The value is left out of the text, because it may contain a password before an @.
+        // The value is left out of the text, because it may contain a password before an
+        // @.
         return Err(Refusal::Field(
             "Host must be a name and may have a port".into(),
         ));
     }
-    // SPEC: RFC 9112, 3.2: a request of HTTP/1.1 without Host, and any request with two, is answered 400.
+    // SPEC: RFC 9112, 3.2: a request of HTTP/1.1 without Host, and any request with two,
+    // is answered 400.
     if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
         return Err(Refusal::Host(hosts));
     }
@@ -446,8 +467,9 @@ fn head(bytes: &[u8], start: RequestLine, fields: Vec<Field>) -> Result<RequestH
 
 /// Decides whether a body follows, and how its end is found.
 ///
-/// SPEC: RFC 9112, 6.3. Two lengths, or a length that two parsers could understand differently, are how one
-/// request is smuggled inside another, so everything ambiguous is refused.
+/// SPEC: RFC 9112, 6.3. Two lengths, or a length that two parsers could understand
+/// differently, are how one request is smuggled inside another, so everything ambiguous
+/// is refused.
 fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
     let mut lengths = head.list("content-length");
     if head.fields("transfer-encoding").next().is_some() {
@@ -456,9 +478,10 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
         }
         return chunked(head);
     }
-    // A request of HTTP/1.1 without either field has no body, whatever its method (`curl -X POST`). SPEC: RFC
-    // 1945, 8.3: in HTTP/1.0 these three methods must have a length. Some old clients end a body by closing
-    // the connection, and such a body would be parsed as the next request.
+    // A request of HTTP/1.1 without either field has no body, whatever its method
+    // (`curl -X POST`). SPEC: RFC 1945, 8.3: in HTTP/1.0 these three methods must have a
+    // length. Some old clients end a body by closing the connection, and such a body
+    // would be parsed as the next request.
     let Some(first) = lengths.next() else {
         let is_old = head.version == Version::Http10;
         return match head.method() {
@@ -471,7 +494,8 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
         let found = shown(head.fields("content-length"));
         return Err(Refusal::ContentLength(found));
     }
-    // A number that is too large for a `usize` becomes the largest one. `Connection::receive_body` refuses it.
+    // A number that is too large for a `usize` becomes the largest one.
+    // `Connection::receive_body` refuses it.
     let length = first.iter().fold(0usize, |sum, digit| {
         sum.saturating_mul(10)
             .saturating_add(usize::from(digit - b'0'))
@@ -481,10 +505,11 @@ fn body_length(head: &RequestHead) -> Result<BodyLength, Refusal> {
 
 /// Checks the codings of a Transfer-Encoding. Only `chunked` alone is accepted.
 ///
-/// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding, the end of the body is unknown, which is
-/// answered 400; 6.1: `chunked` must not be applied twice, and a coding before it that is not understood is
-/// answered 501. Empty members of the list are ambiguous, too: some parsers skip them, others take them for
-/// an unknown coding. They are answered 400.
+/// SPEC: RFC 9112, 6.3: if `chunked` is not the last coding, the end of the body is
+/// unknown, which is answered 400; 6.1: `chunked` must not be applied twice, and a coding
+/// before it that is not understood is answered 501. Empty members of the list are
+/// ambiguous, too: some parsers skip them, others take them for an unknown coding. They
+/// are answered 400.
 fn chunked(head: &RequestHead) -> Result<BodyLength, Refusal> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let codings: Vec<_> = head.list("transfer-encoding").collect();
@@ -502,8 +527,8 @@ fn chunked(head: &RequestHead) -> Result<BodyLength, Refusal> {
 
 /// Whether the client expects a `100 Continue`.
 ///
-/// SPEC: RFC 9110, 10.1.1: any other expectation is answered 417, and in HTTP/1.0 the field is ignored; 5.6.1: empty
-/// members of a list do not count.
+/// SPEC: RFC 9110, 10.1.1: any other expectation is answered 417, and in HTTP/1.0 the
+/// field is ignored; 5.6.1: empty members of a list do not count.
 fn expects_continue(head: &RequestHead) -> Result<bool, Refusal> {
     let mut expectations = head
         .list("expect")

@@ -1,18 +1,19 @@
-//! The lingering close: keeps rejected and evicted connections open for a moment after their answer, so that their
-//! clients receive it.
+//! The lingering close: keeps rejected and evicted connections open for a moment after
+//! their answer, so that their clients receive it.
 //!
-//! SPEC: RFC 9112, 9.6: the request of such a client may still be arriving. If a server closes a socket while
-//! received bytes are unread, TCP resets the connection, and the reset may destroy the answer before the
-//! client has read it. So a server first ends its writing side, then reads and discards what the client still
-//! sends, and then closes.
+//! SPEC: RFC 9112, 9.6: the request of such a client may still be arriving. If a server
+//! closes a socket while received bytes are unread, TCP resets the connection, and the
+//! reset may destroy the answer before the client has read it. So a server first ends its
+//! writing side, then reads and discards what the client still sends, and then closes.
 //!
-//! These connections have no slot and no thread of their own. One thread named `linger` reads from all of
-//! them in turn, without waiting for any of them. std cannot wait for many sockets at once, so the thread
-//! sleeps for [`LINGER_PAUSE`] (10 ms) between two rounds. The thread is started for the first connection and
-//! ends after the last one.
+//! These connections have no slot and no thread of their own. One thread named `linger`
+//! reads from all of them in turn, without waiting for any of them. std cannot wait for
+//! many sockets at once, so the thread sleeps for [`LINGER_PAUSE`] (10 ms) between two
+//! rounds. The thread is started for the first connection and ends after the last one.
 //!
-//! `Connections::linger` adds connections, on the thread `accept` or on a worker. A connection that ends after an
-//! ordinary last answer does not come here: its own thread reads on (`socket::lingering_close_within`).
+//! `Connections::linger` adds connections, on the thread `accept` or on a worker. A
+//! connection that ends after an ordinary last answer does not come here: its own thread
+//! reads on (`socket::lingering_close_within`).
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -25,9 +26,11 @@ use crate::config::{LINGER, LINGER_BYTES, LINGER_PAUSE, LINGER_SILENCE};
 /// The connections that linger.
 #[derive(Debug)]
 pub(super) struct Lingering {
-    /// LIMIT: how many connections linger at the same time, 256 by default; fewer if descriptors are few.
+    /// LIMIT: how many connections linger at the same time, 256 by default; fewer if
+    /// descriptors are few.
     max_connections: usize,
-    /// LOCK: guards the list of new connections and their count. No socket is read while it is held.
+    /// LOCK: guards the list of new connections and their count. No socket is read while
+    /// it is held.
     list: Mutex<LingerList>,
 }
 
@@ -35,8 +38,9 @@ pub(super) struct Lingering {
 struct LingerList {
     /// Connections that were added and that the thread `linger` has not taken yet.
     new: Vec<LingeringConnection>,
-    /// The number of all connections that linger: those in `new`, and those that the thread has taken. While it is
-    /// more than 0, there is a thread, or the caller of [`Lingering::add`] is about to start it.
+    /// The number of all connections that linger: those in `new`, and those that the
+    /// thread has taken. While it is more than 0, there is a thread, or the caller of
+    /// [`Lingering::add`] is about to start it.
     count: usize,
     /// The server is shutting down, and no connection is added any more.
     is_closed: bool,
@@ -44,17 +48,20 @@ struct LingerList {
 
 #[derive(Debug)]
 struct LingeringConnection {
-    /// A non-blocking socket. Dropping the value closes the connection, unless a worker still has the socket, too.
+    /// A non-blocking socket. Dropping the value closes the connection, unless a worker
+    /// still has the socket, too.
     socket: Arc<TcpStream>,
-    /// When the connection was added. LIMIT: it lingers for at most [`LINGER`] (10 s) after that.
+    /// When the connection was added. LIMIT: it lingers for at most [`LINGER`] (10 s)
+    /// after that.
     since: Instant,
     /// When bytes last arrived; at first, when the connection was added.
     last_read: Instant,
-    /// How many bytes were discarded. LIMIT: [`LINGER_BYTES`] (8 MiB) and the reads of one round.
+    /// How many bytes were discarded. LIMIT: [`LINGER_BYTES`] (8 MiB) and the reads of
+    /// one round.
     bytes: usize,
-    /// The reading side was shut down for the eviction. After that a read returns 0 whenever there are no
-    /// bytes, so it cannot be seen whether the peer has closed. Such a connection is closed after
-    /// [`LINGER_SILENCE`] (1 s).
+    /// The reading side was shut down for the eviction. After that a read returns 0
+    /// whenever there are no bytes, so it cannot be seen whether the peer has closed.
+    /// Such a connection is closed after [`LINGER_SILENCE`] (1 s).
     is_evicted: bool,
 }
 
@@ -67,20 +74,24 @@ impl Lingering {
         }
     }
 
-    /// Locks the list. Only methods of a `Vec` run under the lock, so a poisoned lock is ignored.
+    /// Locks the list. Only methods of a `Vec` run under the lock, so a poisoned lock is
+    /// ignored.
     fn list(&self) -> MutexGuard<'_, LingerList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection that has been answered. Its socket must be non-blocking. If `max_connections` linger
-    /// already, or after [`close`](Self::close), the connection is closed at once instead.
+    /// Adds a connection that has been answered. Its socket must be non-blocking. If
+    /// `max_connections` linger already, or after [`close`](Self::close), the connection
+    /// is closed at once instead.
     ///
-    /// Returns true if there is no thread `linger`. Then the caller must call [`run`](Self::run) on a new thread, or
+    /// Returns true if there is no thread `linger`. Then the caller must call
+    /// [`run`](Self::run) on a new thread, or
     /// [`close_without_thread`](Self::close_without_thread).
     ///
-    /// For an evicted connection the caller has shut down the reading side and must not shut down the writing side:
-    /// Linux resets a connection that receives bytes after both sides were shut down. The client finds the end of the
-    /// answer by its `Content-Length`, and the end of the connection by `Connection: close`.
+    /// For an evicted connection the caller has shut down the reading side and must not
+    /// shut down the writing side: Linux resets a connection that receives bytes after
+    /// both sides were shut down. The client finds the end of the answer by its
+    /// `Content-Length`, and the end of the connection by `Connection: close`.
     #[must_use = "the connection lingers until `run` closes it"]
     pub(super) fn add(&self, socket: Arc<TcpStream>, is_evicted: bool) -> bool {
         let mut list = self.list();
@@ -99,7 +110,8 @@ impl Lingering {
         list.count == 1
     }
 
-    /// The whole life of the thread `linger`: reads from all connections in rounds, and returns when none is left.
+    /// The whole life of the thread `linger`: reads from all connections in rounds, and
+    /// returns when none is left.
     pub(super) fn run(&self) {
         let mut connections = Vec::new();
         loop {
@@ -109,8 +121,8 @@ impl Lingering {
                 connections.clear();
             }
             list.count = connections.len();
-            // ORDER: the count becomes 0 under the same lock under which `add` reads it. So a connection that
-            // is added later gets a new thread.
+            // ORDER: the count becomes 0 under the same lock under which `add` reads it.
+            // So a connection that is added later gets a new thread.
             if connections.is_empty() {
                 return;
             }
@@ -122,26 +134,29 @@ impl Lingering {
         }
     }
 
-    /// Closes the connections that were added, because the thread for them could not be started.
+    /// Closes the connections that were added, because the thread for them could not be
+    /// started.
     pub(super) fn close_without_thread(&self) {
         let mut list = self.list();
         list.new.clear();
         list.count = 0;
     }
 
-    /// Begins the shutdown: connections that are added later are closed at once. The thread closes the connections
-    /// that it has in its next round.
+    /// Begins the shutdown: connections that are added later are closed at once. The
+    /// thread closes the connections that it has in its next round.
     pub(super) fn close(&self) {
         self.list().is_closed = true;
     }
 }
 
 impl LingeringConnection {
-    /// Reads and discards what has arrived, without waiting for more. Returns whether the connection goes on
-    /// lingering. False: the peer has closed, the connection is broken, or one of its limits is reached.
+    /// Reads and discards what has arrived, without waiting for more. Returns whether the
+    /// connection goes on lingering. False: the peer has closed, the connection is
+    /// broken, or one of its limits is reached.
     fn read_available(&mut self, now: Instant) -> bool {
         let mut discarded = [0; 4096];
-        // LIMIT: 16 reads of 4 KiB in each round, so that a fast sender does not delay the other connections.
+        // LIMIT: 16 reads of 4 KiB in each round, so that a fast sender does not delay
+        // the other connections.
         for _ in 0..16 {
             if now.saturating_duration_since(self.since) > LINGER || self.bytes > LINGER_BYTES {
                 return false;

@@ -1,12 +1,15 @@
-//! Every reason why bytes are not a request that can be served. Each reason knows its status and its text.
+//! Every reason why bytes are not a request that can be served. Each reason knows its
+//! status and its text.
 //!
-//! `head.rs` and `body.rs` return refusals, and `connection.rs` returns the two timeouts. `Handler::refuse` turns a
-//! refusal into an answer: `{"status":"error","error":"…"}` with the text below.
+//! `head.rs` and `body.rs` return refusals, and `connection.rs` returns the two timeouts.
+//! `Handler::refuse` turns a refusal into an answer: `{"status":"error","error":"…"}`
+//! with the text below.
 
 use std::fmt;
 
-/// Why a request was refused before a handler was asked for its answer. The connection ends after the answer, because
-/// the beginning of the next request is not known after a malformed one.
+/// Why a request was refused before a handler was asked for its answer. The connection
+/// ends after the answer, because the beginning of the next request is not known after a
+/// malformed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -16,13 +19,15 @@ pub enum Refusal {
     LineBreak,
     /// 400: the request line is not `method SP target SP version`.
     RequestLine,
-    /// 400: the target has a wrong form, a wrong percent-encoding or a forbidden path. The text says which.
+    /// 400: the target has a wrong form, a wrong percent-encoding or a forbidden path.
+    /// The text says which.
     Target(String),
     /// 414: the target has more bytes than this.
     TargetTooLong(usize),
     /// 505: an HTTP version other than 1.x, which the text names.
     Version(String),
-    /// 400: a header field breaks the grammar, or is there twice. The text says which field and why.
+    /// 400: a header field breaks the grammar, or is there twice. The text says which
+    /// field and why.
     Field(String),
     /// 431: the head has more bytes than this.
     HeadTooLarge(usize),
@@ -32,10 +37,11 @@ pub enum Refusal {
     Host(usize),
     /// 400: a Content-Length that is not one number; the text is its value.
     ContentLength(String),
-    /// 400: Content-Length and Transfer-Encoding together, or a Transfer-Encoding in HTTP/1.0.
+    /// 400: Content-Length and Transfer-Encoding together, or a Transfer-Encoding in
+    /// HTTP/1.0.
     AmbiguousLength,
-    /// 400: a Transfer-Encoding that does not have `chunked` once, as its last coding: the end of the body is
-    /// unknown.
+    /// 400: a Transfer-Encoding that does not have `chunked` once, as its last coding:
+    /// the end of the body is unknown.
     ChunkedNotLast(String),
     /// 501: a Transfer-Encoding with another coding before `chunked`.
     TransferEncoding(String),

@@ -25,8 +25,8 @@ pub struct Request {
     pub(super) peer: SocketAddr,
     /// The client. It is the peer, unless the peer is a trusted proxy.
     pub(super) client: ClientAddr,
-    /// The connection's socket, to find out whether the client is still connected. It is weak so that a handler that
-    /// keeps the request does not keep the socket open.
+    /// The connection's socket, to find out whether the client is still connected. It is
+    /// weak so that a handler that keeps the request does not keep the socket open.
     pub(super) socket: Weak<TcpStream>,
     /// The budget for the large answers of all requests.
     pub(super) answer_budget: Budget,
@@ -43,7 +43,8 @@ impl Request {
         &self.head.path
     }
 
-    /// The parts of the [`path`](Self::path) between its slashes, for routes with a variable part:
+    /// The parts of the [`path`](Self::path) between its slashes, for routes with a
+    /// variable part:
     ///
     /// ```
     /// use tiny_sse::http::{Request, Response};
@@ -56,8 +57,8 @@ impl Request {
     /// }
     /// ```
     ///
-    /// `/` has no segments. `/a/` has two, and the second one is empty. A slash that was sent as `%2F`
-    /// separates segments, too.
+    /// `/` has no segments. `/a/` has two, and the second one is empty. A slash that was
+    /// sent as `%2F` separates segments, too.
     pub fn segments(&self) -> Vec<&str> {
         match self.path() {
             "/" => Vec::new(),
@@ -65,15 +66,16 @@ impl Request {
         }
     }
 
-    /// The host that the request is for, with its port if the client sent one. It comes from the target if
-    /// that is a whole URL, otherwise from the field `Host`. It may be empty. Only a request of HTTP/1.0 may
-    /// have none.
+    /// The host that the request is for, with its port if the client sent one. It comes
+    /// from the target if that is a whole URL, otherwise from the field `Host`. It may be
+    /// empty. Only a request of HTTP/1.0 may have none.
     pub fn host(&self) -> Option<&str> {
         self.head.host()
     }
 
-    /// The first value of a query parameter, decoded as browsers decode HTML forms: `+` is a space, a `%` without two
-    /// hexadecimal digits stays as it is, and U+FFFD replaces bytes that are not UTF-8.
+    /// The first value of a query parameter, decoded as browsers decode HTML forms: `+`
+    /// is a space, a `%` without two hexadecimal digits stays as it is, and U+FFFD
+    /// replaces bytes that are not UTF-8.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.queries(name).next()
     }
@@ -94,7 +96,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// The request has the field more than once, or its value is not UTF-8. [`Refusal::status`] is 400.
+    /// The request has the field more than once, or its value is not UTF-8.
+    /// [`Refusal::status`] is 400.
     pub fn field(&self, name: &str) -> Result<Option<&str>, Refusal> {
         let mut values = self.head.fields(name);
         let Some(value) = values.next() else {
@@ -127,16 +130,17 @@ impl Request {
         Ok(token.filter(|_| is_bearer).map(str::trim_ascii))
     }
 
-    /// The values of the cookies with this name, in order. Quotes around a value are removed.
-    /// Percent-encoding is decoded, because most libraries encode cookies so, and U+FFFD replaces bytes that
-    /// are not UTF-8.
+    /// The values of the cookies with this name, in order. Quotes around a value are
+    /// removed. Percent-encoding is decoded, because most libraries encode cookies so,
+    /// and U+FFFD replaces bytes that are not UTF-8.
     pub fn cookies<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         // SPEC: RFC 6265, 4.2.1: `cookie-string = cookie-pair *( ";" SP cookie-pair )`.
         let fields = self.fields("cookie");
         let pairs = fields.flat_map(|field| field.split(|&byte| byte == b';'));
         pairs.filter_map(move |pair| {
             let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-            // SPEC: RFC 6265, 4.1.1: `cookie-value = *cookie-octet / ( DQUOTE *cookie-octet DQUOTE )`.
+            // SPEC: RFC 6265, 4.1.1: `cookie-value = *cookie-octet / ( DQUOTE
+            // *cookie-octet DQUOTE )`.
             let value = match value.strip_prefix(b"=")? {
                 [b'"', quoted @ .., b'"'] => quoted,
                 plain => plain,
@@ -148,7 +152,8 @@ impl Request {
         })
     }
 
-    /// The body, without its chunk sizes if it came in chunks. At most `Config::max_body` bytes.
+    /// The body, without its chunk sizes if it came in chunks. At most `Config::max_body`
+    /// bytes.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
@@ -163,21 +168,24 @@ impl Request {
         self.peer
     }
 
-    /// The address of the client. It is the address of the [`peer`](Self::peer), unless the peer is one of
-    /// the proxies in [`Config::trust_proxy`](crate::Config::trust_proxy); then it is the address that the
-    /// proxy names.
+    /// The address of the client. It is the address of the [`peer`](Self::peer), unless
+    /// the peer is one of the proxies in
+    /// [`Config::trust_proxy`](crate::Config::trust_proxy); then it is the address that
+    /// the proxy names.
     ///
-    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right. Trusted proxies are
-    /// skipped, and the first other address is the client's. Any client can write what is further to the
-    /// left. If the field is missing or malformed, or if the two fields contradict each other, the result is
-    /// the address of the last proxy that is known. An IPv4 address that comes from an IPv6 socket, such as
-    /// `::ffff:192.0.2.7`, is returned as an IPv4 address.
+    /// The list in `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right.
+    /// Trusted proxies are skipped, and the first other address is the client's. Any
+    /// client can write what is further to the left. If the field is missing or
+    /// malformed, or if the two fields contradict each other, the result is the address
+    /// of the last proxy that is known. An IPv4 address that comes from an IPv6 socket,
+    /// such as `::ffff:192.0.2.7`, is returned as an IPv4 address.
     pub fn client(&self) -> IpAddr {
         self.client.address
     }
 
-    /// Whether [`client`](Self::client) is the address of the client. If not, it is the address of a trusted
-    /// proxy that does not name its client, or names it in a way that is not understood.
+    /// Whether [`client`](Self::client) is the address of the client. If not, it is the
+    /// address of a trusted proxy that does not name its client, or names it in a way
+    /// that is not understood.
     pub(crate) fn is_client_known(&self) -> bool {
         self.client.is_known
     }
@@ -195,17 +203,17 @@ impl Request {
         }
     }
 
-    /// Whether the client has disconnected while its answer is being made, as far as the socket shows it.
-    /// Only the handler of this request may call this, because it makes the socket non-blocking for a moment.
-    /// Does not block.
+    /// Whether the client has disconnected while its answer is being made, as far as the
+    /// socket shows it. Only the handler of this request may call this, because it makes
+    /// the socket non-blocking for a moment. Does not block.
     pub(crate) fn is_abandoned(&self) -> bool {
         let socket = self.socket.upgrade();
         socket.is_none_or(|socket| seems_disconnected(&socket))
     }
 
     /// Takes the bytes of an answer from the answer budget before the answer is made; see
-    /// [`Response::reserved`](super::Response::reserved). Blocks for at most `timeout` while the budget has no room.
-    /// `None`: it has had no room for that time.
+    /// [`Response::reserved`](super::Response::reserved). Blocks for at most `timeout`
+    /// while the budget has no room. `None`: it has had no room for that time.
     pub(crate) fn reserve_answer(&self, bytes: usize, timeout: Duration) -> Option<Share> {
         let mut share = self.answer_budget.share();
         share.grow_within(bytes, timeout).then_some(share)
@@ -216,7 +224,8 @@ impl Request {
         self.head.version()
     }
 
-    /// How a stream to this client marks its end: by chunks, or in HTTP/1.0 by closing the connection.
+    /// How a stream to this client marks its end: by chunks, or in HTTP/1.0 by closing
+    /// the connection.
     pub fn stream_framing(&self) -> Framing {
         self.head.version().stream_framing()
     }

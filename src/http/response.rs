@@ -1,6 +1,7 @@
 //! The answer of a handler, and the bytes of its head.
 //!
-//! For example, `Response::text(200, "hello\n")` becomes these bytes on a connection that is kept alive:
+//! For example, `Response::text(200, "hello\n")` becomes these bytes on a connection that
+//! is kept alive:
 //!
 //! ```text
 //! HTTP/1.1 200 OK\r\n
@@ -13,8 +14,9 @@
 //! hello\n
 //! ```
 //!
-//! A handler makes a [`Response`]. `Connection::answer` decides whether the connection is kept alive, writes the head
-//! with [`Response::write_head`], and then writes the body, or hands the socket over to a stream.
+//! A handler makes a [`Response`]. `Connection::answer` decides whether the connection is
+//! kept alive, writes the head with [`Response::write_head`], and then writes the body,
+//! or hands the socket over to a stream.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,18 +32,20 @@ use crate::wire::{Framing, date, json};
 
 /// An answer: a status, header fields, and a body or a stream.
 ///
-/// The connection writes `Content-Length`, `Transfer-Encoding`, `Connection`, `Keep-Alive` and `Date` itself.
-/// A handler must not set them.
+/// The connection writes `Content-Length`, `Transfer-Encoding`, `Connection`,
+/// `Keep-Alive` and `Date` itself. A handler must not set them.
 #[derive(Debug)]
 pub struct Response {
     pub(super) status: u16,
-    /// The header fields that the handler has set, in order. Values have no control characters.
+    /// The header fields that the handler has set, in order. Values have no control
+    /// characters.
     pub(super) fields: Vec<(&'static str, Cow<'static, str>)>,
     pub(super) body: Body,
     /// The connection ends after this answer, even if the client wants to keep it.
     pub(super) is_last: bool,
-    /// The share of the answer budget that was reserved before the answer was made. `None`: nothing was reserved, and
-    /// `Connection::within_budget` takes a share if the answer is large.
+    /// The share of the answer budget that was reserved before the answer was made.
+    /// `None`: nothing was reserved, and `Connection::within_budget` takes a share if the
+    /// answer is large.
     pub(super) share: Option<Share>,
 }
 
@@ -53,12 +57,14 @@ pub(super) enum Body {
     Takeover {
         /// The bytes after the head that are sent before anything that `run` writes.
         first: Vec<u8>,
-        /// Writes the stream. It is called on the stream's own thread, and the connection ends when it returns.
+        /// Writes the stream. It is called on the stream's own thread, and the connection
+        /// ends when it returns.
         run: Box<dyn FnOnce(Takeover) + Send>,
     },
 }
 
-/// The value of a header field has a control character. The error contains the field's name.
+/// The value of a header field has a control character. The error contains the field's
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldValueError(&'static str);
 
@@ -70,16 +76,19 @@ impl fmt::Display for FieldValueError {
 
 impl std::error::Error for FieldValueError {}
 
-/// What the function of a [`Response::takeover`] gets: the socket of the client, and the bytes that must be
-/// written first. The connection ends when that function has returned and this value is dropped.
+/// What the function of a [`Response::takeover`] gets: the socket of the client, and the
+/// bytes that must be written first. The connection ends when that function has returned
+/// and this value is dropped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Takeover {
     /// The socket: blocking, with `Config::write_timeout` as its write timeout.
     pub socket: Arc<TcpStream>,
-    /// How the end of the stream is marked: [`Request::stream_framing`](super::Request::stream_framing).
+    /// How the end of the stream is marked:
+    /// [`Request::stream_framing`](super::Request::stream_framing).
     pub framing: Framing,
-    /// The head of the answer, followed by the first bytes of the stream. Nothing has been written yet.
+    /// The head of the answer, followed by the first bytes of the stream. Nothing has
+    /// been written yet.
     pub opening: Vec<u8>,
 }
 
@@ -105,7 +114,8 @@ impl Response {
         Response::new(status).with_body("application/json", text.into() + "\n")
     }
 
-    /// An error as JSON: `{"status":"error","error":"…"}`. All errors of this server have this form.
+    /// An error as JSON: `{"status":"error","error":"…"}`. All errors of this server have
+    /// this form.
     pub fn error(status: u16, what: impl fmt::Display) -> Response {
         Response::json(
             status,
@@ -121,8 +131,9 @@ impl Response {
         Response::error(503, why).with("Retry-After", config.retry_after())
     }
 
-    /// A stream that begins with the bytes `first`. `run` is called with the socket on a new thread, and the
-    /// connection ends when `run` returns. `run` is not called for a HEAD request.
+    /// A stream that begins with the bytes `first`. `run` is called with the socket on a
+    /// new thread, and the connection ends when `run` returns. `run` is not called for a
+    /// HEAD request.
     pub fn takeover(
         content_type: &'static str,
         first: Vec<u8>,
@@ -144,8 +155,9 @@ impl Response {
         self.with("Content-Type", content_type)
     }
 
-    /// Uses the bytes that [`Request::reserve_answer`](super::Request::reserve_answer) has reserved for this
-    /// answer, so that it is not replaced by a 503 when the answer budget has no room.
+    /// Uses the bytes that [`Request::reserve_answer`](super::Request::reserve_answer)
+    /// has reserved for this answer, so that it is not replaced by a 503 when the answer
+    /// budget has no room.
     pub(crate) fn reserved(mut self, share: Share) -> Response {
         self.share = Some(share);
         self
@@ -159,9 +171,10 @@ impl Response {
 
     /// Adds a header field. A second `Vary` is merged into the first one.
     ///
-    /// A value with a control character is never sent, because a line break in it would let a peer add
-    /// fields, or a whole answer. Instead the response becomes a 500 that names the field. For values that
-    /// come from outside of the program, use [`try_with`](Self::try_with).
+    /// A value with a control character is never sent, because a line break in it would
+    /// let a peer add fields, or a whole answer. Instead the response becomes a 500 that
+    /// names the field. For values that come from outside of the program, use
+    /// [`try_with`](Self::try_with).
     ///
     /// ```
     /// use tiny_sse::http::Response;
@@ -216,7 +229,8 @@ impl Response {
         }
     }
 
-    /// The bytes of the whole answer, as the last one of its connection. With `head_only` the body is left out.
+    /// The bytes of the whole answer, as the last one of its connection. With `head_only`
+    /// the body is left out.
     pub(super) fn last_bytes(&self, head_only: bool) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write_head(false, Framing::Bare, Duration::ZERO, &mut bytes);
@@ -226,12 +240,12 @@ impl Response {
         bytes
     }
 
-    /// Writes the bytes of the head into `head`, whose old content is discarded. `keep_alive` says whether
-    /// the connection may be kept alive; then it is closed after `idle_timeout` without a request. `framing`
-    /// is for a stream.
+    /// Writes the bytes of the head into `head`, whose old content is discarded.
+    /// `keep_alive` says whether the connection may be kept alive; then it is closed
+    /// after `idle_timeout` without a request. `framing` is for a stream.
     ///
-    /// Returns whether the connection is kept alive. It is not for a stream without chunks (HTTP/1.0), whose
-    /// end is the end of the connection.
+    /// Returns whether the connection is kept alive. It is not for a stream without
+    /// chunks (HTTP/1.0), whose end is the end of the connection.
     pub(super) fn write_head(
         &self,
         keep_alive: bool,
@@ -240,8 +254,8 @@ impl Response {
         head: &mut Vec<u8>,
     ) -> bool {
         head.clear();
-        // Most heads fit, so that the buffer is allocated once and grows for no answer. `HEAD_BYTES` has the
-        // size's reason.
+        // Most heads fit, so that the buffer is allocated once and grows for no answer.
+        // `HEAD_BYTES` has the size's reason.
         head.reserve(HEAD_BYTES);
         let mut line = |line: fmt::Arguments<'_>| {
             head.write_fmt(line)
@@ -265,12 +279,14 @@ impl Response {
             Body::Takeover { .. } => line(format_args!("Transfer-Encoding: chunked")),
             Body::Bytes(bytes) => {
                 let seconds = idle_timeout.as_secs();
-                // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. A client that knows it does not send a
-                // request on a connection that is about to be closed. A 0 would mean that it is closed at once.
+                // SPEC: RFC 2068, 19.7.1.1: the parameter of `Keep-Alive`. A client that
+                // knows it does not send a request on a connection that is about to be
+                // closed. A 0 would mean that it is closed at once.
                 if keep_alive && seconds > 0 {
                     line(format_args!("Keep-Alive: timeout={seconds}"));
                 }
-                // SPEC: RFC 9110, 8.6: a 1xx or 204 has no Content-Length; a 304 has that of the 200, or none.
+                // SPEC: RFC 9110, 8.6: a 1xx or 204 has no Content-Length; a 304 has that
+                // of the 200, or none.
                 if !matches!(self.status, 100..=199 | 204 | 304) {
                     line(format_args!("Content-Length: {}", bytes.len()));
                 }
@@ -296,7 +312,8 @@ impl fmt::Debug for Body {
     }
 }
 
-/// The reason phrases of RFC 9110, 15, for people. Clients ignore them. An unknown status has an empty one.
+/// The reason phrases of RFC 9110, 15, for people. Clients ignore them. An unknown status
+/// has an empty one.
 fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

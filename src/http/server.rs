@@ -1,12 +1,12 @@
 //! The accept loop, and the shutdown of a server.
 //!
-//! The thread `accept` passes each accepted socket to `Connections::admit`. `accept` fails in normal
-//! operation: a peer gives up while it waits, or the process has no descriptor left. No such error ends the
-//! loop. An error that may last is logged, and the loop pauses for 10 ms, then 20 ms, and so on up to 1 s
-//! ([`ACCEPT_PAUSE`]).
+//! The thread `accept` passes each accepted socket to `Connections::admit`. `accept`
+//! fails in normal operation: a peer gives up while it waits, or the process has no
+//! descriptor left. No such error ends the loop. An error that may last is logged, and
+//! the loop pauses for 10 ms, then 20 ms, and so on up to 1 s ([`ACCEPT_PAUSE`]).
 //!
-//! A shutdown must make `accept` return, and std has no call for that. [`HttpServer::stop_accepting`] shows the two
-//! ways that are used.
+//! A shutdown must make `accept` return, and std has no call for that.
+//! [`HttpServer::stop_accepting`] shows the two ways that are used.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,18 +19,22 @@ use super::connections::Connections;
 use crate::config::{ACCEPT_PAUSE, Config, SHUTDOWN_WAIT, WAKE_ATTEMPTS, WAKE_PAUSE};
 use crate::machine::Reserves;
 
-/// Which processes may have a descriptor of the listening socket. It decides how a shutdown ends the accept loop.
+/// Which processes may have a descriptor of the listening socket. It decides how a
+/// shutdown ends the accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holders {
-    /// This server made the socket, and no other process has it, so a shutdown may shut down the socket itself.
+    /// This server made the socket, and no other process has it, so a shutdown may shut
+    /// down the socket itself.
     ThisServer,
-    /// The socket was made elsewhere, and other processes may have it, too: the service manager, or the next
-    /// version of the program. On Linux `shutdown(2)` would end the listening for all of them.
+    /// The socket was made elsewhere, and other processes may have it, too: the service
+    /// manager, or the next version of the program. On Linux `shutdown(2)` would end the
+    /// listening for all of them.
     MaybeOthers,
 }
 
-/// The whole life of the thread `accept`: blocks in `accept`, and admits each connection. Returns when
-/// `accept` returns after the shutdown has begun. A connection that was accepted then is dropped.
+/// The whole life of the thread `accept`: blocks in `accept`, and admits each connection.
+/// Returns when `accept` returns after the shutdown has begun. A connection that was
+/// accepted then is dropped.
 fn accept_loop(listener: &TcpListener, connections: &Arc<Connections>) {
     let mut pause = ACCEPT_PAUSE.0;
     loop {
@@ -43,8 +47,9 @@ fn accept_loop(listener: &TcpListener, connections: &Arc<Connections>) {
                 pause = ACCEPT_PAUSE.0;
                 connections.admit(socket, peer);
             }
-            // The peer closed the connection before it was accepted, or a signal interrupted the call. The next call
-            // can succeed at once, so there is no pause.
+            // The peer closed the connection before it was accepted, or a signal
+            // interrupted the call. The next call can succeed at once, so there is no
+            // pause.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -52,8 +57,9 @@ fn accept_loop(listener: &TcpListener, connections: &Arc<Connections>) {
                 ) => {}
             Err(error) => {
                 if error.kind() == ErrorKind::WouldBlock {
-                    // Another process has made the shared socket non-blocking. Best effort: if this fails, the next
-                    // `accept` fails in the same way, and it is tried again.
+                    // Another process has made the shared socket non-blocking. Best
+                    // effort: if this fails, the next `accept` fails in the same way, and
+                    // it is tried again.
                     let _ = listener.set_nonblocking(false);
                 }
                 let report = &connections.config.report;
@@ -76,17 +82,19 @@ pub(crate) struct HttpServer {
     connections: Arc<Connections>,
     /// The address of the listener. A shutdown connects to it.
     local_addr: SocketAddr,
-    /// The means to end the accept loop, and its thread. `None` once the server is shut down.
+    /// The means to end the accept loop, and its thread. `None` once the server is shut
+    /// down.
     running: Option<(Waker, JoinHandle<()>)>,
 }
 
 impl HttpServer {
-    /// Serves a listener from now on, in new threads. `reserves` is how many rejected and evicted connections the
-    /// machine has room for. Does not block.
+    /// Serves a listener from now on, in new threads. `reserves` is how many rejected and
+    /// evicted connections the machine has room for. Does not block.
     ///
     /// # Errors
     ///
-    /// The thread that accepts connections cannot be started, or the system refuses to make the listener blocking.
+    /// The thread that accepts connections cannot be started, or the system refuses to
+    /// make the listener blocking.
     pub(crate) fn spawn(
         listener: TcpListener,
         holders: Holders,
@@ -94,7 +102,8 @@ impl HttpServer {
         reserves: Reserves,
         handler: Box<dyn Handler>,
     ) -> io::Result<HttpServer> {
-        // On a non-blocking listener `accept` fails when no connection waits, and the loop would pause after each.
+        // On a non-blocking listener `accept` fails when no connection waits, and the
+        // loop would pause after each.
         listener.set_nonblocking(false)?;
         let local_addr = listener.local_addr()?;
         let waker = Waker::new(&listener, holders)?;
@@ -115,25 +124,31 @@ impl HttpServer {
         self.local_addr
     }
 
-    /// Begins the shutdown and does not block: no connection is admitted any more, idle connections are
-    /// closed, and the answer to each request in flight is the last one of its connection.
+    /// Begins the shutdown and does not block: no connection is admitted any more, idle
+    /// connections are closed, and the answer to each request in flight is the last one
+    /// of its connection.
     pub(crate) fn begin_shutdown(&self) {
         self.connections.begin_shutdown();
     }
 
-    /// Shuts the server down: stops accepting, waits for the requests in flight and for the streams for at most
-    /// `Config::grace`, closes the sockets of the connections that are left, and joins the threads. The hub ends its
-    /// streams when it is closed; this function does not.
+    /// Shuts the server down: stops accepting, waits for the requests in flight and for
+    /// the streams for at most `Config::grace`, closes the sockets of the connections
+    /// that are left, and joins the threads. The hub ends its streams when it is closed;
+    /// this function does not.
     ///
-    /// Blocks for at most the grace and half a second ([`SHUTDOWN_WAIT`]). If a handler has not returned by
-    /// then, this is reported, and its thread goes on.
+    /// Blocks for at most the grace and half a second ([`SHUTDOWN_WAIT`]). If a handler
+    /// has not returned by then, this is reported, and its thread goes on.
     ///
     /// The order of the steps:
     ///
-    /// 1. [`begin_shutdown`](Self::begin_shutdown): from here on the accept loop ends with the next connection.
-    /// 2. [`stop_accepting`](Self::stop_accepting): wakes the accept loop and joins its thread.
-    /// 3. The last descriptor of the listener is closed, so that new clients get "connection refused" at once.
-    /// 4. `Connections::finish_shutdown`: the grace, the remaining sockets, and the threads.
+    /// 1. [`begin_shutdown`](Self::begin_shutdown): from here on the accept loop ends
+    ///    with the next connection.
+    /// 2. [`stop_accepting`](Self::stop_accepting): wakes the accept loop and joins its
+    ///    thread.
+    /// 3. The last descriptor of the listener is closed, so that new clients get
+    ///    "connection refused" at once.
+    /// 4. `Connections::finish_shutdown`: the grace, the remaining sockets, and the
+    ///    threads.
     pub(crate) fn shutdown(&mut self) {
         let Some((waker, acceptor)) = self.running.take() else {
             return;
@@ -141,28 +156,32 @@ impl HttpServer {
         let start = Instant::now();
         self.begin_shutdown();
         self.stop_accepting(&waker, acceptor, start);
-        // ORDER: before the steps that may take long. This is the last descriptor of the listener in this
-        // server. While it is open, the system accepts connections that no thread would serve.
+        // ORDER: before the steps that may take long. This is the last descriptor of the
+        // listener in this server. While it is open, the system accepts connections that
+        // no thread would serve.
         drop(waker);
         self.connections.finish_shutdown(start);
     }
 
-    /// Ends the accept loop. The loop sees that the server is closing as soon as its `accept` returns, so the
-    /// task is to make `accept` return:
+    /// Ends the accept loop. The loop sees that the server is closing as soon as its
+    /// `accept` returns, so the task is to make `accept` return:
     ///
-    /// - The listener is shut down, if no other process has it. On Linux that wakes the thread in `accept`.
-    /// - Otherwise this function connects to the listener. That fails if a firewall drops the connection, or
-    ///   if another process accepts it. So it is repeated, with up to [`WAKE_ATTEMPTS`] connections open at
-    ///   the same time, until the loop has ended or the grace is over. After the grace the listener is shut
-    ///   down for all processes, with a warning.
+    /// - The listener is shut down, if no other process has it. On Linux that wakes the
+    ///   thread in `accept`.
+    /// - Otherwise this function connects to the listener. That fails if a firewall drops
+    ///   the connection, or if another process accepts it. So it is repeated, with up to
+    ///   [`WAKE_ATTEMPTS`] connections open at the same time, until the loop has ended or
+    ///   the grace is over. After the grace the listener is shut down for all processes,
+    ///   with a warning.
     ///
-    /// Blocks until the loop has ended, for at most the grace (but at least 500 ms), unless the listener can
-    /// be shut down.
+    /// Blocks until the loop has ended, for at most the grace (but at least 500 ms),
+    /// unless the listener can be shut down.
     fn stop_accepting(&self, waker: &Waker, acceptor: JoinHandle<()>, start: Instant) {
         let timeout = self.connections.config.grace.max(SHUTDOWN_WAIT);
         let mut is_shut_down = waker.holders == Holders::ThisServer && waker.shut_down();
-        // ORDER: the connections stay open until the loop has ended. A connection that is closed early may never be
-        // returned by `accept`. And a process that serves one of them may leave the next one to this server.
+        // ORDER: the connections stay open until the loop has ended. A connection that is
+        // closed early may never be returned by `accept`. And a process that serves one
+        // of them may leave the next one to this server.
         // LIMIT: `WAKE_ATTEMPTS` descriptors.
         let (mut connections, mut pause) = (Vec::new(), WAKE_PAUSE.0);
         while !is_shut_down && !acceptor.is_finished() && start.elapsed() < timeout {
@@ -201,7 +220,8 @@ impl Drop for HttpServer {
     }
 }
 
-/// Blocks until a thread has ended, for at most `limit`. std has no join with a timeout, so this polls.
+/// Blocks until a thread has ended, for at most `limit`. std has no join with a timeout,
+/// so this polls.
 fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
     let start = Instant::now();
     while !thread.is_finished() && start.elapsed() < limit {
@@ -209,8 +229,8 @@ fn wait_for(thread: &JoinHandle<()>, limit: Duration) {
     }
 }
 
-/// The address by which this machine reaches a listener. A listener on 0.0.0.0 or `::` is reached by the loopback
-/// address of its family.
+/// The address by which this machine reaches a listener. A listener on 0.0.0.0 or `::` is
+/// reached by the loopback address of its family.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
@@ -234,8 +254,9 @@ struct Waker {
 impl Waker {
     #[cfg(unix)]
     fn new(listener: &TcpListener, holders: Holders) -> io::Result<Waker> {
-        // std has `shutdown` for a TcpStream and not for a TcpListener. The type only decides which calls are
-        // offered. On a listening socket, Linux answers the call by waking the thread that waits in `accept`.
+        // std has `shutdown` for a TcpStream and not for a TcpListener. The type only
+        // decides which calls are offered. On a listening socket, Linux answers the call
+        // by waking the thread that waits in `accept`.
         let descriptor = std::os::fd::OwnedFd::from(listener.try_clone()?);
         Ok(Waker {
             holders,
@@ -248,7 +269,8 @@ impl Waker {
         Ok(Waker { holders })
     }
 
-    /// Shuts down the listener, for all processes that have it. Returns false if the system does not support that.
+    /// Shuts down the listener, for all processes that have it. Returns false if the
+    /// system does not support that.
     #[cfg(unix)]
     fn shut_down(&self) -> bool {
         self.listener.shutdown(Shutdown::Both).is_ok()
@@ -342,7 +364,8 @@ mod tests {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::from(std::os::fd::OwnedFd::from(socket));
         let mut handle = inherited(listener, config);
-        // The pause of one second has begun by now: the pauses before it take 630 ms together.
+        // The pause of one second has begun by now: the pauses before it take 630 ms
+        // together.
         thread::sleep(Duration::from_millis(700));
         handle.shutdown();
         assert_eq!(

@@ -1,22 +1,28 @@
-//! The connection table: what each open connection is doing, and which connection is evicted when all slots are in
-//! use. The table is plain data without a lock; `connections.rs` owns it and guards it with its lock.
+//! The connection table: what each open connection is doing, and which connection is
+//! evicted when all slots are in use. The table is plain data without a lock;
+//! `connections.rs` owns it and guards it with its lock.
 //!
-//! A connection is useful while a request is being received, answered or streamed. A connection that waits for its
-//! peer occupies a slot and a thread without any use, and waiting slowly is the cheapest attack on a server. So of
-//! all connections that wait, the one that has waited longest is evicted. The rules:
+//! A connection is useful while a request is being received, answered or streamed. A
+//! connection that waits for its peer occupies a slot and a thread without any use, and
+//! waiting slowly is the cheapest attack on a server. So of all connections that wait,
+//! the one that has waited longest is evicted. The rules:
 //!
-//! - A connection waits from the moment when it is ready for a request until the head of that request is complete.
-//!   The first bytes of a head do not restart the waiting time. Otherwise a peer could keep a slot by sending one
-//!   byte now and then.
-//! - A connection whose body arrives waits, too, but its waiting time restarts with every 16 KiB (`BODY_PROGRESS`).
-//! - A connection that is answering a request or is a stream is busy, and a busy connection is never evicted.
+//! - A connection waits from the moment when it is ready for a request until the head of
+//!   that request is complete. The first bytes of a head do not restart the waiting time.
+//!   Otherwise a peer could keep a slot by sending one byte now and then.
+//! - A connection whose body arrives waits, too, but its waiting time restarts with every
+//!   16 KiB (`BODY_PROGRESS`).
+//! - A connection that is answering a request or is a stream is busy, and a busy
+//!   connection is never evicted.
 //!
-//! Why not the connection that has sent least, or the one of the client with the most connections: the first can be
-//! influenced by a peer that sends useless bytes, and the second needs addresses, which an attacker has in plenty and
-//! the clients of one proxy share. `Config::max_per_ip` limits single addresses, for servers that want this.
+//! Why not the connection that has sent least, or the one of the client with the most
+//! connections: the first can be influenced by a peer that sends useless bytes, and the
+//! second needs addresses, which an attacker has in plenty and the clients of one proxy
+//! share. `Config::max_per_ip` limits single addresses, for servers that want this.
 //!
-//! Example: three connections and two slots. A has waited for a request since step 1, B since step 2. C arrives, so
-//! [`Table::evict`] returns A. If A had sent a complete request in between, it would be busy, and B would be evicted.
+//! Example: three connections and two slots. A has waited for a request since step 1, B
+//! since step 2. C arrives, so [`Table::evict`] returns A. If A had sent a complete
+//! request in between, it would be busy, and B would be evicted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,34 +31,41 @@ use crate::wire::Network;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// A request has arrived and is being answered; or the connection is a stream; or it is in the queue, because no
-    /// worker has taken it yet. It cannot be evicted.
+    /// A request has arrived and is being answered; or the connection is a stream; or it
+    /// is in the queue, because no worker has taken it yet. It cannot be evicted.
     Busy,
-    /// It waits for a request of which nothing has arrived. It can be evicted, and a shutdown closes it at once.
+    /// It waits for a request of which nothing has arrived. It can be evicted, and a
+    /// shutdown closes it at once.
     Idle,
-    /// It waits for the rest of a head or of a body; or it has sent its last answer and waits until the peer closes.
-    /// It can be evicted, but a shutdown leaves it the grace.
+    /// It waits for the rest of a head or of a body; or it has sent its last answer and
+    /// waits until the peer closes. It can be evicted, but a shutdown leaves it the
+    /// grace.
     Waiting,
     /// It was evicted: it does not count as using a slot, and its thread is about to end.
     Evicted,
 }
 
-/// All connections that have a thread or are in the queue. Each row has a `T` that the table does not look at.
+/// All connections that have a thread or are in the queue. Each row has a `T` that the
+/// table does not look at.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     /// One row per connection, by key.
     rows: HashMap<u64, Row<T>>,
-    /// A counter that is incremented for each new row and each time that a connection begins to wait. Its values are
-    /// the keys of rows, and they order the connections that wait. At a million per second 64 bits suffice for
-    /// 584,000 years, so no value is used twice.
+    /// A counter that is incremented for each new row and each time that a connection
+    /// begins to wait. Its values are the keys of rows, and they order the connections
+    /// that wait. At a million per second 64 bits suffice for 584,000 years, so no value
+    /// is used twice.
     last_number: u64,
-    /// The connections that wait: `Row::waiting_since` mapped to the connection's key. The first entry has waited
-    /// longest. It has exactly one entry per row whose `waiting_since` is set.
+    /// The connections that wait: `Row::waiting_since` mapped to the connection's key.
+    /// The first entry has waited longest. It has exactly one entry per row whose
+    /// `waiting_since` is set.
     waiting: BTreeMap<u64, u64>,
     /// The number of evicted connections that are still in the table.
     evicted: usize,
-    /// The number of connections that are counted under each client: the number of rows with that `Row::client`.
-    /// LIMIT: an entry is removed when its count becomes 0, so there are never more entries than rows.
+    /// The number of connections that are counted under each client: the number of rows
+    /// with that `Row::client`.
+    /// LIMIT: an entry is removed when its count becomes 0, so there are never more
+    /// entries than rows.
     counts: HashMap<Network, usize>,
 }
 
@@ -63,9 +76,11 @@ struct Row<T> {
     value: T,
     /// What the connection is doing.
     stage: Stage,
-    /// The value that `Table::last_number` got when the connection began to wait; `None` while it does not wait.
+    /// The value that `Table::last_number` got when the connection began to wait; `None`
+    /// while it does not wait.
     waiting_since: Option<u64>,
-    /// The client that the connection is counted under, if it is counted: an IPv4 address, or a /64 of IPv6.
+    /// The client that the connection is counted under, if it is counted: an IPv4
+    /// address, or a /64 of IPv6.
     client: Option<Network>,
 }
 
@@ -102,7 +117,8 @@ impl<T> Table<T> {
         !self.waiting.is_empty()
     }
 
-    /// Adds a connection, which is busy and not counted under a client. Returns the key of its row.
+    /// Adds a connection, which is busy and not counted under a client. Returns the key
+    /// of its row.
     pub(super) fn insert(&mut self, value: T) -> u64 {
         let row = Row {
             value,
@@ -125,9 +141,9 @@ impl<T> Table<T> {
         self.rows.values().map(|row| (row.stage, &row.value))
     }
 
-    /// Notes what a connection is doing now. `Busy` ends its waiting time. `Idle` and `Waiting` start the
-    /// waiting time of a connection that was busy, and leave the waiting time of any other connection as it
-    /// is.
+    /// Notes what a connection is doing now. `Busy` ends its waiting time. `Idle` and
+    /// `Waiting` start the waiting time of a connection that was busy, and leave the
+    /// waiting time of any other connection as it is.
     ///
     /// Returns false, and changes nothing, if the connection was evicted or removed.
     pub(super) fn set_stage(&mut self, key: u64, stage: Stage) -> bool {
@@ -150,13 +166,15 @@ impl<T> Table<T> {
         true
     }
 
-    /// [`set_stage`](Self::set_stage) for a connection that has made progress: its waiting time starts again.
+    /// [`set_stage`](Self::set_stage) for a connection that has made progress: its
+    /// waiting time starts again.
     pub(super) fn restart_waiting(&mut self, key: u64, stage: Stage) -> bool {
         self.set_stage(key, Stage::Busy) && self.set_stage(key, stage)
     }
 
-    /// Evicts the connection that has waited longest, and returns its value, so that the caller can wake its thread.
-    /// The row stays until that thread removes it. `None`: no connection waits.
+    /// Evicts the connection that has waited longest, and returns its value, so that the
+    /// caller can wake its thread. The row stays until that thread removes it. `None`: no
+    /// connection waits.
     pub(super) fn evict(&mut self) -> Option<&T> {
         let (_, key) = self.waiting.pop_first()?;
         let row = self.rows.get_mut(&key)?;
@@ -171,7 +189,8 @@ impl<T> Table<T> {
         self.counts.get(&client).copied().unwrap_or(0)
     }
 
-    /// Counts a connection under `client`, and no longer under the client before. `None`: under no client.
+    /// Counts a connection under `client`, and no longer under the client before. `None`:
+    /// under no client.
     pub(super) fn set_client(&mut self, key: u64, client: Option<Network>) {
         let Some(row) = self.rows.get_mut(&key) else {
             return;
@@ -183,7 +202,8 @@ impl<T> Table<T> {
         self.decrement_count(before);
     }
 
-    /// Subtracts one connection from the count of `client`, and removes a count that becomes 0.
+    /// Subtracts one connection from the count of `client`, and removes a count that
+    /// becomes 0.
     fn decrement_count(&mut self, client: Option<Network>) {
         if let Some(client) = client
             && let Some(count) = self.counts.get_mut(&client)
@@ -195,7 +215,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Removes a connection from the table, and returns its value. `None`: it has been removed before.
+    /// Removes a connection from the table, and returns its value. `None`: it has been
+    /// removed before.
     pub(super) fn remove(&mut self, key: u64) -> Option<T> {
         let row = self.rows.remove(&key)?;
         if let Some(since) = row.waiting_since {

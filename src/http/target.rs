@@ -1,11 +1,14 @@
-//! Turns the target of a request into a path and a query, both decoded. `head.rs` calls [`parse`] once per request.
+//! Turns the target of a request into a path and a query, both decoded. `head.rs` calls
+//! [`parse`] once per request.
 //!
-//! For example, `/events/a%2fb?event=x+y&id=%zz` has the path `/events/a/b` and two parameters: `event` is
-//! `x y`, and `id` is `%zz`, with the fault that its percent-encoding is broken.
+//! For example, `/events/a%2fb?event=x+y&id=%zz` has the path `/events/a/b` and two
+//! parameters: `event` is `x y`, and `id` is `%zz`, with the fault that its
+//! percent-encoding is broken.
 //!
-//! A path is decoded strictly, because a proxy and this server must never understand one path as two
-//! different ones. A query may have parameters that this server does not use. So a broken percent-encoding is
-//! a fault of its parameter, and does not refuse the whole request.
+//! A path is decoded strictly, because a proxy and this server must never understand one
+//! path as two different ones. A query may have parameters that this server does not use.
+//! So a broken percent-encoding is a fault of its parameter, and does not refuse the
+//! whole request.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -14,18 +17,21 @@ use super::Refusal;
 
 /// The parameters of a query, decoded, in order.
 ///
-/// All names and values are in one text. A `Vec` of pairs of strings would take forty times the bytes of the query
-/// `a&a&a&…`, and a poll that waits keeps its request for up to a minute.
+/// All names and values are in one text. A `Vec` of pairs of strings would take forty
+/// times the bytes of the query `a&a&a&…`, and a poll that waits keeps its request for up
+/// to a minute.
 #[derive(Clone, Default)]
 pub(super) struct Query {
     /// The names and values of all parameters, one after the other, without separators.
     text: String,
-    /// One entry per parameter. LIMIT: a parameter takes at least two bytes of the target, and an entry has 12 bytes.
+    /// One entry per parameter. LIMIT: a parameter takes at least two bytes of the
+    /// target, and an entry has 12 bytes.
     ends: Vec<Ends>,
 }
 
-/// The offsets in [`Query::text`] at which the name and the value of a parameter end. The name begins where
-/// the parameter before it ends, and the value begins where the name ends.
+/// The offsets in [`Query::text`] at which the name and the value of a parameter end. The
+/// name begins where the parameter before it ends, and the value begins where the name
+/// ends.
 #[derive(Clone, Copy)]
 struct Ends {
     name: u32,
@@ -38,7 +44,8 @@ struct Ends {
 pub(crate) struct Parameter<'a> {
     pub(crate) name: &'a str,
     pub(crate) value: &'a str,
-    /// What is wrong with its percent-encoding, if anything. Name and value are then decoded as browsers decode them.
+    /// What is wrong with its percent-encoding, if anything. Name and value are then
+    /// decoded as browsers decode them.
     pub(crate) fault: Option<EncodingFault>,
 }
 
@@ -64,8 +71,8 @@ impl fmt::Display for EncodingFault {
 }
 
 impl Query {
-    /// Decodes a query, the bytes after the `?`. A parameter without `=` has an empty value. Empty
-    /// parameters, as in `a&&b`, are skipped.
+    /// Decodes a query, the bytes after the `?`. A parameter without `=` has an empty
+    /// value. Empty parameters, as in `a&&b`, are skipped.
     fn parse(query: &[u8]) -> Query {
         let pairs = || {
             query
@@ -110,7 +117,8 @@ impl Query {
 
 /// The parts of a request target.
 pub(super) struct Target {
-    /// The host of an absolute form, with its port if it has one. The other forms have no host.
+    /// The host of an absolute form, with its port if it has one. The other forms have no
+    /// host.
     pub(super) host: Option<String>,
     pub(super) path: String,
     pub(super) query: Query,
@@ -118,9 +126,10 @@ pub(super) struct Target {
 
 /// Parses the target of a request.
 ///
-/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form / asterisk-form`. The
-/// authority form belongs to CONNECT, which is only for proxies, and is refused. The other forms are served.
-/// The host of an absolute form is not compared with anything, because this server has only one site.
+/// SPEC: RFC 9112, 3.2: `request-target = origin-form / absolute-form / authority-form /
+/// asterisk-form`. The authority form belongs to CONNECT, which is only for proxies, and
+/// is refused. The other forms are served. The host of an absolute form is not compared
+/// with anything, because this server has only one site.
 pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     if target == b"*" {
         return Ok(Target {
@@ -129,8 +138,8 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
             query: Query::default(),
         });
     }
-    // LIMIT: offsets in `Query::text` have 32 bits, and a byte that is not UTF-8 becomes three bytes, those
-    // of U+FFFD.
+    // LIMIT: offsets in `Query::text` have 32 bits, and a byte that is not UTF-8 becomes
+    // three bytes, those of U+FFFD.
     if target.len() > u32::MAX as usize / 3 {
         return Err(Refusal::TargetTooLong(u32::MAX as usize / 3));
     }
@@ -150,7 +159,8 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
         (Some(String::from_utf8_lossy(authority).into()), rest)
     };
     let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
-    // SPEC: RFC 9110, 4.2.3: an empty path means `/`. Only the absolute form can have an empty path.
+    // SPEC: RFC 9110, 4.2.3: an empty path means `/`. Only the absolute form can have an
+    // empty path.
     let path = if path.is_empty() { b"/" } else { path };
     let path = match decode(path, Space::Percent) {
         (path, None) => path,
@@ -160,7 +170,8 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
         .split('/')
         .find(|&segment| segment == "." || segment == "..")
     {
-        // A proxy may resolve such a segment, or may not. If it does not, its rules are applied to another path.
+        // A proxy may resolve such a segment, or may not. If it does not, its rules are
+        // applied to another path.
         return Err(Refusal::Target(format!(
             "the path has the segment {segment:?}"
         )));
@@ -172,9 +183,9 @@ pub(super) fn parse(target: &[u8]) -> Result<Target, Refusal> {
     })
 }
 
-/// Splits an absolute form into its authority and the rest, `/path?query`, of which both parts may be
-/// missing. `https` is accepted, too: a proxy that decrypts TLS for this server may pass the target on
-/// unchanged.
+/// Splits an absolute form into its authority and the rest, `/path?query`, of which both
+/// parts may be missing. `https` is accepted, too: a proxy that decrypts TLS for this
+/// server may pass the target on unchanged.
 fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         target
@@ -199,17 +210,19 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 /// Whether the host may be empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
-    /// In a target it must not: an `http` URI without a host is invalid (RFC 9110, 4.2.1).
+    /// In a target it must not: an `http` URI without a host is invalid (RFC 9110,
+    /// 4.2.1).
     Needed,
-    /// In the field it may: `Host` is empty if the target URI has no authority (RFC 9112, 3.2).
+    /// In the field it may: `Host` is empty if the target URI has no authority (RFC 9112,
+    /// 3.2).
     MayBeEmpty,
 }
 
 /// Whether `text` is a host with or without a port, such as `localhost:8080`.
 ///
-/// SPEC: RFC 9110, 7.2: `Host = uri-host [ ":" port ]`; RFC 3986, 3.2.2: `host = IP-literal /
-/// IPv4address / reg-name`, and 3.2.3: `port = *DIGIT`. User information, as in `name:password@host`,
-/// is refused (RFC 9110, 4.2.4).
+/// SPEC: RFC 9110, 7.2: `Host = uri-host [ ":" port ]`; RFC 3986, 3.2.2:
+/// `host = IP-literal / IPv4address / reg-name`, and 3.2.3: `port = *DIGIT`. User
+/// information, as in `name:password@host`, is refused (RFC 9110, 4.2.4).
 pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     let (name, port) = match text.iter().rposition(|&byte| byte == b':') {
         Some(colon) if !text.ends_with(b"]") => (&text[..colon], &text[colon + 1..]),
@@ -223,9 +236,10 @@ pub(super) fn is_authority(text: &[u8], host: Host) -> bool {
     is_host && port.iter().all(u8::is_ascii_digit)
 }
 
-/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`. `literal` is the text between
-/// the brackets. IPvFuture is refused, because no such version exists. A zone after the address (`%25eth0`,
-/// RFC 6874) has a meaning only on the client's machine, but some clients send it, so it is accepted.
+/// SPEC: RFC 3986, 3.2.2: `IP-literal = "[" ( IPv6address / IPvFuture ) "]"`. `literal`
+/// is the text between the brackets. IPvFuture is refused, because no such version
+/// exists. A zone after the address (`%25eth0`, RFC 6874) has a meaning only on the
+/// client's machine, but some clients send it, so it is accepted.
 fn is_ip_literal(literal: &[u8]) -> bool {
     let (address, zone) = split_once(literal, b'%').unwrap_or((literal, b"-"));
     let address = std::str::from_utf8(address).map(str::parse::<Ipv6Addr>);
@@ -268,11 +282,12 @@ pub(super) fn percent_decoded(text: &[u8]) -> String {
     decode(text, Space::Percent).0
 }
 
-/// Decodes percent-encoded text, such as `%41` to `A`. Returns the text and the first fault, if there is one. A `%`
-/// without two digits stays as it is, and bytes that are not UTF-8 are replaced by U+FFFD.
+/// Decodes percent-encoded text, such as `%41` to `A`. Returns the text and the first
+/// fault, if there is one. A `%` without two digits stays as it is, and bytes that are
+/// not UTF-8 are replaced by U+FFFD.
 ///
-/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded` parser: browsers decode
-/// every query in this way, and no query is an error for them.
+/// SPEC: URL, 1.3, percent-decode, and 5.1, the `application/x-www-form-urlencoded`
+/// parser: browsers decode every query in this way, and no query is an error for them.
 fn decode(encoded: &[u8], space: Space) -> (String, Option<EncodingFault>) {
     let (mut bytes, mut fault) = (Vec::with_capacity(encoded.len()), None);
     let mut rest = encoded;

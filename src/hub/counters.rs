@@ -1,7 +1,9 @@
-//! Numbers that are counted without the hub's lock: what was written to clients, and how long publishers waited.
+//! Numbers that are counted without the hub's lock: what was written to clients, and how
+//! long publishers waited.
 //!
-//! The fan-out thread and the threads of the streams add to them at every write, so they are atomic. What is counted
-//! only under the lock is in `state.rs` ([`Totals`](super::state::Totals)). `/stats` and `/metrics` read both.
+//! The fan-out thread and the threads of the streams add to them at every write, so they
+//! are atomic. What is counted only under the lock is in `state.rs`
+//! ([`Totals`](super::state::Totals)). `/stats` and `/metrics` read both.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use crate::config::LATENCY_BOUNDS;
 pub(super) struct Sent {
     /// Events whose last byte was written.
     pub(super) events: u64,
-    /// All bytes that were written: events, welcomes, heartbeats, the heads of responses and the framing.
+    /// All bytes that were written: events, welcomes, heartbeats, the heads of responses
+    /// and the framing.
     pub(super) bytes: u64,
 }
 
@@ -27,18 +30,22 @@ impl std::ops::AddAssign for Sent {
 
 /// Sums over all clients since the hub was created, including clients that have left.
 ///
-/// ORDER: all accesses are Relaxed: each number is independent, and no other memory depends on it.
+/// ORDER: all accesses are Relaxed: each number is independent, and no other memory
+/// depends on it.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Written by the thread that wrote the events; a poll's events count when its answer is made.
+    /// Written by the thread that wrote the events; a poll's events count when its answer
+    /// is made.
     events: AtomicU64,
     bytes: AtomicU64,
-    /// How long successful calls of `Hub::publish_all` took. Written by the publishers' threads.
+    /// How long successful calls of `Hub::publish_all` took. Written by the publishers'
+    /// threads.
     pub(super) publishing: Latency,
 }
 
 impl Counters {
-    /// Adds what was written. The fan-out calls it once for each audience, not for each client.
+    /// Adds what was written. The fan-out calls it once for each audience, not for each
+    /// client.
     pub(super) fn add(&self, sent: Sent) {
         self.events.fetch_add(sent.events, Ordering::Relaxed);
         self.bytes.fetch_add(sent.bytes, Ordering::Relaxed);
@@ -52,18 +59,21 @@ impl Counters {
     }
 }
 
-/// A histogram of times. LIMIT: one number for each of the [`LATENCY_BOUNDS`], and one for longer times.
+/// A histogram of times. LIMIT: one number for each of the [`LATENCY_BOUNDS`], and one
+/// for longer times.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
-    /// The number of times in each interval: `counts[i]` is for times up to `LATENCY_BOUNDS[i]` that are longer
-    /// than the bound before; the last one is for times longer than all bounds.
+    /// The number of times in each interval: `counts[i]` is for times up to
+    /// `LATENCY_BOUNDS[i]` that are longer than the bound before; the last one is for
+    /// times longer than all bounds.
     counts: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     /// The sum of all times in nanoseconds. It is enough for 584 years.
     sum_ns: AtomicU64,
 }
 
 impl Latency {
-    /// Counts one time. Three steps without a lock, so a reader may see the count without the sum.
+    /// Counts one time. Three steps without a lock, so a reader may see the count without
+    /// the sum.
     pub(super) fn note(&self, time: Duration) {
         let index = LATENCY_BOUNDS.partition_point(|bound| *bound < time);
         self.counts[index].fetch_add(1, Ordering::Relaxed);
@@ -89,8 +99,8 @@ impl Latency {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// The upper bounds, ascending. Each has the number of times that were at most this long and longer than the
-    /// bound before it.
+    /// The upper bounds, ascending. Each has the number of times that were at most this
+    /// long and longer than the bound before it.
     pub counts: Vec<(Duration, u64)>,
     /// The number of all times, including those longer than the last bound.
     pub count: u64,

@@ -22,8 +22,9 @@ impl std::error::Error for Closed {}
 pub enum PublishError {
     /// The hub is closed.
     Closed,
-    /// A retained event of the same topic already has this own id. For a publisher that repeats a request whose
-    /// answer was lost, this means that the first request was successful.
+    /// A retained event of the same topic already has this own id. For a publisher that
+    /// repeats a request whose answer was lost, this means that the first request was
+    /// successful.
     IdTaken {
         /// The id.
         id: String,

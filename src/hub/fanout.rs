@@ -1,26 +1,32 @@
 //! The one thread that carries events from the hub to every lane.
 //!
-//! It turns the inbox into frames, and offers each frame to the lanes of the clients that should get it. The thread
-//! takes everything that is in the inbox at once, as a batch. While there is little to do, a batch is one event,
-//! which is sent at once. Under load a batch is many events, and each client gets its events of the batch in one
-//! write. So the batches grow with the load, without a timer and without a parameter to set. The thread waits for
-//! no client, so a publisher that waits for room in the inbox waits for one pass over the sockets at most.
+//! It turns the inbox into frames, and offers each frame to the lanes of the clients that
+//! should get it. The thread takes everything that is in the inbox at once, as a batch.
+//! While there is little to do, a batch is one event, which is sent at once. Under load a
+//! batch is many events, and each client gets its events of the batch in one write. So
+//! the batches grow with the load, without a timer and without a parameter to set. The
+//! thread waits for no client, so a publisher that waits for room in the inbox waits for
+//! one pass over the sockets at most.
 //!
 //! One round of [`run`]:
 //!
-//! 1. `Shared::next_batch` (`state.rs`) waits for items in the inbox. It takes all of them under the hub's lock, and
-//!    [`Batch::take`] finds the audiences that they reach. The lists of lanes are shared, not copied.
-//! 2. [`Batch::process`] does everything else without the lock. It joins the events of each audience into a frame
-//!    and offers the frame to each lane of the audience ([`Lane::offer`]).
+//! 1. `Shared::next_batch` (`state.rs`) waits for items in the inbox. It takes all of
+//!    them under the hub's lock, and [`Batch::take`] finds the audiences that they reach.
+//!    The lists of lanes are shared, not copied.
+//! 2. [`Batch::process`] does everything else without the lock. It joins the events of
+//!    each audience into a frame and offers the frame to each lane of the audience
+//!    ([`Lane::offer`]).
 //! 3. The items that close a client come last, and then load shedding (`Shared::shed`).
 //!
-//! Why one thread, and not the publishers themselves: two publishers that write to the same socket would have to
-//! wait for each other, for each client. One thread needs no lock for each client, keeps the order of the events,
-//! and joins the events of many publishers into one write for each client. The price is that all writes together
-//! use one core at most.
+//! Why one thread, and not the publishers themselves: two publishers that write to the
+//! same socket would have to wait for each other, for each client. One thread needs no
+//! lock for each client, keeps the order of the events, and joins the events of many
+//! publishers into one write for each client. The price is that all writes together use
+//! one core at most.
 //!
-//! A client that is to be closed stays in its audience until its own thread has ended. It is still due the events
-//! that were published before its end ([`Lane::due`]), and gets them like any other client of the audience.
+//! A client that is to be closed stays in its audience until its own thread has ended. It
+//! is still due the events that were published before its end ([`Lane::due`]), and gets
+//! them like any other client of the audience.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -36,15 +42,17 @@ use super::{CloseReason, Shared};
 use crate::config::JOINED_PARTS;
 use crate::wire::{Frame, Topic};
 
-/// An item of the inbox. Publishers, and threads that close clients, put it there under the hub's lock. The fan-out
-/// thread carries the items out in their order.
+/// An item of the inbox. Publishers, and threads that close clients, put it there under
+/// the hub's lock. The fan-out thread carries the items out in their order.
 #[derive(Debug)]
 pub(super) enum InboxItem {
     /// A published event, for all clients whose patterns match its topic.
     Event(Arc<Record>),
-    /// An event for one client ([`Hub::send_to`](super::Hub::send_to)), after the events before it.
+    /// An event for one client ([`Hub::send_to`](super::Hub::send_to)), after the events
+    /// before it.
     Private(Arc<Lane>, Arc<Record>),
-    /// Closes one client, after the events that are due to it. Comes from `State::close_client` and `Hub::close`.
+    /// Closes one client, after the events that are due to it. Comes from
+    /// `State::close_client` and `Hub::close`.
     Close(Arc<Lane>, CloseReason),
 }
 
@@ -53,20 +61,23 @@ impl InboxItem {
     pub(super) fn size(&self) -> usize {
         match self {
             InboxItem::Event(record) | InboxItem::Private(_, record) => record.message().len(),
-            // LIMIT: the item keeps the lane in memory. If it counted as nothing, a client that subscribes again and
-            // again under one client id could fill the inbox with lanes without bound.
+            // LIMIT: the item keeps the lane in memory. If it counted as nothing, a
+            // client that subscribes again and again under one client id could fill the
+            // inbox with lanes without bound.
             InboxItem::Close(..) => size_of::<Lane>(),
         }
     }
 }
 
-/// The function of the fan-out thread. Returns when the hub has ended and the inbox is empty.
+/// The function of the fan-out thread. Returns when the hub has ended and the inbox is
+/// empty.
 ///
-/// Only the fan-out thread runs this; `Hub::start` starts it, and `FanOutThread::end` joins it. It holds the hub's
-/// lock only in `Shared::next_batch` and `Shared::shed`.
+/// Only the fan-out thread runs this; `Hub::start` starts it, and `FanOutThread::end`
+/// joins it. It holds the hub's lock only in `Shared::next_batch` and `Shared::shed`.
 ///
-/// A panic in here can only be a bug of this crate. Some clients may then have missed an event, so all streams are
-/// closed; the clients reconnect and resume from the history. The thread goes on with the next batch.
+/// A panic in here can only be a bug of this crate. Some clients may then have missed an
+/// event, so all streams are closed; the clients reconnect and resume from the history.
+/// The thread goes on with the next batch.
 pub(super) fn run(shared: &Shared) {
     let process_next = || {
         let batch = shared.next_batch()?;
@@ -87,7 +98,8 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// The items that were in the inbox, and the clients that they reach. Only the fan-out thread has it.
+/// The items that were in the inbox, and the clients that they reach. Only the fan-out
+/// thread has it.
 #[derive(Default)]
 pub(super) struct Batch {
     /// The published events, in the order of their ordinals.
@@ -98,21 +110,24 @@ pub(super) struct Batch {
     closes: Vec<(Arc<Lane>, CloseReason)>,
     /// The audiences that each topic of the batch reaches.
     reaches: Vec<Reach>,
-    /// The lanes of each audience that the batch reaches, as they were when the batch was taken.
+    /// The lanes of each audience that the batch reaches, as they were when the batch was
+    /// taken.
     lanes: HashMap<AudienceIndex, Lanes>,
 }
 
-/// The index of a topic in [`Batch::reaches`]. The events without a topic have an index of their own.
+/// The index of a topic in [`Batch::reaches`]. The events without a topic have an index
+/// of their own.
 type TopicIndex = usize;
 
-/// A published event of a batch. Its topic is an index, so that events are grouped by comparing numbers instead of
-/// texts.
+/// A published event of a batch. Its topic is an index, so that events are grouped by
+/// comparing numbers instead of texts.
 struct BatchEvent {
     topic: TopicIndex,
     record: Arc<Record>,
 }
 
-/// An event for one client alone. If the client has ended meanwhile, the event is dropped.
+/// An event for one client alone. If the client has ended meanwhile, the event is
+/// dropped.
 struct PrivateEvent {
     /// The number of published events in the batch that come before it.
     events_before: usize,
@@ -124,22 +139,24 @@ struct PrivateEvent {
 enum Reach {
     /// Events without a topic reach all audiences.
     All,
-    /// One list for each pattern that matches the topic. No audience is in two of them, because at most one pattern
-    /// of a client matches a topic.
+    /// One list for each pattern that matches the topic. No audience is in two of them,
+    /// because at most one pattern of a client matches a topic.
     Lists(Vec<AudienceList>),
 }
 
-/// A batch that is being made, and what is needed for that. It exists only while the hub's lock is held.
+/// A batch that is being made, and what is needed for that. It exists only while the
+/// hub's lock is held.
 struct BatchBuilder<'a> {
     registry: &'a Registry,
     batch: Batch,
     /// The topics that were looked up. `None` is for events without a topic.
     topics: HashMap<Option<Topic>, TopicIndex>,
-    /// The lists whose audiences were collected, by their addresses, which do not change while the lock is held.
-    /// Two topics may share a list: `chat/1` and `chat/2` share the list of `chat/*`.
+    /// The lists whose audiences were collected, by their addresses, which do not change
+    /// while the lock is held. Two topics may share a list: `chat/1` and `chat/2` share
+    /// the list of `chat/*`.
     collected_lists: HashSet<*const Vec<AudienceIndex>>,
-    /// For each audience of the registry, whether its lanes are in the batch. An audience comes up once for each of
-    /// its patterns that a topic of the batch matches.
+    /// For each audience of the registry, whether its lanes are in the batch. An audience
+    /// comes up once for each of its patterns that a topic of the batch matches.
     is_collected: Vec<bool>,
 }
 
@@ -154,8 +171,8 @@ impl BatchBuilder<'_> {
         self.batch.events.push(BatchEvent { topic, record });
     }
 
-    /// Returns the index of a topic. If the topic is new in this batch, finds the audiences that it reaches and
-    /// collects their lanes.
+    /// Returns the index of a topic. If the topic is new in this batch, finds the
+    /// audiences that it reaches and collects their lanes.
     fn topic_index(&mut self, topic: Option<&Topic>) -> TopicIndex {
         let key = topic.cloned();
         if let Some(&index) = self.topics.get(&key) {
@@ -183,7 +200,8 @@ impl BatchBuilder<'_> {
         index
     }
 
-    /// Shares the list of an audience's lanes with the batch, unless that was done before.
+    /// Shares the list of an audience's lanes with the batch, unless that was done
+    /// before.
     fn collect(&mut self, audience: AudienceIndex) {
         if !std::mem::replace(&mut self.is_collected[audience], true) {
             let lanes = self.registry.lanes_of(audience);
@@ -193,11 +211,11 @@ impl BatchBuilder<'_> {
 }
 
 impl Batch {
-    /// Makes a batch of the items of the inbox, and finds the audiences that the events reach. The caller holds the
-    /// hub's lock.
+    /// Makes a batch of the items of the inbox, and finds the audiences that the events
+    /// reach. The caller holds the hub's lock.
     ///
-    /// For example, there are the audiences 0 with `{chat/1}` and 1 with `{chat/*}`, and the inbox has two events of
-    /// `chat/1` and one of `chat/2`. Then the batch has
+    /// For example, there are the audiences 0 with `{chat/1}` and 1 with `{chat/*}`, and
+    /// the inbox has two events of `chat/1` and one of `chat/2`. Then the batch has
     ///
     /// ```text
     /// events      topic 0, topic 0, topic 1
@@ -205,9 +223,10 @@ impl Batch {
     /// lanes       0: the lanes of audience 0      1: the lanes of audience 1
     /// ```
     ///
-    /// LIMIT: the work under the lock does not multiply the events with the clients. Each topic is looked up once,
-    /// each list of audiences is gone through once, and the lanes of each audience are shared once, however many
-    /// events there are. No lane is touched.
+    /// LIMIT: the work under the lock does not multiply the events with the clients. Each
+    /// topic is looked up once, each list of audiences is gone through once, and the
+    /// lanes of each audience are shared once, however many events there are. No lane is
+    /// touched.
     pub(super) fn take(items: Vec<InboxItem>, registry: &Registry) -> Batch {
         let mut builder = BatchBuilder {
             registry,
@@ -233,20 +252,22 @@ impl Batch {
         builder.batch
     }
 
-    /// Carries the items out. Published events and private events keep their order. The clients are closed last:
-    /// each is due exactly the events before its close item, whatever comes after that item in the batch. Holds no
-    /// lock, except in `Shared::shed`, and waits for no client.
+    /// Carries the items out. Published events and private events keep their order. The
+    /// clients are closed last: each is due exactly the events before its close item,
+    /// whatever comes after that item in the batch. Holds no lock, except in
+    /// `Shared::shed`, and waits for no client.
     ///
-    /// For example, the inbox had the published events e1, e2 and e3, a private event p for a client after e1, and a
-    /// close item between e2 and e3:
+    /// For example, the inbox had the published events e1, e2 and e3, a private event p
+    /// for a client after e1, and a close item between e2 and e3:
     ///
     /// ```text
     /// inbox    e1, p, e2, close, e3
     /// steps    deliver(e1), p to its client, deliver(e2, e3), close
     /// ```
     ///
-    /// The close item is carried out after e3, and its client does not get e3 all the same: `State::close_client` has
-    /// noted in the lane that e3 is not due any more ([`Lane::due`]).
+    /// The close item is carried out after e3, and its client does not get e3 all the
+    /// same: `State::close_client` has noted in the lane that e3 is not due any more
+    /// ([`Lane::due`]).
     fn process(&self, shared: &Shared) {
         let now_ms = shared.now_ms();
         let mut delivered = 0;
@@ -260,8 +281,9 @@ impl Batch {
         self.deliver(delivered..self.events.len(), shared, now_ms);
         for (lane, reason) in &self.closes {
             lane.close(*reason, now_ms);
-            // LIMIT: a closed client keeps its queue in memory for as long as it reads its backlog. It gets the
-            // time for that only while all queues together are less than half full.
+            // LIMIT: a closed client keeps its queue in memory for as long as it reads
+            // its backlog. It gets the time for that only while all queues together are
+            // less than half full.
             if *reason != CloseReason::ServerClosing && shared.queues_are_half_full() {
                 lane.abort_if_backlogged();
             }
@@ -269,11 +291,13 @@ impl Batch {
         shared.shed(now_ms);
     }
 
-    /// Delivers some of the events, in their order, to their audiences. `events` are indexes in `self.events`.
+    /// Delivers some of the events, in their order, to their audiences. `events` are
+    /// indexes in `self.events`.
     ///
-    /// The audiences that get the same events form a group. The events of a group are joined into a frame once, and
-    /// the frame is shared by all lanes of the group. Groups are found by topic, not by event: 1,000 events of one
-    /// topic need no more of this work than one event.
+    /// The audiences that get the same events form a group. The events of a group are
+    /// joined into a frame once, and the frame is shared by all lanes of the group.
+    /// Groups are found by topic, not by event: 1,000 events of one topic need no more of
+    /// this work than one event.
     fn deliver(&self, events: Range<usize>, shared: &Shared, now_ms: u64) {
         let mut of_topic: HashMap<TopicIndex, Vec<&Arc<Record>>> = HashMap::new();
         for event in &self.events[events] {
@@ -293,16 +317,17 @@ impl Batch {
                 for lane in self.lanes[&audience].iter() {
                     sent += frames.offer_to(lane, now_ms);
                 }
-                // Done once for each audience: fewer atomic additions than once for each lane, and load shedding
-                // comes in time.
+                // Done once for each audience: fewer atomic additions than once for each
+                // lane, and load shedding comes in time.
                 shared.counters.add(sent);
                 shared.shed(now_ms);
             }
         }
     }
 
-    /// Groups the audiences that these topics reach, so that all audiences of a group get the same topics. Returns
-    /// the groups: the topics, ascending, and the audiences that get exactly these topics.
+    /// Groups the audiences that these topics reach, so that all audiences of a group get
+    /// the same topics. Returns the groups: the topics, ascending, and the audiences that
+    /// get exactly these topics.
     ///
     /// For example, topic 0 reaches the audiences 4 and 7, and topic 1 reaches 7 and 9:
     ///
@@ -353,18 +378,21 @@ impl Batch {
 struct SharedFrames {
     /// In the order of their ordinals.
     events: Vec<Arc<Record>>,
-    /// The frames so far, each with the range of `events` that it joins. Usually there is one frame, of all events.
-    /// A lane that went live or was closed in the middle of the batch is due only a part of them.
+    /// The frames so far, each with the range of `events` that it joins. Usually there is
+    /// one frame, of all events. A lane that went live or was closed in the middle of the
+    /// batch is due only a part of them.
     ///
-    /// LIMIT: [`JOINED_PARTS`] frames; the oldest is dropped first and made again if another lane needs it.
+    /// LIMIT: [`JOINED_PARTS`] frames; the oldest is dropped first and made again if
+    /// another lane needs it.
     ///
-    /// A `RefCell`, because it is filled while the lanes are gone through. Only the fan-out thread uses it.
+    /// A `RefCell`, because it is filled while the lanes are gone through. Only the
+    /// fan-out thread uses it.
     joined: RefCell<Vec<(Range<usize>, Arc<Frame>)>>,
 }
 
 impl SharedFrames {
-    /// Offers a lane the events that are due to it: wakes a poll, or gives a stream the frame of these events.
-    /// Returns what was written to its socket.
+    /// Offers a lane the events that are due to it: wakes a poll, or gives a stream the
+    /// frame of these events. Returns what was written to its socket.
     fn offer_to(&self, lane: &Lane, now_ms: u64) -> Sent {
         let due = lane.due();
         let index_of = |ordinal| {
@@ -487,7 +515,8 @@ mod tests {
         assert_eq!(numbers, expected);
     }
 
-    /// A socket that blocks the fan-out thread until the flag is set, and then takes everything.
+    /// A socket that blocks the fan-out thread until the flag is set, and then takes
+    /// everything.
     struct Stuck(Arc<AtomicBool>);
 
     impl Socket for Stuck {
@@ -518,7 +547,8 @@ mod tests {
             let subscriber = scope.spawn(|| {
                 let (mut most, mut replaced) = (0, Vec::new());
                 for _ in 0..10 * bound {
-                    // Each subscription replaces the one before it, and none of them is served.
+                    // Each subscription replaces the one before it, and none of them is
+                    // served.
                     replaced.push(hub.subscribe(named("me", None)).unwrap());
                     most = most.max(hub.shared.state().inbox.len());
                 }
@@ -564,7 +594,8 @@ mod tests {
             while !is_idle() {
                 thread::yield_now();
             }
-            // A closed stream keeps its queue until it is dropped, which its thread would do.
+            // A closed stream keeps its queue until it is dropped, which its thread would
+            // do.
             streams.retain(|stream| stream.lane().close_reason().is_none());
             let backlogs: usize = streams.iter().map(|stream| stream.lane().backlog()).sum();
             assert!(
@@ -611,7 +642,8 @@ mod tests {
         broken.lane().open(Arc::new(Broken));
         broken.lane().reduce_backlog(BATON_BYTE);
         hub.publish(Event::new("unseen")).unwrap();
-        // The stream ends without a close event, as that of a client that fell behind, so its client reconnects.
+        // The stream ends without a close event, as that of a client that fell behind, so
+        // its client reconnects.
         assert_eq!(neighbour.write_to(&mut Vec::new()), CloseReason::FellBehind);
         assert!(
             reported
@@ -629,7 +661,8 @@ mod tests {
         assert_eq!(data(&bytes), ["seen"]);
     }
 
-    /// A socket that blocks the fan-out thread at the first write, and panics at the second.
+    /// A socket that blocks the fan-out thread at the first write, and panics at the
+    /// second.
     struct StuckThenBroken(Stuck, AtomicBool);
 
     impl Socket for StuckThenBroken {
@@ -654,7 +687,8 @@ mod tests {
         while !hub.shared.state().inbox.is_empty() {
             thread::yield_now();
         }
-        // Both items are in the next batch, whose first write panics before the close item is carried out.
+        // Both items are in the next batch, whose first write panics before the close
+        // item is carried out.
         hub.publish(Event::new("two")).unwrap();
         assert!(hub.disconnect("kicked"));
         is_free.store(true, Ordering::Release);

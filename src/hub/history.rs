@@ -1,9 +1,10 @@
-//! The latest events, for clients that reconnect: a ring that is bounded by the number of events, by their bytes
-//! and by their memory; and the decision what a cursor means.
+//! The latest events, for clients that reconnect: a ring that is bounded by the number of
+//! events, by their bytes and by their memory; and the decision what a cursor means.
 //!
-//! Events have two numbers here. The *id* is known to clients. The *ordinal* is the position of the event among
-//! all events of this run of the hub, counted from 0: "all events after this one" is an index into the ring and
-//! not a search. Ordinals never leave the hub.
+//! Events have two numbers here. The *id* is known to clients. The *ordinal* is the
+//! position of the event among all events of this run of the hub, counted from 0: "all
+//! events after this one" is an index into the ring and not a search. Ordinals never
+//! leave the hub.
 //!
 //! ```text
 //!  evicted            the ring                           head
@@ -13,7 +14,8 @@
 //!        the event `evicted`: a client that has seen it misses nothing that is gone
 //! ```
 //!
-//! The history is a part of the hub's state. Every function here runs under the hub's lock, so each is bounded.
+//! The history is a part of the hub's state. Every function here runs under the hub's
+//! lock, so each is bounded.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -45,8 +47,8 @@ pub enum Gap {
     Evicted,
     /// The cursor is not an id that this hub has assigned or accepted.
     Unknown,
-    /// The cursor is newer than the latest event: it was assigned by another run of this server, or by another
-    /// server.
+    /// The cursor is newer than the latest event: it was assigned by another run of this
+    /// server, or by another server.
     Future,
 }
 
@@ -77,25 +79,29 @@ pub(super) struct History {
     bytes: usize,
     /// About how much memory the records in the ring take. LIMIT: twice `most_bytes`.
     memory: usize,
-    /// The ordinal of the first record in the ring, or of the next one if the ring is empty.
+    /// The ordinal of the first record in the ring, or of the next one if the ring is
+    /// empty.
     first: u64,
     /// The event directly before the first one in the ring.
     evicted: Evicted,
     /// Finds the records of the ring by their own ids.
     own_ids: OwnIds,
-    /// `Config::history_events`. LIMIT: of the records, as long as their bytes are more than `least_bytes`.
+    /// `Config::history_events`. LIMIT: of the records, as long as their bytes are more
+    /// than `least_bytes`.
     most_events: usize,
     /// `Config::history_bytes`.
     most_bytes: usize,
-    /// While the ring has fewer bytes than this, the number of events is not limited. The reason: a client that is
-    /// disconnected because its queue was full must find everything here that it had not received, however
-    /// small the events are: its queue, the batch that did not fit, the batch before, and the inbox.
-    /// `Config::check` ensures that `most_bytes` is at least this.
+    /// While the ring has fewer bytes than this, the number of events is not limited. The
+    /// reason: a client that is disconnected because its queue was full must find
+    /// everything here that it had not received, however small the events are: its queue,
+    /// the batch that did not fit, the batch before, and the inbox. `Config::check`
+    /// ensures that `most_bytes` is at least this.
     least_bytes: usize,
 }
 
-/// The latest event that is not in the ring any more, or the start of the hub if there was none. A client with
-/// this cursor has missed no evicted event. A client with an older cursor may have missed some.
+/// The latest event that is not in the ring any more, or the start of the hub if there
+/// was none. A client with this cursor has missed no evicted event. A client with an
+/// older cursor may have missed some.
 #[derive(Debug)]
 struct Evicted {
     id: EventId,
@@ -176,8 +182,8 @@ impl History {
         };
         let many = self.ring.len() > self.most_events;
         let spare = self.bytes - oldest.message().len() >= self.least_bytes;
-        // LIMIT: of memory. Without it, events whose message is the smallest part could take several times
-        // `most_bytes`.
+        // LIMIT: of memory. Without it, events whose message is the smallest part could
+        // take several times `most_bytes`.
         let heavy = self.memory > self.most_bytes.saturating_mul(2);
         many && spare || self.bytes > self.most_bytes || heavy
     }
@@ -187,8 +193,8 @@ impl History {
         self.own_ids.contains(own_id)
     }
 
-    /// Decides what a cursor means to a client with these patterns. Returns the ordinal at which its replay
-    /// begins, and why events before it are lost, if they are.
+    /// Decides what a cursor means to a client with these patterns. Returns the ordinal
+    /// at which its replay begins, and why events before it are lost, if they are.
     ///
     /// With the ring of the picture above, where the events 7 to 12 are retained:
     ///
@@ -202,7 +208,8 @@ impl History {
     /// | `abc`, or an id between those of two events | 7 | `Unknown` |
     /// | an id greater than that of event 12 | 7 | `Future` |
     ///
-    /// After `Unknown` and `Future` it is not known what the client has seen, so everything that is retained is replayed.
+    /// After `Unknown` and `Future` it is not known what the client has seen, so
+    /// everything that is retained is replayed.
     pub(super) fn resolve(&self, cursor: &Cursor, patterns: &Patterns) -> (u64, Option<Gap>) {
         match cursor {
             Cursor::Now => (self.head(), None),
@@ -215,8 +222,8 @@ impl History {
         }
     }
 
-    /// Returns the ordinal of the event that a client with these patterns has received with `id`. The own ids
-    /// come first: no own id has the form of a hub's id.
+    /// Returns the ordinal of the event that a client with these patterns has received
+    /// with `id`. The own ids come first: no own id has the form of a hub's id.
     fn place_of(&self, id: &str, patterns: &Patterns) -> Result<u64, Gone> {
         if let Some(ordinal) = self.own_ids.latest(id, patterns) {
             return Ok(ordinal);
@@ -236,15 +243,17 @@ impl History {
         if id > self.last_id() {
             return Err(Gone::Gap(Gap::Future));
         }
-        // Every id that this hub assigned between the oldest and the latest event is in the ring. Any other id in
-        // this range was assigned by another run or another server.
+        // Every id that this hub assigned between the oldest and the latest event is in
+        // the ring. Any other id in this range was assigned by another run or another
+        // server.
         match self.ring.binary_search_by_key(&id, |record| record.id()) {
             Ok(index) => Ok(self.first + index as u64),
             Err(_) => Err(Gone::Gap(Gap::Unknown)),
         }
     }
 
-    /// The id of the event before `ordinal`: the cursor of a client whose next event is the one at `ordinal`.
+    /// The id of the event before `ordinal`: the cursor of a client whose next event is
+    /// the one at `ordinal`.
     pub(super) fn id_before(&self, ordinal: u64) -> EventId {
         match ordinal.checked_sub(self.first + 1) {
             Some(index) => self.ring[index as usize].id(),
@@ -257,11 +266,12 @@ impl History {
         ordinal < self.first
     }
 
-    /// Returns the next events from `ordinal` on, of all topics. At the end of the history the list is empty.
-    /// `None`: the event at `ordinal` has been evicted.
+    /// Returns the next events from `ordinal` on, of all topics. At the end of the
+    /// history the list is empty. `None`: the event at `ordinal` has been evicted.
     ///
-    /// LIMIT: at most [`SLICE_EVENTS`], and about `bytes` bytes. The caller holds the hub's lock, and the
-    /// returned events stay in memory even if the history evicts them.
+    /// LIMIT: at most [`SLICE_EVENTS`], and about `bytes` bytes. The caller holds the
+    /// hub's lock, and the returned events stay in memory even if the history evicts
+    /// them.
     pub(super) fn slice(&self, ordinal: u64, bytes: usize) -> Option<Vec<Arc<Record>>> {
         let index = usize::try_from(ordinal.checked_sub(self.first)?).ok()?;
         let (mut slice, mut left) = (Vec::new(), bytes);

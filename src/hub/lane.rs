@@ -1,12 +1,15 @@
-//! One client's lane: the queue to the client's thread, and the right to write to the client's socket.
+//! One client's lane: the queue to the client's thread, and the right to write to the
+//! client's socket.
 //!
-//! Waking a parked thread for every event would cost several times as much as the `write` itself. So the fan-out
-//! thread writes to the socket as long as the socket takes the bytes, and the client's own thread sleeps. When the
-//! socket is full, the client's thread takes over: it may wait for its client, and the fan-out thread may not.
+//! Waking a parked thread for every event would cost several times as much as the `write`
+//! itself. So the fan-out thread writes to the socket as long as the socket takes the
+//! bytes, and the client's own thread sleeps. When the socket is full, the client's
+//! thread takes over: it may wait for its client, and the fan-out thread may not.
 //!
-//! Two threads therefore write to one socket, and never at the same time. The right to write is called the *baton*.
-//! One number decides which thread has it: the *backlog*, the bytes that are accepted for the client and not written
-//! yet. The thread that raises the backlog from 0 has the baton, until the backlog is 0 again.
+//! Two threads therefore write to one socket, and never at the same time. The right to
+//! write is called the *baton*. One number decides which thread has it: the *backlog*,
+//! the bytes that are accepted for the client and not written yet. The thread that raises
+//! the backlog from 0 has the baton, until the backlog is 0 again.
 //!
 //! ```text
 //!                   fan-out: claim 0 → n              written: n → 0
@@ -17,7 +20,8 @@
 //!        └───────────────────────────────────────────┘ queue empty: the thread subtracts down to 0
 //! ```
 //!
-//! An example, with two events that have 500 and 600 bytes in their frames, and a socket that takes only 200 bytes:
+//! An example, with two events that have 500 and 600 bytes in their frames, and a socket
+//! that takes only 200 bytes:
 //!
 //! ```text
 //! backlog   baton             step
@@ -32,16 +36,20 @@
 //!
 //! The rules that make this correct:
 //!
-//! - Only the fan-out thread puts items into the queue of a stream, so the queue has the order of the events.
-//! - The socket is non-blocking while the lane is idle, and blocking while the client's thread has the baton. Only
-//!   the client's thread changes the mode. It makes the socket non-blocking before it gives the baton back.
-//! - After [`close`](Lane::close) the fan-out thread does not write any more. So the close reason in the queue
-//!   gives the baton to the client's thread for good, whatever the backlog is.
-//! - A new lane begins with a backlog of [`BATON_BYTE`], so that its thread has the baton and writes the welcome
-//!   first.
+//! - Only the fan-out thread puts items into the queue of a stream, so the queue has the
+//!   order of the events.
+//! - The socket is non-blocking while the lane is idle, and blocking while the client's
+//!   thread has the baton. Only the client's thread changes the mode. It makes the socket
+//!   non-blocking before it gives the baton back.
+//! - After [`close`](Lane::close) the fan-out thread does not write any more. So the
+//!   close reason in the queue gives the baton to the client's thread for good, whatever
+//!   the backlog is.
+//! - A new lane begins with a backlog of [`BATON_BYTE`], so that its thread has the baton
+//!   and writes the welcome first.
 //!
-//! The functions below are grouped by the thread that calls them. `fanout.rs` is the fan-out thread, and `stream.rs`
-//! is the client's thread. The lane of a poll (`poll.rs`) has no socket, so everything goes through its queue.
+//! The functions below are grouped by the thread that calls them. `fanout.rs` is the
+//! fan-out thread, and `stream.rs` is the client's thread. The lane of a poll (`poll.rs`)
+//! has no socket, so everything goes through its queue.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -57,14 +65,15 @@ use crate::atomic::AtomicU64;
 use crate::config::{POLL_BYTES, STALLED_MS};
 use crate::wire::{Frame, Framing, Patterns, RemoteAddr};
 
-/// A byte in the backlog that is not a byte of the stream. It keeps the baton for the client's thread while no
-/// other byte is in the backlog.
+/// A byte in the backlog that is not a byte of the stream. It keeps the baton for the
+/// client's thread while no other byte is in the backlog.
 pub(super) const BATON_BYTE: usize = 1;
 
 /// An item of a client's queue.
 #[derive(Debug)]
 pub(super) enum QueueItem {
-    /// For a stream: bytes that the socket did not take, or that came while the client's thread had the baton.
+    /// For a stream: bytes that the socket did not take, or that came while the client's
+    /// thread had the baton.
     Bytes {
         /// Shared with the other clients that get the same events.
         frame: Arc<Frame>,
@@ -72,7 +81,8 @@ pub(super) enum QueueItem {
         from: usize,
         /// The number of events that the frame has.
         events: u32,
-        /// Counts the bytes from `from` on. Dropped when they are written, or with the queue.
+        /// Counts the bytes from `from` on. Dropped when they are written, or with the
+        /// queue.
         queued: Queued,
     },
     /// For a poll: the first events that came while the poll waited. They wake the poll.
@@ -80,23 +90,26 @@ pub(super) enum QueueItem {
         records: Vec<Arc<Record>>,
         queued: Queued,
     },
-    /// For a poll: an event for this client alone ([`Hub::send_to`](super::Hub::send_to)).
+    /// For a poll: an event for this client alone
+    /// ([`Hub::send_to`](super::Hub::send_to)).
     Private { record: Arc<Record>, queued: Queued },
     /// The lane was closed. This is the last item.
     Close(CloseReason),
 }
 
-/// The bytes in the queues of all clients together. Bytes that wait for several clients count for each of them, as
-/// they do in the backlog of each client.
+/// The bytes in the queues of all clients together. Bytes that wait for several clients
+/// count for each of them, as they do in the backlog of each client.
 ///
-/// LIMIT: `Config::total_queues`. The fan-out keeps the sum below it by closing the clients with the largest backlogs
-/// (`Shared::shed`).
+/// LIMIT: `Config::total_queues`. The fan-out keeps the sum below it by closing the
+/// clients with the largest backlogs (`Shared::shed`).
 ///
-/// ORDER: Relaxed: no other memory depends on this number. The fan-out adds what it queues before it reads the sum.
+/// ORDER: Relaxed: no other memory depends on this number. The fan-out adds what it
+/// queues before it reads the sum.
 pub(super) type TotalQueued = Arc<AtomicUsize>;
 
-/// Counts bytes as queued, in [`TotalQueued`], from its creation until it is dropped. It travels with the bytes, so
-/// they are subtracted whatever becomes of them: written, dropped with the queue, or returned by a poll.
+/// Counts bytes as queued, in [`TotalQueued`], from its creation until it is dropped. It
+/// travels with the bytes, so they are subtracted whatever becomes of them: written,
+/// dropped with the queue, or returned by a poll.
 #[derive(Debug)]
 pub(super) struct Queued {
     bytes: usize,
@@ -119,12 +132,14 @@ impl Drop for Queued {
     }
 }
 
-/// A client's socket, as the fan-out thread uses it. A trait, so that a test can replace the kernel.
+/// A client's socket, as the fan-out thread uses it. A trait, so that a test can replace
+/// the kernel.
 pub(super) trait Socket: Send + Sync {
-    /// Writes the bytes that fit into the send buffer, and returns their number. Never waits: the socket is
-    /// non-blocking while the fan-out has the baton.
+    /// Writes the bytes that fit into the send buffer, and returns their number. Never
+    /// waits: the socket is non-blocking while the fan-out has the baton.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
-    /// Shuts down both directions at once. A blocked write of the client's thread fails by this.
+    /// Shuts down both directions at once. A blocked write of the client's thread fails
+    /// by this.
     fn abort(&self);
 }
 
@@ -139,14 +154,15 @@ impl Socket for TcpStream {
     }
 }
 
-/// How far a client is behind the latest event, for statistics. The numbers are read one after another, so they may
-/// belong to slightly different moments.
+/// How far a client is behind the latest event, for statistics. The numbers are read one
+/// after another, so they may belong to slightly different moments.
 pub(super) struct Lag {
     /// Events in the client's queue.
     pub(super) events: u64,
     /// Bytes in the client's backlog.
     pub(super) bytes: u64,
-    /// Events of the history that the replay has not reached yet. 0 once the lane is live.
+    /// Events of the history that the replay has not reached yet. 0 once the lane is
+    /// live.
     pub(super) replaying: u64,
 }
 
@@ -155,8 +171,8 @@ pub(super) struct Lag {
 pub(super) enum Kind {
     /// A stream: it gets events until it ends.
     Stream,
-    /// A poll that waits: the first events answer it. Its end is not counted among the close reasons, because no
-    /// stream has ended.
+    /// A poll that waits: the first events answer it. Its end is not counted among the
+    /// close reasons, because no stream has ended.
     Poll,
 }
 
@@ -168,60 +184,71 @@ pub(super) struct Lane {
     pub(super) framing: Framing,
     pub(super) heartbeat: Heartbeat,
     pub(super) kind: Kind,
-    /// The other end of the connection: the client, or its proxy. `None`: the subscription is not from a socket.
+    /// The other end of the connection: the client, or its proxy. `None`: the
+    /// subscription is not from a socket.
     pub(super) peer: Option<SocketAddr>,
     /// The client's own address, if it is not the peer's.
     pub(super) address: Option<IpAddr>,
-    /// What lets the client stay. It may be asked again at any time ([`is_permitted`](Self::is_permitted)).
+    /// What lets the client stay. It may be asked again at any time
+    /// ([`is_permitted`](Self::is_permitted)).
     pub(super) permit: Option<Permit>,
-    /// The sending end of the queue. Only the fan-out thread sends to a stream. A poll also gets events that are
-    /// for it alone, from the thread that publishes them. Sending never blocks; the queue is bounded by `backlog`.
+    /// The sending end of the queue. Only the fan-out thread sends to a stream. A poll
+    /// also gets events that are for it alone, from the thread that publishes them.
+    /// Sending never blocks; the queue is bounded by `backlog`.
     queue: Sender<QueueItem>,
     /// The hub's sum of all queues, which the items in this queue count in.
     total_queued: TotalQueued,
-    /// The lane's index in the list of its audience, so that it can be removed without a search. Written and read
-    /// by the registry, under the hub's lock.
+    /// The lane's index in the list of its audience, so that it can be removed without a
+    /// search. Written and read by the registry, under the hub's lock.
     index_in_audience: AtomicUsize,
-    /// The bytes that are accepted for the client and not written yet, and the baton (see the head of this file).
-    /// Raised and reduced by the fan-out thread and the client's thread.
+    /// The bytes that are accepted for the client and not written yet, and the baton (see
+    /// the head of this file). Raised and reduced by the fan-out thread and the client's
+    /// thread.
     ///
-    /// LIMIT: `backlog_limit`. A client with a larger backlog is closed when its next event comes.
+    /// LIMIT: `backlog_limit`. A client with a larger backlog is closed when its next
+    /// event comes.
     backlog: AtomicUsize,
     /// `Config::queue_bytes`.
     backlog_limit: usize,
-    /// The socket that the fan-out writes to. Set by [`open`](Self::open), on the client's thread. Until then, and
-    /// for a stream without a socket, everything goes through the queue.
+    /// The socket that the fan-out writes to. Set by [`open`](Self::open), on the
+    /// client's thread. Until then, and for a stream without a socket, everything goes
+    /// through the queue.
     socket: OnceLock<Arc<dyn Socket>>,
-    /// The ordinal of the first event that the fan-out delivers. The client's thread reads the events before it
-    /// from the history. `u64::MAX` until the replay has reached the end of the history: then the lane is *live*.
-    /// Written under the hub's lock by the thread that reads the history; read by the fan-out thread.
+    /// The ordinal of the first event that the fan-out delivers. The client's thread
+    /// reads the events before it from the history. `u64::MAX` until the replay has
+    /// reached the end of the history: then the lane is *live*. Written under the hub's
+    /// lock by the thread that reads the history; read by the fan-out thread.
     live_from: AtomicU64,
-    /// The ordinal after the last event that the client gets. `u64::MAX` unless the client was replaced,
-    /// disconnected or is not permitted any more (`State::close_client`): then the lane is *closing*. Written under
-    /// the hub's lock; read by the fan-out thread.
+    /// The ordinal after the last event that the client gets. `u64::MAX` unless the
+    /// client was replaced, disconnected or is not permitted any more
+    /// (`State::close_client`): then the lane is *closing*. Written under the hub's lock;
+    /// read by the fan-out thread.
     live_until: AtomicU64,
-    /// The ordinal of the event that the replay reads next, for [`lag`](Self::lag) alone. Written under the hub's
-    /// lock by the thread that reads the history.
+    /// The ordinal of the event that the replay reads next, for [`lag`](Self::lag) alone.
+    /// Written under the hub's lock by the thread that reads the history.
     reading_from: AtomicU64,
-    /// The events in the queue, for [`lag`](Self::lag); of a poll, only those that [`wake_poll`](Self::wake_poll)
-    /// sent.
+    /// The events in the queue, for [`lag`](Self::lag); of a poll, only those that
+    /// [`wake_poll`](Self::wake_poll) sent.
     queued_events: AtomicU64,
-    /// Events and bytes that were written, for statistics. Written by the thread that has the baton.
+    /// Events and bytes that were written, for statistics. Written by the thread that has
+    /// the baton.
     sent_events: AtomicU64,
     sent_bytes: AtomicU64,
     /// When the client was registered, in milliseconds since the hub was created.
     pub(super) joined_at: u64,
-    /// When bytes were last written, in milliseconds since the hub was created. The next heartbeat and the check
-    /// for a stalled client are measured from it. Written by the thread that has the baton; read by both threads.
+    /// When bytes were last written, in milliseconds since the hub was created. The next
+    /// heartbeat and the check for a stalled client are measured from it. Written by the
+    /// thread that has the baton; read by both threads.
     wrote_at: AtomicU64,
-    /// Why the lane was closed. `None` until then. Set once, by the fan-out thread; the client's thread reads it to
-    /// tell an aborted socket from a client that hung up.
+    /// Why the lane was closed. `None` until then. Set once, by the fan-out thread; the
+    /// client's thread reads it to tell an aborted socket from a client that hung up.
     close_reason: OnceLock<CloseReason>,
 }
 
 impl Lane {
-    /// Makes a lane whose baton belongs to the client's thread. Returns the lane and the receiving end of its queue.
-    /// The lane gets no events before it is in the registry and [`read_up_to`](Self::read_up_to) has made it live.
+    /// Makes a lane whose baton belongs to the client's thread. Returns the lane and the
+    /// receiving end of its queue. The lane gets no events before it is in the registry
+    /// and [`read_up_to`](Self::read_up_to) has made it live.
     pub(super) fn new(
         client_id: Arc<str>,
         params: &Subscribe,
@@ -253,7 +280,8 @@ impl Lane {
             sent_events: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             joined_at: now_ms,
-            // Counts as a write: a client is not stalled before it had the time to read something.
+            // Counts as a write: a client is not stalled before it had the time to read
+            // something.
             wrote_at: AtomicU64::new(now_ms),
             close_reason: OnceLock::new(),
         };
@@ -266,28 +294,32 @@ impl Lane {
         self.address.or_else(of_peer)
     }
 
-    /// Whether the client still has the right to its patterns. Asks the rules that issued its permit.
+    /// Whether the client still has the right to its patterns. Asks the rules that issued
+    /// its permit.
     pub(super) fn is_permitted(&self) -> bool {
         let permit = self.permit.as_ref();
         permit.is_none_or(|permit| permit.allows(&self.patterns))
     }
 
-    /// Counts `bytes` as queued that are kept for the client outside of its queue: a large event of a replay. Returns
-    /// `None` if all queues together would then hold more than `most`.
+    /// Counts `bytes` as queued that are kept for the client outside of its queue: a
+    /// large event of a replay. Returns `None` if all queues together would then hold
+    /// more than `most`.
     pub(super) fn try_reserve(&self, bytes: usize, most: usize) -> Option<Queued> {
         let queued = Queued::new(bytes, &self.total_queued);
-        // ORDER: Relaxed: the bytes are added before the sum is read. If two threads reserve at once, at least one of
-        // them sees the bytes of both.
+        // ORDER: Relaxed: the bytes are added before the sum is read. If two threads
+        // reserve at once, at least one of them sees the bytes of both.
         (self.total_queued.load(Ordering::Relaxed) <= most).then_some(queued)
     }
 
-    /// The addresses of the peer and of the client, for the log. `None`: the subscription is not from a socket.
+    /// The addresses of the peer and of the client, for the log. `None`: the subscription
+    /// is not from a socket.
     pub(super) fn remote_addr(&self) -> Option<RemoteAddr> {
         let (peer, client) = self.peer.zip(self.address())?;
         Some(RemoteAddr { peer, client })
     }
 
-    /// Notes the lane's index in the list of its audience. The caller holds the hub's lock.
+    /// Notes the lane's index in the list of its audience. The caller holds the hub's
+    /// lock.
     pub(super) fn set_index_in_audience(&self, index: usize) {
         // ORDER: Relaxed: the hub's lock orders all accesses.
         self.index_in_audience.store(index, Ordering::Relaxed);
@@ -300,9 +332,10 @@ impl Lane {
 
     // Called by the fan-out thread.
 
-    /// Delivers a frame, which has this number of events: writes it to the socket if the lane is idle, and otherwise
-    /// puts it into the queue. Never waits, holds no lock. Returns what was written to the socket here; the client's
-    /// thread counts the rest. A closed lane gets nothing.
+    /// Delivers a frame, which has this number of events: writes it to the socket if the
+    /// lane is idle, and otherwise puts it into the queue. Never waits, holds no lock.
+    /// Returns what was written to the socket here; the client's thread counts the rest.
+    /// A closed lane gets nothing.
     pub(super) fn offer(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) -> Sent {
         if self.close_reason.get().is_some() {
             return Sent::default();
@@ -320,8 +353,9 @@ impl Lane {
 
     /// Wakes a poll with the first of these events: as many as one answer may have.
     ///
-    /// LIMIT: only once. The poll then leaves the registry and reads the history, so it needs no second item. It
-    /// needs this one even after an event for it alone, because the history may keep no events.
+    /// LIMIT: only once. The poll then leaves the registry and reads the history, so it
+    /// needs no second item. It needs this one even after an event for it alone, because
+    /// the history may keep no events.
     pub(super) fn wake_poll(&self, events: &[Arc<Record>]) {
         // ORDER: Relaxed: only the fan-out thread changes this number of a poll.
         if self.close_reason.get().is_some() || self.queued_events.load(Ordering::Relaxed) > 0 {
@@ -335,7 +369,8 @@ impl Lane {
             bytes += record.message().len();
             records.push(Arc::clone(record));
         }
-        // ORDER: Relaxed: both are only numbers; the queue itself hands the events to the other thread.
+        // ORDER: Relaxed: both are only numbers; the queue itself hands the events to the
+        // other thread.
         self.backlog.fetch_add(bytes, Ordering::Relaxed);
         self.queued_events
             .fetch_add(records.len() as u64, Ordering::Relaxed);
@@ -343,8 +378,8 @@ impl Lane {
         self.send(QueueItem::Events { records, queued });
     }
 
-    /// Aborts the socket of a closed lane that still has a backlog, so that its queue is freed soon. The client
-    /// gets no close event.
+    /// Aborts the socket of a closed lane that still has a backlog, so that its queue is
+    /// freed soon. The client gets no close event.
     pub(super) fn abort_if_backlogged(&self) {
         // ORDER: Relaxed: an estimate, as in `close`.
         if self.backlog.load(Ordering::Relaxed) > BATON_BYTE
@@ -354,9 +389,10 @@ impl Lane {
         }
     }
 
-    /// Writes a frame to the socket. The baton belongs to the fan-out: `claim` has raised the backlog from 0 to the
-    /// length of the frame. If the socket does not take all bytes, the rest goes into the queue, and the baton with
-    /// it. Returns what was written.
+    /// Writes a frame to the socket. The baton belongs to the fan-out: `claim` has raised
+    /// the backlog from 0 to the length of the frame. If the socket does not take all
+    /// bytes, the rest goes into the queue, and the baton with it. Returns what was
+    /// written.
     fn write_directly(
         &self,
         socket: &dyn Socket,
@@ -381,7 +417,8 @@ impl Lane {
             events: if is_whole { events.into() } else { 0 },
             bytes: written as u64,
         };
-        // ORDER: all of this while the fan-out has the baton. The next line may give it back.
+        // ORDER: all of this while the fan-out has the baton. The next line may give it
+        // back.
         if written > 0 {
             self.note_write(now_ms);
             self.count_sent(sent);
@@ -401,15 +438,18 @@ impl Lane {
         sent
     }
 
-    /// Adds a frame to the backlog and puts it into the queue. If the client's thread has the baton, it keeps the
-    /// baton. If the lane became idle a moment ago, this raises the backlog from 0, and the item hands the baton to
-    /// the thread. Closes the lane instead if its backlog is over its limit.
+    /// Adds a frame to the backlog and puts it into the queue. If the client's thread has
+    /// the baton, it keeps the baton. If the lane became idle a moment ago, this raises
+    /// the backlog from 0, and the item hands the baton to the thread. Closes the lane
+    /// instead if its backlog is over its limit.
     fn enqueue(&self, frame: &Arc<Frame>, events: u32, now_ms: u64) {
         let length = frame.bytes(self.framing).len();
-        // ORDER: AcqRel, as in `claim` and `reduce_backlog`: this may be the step that raises the backlog from 0.
+        // ORDER: AcqRel, as in `claim` and `reduce_backlog`: this may be the step that
+        // raises the backlog from 0.
         let before = self.backlog.fetch_add(length, Ordering::AcqRel);
-        // LIMIT: the backlog before this frame is compared, without the frame, so that an event larger than the
-        // limit can be sent at all. So the backlog is at most the limit and one frame.
+        // LIMIT: the backlog before this frame is compared, without the frame, so that an
+        // event larger than the limit can be sent at all. So the backlog is at most the
+        // limit and one frame.
         if before > self.backlog_limit {
             return self.close(CloseReason::FellBehind, now_ms);
         }
@@ -423,21 +463,25 @@ impl Lane {
         });
     }
 
-    /// Closes the lane: sends the reason to the client's thread, which then ends the stream. Never waits. A second
-    /// call has no effect, so the first reason is the one that is reported.
+    /// Closes the lane: sends the reason to the client's thread, which then ends the
+    /// stream. Never waits. A second call has no effect, so the first reason is the one
+    /// that is reported.
     ///
-    /// Aborts the socket if the client is not expected to read its backlog and the close event:
+    /// Aborts the socket if the client is not expected to read its backlog and the close
+    /// event:
     ///
-    /// - because of the reason: the client has hung up, has timed out or has fallen behind;
-    /// - because the client has stalled: it has a backlog, and nothing was written for [`STALLED_MS`]. When the
-    ///   server closes, a stalled client is not aborted: `Config::grace` is the time that it gets.
+    /// - because of the reason: the client has hung up, has timed out or has fallen
+    ///   behind;
+    /// - because the client has stalled: it has a backlog, and nothing was written for
+    ///   [`STALLED_MS`]. When the server closes, a stalled client is not aborted:
+    ///   `Config::grace` is the time that it gets.
     pub(super) fn close(&self, close_reason: CloseReason, now_ms: u64) {
         if self.close_reason.set(close_reason).is_err() {
             return;
         }
         self.send(QueueItem::Close(close_reason));
-        // ORDER: Relaxed: an estimate. If it is wrong and the client does not read, the write timeout ends the
-        // stream.
+        // ORDER: Relaxed: an estimate. If it is wrong and the client does not read, the
+        // write timeout ends the stream.
         let has_backlog = self.backlog.load(Ordering::Relaxed) > BATON_BYTE;
         let is_stalled = has_backlog && now_ms.saturating_sub(self.wrote_at()) > STALLED_MS;
         let must_abort = !close_reason.has_close_event()
@@ -448,15 +492,17 @@ impl Lane {
     }
 
     fn send(&self, item: QueueItem) {
-        // Fails only if the receiver was dropped: the stream is over, so nobody needs the item.
+        // Fails only if the receiver was dropped: the stream is over, so nobody needs the
+        // item.
         let _ = self.queue.send(item);
     }
 
     /// The ordinals of the events that the fan-out has to deliver to this client.
     pub(super) fn due(&self) -> Range<u64> {
-        // ORDER: Relaxed. Both bounds are set under the hub's lock, each to the ordinal of the next event. A batch
-        // that was taken before that moment has only smaller ordinals, for which the old and the new value of a
-        // bound give the same answer. A batch that is taken later is taken under the same lock, and so the fan-out
+        // ORDER: Relaxed. Both bounds are set under the hub's lock, each to the ordinal
+        // of the next event. A batch that was taken before that moment has only smaller
+        // ordinals, for which the old and the new value of a bound give the same answer.
+        // A batch that is taken later is taken under the same lock, and so the fan-out
         // sees the new value.
         self.live_from.load(Ordering::Relaxed)..self.live_until.load(Ordering::Relaxed)
     }
@@ -472,8 +518,8 @@ impl Lane {
 
     // Called under the hub's lock, by any thread.
 
-    /// Marks the lane as closing: the client gets the events before `ordinal` and no later ones. The caller holds the
-    /// hub's lock.
+    /// Marks the lane as closing: the client gets the events before `ordinal` and no
+    /// later ones. The caller holds the hub's lock.
     pub(super) fn stop_at(&self, ordinal: u64) {
         // ORDER: Relaxed, as in `due`.
         self.live_until.store(ordinal, Ordering::Relaxed);
@@ -485,14 +531,17 @@ impl Lane {
         self.live_until.load(Ordering::Relaxed) != u64::MAX
     }
 
-    /// Sends an event to a poll that waits, for this client alone. Returns false if the poll already has an item in
-    /// its queue and so is about to answer. The caller holds the hub's lock. The poll takes this lock before it
-    /// looks into its queue for the last time, so no event is lost.
+    /// Sends an event to a poll that waits, for this client alone. Returns false if the
+    /// poll already has an item in its queue and so is about to answer. The caller holds
+    /// the hub's lock. The poll takes this lock before it looks into its queue for the
+    /// last time, so no event is lost.
     ///
-    /// LIMIT: one event. The history does not have it, so the answer must have room for all that is sent here.
+    /// LIMIT: one event. The history does not have it, so the answer must have room for
+    /// all that is sent here.
     pub(super) fn send_to_poll(&self, record: Arc<Record>) -> bool {
         let length = record.message().len();
-        // ORDER: Relaxed: the number alone decides; the queue hands the event to the other thread.
+        // ORDER: Relaxed: the number alone decides; the queue hands the event to the
+        // other thread.
         let first = self.backlog.compare_exchange(
             BATON_BYTE,
             BATON_BYTE + length,
@@ -506,12 +555,14 @@ impl Lane {
         first.is_ok()
     }
 
-    /// Notes that the history was read for this client up to the ordinal `next`. If that is the `head` of the
-    /// history, the ordinal of the next event to be published, the lane goes live: the fan-out delivers from there
-    /// on. Returns the ordinal at which to read on, or `None` if the lane is live.
+    /// Notes that the history was read for this client up to the ordinal `next`. If that
+    /// is the `head` of the history, the ordinal of the next event to be published, the
+    /// lane goes live: the fan-out delivers from there on. Returns the ordinal at which
+    /// to read on, or `None` if the lane is live.
     ///
-    /// ORDER: the caller holds the hub's lock since it read the history. So no event is published in between, and
-    /// each event comes either from the history or from the fan-out.
+    /// ORDER: the caller holds the hub's lock since it read the history. So no event is
+    /// published in between, and each event comes either from the history or from the
+    /// fan-out.
     pub(super) fn read_up_to(&self, next: u64, head: u64) -> Option<u64> {
         if next == head {
             self.live_from.store(head, Ordering::Relaxed);
@@ -545,21 +596,24 @@ impl Lane {
 
     // Called by the fan-out thread and by the client's thread.
 
-    /// Takes the baton if the lane is idle, and adds `bytes`, which the caller is about to write, to the backlog.
-    /// Returns whether the caller has the baton now.
+    /// Takes the baton if the lane is idle, and adds `bytes`, which the caller is about
+    /// to write, to the backlog. Returns whether the caller has the baton now.
     pub(super) fn claim(&self, bytes: usize) -> bool {
-        // ORDER: Acquire: pairs with the Release in `reduce_backlog`, so that everything that the last holder of
-        // the baton did to the socket has happened before. Relaxed on failure: nothing depends on the value then.
+        // ORDER: Acquire: pairs with the Release in `reduce_backlog`, so that everything
+        // that the last holder of the baton did to the socket has happened before.
+        // Relaxed on failure: nothing depends on the value then.
         self.backlog
             .compare_exchange(0, bytes, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Subtracts written bytes from the backlog. Returns the remaining backlog. At 0 the caller has given the baton
-    /// back and must not touch the socket any more. The caller holds the baton.
+    /// Subtracts written bytes from the backlog. Returns the remaining backlog. At 0 the
+    /// caller has given the baton back and must not touch the socket any more. The caller
+    /// holds the baton.
     pub(super) fn reduce_backlog(&self, bytes: usize) -> usize {
-        // ORDER: Release: everything that the caller did to the socket happens before the next holder's claim.
-        // Acquire: for a caller that keeps the baton because the other thread has added to the backlog.
+        // ORDER: Release: everything that the caller did to the socket happens before the
+        // next holder's claim. Acquire: for a caller that keeps the baton because the
+        // other thread has added to the backlog.
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(
             before >= bytes,
@@ -570,8 +624,9 @@ impl Lane {
 
     /// Adds to the numbers of this client. The caller holds the baton.
     pub(super) fn count_sent(&self, sent: Sent) {
-        // ORDER: Relaxed, and a load and a store instead of one atomic addition. Only the holder of the baton
-        // writes these numbers, and the Acquire and Release of the baton show it what the holder before it wrote.
+        // ORDER: Relaxed, and a load and a store instead of one atomic addition. Only the
+        // holder of the baton writes these numbers, and the Acquire and Release of the
+        // baton show it what the holder before it wrote.
         for (counter, more) in [
             (&self.sent_events, sent.events),
             (&self.sent_bytes, sent.bytes),
@@ -589,15 +644,17 @@ impl Lane {
         }
     }
 
-    /// How far the client is behind `head`, the ordinal of the next event, for statistics.
+    /// How far the client is behind `head`, the ordinal of the next event, for
+    /// statistics.
     pub(super) fn lag(&self, head: u64) -> Lag {
-        // ORDER: Relaxed: the numbers may belong to slightly different moments. A replay may be further than `head`
-        // was when the caller read it.
+        // ORDER: Relaxed: the numbers may belong to slightly different moments. A replay
+        // may be further than `head` was when the caller read it.
         let is_live = self.live_from.load(Ordering::Relaxed) != u64::MAX;
         let bytes = self.backlog.load(Ordering::Relaxed);
         Lag {
             events: self.queued_events.load(Ordering::Relaxed),
-            // A backlog of one byte is the baton of the client's thread, and not a byte of the stream.
+            // A backlog of one byte is the baton of the client's thread, and not a byte
+            // of the stream.
             bytes: if bytes <= BATON_BYTE { 0 } else { bytes as u64 },
             replaying: if is_live {
                 0
@@ -609,7 +666,8 @@ impl Lane {
 
     /// Notes the time of a write.
     pub(super) fn note_write(&self, now_ms: u64) {
-        // ORDER: Relaxed: a reading of the clock. Seen late, it makes a heartbeat early or late by that much.
+        // ORDER: Relaxed: a reading of the clock. Seen late, it makes a heartbeat early
+        // or late by that much.
         self.wrote_at.store(now_ms, Ordering::Relaxed);
     }
 

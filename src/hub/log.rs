@@ -1,8 +1,8 @@
-//! Makes events durable before any client gets them: the trait [`Log`], and how the hub uses it. In
-//! `group_commit.rs`, several publishers share one append.
+//! Makes events durable before any client gets them: the trait [`Log`], and how the hub
+//! uses it. In `group_commit.rs`, several publishers share one append.
 //!
-//! An event is kept as the message that clients read, including the line of its id. A replay after a restart
-//! therefore sends the same bytes as a replay before it.
+//! An event is kept as the message that clients read, including the line of its id. A
+//! replay after a restart therefore sends the same bytes as a replay before it.
 //!
 //! Without the feature `journal` there is no log, and `no_log.rs` replaces this file.
 
@@ -23,25 +23,26 @@ type Outcome = Result<Vec<Published>, PublishError>;
 
 /// A durable, append-only sequence of events. [`Journal`](crate::store::Journal) is one.
 pub trait Log: Send + fmt::Debug {
-    /// Makes these events durable, in this order, all or none of them. There is at least one; their ids rise, and
-    /// are greater than all ids before. Blocks for as long as the disk or network takes. Only one thread calls it
-    /// at a time.
+    /// Makes these events durable, in this order, all or none of them. There is at least
+    /// one; their ids rise, and are greater than all ids before. Blocks for as long as
+    /// the disk or network takes. Only one thread calls it at a time.
     ///
-    /// Each log documents what `Ok` promises and what it survives. If the process is killed during the call, the
-    /// first few events may have been kept, although no publisher was told so.
+    /// Each log documents what `Ok` promises and what it survives. If the process is
+    /// killed during the call, the first few events may have been kept, although no
+    /// publisher was told so.
     ///
     /// # Errors
     ///
-    /// None of the events was kept, for example because the disk is full. The log is in its state before the
-    /// call, or returns to it before it accepts other events. So the caller may call it again, with these events
-    /// or with others.
+    /// None of the events was kept, for example because the disk is full. The log is in
+    /// its state before the call, or returns to it before it accepts other events. So the
+    /// caller may call it again, with these events or with others.
     fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()>;
 
-    /// Tries whether an append would succeed, without keeping anything. Called after an append has failed, on
-    /// behalf of [`Hub::log_failure`]. May block as an append may.
+    /// Tries whether an append would succeed, without keeping anything. Called after an
+    /// append has failed, on behalf of [`Hub::log_failure`]. May block as an append may.
     ///
-    /// A log that cannot try returns `Ok`, as the default implementation does; then the next append shows whether
-    /// the log works.
+    /// A log that cannot try returns `Ok`, as the default implementation does; then the
+    /// next append shows whether the log works.
     ///
     /// # Errors
     ///
@@ -61,13 +62,13 @@ pub struct LogStats {
 }
 
 impl Hub {
-    /// A hub that continues where `log` ends. `kept` has the latest events of the log. Each new event is in the
-    /// log before any client gets it.
+    /// A hub that continues where `log` ends. `kept` has the latest events of the log.
+    /// Each new event is in the log before any client gets it.
     ///
     /// # Errors
     ///
-    /// The configuration contradicts itself, no id can come after the last one of the log, or the
-    /// fan-out thread cannot be started.
+    /// The configuration contradicts itself, no id can come after the last one of the
+    /// log, or the fan-out thread cannot be started.
     pub fn with_log(config: Config, log: Box<dyn Log>, kept: Kept) -> io::Result<Hub> {
         config.check()?;
         // A group is published as one batch.
@@ -76,10 +77,11 @@ impl Hub {
         Hub::start(config, Some(Arc::new(group_commit)), kept)
     }
 
-    /// Returns why the log refuses events, if it does. After a failure this call tries the log again
-    /// ([`Log::probe`]), at most twice per second, so that repeated calls notice when the log works again. Blocks
-    /// for at most 0.5 s. A log that has not returned from an append for 10 s counts as one that refuses. Without
-    /// a log the result is `None`.
+    /// Returns why the log refuses events, if it does. After a failure this call tries
+    /// the log again ([`Log::probe`]), at most twice per second, so that repeated calls
+    /// notice when the log works again. Blocks for at most 0.5 s. A log that has not
+    /// returned from an append for 10 s counts as one that refuses. Without a log the
+    /// result is `None`.
     pub fn log_failure(&self) -> Option<String> {
         self.shared.group_commit.as_ref()?.failure()
     }
@@ -91,12 +93,14 @@ impl Hub {
 }
 
 impl Shared {
-    /// Appends the records of a group of publishers to the log, and publishes them. The order is: durable,
-    /// history, inbox of the fan-out, answer. Returns an outcome per publisher.
+    /// Appends the records of a group of publishers to the log, and publishes them. The
+    /// order is: durable, history, inbox of the fan-out, answer. Returns an outcome per
+    /// publisher.
     ///
-    /// The hub's lock is taken twice: to assign the ids, and to add the records to the history. It is not held
-    /// while the log appends. No other thread publishes between the two, because only the owner of the log
-    /// publishes; so the assigned ordinals stay right.
+    /// The hub's lock is taken twice: to assign the ids, and to add the records to the
+    /// history. It is not held while the log appends. No other thread publishes between
+    /// the two, because only the owner of the log publishes; so the assigned ordinals
+    /// stay right.
     pub(super) fn keep(&self, log: &mut dyn Log, group: Vec<Vec<Arc<Record>>>) -> Vec<Outcome> {
         let mut state = match self.state_with_room() {
             Ok(state) => state,
@@ -117,8 +121,9 @@ impl Shared {
             _ => log.append(&records).err().map(|error| error.to_string()),
         };
         if let Some(failure) = &failure {
-            // Also the publishers whose own id was taken by another publisher of the group: that event is not
-            // kept, so the id is free, and "already published" would be wrong.
+            // Also the publishers whose own id was taken by another publisher of the
+            // group: that event is not kept, so the id is free, and "already published"
+            // would be wrong.
             placed.fill_with(|| Err(PublishError::NotKept(failure.clone())));
         }
         let mut state = self.state();
@@ -153,8 +158,9 @@ mod tests {
                 &Event::new("").with_id("mine").unwrap(),
             ))]
         };
-        // A publisher whose connection broke comes back while its first attempt still waits, and
-        // both are written down together. Told that the id is taken, it would think all was well.
+        // A publisher whose connection broke comes back while its first attempt still
+        // waits, and both are written down together. Told that the id is taken, it would
+        // think all was well.
         for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
             assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
         }

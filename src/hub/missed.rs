@@ -1,11 +1,13 @@
 //! Counts how many events a client has missed, without holding the hub's lock for long.
 //!
-//! The `recovery` event contains this number, and it is sent before the missed events. A history may have 100,000
-//! events. Comparing all their topics takes many milliseconds, and no publisher could publish meanwhile. So the
-//! events are counted in slices of [`SLICE_EVENTS`]: the lock is held to copy a slice, and not while its topics
-//! are compared. The newest slice is counted first, because the history evicts the oldest events: what was counted
-//! stays valid. The last step runs under the lock that also registers the client. It only counts the rest: the oldest
-//! part, and the events that were published meanwhile.
+//! The `recovery` event contains this number, and it is sent before the missed events. A
+//! history may have 100,000 events. Comparing all their topics takes many milliseconds,
+//! and no publisher could publish meanwhile. So the events are counted in slices of
+//! [`SLICE_EVENTS`]: the lock is held to copy a slice, and not while its topics are
+//! compared. The newest slice is counted first, because the history evicts the oldest
+//! events: what was counted stays valid. The last step runs under the lock that also
+//! registers the client. It only counts the rest: the oldest part, and the events that
+//! were published meanwhile.
 //!
 //! ```text
 //!  cursor                                             head            head now
@@ -26,14 +28,14 @@ use crate::wire::{Pattern, Patterns};
 /// The slices that were counted ahead.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
-    /// The ordinals of each slice, and how many of its events the client gets. Oldest first, without gaps between
-    /// slices.
+    /// The ordinals of each slice, and how many of its events the client gets. Oldest
+    /// first, without gaps between slices.
     slices: VecDeque<(Range<u64>, usize)>,
 }
 
 impl Missed {
-    /// Counts the events after `cursor`, except for about two slices. Locks the hub once per slice. A client that
-    /// gets every event, or has no cursor, needs no counting.
+    /// Counts the events after `cursor`, except for about two slices. Locks the hub once
+    /// per slice. A client that gets every event, or has no cursor, needs no counting.
     pub(super) fn count_ahead(shared: &Shared, cursor: &Cursor, patterns: &Patterns) -> Missed {
         let mut missed = Missed::default();
         if *cursor == Cursor::Now || patterns.covers(&Pattern::all()) {
@@ -53,8 +55,8 @@ impl Missed {
             missed.slices.push_front((from - SLICE..from, count));
             from -= SLICE;
         }
-        // Then the events that were published meanwhile. LIMIT: as many slices as before, because a publisher
-        // could be as fast as this loop.
+        // Then the events that were published meanwhile. LIMIT: as many slices as before,
+        // because a publisher could be as fast as this loop.
         for _ in 0..missed.slices.len() {
             let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
                 break;
@@ -65,7 +67,8 @@ impl Missed {
         missed
     }
 
-    /// Returns the number of events from `start` on that a client with these patterns gets. The hub's lock is held.
+    /// Returns the number of events from `start` on that a client with these patterns
+    /// gets. The hub's lock is held.
     pub(super) fn total(mut self, history: &History, start: u64, patterns: &Patterns) -> usize {
         let head = history.head();
         if patterns.covers(&Pattern::all()) {
@@ -84,7 +87,8 @@ impl Missed {
 /// [`SLICE_EVENTS`] as an ordinal.
 const SLICE: u64 = SLICE_EVENTS as u64;
 
-/// Counts the events of a slice that the client gets. `None` if some were evicted, or are not published yet.
+/// Counts the events of a slice that the client gets. `None` if some were evicted, or are
+/// not published yet.
 fn count_slice(shared: &Shared, ordinals: Range<u64>, patterns: &Patterns) -> Option<usize> {
     let state = shared.state();
     let records: Vec<_> = state.history.between(ordinals.clone()).cloned().collect();

@@ -17,9 +17,9 @@ impl ClientId {
         &self.0
     }
 
-    /// Generates a UUID of version 4 (RFC 9562, 5.4). Its 122 random bits are a keyed hash of `number`, which
-    /// must be a new number each time. The key is random data of the operating system: std offers it only in this
-    /// form.
+    /// Generates a UUID of version 4 (RFC 9562, 5.4). Its 122 random bits are a keyed
+    /// hash of `number`, which must be a new number each time. The key is random data of
+    /// the operating system: std offers it only in this form.
     pub(super) fn make(random: &RandomState, number: u64) -> ClientId {
         let high = random.hash_one((number, 0)) & !0xF000 | 0x4000;
         let low = random.hash_one((number, 1)) & !(0b11 << 62) | 0b10 << 62;
@@ -47,7 +47,8 @@ impl FromStr for ClientId {
     }
 }
 
-/// The text is not a [`ClientId`]. `Display` quotes the text and says what an id consists of.
+/// The text is not a [`ClientId`]. `Display` quotes the text and says what an id consists
+/// of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidClientId(String);
 

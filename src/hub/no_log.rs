@@ -1,4 +1,5 @@
-//! Replaces `log.rs` in a build without the feature `journal`: the names that the rest of the hub uses.
+//! Replaces `log.rs` in a build without the feature `journal`: the names that the rest of
+//! the hub uses.
 
 use std::sync::Arc;
 

@@ -1,9 +1,11 @@
 //! An index of the publishers' own ids: finds the event that was sent with an id.
 //!
-//! An id is known per topic, so that a publisher to one topic cannot use up the ids of another topic. A client
-//! sends an id back without a topic; then it means the latest event with this id among the topics of the client.
+//! An id is known per topic, so that a publisher to one topic cannot use up the ids of
+//! another topic. A client sends an id back without a topic; then it means the latest
+//! event with this id among the topics of the client.
 //!
-//! The index is a part of the history: it holds exactly the own ids of the events in the ring.
+//! The index is a part of the history: it holds exactly the own ids of the events in the
+//! ring.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -14,9 +16,9 @@ use crate::wire::{Pattern, Patterns, Topic};
 
 /// A publisher's id and the topic of the event. A clone shares the text.
 ///
-/// Both are in one text, id first, with a control character between them, which neither ids nor topics contain.
-/// In the order of these texts all topics of an id are neighbours, sorted by name, and so are all topics with a
-/// prefix:
+/// Both are in one text, id first, with a control character between them, which neither
+/// ids nor topics contain. In the order of these texts all topics of an id are
+/// neighbours, sorted by name, and so are all topics with a prefix:
 ///
 /// ```text
 /// m-1 0x00             the id m-1 without a topic
@@ -30,7 +32,8 @@ pub(super) struct OwnId(Arc<[u8]>);
 const TOPIC: u8 = 1;
 /// The byte after the id of an event without a topic.
 const NO_TOPIC: u8 = 0;
-/// A byte that is greater than every byte of UTF-8: the end of a range of topics with a prefix.
+/// A byte that is greater than every byte of UTF-8: the end of a range of topics with a
+/// prefix.
 const AFTER_ALL: u8 = 0xFF;
 
 impl OwnId {
@@ -61,7 +64,8 @@ impl Borrow<[u8]> for OwnId {
     }
 }
 
-/// The ordinal of the latest event of each id and topic. Guarded by the hub's lock, as part of the history.
+/// The ordinal of the latest event of each id and topic. Guarded by the hub's lock, as
+/// part of the history.
 #[derive(Debug, Default)]
 pub(super) struct OwnIds(BTreeMap<OwnId, u64>);
 
@@ -71,8 +75,9 @@ impl OwnIds {
         self.0.insert(own_id, ordinal);
     }
 
-    /// Removes the id of the event at `ordinal`, unless a later event has the same id. The hub refuses a second
-    /// event with an id, but a log may contain one: the id is free again after its event was evicted.
+    /// Removes the id of the event at `ordinal`, unless a later event has the same id.
+    /// The hub refuses a second event with an id, but a log may contain one: the id is
+    /// free again after its event was evicted.
     pub(super) fn remove(&mut self, own_id: &OwnId, ordinal: u64) {
         if self.0.get(own_id) == Some(&ordinal) {
             self.0.remove(own_id);
@@ -83,11 +88,12 @@ impl OwnIds {
         self.0.contains_key(own_id)
     }
 
-    /// Returns the ordinal of the latest event that was sent with `id` to a client with these patterns: an event
-    /// without a topic, or of one of the client's topics.
+    /// Returns the ordinal of the latest event that was sent with `id` to a client with
+    /// these patterns: an event without a topic, or of one of the client's topics.
     ///
-    /// LIMIT: one look-up per topic of the client. For its prefixes, each topic that has this id is visited at
-    /// most once, because no prefix of a client covers another one: 100,000 topics with one id take about 2 ms.
+    /// LIMIT: one look-up per topic of the client. For its prefixes, each topic that has
+    /// this id is visited at most once, because no prefix of a client covers another one:
+    /// 100,000 topics with one id take about 2 ms.
     pub(super) fn latest(&self, id: &str, patterns: &Patterns) -> Option<u64> {
         let mut latest = self.0.get(&OwnId::new(id, None)).copied();
         for pattern in patterns.iter() {

@@ -1,8 +1,10 @@
-//! The permit of a client: the credential to which its id belongs, and the rules that may end its stream.
+//! The permit of a client: the credential to which its id belongs, and the rules that may
+//! end its stream.
 //!
-//! A client keeps its permit for as long as it is connected. The hub asks the permit in three places: whether another
-//! client may take the id (`Shared::state_for_client`), whether a client that has just been registered may stay
-//! (`Hub::subscribe`, and a poll before each wait), and whether all clients may stay after the rules have changed
+//! A client keeps its permit for as long as it is connected. The hub asks the permit in
+//! three places: whether another client may take the id (`Shared::state_for_client`),
+//! whether a client that has just been registered may stay (`Hub::subscribe`, and a poll
+//! before each wait), and whether all clients may stay after the rules have changed
 //! (`Hub::recheck`). It is not asked for single events, so delivery costs nothing more.
 
 use std::fmt;
@@ -13,28 +15,31 @@ use crate::wire::Patterns;
 /// The right of a client to its stream, as the hub sees it.
 #[derive(Clone)]
 pub struct Permit {
-    /// A number that is equal for two clients with the same credential: a token, a user or an address.
+    /// A number that is equal for two clients with the same credential: a token, a user
+    /// or an address.
     identity: u64,
-    /// The rules that issued the permit, and the number by which they identify it. `None`: the permit is always
-    /// valid.
+    /// The rules that issued the permit, and the number by which they identify it.
+    /// `None`: the permit is always valid.
     issuer: Option<(u64, Arc<dyn Issuer>)>,
 }
 
 /// The rules that issue permits. They may change while clients are connected.
 ///
-/// LOCK: `knows` is called under the hub's lock. Therefore neither method may wait, except for another thread that
-/// replaces a pointer.
+/// LOCK: `knows` is called under the hub's lock. Therefore neither method may wait,
+/// except for another thread that replaces a pointer.
 pub(crate) trait Issuer: Send + Sync {
     /// Whether a client with this permit may subscribe to these patterns now.
     fn allows(&self, permit: u64, patterns: &Patterns) -> bool;
 
-    /// Whether the credential of this permit still exists, so that a client can present it.
+    /// Whether the credential of this permit still exists, so that a client can present
+    /// it.
     fn knows(&self, permit: u64) -> bool;
 }
 
 impl Permit {
-    /// A permit that is always valid. `identity` is a number for the credential, such as a hash: only a client
-    /// with an equal number can take over a client id that is in use.
+    /// A permit that is always valid. `identity` is a number for the credential, such as
+    /// a hash: only a client with an equal number can take over a client id that is in
+    /// use.
     pub fn new(identity: u64) -> Permit {
         Permit {
             identity,
@@ -48,8 +53,9 @@ impl Permit {
         issuer.is_none_or(|(number, issuer)| issuer.allows(*number, patterns))
     }
 
-    /// Whether a client with this permit may take over the id of a client with the permit `of_holder`: if both
-    /// have the same credential, or if the credential of the other client does not exist any more.
+    /// Whether a client with this permit may take over the id of a client with the permit
+    /// `of_holder`: if both have the same credential, or if the credential of the other
+    /// client does not exist any more.
     pub(super) fn may_take_name(permit: Option<&Permit>, of_holder: Option<&Permit>) -> bool {
         let identity = |permit: &Permit| permit.identity;
         let issuer = of_holder.and_then(|holder| holder.issuer.as_ref());
@@ -67,7 +73,8 @@ impl fmt::Debug for Permit {
 
 #[cfg(feature = "access")]
 impl Permit {
-    /// The same permit, valid for as long as `issuer` allows it. The issuer identifies it by `number`.
+    /// The same permit, valid for as long as `issuer` allows it. The issuer identifies it
+    /// by `number`.
     pub(crate) fn issued_by(self, issuer: Arc<dyn Issuer>, number: u64) -> Permit {
         Permit {
             issuer: Some((number, issuer)),
@@ -78,14 +85,16 @@ impl Permit {
 
 #[cfg(feature = "access")]
 impl super::Hub {
-    /// Asks all permits again after the rules have changed, and ends the streams and waiting polls that are not
-    /// permitted any more, with [`Expired`](super::CloseReason::Expired). Returns their number.
+    /// Asks all permits again after the rules have changed, and ends the streams and
+    /// waiting polls that are not permitted any more, with
+    /// [`Expired`](super::CloseReason::Expired). Returns their number.
     ///
-    /// A client that is being registered at the same time may be missed here. [`subscribe`](Self::subscribe) asks
-    /// for it after the registration.
+    /// A client that is being registered at the same time may be missed here.
+    /// [`subscribe`](Self::subscribe) asks for it after the registration.
     pub(crate) fn recheck(&self) -> usize {
         let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        // LOCK: not held while the permits are asked, which takes 0.1 s for 10,000 clients.
+        // LOCK: not held while the permits are asked, which takes 0.1 s for 10,000
+        // clients.
         let over = lanes.into_iter().filter(|lane| !lane.is_permitted());
         let over: Vec<_> = over.collect();
         let mut count = 0;

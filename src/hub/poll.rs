@@ -1,17 +1,22 @@
-//! A poll: one answer instead of a stream, for clients that cannot read a stream. The answer has the events that the
-//! client missed, or else the first events that are published while it waits.
+//! A poll: one answer instead of a stream, for clients that cannot read a stream. The
+//! answer has the events that the client missed, or else the first events that are
+//! published while it waits.
 //!
-//! Every answer is read from the history, in pieces ([`Found::read_on`]). If there is no event for the client,
-//! the poll registers a lane, as a stream does, but without a socket, and waits at its queue ([`Poller::wait`]).
-//! The first item in the queue wakes the poll. Then it leaves the registry and continues reading the history from
-//! where it stopped, up to the limit of an answer: also the events that were published after the one that woke
-//! it. Only events that the history does not hold are taken from the queue: an event for this client alone, and
-//! the events that woke the poll, if the history keeps none.
+//! Every answer is read from the history, in pieces ([`Found::read_on`]). If there is no
+//! event for the client, the poll registers a lane, as a stream does, but without a
+//! socket, and waits at its queue ([`Poller::wait`]). The first item in the queue wakes
+//! the poll. Then it leaves the registry and continues reading the history from where it
+//! stopped, up to the limit of an answer: also the events that were published after the
+//! one that woke it. Only events that the history does not hold are taken from the queue:
+//! an event for this client alone, and the events that woke the poll, if the history
+//! keeps none.
 //!
-//! Why not answer with the queue alone? A poll would have to hold every event that is published until its thread
-//! runs. So its queue has at most one item of each kind, and memory is bounded however slow the thread is.
+//! Why not answer with the queue alone? A poll would have to hold every event that is
+//! published until its thread runs. So its queue has at most one item of each kind, and
+//! memory is bounded however slow the thread is.
 //!
-//! A poll runs on the worker thread of its connection, and blocks it for as long as it waits.
+//! A poll runs on the worker thread of its connection, and blocks it for as long as it
+//! waits.
 //!
 //! ```text
 //! GET /poll?topic=a&wait=30, Last-Event-ID: 7             the history has 8 (topic b) and 9 (topic b)
@@ -42,23 +47,25 @@ use crate::wire::{Decoder, EventId, Message, Patterns, json};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Poll {
-    /// The events in order, as a browser's `EventSource` would dispatch them. If events were lost, the first one is a
-    /// `recovery` event, without an id, that says so.
+    /// The events in order, as a browser's `EventSource` would dispatch them. If events
+    /// were lost, the first one is a `recovery` event, without an id, that says so.
     pub messages: Vec<Message>,
-    /// The cursor of the next poll, for its `Cursor::After`: the id of the last event that was looked at, whether
-    /// this client gets that event or not. It is always an id of the hub, never an own id.
+    /// The cursor of the next poll, for its `Cursor::After`: the id of the last event
+    /// that was looked at, whether this client gets that event or not. It is always an id
+    /// of the hub, never an own id.
     pub cursor: String,
 }
 
 impl Hub {
-    /// Returns the events that the client has missed, or else the first events that are published within `wait`;
-    /// none, if none is published. If each poll continues from the cursor of the poll before, no event is lost
-    /// between two polls. An event [for one client](Hub::send_to) reaches a poll only while it waits. One poll
-    /// returns about 64 KiB of missed events, measured as JSON.
+    /// Returns the events that the client has missed, or else the first events that are
+    /// published within `wait`; none, if none is published. If each poll continues from
+    /// the cursor of the poll before, no event is lost between two polls. An event [for
+    /// one client](Hub::send_to) reaches a poll only while it waits. One poll returns
+    /// about 64 KiB of missed events, measured as JSON.
     ///
     /// Blocks for up to `wait`, and counts as a client meanwhile. [`close`](Hub::close),
-    /// [`disconnect`](Hub::disconnect) and another client that takes over its id end the wait at once; then the
-    /// poll returns what it has found.
+    /// [`disconnect`](Hub::disconnect) and another client that takes over its id end the
+    /// wait at once; then the poll returns what it has found.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -78,15 +85,16 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// The hub is closed; a client with another credential has the id; or the poll would have to wait, and the
-    /// limit of clients is reached.
+    /// The hub is closed; a client with another credential has the id; or the poll would
+    /// have to wait, and the limit of clients is reached.
     pub fn poll(&self, wish: Subscribe, wait: Duration) -> Result<Poll, SubscribeError> {
         self.poll_while(wish, wait, || true)
     }
 
-    /// [`poll`](Self::poll) for a client that may disconnect before the answer is complete. `is_wanted` is called
-    /// before the wait, and then once per `Config::heartbeat`. When it returns false, the poll returns no events,
-    /// and the events that arrived meanwhile are left for the next poll.
+    /// [`poll`](Self::poll) for a client that may disconnect before the answer is
+    /// complete. `is_wanted` is called before the wait, and then once per
+    /// `Config::heartbeat`. When it returns false, the poll returns no events, and the
+    /// events that arrived meanwhile are left for the next poll.
     ///
     /// # Errors
     ///
@@ -100,9 +108,9 @@ impl Hub {
         Ok(self.find(wish, wait, is_wanted)?.into_poll())
     }
 
-    /// [`poll_while`](Self::poll_while) without decoding the messages yet. Until then the result only shares
-    /// records with the history, so that the caller can reserve the memory of the answer first. Blocks as
-    /// `poll_while` does.
+    /// [`poll_while`](Self::poll_while) without decoding the messages yet. Until then the
+    /// result only shares records with the history, so that the caller can reserve the
+    /// memory of the answer first. Blocks as `poll_while` does.
     ///
     /// # Errors
     ///
@@ -140,26 +148,30 @@ impl Hub {
     }
 }
 
-/// The events that a poll has found so far, not decoded yet. Used by the thread of the poll alone.
+/// The events that a poll has found so far, not decoded yet. Used by the thread of the
+/// poll alone.
 pub(crate) struct Found {
     /// The events for this client, in order. They are shared with the history.
     records: Vec<Arc<Record>>,
-    /// An event for this client alone. It counts as queued until it is part of the answer.
+    /// An event for this client alone. It counts as queued until it is part of the
+    /// answer.
     private: Option<(Arc<Record>, Queued)>,
-    /// The size of the answer in bytes, at most. LIMIT: [`POLL_BYTES`], one more event, and the private event.
-    /// The whole answer is in memory at once.
+    /// The size of the answer in bytes, at most. LIMIT: [`POLL_BYTES`], one more event,
+    /// and the private event. The whole answer is in memory at once.
     bytes: usize,
     /// The ordinal of the event to look at next.
     position: u64,
     /// The id of the event before `position`: the cursor of the next poll.
     cursor: EventId,
-    /// The cursor before the first of the events, for decoding: an event without an id has this one.
+    /// The cursor before the first of the events, for decoding: an event without an id
+    /// has this one.
     start: EventId,
     /// The cursor that the client sent.
     asked: Cursor,
     /// Why events after `asked` were lost, if they were.
     gap: Option<Gap>,
-    /// The number of events for this client in the history after its cursor. Only used with a gap.
+    /// The number of events for this client in the history after its cursor. Only used
+    /// with a gap.
     missed: usize,
 }
 
@@ -197,10 +209,11 @@ impl Found {
         })
     }
 
-    /// Reads the next piece of the history. At its end, if `may_wait`, the poll is registered as a client.
+    /// Reads the next piece of the history. At its end, if `may_wait`, the poll is
+    /// registered as a client.
     ///
-    /// ORDER: under the same lock that finds the end of the history. Otherwise an event that is published between
-    /// the two would be neither read nor queued.
+    /// ORDER: under the same lock that finds the end of the history. Otherwise an event
+    /// that is published between the two would be neither read nor queued.
     fn read_on(
         &mut self,
         shared: &Shared,
@@ -213,9 +226,10 @@ impl Found {
         let mut state = shared.state_for_client(wish)?;
         let history = &state.history;
         let Some(slice) = history.slice(self.position, POLL_BYTES - self.bytes) else {
-            // The history has evicted the next event before the poll has read it. What was found so far is an answer.
-            // If nothing was found, the evicted events may have been for this client, and the cursor is resolved
-            // again, which tells the gap.
+            // The history has evicted the next event before the poll has read it. What
+            // was found so far is an answer. If nothing was found, the evicted events may
+            // have been for this client, and the cursor is resolved again, which tells
+            // the gap.
             drop(state);
             if !self.records.is_empty() {
                 return Ok(Step::Done);
@@ -240,7 +254,8 @@ impl Found {
         Ok(Step::More)
     }
 
-    /// Adds the events that this client gets, up to the limit of an answer, and moves the position past them.
+    /// Adds the events that this client gets, up to the limit of an answer, and moves the
+    /// position past them.
     fn take(&mut self, events: Vec<Arc<Record>>, wish: &Subscribe) {
         for record in events {
             (self.position, self.cursor) = (record.ordinal() + 1, record.id());
@@ -270,7 +285,8 @@ impl Found {
                 last_event_id: String::new(),
             });
         }
-        // The bytes are the hub's own and bounded by `size`, so the decoder needs no limit.
+        // The bytes are the hub's own and bounded by `size`, so the decoder needs no
+        // limit.
         let mut decoder = Decoder::new(usize::MAX);
         let start = format!("id: {}\n\n", self.start);
         let private = self.private.iter().map(|(record, _)| record);
@@ -288,13 +304,14 @@ impl Found {
     }
 }
 
-/// The size of an event in an answer, in bytes, at most. In JSON a control character takes up to six bytes, and
-/// an event without a name gets the name `message`.
+/// The size of an event in an answer, in bytes, at most. In JSON a control character
+/// takes up to six bytes, and an event without a name gets the name `message`.
 fn rendered(record: &Record) -> usize {
     json::longest(record.message()) + r#"{"id":"","event":"message","data":""},"#.len()
 }
 
-/// A poll that waits: a client in the registry with a lane, but without a socket. Dropping it removes the client.
+/// A poll that waits: a client in the registry with a lane, but without a socket.
+/// Dropping it removes the client.
 struct Poller<'a> {
     shared: &'a Shared,
     lane: Arc<Lane>,
@@ -302,19 +319,24 @@ struct Poller<'a> {
 }
 
 impl Poller<'_> {
-    /// Waits for the first item in the queue, removes the client, and completes the answer.
+    /// Waits for the first item in the queue, removes the client, and completes the
+    /// answer.
     ///
-    /// The invariant: `found.cursor` never passes an event that this client should get and that is not in `found`. So
-    /// whatever interrupts the poll, the next poll gets the rest. Four cases after the wait:
+    /// The invariant: `found.cursor` never passes an event that this client should get
+    /// and that is not in `found`. So whatever interrupts the poll, the next poll gets
+    /// the rest. Four cases after the wait:
     ///
-    /// 1. The poll was closed meanwhile, or its client has gone: it returns no events, and the cursor has not moved.
-    /// 2. The history still has the event at `position`: read on from there. The items of the queue only served to
-    ///    wake the poll, except for an event for this client alone.
-    /// 3. The history has evicted the event at `position` (in a tiny history even the one that woke the poll): the
-    ///    queue has the events that woke the poll, and they are the answer. The fan-out may not have delivered them
-    ///    yet, so the poll waits for its close item, which comes after them.
-    /// 4. The same, and no event woke the poll: the evicted events were not for this client, so the cursor may
-    ///    move to the latest event.
+    /// 1. The poll was closed meanwhile, or its client has gone: it returns no events,
+    ///    and the cursor has not moved.
+    /// 2. The history still has the event at `position`: read on from there. The items of
+    ///    the queue only served to wake the poll, except for an event for this client
+    ///    alone.
+    /// 3. The history has evicted the event at `position` (in a tiny history even the one
+    ///    that woke the poll): the queue has the events that woke the poll, and they are
+    ///    the answer. The fan-out may not have delivered them yet, so the poll waits for
+    ///    its close item, which comes after them.
+    /// 4. The same, and no event woke the poll: the evicted events were not for this
+    ///    client, so the cursor may move to the latest event.
     fn wait(
         self,
         found: &mut Found,
@@ -327,8 +349,8 @@ impl Poller<'_> {
         let is_gone = state.history.is_gone(found.position);
         let last_id = state.history.last_id();
         let was_registered = if is_gone {
-            // Cases 3 and 4. The poll is closed like a stream: every event that it should get comes before the
-            // close item.
+            // Cases 3 and 4. The poll is closed like a stream: every event that it should
+            // get comes before the close item.
             state.close_client(&self.lane, CloseReason::Kicked)
         } else {
             state.registry.remove(&self.lane)
@@ -355,7 +377,8 @@ impl Poller<'_> {
             }
         }
         match woken_by {
-            // Case 2. The piece that woke the poll may come after many events that are not for this client.
+            // Case 2. The piece that woke the poll may come after many events that are
+            // not for this client.
             _ if !is_gone => while let Ok(Step::More) = found.read_on(self.shared, wish, false) {},
             Some(records) => found.take(records, wish),
             None => found.cursor = last_id,
@@ -365,8 +388,9 @@ impl Poller<'_> {
         }
     }
 
-    /// Waits for the first item in the queue. `None`: the time is up. An error: the client has gone, or its
-    /// permit was revoked; this is asked before each wait of one heartbeat.
+    /// Waits for the first item in the queue. `None`: the time is up. An error: the
+    /// client has gone, or its permit was revoked; this is asked before each wait of one
+    /// heartbeat.
     fn first(
         &self,
         wait: Duration,
@@ -374,8 +398,9 @@ impl Poller<'_> {
     ) -> Result<Option<QueueItem>, Unwanted> {
         let (start, heartbeat) = (Instant::now(), self.shared.config.heartbeat);
         loop {
-            // ORDER: also before the first wait. The rules may have changed just before this poll was registered;
-            // then the thread that changed them has not found the poll in the registry.
+            // ORDER: also before the first wait. The rules may have changed just before
+            // this poll was registered; then the thread that changed them has not found
+            // the poll in the registry.
             if !self.lane.is_permitted() || !is_wanted() {
                 return Err(Unwanted);
             }

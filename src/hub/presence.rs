@@ -15,7 +15,8 @@ use crate::wire::Patterns;
 pub struct Presence<'a> {
     /// The client's id.
     pub client_id: &'a str,
-    /// The client's own address, if it is known. It is never the address of a trusted proxy.
+    /// The client's own address, if it is known. It is never the address of a trusted
+    /// proxy.
     pub address: Option<IpAddr>,
     /// The patterns that the client subscribes to.
     pub patterns: &'a Patterns,
@@ -25,7 +26,8 @@ pub struct Presence<'a> {
 
 type Callback = dyn Fn(&Presence<'_>) + Send + Sync;
 
-/// The function to call when a stream begins and when it ends. By default there is none. A clone shares the function.
+/// The function to call when a stream begins and when it ends. By default there is none.
+/// A clone shares the function.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
@@ -45,11 +47,12 @@ type Callback = dyn Fn(&Presence<'_>) + Send + Sync;
 pub struct OnPresence(Option<Arc<Callback>>);
 
 impl OnPresence {
-    /// Calls `callback` once when a stream has been registered, and once when it has ended. It is not called for
-    /// polls.
+    /// Calls `callback` once when a stream has been registered, and once when it has
+    /// ended. It is not called for polls.
     ///
-    /// The callback runs on the thread that subscribes or that writes the stream. No lock of the hub is held, so
-    /// the callback may publish. Only this client waits for it. A panic in the callback ends no stream.
+    /// The callback runs on the thread that subscribes or that writes the stream. No lock
+    /// of the hub is held, so the callback may publish. Only this client waits for it. A
+    /// panic in the callback ends no stream.
     pub fn new(callback: impl Fn(&Presence<'_>) + Send + Sync + 'static) -> OnPresence {
         OnPresence(Some(Arc::new(callback)))
     }

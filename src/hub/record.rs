@@ -1,16 +1,19 @@
-//! One event as the hub keeps it, from the publisher to the history, to the log, and back from the log.
+//! One event as the hub keeps it, from the publisher to the history, to the log, and back
+//! from the log.
 //!
-//! A record is the message that clients read, together with the values that the hub needs: id, ordinal, own id and
-//! topic. The message is encoded before the hub's lock is taken, with room at its front for the line of the
-//! id, because the id is assigned under the lock. Under the lock only this line is written
-//! ([`Record::assign`]): the time under the lock does not depend on the size of the event.
+//! A record is the message that clients read, together with the values that the hub
+//! needs: id, ordinal, own id and topic. The message is encoded before the hub's lock is
+//! taken, with room at its front for the line of the id, because the id is assigned under
+//! the lock. Under the lock only this line is written ([`Record::assign`]): the time
+//! under the lock does not depend on the size of the event.
 //!
 //! ```text
 //! before:  ..............................................data: hello\n\n      start = 46, id unknown
 //! after:   ..................id: 1795326004711-731902466\ndata: hello\n\n      start = 18
 //! ```
 //!
-//! Once it has its id, a record never changes. History, queues and polls share it by `Arc`.
+//! Once it has its id, a record never changes. History, queues and polls share it by
+//! `Arc`.
 
 use std::fmt;
 use std::io::Write;
@@ -24,8 +27,9 @@ use crate::wire::{Event, EventId, Topic};
 pub struct Record {
     /// The hub's id. It orders the events, also those with an own id.
     id: EventId,
-    /// The position among all events of this run of the hub, counted from 0. "All events after this one" is then
-    /// an index into the history and not a search. Ordinals never leave the hub.
+    /// The position among all events of this run of the hub, counted from 0. "All events
+    /// after this one" is then an index into the history and not a search. Ordinals never
+    /// leave the hub.
     ordinal: u64,
     /// The publisher's own id, which is on the wire instead of `id`.
     own_id: Option<OwnId>,
@@ -36,7 +40,8 @@ pub struct Record {
     start: u8,
 }
 
-/// The longest line of an id, in bytes: `id: `, two numbers of 20 digits, a hyphen between them, and the line break.
+/// The longest line of an id, in bytes: `id: `, two numbers of 20 digits, a hyphen
+/// between them, and the line break.
 const ROOM: usize = 46;
 
 impl Record {
@@ -56,8 +61,9 @@ impl Record {
         }
     }
 
-    /// A record that is read back from a log. `message` is what [`message`](Self::message) returned when the
-    /// event was appended; `own_id` is the id in the message, if that is not the hub's id.
+    /// A record that is read back from a log. `message` is what
+    /// [`message`](Self::message) returned when the event was appended; `own_id` is the
+    /// id in the message, if that is not the hub's id.
     pub fn kept(
         id: EventId,
         own_id: Option<&str>,
@@ -74,8 +80,9 @@ impl Record {
         }
     }
 
-    /// Assigns the id and the ordinal, and writes the id's line in front of the message. With an own id the message
-    /// already has its line. Called under the hub's lock, once per record.
+    /// Assigns the id and the ordinal, and writes the id's line in front of the message.
+    /// With an own id the message already has its line. Called under the hub's lock, once
+    /// per record.
     pub(super) fn assign(&mut self, id: EventId, ordinal: u64) {
         (self.id, self.ordinal) = (id, ordinal);
         if self.own_id.is_some() {
@@ -109,7 +116,8 @@ impl Record {
         self.topic.as_ref()
     }
 
-    /// The message as it is on the wire, without chunks: from the line of the id to the empty line.
+    /// The message as it is on the wire, without chunks: from the line of the id to the
+    /// empty line.
     pub fn message(&self) -> &[u8] {
         &self.bytes[self.start.into()..]
     }
@@ -118,13 +126,15 @@ impl Record {
         self.ordinal
     }
 
-    /// The publisher's own id together with the topic: the key under which the history finds the event.
+    /// The publisher's own id together with the topic: the key under which the history
+    /// finds the event.
     pub(super) fn own_id_on_topic(&self) -> Option<&OwnId> {
         self.own_id.as_ref()
     }
 
-    /// About how many bytes of memory the event takes: its parts, and the overhead of allocator and indexes. Bounds
-    /// the memory of a history of many tiny events, of which the message is the smallest part.
+    /// About how many bytes of memory the event takes: its parts, and the overhead of
+    /// allocator and indexes. Bounds the memory of a history of many tiny events, of
+    /// which the message is the smallest part.
     pub(super) fn memory(&self) -> usize {
         let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
         // The text of an own id contains the topic too.

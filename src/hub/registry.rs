@@ -1,8 +1,8 @@
 //! The table of all clients, by client id and by audience.
 //!
-//! An *audience* is all clients with the same patterns. An event is matched once per audience and not once per
-//! client, and the frame that is made for one client of an audience is made for all of them. For example, four
-//! clients are three audiences:
+//! An *audience* is all clients with the same patterns. An event is matched once per
+//! audience and not once per client, and the frame that is made for one client of an
+//! audience is made for all of them. For example, four clients are three audiences:
 //!
 //! ```text
 //! audiences     0: anna, ben        1: carl           2: dora
@@ -11,13 +11,14 @@
 //! by_prefix     chat/ → [1]         news/ → [2]
 //! ```
 //!
-//! An event of the topic `chat/1` reaches the lists `by_topic["chat/1"]` and `by_prefix["chat/"]`, so it reaches
-//! the audiences 0, 2 and 1. The cost is a few look-ups and the audiences that are reached, however many other
-//! audiences there are.
+//! An event of the topic `chat/1` reaches the lists `by_topic["chat/1"]` and
+//! `by_prefix["chat/"]`, so it reaches the audiences 0, 2 and 1. The cost is a few
+//! look-ups and the audiences that are reached, however many other audiences there are.
 //!
-//! Everything here is guarded by the hub's lock. The lists are behind an `Arc`, so that the fan-out thread can take
-//! them along and go through them without the lock. A list that is changed while the fan-out has it is copied first
-//! (`Arc::make_mut`); otherwise it is changed without a copy.
+//! Everything here is guarded by the hub's lock. The lists are behind an `Arc`, so that
+//! the fan-out thread can take them along and go through them without the lock. A list
+//! that is changed while the fan-out has it is copied first (`Arc::make_mut`); otherwise
+//! it is changed without a copy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -29,8 +30,8 @@ use crate::wire::{Pattern, Patterns, Topic};
 /// The lanes of one audience, as a list that can be gone through without the hub's lock.
 pub(super) type Lanes = Arc<Vec<Arc<Lane>>>;
 
-/// The index of an audience in the registry. It does not change while the audience has clients; afterwards another
-/// audience may get it.
+/// The index of an audience in the registry. It does not change while the audience has
+/// clients; afterwards another audience may get it.
 pub(super) type AudienceIndex = usize;
 
 /// The audiences that have one pattern in common.
@@ -42,8 +43,8 @@ type ByPattern = BTreeMap<Arc<str>, AudienceList>;
 /// All clients. Part of `State`, so the hub's lock guards it.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    /// The clients by their ids. A client that is to be closed is not in here any more, so that another client can
-    /// take the id at once.
+    /// The clients by their ids. A client that is to be closed is not in here any more,
+    /// so that another client can take the id at once.
     clients: HashMap<Arc<str>, Arc<Lane>>,
     /// The audiences by their indexes. An index that is not in use has an empty audience.
     audiences: Vec<Audience>,
@@ -53,8 +54,8 @@ pub(super) struct Registry {
     by_patterns: HashMap<Patterns, AudienceIndex>,
     /// The audiences that have a pattern for exactly this topic.
     by_topic: ByPattern,
-    /// The audiences that have a pattern for all topics with this prefix. It is ordered, so that all prefixes of a
-    /// topic can be found.
+    /// The audiences that have a pattern for all topics with this prefix. It is ordered,
+    /// so that all prefixes of a topic can be found.
     by_prefix: ByPattern,
 }
 
@@ -63,7 +64,8 @@ struct Audience {
     patterns: Patterns,
     /// The lanes of the clients, in no order. Each lane knows its index in here.
     lanes: Lanes,
-    /// The number of the lanes whose clients are closing: their ids are free, and they get no new events.
+    /// The number of the lanes whose clients are closing: their ids are free, and they
+    /// get no new events.
     closing: usize,
 }
 
@@ -105,9 +107,10 @@ impl Registry {
         lanes.push(Arc::clone(lane));
     }
 
-    /// Frees the id of a client that is to be closed. Its lane stays in the audience until it is
-    /// [removed](Self::remove), because the events before its end are still to be delivered. Returns false if the
-    /// client has no id any more: it is closing already, or was removed.
+    /// Frees the id of a client that is to be closed. Its lane stays in the audience
+    /// until it is [removed](Self::remove), because the events before its end are still
+    /// to be delivered. Returns false if the client has no id any more: it is closing
+    /// already, or was removed.
     pub(super) fn start_closing(&mut self, lane: &Arc<Lane>) -> bool {
         let had_id = self.free_client_id(lane);
         if had_id {
@@ -117,15 +120,16 @@ impl Registry {
         had_id
     }
 
-    /// Removes a client. Returns false if it had no id any more: it was closing, or was removed before.
+    /// Removes a client. Returns false if it had no id any more: it was closing, or was
+    /// removed before.
     pub(super) fn remove(&mut self, lane: &Arc<Lane>) -> bool {
         let had_id = self.free_client_id(lane);
         self.remove_from_audience(lane, had_id);
         had_id
     }
 
-    /// Frees the id of this client. Returns false if the client does not have it: another client may have the same
-    /// id by now.
+    /// Frees the id of this client. Returns false if the client does not have it: another
+    /// client may have the same id by now.
     fn free_client_id(&mut self, lane: &Arc<Lane>) -> bool {
         let holder = self.clients.get(&lane.client_id);
         let has_id = holder.is_some_and(|holder| Arc::ptr_eq(holder, lane));
@@ -135,7 +139,8 @@ impl Registry {
         has_id
     }
 
-    /// Adds an audience without clients, under a free index or a new one, and returns the index.
+    /// Adds an audience without clients, under a free index or a new one, and returns the
+    /// index.
     fn add_audience(&mut self, patterns: Patterns) -> AudienceIndex {
         let audience = self.free.pop().unwrap_or_else(|| {
             self.audiences.push(Audience::default());
@@ -150,15 +155,16 @@ impl Registry {
         audience
     }
 
-    /// Removes a lane from its audience, and the audience if that was its last lane. Does nothing if the lane is not
-    /// there.
+    /// Removes a lane from its audience, and the audience if that was its last lane. Does
+    /// nothing if the lane is not there.
     fn remove_from_audience(&mut self, lane: &Arc<Lane>, had_id: bool) {
         let Some(&audience_index) = self.by_patterns.get(&lane.patterns) else {
             return;
         };
         let audience = &mut self.audiences[audience_index];
         let index = lane.index_in_audience();
-        // A lane that was removed before keeps its old index, at which another lane may be by now.
+        // A lane that was removed before keeps its old index, at which another lane may
+        // be by now.
         let found = audience.lanes.get(index);
         if !found.is_some_and(|found| Arc::ptr_eq(found, lane)) {
             return;
@@ -200,21 +206,24 @@ impl Registry {
         }
     }
 
-    /// The lists that together hold every audience with a pattern that matches `topic`, each audience once: at most
-    /// one pattern of a client matches a topic, because [`Patterns`] drops each pattern that another one covers.
+    /// The lists that together hold every audience with a pattern that matches `topic`,
+    /// each audience once: at most one pattern of a client matches a topic, because
+    /// [`Patterns`] drops each pattern that another one covers.
     ///
-    /// The prefixes of the topic are found from the longest to the shortest, without trying each length. In each
-    /// step, `rest` is the longest prefix that may still be in the map, and the greatest key that is not greater
-    /// than `rest` is looked up:
+    /// The prefixes of the topic are found from the longest to the shortest, without
+    /// trying each length. In each step, `rest` is the longest prefix that may still be
+    /// in the map, and the greatest key that is not greater than `rest` is looked up:
     ///
-    /// - The key is a prefix of `rest`: its list is a result. The search goes on with the key without its last
-    ///   character.
-    /// - The key is no prefix: the search goes on with the characters that the key and `rest` have in common at their
-    ///   beginning. Each longer prefix of `rest` would lie between the key and `rest`, where no key is.
+    /// - The key is a prefix of `rest`: its list is a result. The search goes on with the
+    ///   key without its last character.
+    /// - The key is no prefix: the search goes on with the characters that the key and
+    ///   `rest` have in common at their beginning. Each longer prefix of `rest` would lie
+    ///   between the key and `rest`, where no key is.
     ///
-    /// For example, the keys are `""`, `chat/`, `chat/1/a` and `news/`, and the topic is `chat/2`. The greatest key
-    /// up to `chat/2` is `chat/1/a`, which is no prefix of it. They have `chat/` in common, which is a key, so its
-    /// list is a result. The greatest key up to `chat` is the empty one, which is the other result.
+    /// For example, the keys are `""`, `chat/`, `chat/1/a` and `news/`, and the topic is
+    /// `chat/2`. The greatest key up to `chat/2` is `chat/1/a`, which is no prefix of it.
+    /// They have `chat/` in common, which is a key, so its list is a result. The greatest
+    /// key up to `chat` is the empty one, which is the other result.
     pub(super) fn lists_for(&self, topic: &Topic) -> Vec<&AudienceList> {
         let topic = topic.as_str();
         let mut lists: Vec<_> = self.by_topic.get(topic).into_iter().collect();
@@ -244,7 +253,8 @@ impl Registry {
         self.by_patterns.values().copied()
     }
 
-    /// The number of clients that an event of this topic reaches; `None` is for an event without a topic.
+    /// The number of clients that an event of this topic reaches; `None` is for an event
+    /// without a topic.
     pub(super) fn count(&self, topic: Option<&Topic>) -> usize {
         let Some(topic) = topic else {
             return self.clients.len();
@@ -259,7 +269,8 @@ impl Registry {
         Arc::clone(&self.audiences[audience].lanes)
     }
 
-    /// The audiences with clients that are not closing: their patterns, their lanes, and the number of these clients.
+    /// The audiences with clients that are not closing: their patterns, their lanes, and
+    /// the number of these clients.
     pub(super) fn audiences(&self) -> impl Iterator<Item = (&Patterns, &Lanes, usize)> {
         let audiences = self.audiences.iter();
         let present = audiences.filter(|audience| audience.size() > 0);

@@ -1,8 +1,9 @@
 //! What all parts of a hub share, and the lock over it.
 //!
-//! [`Shared`] is the hub, and [`State`] is the part of it that the hub's lock guards: ids, history, registry and
-//! inbox. They change together under this lock. So for each client, each event is either in the history before the
-//! client was registered, or in the inbox after that.
+//! [`Shared`] is the hub, and [`State`] is the part of it that the hub's lock guards:
+//! ids, history, registry and inbox. They change together under this lock. So for each
+//! client, each event is either in the history before the client was registered, or in
+//! the inbox after that.
 //!
 //! The threads meet here:
 //!
@@ -13,14 +14,14 @@
 //! | the fan-out thread | [`Shared::next_batch`] | an item in the inbox |
 //! | a client's own thread | `Stream::read_history`, `Subscription::unregister` | the lock only |
 //!
-//! No thread waits for a client, a socket or a disk while it holds the lock. What is done under the lock is
-//! bounded: a publisher handles the events of one request, the fan-out thread the audiences of one batch, and a
-//! client's thread one piece of the history.
+//! No thread waits for a client, a socket or a disk while it holds the lock. What is done
+//! under the lock is bounded: a publisher handles the events of one request, the fan-out
+//! thread the audiences of one batch, and a client's thread one piece of the history.
 //!
-//! The inbox is where *backpressure* begins. If events are published faster than one pass over all sockets can
-//! deliver them, the inbox fills up, and publishers wait for the next pass. A slow client does not slow the
-//! publishers down, because the fan-out thread does not wait for it: the client's queue fills up instead, until the
-//! client is closed.
+//! The inbox is where *backpressure* begins. If events are published faster than one pass
+//! over all sockets can deliver them, the inbox fills up, and publishers wait for the
+//! next pass. A slow client does not slow the publishers down, because the fan-out thread
+//! does not wait for it: the client's queue fills up instead, until the client is closed.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -50,33 +51,38 @@ pub(super) struct Shared {
     pub(super) config: Config,
     /// LIMIT: bytes in the inbox. Publishers wait while the inbox has more.
     pub(super) inbox_limit: usize,
-    /// When the hub was created. Lanes count their milliseconds from here, because an atomic number can hold
-    /// milliseconds, and not an `Instant`.
+    /// When the hub was created. Lanes count their milliseconds from here, because an
+    /// atomic number can hold milliseconds, and not an `Instant`.
     pub(super) epoch: Instant,
     /// The key of the random client ids and of the random part of `retry`.
     pub(super) random: RandomState,
     /// What is counted without the lock.
     pub(super) counters: Counters,
-    /// The bytes in all queues together. Changed by each thread that puts bytes into a queue or takes them out.
+    /// The bytes in all queues together. Changed by each thread that puts bytes into a
+    /// queue or takes them out.
     /// LIMIT: `most_queued`.
     pub(super) total_queued: TotalQueued,
     /// `Config::total_queues`, or its default.
     pub(super) most_queued: usize,
-    /// The value of `total_queued` above which the fan-out looks for clients to close. Only the fan-out thread uses
-    /// it ([`Shared::shed`]).
+    /// The value of `total_queued` above which the fan-out looks for clients to close.
+    /// Only the fan-out thread uses it ([`Shared::shed`]).
     pub(super) shed_above: AtomicUsize,
-    /// The number of close events with the reason `closing` so far. Each makes the `retry:` of the next one longer.
+    /// The number of close events with the reason `closing` so far. Each makes the
+    /// `retry:` of the next one longer.
     pub(super) close_events: AtomicU32,
     /// Where publishers wait until the log has their events. `None`: the hub has no log.
     pub(super) group_commit: Option<Arc<GroupCommit>>,
-    /// LOCK: guards ids, history, registry and inbox, which change together. It is *the hub's lock* in all
-    /// comments. No thread waits for a socket, a disk or a client while it holds the lock.
+    /// LOCK: guards ids, history, registry and inbox, which change together. It is *the
+    /// hub's lock* in all comments. No thread waits for a socket, a disk or a client
+    /// while it holds the lock.
     pub(super) state: Mutex<State>,
-    /// Signalled when the inbox gets an item, or the hub ends. The fan-out thread waits for it.
+    /// Signalled when the inbox gets an item, or the hub ends. The fan-out thread waits
+    /// for it.
     pub(super) work: Condvar,
     /// Signalled when the inbox was emptied, or the hub closes. Publishers wait for it.
     pub(super) room: Condvar,
-    /// Signalled when the hub closes. [`Running::wait`](crate::Running::wait) waits for it.
+    /// Signalled when the hub closes. [`Running::wait`](crate::Running::wait) waits for
+    /// it.
     pub(super) closed: Condvar,
 }
 
@@ -95,7 +101,8 @@ pub(super) struct State {
     pub(super) inbox_bytes: usize,
     /// Never goes back to an earlier phase.
     pub(super) phase: Phase,
-    /// The number of client ids that the hub has made. Each id is a keyed hash of the next number.
+    /// The number of client ids that the hub has made. Each id is a keyed hash of the
+    /// next number.
     pub(super) made_client_ids: u64,
     pub(super) totals: Totals,
 }
@@ -105,15 +112,17 @@ pub(super) struct State {
 pub(super) enum Phase {
     /// Events are published and clients are registered.
     Open,
-    /// [`Hub::close`](super::Hub::close) was called. Nothing is published and no client is registered any more; the
-    /// fan-out thread delivers what is in the inbox, and the streams end.
+    /// [`Hub::close`](super::Hub::close) was called. Nothing is published and no client
+    /// is registered any more; the fan-out thread delivers what is in the inbox, and the
+    /// streams end.
     Closing,
-    /// The last handle of the hub was dropped: the fan-out thread ends when the inbox is empty.
+    /// The last handle of the hub was dropped: the fan-out thread ends when the inbox is
+    /// empty.
     Over,
 }
 
-/// Counts since the hub was created. They are guarded by the hub's lock; what is counted without it is in
-/// `counters.rs`.
+/// Counts since the hub was created. They are guarded by the hub's lock; what is counted
+/// without it is in `counters.rs`.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     /// Streams that were registered.
@@ -141,14 +150,16 @@ impl Totals {
 impl Shared {
     /// Locks the state.
     ///
-    /// A poisoned lock is used all the same. No code of an embedder runs under this lock, so a panic there is a bug
-    /// of this crate, and a hub that may have lost one event or one client is better than no hub.
+    /// A poisoned lock is used all the same. No code of an embedder runs under this lock,
+    /// so a panic there is a bug of this crate, and a hub that may have lost one event or
+    /// one client is better than no hub.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the inbox has room for another event, and returns the locked state. The wait ends when the fan-out
-    /// thread takes the inbox, which takes one pass over the sockets at most. Fails if the hub closes.
+    /// Waits until the inbox has room for another event, and returns the locked state.
+    /// The wait ends when the fan-out thread takes the inbox, which takes one pass over
+    /// the sockets at most. Fails if the hub closes.
     pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, Closed> {
         let full =
             |state: &mut State| state.phase == Phase::Open && state.inbox_bytes > self.inbox_limit;
@@ -163,9 +174,9 @@ impl Shared {
         }
     }
 
-    /// Returns the locked state for a client that may be registered under the client id that it asks for. If it
-    /// replaces another client, this waits for room in the inbox as a publisher does, because the close item of the
-    /// other client goes there.
+    /// Returns the locked state for a client that may be registered under the client id
+    /// that it asks for. If it replaces another client, this waits for room in the inbox
+    /// as a publisher does, because the close item of the other client goes there.
     pub(super) fn state_for_client(
         &self,
         params: &Subscribe,
@@ -190,8 +201,9 @@ impl Shared {
         }
     }
 
-    /// Registers a client, and closes the client that it replaces. Returns its lane and the receiving end of its
-    /// queue. `state` comes from [`state_for_client`](Self::state_for_client), so the hub's lock is held. Fails if
+    /// Registers a client, and closes the client that it replaces. Returns its lane and
+    /// the receiving end of its queue. `state` comes from
+    /// [`state_for_client`](Self::state_for_client), so the hub's lock is held. Fails if
     /// there are `Config::max_clients` already.
     pub(super) fn register(
         &self,
@@ -225,7 +237,8 @@ impl Shared {
 
     /// Unlocks the state, and wakes the fan-out thread if the inbox has an item.
     ///
-    /// ORDER: unlocked first. Otherwise the fan-out thread would wake only to wait for the lock.
+    /// ORDER: unlocked first. Otherwise the fan-out thread would wake only to wait for
+    /// the lock.
     pub(super) fn wake_fan_out(&self, state: MutexGuard<'_, State>) {
         let has_work = !state.inbox.is_empty();
         drop(state);
@@ -234,8 +247,8 @@ impl Shared {
         }
     }
 
-    /// Waits for items in the inbox and takes all of them. Returns `None` if the hub has ended and the inbox is
-    /// empty. Called by the fan-out thread alone.
+    /// Waits for items in the inbox and takes all of them. Returns `None` if the hub has
+    /// ended and the inbox is empty. Called by the fan-out thread alone.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle = |state: &mut State| state.phase != Phase::Over && state.inbox.is_empty();
         let mut state = self
@@ -253,9 +266,10 @@ impl Shared {
         Some(batch)
     }
 
-    /// Closes the lane of every client at once, without the inbox. Called by the fan-out thread after a panic: the
-    /// batch that it was working on is lost, with all close items in it, so closing only the client that caused the
-    /// panic would leave others open without their events.
+    /// Closes the lane of every client at once, without the inbox. Called by the fan-out
+    /// thread after a panic: the batch that it was working on is lost, with all close
+    /// items in it, so closing only the client that caused the panic would leave others
+    /// open without their events.
     pub(super) fn close_all(&self, reason: CloseReason) {
         let lanes: Vec<_> = self.state().registry.lanes().cloned().collect();
         let now_ms = self.now_ms();
@@ -263,17 +277,19 @@ impl Shared {
         self.room.notify_all();
     }
 
-    /// Load shedding: while all queues together hold more than `most_queued` bytes, closes the clients with the
-    /// largest backlogs. Called by the fan-out thread whenever it may have queued something. Usually costs two
-    /// loads; holds the hub's lock only to list the lanes.
+    /// Load shedding: while all queues together hold more than `most_queued` bytes,
+    /// closes the clients with the largest backlogs. Called by the fan-out thread
+    /// whenever it may have queued something. Usually costs two loads; holds the hub's
+    /// lock only to list the lanes.
     ///
-    /// Example: the limit is 64 MiB, and `total_queued` has grown above it. Clients are closed until the backlogs
-    /// of the others are at most 56 MiB together. The queues of the closed clients are freed when their threads see
-    /// the close item. Until then `total_queued` stays high, so the next look happens only when it has grown by 8
+    /// Example: the limit is 64 MiB, and `total_queued` has grown above it. Clients are
+    /// closed until the backlogs of the others are at most 56 MiB together. The queues of
+    /// the closed clients are freed when their threads see the close item. Until then
+    /// `total_queued` stays high, so the next look happens only when it has grown by 8
     /// MiB more.
     pub(super) fn shed(&self, now_ms: u64) {
-        // ORDER: Relaxed: what this thread has queued is in the sum already. `shed_above` is used by this thread
-        // alone.
+        // ORDER: Relaxed: what this thread has queued is in the sum already. `shed_above`
+        // is used by this thread alone.
         let total = self.total_queued.load(Ordering::Relaxed);
         if total <= self.shed_above.load(Ordering::Relaxed) {
             if total <= self.most_queued {
@@ -292,7 +308,8 @@ impl Shared {
         drop(state);
         backlogs.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
         let mut sum: usize = backlogs.iter().map(|(backlog, _)| backlog).sum();
-        // Closes a few clients more than necessary, so that the next event does not need another look.
+        // Closes a few clients more than necessary, so that the next event does not need
+        // another look.
         let step = self.most_queued / 8;
         for (backlog, lane) in backlogs {
             if sum <= self.most_queued - step {
@@ -317,11 +334,11 @@ impl Shared {
         self.total_queued.load(Ordering::Relaxed) > self.most_queued / 2
     }
 
-    /// Publishes events without a log: all of them, or none if the own id of one is in use. Returns when they are
-    /// in the history and in the inbox.
+    /// Publishes events without a log: all of them, or none if the own id of one is in
+    /// use. Returns when they are in the history and in the inbox.
     ///
-    /// The ids are assigned and the events are committed under one lock, so the events of one call are neighbours
-    /// in the history.
+    /// The ids are assigned and the events are committed under one lock, so the events of
+    /// one call are neighbours in the history.
     pub(super) fn publish(
         &self,
         records: Vec<Arc<Record>>,
@@ -333,20 +350,23 @@ impl Shared {
         Ok(published)
     }
 
-    /// The `retry:` of the close event: how long a client waits before it reconnects after its stream ended for this
-    /// reason.
+    /// The `retry:` of the close event: how long a client waits before it reconnects
+    /// after its stream ended for this reason.
     ///
-    /// - Replaced, or disconnected on request: a day. The client should not reconnect at all, because two pages
-    ///   with one client id would replace each other for ever; but an EventSource cannot be told to stop.
-    /// - The server closes: `Config::retry`, and a pause more for each client before it, so that the clients do not
-    ///   all reconnect to the next server at the same moment.
-    /// - The client has no right to the stream any more: one to two times `Config::retry`, at random, because many
-    ///   clients may lose their tokens at the same moment.
+    /// - Replaced, or disconnected on request: a day. The client should not reconnect at
+    ///   all, because two pages with one client id would replace each other for ever; but
+    ///   an EventSource cannot be told to stop.
+    /// - The server closes: `Config::retry`, and a pause more for each client before it,
+    ///   so that the clients do not all reconnect to the next server at the same moment.
+    /// - The client has no right to the stream any more: one to two times
+    ///   `Config::retry`, at random, because many clients may lose their tokens at the
+    ///   same moment.
     pub(super) fn retry_after(&self, close_reason: CloseReason) -> Duration {
         match close_reason {
             CloseReason::Replaced | CloseReason::Kicked => RETRY_WHEN_CLOSED,
             CloseReason::ServerClosing => {
-                // ORDER: Relaxed: each client gets another number; which one does not matter.
+                // ORDER: Relaxed: each client gets another number; which one does not
+                // matter.
                 let before = self.close_events.fetch_add(1, Ordering::Relaxed);
                 self.config.retry + RECONNECT_PAUSE.saturating_mul(before)
             }
@@ -357,7 +377,8 @@ impl Shared {
         }
     }
 
-    /// The `retry:` of a welcome: `Config::retry` and up to `Config::retry_jitter` percent more, at random.
+    /// The `retry:` of a welcome: `Config::retry` and up to `Config::retry_jitter`
+    /// percent more, at random.
     pub(super) fn retry(&self) -> Duration {
         let Config {
             retry,
@@ -379,18 +400,19 @@ impl Shared {
 }
 
 impl State {
-    /// The next id, of the current time. Of an event for one client, which gets no ordinal.
+    /// The next id, of the current time. Of an event for one client, which gets no
+    /// ordinal.
     pub(super) fn next_id(&mut self) -> EventId {
         self.ids.next(date::unix_ms(SystemTime::now()))
     }
 
-    /// Gives ids and ordinals to all of these events, or to none of them if the own id of one is in use on its
-    /// topic. `pending` are the events that have their ids and are not in the history yet: the new ones come after
-    /// them, and are added to them.
+    /// Gives ids and ordinals to all of these events, or to none of them if the own id of
+    /// one is in use on its topic. `pending` are the events that have their ids and are
+    /// not in the history yet: the new ones come after them, and are added to them.
     ///
-    /// With a log, an event gets its id before it is written to the log, and comes into the history afterwards. In
-    /// between the history does not know it, so `pending` has to: for the next ordinal, and for the own ids that
-    /// are in use.
+    /// With a log, an event gets its id before it is written to the log, and comes into
+    /// the history afterwards. In between the history does not know it, so `pending` has
+    /// to: for the next ordinal, and for the own ids that are in use.
     pub(super) fn assign_ids(
         &mut self,
         mut records: Vec<Arc<Record>>,
@@ -421,9 +443,9 @@ impl State {
         Ok(records)
     }
 
-    /// Publishes events that have their ids: puts them into the history, and into the inbox if any client gets
-    /// them. An event without recipients does not wake the fan-out thread. A client that is registered later finds
-    /// it in the history.
+    /// Publishes events that have their ids: puts them into the history, and into the
+    /// inbox if any client gets them. An event without recipients does not wake the
+    /// fan-out thread. A client that is registered later finds it in the history.
     pub(super) fn commit(&mut self, records: &[Arc<Record>]) -> Vec<Published> {
         let mut published = Vec::with_capacity(records.len());
         // The lines of one request have one topic, so it is looked up once.
@@ -448,13 +470,14 @@ impl State {
         published
     }
 
-    /// Decides that a client is closed: frees its client id, counts the reason, and puts a close item into the
-    /// inbox. The client still gets the events that were published before. Returns false if the client has ended or
-    /// is closing.
+    /// Decides that a client is closed: frees its client id, counts the reason, and puts
+    /// a close item into the inbox. The client still gets the events that were published
+    /// before. Returns false if the client has ended or is closing.
     ///
-    /// It takes three threads to close a client: this one decides it under the hub's lock. The fan-out thread then
-    /// delivers the events before the close item, and closes the lane (`Lane::close`). The client's own thread
-    /// writes the rest of the queue and the close event, and removes the client from the registry
+    /// It takes three threads to close a client: this one decides it under the hub's
+    /// lock. The fan-out thread then delivers the events before the close item, and
+    /// closes the lane (`Lane::close`). The client's own thread writes the rest of the
+    /// queue and the close event, and removes the client from the registry
     /// (`Subscription::unregister`).
     pub(super) fn close_client(&mut self, lane: &Arc<Lane>, reason: CloseReason) -> bool {
         let is_present = self.registry.start_closing(lane);
@@ -474,15 +497,17 @@ impl State {
         self.registry.get(client_id)
     }
 
-    /// Adds an item for the fan-out thread. The caller wakes that thread ([`Shared::wake_fan_out`]).
+    /// Adds an item for the fan-out thread. The caller wakes that thread
+    /// ([`Shared::wake_fan_out`]).
     pub(super) fn push_to_inbox(&mut self, item: InboxItem) {
         self.inbox_bytes += item.size();
         self.inbox.push(item);
     }
 }
 
-/// The events that have their ids and ordinals but are not in the history yet, because they are being written to the
-/// log. The publisher that writes for a group has them. Without a log there are none.
+/// The events that have their ids and ordinals but are not in the history yet, because
+/// they are being written to the log. The publisher that writes for a group has them.
+/// Without a log there are none.
 #[derive(Default)]
 pub(super) struct PendingEvents {
     /// Their number.
@@ -491,34 +516,37 @@ pub(super) struct PendingEvents {
     own_ids: HashSet<OwnId>,
 }
 
-/// The handle of the fan-out thread. Dropping it ends the thread, joins it, and closes the log.
+/// The handle of the fan-out thread. Dropping it ends the thread, joins it, and closes
+/// the log.
 ///
 /// ```text
 /// Hub, each clone ──▶ FanOutThread ──▶ Shared ◀── the fan-out thread
 ///        └───────────────────────────────▲
 /// ```
 ///
-/// The fan-out thread keeps `Shared` alive, but not this handle. So when the last clone of the hub is dropped, the
-/// handle is dropped too, and ends the thread. A subscription has a clone of the hub, so a hub that still has
-/// streams is not dropped.
+/// The fan-out thread keeps `Shared` alive, but not this handle. So when the last clone
+/// of the hub is dropped, the handle is dropped too, and ends the thread. A subscription
+/// has a clone of the hub, so a hub that still has streams is not dropped.
 #[derive(Debug)]
 pub(super) struct FanOutThread {
     pub(super) shared: Arc<Shared>,
-    /// LOCK: guards only that one thread joins: the first caller of [`end`](Self::end) takes the handle out. It is
-    /// held while this caller waits for the fan-out thread, so that a second caller waits as well.
+    /// LOCK: guards only that one thread joins: the first caller of [`end`](Self::end)
+    /// takes the handle out. It is held while this caller waits for the fan-out thread,
+    /// so that a second caller waits as well.
     pub(super) handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl FanOutThread {
-    /// Waits until the fan-out thread has carried out all items of the inbox and has ended, and then closes the log.
+    /// Waits until the fan-out thread has carried out all items of the inbox and has
+    /// ended, and then closes the log.
     pub(super) fn end(&self) {
         self.shared.state().phase = Phase::Over;
         self.shared.work.notify_one();
         self.shared.room.notify_all();
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = handle.take()
-            // If the embedder's report holds the last clone of the hub, the fan-out thread itself may drop it, and a
-            // thread cannot join itself.
+            // If the embedder's report holds the last clone of the hub, the fan-out
+            // thread itself may drop it, and a thread cannot join itself.
             && thread.thread().id() != thread::current().id()
         {
             // A panic of the thread was reported when it happened.

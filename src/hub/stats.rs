@@ -1,8 +1,8 @@
 //! The statistics of a hub, as `/stats` and `/metrics` show them.
 //!
-//! The structs are filled in `mod.rs` (`Hub::stats`, `Hub::client_stats`), from numbers that are counted under the
-//! hub's lock (`state.rs`), without it (`counters.rs`) and in each lane (`lane.rs`). [`busiest`] counts the clients
-//! of each pattern, for `/stats`.
+//! The structs are filled in `mod.rs` (`Hub::stats`, `Hub::client_stats`), from numbers
+//! that are counted under the hub's lock (`state.rs`), without it (`counters.rs`) and in
+//! each lane (`lane.rs`). [`busiest`] counts the clients of each pattern, for `/stats`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,16 +29,19 @@ pub struct Stats {
     pub streams: u64,
     /// Clients that were refused because there were `limit` clients already.
     pub refused: u64,
-    /// Events that were published, including those for one client. Events that the log has kept from before are not
-    /// counted.
+    /// Events that were published, including those for one client. Events that the log
+    /// has kept from before are not counted.
     pub events: u64,
-    /// Events that were written, each once for each client that got it, including replays and the answers of polls.
+    /// Events that were written, each once for each client that got it, including replays
+    /// and the answers of polls.
     pub deliveries: u64,
-    /// Bytes that were written to streams, including the heads of the responses and heartbeats.
+    /// Bytes that were written to streams, including the heads of the responses and
+    /// heartbeats.
     pub bytes: u64,
     /// The backlogs of all clients now, in bytes.
     pub lag: u64,
-    /// How long publishing took, including the wait for room in the inbox and for the log.
+    /// How long publishing took, including the wait for room in the inbox and for the
+    /// log.
     pub publishing: Histogram,
     /// The extent of the history.
     pub history: Extent,
@@ -52,7 +55,8 @@ pub struct Stats {
 pub struct Client {
     /// The client id.
     pub id: String,
-    /// The other end of the client's connection. `None`: the stream is not written to a socket.
+    /// The other end of the client's connection. `None`: the stream is not written to a
+    /// socket.
     pub peer: Option<SocketAddr>,
     /// The client's own address: that of `peer`, unless `peer` is a trusted proxy.
     pub address: Option<IpAddr>,
@@ -62,14 +66,16 @@ pub struct Client {
     pub age: Duration,
     /// Events that were written to the client.
     pub sent_events: u64,
-    /// Bytes that were written to the client, including the head of the response and heartbeats.
+    /// Bytes that were written to the client, including the head of the response and
+    /// heartbeats.
     pub sent_bytes: u64,
     /// Events in the client's queue.
     pub lag_events: u64,
-    /// The client's backlog in bytes. A client with more than `Config::queue_bytes` is disconnected.
+    /// The client's backlog in bytes. A client with more than `Config::queue_bytes` is
+    /// disconnected.
     pub lag_bytes: u64,
-    /// Events of the history that the client's replay has not reached yet, whether they match its patterns or not.
-    /// 0 once the replay has ended.
+    /// Events of the history that the client's replay has not reached yet, whether they
+    /// match its patterns or not. 0 once the replay has ended.
     pub replaying: u64,
 }
 
@@ -91,28 +97,31 @@ impl Client {
     }
 }
 
-/// Finds the patterns that most clients have. `audiences` has the patterns of each audience and the number of its
-/// clients. Returns at most `most` patterns, each with the number of its clients, the greatest number first; and
-/// the number of the other patterns.
+/// Finds the patterns that most clients have. `audiences` has the patterns of each
+/// audience and the number of its clients. Returns at most `most` patterns, each with the
+/// number of its clients, the greatest number first; and the number of the other
+/// patterns.
 ///
-/// The patterns of each audience are sorted. So this is a merge of sorted lists: the least pattern of all lists
-/// comes next, and all audiences that have it are counted together. For example, `{a, c}` with 3 clients and `{a,
-/// b}` with 2 clients give `a` with 5, then `b` with 2, then `c` with 3.
+/// The patterns of each audience are sorted. So this is a merge of sorted lists: the
+/// least pattern of all lists comes next, and all audiences that have it are counted
+/// together. For example, `{a, c}` with 3 clients and `{a, b}` with 2 clients give `a`
+/// with 5, then `b` with 2, then `c` with 3.
 ///
-/// LIMIT: memory: one iterator for each audience, and `most` patterns. A table of all patterns could have hundreds of
-/// thousands of entries.
+/// LIMIT: memory: one iterator for each audience, and `most` patterns. A table of all
+/// patterns could have hundreds of thousands of entries.
 pub(super) fn busiest(
     audiences: &[(Patterns, usize)],
     most: usize,
 ) -> (Vec<(String, usize)>, usize) {
     let mut lists: Vec<_> = audiences.iter().map(|(all, _)| all.iter()).collect();
     let firsts = lists.iter_mut().enumerate();
-    // The next pattern of each list, with the index of the list. The least pattern is on top.
+    // The next pattern of each list, with the index of the list. The least pattern is on
+    // top.
     let mut next: BinaryHeap<Reverse<(&Pattern, usize)>> = firsts
         .filter_map(|(list, patterns)| Some(Reverse((patterns.next()?, list))))
         .collect();
-    // The patterns with the most clients so far. The one with the fewest is on top, to be dropped first; of two
-    // with equal numbers, the later one.
+    // The patterns with the most clients so far. The one with the fewest is on top, to be
+    // dropped first; of two with equal numbers, the later one.
     let mut found: BinaryHeap<Reverse<(usize, Reverse<&Pattern>)>> = BinaryHeap::new();
     let mut count = 0;
     while let Some(&Reverse((pattern, _))) = next.peek() {

@@ -1,19 +1,21 @@
 //! One client's stream, from its first byte to its last: the main loop of the crate.
 //!
-//! [`Hub::subscribe`] makes a [`Subscription`], on the thread that serves the request. [`Subscription::serve`]
-//! then runs on a thread of the stream's own, and this file is all that this thread does. It turns the queue
-//! of the client's lane into writes to the socket:
+//! [`Hub::subscribe`] makes a [`Subscription`], on the thread that serves the request.
+//! [`Subscription::serve`] then runs on a thread of the stream's own, and this file is
+//! all that this thread does. It turns the queue of the client's lane into writes to the
+//! socket:
 //!
-//! 1. [`Stream::catch_up`] writes the head of the response, the welcome, and the events that the client missed.
-//!    It reads them from the history, one piece at a time, until the lane is *live*: until each later event comes
-//!    through the fan-out.
-//! 2. [`Stream::wait_and_write`] is the main loop. The thread gives the baton back and sleeps in `recv_timeout`,
-//!    while the fan-out thread writes to the socket (`lane.rs` explains the baton). The thread wakes when the
-//!    socket did not take everything, when a heartbeat is due, and when the stream ends.
+//! 1. [`Stream::catch_up`] writes the head of the response, the welcome, and the events
+//!    that the client missed. It reads them from the history, one piece at a time, until
+//!    the lane is *live*: until each later event comes through the fan-out.
+//! 2. [`Stream::wait_and_write`] is the main loop. The thread gives the baton back and
+//!    sleeps in `recv_timeout`, while the fan-out thread writes to the socket (`lane.rs`
+//!    explains the baton). The thread wakes when the socket did not take everything, when
+//!    a heartbeat is due, and when the stream ends.
 //! 3. [`Stream::write_close_event`] tells the client why its stream ends.
 //!
-//! What a client of `/events/chat` receives after the head of the response. Each piece is one chunk of the chunked
-//! encoding:
+//! What a client of `/events/chat` receives after the head of the response. Each piece is
+//! one chunk of the chunked encoding:
 //!
 //! ```text
 //! 84\r\n                                                       the welcome
@@ -33,8 +35,9 @@
 //! 0\r\n\r\n                                                     the last chunk: the stream is complete
 //! ```
 //!
-//! No lock is held while this thread waits or writes. The thread takes the hub's lock only to read a piece of the
-//! history and, at the end, to take the client out of the registry.
+//! No lock is held while this thread waits or writes. The thread takes the hub's lock
+//! only to read a piece of the history and, at the end, to take the client out of the
+//! registry.
 
 #[cfg(test)]
 #[path = "../../tests/inside/lane_model.rs"]
@@ -51,39 +54,42 @@ use super::lane::{BATON_BYTE, Lane, QueueItem};
 use super::record::Record;
 use super::{CloseReason, Gap, Hub};
 use crate::config::{LINGER_SILENCE, REPLAY_BYTES, WRITE_BYTES};
-use crate::socket::{lingering_close, has_hung_up, write_within};
+use crate::socket::{has_hung_up, lingering_close, write_within};
 use crate::wire::{Event, EventId, LONGEST_FIELD, RemoteAddr, date, encode_id, json};
 
-/// A registered client and its stream, which begins with [`serve`](Self::serve) or [`write_to`](Self::write_to).
-/// The client is registered until one of these two returns, or until the subscription is dropped.
+/// A registered client and its stream, which begins with [`serve`](Self::serve) or
+/// [`write_to`](Self::write_to). The client is registered until one of these two returns,
+/// or until the subscription is dropped.
 #[derive(Debug)]
 #[must_use = "the client is unregistered when its subscription is dropped"]
 pub struct Subscription {
     hub: Hub,
     /// Shared with the registry, with items of the inbox, and with the fan-out thread.
     lane: Arc<Lane>,
-    /// The receiving end of the lane's queue. Only the thread of the stream reads it. If it is dropped, the items
-    /// in the queue are dropped too.
+    /// The receiving end of the lane's queue. Only the thread of the stream reads it. If
+    /// it is dropped, the items in the queue are dropped too.
     queue: Receiver<QueueItem>,
     /// The welcome, already framed. Empty after [`take_welcome`](Self::take_welcome).
     welcome: Vec<u8>,
-    /// The first piece of the events that the client missed, so that they cannot be evicted before its thread
-    /// runs. LIMIT: [`REPLAY_BYTES`] and one event.
+    /// The first piece of the events that the client missed, so that they cannot be
+    /// evicted before its thread runs. LIMIT: [`REPLAY_BYTES`] and one event.
     missed: Vec<Arc<Record>>,
-    /// The ordinal at which the client's thread goes on reading the history. `None`: `missed` is all of the replay,
-    /// and the lane is live.
+    /// The ordinal at which the client's thread goes on reading the history. `None`:
+    /// `missed` is all of the replay, and the lane is live.
     position: Option<u64>,
-    /// The join was logged and `on_presence` was called, so both must happen for the end, too.
+    /// The join was logged and `on_presence` was called, so both must happen for the end,
+    /// too.
     is_announced: bool,
     /// [`unregister`](Self::unregister) was called.
     is_unregistered: bool,
 }
 
-/// Makes the welcome: the `system` event, and the `recovery` event of a client that came with a cursor. `cursor` is
-/// the id at which the stream begins: a client that is cut off before its first event resumes from there.
+/// Makes the welcome: the `system` event, and the `recovery` event of a client that came
+/// with a cursor. `cursor` is the id at which the stream begins: a client that is cut off
+/// before its first event resumes from there.
 ///
-/// The thread that registers the client calls this, not the thread of the stream: what a thread has once touched of
-/// its stack stays in memory for as long as the thread runs.
+/// The thread that registers the client calls this, not the thread of the stream: what a
+/// thread has once touched of its stack stays in memory for as long as the thread runs.
 ///
 /// ```text
 /// id: 1763790000123-5
@@ -110,9 +116,9 @@ pub(super) fn welcome(
         .with_retry(retry)
         .encode(&mut bytes);
     if let Some(recovery) = recovery {
-        // ORDER: a cursor after a gap is sent together with the `recovery` event that reports the gap, and not
-        // earlier. Otherwise a client that is cut off between the two events would resume after the gap and never
-        // hear of it.
+        // ORDER: a cursor after a gap is sent together with the `recovery` event that
+        // reports the gap, and not earlier. Otherwise a client that is cut off between
+        // the two events would resume after the gap and never hear of it.
         if has_gap {
             encode_id(&cursor, &mut bytes);
         }
@@ -121,17 +127,20 @@ pub(super) fn welcome(
     lane.framing.wrap(&bytes)
 }
 
-/// The result of looking up the cursor that a client came with. It becomes the `recovery` event.
+/// The result of looking up the cursor that a client came with. It becomes the `recovery`
+/// event.
 pub(super) struct Recovery {
     /// The cursor, as the client sent it.
     pub(super) from: String,
     /// The number of events that are replayed.
     pub(super) missed: usize,
-    /// Why some of the missed events cannot be replayed. `None`: all of them are replayed.
+    /// Why some of the missed events cannot be replayed. `None`: all of them are
+    /// replayed.
     pub(super) gap: Option<Gap>,
 }
 
-/// The name of the event that tells a client what is replayed and whether something is lost.
+/// The name of the event that tells a client what is replayed and whether something is
+/// lost.
 pub(super) const RECOVERY: &str = "recovery";
 
 impl Recovery {
@@ -142,8 +151,8 @@ impl Recovery {
         let reason = gap
             .map(|gap| format!(r#","reason":"{}""#, gap.name()))
             .unwrap_or_default();
-        // LIMIT: a client can send a cursor of any length. It is cut to the length of the longest id, so no real
-        // id is cut.
+        // LIMIT: a client can send a cursor of any length. It is cut to the length of the
+        // longest id, so no real id is cut.
         let mut ends = (0..=from.len().min(LONGEST_FIELD)).rev();
         let end = ends.find(|&end| from.is_char_boundary(end));
         let from = &from[..end.unwrap_or(0)];
@@ -174,10 +183,11 @@ impl Subscription {
         }
     }
 
-    /// Logs that the client has joined and calls `on_presence`. A client that is refused after its
-    /// registration is not announced, neither when it joins nor when it leaves.
+    /// Logs that the client has joined and calls `on_presence`. A client that is refused
+    /// after its registration is not announced, neither when it joins nor when it leaves.
     pub(super) fn announce(&mut self) {
-        // ORDER: set before the log line and the callback. If one of them panics, the end is announced all the same.
+        // ORDER: set before the log line and the callback. If one of them panics, the end
+        // is announced all the same.
         self.is_announced = true;
         let config = &self.hub.shared.config;
         config.report.info(format_args!(
@@ -198,15 +208,16 @@ impl Subscription {
         &self.lane
     }
 
-    /// Takes out the first bytes of the stream, the framed welcome. The caller must write them before anything else
-    /// of the stream. If they are not taken, [`serve`](Self::serve) and [`write_to`](Self::write_to) write them.
+    /// Takes out the first bytes of the stream, the framed welcome. The caller must write
+    /// them before anything else of the stream. If they are not taken,
+    /// [`serve`](Self::serve) and [`write_to`](Self::write_to) write them.
     pub fn take_welcome(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.welcome)
     }
 
-    /// Writes `opening` and then the stream to `socket`, until the stream ends. Blocks all that time.
-    /// The socket must be blocking and have `Config::write_timeout` as its write timeout; it is
-    /// shut down in the end.
+    /// Writes `opening` and then the stream to `socket`, until the stream ends. Blocks
+    /// all that time. The socket must be blocking and have `Config::write_timeout` as its
+    /// write timeout; it is shut down in the end.
     pub fn serve(self, socket: Arc<TcpStream>, opening: Vec<u8>) -> CloseReason {
         let out = SocketOut {
             write_timeout: self.hub.shared.config.write_timeout,
@@ -216,16 +227,17 @@ impl Subscription {
         self.run(out, opening)
     }
 
-    /// Writes the stream to anything that takes bytes, until the stream ends or the writer fails. Blocks
-    /// all that time: in `out`, and while there is nothing to write.
+    /// Writes the stream to anything that takes bytes, until the stream ends or the
+    /// writer fails. Blocks all that time: in `out`, and while there is nothing to write.
     ///
-    /// Only a failed write shows that the reader of `out` has gone. While there are no events, that is the next
-    /// heartbeat.
+    /// Only a failed write shows that the reader of `out` has gone. While there are no
+    /// events, that is the next heartbeat.
     pub fn write_to(self, out: &mut impl Write) -> CloseReason {
         self.run(WriterOut(out), Vec::new())
     }
 
-    /// Runs the stream, and then unregisters the client and closes the output. Returns why the stream ended.
+    /// Runs the stream, and then unregisters the client and closes the output. Returns
+    /// why the stream ended.
     fn run(mut self, out: impl Out, mut opening: Vec<u8>) -> CloseReason {
         opening.append(&mut self.take_welcome());
         let mut stream = Stream {
@@ -239,27 +251,30 @@ impl Subscription {
         let missed = std::mem::take(&mut self.missed);
         let close_reason = match stream.run(opening, missed, self.position) {
             Ok(close_reason) => close_reason,
-            // If the fan-out has closed the lane, it may have aborted the socket. Then the failed write is only a
-            // consequence, and the fan-out's reason is the true one.
+            // If the fan-out has closed the lane, it may have aborted the socket. Then
+            // the failed write is only a consequence, and the fan-out's reason is the
+            // true one.
             Err(error) => stream.lane.close_reason().unwrap_or(match error.kind() {
                 ErrorKind::TimedOut => CloseReason::TimedOut,
                 _ => CloseReason::HungUp,
             }),
         };
         let Stream { mut out, .. } = stream;
-        // ORDER: the client leaves the registry before its connection is closed, because closing takes up to
-        // `LINGER_SILENCE`.
+        // ORDER: the client leaves the registry before its connection is closed, because
+        // closing takes up to `LINGER_SILENCE`.
         self.unregister(close_reason);
         out.close();
         close_reason
     }
 
-    /// Takes the client out of the registry, counts the close reason, logs the end and calls `on_presence`. Waits
-    /// for the hub's lock only; the report and the callback run without it.
+    /// Takes the client out of the registry, counts the close reason, logs the end and
+    /// calls `on_presence`. Waits for the hub's lock only; the report and the callback
+    /// run without it.
     fn unregister(&mut self, close_reason: CloseReason) {
         self.is_unregistered = true;
         let mut state = self.hub.shared.state();
-        // `State::close_client` has counted a client that was replaced, disconnected or not permitted any more.
+        // `State::close_client` has counted a client that was replaced, disconnected or
+        // not permitted any more.
         if state.registry.remove(&self.lane) {
             state.totals.count(close_reason);
         }
@@ -300,21 +315,24 @@ impl std::fmt::Display for RemoteSuffix {
     }
 }
 
-/// The output of a stream, as the stream's own thread uses it: a socket, which the thread shares with the fan-out
-/// ([`lane::Socket`](super::lane::Socket) is the fan-out's view), or any [`Write`], which it has to itself.
+/// The output of a stream, as the stream's own thread uses it: a socket, which the thread
+/// shares with the fan-out ([`lane::Socket`](super::lane::Socket) is the fan-out's view),
+/// or any [`Write`], which it has to itself.
 ///
-/// The thread never writes while it does not hold the baton. [`Stream`] keeps to that; an implementation of this
-/// trait does not check it.
+/// The thread never writes while it does not hold the baton. [`Stream`] keeps to that; an
+/// implementation of this trait does not check it.
 trait Out {
-    /// Writes all bytes. Blocks until they are written, for the write timeout at most if the output is a socket.
+    /// Writes all bytes. Blocks until they are written, for the write timeout at most if
+    /// the output is a socket.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Makes the socket non-blocking, as the fan-out needs it, before the baton is given back. Returns false if the
-    /// fan-out cannot write to this output, so that the thread keeps the baton.
+    /// Makes the socket non-blocking, as the fan-out needs it, before the baton is given
+    /// back. Returns false if the fan-out cannot write to this output, so that the thread
+    /// keeps the baton.
     fn make_nonblocking(&mut self) -> io::Result<bool>;
     /// Makes the socket blocking again. Called once this thread has the baton.
     fn make_blocking(&mut self) -> io::Result<()>;
-    /// Whether the reader has gone, as far as that can be seen without writing. Does not wait. The socket must be
-    /// non-blocking.
+    /// Whether the reader has gone, as far as that can be seen without writing. Does not
+    /// wait. The socket must be non-blocking.
     fn has_hung_up(&mut self) -> bool;
     /// Closes the output after the last write.
     fn close(&mut self);
@@ -345,14 +363,14 @@ impl Out for SocketOut {
     }
 
     fn close(&mut self) {
-        // A short lingering close: the connection keeps its slot in the connection table meanwhile, and the client
-        // of a stream had nothing to send.
+        // A short lingering close: the connection keeps its slot in the connection table
+        // meanwhile, and the client of a stream had nothing to send.
         lingering_close(&self.socket, LINGER_SILENCE);
     }
 }
 
-/// Any writer. Only the stream's own thread writes to it, so that thread always holds the baton, and every event
-/// comes through the queue.
+/// Any writer. Only the stream's own thread writes to it, so that thread always holds the
+/// baton, and every event comes through the queue.
 struct WriterOut<'a, W>(&'a mut W);
 
 impl<W: Write> Out for WriterOut<'_, W> {
@@ -380,7 +398,8 @@ impl<W: Write> Out for WriterOut<'_, W> {
 #[derive(Default)]
 struct Joined {
     bytes: Vec<u8>,
-    /// The number of events whose last byte is in `bytes`. An event counts as sent when its last byte is written.
+    /// The number of events whose last byte is in `bytes`. An event counts as sent when
+    /// its last byte is written.
     events: u32,
 }
 
@@ -391,8 +410,9 @@ impl Joined {
     }
 }
 
-/// Splits off the first events: as many as have [`REPLAY_BYTES`] together, and at least one. Returns them and the
-/// number of their bytes. So an event larger than [`REPLAY_BYTES`] is always returned alone.
+/// Splits off the first events: as many as have [`REPLAY_BYTES`] together, and at least
+/// one. Returns them and the number of their bytes. So an event larger than
+/// [`REPLAY_BYTES`] is always returned alone.
 fn first_piece(events: &[Arc<Record>]) -> (&[Arc<Record>], usize) {
     let (mut count, mut bytes) = (0, 0);
     for event in events {
@@ -409,9 +429,11 @@ fn first_piece(events: &[Arc<Record>]) -> (&[Arc<Record>], usize) {
 enum Replay {
     /// The history has more. The next event to read has this ordinal.
     From(u64),
-    /// Nothing follows: the lane is live, or it was closed meanwhile and its close reason is in the queue.
+    /// Nothing follows: the lane is live, or it was closed meanwhile and its close reason
+    /// is in the queue.
     Done,
-    /// The history has evicted events that the client has not got yet, because the client reads too slowly.
+    /// The history has evicted events that the client has not got yet, because the client
+    /// reads too slowly.
     Evicted,
 }
 
@@ -421,19 +443,21 @@ struct Stream<'a, O> {
     lane: &'a Lane,
     queue: &'a Receiver<QueueItem>,
     out: O,
-    /// The bytes of the lane's backlog that are written and not yet subtracted from the backlog.
+    /// The bytes of the lane's backlog that are written and not yet subtracted from the
+    /// backlog.
     ///
-    /// While this thread holds the baton, the backlog must not become 0, because a backlog of 0 gives the baton away.
-    /// So one written byte stays in the backlog. A new lane has no written byte yet, so its backlog begins with
-    /// [`BATON_BYTE`] instead. [`next_item`](Self::next_item) subtracts all of them when the queue is empty.
+    /// While this thread holds the baton, the backlog must not become 0, because a
+    /// backlog of 0 gives the baton away. So one written byte stays in the backlog. A new
+    /// lane has no written byte yet, so its backlog begins with [`BATON_BYTE`] instead.
+    /// [`next_item`](Self::next_item) subtracts all of them when the queue is empty.
     written_backlog: usize,
     /// Whether this thread may write to `out`. Then the socket is blocking.
     holds_baton: bool,
 }
 
 impl<O: Out> Stream<'_, O> {
-    /// Writes the stream from its first byte to its last. Returns why it ended. An `Err` is a write that failed or
-    /// timed out.
+    /// Writes the stream from its first byte to its last. Returns why it ended. An `Err`
+    /// is a write that failed or timed out.
     fn run(
         &mut self,
         opening: Vec<u8>,
@@ -451,9 +475,10 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// One turn of the main loop. Waits up to `timeout` for an item of the queue and writes all items that are there.
-    /// If none comes, checks whether the client has hung up, and writes a heartbeat if one is due. Returns the close
-    /// reason if the stream has ended.
+    /// One turn of the main loop. Waits up to `timeout` for an item of the queue and
+    /// writes all items that are there. If none comes, checks whether the client has hung
+    /// up, and writes a heartbeat if one is due. Returns the close reason if the stream
+    /// has ended.
     fn wait_and_write(&mut self, timeout: Duration) -> io::Result<Option<CloseReason>> {
         match self.next_item(timeout)? {
             Some(item) => self.write_queue(item),
@@ -462,9 +487,9 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Writes the opening and the events that the client missed: first `missed`, and then the history from `position`
-    /// on, piece by piece, until the lane is live. Returns a close reason if the replay fails. Holds the baton all
-    /// the time.
+    /// Writes the opening and the events that the client missed: first `missed`, and then
+    /// the history from `position` on, piece by piece, until the lane is live. Returns a
+    /// close reason if the replay fails. Holds the baton all the time.
     fn catch_up(
         &mut self,
         opening: Vec<u8>,
@@ -476,11 +501,13 @@ impl<O: Out> Stream<'_, O> {
             events: 0,
         };
         loop {
-            // The replay of a closed client stops here; the main loop finds the close reason in the queue. A server
-            // that closes still sends everything that was published before.
+            // The replay of a closed client stops here; the main loop finds the close
+            // reason in the queue. A server that closes still sends everything that was
+            // published before.
             let close_reason = self.lane.close_reason();
-            // ORDER: the next piece is read before the last one is written. A write may take long, and the oldest
-            // event of the history is the next one to be evicted.
+            // ORDER: the next piece is read before the last one is written. A write may
+            // take long, and the oldest event of the history is the next one to be
+            // evicted.
             let next = match position {
                 Some(ordinal)
                     if close_reason.is_none_or(|reason| reason == CloseReason::ServerClosing) =>
@@ -499,11 +526,12 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Reads the next piece of the history, from the ordinal `from` on, and appends its events for this client to
-    /// `missed`. If the piece reaches the end of the history, the lane goes live under the same lock.
+    /// Reads the next piece of the history, from the ordinal `from` on, and appends its
+    /// events for this client to `missed`. If the piece reaches the end of the history,
+    /// the lane goes live under the same lock.
     ///
-    /// LIMIT: one piece of about [`REPLAY_BYTES`], not the whole rest. A slow client would keep all of the rest in
-    /// memory after the history has evicted it.
+    /// LIMIT: one piece of about [`REPLAY_BYTES`], not the whole rest. A slow client
+    /// would keep all of the rest in memory after the history has evicted it.
     fn read_history(&self, from: u64, missed: &mut Vec<Arc<Record>>) -> Replay {
         let state = self.hub.shared.state();
         let Some(mut piece) = state.history.slice(from, REPLAY_BYTES) else {
@@ -518,12 +546,14 @@ impl<O: Out> Stream<'_, O> {
         position.map_or(Replay::Done, Replay::From)
     }
 
-    /// Writes `joined` and then the events in `missed`, and empties both. Several small events are copied together
-    /// and become one frame and one write. A large event is written from the record, without a copy. Returns false
-    /// if a large event does not fit into the limit of all queues together; then it is not written.
+    /// Writes `joined` and then the events in `missed`, and empties both. Several small
+    /// events are copied together and become one frame and one write. A large event is
+    /// written from the record, without a copy. Returns false if a large event does not
+    /// fit into the limit of all queues together; then it is not written.
     ///
-    /// LIMIT: at most [`REPLAY_BYTES`] and a few bytes of framing are copied for a client that reads slowly. A large
-    /// event counts as queued while it is written, because the history may evict it and only this thread keeps it.
+    /// LIMIT: at most [`REPLAY_BYTES`] and a few bytes of framing are copied for a client
+    /// that reads slowly. A large event counts as queued while it is written, because the
+    /// history may evict it and only this thread keeps it.
     fn write_missed(
         &mut self,
         missed: &mut Vec<Arc<Record>>,
@@ -547,7 +577,8 @@ impl<O: Out> Stream<'_, O> {
                 let Some(_queued) = self.lane.try_reserve(length, most_queued) else {
                     return Ok(false);
                 };
-                // Writes the size line of the chunk, which is in `joined`, before the event.
+                // Writes the size line of the chunk, which is in `joined`, before the
+                // event.
                 self.flush(joined)?;
                 for part in piece[0].message().chunks(WRITE_BYTES) {
                     self.write(part)?;
@@ -561,8 +592,8 @@ impl<O: Out> Stream<'_, O> {
         Ok(true)
     }
 
-    /// Writes bytes that are not in the backlog, in parts of at most [`WRITE_BYTES`], and empties `joined`. The write
-    /// timeout applies to each part.
+    /// Writes bytes that are not in the backlog, in parts of at most [`WRITE_BYTES`], and
+    /// empties `joined`. The write timeout applies to each part.
     fn flush(&mut self, joined: &mut Joined) -> io::Result<()> {
         for part in joined.bytes.chunks(WRITE_BYTES) {
             self.write(part)?;
@@ -572,24 +603,28 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Returns the next item of the queue, with the baton. Returns `None` if no item came within `timeout`; then this
-    /// thread does not have the baton, unless the output is one that the fan-out cannot write to.
+    /// Returns the next item of the queue, with the baton. Returns `None` if no item came
+    /// within `timeout`; then this thread does not have the baton, unless the output is
+    /// one that the fan-out cannot write to.
     ///
     /// This is where the thread sleeps, and where the baton changes hands:
     ///
     /// - The queue has an item: the thread keeps the baton and returns the item.
-    /// - The queue is empty: the thread makes the socket non-blocking and subtracts all written bytes from the
-    ///   backlog. A backlog of 0 gives the baton back. The thread then sleeps until an item comes.
-    /// - The backlog is still greater than 0: the fan-out has added bytes after the look into the queue. The thread
-    ///   still has the baton. The fan-out adds to the backlog first and sends the item next, so the item is about to
-    ///   arrive, and the wait for it is short.
+    /// - The queue is empty: the thread makes the socket non-blocking and subtracts all
+    ///   written bytes from the backlog. A backlog of 0 gives the baton back. The thread
+    ///   then sleeps until an item comes.
+    /// - The backlog is still greater than 0: the fan-out has added bytes after the look
+    ///   into the queue. The thread still has the baton. The fan-out adds to the backlog
+    ///   first and sends the item next, so the item is about to arrive, and the wait for
+    ///   it is short.
     fn next_item(&mut self, timeout: Duration) -> io::Result<Option<QueueItem>> {
         if self.holds_baton {
             if let Ok(item) = self.queue.try_recv() {
                 return Ok(Some(item));
             }
-            // ORDER: the mode of the socket changes before the baton is given back. Afterwards the fan-out may write
-            // at any moment, and a write to a blocking socket would make it wait for this client.
+            // ORDER: the mode of the socket changes before the baton is given back.
+            // Afterwards the fan-out may write at any moment, and a write to a blocking
+            // socket would make it wait for this client.
             if self.out.make_nonblocking()? {
                 if self.lane.reduce_backlog(self.written_backlog) > 0 {
                     self.written_backlog = 0;
@@ -601,7 +636,8 @@ impl<O: Out> Stream<'_, O> {
         }
         match self.queue.recv_timeout(timeout) {
             Ok(item) => {
-                // The fan-out sends an item only with the baton: what it could not write, or a close reason.
+                // The fan-out sends an item only with the baton: what it could not write,
+                // or a close reason.
                 self.take_baton()?;
                 Ok(Some(item))
             }
@@ -612,7 +648,8 @@ impl<O: Out> Stream<'_, O> {
         }
     }
 
-    /// Notes that this thread has the baton, and makes the socket blocking. Does nothing if it had the baton before.
+    /// Notes that this thread has the baton, and makes the socket blocking. Does nothing
+    /// if it had the baton before.
     fn take_baton(&mut self) -> io::Result<()> {
         if !self.holds_baton {
             self.holds_baton = true;
@@ -621,9 +658,10 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Writes the items of the queue, beginning with `first`, until the queue is empty or an item closes the stream.
-    /// Small items are joined up to [`WRITE_BYTES`], so that a burst of events costs few writes. Returns the close
-    /// reason if there is one; everything before it in the queue has been written.
+    /// Writes the items of the queue, beginning with `first`, until the queue is empty or
+    /// an item closes the stream. Small items are joined up to [`WRITE_BYTES`], so that a
+    /// burst of events costs few writes. Returns the close reason if there is one;
+    /// everything before it in the queue has been written.
     fn write_queue(&mut self, first: QueueItem) -> io::Result<Option<CloseReason>> {
         let (mut next, mut joined) = (Some(first), Joined::default());
         while let Some(item) = next {
@@ -645,9 +683,10 @@ impl<O: Out> Stream<'_, O> {
                     if joined.bytes.len() + rest.len() > WRITE_BYTES {
                         self.write_joined(&mut joined)?;
                     }
-                    // LIMIT: the write timeout applies to each part of `WRITE_BYTES`, so a client that reads slowly
-                    // but steadily gets an event of any size. Each part leaves the backlog once it is written. The
-                    // last part, of 1 to `WRITE_BYTES` bytes, waits for the next item to join it.
+                    // LIMIT: the write timeout applies to each part of `WRITE_BYTES`, so
+                    // a client that reads slowly but steadily gets an event of any size.
+                    // Each part leaves the backlog once it is written. The last part, of
+                    // 1 to `WRITE_BYTES` bytes, waits for the next item to join it.
                     let (parts, last) = rest.split_at((rest.len() - 1) / WRITE_BYTES * WRITE_BYTES);
                     for part in parts.chunks(WRITE_BYTES) {
                         self.write_backlog(part)?;
@@ -662,7 +701,8 @@ impl<O: Out> Stream<'_, O> {
         Ok(None)
     }
 
-    /// Writes bytes that were joined from the queue, counts their events as sent, and empties `joined`.
+    /// Writes bytes that were joined from the queue, counts their events as sent, and
+    /// empties `joined`.
     fn write_joined(&mut self, joined: &mut Joined) -> io::Result<()> {
         if !joined.bytes.is_empty() {
             self.write_backlog(&joined.bytes)?;
@@ -673,11 +713,12 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Writes at least one byte of the backlog, and subtracts what is written from the backlog, except for one byte:
-    /// that byte keeps the baton for this thread.
+    /// Writes at least one byte of the backlog, and subtracts what is written from the
+    /// backlog, except for one byte: that byte keeps the baton for this thread.
     ///
-    /// Example: the backlog is 1 + 500 bytes, of which 1 is written ([`written_backlog`](Self::written_backlog)), and
-    /// 300 bytes are written here. Then 301 are written, 300 are subtracted, and 201 remain, of which 1 is written.
+    /// Example: the backlog is 1 + 500 bytes, of which 1 is written
+    /// ([`written_backlog`](Self::written_backlog)), and 300 bytes are written here. Then
+    /// 301 are written, 300 are subtracted, and 201 remain, of which 1 is written.
     fn write_backlog(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write(bytes)?;
         self.written_backlog += bytes.len();
@@ -686,8 +727,8 @@ impl<O: Out> Stream<'_, O> {
         Ok(())
     }
 
-    /// Writes all bytes, notes the time of the write, and counts the bytes. Blocks up to the write timeout. This
-    /// thread holds the baton.
+    /// Writes all bytes, notes the time of the write, and counts the bytes. Blocks up to
+    /// the write timeout. This thread holds the baton.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write(bytes)?;
         self.lane.note_write(self.hub.shared.now_ms());
@@ -712,7 +753,8 @@ impl<O: Out> Stream<'_, O> {
         self.hub.shared.counters.add(sent);
     }
 
-    /// When the next heartbeat is due if nothing is written until then, in milliseconds since the hub was created.
+    /// When the next heartbeat is due if nothing is written until then, in milliseconds
+    /// since the hub was created.
     fn heartbeat_due(&self) -> u64 {
         self.lane.wrote_at() + self.hub.shared.config.heartbeat.as_millis() as u64
     }
@@ -725,11 +767,12 @@ impl<O: Out> Stream<'_, O> {
         )
     }
 
-    /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this moment: its bytes show as
-    /// well as a heartbeat that the connection works.
+    /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this
+    /// moment: its bytes show as well as a heartbeat that the connection works.
     ///
-    /// A heartbeat keeps proxies from closing a silent connection. It also finds a client that has vanished without
-    /// closing its connection: the kernel gets no answer to the heartbeat, and sooner or later a write fails.
+    /// A heartbeat keeps proxies from closing a silent connection. It also finds a client
+    /// that has vanished without closing its connection: the kernel gets no answer to the
+    /// heartbeat, and sooner or later a write fails.
     fn heartbeat_if_due(&mut self) -> io::Result<()> {
         // The fan-out may have written since this thread went to sleep.
         if self.hub.shared.now_ms() < self.heartbeat_due() {
@@ -741,14 +784,16 @@ impl<O: Out> Stream<'_, O> {
                 return Ok(());
             }
             self.take_baton()?;
-            // `next_item` subtracts them. Nothing does so if the write fails, but then the stream is over.
+            // `next_item` subtracts them. Nothing does so if the write fails, but then
+            // the stream is over.
             self.written_backlog = heartbeat.len();
         }
         self.write(&heartbeat)
     }
 
-    /// Writes the last event and the end of the chunked encoding. Writes nothing if the client does not read any
-    /// more (see [`CloseReason::wire_name`]). The event has no id, so the client's cursor does not change.
+    /// Writes the last event and the end of the chunked encoding. Writes nothing if the
+    /// client does not read any more (see [`CloseReason::wire_name`]). The event has no
+    /// id, so the client's cursor does not change.
     ///
     /// ```text
     /// event: system

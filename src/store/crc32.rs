@@ -1,19 +1,23 @@
-//! CRC-32 as in Ethernet, gzip and PNG (IEEE 802.3): shows whether a record was written completely.
+//! CRC-32 as in Ethernet, gzip and PNG (IEEE 802.3): shows whether a record was written
+//! completely.
 //!
-//! It is not a signature: it finds errors of disks and power failures, not forgeries. Every error within 32
-//! consecutive bits is found, any other error with a probability of 1 − 2⁻³².
+//! It is not a signature: it finds errors of disks and power failures, not forgeries.
+//! Every error within 32 consecutive bits is found, any other error with a probability of
+//! 1 − 2⁻³².
 //!
-//! Four bytes are processed per step ("slicing by 4"). A CRC is linear: each byte of a step can be looked up on
-//! its own, in the table for its distance from the end of the step, and the results are combined with `^`. The
-//! tables take 4 KiB of the program.
+//! Four bytes are processed per step ("slicing by 4"). A CRC is linear: each byte of a
+//! step can be looked up on its own, in the table for its distance from the end of the
+//! step, and the results are combined with `^`. The tables take 4 KiB of the program.
 
-/// The polynomial of IEEE 802.3, with its bits in reverse order, as the algorithm needs them.
+/// The polynomial of IEEE 802.3, with its bits in reverse order, as the algorithm needs
+/// them.
 const POLYNOMIAL: u32 = 0xEDB8_8320;
 
 /// Bytes per step.
 const STEP: usize = 4;
 
-/// `TABLES[n][byte]` is the CRC register after `byte` and `n` zero bytes, beginning with 0.
+/// `TABLES[n][byte]` is the CRC register after `byte` and `n` zero bytes, beginning
+/// with 0.
 static TABLES: [[u32; 256]; STEP] = tables();
 
 /// Computes the tables at compile time.

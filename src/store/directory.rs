@@ -1,13 +1,14 @@
-//! The directory of the journal: creates it, locks it against a second server, removes the permissions of other
-//! users, and lists its segments.
+//! The directory of the journal: creates it, locks it against a second server, removes
+//! the permissions of other users, and lists its segments.
 //!
-//! The lock is on the directory itself. A separate lock file could be deleted, and a second server would lock a
-//! new one while the first is still running.
+//! The lock is on the directory itself. A separate lock file could be deleted, and a
+//! second server would lock a new one while the first is still running.
 
 //!
-//! Only the names `00000001.sse`, `00000002.sse`, … are segments. Next to them a repair may leave `00000002.sse.damaged`,
-//! an interrupted repair `00000002.sse.new`, and an earlier version the file `lock`. All of these belong to the journal
-//! when permissions are restricted; other files are never touched.
+//! Only the names `00000001.sse`, `00000002.sse`, … are segments. Next to them a repair
+//! may leave `00000002.sse.damaged`, an interrupted repair `00000002.sse.new`, and an
+//! earlier version the file `lock`. All of these belong to the journal when permissions
+//! are restricted; other files are never touched.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -21,21 +22,25 @@ use crate::report::Report;
 pub(super) struct Directory {
     /// Absolute.
     path: PathBuf,
-    /// Device and inode at the time of the lock: shows whether the path still leads to the locked directory.
+    /// Device and inode at the time of the lock: shows whether the path still leads to
+    /// the locked directory.
     identity: Identity,
-    /// Held while the journal is open. The system releases the lock when the process ends, however it ends.
+    /// Held while the journal is open. The system releases the lock when the process
+    /// ends, however it ends.
     _lock: File,
 }
 
 impl Directory {
-    /// Creates the directory if it is missing, locks it, and removes the permissions of other users on it and on the
-    /// journal's files. Blocks on the disk.
+    /// Creates the directory if it is missing, locks it, and removes the permissions of
+    /// other users on it and on the journal's files. Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// Another server has locked it (`ResourceBusy`), or it cannot be created, opened or listed.
+    /// Another server has locked it (`ResourceBusy`), or it cannot be created, opened or
+    /// listed.
     pub(super) fn occupy(path: &Path, report: &Report) -> io::Result<Directory> {
-        // The journal uses the path for as long as it is open, and the working directory of the process may change.
+        // The journal uses the path for as long as it is open, and the working directory
+        // of the process may change.
         let path = std::path::absolute(path).context("find", path)?;
         create(&path)?;
         let lock = lock(&path)?;
@@ -63,15 +68,16 @@ impl Directory {
         let number = |path: PathBuf| {
             let number = path.file_name()?.to_str()?.strip_suffix(".sse")?;
             let number = number.parse().ok()?;
-            // Only names that the journal itself would choose: not `1.sse` or `+0000001.sse`.
+            // Only names that the journal itself would choose: not `1.sse` or
+            // `+0000001.sse`.
             (self.segment(number) == path).then_some(number)
         };
         let paths = disk::list(&self.path)?;
         Ok(paths.into_iter().filter_map(number).collect())
     }
 
-    /// Checks that the path still leads to the locked directory: a restart reads the directory at the path, and
-    /// another server may write to another directory.
+    /// Checks that the path still leads to the locked directory: a restart reads the
+    /// directory at the path, and another server may write to another directory.
     pub(super) fn check(&self) -> io::Result<()> {
         let found = fs::metadata(&self.path).map(|metadata| Identity::of(&metadata));
         if found.is_ok_and(|found| found == self.identity) {
@@ -85,7 +91,8 @@ impl Directory {
     }
 }
 
-/// Creates the directory, for its owner alone, and makes its name durable. An existing directory is fine.
+/// Creates the directory, for its owner alone, and makes its name durable. An existing
+/// directory is fine.
 fn create(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -139,11 +146,11 @@ fn try_lock(file: File, dir: &Path, name: &Path) -> io::Result<File> {
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 
-/// Removes the permissions of other users, and warns about it. A journal with wider permissions is not refused,
-/// because earlier versions created it that way.
+/// Removes the permissions of other users, and warns about it. A journal with wider
+/// permissions is not refused, because earlier versions created it that way.
 ///
-/// If the directory also contains other files, other users may need it (`/tmp`, for example): then its own
-/// permissions stay, and only the journal's files are restricted.
+/// If the directory also contains other files, other users may need it (`/tmp`, for
+/// example): then its own permissions stay, and only the journal's files are restricted.
 #[cfg(unix)]
 fn close_to_others(dir: &Path, report: &Report) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -186,8 +193,8 @@ fn close_to_others(dir: &Path, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the permissions of other users on a regular file. Returns whether they had any. Links are not
-/// followed, because a link could lead to a file of the system.
+/// Removes the permissions of other users on a regular file. Returns whether they had
+/// any. Links are not followed, because a link could lead to a file of the system.
 #[cfg(unix)]
 fn restrict(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
@@ -203,7 +210,8 @@ fn restrict(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether this is a segment, or a file that a repair or an earlier version has left next to a segment.
+/// Whether this is a segment, or a file that a repair or an earlier version has left next
+/// to a segment.
 #[cfg(unix)]
 fn is_ours(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {

@@ -1,14 +1,15 @@
-//! The file of a segment: reading, appending, syncing, and a look at its path. Every error names the file and the
-//! operation that failed.
+//! The file of a segment: reading, appending, syncing, and a look at its path. Every
+//! error names the file and the operation that failed.
 //!
-//! The open file and the file at its path are two things. The journal writes to the open file, and the next start
-//! reads the file at the path. After an administrator has moved, removed or replaced the file, they differ;
-//! [`Disk::look`] looks at the path.
+//! The open file and the file at its path are two things. The journal writes to the open
+//! file, and the next start reads the file at the path. After an administrator has moved,
+//! removed or replaced the file, they differ; [`Disk::look`] looks at the path.
 
 //!
-//! Why a name must be synced too: a file is found through its directory, and a directory is a file of its own. After a
-//! power failure a synced file may exist without a name, and a removed or renamed file may have its old name again.
-//! [`sync_name`] syncs the directory.
+//! Why a name must be synced too: a file is found through its directory, and a directory
+//! is a file of its own. After a power failure a synced file may exist without a name,
+//! and a removed or renamed file may have its old name again. [`sync_name`] syncs the
+//! directory.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -16,17 +17,18 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// An open file with its path. It is a trait so that a test can make each operation fail. Every function may
-/// block on the disk.
+/// An open file with its path. It is a trait so that a test can make each operation fail.
+/// Every function may block on the disk.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
     fn path(&self) -> &Path;
     /// The identity of the open file, whichever file is at its path now.
     fn identity(&self) -> Identity;
     /// Fills `bytes` from the position `offset`.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
-    /// Writes at the end of the file, wherever the end is now. If another program has truncated the file
-    /// meanwhile, its length is wrong afterwards, which is noticed. A write at an offset would fill the missing
-    /// part with zeros, and the length would look right.
+    /// Writes at the end of the file, wherever the end is now. If another program has
+    /// truncated the file meanwhile, its length is wrong afterwards, which is noticed. A
+    /// write at an offset would fill the missing part with zeros, and the length would
+    /// look right.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
     /// Overwrites the bytes from the position `offset` on.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -41,7 +43,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
         sync_name(self.path())
     }
 
-    /// Looks at the file at the path, which may be another file than the open one. `None`: there is no file.
+    /// Looks at the file at the path, which may be another file than the open one.
+    /// `None`: there is no file.
     fn look(&self) -> io::Result<Option<Look>> {
         match fs::metadata(self.path()) {
             Ok(metadata) => Ok(Some(Look {
@@ -56,14 +59,14 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     }
 }
 
-/// A file that is open twice: once for appending, once for writing at any position, because a file that is opened for
-/// appending can only be written at its end.
+/// A file that is open twice: once for appending, once for writing at any position,
+/// because a file that is opened for appending can only be written at its end.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     path: PathBuf,
     identity: Identity,
-    /// For reading and writing at a position. Only the thread that has the journal moves its cursor; the thread
-    /// that syncs does not.
+    /// For reading and writing at a position. Only the thread that has the journal moves
+    /// its cursor; the thread that syncs does not.
     anywhere: File,
     /// For appending.
     end: File,
@@ -89,7 +92,8 @@ impl OpenFile {
         OpenFile::of(path, file)
     }
 
-    /// Opens the file a second time, for appending, and checks that both are the same file.
+    /// Opens the file a second time, for appending, and checks that both are the same
+    /// file.
     fn of(path: PathBuf, anywhere: File) -> io::Result<OpenFile> {
         let open = || {
             let end = File::options().append(true).open(&path)?;
@@ -149,8 +153,8 @@ impl Disk for OpenFile {
     }
 }
 
-/// Device and inode, which distinguish a file from all other files that exist at the same time. std offers them
-/// only on Unix; on other systems all files have the same identity.
+/// Device and inode, which distinguish a file from all other files that exist at the same
+/// time. std offers them only on Unix; on other systems all files have the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity(u64, u64);
 
@@ -178,7 +182,8 @@ pub(super) struct Look {
     pub(super) is_file: bool,
 }
 
-/// Options that create a file for its owner alone: events may be private, and the journal has a copy of each.
+/// Options that create a file for its owner alone: events may be private, and the journal
+/// has a copy of each.
 pub(super) fn private() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -186,9 +191,11 @@ pub(super) fn private() -> fs::OpenOptions {
     options
 }
 
-/// Makes the name of a file or directory durable. Without this, a synced file may have no name after a power failure.
+/// Makes the name of a file or directory durable. Without this, a synced file may have no
+/// name after a power failure.
 pub(super) fn sync_name(path: &Path) -> io::Result<()> {
-    // On other systems a directory cannot be opened as a file, and names are as durable as the system makes them.
+    // On other systems a directory cannot be opened as a file, and names are as durable
+    // as the system makes them.
     if !cfg!(unix) {
         return Ok(());
     }

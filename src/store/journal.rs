@@ -1,19 +1,21 @@
-//! The journal: appends events to a file before any client gets them, and keeps the file intact when the disk fails.
+//! The journal: appends events to a file before any client gets them, and keeps the file
+//! intact when the disk fails.
 //!
-//! The first bytes of a file, up to the *good length*, were acknowledged to publishers. An append writes after
-//! the good length and moves it when all bytes are written (and synced, with `SyncMode::Always`). Every failure
-//! on the way is handled in the same way: the file is cut back to the good length, the publisher gets an error,
-//! and the next append begins in a clean state. If even the cut fails, no event is accepted until a later cut
-//! succeeds.
+//! The first bytes of a file, up to the *good length*, were acknowledged to publishers.
+//! An append writes after the good length and moves it when all bytes are written (and
+//! synced, with `SyncMode::Always`). Every failure on the way is handled in the same way:
+//! the file is cut back to the good length, the publisher gets an error, and the next
+//! append begins in a clean state. If even the cut fails, no event is accepted until a
+//! later cut succeeds.
 //!
 //! ```text
 //! ├── acknowledged ──────────────┤├─ being appended ─┤
 //! 0                      good length              end of the file
 //! ```
 //!
-//! An append goes through these steps ([`Journal::add`]): look at the file, repair it if it is not as the journal
-//! left it ([`Journal::restore`]), begin a new segment if this one is full, write, sync, look again, move the
-//! good length.
+//! An append goes through these steps ([`Journal::add`]): look at the file, repair it if
+//! it is not as the journal left it ([`Journal::restore`]), begin a new segment if this
+//! one is full, write, sync, look again, move the good length.
 //!
 //! # What can fail, and what happens then
 //!
@@ -26,20 +28,22 @@
 //! | the process is killed | no answer | the next start cuts off an incomplete record |
 //! | another program changes the file | waits for the repair | adopts the file, or begins a new segment with a gap record |
 //!
-//! In every row, an event that was acknowledged stays, or the loss is told to clients as a gap.
+//! In every row, an event that was acknowledged stays, or the loss is told to clients as
+//! a gap.
 //!
 //! # Changes by other programs
 //!
-//! Administrators and their tools delete, move, replace, truncate and edit files while the journal writes to
-//! them. A restart reads the file at the segment's path, so before an event is acknowledged, the file at the path
-//! must be the open one and must have the right length. If the file is not as the journal left it, it is read
-//! again. If it still begins with everything that was acknowledged, it is cut to that and used. Otherwise the
-//! journal continues in a new segment that begins with a gap record, as after a repair: the next start reads back
-//! to the gap and no further, whatever the older files contain. If even the directory is another one, no event is
-//! accepted until it is back.
+//! Administrators and their tools delete, move, replace, truncate and edit files while
+//! the journal writes to them. A restart reads the file at the segment's path, so before
+//! an event is acknowledged, the file at the path must be the open one and must have the
+//! right length. If the file is not as the journal left it, it is read again. If it still
+//! begins with everything that was acknowledged, it is cut to that and used. Otherwise
+//! the journal continues in a new segment that begins with a gap record, as after a
+//! repair: the next start reads back to the gap and no further, whatever the older files
+//! contain. If even the directory is another one, no event is accepted until it is back.
 //!
-//! `segment.rs` has the format, `newest.rs` the check of the newest segment, `recovery.rs` reads a journal at the
-//! start.
+//! `segment.rs` has the format, `newest.rs` the check of the newest segment,
+//! `recovery.rs` reads a journal at the start.
 
 use std::fs;
 use std::io;
@@ -57,17 +61,17 @@ use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::EventId;
 
-/// An append-only log in the files `00000001.sse`, `00000002.sse`, … of one directory. They are an event stream
-/// in plain text, which `less` and every reader of event streams can read. Only the owner of the directory and
-/// the files has permissions on them.
+/// An append-only log in the files `00000001.sse`, `00000002.sse`, … of one directory.
+/// They are an event stream in plain text, which `less` and every reader of event streams
+/// can read. Only the owner of the directory and the files has permissions on them.
 ///
-/// After a file has reached 32 MiB the journal begins a new one. It never removes a file; the oldest files can be
-/// deleted at any time. If the newest file is deleted, moved or changed, the journal reports an error and
-/// continues in a new file; after a restart, clients that have not received the latest event before that are told
-/// of a gap.
+/// After a file has reached 32 MiB the journal begins a new one. It never removes a file;
+/// the oldest files can be deleted at any time. If the newest file is deleted, moved or
+/// changed, the journal reports an error and continues in a new file; after a restart,
+/// clients that have not received the latest event before that are told of a gap.
 ///
-/// One thread at a time uses a journal, because [`Log::append`] takes `&mut self`; with [`SyncMode::Interval`] a
-/// second thread syncs.
+/// One thread at a time uses a journal, because [`Log::append`] takes `&mut self`; with
+/// [`SyncMode::Interval`] a second thread syncs.
 #[derive(Debug)]
 pub struct Journal {
     /// The directory, locked against other servers.
@@ -78,30 +82,36 @@ pub struct Journal {
     pub(super) newest: Newest,
     /// The latest id in the journal. The ids of an append must be greater.
     last: EventId,
-    /// The length of the append that failed last, in bytes: a [probe](Log::probe) tries to write as many.
+    /// The length of the append that failed last, in bytes: a [probe](Log::probe) tries
+    /// to write as many.
     pub(super) refused: usize,
-    /// How often the segment may still be read again because only its modification time has changed. LIMIT: some file
-    /// systems change the time after the write has returned, so that every append would read the file again. At 0 the
-    /// time is not compared any more.
+    /// How often the segment may still be read again because only its modification time
+    /// has changed. LIMIT: some file systems change the time after the write has
+    /// returned, so that every append would read the file again. At 0 the time is not
+    /// compared any more.
     pub(super) readings: u32,
     /// The thread that syncs; only with [`SyncMode::Interval`].
     pub(super) syncer: Option<Syncer>,
-    /// If the newest segment has at least this length, the next append begins a new one. Tests set it lower.
+    /// If the newest segment has at least this length, the next append begins a new one.
+    /// Tests set it lower.
     pub(super) segment_bytes: u64,
 }
 
 impl Journal {
-    /// Opens the journal in a directory, or creates a journal there whose first event comes after the id `born`.
-    /// Reads the newest segment completely, and older segments as far as `options` asks for events.
+    /// Opens the journal in a directory, or creates a journal there whose first event
+    /// comes after the id `born`. Reads the newest segment completely, and older segments
+    /// as far as `options` asks for events.
     ///
-    /// An incomplete record at the end, which a crash leaves, is cut off with a warning. Permissions of other
-    /// users on the files are removed with a warning. A last event that is more than a day later than `born`
-    /// causes a warning. Blocks on the disk.
+    /// An incomplete record at the end, which a crash leaves, is cut off with a warning.
+    /// Permissions of other users on the files are removed with a warning. A last event
+    /// that is more than a day later than `born` causes a warning. Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// - [`ResourceBusy`](io::ErrorKind::ResourceBusy): another server uses the directory.
-    /// - [`InvalidData`](io::ErrorKind::InvalidData): the journal is damaged, or has an id near the end of the range of ids.
+    /// - [`ResourceBusy`](io::ErrorKind::ResourceBusy): another server uses the
+    ///   directory.
+    /// - [`InvalidData`](io::ErrorKind::InvalidData): the journal is damaged, or has an
+    ///   id near the end of the range of ids.
     /// - [`Unsupported`](io::ErrorKind::Unsupported): another version has written it.
     /// - Any other kind: it cannot be read or written.
     ///
@@ -140,16 +150,16 @@ impl Journal {
         Ok((journal, kept))
     }
 
-    /// Prepares an append: restores the newest segment, and begins a new segment if this one is full. If it fails,
-    /// everything that was acknowledged is unchanged.
+    /// Prepares an append: restores the newest segment, and begins a new segment if this
+    /// one is full. If it fails, everything that was acknowledged is unchanged.
     fn prepare(&mut self) -> io::Result<()> {
         self.restore()?;
         self.rotate_if_full()
     }
 
-    /// Brings the newest segment to its good length and into a known state, after an append or a sync that
-    /// failed, or after a change by another program. Usually the file is as it was left, and this costs one call
-    /// of `stat`.
+    /// Brings the newest segment to its good length and into a known state, after an
+    /// append or a sync that failed, or after a change by another program. Usually the
+    /// file is as it was left, and this costs one call of `stat`.
     fn restore(&mut self) -> io::Result<()> {
         let found = self.newest.disk.look()?;
         if self.newest.may_be_cut(found) {
@@ -160,7 +170,8 @@ impl Journal {
         self.rewrite_unsynced()
     }
 
-    /// Writes at the end of the file, which is the good length, and syncs it with `SyncMode::Always`.
+    /// Writes at the end of the file, which is the good length, and syncs it with
+    /// `SyncMode::Always`.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.newest.disk.append(bytes)?;
         match self.sync {
@@ -171,23 +182,26 @@ impl Journal {
 
     /// Cuts the segment to its good length.
     ///
-    /// This is also correct after a failed `fsync`, which is the difficult case. After such a failure the system
-    /// may mark pages as clean although they are not on the disk; the next `fsync` would then succeed without
-    /// writing them. But these pages only contain bytes of the failed append: everything up to the good length
-    /// was synced before. The cut discards the pages after the good length and makes the page at the good length
-    /// dirty, and the next append writes into dirty pages. So the next `fsync` that succeeds has written all
-    /// bytes.
+    /// This is also correct after a failed `fsync`, which is the difficult case. After
+    /// such a failure the system may mark pages as clean although they are not on the
+    /// disk; the next `fsync` would then succeed without writing them. But these pages
+    /// only contain bytes of the failed append: everything up to the good length was
+    /// synced before. The cut discards the pages after the good length and makes the page
+    /// at the good length dirty, and the next append writes into dirty pages. So the next
+    /// `fsync` that succeeds has written all bytes.
     fn cut_back(&mut self) -> io::Result<()> {
         self.newest.disk.set_len(self.newest.len)?;
-        // Without this, a power failure could bring back an event whose publisher was told that it is not kept.
+        // Without this, a power failure could bring back an event whose publisher was
+        // told that it is not kept.
         if self.sync == SyncMode::Always {
             self.newest.disk.sync()?;
         }
         self.newest.accept(0).map(drop)
     }
 
-    /// Continues after another program has changed the segment's file: in the file at the path, if it begins with
-    /// everything that was acknowledged; otherwise in a new segment.
+    /// Continues after another program has changed the segment's file: in the file at the
+    /// path, if it begins with everything that was acknowledged; otherwise in a new
+    /// segment.
     fn adopt_changed_file(&mut self, found: Option<Look>) -> io::Result<()> {
         self.directory.check()?;
         match self.newest.examine(found, self.last) {
@@ -196,7 +210,8 @@ impl Journal {
         }
     }
 
-    /// Continues in a file of `len` bytes that begins with everything that was acknowledged.
+    /// Continues in a file of `len` bytes that begins with everything that was
+    /// acknowledged.
     fn go_on_in(&mut self, disk: OpenFile, len: u64) -> io::Result<()> {
         let excess = len - self.newest.len;
         if disk.identity() != self.newest.disk.identity() {
@@ -216,7 +231,8 @@ impl Journal {
             self.readings = self.readings.saturating_sub(1);
             return self.newest.accept(0).map(drop);
         }
-        // If the file was not left whole, the bytes may be those of the journal's own append.
+        // If the file was not left whole, the bytes may be those of the journal's own
+        // append.
         let is_by_others = matches!(self.newest.left, Left::Whole(_));
         self.cut_back()?;
         if is_by_others {
@@ -228,7 +244,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins a segment with a gap record, so that the next start does not read older segments.
+    /// Begins a segment with a gap record, so that the next start does not read older
+    /// segments.
     fn begin_after_hole(&mut self, why: &str) -> io::Result<()> {
         let newest = self.directory.numbers()?.into_iter().max();
         let number = newest.unwrap_or(0).max(self.newest.number);
@@ -262,13 +279,14 @@ impl Journal {
         self.newest = next;
     }
 
-    /// After a sync in the background has failed: writes the acknowledged bytes that are not known to be durable
-    /// once more, and syncs them.
+    /// After a sync in the background has failed: writes the acknowledged bytes that are
+    /// not known to be durable once more, and syncs them.
     ///
-    /// They cannot be cut off, because clients have these events. A second sync alone would prove nothing, as
-    /// explained at [`cut_back`](Self::cut_back): the pages must become dirty again. The bytes are read from the
-    /// system's cache. A system that has dropped them with the error (Btrfs does) returns other bytes, whose
-    /// checksums are wrong; then these events are lost.
+    /// They cannot be cut off, because clients have these events. A second sync alone
+    /// would prove nothing, as explained at [`cut_back`](Self::cut_back): the pages must
+    /// become dirty again. The bytes are read from the system's cache. A system that has
+    /// dropped them with the error (Btrfs does) returns other bytes, whose checksums are
+    /// wrong; then these events are lost.
     fn rewrite_unsynced(&mut self) -> io::Result<()> {
         let Some(syncer) = &self.syncer else {
             return Ok(());
@@ -303,7 +321,8 @@ impl Journal {
         if self.newest.len < self.segment_bytes {
             return Ok(());
         }
-        // ORDER: the old segment is synced before the new one exists, so that a crash can only tear the newest.
+        // ORDER: the old segment is synced before the new one exists, so that a crash can
+        // only tear the newest.
         self.flush()?;
         self.directory.check()?;
         let next = self.begin(self.newest.number, &segment::header(self.last))?;
@@ -313,7 +332,8 @@ impl Journal {
 
     /// Appends complete blocks, all or none. See the head of this file for the steps.
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // LIMIT: one more attempt if another program changes the file between the two looks at it.
+        // LIMIT: one more attempt if another program changes the file between the two
+        // looks at it.
         for _ in 0..2 {
             self.prepare()?;
             let written = self.write(bytes);
@@ -327,7 +347,8 @@ impl Journal {
                 Ok(false) => {}
                 Err(error) => {
                     self.newest.tear();
-                    // The publisher gets `error`. If `restore` fails, the next publisher gets the error of `restore`.
+                    // The publisher gets `error`. If `restore` fails, the next publisher
+                    // gets the error of `restore`.
                     let _ = self.restore();
                     return Err(error);
                 }
@@ -344,7 +365,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// A record has an id that is not greater than the id before, or a message that could not be read back.
+    /// A record has an id that is not greater than the id before, or a message that could
+    /// not be read back.
     fn encode(&self, records: &[Arc<Record>]) -> io::Result<Vec<u8>> {
         let (mut bytes, mut last) = (Vec::new(), self.last);
         for record in records {
@@ -379,10 +401,12 @@ impl Log for Journal {
         result
     }
 
-    /// Writes as many bytes as the append that failed last, syncs them, and cuts them off again.
+    /// Writes as many bytes as the append that failed last, syncs them, and cuts them off
+    /// again.
     fn probe(&mut self) -> io::Result<()> {
         self.prepare()?;
-        // Line breaks are not a record: after a crash in between, the next start cuts them off.
+        // Line breaks are not a record: after a crash in between, the next start cuts
+        // them off.
         let bytes = vec![b'\n'; self.refused.max(1)];
         self.newest.tear();
         let written = self.write(&bytes);
@@ -400,8 +424,8 @@ impl Drop for Journal {
     }
 }
 
-/// Removes the file of a segment whose creation has failed, if it has no events. Any other file stays, and the
-/// creation of the segment fails.
+/// Removes the file of a segment whose creation has failed, if it has no events. Any
+/// other file stays, and the creation of the segment fails.
 fn clear_attempt(path: &Path) -> io::Result<()> {
     let is_short =
         |found: fs::Metadata| found.is_file() && found.len() <= segment::LONGEST_HEADER as u64;

@@ -1,6 +1,8 @@
-//! How events outlive the process: the journal, which implements the hub's [`Log`](crate::hub::Log).
+//! How events outlive the process: the journal, which implements the hub's
+//! [`Log`](crate::hub::Log).
 //!
-//! - `journal.rs` appends records, and handles a disk that fails and files that other programs change.
+//! - `journal.rs` appends records, and handles a disk that fails and files that other
+//!   programs change.
 //! - `segment.rs` is the file format, without I/O; `crc32.rs` is its checksum.
 //! - `newest.rs` is the segment that is written to; `disk.rs` the operations on its file.
 //! - `recovery.rs` reads a journal at the start, and repairs it.
@@ -35,8 +37,8 @@ pub use crate::config::SyncMode;
 pub use journal::Journal;
 pub use options::JournalOptions;
 
-/// Creates the hub of this configuration: with a journal if `journal.dir` is set, otherwise in memory. Blocks on
-/// the disk.
+/// Creates the hub of this configuration: with a journal if `journal.dir` is set,
+/// otherwise in memory. Blocks on the disk.
 pub(crate) fn hub(config: &Config) -> io::Result<Hub> {
     let Some(dir) = &config.journal.dir else {
         return Hub::new(config.clone());

@@ -1,8 +1,10 @@
-//! The newest segment, which is the one that is written to, and the check whether its file is as the journal left
-//! it: at its path, with the same length, and not changed by another program.
+//! The newest segment, which is the one that is written to, and the check whether its
+//! file is as the journal left it: at its path, with the same length, and not changed by
+//! another program.
 //!
-//! The *good length* is the length of everything that was acknowledged to publishers. Bytes after it are remains
-//! of an append that failed, and are cut off before the next one.
+//! The *good length* is the length of everything that was acknowledged to publishers.
+//! Bytes after it are remains of an append that failed, and are cut off before the next
+//! one.
 
 use std::fs;
 use std::io;
@@ -14,7 +16,8 @@ use super::segment;
 use crate::config::SyncMode;
 use crate::wire::EventId;
 
-/// The newest segment. Used by the publisher that has the log; only `disk` is shared with the thread that syncs.
+/// The newest segment. Used by the publisher that has the log; only `disk` is shared with
+/// the thread that syncs.
 #[derive(Debug)]
 pub(super) struct Newest {
     /// The number in the file's name.
@@ -29,12 +32,13 @@ pub(super) struct Newest {
 /// The state in which the journal left the file, as far as it knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Left {
-    /// The file ends at the good length, and the system described it like this. If it describes it differently at
-    /// the next append, another program has changed it.
+    /// The file ends at the good length, and the system described it like this. If it
+    /// describes it differently at the next append, another program has changed it.
     Whole(Look),
     /// An append has begun or failed: there may be bytes after the good length.
     Torn,
-    /// Another program changed the file during an append: it must be read again before it is used.
+    /// Another program changed the file during an append: it must be read again before it
+    /// is used.
     Doubtful,
 }
 
@@ -50,7 +54,8 @@ impl Newest {
         })
     }
 
-    /// Creates a segment that consists of this header, and makes it durable unless `sync` is `Off`.
+    /// Creates a segment that consists of this header, and makes it durable unless `sync`
+    /// is `Off`.
     pub(super) fn begin(
         path: PathBuf,
         number: u64,
@@ -63,15 +68,17 @@ impl Newest {
             SyncMode::Always | SyncMode::Interval => disk.sync_with_name(),
         });
         if let Err(error) = written {
-            // Best effort: the file has no events; the next start and the next attempt remove such a file.
+            // Best effort: the file has no events; the next start and the next attempt
+            // remove such a file.
             let _ = fs::remove_file(disk.path());
             return Err(error);
         }
         Newest::resume(number, disk, header.len() as u64)
     }
 
-    /// Whether the file at the path is as it was left. `times` says whether its modification time is compared
-    /// too: only the time reveals bytes that were overwritten in place.
+    /// Whether the file at the path is as it was left. `times` says whether its
+    /// modification time is compared too: only the time reveals bytes that were
+    /// overwritten in place.
     pub(super) fn is_as_left(&self, found: Option<Look>, times: bool) -> bool {
         let (Left::Whole(mut left), Some(found)) = (self.left, found) else {
             return false;
@@ -89,18 +96,20 @@ impl Newest {
         }
     }
 
-    /// Whether the file only needs to be cut to its good length: an append has failed, and the file is still the
-    /// same one and not shorter than the good length.
+    /// Whether the file only needs to be cut to its good length: an append has failed,
+    /// and the file is still the same one and not shorter than the good length.
     pub(super) fn may_be_cut(&self, found: Option<Look>) -> bool {
         let is_ours = |found: Look| found.identity == self.disk.identity() && found.len >= self.len;
         matches!(self.left, Left::Torn) && found.is_some_and(is_ours)
     }
 
-    /// The last step of an append: moves the good length by `bytes`, which were written and synced.
+    /// The last step of an append: moves the good length by `bytes`, which were written
+    /// and synced.
     ///
-    /// A restart reads the file at the path. So the bytes only count if the file at the path is the open one and has
-    /// exactly the new length. Otherwise another program has changed the file, and its state is
-    /// [doubtful](Left::Doubtful). Returns whether the good length was moved.
+    /// A restart reads the file at the path. So the bytes only count if the file at the
+    /// path is the open one and has exactly the new length. Otherwise another program has
+    /// changed the file, and its state is [doubtful](Left::Doubtful). Returns whether the
+    /// good length was moved.
     pub(super) fn accept(&mut self, bytes: usize) -> io::Result<bool> {
         let len = self.len + bytes as u64;
         match self.disk.look()? {
@@ -115,12 +124,13 @@ impl Newest {
         }
     }
 
-    /// Reads the file at the path after another program has changed it. If the file still begins with everything that was
-    /// acknowledged, up to the event `last`, returns the file and its length. Otherwise returns what has happened, as
-    /// the end of a sentence about the file.
+    /// Reads the file at the path after another program has changed it. If the file still
+    /// begins with everything that was acknowledged, up to the event `last`, returns the
+    /// file and its length. Otherwise returns what has happened, as the end of a sentence
+    /// about the file.
     ///
-    /// The checks go from cheap to expensive: the file exists, is a regular file, is long enough, can be read, and has
-    /// valid records up to `last` within the good length.
+    /// The checks go from cheap to expensive: the file exists, is a regular file, is long
+    /// enough, can be read, and has valid records up to `last` within the good length.
     pub(super) fn examine(
         &self,
         found: Option<Look>,
@@ -143,7 +153,8 @@ impl Newest {
         }
         let unreadable = |error: io::Error| format!("{changed} ({error})");
         let disk = OpenFile::open(self.disk.path().to_owned()).map_err(unreadable)?;
-        // LIMIT: the good length (a segment and one group), however large the file is now.
+        // LIMIT: the good length (a segment and one group), however large the file is
+        // now.
         let mut bytes = vec![0; self.len as usize];
         disk.read_at(0, &mut bytes).map_err(unreadable)?;
         match segment::read(&bytes).damage_before(last) {

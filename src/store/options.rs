@@ -12,13 +12,14 @@ pub struct JournalOptions {
     pub dir: PathBuf,
     /// When to sync the files.
     pub sync: SyncMode,
-    /// Whether to repair a damaged journal: the bytes from the damage on are moved into a file next to the
-    /// segment, and the history begins after the damage.
+    /// Whether to repair a damaged journal: the bytes from the damage on are moved into a
+    /// file next to the segment, and the history begins after the damage.
     pub repair: bool,
     /// The maximum number of events to read back, the latest ones.
     pub events: usize,
     /// The maximum length of their messages together, in bytes.
     pub bytes: usize,
-    /// Receives warnings about repairs, and the error of a sync that failed in the background.
+    /// Receives warnings about repairs, and the error of a sync that failed in the
+    /// background.
     pub report: Report,
 }

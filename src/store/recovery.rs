@@ -1,13 +1,17 @@
-//! Opens a journal: reads it backwards from its end, as far as the history needs. It distinguishes two things:
+//! Opens a journal: reads it backwards from its end, as far as the history needs. It
+//! distinguishes two things:
 //!
-//! - **What a crash leaves** is cut off with a warning: the newest segment ends in an incomplete record, or in
-//!   an incomplete header. Its publisher was never told that the record is kept.
-//! - **Damage** is an error, because continuing would lose events silently: a record with a wrong checksum and a valid
-//!   one after it, a missing segment, ids that do not rise. A disk or a person has caused it.
+//! - **What a crash leaves** is cut off with a warning: the newest segment ends in an
+//!   incomplete record, or in an incomplete header. Its publisher was never told that the
+//!   record is kept.
+//! - **Damage** is an error, because continuing would lose events silently: a record with
+//!   a wrong checksum and a valid one after it, a missing segment, ids that do not rise.
+//!   A disk or a person has caused it.
 //!
-//! One crash looks like damage and is treated as damage, which is the safe side: when the power fails, the system
-//! may have written the later of two unsynced pages to the disk, and not the earlier one. With `SyncMode::Always`
-//! this can only be inside the last append, whose publisher was not told that it is kept.
+//! One crash looks like damage and is treated as damage, which is the safe side: when the
+//! power fails, the system may have written the later of two unsynced pages to the disk,
+//! and not the earlier one. With `SyncMode::Always` this can only be inside the last
+//! append, whose publisher was not told that it is kept.
 //!
 //! ```text
 //! newest segment                                       what follows
@@ -19,19 +23,22 @@
 //!
 //! # Gaps
 //!
-//! After a repair, events are missing from the journal, and clients must be told. `Kept::after` decides it: a
-//! client whose cursor is this id, or a later one, has missed only events that are retained; a client with an
-//! older cursor may have missed lost ones. So no event before a gap is retained, and `after` is the id of the
-//! last lost event:
+//! After a repair, events are missing from the journal, and clients must be told.
+//! `Kept::after` decides it: a client whose cursor is this id, or a later one, has missed
+//! only events that are retained; a client with an older cursor may have missed lost
+//! ones. So no event before a gap is retained, and `after` is the id of the last lost
+//! event:
 //!
-//! - In an older segment this is the id in the header of the next segment. It is exact: a client that has received this
-//!   event has received the end of the gap; any other client has missed a part of it.
-//! - In the newest segment it is the id of the last valid record after the damage, if nothing follows this record.
-//!   Otherwise the last lost event is not known. Then `after` is an id that no event has: greater than every id
-//!   that was found, and not less than the id at which the new hub starts. Every cursor is then older.
+//! - In an older segment this is the id in the header of the next segment. It is exact: a
+//!   client that has received this event has received the end of the gap; any other
+//!   client has missed a part of it.
+//! - In the newest segment it is the id of the last valid record after the damage, if
+//!   nothing follows this record. Otherwise the last lost event is not known. Then
+//!   `after` is an id that no event has: greater than every id that was found, and not
+//!   less than the id at which the new hub starts. Every cursor is then older.
 //!
-//! The gap record stays in the journal in place of the lost records, so that the next start knows of the gap too:
-//! it reads back to the gap and no further.
+//! The gap record stays in the journal in place of the lost records, so that the next
+//! start knows of the gap too: it reads back to the gap and no further.
 
 use std::fs;
 use std::io;
@@ -46,8 +53,8 @@ use crate::config::SyncMode;
 use crate::hub::{Kept, Record};
 use crate::wire::EventId;
 
-/// Finds the segment to append to, or creates the first one, and reads the latest events. `born` is the id at
-/// which the new hub starts. Blocks on the disk.
+/// Finds the segment to append to, or creates the first one, and reads the latest events.
+/// `born` is the id at which the new hub starts. Blocks on the disk.
 pub(super) fn recover(
     directory: &Directory,
     options: &JournalOptions,
@@ -88,8 +95,8 @@ struct ReadBack<'a> {
     born: EventId,
     /// The numbers of the existing segments, in no order.
     numbers: Vec<u64>,
-    /// The events that were read so far, newest first. `after` is the id of the event before the last of them: the
-    /// segment to be read next must end with it.
+    /// The events that were read so far, newest first. `after` is the id of the event
+    /// before the last of them: the segment to be read next must end with it.
     kept: Kept,
     /// The length of the messages in `kept`. LIMIT: `JournalOptions::bytes`.
     bytes: usize,
@@ -100,9 +107,10 @@ struct ReadBack<'a> {
 impl ReadBack<'_> {
     /// Returns the segment to append to, and reads its events.
     ///
-    /// A segment with an incomplete header is removed and the one before is examined: a crash has interrupted the
-    /// creation of the segment, so it has no events. If there is no segment left, the first one is created, or
-    /// the one that was removed is created again, so that no number is missing.
+    /// A segment with an incomplete header is removed and the one before is examined: a
+    /// crash has interrupted the creation of the segment, so it has no events. If there
+    /// is no segment left, the first one is created, or the one that was removed is
+    /// created again, so that no number is missing.
     fn newest(&mut self) -> io::Result<Newest> {
         let mut number = 1;
         while let Some(newest) = self.numbers.iter().max() {
@@ -124,11 +132,12 @@ impl ReadBack<'_> {
         Newest::begin(path, number, &header, self.options.sync)
     }
 
-    /// Reads the newest segment, cuts off an incomplete record at its end or repairs damage, and opens it for
-    /// appending.
+    /// Reads the newest segment, cuts off an incomplete record at its end or repairs
+    /// damage, and opens it for appending.
     ///
-    /// Damage with nothing valid after it is an incomplete record: the end of a crash. Two cases are damage in
-    /// the strict sense: something valid follows, or not even the header is valid.
+    /// Damage with nothing valid after it is an incomplete record: the end of a crash.
+    /// Two cases are damage in the strict sense: something valid follows, or not even the
+    /// header is valid.
     fn go_on_in(&mut self, number: u64, path: &Path, bytes: &[u8]) -> io::Result<Newest> {
         let contents = self.contents(path, bytes)?;
         let (len, is_torn) = match (contents.damage, contents.last_id()) {
@@ -152,7 +161,8 @@ impl ReadBack<'_> {
                 path.display()
             ));
         }
-        // Bytes that a killed process has written may not be on the disk yet, and clients will get these events now.
+        // Bytes that a killed process has written may not be on the disk yet, and clients
+        // will get these events now.
         if self.options.sync != SyncMode::Off {
             disk.sync_with_name()?;
         }
@@ -199,7 +209,8 @@ impl ReadBack<'_> {
     ///
     /// # Errors
     ///
-    /// The segment has another version, or an id that is so large that later events would have none.
+    /// The segment has another version, or an id that is so large that later events would
+    /// have none.
     fn contents<'b>(&self, path: &Path, bytes: &'b [u8]) -> io::Result<Contents<'b>> {
         let name = path.display();
         if segment::is_of_another_version(bytes) {
@@ -219,7 +230,8 @@ impl ReadBack<'_> {
         }
     }
 
-    /// Adds the events of a segment, newest first, until the limits are reached or a gap is found.
+    /// Adds the events of a segment, newest first, until the limits are reached or a gap
+    /// is found.
     fn take(&mut self, contents: &Contents<'_>) {
         for (_, block) in contents.blocks.iter().rev() {
             self.kept.after = block.id;
@@ -234,8 +246,8 @@ impl ReadBack<'_> {
                     }
                     self.kept.records.push(record);
                 }
-                // No event before a gap is retained. The other block without an event is the header, which comes
-                // last.
+                // No event before a gap is retained. The other block without an event is
+                // the header, which comes last.
                 (kind, None) => {
                     self.is_complete = kind == BlockKind::Gap;
                     return;
@@ -250,8 +262,9 @@ impl ReadBack<'_> {
         self.kept.after_topic = record.topic().cloned();
     }
 
-    /// Reads the own id of the event `after` from the segment that ends with it. No event of this segment is
-    /// retained, so damage in it is not an error: a client whose cursor is this own id is then told of a gap.
+    /// Reads the own id of the event `after` from the segment that ends with it. No event
+    /// of this segment is retained, so damage in it is not an error: a client whose
+    /// cursor is this own id is then told of a gap.
     fn look_at_end_of(&mut self, number: u64) {
         let Ok(bytes) = disk::read(&self.directory.segment(number)) else {
             return;
@@ -263,9 +276,9 @@ impl ReadBack<'_> {
         }
     }
 
-    /// Replaces the rest of a segment, from the damage on, with a gap record up to the event `upto`. The rest is
-    /// saved in a file next to the segment. No event before the gap is retained. Returns the new length of the
-    /// segment.
+    /// Replaces the rest of a segment, from the damage on, with a gap record up to the
+    /// event `upto`. The rest is saved in a file next to the segment. No event before the
+    /// gap is retained. Returns the new length of the segment.
     ///
     /// # Errors
     ///
@@ -313,7 +326,8 @@ impl ReadBack<'_> {
         Err(io::Error::new(io::ErrorKind::InvalidData, line))
     }
 
-    /// Reports a repair, and completes the reading: no event before the gap, whose last event is `upto`, is retained.
+    /// Reports a repair, and completes the reading: no event before the gap, whose last
+    /// event is `upto`, is retained.
     fn go_on_after(&mut self, done: &str, upto: EventId) {
         self.options.report.warn(format_args!(
             "{done}; clients that have not seen {upto} will be told of a gap"
@@ -323,17 +337,17 @@ impl ReadBack<'_> {
     }
 }
 
-/// The id of the last event that was lost by damage in the newest segment. `last` is the id of the last valid record
-/// before the damage.
+/// The id of the last event that was lost by damage in the newest segment. `last` is the
+/// id of the last valid record before the damage.
 fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId {
     let last = last.unwrap_or_default();
     let found = damage.beyond.map_or(last, |beyond| beyond.greatest);
     if damage.beyond.is_some_and(|beyond| beyond.is_last) && found > last {
         return found;
     }
-    // The last lost event is not known: return an id after all of them, which no event has. It has a millisecond of
-    // its own even if the clock was set back, because lost events may have any sequence number in the millisecond of
-    // the last event.
+    // The last lost event is not known: return an id after all of them, which no event
+    // has. It has a millisecond of its own even if the clock was set back, because lost
+    // events may have any sequence number in the millisecond of the last event.
     let greatest = last.max(found);
     EventId {
         ms: born.ms.max(greatest.ms.saturating_add(1)),
@@ -341,8 +355,8 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
     }
 }
 
-/// Replaces the contents of a segment atomically. A crash in between must not leave a segment that ends before
-/// the gap as if there were no gap.
+/// Replaces the contents of a segment atomically. A crash in between must not leave a
+/// segment that ends before the gap as if there were no gap.
 fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     let path = segment.with_extension("sse.new");
     // A repair that was interrupted may have left such a file.
@@ -354,8 +368,8 @@ fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     disk::sync_name(segment)
 }
 
-/// Saves bytes durably in a new file next to the segment, and returns its name: `00000002.sse.damaged`, or the
-/// same with the first free number after it.
+/// Saves bytes durably in a new file next to the segment, and returns its name:
+/// `00000002.sse.damaged`, or the same with the first free number after it.
 fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
     let mut path = segment.with_extension("sse.damaged");
     for number in 2.. {
@@ -374,8 +388,8 @@ fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Writes a new file and syncs its contents, but not its name. The file is closed afterwards, because some systems do
-/// not rename an open file.
+/// Writes a new file and syncs its contents, but not its name. The file is closed
+/// afterwards, because some systems do not rename an open file.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let disk = OpenFile::create_new(path.to_owned())?;
     disk.append(bytes)?;

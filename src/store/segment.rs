@@ -1,9 +1,10 @@
-//! The file format of the journal: encodes events as text, and finds out which part of such a text was written
-//! completely.
+//! The file format of the journal: encodes events as text, and finds out which part of
+//! such a text was written completely.
 //!
-//! A segment is an event stream. Every reader of event streams can read it, this crate's `Decoder` too, because
-//! everything that the journal adds is in comments. A segment consists of blocks. Each block ends with a checksum
-//! and the empty line that also ends the message:
+//! A segment is an event stream. Every reader of event streams can read it, this crate's
+//! `Decoder` too, because everything that the journal adds is in comments. A segment
+//! consists of blocks. Each block ends with a checksum and the empty line that also ends
+//! the message:
 //!
 //! ```text
 //! : tiny-sse journal 1, after 1795326000123-0     the header: the id of the event before the first one
@@ -20,21 +21,25 @@
 //!
 //! ```
 //!
-//! Nothing has to be escaped. No line of a message begins with `:`, no line before its end is empty, and a topic
-//! contains no control characters. So a line that begins with `:` is always written by the journal, and no
-//! publisher can forge one. The topic is the rest of the line after the space.
+//! Nothing has to be escaped. No line of a message begins with `:`, no line before its
+//! end is empty, and a topic contains no control characters. So a line that begins with
+//! `:` is always written by the journal, and no publisher can forge one. The topic is the
+//! rest of the line after the space.
 //!
 //! # Reading a damaged segment
 //!
-//! [`read`] parses blocks from the beginning. It stops at the first position where no valid block is, or where a valid
-//! block does not fit: a header in the middle, or an id that does not rise. Then it searches the rest of the file for
-//! blocks with a valid checksum ([`Damage::at`]), because their presence decides what has happened:
+//! [`read`] parses blocks from the beginning. It stops at the first position where no
+//! valid block is, or where a valid block does not fit: a header in the middle, or an id
+//! that does not rise. Then it searches the rest of the file for blocks with a valid
+//! checksum ([`Damage::at`]), because their presence decides what has happened:
 //!
-//! - Valid blocks follow: bytes in the middle were changed. No crash does this, so events are lost.
-//! - None follows: the end of the file is incomplete, which a crash leaves. Nothing that was acknowledged is lost.
+//! - Valid blocks follow: bytes in the middle were changed. No crash does this, so events
+//!   are lost.
+//! - None follows: the end of the file is incomplete, which a crash leaves. Nothing that
+//!   was acknowledged is lost.
 //!
-//! The search looks at every byte that begins like the first line of an event or a gap. A candidate inside the data of an
-//! event does not count: its checksum is wrong.
+//! The search looks at every byte that begins like the first line of an event or a gap. A
+//! candidate inside the data of an event does not count: its checksum is wrong.
 //!
 //! This module has no I/O: it turns records into bytes and bytes into records.
 
@@ -51,7 +56,8 @@ const HEADER: &str = ": tiny-sse journal 1, after ";
 const EVENT: &str = ": event ";
 const GAP: &str = ": gap ";
 
-/// LIMIT: the longest first line of a block, in bytes. An id has at most 41 bytes, a topic 255.
+/// LIMIT: the longest first line of a block, in bytes. An id has at most 41 bytes, a
+/// topic 255.
 const LONGEST_LINE: usize = 512;
 /// LIMIT: the longest header block, in bytes.
 pub(super) const LONGEST_HEADER: usize = 128;
@@ -59,8 +65,8 @@ pub(super) const LONGEST_HEADER: usize = 128;
 /// The length of `: crc 1a2b3c4d`, its line break, and the empty line.
 const SEAL_BYTES: usize = 16;
 
-/// LIMIT: both numbers of an id in a journal are less than this. Ids only rise, so an id at the end of the range
-/// would leave no ids for later events.
+/// LIMIT: both numbers of an id in a journal are less than this. Ids only rise, so an id
+/// at the end of the range would leave no ids for later events.
 const ID_LIMIT: u64 = 1 << 63;
 
 /// Whether enough ids are left after this one for later events.
@@ -75,7 +81,8 @@ pub(super) fn header(after: EventId) -> Vec<u8> {
     text
 }
 
-/// The header of a segment that begins with a gap: all events up to `upto` that are not in older segments are lost.
+/// The header of a segment that begins with a gap: all events up to `upto` that are not
+/// in older segments are lost.
 pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
     let mut text = header(upto);
     encode_gap(upto, None, &mut text);
@@ -85,13 +92,14 @@ pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
 /// Appends the block of an event whose message [`is_message`].
 pub(super) fn encode_event(record: &Record, out: &mut Vec<u8>) {
     let (message, topic) = (record.message(), record.topic());
-    // The empty line of the message comes after the checksum, so that a reader sees one event per block.
+    // The empty line of the message comes after the checksum, so that a reader sees one
+    // event per block.
     let body = &message[..message.len() - 1];
     encode(EVENT, record.id(), topic.map(Topic::as_str), body, out);
 }
 
-/// Appends a gap block: the events up to `upto` are lost. `aside` is the file with the bytes that were found
-/// instead of them, if there is one.
+/// Appends a gap block: the events up to `upto` are lost. `aside` is the file with the
+/// bytes that were found instead of them, if there is one.
 pub(super) fn encode_gap(upto: EventId, aside: Option<&str>, out: &mut Vec<u8>) {
     encode(GAP, upto, aside, b"", out);
 }
@@ -117,8 +125,9 @@ fn seal_of(block: &[u8]) -> [u8; SEAL_BYTES] {
     seal
 }
 
-/// Whether this is exactly one message as clients read it: a line with the id, other lines without comments, and
-/// an empty line. Anything else could be written, but not be read back as the same event.
+/// Whether this is exactly one message as clients read it: a line with the id, other
+/// lines without comments, and an empty line. Anything else could be written, but not be
+/// read back as the same event.
 pub(super) fn is_message(message: &[u8]) -> bool {
     let Some(mut fields) = message.strip_suffix(b"\n") else {
         return false;
@@ -139,13 +148,15 @@ pub(super) fn is_message(message: &[u8]) -> bool {
 #[derive(Debug)]
 pub(super) struct Block<'a> {
     pub(super) kind: BlockKind,
-    /// The id in the first line: of the event, of the event before the segment, or of the last lost event.
+    /// The id in the first line: of the event, of the event before the segment, or of the
+    /// last lost event.
     pub(super) id: EventId,
     /// The topic, if this is an event that has one.
     topic: Option<Topic>,
     /// The publisher's own id, if this is an event that has one.
     own_id: Option<&'a str>,
-    /// The bytes between the first line and the checksum: the message without its empty line.
+    /// The bytes between the first line and the checksum: the message without its empty
+    /// line.
     body: &'a [u8],
     /// The length of the whole block in bytes.
     len: usize,
@@ -192,8 +203,9 @@ fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     };
     let (kind, id, rest) = parts(line).ok_or(FOREIGN)?;
     let after_line = &bytes[line.len()..];
-    // LIMIT: a block that is not an event has no body. Otherwise, when a valid block is searched after damage,
-    // each `: gap ` in the data of a large event would cost a pass to the end of that event.
+    // LIMIT: a block that is not an event has no body. Otherwise, when a valid block is
+    // searched after damage, each `: gap ` in the data of a large event would cost a pass
+    // to the end of that event.
     let (topic, own_id, body) = if kind == BlockKind::Event {
         let topic = rest.map(Topic::new).transpose().map_err(|_| FOREIGN)?;
         let own_id = wire_id(after_line)?.filter(|own| own.parse() != Ok(id));
@@ -217,7 +229,8 @@ fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     })
 }
 
-/// Parses the first line of a block: its kind, its id, and the text after the id and a space, if there is one.
+/// Parses the first line of a block: its kind, its id, and the text after the id and a
+/// space, if there is one.
 fn parts(line: &[u8]) -> Option<(BlockKind, EventId, Option<&str>)> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let kinds = [
@@ -248,10 +261,12 @@ fn fields(bytes: &[u8]) -> Result<&[u8], Reason> {
     }
 }
 
-/// Returns the id of the message at the beginning of `bytes`. `None`: the text ends within the line.
+/// Returns the id of the message at the beginning of `bytes`. `None`: the text ends
+/// within the line.
 ///
-/// The line is required. This also prevents publishers from forging a block: the data of an event may contain
-/// `: event 1-0`, but the next line of the data begins with `data: ` and not with `id: `.
+/// The line is required. This also prevents publishers from forging a block: the data of
+/// an event may contain `: event 1-0`, but the next line of the data begins with `data: `
+/// and not with `id: `.
 fn wire_id(bytes: &[u8]) -> Result<Option<&str>, Reason> {
     let Some(line) = first_line(bytes) else {
         return Ok(None);
@@ -263,7 +278,8 @@ fn wire_id(bytes: &[u8]) -> Result<Option<&str>, Reason> {
 
 /// Returns the first line with its line break, or `None` if there is no line break.
 fn first_line(bytes: &[u8]) -> Option<&[u8]> {
-    // `skip_until` uses the system's `memchr`, which is faster than a loop over the bytes.
+    // `skip_until` uses the system's `memchr`, which is faster than a loop over the
+    // bytes.
     let len = (&mut &*bytes)
         .skip_until(b'\n')
         .expect("BUG: reading from memory failed");
@@ -274,8 +290,8 @@ fn first_line(bytes: &[u8]) -> Option<&[u8]> {
 /// The parsed contents of a segment.
 #[derive(Debug)]
 pub(super) struct Contents<'a> {
-    /// The valid blocks from the beginning on, each with its position: the header, then events and gaps with
-    /// rising ids.
+    /// The valid blocks from the beginning on, each with its position: the header, then
+    /// events and gaps with rising ids.
     pub(super) blocks: Vec<(usize, Block<'a>)>,
     /// The first invalid position, if the valid blocks do not reach the end of the file.
     pub(super) damage: Option<Damage>,
@@ -289,7 +305,8 @@ pub(super) struct Damage {
     /// The position in the file, in bytes.
     pub(super) offset: usize,
     pub(super) reason: Reason,
-    /// The valid blocks after it. If there are none, the file may just be incomplete at its end, as after a crash.
+    /// The valid blocks after it. If there are none, the file may just be incomplete at
+    /// its end, as after a crash.
     pub(super) beyond: Option<Beyond>,
 }
 
@@ -302,7 +319,8 @@ pub(super) struct Beyond {
     pub(super) is_last: bool,
 }
 
-/// Parses a segment. Reads each byte a bounded number of times, whatever the file contains.
+/// Parses a segment. Reads each byte a bounded number of times, whatever the file
+/// contains.
 pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
     let mut contents = Contents {
         blocks: Vec::new(),
@@ -339,7 +357,8 @@ impl<'a> Contents<'a> {
         }
     }
 
-    /// The id of the last valid block before any damage. `None`: not even the header is valid.
+    /// The id of the last valid block before any damage. `None`: not even the header is
+    /// valid.
     pub(super) fn last_id(&self) -> Option<EventId> {
         self.blocks.last().map(|(_, block)| block.id)
     }
@@ -350,8 +369,8 @@ impl<'a> Contents<'a> {
         self.last_id().max(beyond.map(|beyond| beyond.greatest))
     }
 
-    /// What is wrong with this segment, if the header of the next segment names the event `next`: this segment
-    /// must be undamaged and end with that event.
+    /// What is wrong with this segment, if the header of the next segment names the event
+    /// `next`: this segment must be undamaged and end with that event.
     pub(super) fn damage_before(&self, next: EventId) -> Option<Damage> {
         let ends = self.last_id() == Some(next);
         if self.damage.is_some() || ends {
@@ -390,14 +409,15 @@ impl Damage {
     }
 }
 
-/// Returns the next position at which an event or a gap may begin. It need not be the beginning of a line,
-/// because the line break before it may be damaged.
+/// Returns the next position at which an event or a gap may begin. It need not be the
+/// beginning of a line, because the line break before it may be damaged.
 fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
     let begins = |at: usize, kind: &str| bytes[at..].starts_with(kind.as_bytes());
     (from..bytes.len()).find(|&at| begins(at, EVENT) || begins(at, GAP))
 }
 
-/// Whether this is what a failed creation of a segment leaves: an empty file, a part of a header, or a whole header.
+/// Whether this is what a failed creation of a segment leaves: an empty file, a part of a
+/// header, or a whole header.
 pub(super) fn has_no_event(bytes: &[u8]) -> bool {
     let contents = read(bytes);
     // The first block is the header.
@@ -416,9 +436,9 @@ pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     bytes.is_empty()
 }
 
-/// Whether this is an incomplete header, or zeros, which some file systems show instead of bytes that were not
-/// written yet. Such a segment never had an event. If a valid block follows, the header was written completely
-/// and is damaged.
+/// Whether this is an incomplete header, or zeros, which some file systems show instead
+/// of bytes that were not written yet. Such a segment never had an event. If a valid
+/// block follows, the header was written completely and is damaged.
 pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     let common = bytes.len().min(HEADER.len());
     let began = bytes[..common] == HEADER.as_bytes()[..common];

@@ -1,8 +1,10 @@
-//! `--sync interval`: syncs the newest segment in a thread of its own, a moment after something was written.
+//! `--sync interval`: syncs the newest segment in a thread of its own, a moment after
+//! something was written.
 //!
-//! The thread sleeps until bytes are written, waits one interval so that more can follow, and syncs all of them
-//! at once. A failed sync is not repeated: the system may have dropped the bytes that it could not write, and
-//! report success the next time. The journal must write these bytes again (`Journal::rewrite_unsynced`).
+//! The thread sleeps until bytes are written, waits one interval so that more can follow,
+//! and syncs all of them at once. A failed sync is not repeated: the system may have
+//! dropped the bytes that it could not write, and report success the next time. The
+//! journal must write these bytes again (`Journal::rewrite_unsynced`).
 
 //!
 //! ```text
@@ -12,8 +14,8 @@
 //! durable             0                                0 → 150
 //! ```
 //!
-//! `durable` becomes the value that `written` had when the sync *began*: bytes that are written during a sync may not
-//! be part of it.
+//! `durable` becomes the value that `written` had when the sync *began*: bytes that are
+//! written during a sync may not be part of it.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,10 +38,11 @@ pub(super) struct Syncer {
 struct Task {
     interval: Duration,
     report: Report,
-    /// LOCK: guards how far the newest segment is written and synced. Both threads hold it for a few instructions;
-    /// neither writes or syncs under it.
+    /// LOCK: guards how far the newest segment is written and synced. Both threads hold
+    /// it for a few instructions; neither writes or syncs under it.
     progress: Mutex<Progress>,
-    /// Signalled when bytes were written, when a sync has ended, and when the thread should end.
+    /// Signalled when bytes were written, when a sync has ended, and when the thread
+    /// should end.
     changed: Condvar,
 }
 
@@ -49,10 +52,12 @@ struct Progress {
     disk: Arc<dyn Disk>,
     /// Its length that was written and acknowledged, in bytes.
     written: u64,
-    /// The length that is durable: `written` at the beginning of the last successful sync.
+    /// The length that is durable: `written` at the beginning of the last successful
+    /// sync.
     durable: u64,
-    /// One of the two threads is syncing. The system reports a failed write only once, to the first `fsync`; so
-    /// there is never a second sync at the same time, which would report success.
+    /// One of the two threads is syncing. The system reports a failed write only once, to
+    /// the first `fsync`; so there is never a second sync at the same time, which would
+    /// report success.
     is_syncing: bool,
     /// The last sync has failed: the bytes after `durable` may never reach the disk.
     has_failed: bool,
@@ -109,8 +114,8 @@ impl Syncer {
         }
     }
 
-    /// From now on, syncs this file, of which `len` bytes are durable. The file before is synced, or does not
-    /// matter any more. Waits for a sync that is running.
+    /// From now on, syncs this file, of which `len` bytes are durable. The file before is
+    /// synced, or does not matter any more. Waits for a sync that is running.
     pub(super) fn turn_to(&self, disk: Arc<dyn Disk>, len: u64) {
         let mut progress = self.task.progress_when(|progress| !progress.is_syncing);
         (progress.disk, progress.written, progress.durable) = (disk, len, len);
@@ -123,7 +128,8 @@ impl Syncer {
         progress.has_failed.then_some(progress.durable)
     }
 
-    /// Syncs in the calling thread. Success clears an earlier failure: the caller must have written the bytes again.
+    /// Syncs in the calling thread. Success clears an earlier failure: the caller must
+    /// have written the bytes again.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.task
             .sync_if(|progress| progress.durable < progress.written)
@@ -146,7 +152,8 @@ impl Task {
         self.progress_when(|_| true)
     }
 
-    /// Locks the progress once `is_ready`. A poisoned lock is used as it is: only code of this file runs under it.
+    /// Locks the progress once `is_ready`. A poisoned lock is used as it is: only code of
+    /// this file runs under it.
     fn progress_when(&self, is_ready: fn(&Progress) -> bool) -> MutexGuard<'_, Progress> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let progress = self
@@ -177,7 +184,8 @@ impl Task {
         }
     }
 
-    /// Syncs if `is_wanted`, once no other sync is running. LOCK: not held during the sync.
+    /// Syncs if `is_wanted`, once no other sync is running. LOCK: not held during the
+    /// sync.
     fn sync_if(&self, is_wanted: fn(&Progress) -> bool) -> io::Result<()> {
         let mut progress = self.progress_when(|progress| !progress.is_syncing);
         if !is_wanted(&progress) {

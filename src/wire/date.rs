@@ -1,4 +1,5 @@
-//! The two formats of a time on the wire: the header field `Date`, and `timestamp` in JSON. Both are in UTC.
+//! The two formats of a time on the wire: the header field `Date`, and `timestamp` in
+//! JSON. Both are in UTC.
 //!
 //! std has no calendar, so the day is computed here.
 
@@ -22,8 +23,8 @@ struct Civil {
 }
 
 impl Civil {
-    /// Converts a time. A time before 1970 becomes the first moment of 1970: a machine whose clock is wrong still
-    /// has to answer requests.
+    /// Converts a time. A time before 1970 becomes the first moment of 1970: a machine
+    /// whose clock is wrong still has to answer requests.
     fn from(time: SystemTime) -> Civil {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -44,8 +45,8 @@ impl Civil {
 
 /// Returns year, month (1 to 12) and day (1 to 31).
 ///
-/// The computation counts years from 1 March, so that a leap day is the last day of its year, and counts in eras of
-/// 400 years, which all have 146,097 days.
+/// The computation counts years from 1 March, so that a leap day is the last day of its
+/// year, and counts in eras of 400 years, which all have 146,097 days.
 fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
     let days = days_since_1970 + 719_468; // since 0000-03-01
     let (era, day) = (days / 146_097, days % 146_097);
@@ -63,8 +64,8 @@ fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
 
 /// Displays a time as `Sun, 06 Nov 1994 08:49:37 GMT`.
 ///
-/// SPEC: RFC 9110, 5.6.7: `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`, `date1 = day SP month SP
-/// year`, with two digits for the day.
+/// SPEC: RFC 9110, 5.6.7: `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`,
+/// `date1 = day SP month SP year`, with two digits for the day.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ImfFixdate(pub(crate) SystemTime);
 
@@ -92,7 +93,8 @@ impl fmt::Display for ImfFixdate {
     }
 }
 
-/// Formats a time as `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads it.
+/// Formats a time as `1994-11-06T08:49:37.000Z`, as JavaScript's `Date` writes and reads
+/// it.
 pub fn iso8601(time: SystemTime) -> String {
     let Civil {
         year,

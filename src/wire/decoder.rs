@@ -1,10 +1,12 @@
 //! Turns the bytes of an event stream into the events that a browser would dispatch.
 //!
-//! This is the inverse of `event.rs`. SPEC: HTML standard, 9.2.6 "Interpreting an event stream": the same line breaks
-//! end a line, the same fields are ignored, the same cursor is kept. The bytes may be cut anywhere, even inside a
-//! `\r\n` or inside a character; any cut gives the same events.
+//! This is the inverse of `event.rs`. SPEC: HTML standard, 9.2.6 "Interpreting an event
+//! stream": the same line breaks end a line, the same fields are ignored, the same cursor
+//! is kept. The bytes may be cut anywhere, even inside a `\r\n` or inside a character;
+//! any cut gives the same events.
 //!
-//! The hub uses the decoder to turn messages into the answer of a poll, and the tests use it to read streams.
+//! The hub uses the decoder to turn messages into the answer of a poll, and the tests use
+//! it to read streams.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,12 +18,13 @@ pub struct Message {
     pub name: String,
     /// The data, its lines joined by `\n`.
     pub data: String,
-    /// The latest `id` up to this event: the browser's `Last-Event-ID`. Empty if there was none yet.
+    /// The latest `id` up to this event: the browser's `Last-Event-ID`. Empty if there
+    /// was none yet.
     pub last_event_id: String,
 }
 
-/// The state of reading one event stream. Memory is bounded by the limit given to [`new`](Self::new): one line,
-/// and the data of one event.
+/// The state of reading one event stream. Memory is bounded by the limit given to
+/// [`new`](Self::new): one line, and the data of one event.
 ///
 /// ```
 /// # fn main() -> Result<(), tiny_sse::TooLarge> {
@@ -35,7 +38,8 @@ pub struct Message {
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    /// The line that has begun and not ended. It is kept as bytes, because its last character may be incomplete.
+    /// The line that has begun and not ended. It is kept as bytes, because its last
+    /// character may be incomplete.
     line: Vec<u8>,
     /// The last byte was `\r`: a `\n` that follows belongs to the same line break.
     after_cr: bool,
@@ -45,8 +49,8 @@ pub struct Decoder {
     data: String,
     /// The event type buffer: the latest `event` field of this event.
     name: String,
-    /// The last event ID buffer: the latest `id` field. It becomes the cursor when an event ends, so that a client
-    /// that is cut off inside an event does not skip it.
+    /// The last event ID buffer: the latest `id` field. It becomes the cursor when an
+    /// event ends, so that a client that is cut off inside an event does not skip it.
     id: String,
     last_event_id: String,
     retry: Option<Duration>,
@@ -55,7 +59,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream. It accepts lines and event data of up to `limit` bytes.
+    /// A decoder at the beginning of a stream. It accepts lines and event data of up to
+    /// `limit` bytes.
     pub fn new(limit: usize) -> Decoder {
         Decoder {
             line: Vec::new(),
@@ -74,7 +79,8 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// A line or the data of an event is larger than the limit. Then the decoder cannot be used any more.
+    /// A line or the data of an event is larger than the limit. Then the decoder cannot
+    /// be used any more.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -111,9 +117,11 @@ impl Decoder {
         self.retry
     }
 
-    /// Interprets the line that has just ended: an empty line ends the event, any other line is a field.
+    /// Interprets the line that has just ended: an empty line ends the event, any other
+    /// line is a field.
     ///
-    /// SPEC: invalid UTF-8 is replaced by U+FFFD; a line without a colon is a field with an empty value.
+    /// SPEC: invalid UTF-8 is replaced by U+FFFD; a line without a colon is a field with
+    /// an empty value.
     fn end_line(&mut self, dispatch: &mut impl FnMut(Message)) -> Result<(), TooLarge> {
         let mut line = std::mem::take(&mut self.line);
         if std::mem::take(&mut self.at_start) && line.starts_with(b"\xEF\xBB\xBF") {
@@ -132,8 +140,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Applies one field to the buffers. An `id` with a NUL, a `retry` with other characters than digits, and every
-    /// unknown field are ignored.
+    /// Applies one field to the buffers. An `id` with a NUL, a `retry` with other
+    /// characters than digits, and every unknown field are ignored.
     fn field(&mut self, name: &str, value: &str) -> Result<(), TooLarge> {
         match name {
             "data" if self.data.len() + value.len() > self.limit => {
@@ -149,21 +157,24 @@ impl Decoder {
                 // A number that does not fit into a u64 is ignored.
                 self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry);
             }
-            // SPEC: "Otherwise: The field is ignored." A comment is a field without a name.
+            // SPEC: "Otherwise: The field is ignored." A comment is a field without a
+            // name.
             _ => {}
         }
         Ok(())
     }
 
-    /// Ends the event: moves the cursor, clears the buffers, and dispatches the event if it had a `data` field.
+    /// Ends the event: moves the cursor, clears the buffers, and dispatches the event if
+    /// it had a `data` field.
     fn end_event(&mut self, dispatch: &mut impl FnMut(Message)) {
         self.last_event_id.clone_from(&self.id);
         let (mut data, mut name) = (
             std::mem::take(&mut self.data),
             std::mem::take(&mut self.name),
         );
-        // SPEC: "If the data buffer is an empty string […] return." It is empty only if there was no `data` field,
-        // because each field appends a line break; the last one is removed here.
+        // SPEC: "If the data buffer is an empty string […] return." It is empty only if
+        // there was no `data` field, because each field appends a line break; the last
+        // one is removed here.
         if data.pop().is_none() {
             return;
         }
@@ -214,7 +225,8 @@ mod tests {
     /// Name, data and cursor of an event.
     type Seen<'a> = (&'a str, &'a str, &'a str);
 
-    /// The streams of the standard's examples and of web-platform-tests' `eventsource/format-*`.
+    /// The streams of the standard's examples and of web-platform-tests'
+    /// `eventsource/format-*`.
     #[test]
     fn dispatches_what_a_browser_would() {
         let table: &[(&str, &[Seen])] = &[

@@ -11,12 +11,13 @@
 //!
 //! ```
 //!
-//! A line break inside `id` or `event` would begin a new field, chosen by the sender. Therefore no [`Event`] can
-//! contain one: the constructors refuse it. Data may contain line breaks: each line of the data becomes a `data`
-//! field, and the browser joins them again with `\n`.
+//! A line break inside `id` or `event` would begin a new field, chosen by the sender.
+//! Therefore no [`Event`] can contain one: the constructors refuse it. Data may contain
+//! line breaks: each line of the data becomes a `data` field, and the browser joins them
+//! again with `\n`.
 //!
-//! SPEC: HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event stream". `decoder.rs` is the
-//! other direction.
+//! SPEC: HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event
+//! stream". `decoder.rs` is the other direction.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -24,16 +25,17 @@ use std::time::Duration;
 
 use super::{EventId, Topic};
 
-/// The names of the server's own events. Publishers cannot use them, so a client can rely on an event with one of
-/// these names being from the server.
+/// The names of the server's own events. Publishers cannot use them, so a client can rely
+/// on an event with one of these names being from the server.
 const SERVERS_NAMES: [&str; 3] = ["system", "recovery", "heartbeat"];
 
-/// LIMIT: the length of an event's name and of a publisher's id, in bytes. A client sends the id back in a header
-/// field, and proxies refuse header fields that are much longer.
+/// LIMIT: the length of an event's name and of a publisher's id, in bytes. A client sends
+/// the id back in a header field, and proxies refuse header fields that are much longer.
 pub(crate) const LONGEST_FIELD: usize = 255;
 
-/// LIMIT: the `retry` that a publisher may set, in milliseconds: 100 ms to one day. It applies to every client
-/// that gets the event, so a publisher can neither make them reconnect all the time nor keep them away for long.
+/// LIMIT: the `retry` that a publisher may set, in milliseconds: 100 ms to one day. It
+/// applies to every client that gets the event, so a publisher can neither make them
+/// reconnect all the time nor keep them away for long.
 const RETRY_MS: RangeInclusive<u64> = 100..=86_400_000;
 
 /// One event, before the hub has given it an id.
@@ -55,9 +57,11 @@ pub struct Event {
     name: Option<String>,
     /// The publisher's own id, which is sent instead of the hub's id.
     id: Option<String>,
-    /// The `retry` field: from this event on, a browser waits this long before it reconnects.
+    /// The `retry` field: from this event on, a browser waits this long before it
+    /// reconnects.
     retry: Option<Duration>,
-    /// The topic. An event without one is sent to every client. The topic itself is not sent.
+    /// The topic. An event without one is sent to every client. The topic itself is not
+    /// sent.
     topic: Option<Topic>,
 }
 
@@ -86,7 +90,8 @@ impl Event {
         }
     }
 
-    /// An event with this name and this data: short for [`new`](Self::new) and [`with_name`](Self::with_name).
+    /// An event with this name and this data: short for [`new`](Self::new) and
+    /// [`with_name`](Self::with_name).
     ///
     /// # Errors
     ///
@@ -99,39 +104,43 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// The name contains a line break or a NUL, is longer than 255 bytes, or is reserved for the server: `system`,
-    /// `recovery`, `heartbeat`.
+    /// The name contains a line break or a NUL, is longer than 255 bytes, or is reserved
+    /// for the server: `system`, `recovery`, `heartbeat`.
     pub fn with_name(mut self, name: impl Into<String>) -> Result<Event, FieldError> {
         self.name = Some(FieldError::check_name(name.into())?);
         Ok(self)
     }
 
-    /// Sets the `id` field, which a browser sends back as `Last-Event-ID`. For an event without an id of its own
-    /// the hub sends the id that it assigned; a replay after such an id is always exact.
+    /// Sets the `id` field, which a browser sends back as `Last-Event-ID`. For an event
+    /// without an id of its own the hub sends the id that it assigned; a replay after
+    /// such an id is always exact.
     ///
-    /// Two events should never have the same id. The hub refuses a second event with the same id on the same
-    /// topic for as long as the first one is in its history. A client that reconnects with an id resumes after
-    /// the last event of this id among its topics.
+    /// Two events should never have the same id. The hub refuses a second event with the
+    /// same id on the same topic for as long as the first one is in its history. A client
+    /// that reconnects with an id resumes after the last event of this id among its
+    /// topics.
     ///
     /// # Errors
     ///
     /// - The id is empty: a browser would erase its cursor.
-    /// - It is longer than 255 bytes, or contains a character that is not visible ASCII (`!` to `~`): a header field
-    ///   could change it.
-    /// - It is `earliest`, or has the form of the hub's ids ([`EventId`]): as a cursor it would be ambiguous.
+    /// - It is longer than 255 bytes, or contains a character that is not visible ASCII
+    ///   (`!` to `~`): a header field could change it.
+    /// - It is `earliest`, or has the form of the hub's ids ([`EventId`]): as a cursor it
+    ///   would be ambiguous.
     pub fn with_id(mut self, id: impl Into<String>) -> Result<Event, FieldError> {
         self.id = Some(FieldError::check_id(id.into())?);
         Ok(self)
     }
 
-    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it reconnects. Any value is
-    /// accepted here; in a request only 100 ms to one day.
+    /// Sets the `retry` field, in whole milliseconds: how long a browser waits before it
+    /// reconnects. Any value is accepted here; in a request only 100 ms to one day.
     pub fn with_retry(mut self, retry: Duration) -> Event {
         self.retry = Some(retry);
         self
     }
 
-    /// Sets the `retry` field from the text of a request: milliseconds, in digits, within [`RETRY_MS`].
+    /// Sets the `retry` field from the text of a request: milliseconds, in digits, within
+    /// [`RETRY_MS`].
     pub(crate) fn with_retry_of(self, text: &str) -> Result<Event, FieldError> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let ms = text
@@ -147,7 +156,8 @@ impl Event {
         }
     }
 
-    /// Sends the event to the clients that subscribe to `topic`; with `None` to every client.
+    /// Sends the event to the clients that subscribe to `topic`; with `None` to every
+    /// client.
     pub fn with_topic(mut self, topic: impl Into<Option<Topic>>) -> Event {
         self.topic = topic.into();
         self
@@ -178,7 +188,8 @@ impl Event {
         self.topic.as_ref()
     }
 
-    /// Appends the event to `out`: `id`, `event`, `retry`, `data`, and the empty line that dispatches it.
+    /// Appends the event to `out`: `id`, `event`, `retry`, `data`, and the empty line
+    /// that dispatches it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.encoded_len());
         if let Some(id) = &self.id {
@@ -196,8 +207,9 @@ impl Event {
         out.push(b'\n');
     }
 
-    /// The number of bytes that [`encode`](Self::encode) appends if the data is one line and there is no `retry`;
-    /// otherwise a lower bound. It sizes the buffer: an event of one line is encoded with one allocation.
+    /// The number of bytes that [`encode`](Self::encode) appends if the data is one line
+    /// and there is no `retry`; otherwise a lower bound. It sizes the buffer: an event of
+    /// one line is encoded with one allocation.
     pub(crate) fn encoded_len(&self) -> usize {
         let named = |name: &str, value: &str| name.len() + ": \n".len() + value.len();
         let id = self.id.as_ref().map_or(0, |id| named("id", id));
@@ -211,10 +223,11 @@ pub(crate) fn encode_id(id: &str, out: &mut Vec<u8>) {
     field("id", id.as_bytes(), out);
 }
 
-/// Appends one line. The space after the colon is necessary: the reader removes one space, so without it a value
-/// that begins with a space would lose that space.
+/// Appends one line. The space after the colon is necessary: the reader removes one
+/// space, so without it a value that begins with a space would lose that space.
 ///
-/// SPEC: HTML standard, 9.2.5: `field = 1*name-char [ colon [ space ] *any-char ] end-of-line`
+/// SPEC: HTML standard, 9.2.5: `field = 1*name-char [ colon [ space ] *any-char ]
+/// end-of-line`
 fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -224,8 +237,9 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
 
 /// The lines of the data, without their line breaks; `None` after the last one.
 ///
-/// Text that ends in a line break has an empty last line, and empty text has one empty line. This is the inverse of
-/// what the browser does: it appends `\n` after each `data` field, and removes the last one.
+/// Text that ends in a line break has an empty last line, and empty text has one empty
+/// line. This is the inverse of what the browser does: it appends `\n` after each `data`
+/// field, and removes the last one.
 ///
 /// SPEC: HTML standard, 9.2.5: `end-of-line = ( cr lf / cr / lf )`
 struct Lines<'a>(Option<&'a [u8]>);
@@ -248,7 +262,8 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Why a value for `id`, `event` or `retry` was refused. `Display` names the field, the value and the limit.
+/// Why a value for `id`, `event` or `retry` was refused. `Display` names the field, the
+/// value and the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     field: &'static str,
@@ -275,17 +290,20 @@ enum Fault {
     Reserved(String),
     /// The name is one of [`SERVERS_NAMES`].
     OfServer(&'static str),
-    /// Not a number of milliseconds within [`RETRY_MS`]. The text is quoted, and cut if it is long.
+    /// Not a number of milliseconds within [`RETRY_MS`]. The text is quoted, and cut if
+    /// it is long.
     OutOfLimits(String),
 }
 
 impl FieldError {
-    /// SPEC: HTML standard, 9.2.6: a line break ends the field. A NUL is refused as in an id.
+    /// SPEC: HTML standard, 9.2.6: a line break ends the field. A NUL is refused as in an
+    /// id.
     fn check_name(name: String) -> Result<String, FieldError> {
         let control = name
             .char_indices()
             .find(|(_, found)| matches!(found, '\n' | '\r' | '\0'));
-        // Some clients remove the spaces around a name, so ` system` would reach their listeners as `system`.
+        // Some clients remove the spaces around a name, so ` system` would reach their
+        // listeners as `system`.
         let of_server = SERVERS_NAMES.iter().find(|own| **own == name.trim());
         let fault = match (control, of_server) {
             (Some((at, found)), _) => Fault::Forbidden { found, at },
@@ -299,8 +317,9 @@ impl FieldError {
         })
     }
 
-    /// SPEC: RFC 9110, 5.5: a client sends the id back as the value of the header field `Last-Event-ID`. Such a value
-    /// contains no control characters, loses the spaces around it, and should be ASCII.
+    /// SPEC: RFC 9110, 5.5: a client sends the id back as the value of the header field
+    /// `Last-Event-ID`. Such a value contains no control characters, loses the spaces
+    /// around it, and should be ASCII.
     fn check_id(id: String) -> Result<String, FieldError> {
         let invisible = id
             .char_indices()

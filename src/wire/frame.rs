@@ -1,24 +1,27 @@
-//! Cuts a stream into pieces for its reader: one chunk of HTTP/1.1 per write, or the bytes without chunks.
+//! Cuts a stream into pieces for its reader: one chunk of HTTP/1.1 per write, or the
+//! bytes without chunks.
 //!
-//! The history, the queues and the journal hold messages without chunks. Messages that are written together
-//! become one chunk: the events of one batch for a client, a part of a replay, a heartbeat. So a batch of 100
-//! events costs one chunk header and not 100.
+//! The history, the queues and the journal hold messages without chunks. Messages that
+//! are written together become one chunk: the events of one batch for a client, a part of
+//! a replay, a heartbeat. So a batch of 100 events costs one chunk header and not 100.
 
 /// How a stream is delimited for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// The bytes without anything around them. The end of the connection is the end of the stream: HTTP/1.0, and
-    /// transports other than HTTP.
+    /// The bytes without anything around them. The end of the connection is the end of
+    /// the stream: HTTP/1.0, and transports other than HTTP.
     Bare,
-    /// Chunks of HTTP/1.1 (RFC 9112, 7.1). They let a client tell the end of the stream from a broken connection.
+    /// Chunks of HTTP/1.1 (RFC 9112, 7.1). They let a client tell the end of the stream
+    /// from a broken connection.
     Chunked,
 }
 
 impl Framing {
-    /// Appends the bytes before a piece of `length` bytes: the size line of a chunk, or nothing. `length` is at
-    /// least 1, because an empty chunk would end the stream.
+    /// Appends the bytes before a piece of `length` bytes: the size line of a chunk, or
+    /// nothing. `length` is at least 1, because an empty chunk would end the stream.
     ///
-    /// SPEC: RFC 9112, 7.1: `chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF`, with the size in hexadecimal.
+    /// SPEC: RFC 9112, 7.1: `chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF`, with
+    /// the size in hexadecimal.
     pub(crate) fn open(self, length: usize, out: &mut Vec<u8>) {
         assert!(length > 0, "BUG: an empty chunk would end the stream");
         if self == Framing::Chunked {
@@ -51,9 +54,10 @@ impl Framing {
     }
 }
 
-/// One piece of the streams of many clients, encoded once and shared by all of them. Most clients read chunked
-/// HTTP/1.1 and get the whole chunk. A client with [`Framing::Bare`] gets the middle of it, without size line and
-/// line break, so both kinds share one allocation.
+/// One piece of the streams of many clients, encoded once and shared by all of them. Most
+/// clients read chunked HTTP/1.1 and get the whole chunk. A client with [`Framing::Bare`]
+/// gets the middle of it, without size line and line break, so both kinds share one
+/// allocation.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// A complete chunk: size line, data, line break.

@@ -1,30 +1,35 @@
-//! Event ids, `<milliseconds>-<sequence>`: ordered, never reused, in the form that Redis streams use.
+//! Event ids, `<milliseconds>-<sequence>`: ordered, never reused, in the form that Redis
+//! streams use.
 //!
-//! Because ids are ordered, the hub can tell that an id is *older* than the whole history even if the event
-//! itself has been evicted: then the client has missed events. An unordered id would only be unknown.
+//! Because ids are ordered, the hub can tell that an id is *older* than the whole history
+//! even if the event itself has been evicted: then the client has missed events. An
+//! unordered id would only be unknown.
 //!
-//! Two servers may assign ids in the same milliseconds, and so may a server before and after a restart. To keep their
-//! ids apart, each run of a hub begins its sequence numbers at a random number: see [`Ids`]. A cursor of
-//! another run is then most likely recognized as `unknown`, and never resumed at an unrelated event.
+//! Two servers may assign ids in the same milliseconds, and so may a server before and
+//! after a restart. To keep their ids apart, each run of a hub begins its sequence
+//! numbers at a random number: see [`Ids`]. A cursor of another run is then most likely
+//! recognized as `unknown`, and never resumed at an unrelated event.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// The sequence numbers of a run begin at a random number from 1 to one less than this.
 ///
-/// If two runs assign up to `n` ids in the same millisecond, they share an id with a probability of about `2n /
-/// 2^30`: 2·10^-9 at one event per millisecond, 2·10^-6 at a million events per second. The random number makes
-/// an id at most nine characters longer.
+/// If two runs assign up to `n` ids in the same millisecond, they share an id with a
+/// probability of about `2n / 2^30`: 2·10^-9 at one event per millisecond, 2·10^-6 at a
+/// million events per second. The random number makes an id at most nine characters
+/// longer.
 pub(crate) const FIRST_NUMBERS: u64 = 1 << 30;
 
-/// The id of an event: its position in the order of all events of a hub. Ids compare by time, then by sequence
-/// number.
+/// The id of an event: its position in the order of all events of a hub. Ids compare by
+/// time, then by sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// Milliseconds since the Unix epoch at which the event was accepted. Never less than in an earlier event,
-    /// even if the clock was set back.
+    /// Milliseconds since the Unix epoch at which the event was accepted. Never less than
+    /// in an earlier event, even if the clock was set back.
     pub ms: u64,
-    /// Counts the events within the millisecond, from a number that is random for each run of the hub.
+    /// Counts the events within the millisecond, from a number that is random for each
+    /// run of the hub.
     pub seq: u64,
 }
 
@@ -38,11 +43,12 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// The ids of a run that follows the event `last` of an earlier run. The sequence numbers begin at a number that
-    /// is derived from `random`.
+    /// The ids of a run that follows the event `last` of an earlier run. The sequence
+    /// numbers begin at a number that is derived from `random`.
     ///
-    /// The first id has a later millisecond than `last`, even if the clock was set back: the earlier run may
-    /// have assigned more ids in the millisecond of `last` than the log has kept.
+    /// The first id has a later millisecond than `last`, even if the clock was set back:
+    /// the earlier run may have assigned more ids in the millisecond of `last` than the
+    /// log has kept.
     ///
     /// Returns `None` if `last` is so large that no id can follow.
     pub(crate) fn after(last: EventId, random: u64) -> Option<Ids> {
@@ -54,14 +60,14 @@ impl Ids {
         Some(Ids { first, last })
     }
 
-    /// Returns the next id, at the time `now_ms`. While the clock stands still or is behind the latest id, the
-    /// sequence number rises instead.
+    /// Returns the next id, at the time `now_ms`. While the clock stands still or is
+    /// behind the latest id, the sequence number rises instead.
     pub(crate) fn next(&mut self, now_ms: u64) -> EventId {
         let EventId { ms, seq } = self.last;
         self.last = match seq.checked_add(1) {
             Some(seq) if now_ms <= ms => EventId { ms, seq },
-            // A later millisecond; or the sequence numbers are used up, which takes 584 years at 10^9 events per
-            // second.
+            // A later millisecond; or the sequence numbers are used up, which takes 584
+            // years at 10^9 events per second.
             _ => EventId {
                 ms: now_ms.max(ms.saturating_add(1)),
                 seq: self.first,
@@ -92,7 +98,8 @@ impl std::error::Error for InvalidId {}
 impl FromStr for EventId {
     type Err = InvalidId;
 
-    /// Accepts exactly what [`Display`](fmt::Display) writes, so that one id has one spelling.
+    /// Accepts exactly what [`Display`](fmt::Display) writes, so that one id has one
+    /// spelling.
     fn from_str(text: &str) -> Result<EventId, InvalidId> {
         let (ms, seq) = text.split_once('-').ok_or(InvalidId)?;
         Ok(EventId {
@@ -102,7 +109,8 @@ impl FromStr for EventId {
     }
 }
 
-/// Parses `0`, or digits that do not begin with 0. std's `parse` alone would also accept `+7` and `007`.
+/// Parses `0`, or digits that do not begin with 0. std's `parse` alone would also accept
+/// `+7` and `007`.
 fn canonical(digits: &str) -> Result<u64, InvalidId> {
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     if plain {

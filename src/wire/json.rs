@@ -1,27 +1,31 @@
-//! Turns JSON text into a checked, compact text, and reads or removes single members of an object. It is not a
-//! general library for JSON: the server passes the data of its publishers on and needs no more.
+//! Turns JSON text into a checked, compact text, and reads or removes single members of
+//! an object. It is not a general library for JSON: the server passes the data of its
+//! publishers on and needs no more.
 //!
-//! Values are never converted. A number stays the digits that arrived, because a number that is converted to a float
-//! and back may be another number.
+//! Values are never converted. A number stays the digits that arrived, because a number
+//! that is converted to a float and back may be another number.
 //!
-//! The parser is a loop, not a recursion. It keeps one bit for each open array or object, in a number of 128 bits. So
-//! the nesting of a document cannot overflow the stack of the thread, which may be as small as 64 KiB.
+//! The parser is a loop, not a recursion. It keeps one bit for each open array or object,
+//! in a number of 128 bits. So the nesting of a document cannot overflow the stack of the
+//! thread, which may be as small as 64 KiB.
 //!
 //! ```text
 //! text     { "_event" : "tick", "n" : 1.0 }
 //! compact  {"_event":"tick","n":1.0}           one line, so it becomes one `data` field
 //! ```
 //!
-//! `api/publish.rs` parses bodies with it, `api/poll.rs` and `api/stats.rs` write answers with [`key`] and [`quote`].
+//! `api/publish.rs` parses bodies with it, `api/poll.rs` and `api/stats.rs` write answers
+//! with [`key`] and [`quote`].
 
 use std::fmt::{self, Write};
 use std::ops::Range;
 
-/// LIMIT: how deeply arrays and objects may nest: the number of bits in `Reader::objects`.
+/// LIMIT: how deeply arrays and objects may nest: the number of bits in
+/// `Reader::objects`.
 pub const DEPTH: usize = 128;
 
-/// A checked JSON text without white space between its tokens. Strings and numbers have the same bytes as in the
-/// original text.
+/// A checked JSON text without white space between its tokens. Strings and numbers have
+/// the same bytes as in the original text.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +40,8 @@ pub const DEPTH: usize = 128;
 pub struct Document(String);
 
 impl Document {
-    /// Checks `text` against the grammar of RFC 8259, and removes the white space between tokens.
+    /// Checks `text` against the grammar of RFC 8259, and removes the white space between
+    /// tokens.
     ///
     /// # Errors
     ///
@@ -67,8 +72,8 @@ impl Document {
         self.0.starts_with('{')
     }
 
-    /// Returns the JSON text of a member of the object. If several members have the name, the last one counts, as in
-    /// JavaScript. Parses the text once more.
+    /// Returns the JSON text of a member of the object. If several members have the name,
+    /// the last one counts, as in JavaScript. Parses the text once more.
     pub fn member(&self, name: &str) -> Option<&str> {
         let mut found = None;
         self.for_each_member(&mut |key, value| {
@@ -94,8 +99,8 @@ impl Document {
         rest + "}"
     }
 
-    /// Calls `each` with the name and the value of each member of the object, in order, both as JSON text. A value
-    /// that is not an object has no members.
+    /// Calls `each` with the name and the value of each member of the object, in order,
+    /// both as JSON text. A value that is not an object has no members.
     fn for_each_member<'a>(&'a self, each: &mut dyn FnMut(&'a str, &'a str)) {
         let text = self.as_str();
         let mut reader = Reader {
@@ -108,13 +113,15 @@ impl Document {
     }
 }
 
-/// Whether the JSON string `literal` is this name. `"\u0061"` and `"a"` are the same name.
+/// Whether the JSON string `literal` is this name. `"\u0061"` and `"a"` are the same
+/// name.
 fn is_named(literal: &str, name: &str) -> bool {
     unquote(literal).is_some_and(|key| key == name)
 }
 
-/// Returns the text of a JSON string, with its escapes resolved. `None`: `literal` is another kind of value, or
-/// contains an unpaired surrogate, which a Rust string cannot contain.
+/// Returns the text of a JSON string, with its escapes resolved. `None`: `literal` is
+/// another kind of value, or contains an unpaired surrogate, which a Rust string cannot
+/// contain.
 pub fn unquote(literal: &str) -> Option<String> {
     let mut rest = literal.strip_prefix('"')?.strip_suffix('"')?;
     let mut text = String::with_capacity(rest.len());
@@ -136,8 +143,9 @@ pub fn unquote(literal: &str) -> Option<String> {
     Some(text)
 }
 
-/// Reads the four digits after `\u`. If they are the first half of a surrogate pair, reads the `\uXXXX` after them
-/// too: `\ud83e\udd80` is one character. Removes from `rest` what it reads.
+/// Reads the four digits after `\u`. If they are the first half of a surrogate pair,
+/// reads the `\uXXXX` after them too: `\ud83e\udd80` is one character. Removes from
+/// `rest` what it reads.
 fn utf16_escape(rest: &mut &str) -> Option<char> {
     let mut prefix = "";
     let units = std::iter::from_fn(|| {
@@ -145,13 +153,15 @@ fn utf16_escape(rest: &mut &str) -> Option<char> {
         (*rest, prefix) = (after, "\\u");
         u16::from_str_radix(digits, 16).ok()
     });
-    // `decode_utf16` is lazy. It asks for a second unit only if the first one is half of a pair.
+    // `decode_utf16` is lazy. It asks for a second unit only if the first one is half of
+    // a pair.
     char::decode_utf16(units).next()?.ok()
 }
 
 /// Appends `text` as a JSON string, in quotes.
 ///
-/// SPEC: RFC 8259, 7: the characters that must be escaped are `"`, `\` and U+0000 to U+001F.
+/// SPEC: RFC 8259, 7: the characters that must be escaped are `"`, `\` and U+0000 to
+/// U+001F.
 pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
@@ -169,7 +179,8 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Appends the name of the next member of an object: a comma if the object already has a member, the name, a colon.
+/// Appends the name of the next member of an object: a comma if the object already has a
+/// member, the name, a colon.
 pub(crate) fn key(name: &str, out: &mut String) {
     if !out.ends_with('{') {
         out.push(',');
@@ -178,7 +189,8 @@ pub(crate) fn key(name: &str, out: &mut String) {
     out.push(':');
 }
 
-/// Returns the most bytes that [`quote`] can make of this text, without the quotes. A poll reserves memory by it.
+/// Returns the most bytes that [`quote`] can make of this text, without the quotes. A
+/// poll reserves memory by it.
 pub(crate) fn longest(text: &[u8]) -> usize {
     let length = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
@@ -195,7 +207,8 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-/// The state of reading a JSON text once from its beginning to its end. For example, in the middle of a text:
+/// The state of reading a JSON text once from its beginning to its end. For example, in
+/// the middle of a text:
 ///
 /// ```text
 /// {"a": [1, 2]}
@@ -209,31 +222,34 @@ struct Reader<'a> {
     at: usize,
     /// `text[..copied]` without the white space between its tokens.
     compact: String,
-    /// How much of the text is in `compact`. It is copied in long pieces, at each white space and at the end.
+    /// How much of the text is in `compact`. It is copied in long pieces, at each white
+    /// space and at the end.
     copied: usize,
     /// The number of arrays and objects that are open.
     depth: usize,
-    /// One bit for each open array (0) or object (1). The lowest bit is the innermost one.
+    /// One bit for each open array (0) or object (1). The lowest bit is the innermost
+    /// one.
     objects: u128,
 }
 
 impl Reader<'_> {
-    /// Reads one value and the end of the text. Calls `member` with the positions of the name and of the value of
-    /// each member of the outermost object.
+    /// Reads one value and the end of the text. Calls `member` with the positions of the
+    /// name and of the value of each member of the outermost object.
     ///
-    /// One round of the outer loop begins at the beginning of a value. It reads an opening bracket or a complete
-    /// scalar. Whenever a value is complete, the inner loop closes the arrays and objects that end after it, up to
-    /// the next comma. Then the next value begins, in an object after its name.
+    /// One round of the outer loop begins at the beginning of a value. It reads an
+    /// opening bracket or a complete scalar. Whenever a value is complete, the inner loop
+    /// closes the arrays and objects that end after it, up to the next comma. Then the
+    /// next value begins, in an object after its name.
     ///
-    /// SPEC: RFC 8259, 4 and 5: `object = begin-object [ member *( value-separator member ) ] end-object`,
-    /// `member = string name-separator value`, `array = begin-array [ value *( value-separator value ) ]
-    /// end-array`
+    /// SPEC: RFC 8259, 4 and 5: `object = begin-object [ member *( value-separator member
+    /// ) ] end-object`, `member = string name-separator value`, `array = begin-array [
+    /// value *( value-separator value ) ] end-array`
     fn document(
         &mut self,
         member: &mut dyn FnMut(Range<usize>, Range<usize>),
     ) -> Result<(), Malformed> {
-        // The member of the outermost object that is being read: the position of its name, and where its value
-        // begins.
+        // The member of the outermost object that is being read: the position of its
+        // name, and where its value begins.
         let mut open_member = None;
         loop {
             let opening = self.next().filter(|byte| b"{[".contains(byte));
@@ -261,7 +277,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips white space, which is left out of the compact text, and returns the byte after it without reading it.
+    /// Skips white space, which is left out of the compact text, and returns the byte
+    /// after it without reading it.
     ///
     /// SPEC: RFC 8259, 2: `ws = *( %x20 / %x09 / %x0A / %x0D )`
     fn next(&mut self) -> Option<u8> {
@@ -295,7 +312,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Skips white space. Whether the bracket that closes the innermost array or object comes next.
+    /// Skips white space. Whether the bracket that closes the innermost array or object
+    /// comes next.
     fn is_at_close(&mut self) -> bool {
         let close = if self.in_object() { b'}' } else { b']' };
         self.depth > 0 && self.next() == Some(close)
@@ -308,8 +326,9 @@ impl Reader<'_> {
         self.at += 1;
     }
 
-    /// Inside an object, reads the name of the next member and the colon; inside an array, does nothing. Returns the
-    /// position of the name and the beginning of the value if the object is the outermost value.
+    /// Inside an object, reads the name of the next member and the colon; inside an
+    /// array, does nothing. Returns the position of the name and the beginning of the
+    /// value if the object is the outermost value.
     fn key(&mut self) -> Result<Option<(Range<usize>, usize)>, Malformed> {
         if !self.in_object() {
             return Ok(None);
@@ -344,8 +363,8 @@ impl Reader<'_> {
 
     /// Reads a string.
     ///
-    /// SPEC: RFC 8259, 7: `string = quotation-mark *char quotation-mark`, `char = unescaped / escape ( " / \ / "/" /
-    /// b / f / n / r / t / uXXXX )`
+    /// SPEC: RFC 8259, 7: `string = quotation-mark *char quotation-mark`, `char =
+    /// unescaped / escape ( " / \ / "/" / b / f / n / r / t / uXXXX )`
     fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
         loop {
@@ -371,8 +390,8 @@ impl Reader<'_> {
 
     /// Reads a number.
     ///
-    /// SPEC: RFC 8259, 6: `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+" ] 1*DIGIT ]`, `int = "0" /
-    /// ( digit1-9 *DIGIT )`
+    /// SPEC: RFC 8259, 6: `number = [ "-" ] int [ "." 1*DIGIT ] [ ("e" / "E") [ "-" / "+"
+    /// ] 1*DIGIT ]`, `int = "0" / ( digit1-9 *DIGIT )`
     fn number(&mut self) -> Result<(), Malformed> {
         self.skip(b"-");
         if !self.skip(b"0") {
@@ -409,7 +428,8 @@ impl Reader<'_> {
         self.malformed(|found| format!("unexpected {found:?}"))
     }
 
-    /// The error for the next character, which `what` describes. At the end of the text, the error is that it ends.
+    /// The error for the next character, which `what` describes. At the end of the text,
+    /// the error is that it ends.
     fn malformed(&self, what: fn(char) -> String) -> Malformed {
         let what = match self.text[self.at..].chars().next() {
             Some(found) => what(found),
@@ -419,7 +439,8 @@ impl Reader<'_> {
     }
 }
 
-/// Why a text is not JSON. `Display` says what is wrong, and at which byte, counted from 0.
+/// Why a text is not JSON. `Display` says what is wrong, and at which byte, counted
+/// from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(String);
 

@@ -1,5 +1,6 @@
-//! The lowest layer: bytes and values. It has no socket, no clock and no lock, so nothing in it waits, and every
-//! function can be tested with text alone. All other modules use it, and it uses none of them.
+//! The lowest layer: bytes and values. It has no socket, no clock and no lock, so nothing
+//! in it waits, and every function can be tested with text alone. All other modules use
+//! it, and it uses none of them.
 //!
 //! | file | it turns | into |
 //! |---|---|---|

@@ -1,13 +1,15 @@
 //! Networks of IP addresses, and how a log line names the sender of a request.
 //!
-//! A socket that accepts IPv6 and IPv4 reports an IPv4 address as `::ffff:192.0.2.1`. It is the same machine as
-//! `192.0.2.1`, so every address is converted to the short form before it is compared.
+//! A socket that accepts IPv6 and IPv4 reports an IPv4 address as `::ffff:192.0.2.1`. It
+//! is the same machine as `192.0.2.1`, so every address is converted to the short form
+//! before it is compared.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// One address, or all addresses that begin with the same bits: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
+/// One address, or all addresses that begin with the same bits: `192.0.2.7`,
+/// `10.0.0.0/8`, `2001:db8::/32`.
 ///
 /// ```
 /// use tiny_sse::Network;
@@ -18,7 +20,8 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// The first address of the network: the bits after the prefix are zero. Never an IPv4 address in IPv6 form.
+    /// The first address of the network: the bits after the prefix are zero. Never an
+    /// IPv4 address in IPv6 form.
     address: IpAddr,
     /// The number of leading bits that all addresses of the network share.
     prefix: u8,
@@ -27,7 +30,8 @@ pub struct Network {
 /// The length of the prefix `::ffff:` of an IPv4 address in IPv6 form, in bits.
 const MAPPED_BITS: u8 = 96;
 
-/// SPEC: RFC 6177, 2: an internet subscriber gets at least a /64, and can use any address in it.
+/// SPEC: RFC 6177, 2: an internet subscriber gets at least a /64, and can use any address
+/// in it.
 const SUBSCRIBER_BITS: u8 = 64;
 
 impl Network {
@@ -35,14 +39,15 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The prefix is longer than the address; or `address` has bits set after the prefix, so that one of the two is
-    /// probably a mistake.
+    /// The prefix is longer than the address; or `address` has bits set after the prefix,
+    /// so that one of the two is probably a mistake.
     pub fn new(address: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
         let own = address.to_canonical();
         let (address, prefix) = match (address.is_ipv6() && own.is_ipv4(), prefix) {
             (false, _) => (address, prefix),
             (true, MAPPED_BITS..=128) => (own, prefix - MAPPED_BITS),
-            // The prefix is so short that the network also contains addresses that are not IPv4.
+            // The prefix is so short that the network also contains addresses that are
+            // not IPv4.
             (true, _) => (address, prefix),
         };
         let (_, width) = bits(address);
@@ -58,8 +63,9 @@ impl Network {
         Ok(network)
     }
 
-    /// The network that one internet subscriber uses, judged by one of its addresses: the address itself in IPv4, the
-    /// /64 around it in IPv6. Limits per client count these networks.
+    /// The network that one internet subscriber uses, judged by one of its addresses: the
+    /// address itself in IPv4, the /64 around it in IPv6. Limits per client count these
+    /// networks.
     pub(crate) fn of_subscriber(address: IpAddr) -> Network {
         match address.to_canonical() {
             IpAddr::V4(address) => cut(address.into(), 32),
@@ -117,7 +123,8 @@ impl FromStr for Network {
     }
 }
 
-/// Writes what [`from_str`](FromStr::from_str) reads; for a single address without the prefix.
+/// Writes what [`from_str`](FromStr::from_str) reads; for a single address without the
+/// prefix.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.prefix == bits(self.address).1 {
@@ -145,8 +152,8 @@ impl fmt::Display for NetworkError {
 
 impl std::error::Error for NetworkError {}
 
-/// The sender of a request, for log lines: `127.0.0.1:5000`; behind a trusted proxy `192.0.2.7 through
-/// 127.0.0.1:5000`.
+/// The sender of a request, for log lines: `127.0.0.1:5000`; behind a trusted proxy
+/// `192.0.2.7 through 127.0.0.1:5000`.
 #[derive(Clone, Copy)]
 pub(crate) struct RemoteAddr {
     /// The other end of the connection: the client, or a proxy.

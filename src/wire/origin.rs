@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use super::Quoted;
 
-/// An origin whose pages have more rights than to read: `https://example.org`, or `*` for every origin. It is
-/// kept in the form that browsers send: in lower case, without a default port.
+/// An origin whose pages have more rights than to read: `https://example.org`, or `*` for
+/// every origin. It is kept in the form that browsers send: in lower case, without a
+/// default port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(Box<str>);
 
@@ -16,8 +17,8 @@ impl Origin {
         &*self.0 == "*"
     }
 
-    /// Whether a page that sends this `Origin` header has this origin. `*` is not the origin of any page: see
-    /// [`is_any`](Self::is_any).
+    /// Whether a page that sends this `Origin` header has this origin. `*` is not the
+    /// origin of any page: see [`is_any`](Self::is_any).
     pub fn is(&self, header: &str) -> bool {
         *self.0 == *header && !self.is_any()
     }
@@ -32,8 +33,8 @@ impl Origin {
 impl FromStr for Origin {
     type Err = InvalidOrigin;
 
-    /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is refused: many unrelated
-    /// pages send it, such as those in a sandboxed frame.
+    /// SPEC: RFC 6454, 7: `serialized-origin = scheme "://" host [ ":" port ]`. `null` is
+    /// refused: many unrelated pages send it, such as those in a sandboxed frame.
     fn from_str(text: &str) -> Result<Origin, InvalidOrigin> {
         let lower = text.to_ascii_lowercase();
         let is_made_of = |part: &str, others: &[u8]| {

@@ -1,15 +1,15 @@
-//! Quotes a peer's text in log lines and error messages: escaped, so that it cannot forge a line, and cut to a
-//! bounded length.
+//! Quotes a peer's text in log lines and error messages: escaped, so that it cannot forge
+//! a line, and cut to a bounded length.
 
 use std::fmt;
 
-/// LIMIT: one line quotes at most this many bytes of a peer's text. Longer quotes would not help a reader, and a peer
-/// could fill the disk with them.
+/// LIMIT: one line quotes at most this many bytes of a peer's text. Longer quotes would
+/// not help a reader, and a peer could fill the disk with them.
 const QUOTED_BYTES: usize = 200;
 
-/// `Debug` writes the text in quotes, escaped as Rust does it. A text of more than 200 bytes is cut between two
-/// characters, and `…` after the closing quote marks the cut. `Display` cuts in the same way, and writes neither
-/// quotes nor escapes.
+/// `Debug` writes the text in quotes, escaped as Rust does it. A text of more than 200
+/// bytes is cut between two characters, and `…` after the closing quote marks the cut.
+/// `Display` cuts in the same way, and writes neither quotes nor escapes.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl Quoted<'_> {

@@ -1,4 +1,5 @@
-//! Secrets that prove a client's rights. The time of a comparison does not reveal how much of a guess was right.
+//! Secrets that prove a client's rights. The time of a comparison does not reveal how
+//! much of a guess was right.
 
 use std::fmt;
 use std::hint::black_box;
@@ -6,17 +7,20 @@ use std::str::FromStr;
 
 /// A secret that a client sends after `Bearer`, in a cookie, or in a query.
 ///
-/// A token is compared in constant time. It is never shown: `Debug` writes `Token(…)`, and there is no `Display`.
+/// A token is compared in constant time. It is never shown: `Debug` writes `Token(…)`,
+/// and there is no `Display`.
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// Whether `candidate` equals this token. The time depends on the length of the candidate alone: the position
-    /// of the first wrong byte, or a difference in length, would help an attacker to guess the rest.
+    /// Whether `candidate` equals this token. The time depends on the length of the
+    /// candidate alone: the position of the first wrong byte, or a difference in length,
+    /// would help an attacker to guess the rest.
     pub fn is(&self, candidate: &[u8]) -> bool {
         let own = self.0.iter().cycle();
         let bits = candidate.iter().zip(own).fold(0, |bits, (theirs, ours)| {
-            // Without `black_box` the optimizer could stop as soon as the result cannot change any more.
+            // Without `black_box` the optimizer could stop as soon as the result cannot
+            // change any more.
             black_box(bits | (theirs ^ ours))
         });
         // ORDER: `&` and not `&&`, so that both sides are always evaluated.
@@ -32,8 +36,9 @@ impl Token {
 impl FromStr for Token {
     type Err = InvalidToken;
 
-    /// SPEC: RFC 6750, 2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-    /// Other characters could not be sent in a header, in a cookie and in a URL alike.
+    /// SPEC: RFC 6750, 2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" /
+    /// "/" ) *"="`. Other characters could not be sent in a header, in a cookie and in a
+    /// URL alike.
     fn from_str(text: &str) -> Result<Token, InvalidToken> {
         let body = text.trim_end_matches('=');
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);

@@ -1,7 +1,8 @@
 //! Topics, and the patterns with which clients subscribe to them.
 //!
-//! A pattern is a topic (`chat/1`), or a prefix of topics followed by `*` (`chat/*`). A topic therefore never ends in
-//! `*`: publishing to `chat/*` is an error with an explanation.
+//! A pattern is a topic (`chat/1`), or a prefix of topics followed by `*` (`chat/*`). A
+//! topic therefore never ends in `*`: publishing to `chat/*` is an error with an
+//! explanation.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 /// LIMIT: the longest topic, and so the longest prefix in a pattern, in bytes.
 const LONGEST: usize = 255;
 
-/// The topic of an event: 1 to 255 bytes of UTF-8 without control characters, not ending in `*`. Topics are compared
-/// byte for byte: `Chat` and `chat` are two topics. A clone shares the text.
+/// The topic of an event: 1 to 255 bytes of UTF-8 without control characters, not ending
+/// in `*`. Topics are compared byte for byte: `Chat` and `chat` are two topics. A clone
+/// shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
@@ -21,7 +23,8 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// The name is empty, is longer than 255 bytes, contains a control character or ends in `*`.
+    /// The name is empty, is longer than 255 bytes, contains a control character or ends
+    /// in `*`.
     pub fn new(name: &str) -> Result<Topic, TopicError> {
         match name {
             "" => Err(TopicError(TopicFault::Empty)),
@@ -50,8 +53,9 @@ impl FromStr for Topic {
     }
 }
 
-/// One topic, or all topics with the same prefix. Patterns are ordered by their text; of two patterns with the same
-/// text, the prefix comes first. [`Patterns`] needs this order.
+/// One topic, or all topics with the same prefix. Patterns are ordered by their text; of
+/// two patterns with the same text, the prefix comes first. [`Patterns`] needs this
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// `chat/1`: this topic.
@@ -135,13 +139,14 @@ impl FromStr for Pattern {
     }
 }
 
-/// The patterns of one client: sorted, and without patterns that another one covers. Two clients that get the same
-/// topics therefore usually have equal values, and share an audience. A clone shares the list.
+/// The patterns of one client: sorted, and without patterns that another one covers. Two
+/// clients that get the same topics therefore usually have equal values, and share an
+/// audience. A clone shares the list.
 ///
-/// A topic is matched with one binary search, however many patterns there are. No pattern in the list covers
-/// another one. Every pattern between a prefix and a topic with this prefix would be covered by the prefix, so it
-/// is not in the list. Hence, if any pattern matches a topic, it is the last one whose text is not greater than
-/// the topic:
+/// A topic is matched with one binary search, however many patterns there are. No pattern
+/// in the list covers another one. Every pattern between a prefix and a topic with this
+/// prefix would be covered by the prefix, so it is not in the list. Hence, if any pattern
+/// matches a topic, it is the last one whose text is not greater than the topic:
 ///
 /// ```text
 /// chat/*  news  sports/*          the topic "chat/7": the last text that is not greater is "chat/", which matches
@@ -172,7 +177,8 @@ impl Patterns {
         self.0.iter()
     }
 
-    /// Whether a client with these patterns gets an event of this topic. Every client gets an event without a topic.
+    /// Whether a client with these patterns gets an event of this topic. Every client
+    /// gets an event without a topic.
     pub fn matches(&self, topic: Option<&Topic>) -> bool {
         topic.is_none_or(|topic| {
             self.candidate(&topic.0)
@@ -186,7 +192,8 @@ impl Patterns {
             .is_some_and(|pattern| pattern.covers(other))
     }
 
-    /// Returns the only pattern that can match or cover a topic or prefix with this text. See the invariant above.
+    /// Returns the only pattern that can match or cover a topic or prefix with this text.
+    /// See the invariant above.
     fn candidate(&self, text: &str) -> Option<&Pattern> {
         let count = self.0.partition_point(|pattern| pattern.text() <= text);
         self.0[..count].last()

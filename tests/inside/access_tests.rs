@@ -1,4 +1,5 @@
-//! Tests of `api/access/tokens.rs`: which rights a table contains, and how long questions and reloads take.
+//! Tests of `api/access/tokens.rs`: which rights a table contains, and how long questions
+//! and reloads take.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -59,9 +60,9 @@ fn the_lines_of_a_token_add_up_and_every_client_has_the_rights_of_a_star() {
     }
 }
 
-/// A first reload checks 10,000 clients with 8 patterns each against 40,000 grants to every client, and a second one
-/// withdraws all of these grants. Another thread can take the hub's lock meanwhile. A linear search would need 3.2 billion
-/// comparisons.
+/// A first reload checks 10,000 clients with 8 patterns each against 40,000 grants to
+/// every client, and a second one withdraws all of these grants. Another thread can take
+/// the hub's lock meanwhile. A linear search would need 3.2 billion comparisons.
 #[test]
 fn a_reload_with_many_grants_is_fast_and_does_not_block_other_threads() {
     const CLIENTS: usize = 10_000;
@@ -102,7 +103,8 @@ fn a_reload_with_many_grants_is_fast_and_does_not_block_other_threads() {
         // This thread takes the hub's lock again and again.
         let other = scope.spawn(|| {
             let mut longest = Duration::ZERO;
-            // ORDER: Relaxed: the loop ends once it sees the flag; the flag guards no other memory.
+            // ORDER: Relaxed: the loop ends once it sees the flag; the flag guards no
+            // other memory.
             while !is_over.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 hub.clients();

@@ -1,5 +1,6 @@
-//! Random command lines. No command line makes the parser panic, each is accepted or rejected with one line, and the
-//! meaning of its numbers is compared with 128-bit arithmetic, which cannot overflow here.
+//! Random command lines. No command line makes the parser panic, each is accepted or
+//! rejected with one line, and the meaning of its numbers is compared with 128-bit
+//! arithmetic, which cannot overflow here.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -44,8 +45,8 @@ fn option(random: &mut Random) -> (String, String) {
     )
 }
 
-/// Parses a command line and checks that an error is one line. Returns the result as text, so that results can be
-/// compared.
+/// Parses a command line and checks that an error is one line. Returns the result as
+/// text, so that results can be compared.
 fn parse<T: Into<OsString> + Clone>(words: &[T]) -> Result<String, String> {
     let outcome = args::parse(words.iter().cloned().map(Into::into), |_| None);
     if let Err(line) = &outcome {
@@ -134,8 +135,8 @@ fn a_random_option_has_the_same_meaning_as_one_word_or_as_two() {
     });
 }
 
-/// Returns the number that digits and a unit mean, in the smallest unit; `None` if the text is not a number with a
-/// unit.
+/// Returns the number that digits and a unit mean, in the smallest unit; `None` if the
+/// text is not a number with a unit.
 fn amount(value: &str, units: &[(&str, u128)]) -> Option<u128> {
     let end = value
         .find(|found: char| !found.is_ascii_digit())
@@ -177,7 +178,8 @@ fn a_random_number_has_its_exact_value_or_is_rejected() {
     };
     let make = |random: &mut Random| String::from_utf8_lossy(&mutator.input(random).0).into_owned();
     cases(1, make, |value, _| {
-        // `None`: the value is not a number. `Some(None)`: it is a number outside of the allowed range.
+        // `None`: the value is not a number. `Some(None)`: it is a number outside of the
+        // allowed range.
         let set =
             |name: &str| match args::parse([format!("--{name}={value}").into()].into_iter(), |_| {
                 None

@@ -1,21 +1,24 @@
-//! The seeded random generator of all random tests, the mutator of inputs, and the loop that runs the cases.
-//! The integration tests and the unit tests of the library and of the program share this file.
+//! The seeded random generator of all random tests, the mutator of inputs, and the loop
+//! that runs the cases. The integration tests and the unit tests of the library and of
+//! the program share this file.
 //!
-//! Each case has a seed of its own, which determines all random values in it. The cases of one test have
-//! consecutive seeds: `seed`, `seed + 1`, and so on. A case that fails can therefore be run again alone; the
-//! failure prints the environment variables that do it.
+//! Each case has a seed of its own, which determines all random values in it. The cases
+//! of one test have consecutive seeds: `seed`, `seed + 1`, and so on. A case that fails
+//! can therefore be run again alone; the failure prints the environment variables that do
+//! it.
 
 use std::fmt;
 
-/// A seeded generator (SplitMix64: Steele, Lea and Flood, 2014). It prints its seed when the test that holds it
-/// fails.
+/// A seeded generator (SplitMix64: Steele, Lea and Flood, 2014). It prints its seed when
+/// the test that holds it fails.
 pub struct Random {
     seed: u64,
     state: u64,
 }
 
 impl Random {
-    /// A generator with the seed in `TINY_SSE_SEED`. Without this variable the seed is random.
+    /// A generator with the seed in `TINY_SSE_SEED`. Without this variable the seed is
+    /// random.
     pub fn new() -> Random {
         use std::hash::{BuildHasher, RandomState};
         Random::of(match std::env::var("TINY_SSE_SEED") {
@@ -29,7 +32,8 @@ impl Random {
         Random { seed, state: seed }
     }
 
-    /// Another generator, for another thread. It draws other numbers, and prints the same seed on failure.
+    /// Another generator, for another thread. It draws other numbers, and prints the same
+    /// seed on failure.
     pub fn fork(&mut self) -> Random {
         Random {
             seed: self.seed,
@@ -63,8 +67,8 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// Up to five random positions at which `length` bytes are cut into pieces, in ascending order. The last
-    /// position is always `length`.
+    /// Up to five random positions at which `length` bytes are cut into pieces, in
+    /// ascending order. The last position is always `length`.
     pub fn cuts(&mut self, length: usize) -> Vec<usize> {
         let mut cuts: Vec<_> = (0..self.below(6)).map(|_| self.below(length + 1)).collect();
         cuts.push(length);
@@ -91,8 +95,9 @@ pub fn count() -> u64 {
     })
 }
 
-/// Runs the cases of one test: `make` makes a random input, and `holds` panics if the tested property does not
-/// hold for the input. A case may cost as much as `weight` ordinary cases; then only one `weight`th of them run.
+/// Runs the cases of one test: `make` makes a random input, and `holds` panics if the
+/// tested property does not hold for the input. A case may cost as much as `weight`
+/// ordinary cases; then only one `weight`th of them run.
 pub fn cases<I: fmt::Debug>(
     weight: u64,
     mut make: impl FnMut(&mut Random) -> I,
@@ -115,7 +120,8 @@ pub fn cases<I: fmt::Debug>(
 /// Prints the case if a panic drops it.
 struct ShownOnPanic<'a> {
     number: u64,
-    /// The seed of the first case, for tests in which one case may depend on earlier cases.
+    /// The seed of the first case, for tests in which one case may depend on earlier
+    /// cases.
     first: u64,
     input: &'a dyn fmt::Debug,
 }
@@ -143,7 +149,8 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Pieces that have a meaning in at least one of the formats, and numbers at the bounds of their types.
+/// Pieces that have a meaning in at least one of the formats, and numbers at the bounds
+/// of their types.
 #[rustfmt::skip]
 const TOKENS: [&[u8]; 40] = [
     b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\n\n", b"\r", b"\0", b":", b": ", b" ", b"\t", b",", b";", b"%", b"/",
@@ -176,8 +183,8 @@ impl Mutator<'_> {
             let count = random.below(40);
             return Bytes(random.bytes(count));
         }
-        // Mostly few changes: an input with many errors is refused for the first of them, and the others are not
-        // tested.
+        // Mostly few changes: an input with many errors is refused for the first of them,
+        // and the others are not tested.
         let most = random.pick(&[&0, &1, &2, &3, &8]);
         for _ in 0..random.below(most + 1) {
             self.mutate(&mut bytes, random);
@@ -214,7 +221,8 @@ impl Mutator<'_> {
         other[at..end].to_vec()
     }
 
-    /// Copies whole lines to another position. Parsers disagree about fields that occur twice.
+    /// Copies whole lines to another position. Parsers disagree about fields that occur
+    /// twice.
     fn copy_elsewhere(&self, bytes: &mut Vec<u8>, at: usize, end: usize, random: &mut Random) {
         let line = |byte: &u8| *byte == b'\n';
         let start = bytes[..at].iter().rposition(line).map_or(0, |at| at + 1);

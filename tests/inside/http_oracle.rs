@@ -1,6 +1,6 @@
-//! A second parser of heads and chunked bodies, written from RFC 9112 and independent of the parser that
-//! serves. The tests compare the two. It is simple and slow: it gets all bytes at once, as a text with one
-//! character for each byte.
+//! A second parser of heads and chunked bodies, written from RFC 9112 and independent of
+//! the parser that serves. The tests compare the two. It is simple and slow: it gets all
+//! bytes at once, as a text with one character for each byte.
 
 use std::net::Ipv6Addr;
 
@@ -9,7 +9,8 @@ use crate::config::Config;
 use crate::http::Version;
 use crate::http::head::BodyLength;
 
-/// The bytes are not a request that is served. This parser does not say why, or at which byte.
+/// The bytes are not a request that is served. This parser does not say why, or at which
+/// byte.
 #[derive(Debug)]
 pub(super) struct Wrong;
 
@@ -30,7 +31,8 @@ pub(super) fn head(bytes: &[u8], limits: &Config) -> Verdict<Wrong> {
     Ok(Some((facts, len)))
 }
 
-/// Whether the beginning of a head is right so far: its first byte, and each complete line.
+/// Whether the beginning of a head is right so far: its first byte, and each complete
+/// line.
 fn may_go_on(text: &str, limits: &Config) -> bool {
     // The last line is not complete and is not checked.
     let Some((ended, _begun)) = text.rsplit_once('\n') else {
@@ -97,7 +99,8 @@ fn complete(head: &str, limits: &Config) -> Option<Facts> {
         ([], [coding]) if is_new && coding.eq_ignore_ascii_case("chunked") => BodyLength::Chunked,
         ([one, more @ ..], []) if more.iter().all(|other| other == one) => {
             let is_number = !one.is_empty() && one.chars().all(|digit| digit.is_ascii_digit());
-            // A number that is too large for a `usize` becomes the largest one, as in the parser that serves.
+            // A number that is too large for a `usize` becomes the largest one, as in the
+            // parser that serves.
             is_number.then(|| BodyLength::Known(number(one, 10).unwrap_or(usize::MAX)))?
         }
         _ => return None,
@@ -131,7 +134,8 @@ fn request_line(line: &str, limits: &Config) -> Option<(String, String, Version)
     (is_method && is_target).then(|| (method.into(), target.into(), version))
 }
 
-/// The name and the value of a field line. Neither contains a line break, and the name has no white space around it.
+/// The name and the value of a field line. Neither contains a line break, and the name
+/// has no white space around it.
 pub(super) fn field(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -254,7 +258,8 @@ fn is_name(text: &str) -> bool {
         && parts.all(is_encoded)
 }
 
-/// The number that these digits are. `None`: the text has other characters, or the number is too large for a `usize`.
+/// The number that these digits are. `None`: the text has other characters, or the number
+/// is too large for a `usize`.
 pub(super) fn number(digits: &str, radix: u32) -> Option<usize> {
     let good = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
     let significant = digits.trim_start_matches('0');
@@ -274,8 +279,8 @@ pub(super) fn raw(text: &str) -> Vec<u8> {
     text.chars().map(|character| character as u8).collect()
 }
 
-/// Decodes a chunked body. Returns the body and the number of bytes that it took with its chunk sizes and
-/// line breaks. `Ok(None)`: it is not complete.
+/// Decodes a chunked body. Returns the body and the number of bytes that it took with its
+/// chunk sizes and line breaks. `Ok(None)`: it is not complete.
 pub(super) fn chunks(bytes: &[u8], limits: &Config) -> Result<Option<(Vec<u8>, usize)>, Wrong> {
     let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = Lines(text.chars().collect());

@@ -1,5 +1,5 @@
-//! Tests the parsers of heads and bodies with random bytes, and compares the results with those of a second,
-//! simple parser (`http_oracle.rs`).
+//! Tests the parsers of heads and bodies with random bytes, and compares the results with
+//! those of a second, simple parser (`http_oracle.rs`).
 
 #[path = "http_oracle.rs"]
 mod oracle;
@@ -11,7 +11,8 @@ use super::{Head, HeadParser, Refusal, Version};
 use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::config::Config;
 
-/// Everything that a head says, copied out of it, so that the results of the two parsers can be compared.
+/// Everything that a head says, copied out of it, so that the results of the two parsers
+/// can be compared.
 #[derive(Debug, PartialEq)]
 struct Facts {
     method: String,
@@ -47,7 +48,8 @@ impl From<&RequestHead> for Facts {
     }
 }
 
-/// The result of a parser: a head and its length in bytes; `None` if it is not complete; or an error.
+/// The result of a parser: a head and its length in bytes; `None` if it is not complete;
+/// or an error.
 type Verdict<R> = Result<Option<(Facts, usize)>, R>;
 
 /// Parses a head that arrives in pieces which end at `cuts`.
@@ -183,7 +185,8 @@ fn head_holds(Bytes(bytes): &Bytes, random: &mut Random) {
     let Ok(Some((facts, len))) = whole else {
         return;
     };
-    // The bytes after the head do not matter, and the head is not complete before its last byte.
+    // The bytes after the head do not matter, and the head is not complete before its
+    // last byte.
     let alone = read_head(&bytes[..len], [len - 1, len], &limits);
     assert_eq!(alone.unwrap().unwrap().1, len);
     assert_eq!(read_head(&bytes[..len], [len - 1], &limits), Ok(None));
@@ -232,7 +235,8 @@ fn corpus(make: impl Fn(&mut Random) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..64).map(|seed| make(&mut Random::of(seed))).collect()
 }
 
-/// A body, the way in which its length is given, and the limits for bodies and for trailers.
+/// A body, the way in which its length is given, and the limits for bodies and for
+/// trailers.
 #[derive(Debug)]
 struct Sent {
     bytes: Bytes,
@@ -241,7 +245,8 @@ struct Sent {
     max_head: usize,
 }
 
-/// A random chunked body. It is right, except that a chunk's size may be too large or malformed.
+/// A random chunked body. It is right, except that a chunk's size may be too large or
+/// malformed.
 fn chunked(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.below(4) {
@@ -293,8 +298,8 @@ fn chunked(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a body that arrives in pieces which end at `cuts`, as a connection does: bytes that are not used
-/// yet are passed again, followed by the new ones.
+/// Decodes a body that arrives in pieces which end at `cuts`, as a connection does: bytes
+/// that are not used yet are passed again, followed by the new ones.
 fn read_body(
     sent: &Sent,
     cuts: impl IntoIterator<Item = usize>,

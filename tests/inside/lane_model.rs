@@ -1,12 +1,13 @@
-//! A model test of the baton: `lane.rs` and `stream.rs` run against a simulated kernel, in random orders.
+//! A model test of the baton: `lane.rs` and `stream.rs` run against a simulated kernel,
+//! in random orders.
 //!
-//! One test thread plays both the fan-out thread and the client's thread. A seeded generator decides which of the
-//! two runs next, what the socket accepts, when heartbeats are due, and when the peer hangs up. So a seed always
-//! gives the same run.
+//! One test thread plays both the fan-out thread and the client's thread. A seeded
+//! generator decides which of the two runs next, what the socket accepts, when heartbeats
+//! are due, and when the peer hangs up. So a seed always gives the same run.
 //!
-//! Whenever the code under test calls the simulated socket, the other of the two threads may run in the middle of
-//! that call. This is how the test reaches the interleavings that two real threads could have. After every step it
-//! checks these rules:
+//! Whenever the code under test calls the simulated socket, the other of the two threads
+//! may run in the middle of that call. This is how the test reaches the interleavings
+//! that two real threads could have. After every step it checks these rules:
 //!
 //! - The bytes on the wire are in order; none is lost and none is written twice.
 //! - There are never two writers at the same time.
@@ -55,8 +56,8 @@ impl World {
         self.random.below(limit)
     }
 
-    /// Begins a write, and checks that no other thread is writing and that the socket has the mode that `writer`
-    /// expects.
+    /// Begins a write, and checks that no other thread is writing and that the socket has
+    /// the mode that `writer` expects.
     fn begin(&mut self, writer: &'static str, blocking: bool) {
         assert_eq!(
             self.writer, None,
@@ -78,8 +79,9 @@ impl World {
         self.check();
     }
 
-    /// Parses the bytes so far. They must be the events 0, 1, 2, … in order, with heartbeats between them; only the
-    /// last event or heartbeat may be incomplete. Returns the number of complete events.
+    /// Parses the bytes so far. They must be the events 0, 1, 2, … in order, with
+    /// heartbeats between them; only the last event or heartbeat may be incomplete.
+    /// Returns the number of complete events.
     fn check(&self) -> usize {
         let (mut next, mut rest) = (0, &self.written[..]);
         while !rest.is_empty() {
@@ -113,7 +115,8 @@ fn event(n: usize) -> Vec<u8> {
 }
 
 thread_local! {
-    /// The client's thread. Borrowed while it runs, so that it is not entered a second time.
+    /// The client's thread. Borrowed while it runs, so that it is not entered a second
+    /// time.
     static STREAM: RefCell<Option<Stream<'static, Fake>>> = const { RefCell::new(None) };
 }
 
@@ -146,7 +149,8 @@ impl Fake {
         lane.offer(&Arc::new(frame), 1, 0);
     }
 
-    /// The client's thread runs one turn of its main loop. A heartbeat is due, or not, at random.
+    /// The client's thread runs one turn of its main loop. A heartbeat is due, or not, at
+    /// random.
     fn client_thread(&self, stream: &mut Stream<'static, Fake>) {
         if self.with(|world| world.close_reason.is_some()) {
             return;
@@ -243,7 +247,8 @@ impl Out for Fake {
     fn close(&mut self) {}
 }
 
-/// Runs one stream with this seed. Returns why it ended, or `None` if the run was over before.
+/// Runs one stream with this seed. Returns why it ended, or `None` if the run was over
+/// before.
 fn run(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
     let limit = 400;
     let (lane, queue) = Lane::new(
@@ -298,7 +303,8 @@ fn run(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
             break;
         }
     }
-    // If the stream has not ended, what is left in the queue completes the events that were offered.
+    // If the stream has not ended, what is left in the queue completes the events that
+    // were offered.
     fake.lane.lock().unwrap().take();
     STREAM.with(|stream| drop(stream.borrow_mut().take()));
     let close_reason = fake.with(|world| world.close_reason);
@@ -321,7 +327,8 @@ const RUNS: u64 = 10_000;
 
 #[test]
 fn in_random_interleavings_bytes_are_written_in_order_once_and_by_one_writer() {
-    // `Hub::new` would refuse a heartbeat of zero, so the hubs are started without the check.
+    // `Hub::new` would refuse a heartbeat of zero, so the hubs are started without the
+    // check.
     let hubs = [Duration::ZERO, Duration::from_secs(3600)].map(|heartbeat| {
         let config = Config {
             heartbeat,

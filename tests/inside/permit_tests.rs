@@ -1,5 +1,5 @@
-//! Tests of `hub/permit.rs`: which client may take a name, which clients end when the rules change, and what an ended
-//! stream says.
+//! Tests of `hub/permit.rs`: which client may take a name, which clients end when the
+//! rules change, and what an ended stream says.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -100,7 +100,8 @@ fn the_id_of_a_client_whose_token_was_removed_can_be_taken_by_any_client() {
 
 #[test]
 fn each_close_event_has_its_reason_no_id_and_a_fitting_retry() {
-    // The `retry` of 20 ms says which one is a wait of the server's own, and which one is the usual.
+    // The `retry` of 20 ms says which one is a wait of the server's own, and which one is
+    // the usual.
     let config = Config {
         retry: Duration::from_millis(20),
         ..Config::default()

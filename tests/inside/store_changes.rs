@@ -1,5 +1,6 @@
-//! The journal while administrators and their tools change its files: no event that is acknowledged afterwards is
-//! forgotten by a restart, no restart is refused, and no restart claims to have an event that it does not have.
+//! The journal while administrators and their tools change its files: no event that is
+//! acknowledged afterwards is forgotten by a restart, no restart is refused, and no
+//! restart claims to have an event that it does not have.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -37,7 +38,8 @@ fn two_segments(dir: &Scratch, sync: SyncMode) -> Opened {
     one
 }
 
-/// What a restart finds if the process is killed now. The lock belongs to this process as long as it runs.
+/// What a restart finds if the process is killed now. The lock belongs to this process as
+/// long as it runs.
 fn killed(dir: &Scratch) -> Scratch {
     let copy = Scratch::new();
     fs::create_dir(&copy.0).unwrap();
@@ -58,8 +60,8 @@ fn shell(dir: &Path, script: &str) {
     assert!(status.unwrap().success(), "{script}");
 }
 
-/// The commands in the journal's directory, each with words of the report; no words if the file still has all events
-/// afterwards.
+/// The commands in the journal's directory, each with words of the report; no words if
+/// the file still has all events afterwards.
 const HANDS: [(&str, &str); 24] = [
     ("rm *.sse", "was removed"),
     ("rm 00000002.sse", "was removed"),

@@ -1,5 +1,6 @@
-//! Random and damaged journals: no event is read that was not written, every event before the damage is read, and the
-//! damage is found at the position where a second, slow reader finds it.
+//! Random and damaged journals: no event is read that was not written, every event before
+//! the damage is read, and the damage is found at the position where a second, slow
+//! reader finds it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +13,8 @@ use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::hub::{Kept, Record};
 use crate::wire::{Decoder, Event, EventId, Topic};
 
-/// The position of a block, its kind (`h`eader, `e`vent or `g`ap), its id, and its length.
+/// The position of a block, its kind (`h`eader, `e`vent or `g`ap), its id, and its
+/// length.
 type Place = (usize, char, EventId, usize);
 
 /// The second reader: parses one block according to the drawing in `segment.rs`.
@@ -268,7 +270,8 @@ fn segment_holds(spoilt: &Spoilt, corpus: &HashSet<Vec<u8>>) {
     assert_eq!(segment::is_whole(bytes), at == bytes.len());
 }
 
-/// Each block, written again, has the same text, and a reader of event streams sees the same events in both.
+/// Each block, written again, has the same text, and a reader of event streams sees the
+/// same events in both.
 fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
     let mut wire = Vec::new();
     for ((_, block), (at, _, _, len)) in contents.blocks.iter().zip(places) {
@@ -280,8 +283,8 @@ fn entries_hold(contents: &segment::Contents, bytes: &[u8], places: &[Place]) {
         }
     }
     let end = places.last().map_or(0, |(at, _, _, len)| at + len);
-    // That reader takes CR for a line break. A CR is never written: only corrected checksums let one
-    // through.
+    // That reader takes CR for a line break. A CR is never written: only corrected
+    // checksums let one through.
     if !bytes[..end].contains(&b'\r') {
         assert_eq!(messages(&bytes[..end]), messages(&wire));
     }
@@ -442,7 +445,8 @@ fn directory_holds(directory: &Directory, random: &mut Random) {
     );
 }
 
-/// Whether the damaged journal looks the same as one that has ended earlier or begins later.
+/// Whether the damaged journal looks the same as one that has ended earlier or begins
+/// later.
 fn is_sound(directory: &Directory) -> bool {
     let (Bytes(written), _) = &directory.written[directory.spoilt];
     let is_newest = directory.spoilt + 1 == directory.written.len();

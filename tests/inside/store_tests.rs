@@ -1,5 +1,5 @@
-//! The journal under everything that a crash, a disk and an administrator can do to it: cut and changed at every
-//! byte, and on a file that fails when the test says so.
+//! The journal under everything that a crash, a disk and an administrator can do to it:
+//! cut and changed at every byte, and on a file that fails when the test says so.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,8 +17,8 @@ use crate::hub::{Kept, Log, Record};
 use crate::report::Report;
 use crate::wire::{Decoder, Event, EventId, Ids, Topic, encode_id};
 
-// ORDER: the counters of these tests are read by a thread that waits for them to change, or by the thread that writes
-// them. Each stands alone, so Relaxed suffices.
+// ORDER: the counters of these tests are read by a thread that waits for them to change,
+// or by the thread that writes them. Each stands alone, so Relaxed suffices.
 
 pub(super) const BORN: EventId = EventId { ms: 1000, seq: 0 };
 
@@ -36,7 +36,8 @@ impl Scratch {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-sse-journal-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Best effort: the directory exists only if a process with the same id was killed.
+        // Best effort: the directory exists only if a process with the same id was
+        // killed.
         let _ = fs::remove_dir_all(&path);
         Scratch(path)
     }
@@ -54,8 +55,8 @@ impl Scratch {
         self.with(|_| ())
     }
 
-    /// A shell that another test starts has copies of all locks of this process between `fork` and `exec`. So a journal
-    /// that was closed may be in use for another moment.
+    /// A shell that another test starts has copies of all locks of this process between
+    /// `fork` and `exec`. So a journal that was closed may be in use for another moment.
     pub(super) fn with(&self, wish: impl Fn(&mut JournalOptions)) -> io::Result<Opened> {
         Scratch::when_free(|| self.open_with(&wish, BORN))
     }
@@ -386,7 +387,8 @@ fn a_changed_bit_before_other_records_is_an_error_until_a_repair() {
         assert!(report.contains("2002-0"), "{report}");
         again.add(&[plain(3000)]).unwrap();
         drop(again);
-        // The journal remembers the gap: a client that has seen 2000-0 may have missed events.
+        // The journal remembers the gap: a client that has seen 2000-0 may have missed
+        // events.
         let last = dir.open().unwrap();
         assert_eq!((last.kept.after, times(&last.kept)), (id(2002), vec![3000]));
         assert_eq!(last.reports(), [""; 0]);
@@ -608,7 +610,8 @@ fn a_missing_or_wrong_segment_is_damage() {
     drop(again);
     assert_eq!(dir.open().unwrap().kept.after, id(2003));
 
-    // The third segment under the name of the second: its events come after the id in the header of the third.
+    // The third segment under the name of the second: its events come after the id in the
+    // header of the third.
     fs::copy(dir.segment(3), dir.segment(2)).unwrap();
     let error = dir.refuses();
     let expected = format!("00000002.sse is damaged at byte {}: ", header_len());
@@ -638,8 +641,9 @@ fn the_event_before_those_that_are_read_back_is_known_by_its_own_id() {
         let event = Event::new("x").with_topic(topic.clone());
         entry(ms, &event.with_id(format!("own-{ms}")).unwrap())
     };
-    // Three segments of two events: the event before those that are read back may be in the middle of a segment, at the
-    // end of a segment that is read, and at the end of one that is not.
+    // Three segments of two events: the event before those that are read back may be in
+    // the middle of a segment, at the end of a segment that is read, and at the end of
+    // one that is not.
     let dir = Scratch::new();
     let mut one = dir.open().unwrap();
     one.journal.segment_bytes = 150;
@@ -675,7 +679,8 @@ fn ids_rise_and_a_journal_is_read_back_when_the_clock_starts_in_1970_and_jumps()
     const DAY: u64 = 24 * 60 * 60 * 1000;
     let dir = Scratch::new();
     let (mut expected, mut last) = (Vec::new(), EventId::default());
-    // A device without a battery for its clock starts in 1970 until it has asked for the time.
+    // A device without a battery for its clock starts in 1970 until it has asked for the
+    // time.
     for (life, clocks) in [[0, 0, 7], [0, 8, NOW], [3, 3, 4], [NOW, NOW + 1, NOW + 5]]
         .into_iter()
         .enumerate()
@@ -714,7 +719,8 @@ fn ids_that_do_not_rise_are_damage() {
         let error = dir.refuses();
         let expected = format!("byte {}: a record has an id that does not rise", text.len());
         assert!(error.contains(&expected), "{error}");
-        // A client that has seen the last event of the journal may have seen all, but the last lost event is not known.
+        // A client that has seen the last event of the journal may have seen all, but the
+        // last lost event is not known.
         let again = dir.repaired();
         assert_eq!(again.kept.after, id(2002));
     }
@@ -1016,8 +1022,8 @@ fn a_failed_append_leaves_no_bytes() {
     }
 }
 
-/// The worst moments for a command of an administrator: after the journal has looked at the file and before it writes,
-/// or before it acknowledges.
+/// The worst moments for a command of an administrator: after the journal has looked at
+/// the file and before it writes, or before it acknowledges.
 #[test]
 #[cfg(unix)]
 fn an_append_is_not_acknowledged_if_another_program_changes_the_file_meanwhile() {
@@ -1094,7 +1100,8 @@ fn a_probe_fails_as_the_append_before_it_did() {
 
 #[test]
 fn while_a_failed_append_cannot_be_cut_off_every_append_is_refused() {
-    // Three cuts, or two syncs after cuts, fail; the last one of each in an append that is accepted then.
+    // Three cuts, or two syncs after cuts, fail; the last one of each in an append that
+    // is accepted then.
     for (cuts, syncs) in [(3, 0), (0, 3)] {
         let dir = Scratch::new();
         let mut one = dir.with(|options| options.sync = SyncMode::Always).unwrap();

@@ -1,6 +1,6 @@
-//! Which credential permits which request: tokens in every part of a request that may carry one, the
-//! token file and its reload, client ids in use, refusals before the body is read, and a guard that
-//! the embedding program installs.
+//! Which credential permits which request: tokens in every part of a request that may
+//! carry one, the token file and its reload, client ids in use, refusals before the body
+//! is read, and a guard that the embedding program installs.
 //!
 //! Rules for pages of other origins are tested in the chapter `origins`.
 
@@ -125,7 +125,8 @@ const CARRIERS: [Carrier; 6] = [
 ];
 
 impl Carrier {
-    /// Returns the target and the header fields of a request that carries the token this way.
+    /// Returns the target and the header fields of a request that carries the token this
+    /// way.
     fn put(self, token: &str, target: &str) -> (String, String) {
         let fields = match self {
             Carrier::Bearer => bearer(token),
@@ -152,14 +153,15 @@ fn with_query(target: &str, token: &str) -> String {
     format!("{target}{separator}token={token}")
 }
 
-/// The method, the target, the action that the error names, and five statuses: of the answer to a
-/// request without a token, with an unknown token, and with the publisher's, the subscriber's and
-/// the master token.
+/// The method, the target, the action that the error names, and five statuses: of the
+/// answer to a request without a token, with an unknown token, and with the publisher's,
+/// the subscriber's and the master token.
 type Row = (&'static str, &'static str, &'static str, [u16; 5]);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    // Publish to a topic that is granted by name, to one that a pattern grants, and to similar topics.
+    // Publish to a topic that is granted by name, to one that a pattern grants, and to
+    // similar topics.
     ("POST", "/events/news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
     ("POST", "/events?topic=news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
     ("POST", "/events/sensors/1", "publish to \\\"sensors/1\\\"", [401, 401, 200, 403, 200]),
@@ -183,7 +185,8 @@ const ROWS: &[Row] = &[
     ("POST", "/send", "publish to everybody", [401, 401, 403, 403, 200]),
     ("POST", "/clients/nobody", "publish to the client \\\"nobody\\\" or end its stream", [401, 401, 403, 403, 404]),
     ("DELETE", "/clients/nobody", "publish to the client \\\"nobody\\\" or end its stream", [401, 401, 403, 403, 404]),
-    // Two topics, or a pattern, are a 400 with every token: a publisher names exactly one topic.
+    // Two topics, or a pattern, are a 400 with every token: a publisher names exactly one
+    // topic.
     ("POST", "/events/news?topic=chat/1", "", [400; 5]),
     ("POST", "/events?topic=news&topic=chat/1", "", [400; 5]),
     ("POST", "/send?topic=sensors/1&topic=chat/1", "", [400; 5]),
@@ -206,7 +209,8 @@ const ROWS: &[Row] = &[
     ("GET", "/events/news*", "subscribe to \\\"news*\\\"", [401, 401, 403, 403, 200]),
     ("GET", "/events/*", "subscribe to \\\"*\\\"", [401, 401, 403, 403, 200]),
     ("GET", "/events/sensors/1", "subscribe to \\\"sensors/1\\\"", [401, 401, 403, 403, 200]),
-    // Every client may do this, also with a token that grants less, or with an unknown token.
+    // Every client may do this, also with a token that grants less, or with an unknown
+    // token.
     ("GET", "/events", "subscribe", [200; 5]),
     ("GET", "/events/public/1", "", [200; 5]),
     ("GET", "/events/public/*", "", [200; 5]),
@@ -247,8 +251,8 @@ const ROWS: &[Row] = &[
     ("POST", "http://elsewhere.test/events/news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
 ];
 
-/// Sends the request of one row with the token of one holder, carried in one way, and checks the
-/// answer. Returns its status.
+/// Sends the request of one row with the token of one holder, carried in one way, and
+/// checks the answer. Returns its status.
 #[track_caller]
 fn check(address: SocketAddr, row: &Row, holder: usize, carrier: Carrier, extra: &str) -> u16 {
     let (method, target, action, expected) = row;
@@ -368,8 +372,8 @@ fn ndjson_and_override_headers_need_the_same_rights_as_a_plain_body() {
     assert_eq!((answer.status, server.hub().clients()), (405, 1));
 }
 
-/// The query, the header fields, and the status of the answer to `GET /events/chat/1` with them.
-/// Most of them look like a valid token and are none.
+/// The query, the header fields, and the status of the answer to `GET /events/chat/1`
+/// with them. Most of them look like a valid token and are none.
 #[rustfmt::skip]
 const VARIANTS: &[(&str, &str, u16)] = &[
     // Each carries a valid token.
@@ -386,8 +390,8 @@ const VARIANTS: &[(&str, &str, u16)] = &[
     ("", "Cookie: tiny_sse_token=wrong; tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: a=b;tiny_sse_token=Master_c0ffee\r\n", 200),
     ("", "Cookie: tiny_sse_token=\"Master_c0ffee\"; a=\"b\"\r\n", 200),
-    // `+` means a space in a query, but a token has no spaces, so `+` is read as itself. Many cookie
-    // libraries percent-encode the value.
+    // `+` means a space in a query, but a token has no spaces, so `+` is read as itself.
+    // Many cookie libraries percent-encode the value.
     ("?token=Subscriber.91c~e/+=", "", 200),
     ("?token=Subscriber.91c~e/%2B%3D", "", 200),
     ("?token=Subscriber.91c~e%2F%20=", "", 200),
@@ -395,7 +399,8 @@ const VARIANTS: &[(&str, &str, u16)] = &[
     ("", "Cookie: tiny_sse_token=Subscriber.91c~e%2F%2B%3D\r\n", 200),
     ("", "Cookie: tiny_sse_token=\"Subscriber.91c~e%2f%2b%3d\"\r\n", 200),
     ("", "Authorization: bEARER  Subscriber.91c~e/+=\r\n", 200),
-    // Cookies that a site on a neighbouring domain has set do not displace the valid token.
+    // Cookies that a site on a neighbouring domain has set do not displace the valid
+    // token.
     ("?token=Master_c0ffee", "Cookie: tiny_sse_token=1; tiny_sse_token=2; tiny_sse_token=3\r\n", 200),
     // A part of the token, the token and more, or the token in another case or syntax.
     ("", "Authorization: Bearer Master_c0ffe\r\n", 401),
@@ -506,8 +511,8 @@ fn a_token_that_is_not_utf_8_is_rejected_without_a_panic() {
 
 // ---- the configuration
 
-/// The requests that are sent to each configuration: publish to all topics, publish to one topic,
-/// subscribe to all topics, read the statistics, list the clients.
+/// The requests that are sent to each configuration: publish to all topics, publish to
+/// one topic, subscribe to all topics, read the statistics, list the clients.
 const ASKED: [(&str, &str); 5] = [
     ("POST", "/events"),
     ("POST", "/events/a"),
@@ -613,7 +618,8 @@ fn the_configuration_decides_which_requests_need_which_token() {
             let case = format!("{name} at {bind}, {method} {target} with {token:?}: {answer:?}");
             assert_eq!(answer.status, status, "{case}");
             if status == 403 && bind == there && token.is_empty() {
-                // The refusal names the reason and the options that would permit the request.
+                // The refusal names the reason and the options that would permit the
+                // request.
                 for part in [
                     "listens on 0.0.0.0:",
                     "--publish-token",
@@ -630,8 +636,8 @@ fn the_configuration_decides_which_requests_need_which_token() {
 type Variables<'a> = &'a [(&'a str, &'a str)];
 type Words<'a> = &'a [&'a str];
 
-/// Starts the program with these variables in its environment, and without any other variable that
-/// the program reads.
+/// Starts the program with these variables in its environment, and without any other
+/// variable that the program reads.
 fn with_environment(variables: Variables<'_>, arguments: Words<'_>) -> Process {
     let mut command = Command::new(PROGRAM);
     for name in [
@@ -838,8 +844,8 @@ fn a_server_that_other_machines_can_reach_warns_what_a_client_without_a_token_ma
         server.reload_tokens().unwrap();
         assert_eq!(warnings().len(), 2 * lines.len(), "{case}");
     }
-    // With a guard there is no warning, because the guard decides. The program prints the warning at
-    // its default log level.
+    // With a guard there is no warning, because the guard decides. The program prints the
+    // warning at its default log level.
     let (config, log) = with_log(plain());
     let bound = Server::bind(there, config).unwrap();
     let server = bound.guard(|_, _| Verdict::AsConfigured).spawn().unwrap();
@@ -862,7 +868,8 @@ fn a_server_that_other_machines_can_reach_warns_what_a_client_without_a_token_ma
 
 // ---- the token file
 
-/// Starts a server with the token file, and returns the error if the server does not start.
+/// Starts a server with the token file, and returns the error if the server does not
+/// start.
 fn start_with(file: &TokenFile) -> Result<(), String> {
     let bound = Server::bind("127.0.0.1:0", file.config());
     bound.map(drop).map_err(|error| error.to_string())
@@ -874,8 +881,8 @@ fn a_token_file_that_every_user_may_read_or_write_is_refused() {
     for (mode, is_private) in [
         (0o600, true),
         (0o400, true),
-        // systemd creates credentials with this mode; an access control list lets the service's user
-        // read them.
+        // systemd creates credentials with this mode; an access control list lets the
+        // service's user read them.
         (0o440, true),
         (0o640, true),
         (0o660, true),
@@ -964,7 +971,8 @@ fn a_missing_file_a_directory_and_a_fifo_are_refused_without_waiting() {
     assert_eq!(start_with(&file), Ok(()));
     there.set_mode(0o644);
     assert!(start_with(&file).unwrap_err().contains("chmod o-rw"));
-    // The program reports the same error and exits with 1, not 2: its command line is correct.
+    // The program reports the same error and exits with 1, not 2: its command line is
+    // correct.
     let (code, _, errors) = run_to_end(&["--listen", "127.0.0.1:0", "--tokens", &file.name()]);
     assert_eq!((code, errors.len()), (Some(1), 1), "{errors:?}");
 }
@@ -1019,8 +1027,8 @@ fn a_token_file_of_the_largest_size_slows_down_neither_the_start_nor_requests() 
         let answer = request(server.local_addr(), "POST", "/events", &bearer(&token), "x");
         assert_eq!(answer.status, 200, "{token}");
     }
-    // A second or two of requests. If each of these long tokens were compared with all 23,000 lines,
-    // the requests would take far longer.
+    // A second or two of requests. If each of these long tokens were compared with all
+    // 23,000 lines, the requests would take far longer.
     let guess = bearer(&"0".repeat(12_000));
     for _ in 0..200 {
         let answer = request(server.local_addr(), "POST", "/events", &guess, "x");
@@ -1088,7 +1096,8 @@ fn a_reload_without_a_token_file_succeeds_and_ends_no_stream() {
     assert_eq!(stream.next().data, "x");
 }
 
-/// Starts a poll on a new connection, and returns once the server has registered it as waiting.
+/// Starts a poll on a new connection, and returns once the server has registered it as
+/// waiting.
 fn waiting_poll(server: &Running, target: &str, token: &str) -> Raw {
     let clients = server.hub().clients();
     let mut raw = Raw::connect(server.local_addr());
@@ -1216,8 +1225,8 @@ fn the_client_id_of_a_stream_that_a_reload_ended_is_free() {
 
 #[test]
 fn a_reload_ends_a_client_that_is_registered_but_has_no_stream_yet() {
-    // The log line `joined` is reported after the client is registered and before its stream begins;
-    // the report of this test blocks there.
+    // The log line `joined` is reported after the client is registered and before its
+    // stream begins; the report of this test blocks there.
     let file = TokenFile::new("A subscribe *\n");
     let (joined, go_on) = (
         Arc::new(AtomicBool::new(false)),
@@ -1242,22 +1251,24 @@ fn a_reload_ends_a_client_that_is_registered_but_has_no_stream_yet() {
     server.reload_tokens().unwrap();
     assert_eq!(server.hub().clients(), 0);
     go_on.store(true, Ordering::SeqCst);
-    // A client whose token was withdrawn before the permit is asked gets 401: `hub::permit` tests it.
+    // A client whose token was withdrawn before the permit is asked gets 401:
+    // `hub::permit` tests it.
     assert_eq!(raw.head().status, 200);
     let stream = String::from_utf8(raw.rest()).unwrap();
     assert!(stream.contains("\"reason\":\"expired\""), "{stream}");
 }
 
-/// A token is added and removed again and again, while clients connect with it as fast as they can.
-/// After each removal no client of the token is left: either the reload ends the client, or the
-/// client, when it registers, sees that the tokens have changed.
+/// A token is added and removed again and again, while clients connect with it as fast as
+/// they can. After each removal no client of the token is left: either the reload ends
+/// the client, or the client, when it registers, sees that the tokens have changed.
 #[test]
 fn no_stream_and_no_poll_outlives_its_token_at_any_timing_of_the_reload() {
     const ROUNDS: usize = 300;
     let (with, without) = ("A subscribe *\nKEPT subscribe *\n", "KEPT subscribe *\n");
     let file = TokenFile::new(with);
     let server = server(Config {
-        // Long, so that a check at a heartbeat cannot end a client that the reload has missed.
+        // Long, so that a check at a heartbeat cannot end a client that the reload has
+        // missed.
         heartbeat: Duration::from_secs(600),
         ..file.config()
     });
@@ -1287,7 +1298,8 @@ fn no_stream_and_no_poll_outlives_its_token_at_any_timing_of_the_reload() {
                     accepted.load(Ordering::SeqCst) > before
                 });
             }
-            // A random delay, so that the reload happens at many different steps of a registration.
+            // A random delay, so that the reload happens at many different steps of a
+            // registration.
             (0..random.below(10_000)).for_each(|_| std::hint::spin_loop());
             file.write(without);
             server.reload_tokens().unwrap();
@@ -1318,7 +1330,8 @@ fn subscribe(address: SocketAddr, streams: &mut Vec<Raw>) -> usize {
     is_accepted.into()
 }
 
-/// Sends a poll that waits until a reload removes the token. Returns 1 if the server accepted it.
+/// Sends a poll that waits until a reload removes the token. Returns 1 if the server
+/// accepted it.
 fn poll(address: SocketAddr, _: &mut Vec<Raw>) -> usize {
     let target = "/poll?topic=x&wait=60";
     let answer = request(address, "GET", target, &bearer("A"), "");
@@ -1365,7 +1378,8 @@ fn the_program_reloads_its_tokens_at_sighup() {
         (200, "hello".to_owned())
     );
 
-    // The log line of a malformed request quotes the request, but not the part that may be a token.
+    // The log line of a malformed request quotes the request, but not the part that may
+    // be a token.
     let malformed =
         format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {MASTER}\r\n\r\n");
     assert_eq!(Raw::connect(address).send(malformed).answer().status, 400);
@@ -1517,7 +1531,8 @@ fn an_event_for_one_client_reaches_the_current_owner_of_the_id_and_is_not_kept()
     let mut mine = Stream::subscribe(address, &target);
     to_me("private");
     assert_eq!(mine.next().data, "private");
-    // No other client can take the client id while it is in use. Events for one client are not kept.
+    // No other client can take the client id while it is in use. Events for one client
+    // are not kept.
     let refused = get(address, "/events/chat/1?client_id=me");
     assert_eq!((refused.status, server.hub().clients()), (401, 1));
     let target = "/events/public/1?client_id=me&last_event_id=earliest";
@@ -1556,7 +1571,8 @@ fn with_proxy(file: &TokenFile, heartbeat: Duration) -> Running {
 /// A and B may subscribe to all topics, and every client to `public/*`.
 const IDS_FILE: &str = "A subscribe *\nB subscribe *\nM publish *\n* subscribe public/*\n";
 
-/// An hour: during a test no heartbeat is sent, so the server does not notice a closed connection.
+/// An hour: during a test no heartbeat is sent, so the server does not notice a closed
+/// connection.
 const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -1689,7 +1705,8 @@ fn a_reload_that_removes_a_token_frees_the_client_ids_of_its_streams() {
     let file = TokenFile::new("GONE subscribe public/*\nKEPT subscribe *\n* subscribe public/*\n");
     let server = with_proxy(&file, NO_HEARTBEAT);
     let address = server.local_addr();
-    // Both streams continue after the reload, because every client may subscribe to these topics.
+    // Both streams continue after the reload, because every client may subscribe to these
+    // topics.
     let open = |id: &str, token: &str| {
         let target = format!("/events/public/1?client_id={id}&token={token}");
         let mut stream = Stream::open(address, &target, &from("192.0.2.1"));
@@ -1848,7 +1865,8 @@ fn the_refusal_reaches_a_client_that_sends_its_whole_body_before_it_reads() {
     for round in 0..20 {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(publish_head(&length));
-        // Best effort: the server may answer and close the connection before it has all of the body.
+        // Best effort: the server may answer and close the connection before it has all
+        // of the body.
         let body = vec![b'x'; MIB];
         let pieces = body.chunks(16 * 1024 + round);
         let _ = pieces
@@ -1909,8 +1927,8 @@ fn a_refused_request_without_a_body_leaves_the_connection_open() {
 
 // ---- a guard
 
-/// Starts a server with a guard that obeys the field `X-Verdict`, and with routes that ask
-/// `Api::permit` for the action that they perform.
+/// Starts a server with a guard that obeys the field `X-Verdict`, and with routes that
+/// ask `Api::permit` for the action that they perform.
 fn guarded(bind: &str, config: Config) -> Running {
     let bound = Server::bind(bind, config).unwrap();
     let hub = bound.hub().clone();
@@ -1997,8 +2015,8 @@ fn a_guard_can_allow_narrow_or_refuse_and_otherwise_the_tokens_decide() {
                 answer.status, status,
                 "{fields:?} {method} {target}: {answer:?}"
             );
-            // A page may read every refusal, also the guard's. The 204s are answers of the handler,
-            // which adds no such field.
+            // A page may read every refusal, also the guard's. The 204s are answers of
+            // the handler, which adds no such field.
             let origins = answer
                 .head
                 .matches("Access-Control-Allow-Origin: *")
@@ -2011,7 +2029,8 @@ fn a_guard_can_allow_narrow_or_refuse_and_otherwise_the_tokens_decide() {
             assert_eq!(answer.field("x-tea"), (status == 418).then_some("no"));
         }
     }
-    // A token in the query is accepted for streams only, also by the handler's own routes.
+    // A token in the query is accepted for streams only, also by the handler's own
+    // routes.
     assert_eq!(get(address, "/stream?token=S").status, 200);
     assert_eq!(get(address, "/read-all?token=S").status, 401);
     assert_eq!(post(address, "/ring?token=P", "").status, 401);

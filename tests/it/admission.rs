@@ -1,6 +1,7 @@
-//! The admission of connections and requests: which connection is evicted when the connection table is
-//! full, how much memory all bodies and all answers may take, which client a request comes from, how
-//! many connections one address may have, and how a refusal reaches its client.
+//! The admission of connections and requests: which connection is evicted when the
+//! connection table is full, how much memory all bodies and all answers may take, which
+//! client a request comes from, how many connections one address may have, and how a
+//! refusal reaches its client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ use tiny_sse::{Config, Network, Report, Running, Server};
 use crate::chance::Random;
 use crate::kit::{Answer, DEADLINE, Raw, Stream, config, eventually, get, request, server};
 
-/// Long enough for a server on a busy machine to read what was sent, and short enough to wait for.
+/// Long enough for a server on a busy machine to read what was sent, and short enough to
+/// wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A server with three slots in its connection table.
@@ -53,7 +55,8 @@ struct Gate {
 }
 
 impl Drop for HeldServer {
-    /// Opens the gate also when the test fails, because the shutdown would wait for the handlers.
+    /// Opens the gate also when the test fails, because the shutdown would wait for the
+    /// handlers.
     fn drop(&mut self) {
         self.gate.is_open.store(true, Ordering::SeqCst);
     }
@@ -101,7 +104,8 @@ impl HeldServer {
     }
 }
 
-/// Sends the head and half of the body of a request, so that the server waits for the rest.
+/// Sends the head and half of the body of a request, so that the server waits for the
+/// rest.
 #[track_caller]
 fn half_sent_request(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
@@ -113,8 +117,8 @@ fn half_sent_request(address: SocketAddr) -> Raw {
     raw
 }
 
-/// Gives the server time to read what was sent. No answer tells when it has; the test checks that the
-/// connection is neither answered nor closed meanwhile.
+/// Gives the server time to read what was sent. No answer tells when it has; the test
+/// checks that the connection is neither answered nor closed meanwhile.
 #[track_caller]
 fn assert_unanswered(raw: &Raw) {
     raw.socket.set_read_timeout(Some(SHORT)).unwrap();
@@ -191,7 +195,8 @@ fn streams_and_requests_in_progress_are_not_evicted() {
     let address = held.server.local_addr();
     let mut stream = Stream::subscribe(address, "/events");
     let mut answered = [held.begin_request()];
-    // The second request of this connection waits until the poll, the first one, is answered.
+    // The second request of this connection waits until the poll, the first one, is
+    // answered.
     let mut poll = Raw::connect(address);
     poll.send("GET /poll?wait=60&topic=t HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_unanswered(&poll);
@@ -213,7 +218,8 @@ fn streams_and_requests_in_progress_are_not_evicted() {
     held.finish(&mut answered);
 }
 
-/// Sends the head of a request and `sent` bytes of its body of `length` bytes, and then nothing more.
+/// Sends the head of a request and `sent` bytes of its body of `length` bytes, and then
+/// nothing more.
 #[track_caller]
 fn partial_body(address: SocketAddr, length: usize, sent: usize) -> Raw {
     let mut raw = Raw::connect(address);
@@ -326,7 +332,8 @@ fn all_bodies_share_one_budget_and_further_bodies_get_a_503() {
             Some("Retry-After")
         );
     }
-    // Bodies give their share of the budget back, whether they are answered or their client leaves.
+    // Bodies give their share of the budget back, whether they are answered or their
+    // client leaves.
     assert_eq!(held.pop().unwrap().send("x").answer().status, 200);
     drop(held);
     eventually("the budget has room again", || {
@@ -437,7 +444,8 @@ fn the_handler_declares_which_of_its_routes_read_a_body() {
         _ => api.answer(request),
     };
     let bound = || Server::bind("127.0.0.1:0", config()).expect("a free port");
-    // The final answer to a request that expects `100 Continue` and sends its body only after that.
+    // The final answer to a request that expects `100 Continue` and sends its body only
+    // after that.
     let final_answer = |server: &Running, start: &str| {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(format!(
@@ -515,7 +523,8 @@ fn answers_that_are_not_read_share_one_budget() {
     );
     assert_eq!(ask("HEAD").head().status, 200, "it has no body");
     assert_eq!(get(address, "/small").status, 200);
-    // A POST was executed already, so it is not refused with a 503: the client would send it again.
+    // A POST was executed already, so it is not refused with a 503: the client would send
+    // it again.
     assert_eq!(ask("POST").head().status, 200);
     for raw in &mut unread {
         assert_eq!(raw.answer().body.len(), LARGE);
@@ -580,7 +589,8 @@ fn rejected_clients_that_stay_connected_do_not_delay_a_shutdown() {
         assert_eq!(raw.answer().status, 503);
     }
     held.finish(&mut accepted);
-    // Joins the thread that lingers with these connections; the test would hang if it did not end.
+    // Joins the thread that lingers with these connections; the test would hang if it did
+    // not end.
     drop(held);
     for raw in &mut rejected {
         assert!(raw.is_closed());
@@ -880,7 +890,8 @@ fn without_a_token_a_client_behind_a_proxy_may_publish_only_from_this_machine() 
         ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
         ("Forwarded:\r\n", unknown),
         ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
-        // The two fields differ. A proxy writes one of them and passes on the other as the client sent it.
+        // The two fields differ. A proxy writes one of them and passes on the other as
+        // the client sent it.
         (
             "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
             unknown,

@@ -1,8 +1,9 @@
-//! Attackers that take all connections of the program. Hundreds send the head of a request at one byte per second,
-//! and thousands send nothing; all of them reconnect as soon as the server disconnects them. At the same time an
-//! ordinary client subscribes, publishes and gets its event. The tests print how long the client waits, with and
-//! without attackers. Other tests send more than a thousand bodies of 1 MiB without their last byte, and thousands of
-//! bodies byte by byte.
+//! Attackers that take all connections of the program. Hundreds send the head of a
+//! request at one byte per second, and thousands send nothing; all of them reconnect as
+//! soon as the server disconnects them. At the same time an ordinary client subscribes,
+//! publishes and gets its event. The tests print how long the client waits, with and
+//! without attackers. Other tests send more than a thousand bodies of 1 MiB without their
+//! last byte, and thousands of bodies byte by byte.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,18 +19,21 @@ use crate::program::serve;
 const SLOW: usize = 500;
 const SILENT: usize = 2_000;
 
-/// The interval at which slow attackers send a byte, and disconnected attackers reconnect.
+/// The interval at which slow attackers send a byte, and disconnected attackers
+/// reconnect.
 const ATTACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause of the ordinary client between two events.
 const CLIENT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The most connections that attackers open in one test, whatever the server does to them.
+/// The most connections that attackers open in one test, whatever the server does to
+/// them.
 const MOST_OPENED: usize = 100_000;
 
-/// How much more memory the server may hold after an attack than before it, in KiB. glibc keeps 40 MiB of stacks for
-/// future threads, of which about 24 KiB each were used, and in its arenas the free memory between blocks in use.
-/// The amount is the same after five attacks as after two.
+/// How much more memory the server may hold after an attack than before it, in KiB. glibc
+/// keeps 40 MiB of stacks for future threads, of which about 24 KiB each were used, and
+/// in its arenas the free memory between blocks in use. The amount is the same after five
+/// attacks as after two.
 const KEPT_KIB: u64 = 12 << 10;
 
 /// One connection of an attacker.
@@ -61,12 +65,14 @@ impl Attacker {
         attacker
     }
 
-    /// Best effort: the server may have disconnected this attacker; `has_been_disconnected` notices it.
+    /// Best effort: the server may have disconnected this attacker;
+    /// `has_been_disconnected` notices it.
     fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write(bytes);
     }
 
-    /// Reads all bytes that have arrived. Returns whether the server has closed the connection.
+    /// Reads all bytes that have arrived. Returns whether the server has closed the
+    /// connection.
     fn has_been_disconnected(&mut self) -> bool {
         let mut bytes = [0; 4096];
         while !self.has_ended {
@@ -81,7 +87,8 @@ impl Attacker {
         self.has_ended
     }
 
-    /// Checks the answer to this attacker: nothing, a 503, or, if it has begun a request, a 408.
+    /// Checks the answer to this attacker: nothing, a 503, or, if it has begun a request,
+    /// a 408.
     #[track_caller]
     fn check_answer(&self) {
         let answer = String::from_utf8_lossy(&self.received);
@@ -91,8 +98,8 @@ impl Attacker {
     }
 }
 
-/// Attacks until the sender of `is_over` is dropped. Returns the attackers that are connected then, and the number of
-/// connections that were opened.
+/// Attacks until the sender of `is_over` is dropped. Returns the attackers that are
+/// connected then, and the number of connections that were opened.
 fn attack(address: SocketAddr, is_over: &Receiver<()>) -> (Vec<Attacker>, usize) {
     let kinds = (0..SLOW + SILENT).map(|number| number % 5 == 0);
     let mut attackers: Vec<_> = kinds
@@ -113,7 +120,8 @@ fn attack(address: SocketAddr, is_over: &Receiver<()>) -> (Vec<Attacker>, usize)
     (attackers, opened)
 }
 
-/// Connects, subscribes, publishes, and waits for the published event. Returns how long all of this took.
+/// Connects, subscribes, publishes, and waits for the published event. Returns how long
+/// all of this took.
 #[track_caller]
 fn round_trip(address: SocketAddr) -> Duration {
     let start = Instant::now();
@@ -147,8 +155,9 @@ fn allow_open_files(needed: usize) {
     }
 }
 
-/// Attacks the program for `duration`, and checks that the ordinary client gets its events, that all attackers are
-/// disconnected in the end, and that the memory is free again.
+/// Attacks the program for `duration`, and checks that the ordinary client gets its
+/// events, that all attackers are disconnected in the end, and that the memory is free
+/// again.
 fn attack_and_check(arguments: &[&str], duration: Duration) {
     allow_open_files(SLOW + SILENT + 200);
     let program = serve(arguments);
@@ -255,7 +264,8 @@ fn a_client_gets_its_events_while_each_of_thousands_of_attackers_has_a_slot() {
 
 // ---- bodies
 
-/// The number of connections with large bodies: one for each slot in the default configuration.
+/// The number of connections with large bodies: one for each slot in the default
+/// configuration.
 const BODIES: usize = 1_256;
 const BODY_BYTES: usize = 1 << 20;
 
@@ -285,7 +295,8 @@ impl Uploader {
         }
     }
 
-    /// Sends more of the body, up to `most` bytes in total, and reads what has arrived. Does not block.
+    /// Sends more of the body, up to `most` bytes in total, and reads what has arrived.
+    /// Does not block.
     fn step(&mut self, most: usize) {
         static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
         let left = most.saturating_sub(self.sent).min(BODY.len());
@@ -300,7 +311,8 @@ impl Uploader {
         }
     }
 
-    /// Returns the status of the answer, or `None` if it has not arrived. Checks that a 503 has `Retry-After`.
+    /// Returns the status of the answer, or `None` if it has not arrived. Checks that a
+    /// 503 has `Retry-After`.
     fn status(&self) -> Option<u16> {
         let answer = String::from_utf8_lossy(&self.received);
         let status = answer.split(' ').nth(1);
@@ -314,8 +326,8 @@ impl Uploader {
     }
 }
 
-/// Subscribes and publishes until the sender of `is_over` is dropped. Each request must get the same answer as without
-/// attackers. Returns the times of the round trips.
+/// Subscribes and publishes until the sender of `is_over` is dropped. Each request must
+/// get the same answer as without attackers. Returns the times of the round trips.
 fn round_trips(address: SocketAddr, is_over: &Receiver<()>) -> Vec<Duration> {
     let mut times = Vec::new();
     loop {

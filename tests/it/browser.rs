@@ -1,12 +1,12 @@
-//! The browser's side: the browser's own `EventSource`, the JavaScript client and the React hook, in
-//! a real Chromium against the real program. The test files are in `tests/browser`; this chapter
-//! runs them with Node.
+//! The browser's side: the browser's own `EventSource`, the JavaScript client and the
+//! React hook, in a real Chromium against the real program. The test files are in
+//! `tests/browser`; this chapter runs them with Node.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// LOCK: held while one file runs, so that only one browser runs at a time. Each browser has up to
-/// eight pages, and the other tests of this binary run at the same time.
+/// LOCK: held while one file runs, so that only one browser runs at a time. Each browser
+/// has up to eight pages, and the other tests of this binary run at the same time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs one file of `tests/browser`. If it fails, the panic message has its output.
@@ -18,7 +18,8 @@ fn passes(chapter: &str) {
         .arg(format!("tests/browser/{chapter}.test.mjs"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("TINY_SSE", env!("CARGO_BIN_EXE_tiny-sse"))
-        // All connections are to the loopback address, so a proxy of this machine must not be used.
+        // All connections are to the loopback address, so a proxy of this machine must
+        // not be used.
         .env("no_proxy", "*")
         .output()
         .expect("node, which .ci/run installs");

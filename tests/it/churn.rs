@@ -1,11 +1,13 @@
-//! Clients that disconnect at random moments, reconnect with the last id that they received, and
-//! compare everything that the server sends with the events that were published.
+//! Clients that disconnect at random moments, reconnect with the last id that they
+//! received, and compare everything that the server sends with the events that were
+//! published.
 //!
-//! Events are numbered from 0, and the data of an event is its number. So a client knows which event
-//! it must receive next. It also knows how many events a `recovery` may report as replayed: at least
-//! those that were published before the client reconnected, and at most those whose publishing had
-//! begun when the recovery arrived. For one in eight reconnects the test pauses the publishing; then
-//! both numbers are equal, and `/stats` tells exactly which event is the oldest in the history.
+//! Events are numbered from 0, and the data of an event is its number. So a client knows
+//! which event it must receive next. It also knows how many events a `recovery` may
+//! report as replayed: at least those that were published before the client reconnected,
+//! and at most those whose publishing had begun when the recovery arrived. For one in
+//! eight reconnects the test pauses the publishing; then both numbers are equal, and
+//! `/stats` tells exactly which event is the oldest in the history.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +22,8 @@ use crate::program::serve;
 
 /// The number of threads that run the clients; each thread runs its share of them.
 const WORKERS: usize = 2;
-/// The largest number of events that a client reads before its thread runs the next client.
+/// The largest number of events that a client reads before its thread runs the next
+/// client.
 const READ_AT_ONCE: usize = 100;
 /// One in this many reconnects pauses the publishing.
 const ONE_PAUSE_IN: usize = 8;
@@ -28,18 +31,19 @@ const ONE_PAUSE_IN: usize = 8;
 /// The publisher of the numbered events, and its progress.
 struct Publishing {
     address: SocketAddr,
-    /// The topics of the events, repeated from the start when all were used. An empty string stands
-    /// for an event without a topic.
+    /// The topics of the events, repeated from the start when all were used. An empty
+    /// string stands for an event without a topic.
     topics: Vec<&'static str>,
     /// The id of each published event; the index is the event's number.
     ids: Mutex<Vec<String>>,
-    /// LOCK: the publisher holds it while it publishes one event. A client that holds it has paused the
-    /// publishing.
+    /// LOCK: the publisher holds it while it publishes one event. A client that holds it
+    /// has paused the publishing.
     pause: Mutex<()>,
-    /// The number of clients that wait for `pause`. The publisher yields to them, because a `Mutex` is
-    /// not fair.
+    /// The number of clients that wait for `pause`. The publisher yields to them, because
+    /// a `Mutex` is not fair.
     waiting: AtomicUsize,
-    /// The number of events whose publishing has begun. The last one may not be published yet.
+    /// The number of events whose publishing has begun. The last one may not be published
+    /// yet.
     begun: AtomicUsize,
     /// The number of events that are published and whose ids are in `ids`.
     done: AtomicUsize,
@@ -61,8 +65,8 @@ impl Publishing {
         }
     }
 
-    /// Publishes one event after the other on one connection, each as soon as the one before is
-    /// answered, while `goes_on` returns true for the next number.
+    /// Publishes one event after the other on one connection, each as soon as the one
+    /// before is answered, while `goes_on` returns true for the next number.
     fn run(&self, mut goes_on: impl FnMut(usize) -> bool) {
         let _over = OnDrop(|| self.is_over.store(true, Ordering::Release));
         let mut publisher = Raw::connect(self.address);
@@ -115,7 +119,8 @@ struct SubscribeTarget(&'static str, fn(&str) -> bool);
 
 const PLAIN: SubscribeTarget = SubscribeTarget("/events?", |topic| topic.is_empty());
 
-/// The largest number of events that a client stays connected for, and then disconnected for.
+/// The largest number of events that a client stays connected for, and then disconnected
+/// for.
 #[derive(Clone, Copy)]
 struct ChurnLimits {
     stay: usize,
@@ -127,7 +132,8 @@ struct ChurningClient<'a> {
     target: SubscribeTarget,
     limits: ChurnLimits,
     random: &'a Mutex<Random>,
-    /// Names the client in failure messages; half of the requests also send it as the `client_id`.
+    /// Names the client in failure messages; half of the requests also send it as the
+    /// `client_id`.
     name: String,
     stream: Option<Stream>,
     /// The id that the client reconnects with.
@@ -172,8 +178,8 @@ impl ChurningClient<'_> {
         self.random.lock().unwrap().below(end)
     }
 
-    /// Does what the client can do now, without waiting for an event that is not published yet. Returns
-    /// false if there is nothing to do.
+    /// Does what the client can do now, without waiting for an event that is not
+    /// published yet. Returns false if there is nothing to do.
     fn step(&mut self) -> bool {
         let is_over = self.publishing.is_over.load(Ordering::Acquire);
         let done = self.publishing.done();
@@ -208,13 +214,13 @@ impl ChurningClient<'_> {
 
     fn disconnect(&mut self, done: usize) {
         self.stream = None;
-        // The count starts at the number that this client has reached, because the publisher does not
-        // get further ahead of the slowest client than `AHEAD`.
+        // The count starts at the number that this client has reached, because the
+        // publisher does not get further ahead of the slowest client than `AHEAD`.
         self.reconnects_at = done.min(self.next) + self.random(self.limits.away);
     }
 
-    /// Reads the next event and checks that it is the expected one. Returns false if the server has
-    /// ended the stream before it.
+    /// Reads the next event and checks that it is the expected one. Returns false if the
+    /// server has ended the stream before it.
     fn read(&mut self) -> bool {
         let stream = self
             .stream
@@ -283,8 +289,8 @@ impl ChurningClient<'_> {
         assert!(possible.contains(&replayed), "{what}, not {possible:?}");
     }
 
-    /// Sends the request as a browser reconnects (a header field), or as a page does that creates a new
-    /// `EventSource` (the query). Returns `None` if the server hangs up.
+    /// Sends the request as a browser reconnects (a header field), or as a page does that
+    /// creates a new `EventSource` (the query). Returns `None` if the server hangs up.
     fn open(&self) -> Option<Stream> {
         let SubscribeTarget(target, _) = self.target;
         let name = match self.random(2) {
@@ -301,8 +307,8 @@ impl ChurningClient<'_> {
         Stream::try_open(self.publishing.address, &target, &field)
     }
 
-    /// Returns the number of the oldest event in the history. Publishing is paused, so the number is
-    /// exact.
+    /// Returns the number of the oldest event in the history. Publishing is paused, so
+    /// the number is exact.
     fn oldest(&self, what: &str, is_complete: bool) -> usize {
         let ids = self.publishing.ids.lock().unwrap();
         let stats = get(self.publishing.address, "/stats");
@@ -320,7 +326,8 @@ impl ChurningClient<'_> {
         oldest
     }
 
-    /// Sets `next` to the first event after the gap. `cursor` is the id of the last event in the gap.
+    /// Sets `next` to the first event after the gap. `cursor` is the id of the last event
+    /// in the gap.
     fn skip_gap(&mut self, what: &str, oldest: Option<usize>) {
         let ids = self.publishing.ids.lock().unwrap();
         // Searches from the end, because it is one of the latest events.
@@ -337,8 +344,8 @@ impl ChurningClient<'_> {
     }
 }
 
-/// Runs all clients of one thread in turn until `enough` returns true. Stores the smallest number
-/// that a client still waits for in `slowest`.
+/// Runs all clients of one thread in turn until `enough` returns true. Stores the
+/// smallest number that a client still waits for in `slowest`.
 fn run_clients(
     clients: &mut [ChurningClient],
     slowest: &AtomicUsize,
@@ -360,8 +367,8 @@ fn run_clients(
     }
 }
 
-/// Returns `count` clients; each uses the next of the targets. All of them have the id of the empty
-/// history as their cursor, so they expect every event.
+/// Returns `count` clients; each uses the next of the targets. All of them have the id of
+/// the empty history as their cursor, so they expect every event.
 fn clients<'a>(
     publishing: &'a Publishing,
     count: usize,
@@ -396,11 +403,11 @@ fn clients<'a>(
     (0..count).map(client).collect()
 }
 
-/// Publishes events while the clients disconnect and reconnect. In the end each client has received
-/// all events of its topics exactly once, without a gap.
+/// Publishes events while the clients disconnect and reconnect. In the end each client
+/// has received all events of its topics exactly once, without a gap.
 fn assert_all_get_all(publishing: &Publishing, mut clients: Vec<ChurningClient>) {
-    // How many events the publisher may be ahead of the slowest client. So all clients disconnect and
-    // reconnect during the whole test.
+    // How many events the publisher may be ahead of the slowest client. So all clients
+    // disconnect and reconnect during the whole test.
     const AHEAD: usize = 2_000;
     let events = clients[0].end;
     let slowest = [const { AtomicUsize::new(0) }; WORKERS];
@@ -430,7 +437,8 @@ fn assert_all_get_all(publishing: &Publishing, mut clients: Vec<ChurningClient>)
         }
         client.stay = usize::MAX;
     }
-    // The last event has no topic, so every client gets it; a superfluous event would come before it.
+    // The last event has no topic, so every client gets it; a superfluous event would
+    // come before it.
     let last = (events..).find(|number| publishing.topic(*number).is_empty());
     let last = last.expect("some events have no topic");
     publishing.run(|number| number <= last);
@@ -478,7 +486,8 @@ fn clients_that_reconnect_receive_exactly_the_topics_that_they_subscribed_to() {
     });
     let random = Mutex::new(Random::new());
     let topics = ["", "a", "ab", "a/1", "b", "b/1", "b/2/3", "c", "A"];
-    // A prime number of topics, so that the topics and the clients' schedules do not fall into step.
+    // A prime number of topics, so that the topics and the clients' schedules do not fall
+    // into step.
     let topics = (0..499).map(|_| topics[random.lock().unwrap().below(topics.len())]);
     let publishing = Publishing::new(server.local_addr(), topics.collect());
     let targets = [
@@ -505,8 +514,8 @@ fn clients_that_reconnect_receive_exactly_the_topics_that_they_subscribed_to() {
 
 #[test]
 fn a_gap_is_announced_only_where_events_are_lost_and_ends_at_the_oldest_retained_event() {
-    // Each thread runs until its clients have seen this many reconnects without a gap and this many
-    // with one: in total, and while publishing was paused.
+    // Each thread runs until its clients have seen this many reconnects without a gap and
+    // this many with one: in total, and while publishing was paused.
     const ENOUGH: [usize; 2] = [800, 80];
     // The test fails if that many reconnects without a gap have not been enough.
     const TOO_MANY: usize = 20_000;
@@ -545,8 +554,8 @@ fn a_gap_is_announced_only_where_events_are_lost_and_ends_at_the_oldest_retained
     });
 }
 
-/// Sums up the reconnects without a gap and with one: all of them, and those while publishing was
-/// paused.
+/// Sums up the reconnects without a gap and with one: all of them, and those while
+/// publishing was paused.
 fn reconnects_by_kind(clients: &[ChurningClient]) -> [[usize; 2]; 2] {
     let sum = |count: fn(&ChurningClient) -> usize| clients.iter().map(count).sum();
     [

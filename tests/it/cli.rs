@@ -1,5 +1,6 @@
-//! The program as a process: its command line, what it prints and logs, how it ends at a signal, and
-//! how it runs with few open files, little address space or a standard output that is not read.
+//! The program as a process: its command line, what it prints and logs, how it ends at a
+//! signal, and how it runs with few open files, little address space or a standard output
+//! that is not read.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -593,8 +594,8 @@ fn sigterm_and_sigint_send_a_close_event_to_each_stream_and_exit_with_0() {
     }
 }
 
-/// Sends the head and half of the body of a request. The server waits for the rest: it has answered
-/// `100 Continue`.
+/// Sends the head and half of the body of a request. The server waits for the rest: it
+/// has answered `100 Continue`.
 #[track_caller]
 fn request_in_flight(address: SocketAddr) -> Raw {
     let mut raw = Raw::connect(address);
@@ -733,12 +734,14 @@ fn level_info_logs_each_client_that_joins_or_leaves_and_no_events() {
         serving.process.signal("TERM");
         assert_eq!(serving.process.exit_code(), Some(0));
         let mut log = all_lines(&serving.process.err);
-        // The line about the signal may come before the stream's last line, so it is removed here.
+        // The line about the signal may come before the stream's last line, so it is
+        // removed here.
         let closing = log
             .iter()
             .position(|line| line.starts_with("tiny-sse: SIGTERM"));
         log.remove(closing.expect("the line about the signal"));
-        // The machine may be too small for the default limits, which is logged as a warning.
+        // The machine may be too small for the default limits, which is logged as a
+        // warning.
         log.retain(|line| !line.contains(" warn  "));
         let expected: &[&str] = if is_logged {
             &[
@@ -902,7 +905,8 @@ fn a_log_that_is_read_late_is_complete_and_in_order() {
         .stdout(Stdio::piped())
         .stderr(errors);
     let mut serving = wait_for_greeting(Process::spawn(&mut command));
-    // Drops the test's own copy of the write end, so that reading the log ends when the program ends.
+    // Drops the test's own copy of the write end, so that reading the log ends when the
+    // program ends.
     drop(command);
     for number in 10..60 {
         let mut raw = Raw::connect(serving.address);
@@ -935,8 +939,8 @@ fn a_log_that_is_read_late_is_complete_and_in_order() {
 #[test]
 #[ignore = "needs a network of its own: unshare, ip"]
 fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
-    // In a network namespace of its own, the test can switch the loopback interface off. The effect is
-    // that of a pulled cable: no FIN, no RST, no acknowledgements.
+    // In a network namespace of its own, the test can switch the loopback interface off.
+    // The effect is that of a pulled cable: no FIN, no RST, no acknowledgements.
     let script = format!(
         "ip link set lo up && exec '{PROGRAM}' --listen 127.0.0.1:0 --log info --heartbeat 2s --write-timeout 1s"
     );
@@ -973,8 +977,8 @@ fn a_peer_that_vanished_is_noticed_within_two_heartbeats() {
 
 // ---- a machine with few resources
 
-/// Asks for a stream, and returns the connection and the head of the answer. The server may reject the
-/// connection before it reads the request.
+/// Asks for a stream, and returns the connection and the head of the answer. The server
+/// may reject the connection before it reads the request.
 fn ask_for_a_stream(address: SocketAddr) -> (Raw, Answer) {
     let mut raw = Raw::connect(address);
     // Best effort: the write fails if the server has answered and closed already.
@@ -1223,8 +1227,9 @@ fn with_little_address_space_clients_are_refused_and_the_program_goes_on() {
 
 #[test]
 fn without_address_space_for_a_thread_the_server_answers_503_and_goes_on() {
-    // The test limits address space (`ulimit -v`), because `ulimit -u` does not apply to root. At the
-    // start the limit is generous; with a small one the server would lower its limit of clients.
+    // The test limits address space (`ulimit -v`), because `ulimit -u` does not apply to
+    // root. At the start the limit is generous; with a small one the server would lower
+    // its limit of clients.
     let script = format!(
         "ulimit -v 4000000; exec '{PROGRAM}' --listen 127.0.0.1:0 --log off --heartbeat 50ms"
     );
@@ -1266,8 +1271,9 @@ fn without_address_space_for_a_thread_the_server_answers_503_and_goes_on() {
         (503, Some("5"))
     );
     assert!(!streams.is_empty(), "no client was accepted at all");
-    // The limit is raised by one page at a time. So the remaining space is first too small for a
-    // thread's stack, and then enough for the stack but not for the memory the thread needs besides.
+    // The limit is raised by one page at a time. So the remaining space is first too
+    // small for a thread's stack, and then enough for the stack but not for the memory
+    // the thread needs besides.
     for _ in 0..100 {
         limit += 4096;
         allow(limit);

@@ -1,9 +1,9 @@
-//! Widely used SSE clients from npm and PyPI against the real program. Each client dispatches exactly
-//! the published events: no heartbeat becomes an event, and after the server was killed and restarted,
-//! each event arrives once and in order.
+//! Widely used SSE clients from npm and PyPI against the real program. Each client
+//! dispatches exactly the published events: no heartbeat becomes an event, and after the
+//! server was killed and restarted, each event arrives once and in order.
 //!
-//! `tests/clients` has a driver for each client, which prints the events that the client dispatches,
-//! and the lock files with the versions.
+//! `tests/clients` has a driver for each client, which prints the events that the client
+//! dispatches, and the lock files with the versions.
 
 use std::process::{Command, Stdio};
 
@@ -40,7 +40,8 @@ impl Driver {
         command
             .arg(format!("{root}/tests/clients/{file}"))
             .arg(url)
-            // All connections are to the loopback address, so a proxy of this machine must not be used.
+            // All connections are to the loopback address, so a proxy of this machine
+            // must not be used.
             .env("no_proxy", "*")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
@@ -63,8 +64,9 @@ impl Driver {
         assert!(welcome.starts_with(expected), "{welcome}");
     }
 
-    /// Waits until the client has dispatched exactly these events. If it was disconnected, the welcome
-    /// and the `recovery` event of the new stream come before them.
+    /// Waits until the client has dispatched exactly these events. If it was
+    /// disconnected, the welcome and the `recovery` event of the new stream come before
+    /// them.
     #[track_caller]
     fn expect_events(&mut self, expected: &[String], was_disconnected: bool) {
         if was_disconnected {
@@ -94,7 +96,8 @@ fn publish(serving: &Serving, name: &str, data: &str) -> String {
     format!("[\"{name}\",{},\"{}\"]", json::quoted(data), id_of(&answer))
 }
 
-/// Waits until another stream, on a topic without events, has received this many heartbeats.
+/// Waits until another stream, on a topic without events, has received this many
+/// heartbeats.
 #[track_caller]
 fn wait_for_heartbeats(serving: &Serving, count: usize) {
     let mut witness = Stream::open(serving.address, "/events/nothing?heartbeat=event", "");
@@ -122,7 +125,8 @@ fn assert_receives_and_resumes(runtime: Runtime, file: &str) {
         let mut expected = Vec::new();
         if run > 0 {
             serving = serve_with_listen(&[&options[..], &["--listen", &address]].concat());
-            // Some of these are published before the client has reconnected, so they are replayed.
+            // Some of these are published before the client has reconnected, so they are
+            // replayed.
             for number in 0..20 {
                 expected.push(publish(&serving, "message", &format!("{run}, {number}")));
             }
@@ -137,7 +141,8 @@ fn assert_receives_and_resumes(runtime: Runtime, file: &str) {
             expected.push(publish(&serving, "greeting", data));
         }
         driver.expect_events(&expected, run > 0);
-        // If the client dispatched a heartbeat, the heartbeat would come before the next event.
+        // If the client dispatched a heartbeat, the heartbeat would come before the next
+        // event.
         wait_for_heartbeats(&serving, 5);
         let after = publish(&serving, "message", "after heartbeats");
         driver.expect_events(&[after], false);

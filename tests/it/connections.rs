@@ -1,5 +1,6 @@
-//! One HTTP connection from its first request to its end: pipelined requests, hidden requests, timeouts,
-//! handlers that panic, a full connection table, the shutdown, and inherited listeners.
+//! One HTTP connection from its first request to its end: pipelined requests, hidden
+//! requests, timeouts, handlers that panic, a full connection table, the shutdown, and
+//! inherited listeners.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +14,8 @@ use tiny_sse::{Config, Report, Running, Server};
 
 use crate::kit::{Raw, Stream, config, eventually, get, number_after, post, server};
 
-/// A timeout in which even a busy machine sends two bytes, and that is short enough to wait for.
+/// A timeout in which even a busy machine sends two bytes, and that is short enough to
+/// wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A server whose handler is `handler`.
@@ -149,8 +151,9 @@ fn no_request_after_a_close_a_refusal_or_a_stream_is_executed() {
     assert_eq!(total_events(&server), 0, "after a stream");
 }
 
-/// Each row hides `POST /events` with the body `x` from one of two parsers that differ about the named
-/// rule. This server must either reject the outer request, or read the hidden one as data.
+/// Each row hides `POST /events` with the body `x` from one of two parsers that differ
+/// about the named rule. This server must either reject the outer request, or read the
+/// hidden one as data.
 #[test]
 fn a_request_hidden_in_another_is_not_executed() {
     const HIDDEN: &str = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
@@ -357,7 +360,8 @@ fn a_request_that_expects_100_continue_gets_it_before_the_answer() {
     assert_eq!(raw.send("hello").answer().status, 200);
 }
 
-/// The first bytes of a request, the bytes that then follow slowly, and the part that is late.
+/// The first bytes of a request, the bytes that then follow slowly, and the part that is
+/// late.
 #[rustfmt::skip]
 const LATE: &[(&str, &[u8], &str)] = &[
     ("G", b"E", "head"),
@@ -386,7 +390,8 @@ fn a_request_that_does_not_end_in_time_is_a_408_even_if_bytes_keep_arriving() {
             raw.send(start);
             let begun = Instant::now();
             if dribbles {
-                // Sends until an answer arrives. Each wait for the answer is the pause between two bytes.
+                // Sends until an answer arrives. Each wait for the answer is the pause
+                // between two bytes.
                 raw.socket.set_read_timeout(Some(SHORT / 10)).unwrap();
                 while nothing_came(&raw.socket) {
                     assert!(
@@ -489,7 +494,8 @@ fn a_full_connection_table_answers_503_with_retry_after_until_a_slot_is_free() {
         extra_connections: 2,
         ..config()
     });
-    // The handlers of all three run. A connection that waits for a request would be evicted.
+    // The handlers of all three run. A connection that waits for a request would be
+    // evicted.
     let mut accepted: Vec<_> = (0..3).map(|_| Raw::connect(server.local_addr())).collect();
     for raw in &mut accepted {
         raw.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -566,7 +572,8 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
         if framing.contains("chunked") {
             raw.send(format!("{length:x}\r\n"));
         }
-        // Best effort: the server may close before it has all of the body. Only the answer counts.
+        // Best effort: the server may close before it has all of the body. Only the
+        // answer counts.
         let _ = raw.socket.write_all(&vec![b'x'; length]);
         let answer = raw.answer();
         assert_eq!(answer.status, 413, "{framing}");
@@ -574,8 +581,8 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
     }
 }
 
-/// Starts a server whose handler of `/slow` first sends to the returned receiver, and then waits for a
-/// message from the returned sender.
+/// Starts a server whose handler of `/slow` first sends to the returned receiver, and
+/// then waits for a message from the returned sender.
 fn server_with_slow_handler(config: Config) -> (Running, Receiver<()>, Sender<()>) {
     let ((begun, has_begun), (go, may_go)) = (channel(), channel::<()>());
     let may_go = Mutex::new(may_go);
@@ -720,8 +727,8 @@ fn a_line_of_the_maximum_length_may_be_cut_between_cr_and_lf() {
         let expected = whole.send([&*start, rest].concat()).answer().status;
         let mut raw = Raw::connect(server.local_addr());
         raw.send(&start);
-        // The server must read the CR before the rest is sent. No answer tells when it has; the test
-        // waits, and expects no refusal meanwhile.
+        // The server must read the CR before the rest is sent. No answer tells when it
+        // has; the test waits, and expects no refusal meanwhile.
         raw.socket.set_read_timeout(Some(SHORT)).unwrap();
         let silent = nothing_came(&raw.socket);
         raw.socket
@@ -749,7 +756,8 @@ fn a_connection_is_closed_after_an_answer_that_says_close_and_after_no_other() {
         let mut raw = Raw::connect(server.local_addr());
         raw.send(request);
         let says_close = raw.head().field("connection") == Some("close");
-        // The second request is answered if and only if the first answer did not say `close`.
+        // The second request is answered if and only if the first answer did not say
+        // `close`.
         let _ = raw.socket.write_all(b"GET /health HTTP/1.0\r\n\r\n");
         assert_eq!(raw.rest().is_empty(), says_close, "{request:?}");
     }
@@ -905,8 +913,8 @@ fn a_post_or_delete_without_a_length_has_no_body() {
     assert_eq!(total_events(&server), 2);
 }
 
-/// Causes reports of several kinds: a malformed request, a panic, a refused origin, and a client that
-/// joins and leaves.
+/// Causes reports of several kinds: a malformed request, a panic, a refused origin, and a
+/// client that joins and leaves.
 fn cause_reports(server: &Running) {
     for bytes in [
         "nonsense\r\n\r\n",
@@ -1003,7 +1011,8 @@ fn a_shutdown_leaves_an_inherited_listener_open_for_other_processes() {
             server.shutdown();
             let took = start.elapsed();
             assert!(took < Duration::from_secs(1), "{address}: {took:?}");
-            // The connections by which the server woke itself may still be in the listener's queue.
+            // The connections by which the server woke itself may still be in the
+            // listener's queue.
             let mine = TcpStream::connect(reachable).expect("the listener is still open");
             let me = mine.local_addr().unwrap();
             while other.accept().expect("a connection").1 != me {}
@@ -1011,14 +1020,15 @@ fn a_shutdown_leaves_an_inherited_listener_open_for_other_processes() {
     }
 }
 
-/// The other processes of an inherited listener may accept the connections by which the server wakes
-/// itself.
+/// The other processes of an inherited listener may accept the connections by which the
+/// server wakes itself.
 #[test]
 fn a_shutdown_ends_although_other_holders_of_the_listener_accept_connections() {
     const OTHERS: usize = 4;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().unwrap();
-    // Each thread accepts connections and sends the byte that it receives back, until that byte is `!`.
+    // Each thread accepts connections and sends the byte that it receives back, until
+    // that byte is `!`.
     let accept = |other: TcpListener| {
         loop {
             let (mut socket, _) = other.accept().expect("the listener stays open");

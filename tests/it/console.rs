@@ -1,5 +1,5 @@
-//! The files that are compiled into the program: the console page, which is for browsers and can be
-//! switched off, and the client scripts, which pages of every origin may load.
+//! The files that are compiled into the program: the console page, which is for browsers
+//! and can be switched off, and the client scripts, which pages of every origin may load.
 
 use std::net::SocketAddr;
 
@@ -119,8 +119,8 @@ mod compiled_in {
             let head = request(address, "HEAD", path, BROWSER, "").without_date();
             assert_eq!(head.head, answer.clone().without_date().head, "{path}");
         }
-        // The tag depends on the content alone: another server has the same tags, and each file has
-        // another tag.
+        // The tag depends on the content alone: another server has the same tags, and
+        // each file has another tag.
         let again = server_with(Console::On);
         for (tag, (path, ..)) in tags.iter().zip(FILES) {
             let answer = request(again.local_addr(), "GET", path, BROWSER, "");
@@ -162,8 +162,8 @@ mod compiled_in {
                     assert_eq!(head.field("etag"), Some(tag), "{row}");
                     assert_eq!(head.field("cache-control"), Some("no-cache"), "{row}");
                     if status == 304 {
-                        // SPEC: RFC 9110, 8.6: a 304 has the Content-Length of the 200, or none.
-                        // RFC 9110, 15.4.5: it has no body.
+                        // SPEC: RFC 9110, 8.6: a 304 has the Content-Length of the 200,
+                        // or none. RFC 9110, 15.4.5: it has no body.
                         assert_eq!(head.field("content-length"), None, "{row}");
                         assert_eq!(head.field("content-type"), None, "{row}");
                         raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -1,9 +1,10 @@
-//! Acknowledged events survive a crash: the server is killed again and again while it works, and it is
-//! started with journal files as a crash leaves them.
+//! Acknowledged events survive a crash: the server is killed again and again while it
+//! works, and it is started with journal files as a crash leaves them.
 //!
-//! `SIGKILL` ends the process and not the system, so these tests cannot distinguish an event that was
-//! synced to disk from an event that was only written. They check everything else: an event is written
-//! before it is acknowledged or delivered, and every written event is read back once and in order.
+//! `SIGKILL` ends the process and not the system, so these tests cannot distinguish an
+//! event that was synced to disk from an event that was only written. They check
+//! everything else: an event is written before it is acknowledged or delivered, and every
+//! written event is read back once and in order.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -23,15 +24,17 @@ use crate::program::{Process, lines_up_to, serve, wait_for_greeting};
 
 // ---- a server that is killed and started again
 
-/// How often the server is killed. The variable `TINY_SSE_CRASH_ROUNDS` overrides the number.
+/// How often the server is killed. The variable `TINY_SSE_CRASH_ROUNDS` overrides the
+/// number.
 const ROUNDS: usize = 100;
-/// The largest number of acknowledged events that the slowest client has not received yet. The history
-/// holds far more events, so no client may see a gap.
+/// The largest number of acknowledged events that the slowest client has not received
+/// yet. The history holds far more events, so no client may see a gap.
 const LEAD: usize = 1_000;
 /// The data of the last event.
 const THE_END: &str = "the end";
 
-/// The address of the server. It changes at each restart, because each run gets a free port.
+/// The address of the server. It changes at each restart, because each run gets a free
+/// port.
 #[derive(Default)]
 struct CurrentAddress {
     state: Mutex<AddressState>,
@@ -46,8 +49,8 @@ struct AddressState {
 }
 
 impl CurrentAddress {
-    /// Waits until the server runs, and returns its address. Returns `None` if it will not be started
-    /// again.
+    /// Waits until the server runs, and returns its address. Returns `None` if it will
+    /// not be started again.
     fn find(&self) -> Option<SocketAddr> {
         let waits = |state: &mut AddressState| state.address.is_none() && !state.is_over;
         let state = self.state.lock().unwrap();
@@ -79,13 +82,14 @@ struct Shared {
     publishing: AtomicBool,
     /// The number of events that were answered with 200.
     acknowledged: AtomicUsize,
-    /// The number of events that each of the first two clients, which subscribe to all topics, has
-    /// received.
+    /// The number of events that each of the first two clients, which subscribe to all
+    /// topics, has received.
     seen: [AtomicUsize; 2],
 }
 
 impl Shared {
-    /// Waits until the slowest client is at most `LEAD` events late. Returns whether publishing goes on.
+    /// Waits until the slowest client is at most `LEAD` events late. Returns whether
+    /// publishing goes on.
     fn wait_for_turn(&self) -> bool {
         let is_close = || {
             let seen = self.seen.iter().map(|seen| seen.load(Ordering::Relaxed));
@@ -104,12 +108,13 @@ impl Shared {
 enum Kind {
     /// One event is one body.
     Plain,
-    /// The same, but one event in 40 is large. A large event is written in several steps, so a kill can
-    /// come between them.
+    /// The same, but one event in 40 is large. A large event is written in several steps,
+    /// so a kill can come between them.
     Large,
     /// One body has several events as NDJSON lines.
     Lines,
-    /// Each event has an id of the publisher, and is sent again until an answer confirms it.
+    /// Each event has an id of the publisher, and is sent again until an answer confirms
+    /// it.
     OwnIds,
 }
 
@@ -121,8 +126,8 @@ const PUBLISHERS: [(&str, Kind); 5] = [
     ("own", Kind::OwnIds),
 ];
 
-/// A topic, and the end of the target that publishes to it. The first row is for events without a
-/// topic.
+/// A topic, and the end of the target that publishes to it. The first row is for events
+/// without a topic.
 const TOPICS: [(&str, &str); 3] = [
     ("-", ""),
     ("news", "/news"),
@@ -225,7 +230,8 @@ impl Publisher<'_> {
                 is_lost = true;
                 continue;
             };
-            // A 409 says that the id is used already. It is expected only if an earlier answer was lost.
+            // A 409 says that the id is used already. It is expected only if an earlier
+            // answer was lost.
             if !(is_lost && answer.status == 409) {
                 assert_eq!(self.kept(&answer), id);
             }
@@ -253,8 +259,8 @@ impl Publisher<'_> {
         self.sent.push(Sent { is_first, data, id });
     }
 
-    /// Sends a request on the open connection, or on a new one. Returns `None` if no answer arrives; then
-    /// the events may be published or not.
+    /// Sends a request on the open connection, or on a new one. Returns `None` if no
+    /// answer arrives; then the events may be published or not.
     fn post(&mut self, target: &str, fields: &str, body: &str) -> Option<Answer> {
         let mut raw = match self.connection.take() {
             Some(raw) => raw,
@@ -271,8 +277,8 @@ impl Publisher<'_> {
     }
 }
 
-/// Reads all events until `THE_END`, and reconnects after each restart of the server. Sometimes the
-/// client itself hangs up. Returns the events.
+/// Reads all events until `THE_END`, and reconnects after each restart of the server.
+/// Sometimes the client itself hangs up. Returns the events.
 fn follow(shared: &Shared, index: usize, mut random: Random) -> Vec<Message> {
     let (target, _) = CLIENTS[index];
     let (mut cursor, mut seen) = (String::new(), Vec::new());
@@ -318,7 +324,8 @@ fn start(journal: &Scratch) -> Process {
     ])
 }
 
-/// Starts the server and kills it at a random time. Returns the lines of its standard error.
+/// Starts the server and kills it at a random time. Returns the lines of its standard
+/// error.
 fn run_and_kill(journal: &Scratch, shared: &Shared, random: &mut Random) -> Vec<String> {
     let mut process = start(journal);
     // The sleep waits for nothing: the kill must come at a random moment.
@@ -337,8 +344,8 @@ fn run_and_kill(journal: &Scratch, shared: &Shared, random: &mut Random) -> Vec<
     process.kill()
 }
 
-/// Appends the beginning of a record to the newest segment, as a kill during a write does. A real kill
-/// seldom hits that moment.
+/// Appends the beginning of a record to the newest segment, as a kill during a write
+/// does. A real kill seldom hits that moment.
 fn tear(journal: &Scratch, random: &mut Random) {
     let record = ": event 18446744073709551615-0 чат/1\nid: torn\ndata: torn\n: crc 00000000\n";
     let torn = &record.as_bytes()[..1 + random.below(record.len() - 1)];
@@ -356,7 +363,7 @@ fn tear(journal: &Scratch, random: &mut Random) {
 #[track_caller]
 fn assert_only_warnings(lines: &[String]) {
     for line in lines {
-        // 2026-11-22T05:40:00.123Z warn  …
+        // 2026-11-22T05:40:00.123Z warn …
         assert_eq!(line.get(25..30), Some("warn "), "{lines:#?}");
     }
 }
@@ -458,8 +465,8 @@ fn decoded(journal: &Path) -> Vec<Message> {
     messages
 }
 
-/// Compares the events in the journal with the events that were sent. Returns how many of the kept
-/// events were never acknowledged.
+/// Compares the events in the journal with the events that were sent. Returns how many of
+/// the kept events were never acknowledged.
 fn assert_journal_matches(sent: &[Vec<Sent>; PUBLISHERS.len()], kept: &[Message]) -> usize {
     let mut positions: HashMap<&str, usize> = HashMap::new();
     for (position, message) in kept.iter().enumerate() {
@@ -479,7 +486,8 @@ fn assert_journal_matches(sent: &[Vec<Sent>; PUBLISHERS.len()], kept: &[Message]
                 assert_eq!(kept[position].last_event_id, *id, "{name}: another id");
             }
             assert!(*kind != Kind::OwnIds || event.id.is_some());
-            // If a request was interrupted, its first lines may be kept, and none after a missing line.
+            // If a request was interrupted, its first lines may be kept, and none after a
+            // missing line.
             let is_after_missing = last_is_missing && !event.is_first;
             assert!(
                 position.is_none() || !is_after_missing,
@@ -572,8 +580,8 @@ impl SampleJournal {
         }
     }
 
-    /// Returns all damages that are tested: a cut at every byte of the last two records, and a change of
-    /// every byte of the last one.
+    /// Returns all damages that are tested: a cut at every byte of the last two records,
+    /// and a change of every byte of the last one.
     fn damages(&self) -> Vec<Damage> {
         let [.., last_but_one, last, end] = self.bounds[..] else {
             panic!("fewer than two records: {:?}", self.bounds);
@@ -652,7 +660,8 @@ fn assert_keeps_undamaged_records(sample: &SampleJournal, damage: Damage) {
         "{damage:?}: {ids:?}"
     );
 
-    // A separate thread of the server writes the log, so the test waits for the line before the kill.
+    // A separate thread of the server writes the log, so the test waits for the line
+    // before the kill.
     let mut warnings = if good == text.len() {
         Vec::new()
     } else {

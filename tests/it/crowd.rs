@@ -1,5 +1,5 @@
-//! Many clients at once on the real program: 500 clients receive every event in order while others
-//! connect and disconnect all the time.
+//! Many clients at once on the real program: 500 clients receive every event in order
+//! while others connect and disconnect all the time.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,8 +9,8 @@ use crate::chance::Random;
 use crate::kit::{OnDrop, Raw, Stream, eventually, get, number_after};
 use crate::program::serve;
 
-// The server is a separate process, because in one process each client would need two descriptors,
-// and many systems allow only 1,024. In two processes, all fit.
+// The server is a separate process, because in one process each client would need two
+// descriptors, and many systems allow only 1,024. In two processes, all fit.
 const CLIENTS: usize = 500;
 const VISITORS: usize = 100;
 const EVENTS: usize = 1_000;
@@ -22,8 +22,8 @@ fn count(address: SocketAddr, what: &str) -> u64 {
     number_after(get(address, "/stats").text(), &key)
 }
 
-/// The progress of the publisher and of the visitors. Each waits for the other, so that visitors
-/// connect and disconnect during the whole time that events are published.
+/// The progress of the publisher and of the visitors. Each waits for the other, so that
+/// visitors connect and disconnect during the whole time that events are published.
 #[derive(Default)]
 struct Pace {
     events: AtomicUsize,
@@ -31,8 +31,9 @@ struct Pace {
     is_over: AtomicBool,
 }
 
-/// Connects and disconnects in different ways: some visitors hang up at once, some after they have
-/// read a part of the replay, and some stay for a while and hang up with all events unread.
+/// Connects and disconnects in different ways: some visitors hang up at once, some after
+/// they have read a part of the replay, and some stay for a while and hang up with all
+/// events unread.
 fn visit(address: SocketAddr, share: usize, pace: &Pace) {
     let mut random = Random::new();
     let mut present: Vec<Stream> = Vec::new();
@@ -61,8 +62,8 @@ fn visit(address: SocketAddr, share: usize, pace: &Pace) {
 
 #[test]
 fn all_clients_receive_every_event_in_order_while_others_connect_and_disconnect() {
-    // The limit admits all visitors, even if the server notices none of their disconnects before the
-    // end. There is one visit for two events, and at most 20 more.
+    // The limit admits all visitors, even if the server notices none of their disconnects
+    // before the end. There is one visit for two events, and at most 20 more.
     let max_clients = (CLIENTS + EVENTS / 2 + 100).to_string();
     let program = serve(&["--max-clients", &max_clients, "--extra-connections", "200"]);
     let address = program.address;
@@ -80,7 +81,8 @@ fn all_clients_receive_every_event_in_order_while_others_connect_and_disconnect(
             scope.spawn(|| read_in_turn(share));
         }
     });
-    // The server notices a closed connection when it writes to it: an event here, otherwise a heartbeat.
+    // The server notices a closed connection when it writes to it: an event here,
+    // otherwise a heartbeat.
     eventually("only the 500 clients are registered", || {
         publish_ping(address);
         count(address, "active_connections") == CLIENTS as u64

@@ -1,6 +1,6 @@
-//! A client that reconnects learns correctly whether it has missed events that cannot be replayed. This
-//! holds for every cursor: of this server, of another server, of an earlier run, of a publisher's own
-//! id, and for texts that are no ids.
+//! A client that reconnects learns correctly whether it has missed events that cannot be
+//! replayed. This holds for every cursor: of this server, of another server, of an
+//! earlier run, of a publisher's own id, and for texts that are no ids.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,8 +20,8 @@ fn publish(hub: &Hub, data: &str) -> EventId {
     hub.publish(Event::new(data)).unwrap().id
 }
 
-/// Returns what follows `"complete":` in the recovery event for this cursor: `true`, or `false` and the
-/// reason. A poll with the same cursor must report the same.
+/// Returns what follows `"complete":` in the recovery event for this cursor: `true`, or
+/// `false` and the reason. A poll with the same cursor must report the same.
 #[track_caller]
 fn verdict(hub: &Hub, patterns: &[&str], cursor: &str) -> String {
     let params = Subscribe {
@@ -73,7 +73,8 @@ fn ids_rise_and_each_run_of_a_server_numbers_them_from_another_start() {
         assert!(ids.iter().all(|id| id.to_string().len() <= 24), "{first}");
         firsts.push(first);
     }
-    // The same holds for the id of an empty history, the cursor of a client that has seen no event.
+    // The same holds for the id of an empty history, the cursor of a client that has seen
+    // no event.
     for numbers in [firsts, (0..50).map(|_| Hub::new_start_id().seq).collect()] {
         let (count, mut different) = (numbers.len(), numbers);
         different.sort_unstable();
@@ -113,8 +114,8 @@ impl Log for NullLog {
     }
 }
 
-/// Returns a hub with a log whose last id has this millisecond. The clock is far behind, so the hub
-/// assigns the next ids after that one.
+/// Returns a hub with a log whose last id has this millisecond. The clock is far behind,
+/// so the hub assigns the next ids after that one.
 fn hub_after(ms: u64) -> Hub {
     let kept = Kept {
         after: EventId { ms, seq: 7 },
@@ -200,7 +201,8 @@ fn with_the_journal_of_another_server_no_earlier_cursor_is_complete() {
             let verdict = verdict(swapped.hub(), &[], cursor);
             assert_ne!(verdict, COMPLETE, "{cursor}, round {round}");
         }
-        // In the second round, cursors that were newer than the last event are older than it.
+        // In the second round, cursors that were newer than the last event are older than
+        // it.
         for _ in 0..60 {
             publish(swapped.hub(), "later");
         }
@@ -267,7 +269,8 @@ fn a_client_that_has_seen_the_last_event_is_complete_by_either_of_its_ids() {
                 "{what}: with another topic"
             );
         }
-        // A client that has seen the event before has missed one event, which may be retained or not.
+        // A client that has seen the event before has missed one event, which may be
+        // retained or not.
         let is_retained = hub.stats().history.events > 0;
         let verdict = verdict(&hub, &["a"], "own-18");
         assert_eq!(verdict, if is_retained { COMPLETE } else { UNKNOWN });
@@ -295,7 +298,8 @@ fn after_a_restart_the_newest_event_that_is_not_retained_is_known_by_its_own_id(
         }
         assert_eq!(verdict(again.hub(), &["b"], &edge), UNKNOWN);
         assert_eq!(verdict(again.hub(), &["a"], "own-0"), UNKNOWN);
-        // An own id is in use while its event is retained, and on the event's topic alone.
+        // An own id is in use while its event is retained, and on the event's topic
+        // alone.
         if history_events > 0 {
             assert!(again.hub().publish(own("own-29", "a")).is_err());
         }
@@ -338,8 +342,8 @@ fn an_own_id_used_in_several_topics_means_its_last_event_in_the_topics_of_the_cl
 
 // ---- texts that are not cursors
 
-/// Returns the data of the `recovery` event of a stream with this query and these header fields, if
-/// there is one. A poll must report the same gap.
+/// Returns the data of the `recovery` event of a stream with this query and these header
+/// fields, if there is one. A poll must report the same gap.
 #[track_caller]
 fn recovery(address: SocketAddr, query: &str, fields: &[u8]) -> Option<String> {
     let ask = |path: &str| {
@@ -373,7 +377,8 @@ fn no_client_is_refused_because_of_the_text_of_its_cursor() {
     let huge = "9".repeat(6_000);
     let header = |value: &[u8]| [b"Last-Event-ID: ", value, b"\r\n"].concat();
     let [first, second] = [&id, &other].map(|id| header(id.as_bytes()));
-    // Header fields with unknown cursors, and the beginning of the text that the recovery event repeats.
+    // Header fields with unknown cursors, and the beginning of the text that the recovery
+    // event repeats.
     let unknown_cursors: [(Vec<u8>, &str); 14] = [
         (header(b"\xff\xfe"), "\"\u{fffd}\u{fffd}\""),
         (header("за\u{301}каз".as_bytes()), "\"за\u{301}каз\""),
@@ -423,7 +428,8 @@ fn no_client_is_refused_because_of_the_text_of_its_cursor() {
     ] {
         assert_eq!(recovery(address, query, &fields), None, "{query:?}");
     }
-    // A bare CR or a NUL ends or changes the head for some parsers, so the request is rejected.
+    // A bare CR or a NUL ends or changes the head for some parsers, so the request is
+    // rejected.
     for bad in ["a\rb", "a\0b"] {
         let fields = format!("Last-Event-ID: {bad}\r\n");
         let answer = request(address, "GET", "/poll", &fields, "");
@@ -463,7 +469,8 @@ fn the_cursor_parameter_has_many_spellings_and_the_most_recent_cursor_wins() {
         );
     }
     for (query, header, from) in [
-        // The parameter that a client library adds when it reconnects is newer than the page's own one.
+        // The parameter that a client library adds when it reconnects is newer than the
+        // page's own one.
         (
             format!("last_event_id={first}&lastEventId={second}"),
             "",

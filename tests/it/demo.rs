@@ -40,7 +40,8 @@ fn the_console_shows_the_tabs_of_the_six_uses_in_the_demo_alone() {
     let library = script(&[], "GET", "");
     assert!(!library.text().contains("add('demo')"), "{library:?}");
     let tag = format!("If-None-Match: {}\r\n", library.field("etag").unwrap());
-    // A browser that has the library's script, from `tiny-sse serve` at the same address, gets the other one.
+    // A browser that has the library's script, from `tiny-sse serve` at the same address,
+    // gets the other one.
     for fields in ["", &tag] {
         let demo = script(&["demo"], "GET", fields);
         assert_eq!(demo.status, 200, "{fields}");
@@ -99,7 +100,8 @@ fn each_example_stream_sends_an_event_as_soon_as_a_client_connects() {
         let start = Instant::now();
         let mut stream = Stream::subscribe(program.address, path);
         assert_parts(&stream.next(), name, parts);
-        // The first event would be due after five seconds, but the new client makes it due at once.
+        // The first event would be due after five seconds, but the new client makes it
+        // due at once.
         let soon = start.elapsed() < Duration::from_secs(4);
         assert!(soon || path != "/api/metrics", "{:?}", start.elapsed());
         let origins = stream.head.head.matches("Access-Control-Allow-Origin: *");
@@ -123,8 +125,8 @@ fn each_update_has_a_price_for_every_symbol() {
 #[test]
 fn the_examples_publish_nothing_while_no_client_is_connected_to_them() {
     let program = serve(&["demo"]);
-    // A client of a built-in endpoint makes no event due earlier. When the feed publishes its first
-    // post, the time for the first prices is over, and they were not published.
+    // A client of a built-in endpoint makes no event due earlier. When the feed publishes
+    // its first post, the time for the first prices is over, and they were not published.
     let mut stream = Stream::subscribe(program.address, "/events?topic=demo/f*");
     assert_eq!(stream.next().name, "post");
     let stats = get(program.address, "/stats");
@@ -161,8 +163,8 @@ fn the_metrics_example_measures_this_machine() {
 fn a_posted_notification_is_sent_as_an_alert_and_a_badge() {
     let program = serve(&["demo"]);
     let mut stream = Stream::subscribe(program.address, "/api/notifications");
-    // Waits for the first simulated notification, because its badge and the test's own could come in
-    // either order.
+    // Waits for the first simulated notification, because its badge and the test's own
+    // could come in either order.
     assert_eq!([stream.next().name, stream.next().name], ["alert", "badge"]);
     for (body, level, text) in [
         (r#"{"text":"hello"}"#, "info", r#""text":"hello""#),

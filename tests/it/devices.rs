@@ -1,5 +1,5 @@
-//! Small machines: few memory maps, no `/proc`, a read-only root file system, and a program that is
-//! started with closed standard descriptors.
+//! Small machines: few memory maps, no `/proc`, a read-only root file system, and a
+//! program that is started with closed standard descriptors.
 
 use std::fs;
 #[cfg(target_os = "linux")]
@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use crate::kit::{Stream, post};
 use crate::program::{PROGRAM, Process, all_lines, serve, serve_without_output, wait_for_greeting};
 
-/// Returns the command that runs this shell script. In the script, `$0` is the path of the program.
+/// Returns the command that runs this shell script. In the script, `$0` is the path of
+/// the program.
 #[track_caller]
 fn script(text: &str) -> Command {
     let mut command = Command::new("sh");
@@ -42,7 +43,8 @@ fn a_stream_takes_about_two_memory_maps() {
     let streams: Vec<_> = (0..STREAMS)
         .map(|_| Stream::subscribe(serving.address, "/events"))
         .collect();
-    // The bound is 3 and not 2, because the allocator and the worker threads have maps, too.
+    // The bound is 3 and not 2, because the allocator and the worker threads have maps,
+    // too.
     let added = maps() - before;
     assert!(added < 3 * STREAMS, "{added} maps for {STREAMS} streams");
     drop(streams);

@@ -1,5 +1,6 @@
-//! The journal as an operator sees it: the contents of its files, the lock against a second server, and
-//! the behaviour when files are damaged or changed, the disk is full, or the clock goes back.
+//! The journal as an operator sees it: the contents of its files, the lock against a
+//! second server, and the behaviour when files are damaged or changed, the disk is full,
+//! or the clock goes back.
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,7 +33,8 @@ fn publish(serving: &Serving, target: &str, data: &str) -> String {
     id_of(&answer)
 }
 
-/// Returns the data of the recovery event of a client that reconnects with this cursor to all topics.
+/// Returns the data of the recovery event of a client that reconnects with this cursor to
+/// all topics.
 #[track_caller]
 fn recovery_after(serving: &Serving, cursor: &str) -> String {
     Stream::resume(serving.address, "/events/*", cursor).1
@@ -51,7 +53,8 @@ fn retained(serving: &Serving) -> Vec<String> {
     events
 }
 
-/// Checks that no other event was delivered: it would come before this event for the client alone.
+/// Checks that no other event was delivered: it would come before this event for the
+/// client alone.
 #[track_caller]
 fn assert_nothing_else_came(serving: &Serving, stream: &mut Stream, client_id: &str) {
     let answer = post(
@@ -153,7 +156,8 @@ fn a_second_server_on_a_journal_reports_that_it_is_in_use_and_ends() {
     assert_eq!((code, printed), (Some(1), vec![]), "{errors:?}");
     let expected = format!("tiny-sse: {} is in use by another tiny-sse", journal.name());
     assert_eq!(lines_about(&journal, errors), [expected]);
-    // The first server was not disturbed. When it ends, even by a kill, the next one may use the journal.
+    // The first server was not disturbed. When it ends, even by a kill, the next one may
+    // use the journal.
     publish(&first, "/events", "two");
     first.process.kill();
     assert_eq!(retained(&serve_on(&journal)), ["one", "two"]);
@@ -215,7 +219,8 @@ fn a_damage_before_good_records_is_an_error_and_after_a_repair_a_gap() {
     }
     assert_eq!(recovery_after(&repaired, &ids[3]), complete(&ids[3], 0));
     let fifth = publish(&repaired, "/events", "fifth");
-    // A separate thread of the server writes the log, so the test waits for the line before the kill.
+    // A separate thread of the server writes the log, so the test waits for the line
+    // before the kill.
     let mut lines = lines_up_to(&repaired.process.err, "is damaged at byte");
     lines.extend(repaired.process.kill());
     let warnings = lines_about(&journal, lines);
@@ -231,7 +236,8 @@ fn a_damage_before_good_records_is_an_error_and_after_a_repair_a_gap() {
     let set_aside = fs::read(path.with_extension("sse.damaged")).unwrap();
     assert_eq!(set_aside, bytes[offset..], "the bytes that were set aside");
 
-    // After the next restart the gap is still reported to clients, and there is no second warning.
+    // After the next restart the gap is still reported to clients, and there is no second
+    // warning.
     let mut again = serve_on(&journal);
     for id in &ids[..3] {
         assert_eq!(recovery_after(&again, id), evicted(id, 1));
@@ -258,8 +264,8 @@ fn limit_file_size(process: &Process, bytes: &str) {
 #[test]
 fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered() {
     let journal = Scratch::new();
-    // A process that writes beyond the limit gets the signal SIGXFSZ. The script ignores the signal, so
-    // the write fails instead, as on a full disk.
+    // A process that writes beyond the limit gets the signal SIGXFSZ. The script ignores
+    // the signal, so the write fails instead, as on a full disk.
     let script = r#"trap '' XFSZ; exec "$0" --listen 127.0.0.1:0 --retry 7s --journal "$1""#;
     let mut command = Command::new("sh");
     command
@@ -294,7 +300,8 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
         }
         assert_nothing_else_came(&serving, &mut stream, "me");
         assert!(recovery_after(&serving, &cursor).ends_with(r#""replayed":0,"complete":true}"#));
-        // `/health` fails as long as the disk is full, although a small write would succeed.
+        // `/health` fails as long as the disk is full, although a small write would
+        // succeed.
         let health = get(address, "/health");
         assert_eq!(health.status, 503, "{room}: {health:?}");
         assert_eq!(health.field("retry-after"), Some("7"), "{health:?}");
@@ -323,8 +330,8 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
     assert_eq!(fs::read(segment(&journal)).unwrap(), good);
 
     limit_file_size(&serving.process, "unlimited");
-    // No event is published meanwhile: a load balancer requests `/health`, and sends publishers only
-    // when it succeeds.
+    // No event is published meanwhile: a load balancer requests `/health`, and sends
+    // publishers only when it succeeds.
     eventually("/health succeeds again", || {
         get(address, "/health").status == 200
     });
@@ -339,7 +346,8 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
     let mut lines = lines_up_to(&serving.process.err, "the log works again");
     lines.extend(serving.process.kill());
     let errors = lines_about(&journal, lines.clone());
-    // The failure is logged once, for all refused publishers together, and its end is logged too.
+    // The failure is logged once, for all refused publishers together, and its end is
+    // logged too.
     let end = " warn  the log works again";
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains(" error the log failed: cannot write to "));
@@ -355,7 +363,8 @@ fn on_a_full_disk_publishers_get_a_503_with_the_reason_and_nothing_is_delivered(
     );
 }
 
-/// A write beyond the limit sends SIGXFSZ, which ends a process that does not ignore or handle it.
+/// A write beyond the limit sends SIGXFSZ, which ends a process that does not ignore or
+/// handle it.
 #[test]
 fn at_the_file_size_limit_publishers_get_a_503_and_the_server_goes_on() {
     for sync in ["always", "interval", "off"] {
@@ -384,8 +393,8 @@ fn at_the_file_size_limit_publishers_get_a_503_and_the_server_goes_on() {
 
 // ---- changes by other programs
 
-/// A command that an administrator or a tool may run in the journal's directory, and how many of the
-/// three events before the command are still there after a restart.
+/// A command that an administrator or a tool may run in the journal's directory, and how
+/// many of the three events before the command are still there after a restart.
 const COMMANDS: [(&str, usize); 13] = [
     ("rm *.sse", 0),
     ("gzip *.sse", 0),

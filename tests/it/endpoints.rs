@@ -1,4 +1,5 @@
-//! Every endpoint with valid and with invalid requests: the answers, and the bytes that arrive at a stream.
+//! Every endpoint with valid and with invalid requests: the answers, and the bytes that
+//! arrive at a stream.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use crate::kit::{
     Answer, Raw, Stream, config, eventually, get, number_after, post, request, server,
 };
 
-/// A configuration without heartbeats, which would come between the bytes that a test compares.
+/// A configuration without heartbeats, which would come between the bytes that a test
+/// compares.
 fn without_heartbeats() -> Config {
     Config {
         heartbeat: Duration::from_secs(3600),
@@ -38,7 +40,8 @@ fn next_bytes(stream: &mut Stream) -> String {
     String::from_utf8(stream.bytes[before..].to_vec()).expect("the stream is UTF-8")
 }
 
-/// Checks the status of an answer, what all errors have in common, and that its body contains `part`.
+/// Checks the status of an answer, what all errors have in common, and that its body
+/// contains `part`.
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16, part: &str, row: &str) {
     assert_eq!(answer.status, status, "{row}: {answer:?}");
@@ -232,7 +235,8 @@ fn all_spellings_of_a_topic_in_a_target_are_the_same_topic() {
             assert_eq!(stream.next().data, publish, "{publish} to {subscribed}");
         }
     }
-    // A line separator is not a control character, so the JSON of /stats has it without an escape.
+    // A line separator is not a control character, so the JSON of /stats has it without
+    // an escape.
     let _stream = Stream::subscribe(address(&server), "/events/a%E2%80%A8b");
     let stats = get(address(&server), "/stats");
     assert!(stats.text().contains("\"a\u{2028}b\":1"), "{stats:?}");
@@ -335,7 +339,8 @@ fn broadcast_publishes_the_object_as_data_and_takes_the_name_from_its_member_eve
             r#"{"a":{"event":"in"},"b":["event","x"]}"#,
             "data: {\"a\":{\"event\":\"in\"},\"b\":[\"event\",\"x\"]}\n\n",
         ),
-        // White space is removed. The order stays, and so does every byte of numbers and strings.
+        // White space is removed. The order stays, and so does every byte of numbers and
+        // strings.
         (
             "\r\n{ \"z\" :\t1.0 , \"a\" : [ -0, 1E+2, 12345678901234567890.10 ] ,\n \" k \" : \" \\u0041 \\/ \" }\n",
             "data: {\"z\":1.0,\"a\":[-0,1E+2,12345678901234567890.10],\" k \":\" \\u0041 \\/ \"}\n\n",
@@ -481,7 +486,8 @@ fn an_event_for_one_client_reaches_only_this_client_and_is_not_in_the_history() 
             id_in(&answer)
         );
         assert_eq!(answer.text(), expected, "{target}");
-        // The event has no id: the history does not hold it, so its id must not become a cursor.
+        // The event has no id: the history does not hold it, so its id must not become a
+        // cursor.
         assert_eq!(next_bytes(&mut own), bytes, "{target}");
     }
     post(address(&server), "/events", "for both");
@@ -513,7 +519,8 @@ fn delete_ends_a_clients_stream_with_a_close_event_and_a_second_delete_is_a_404(
 
 // ---- publications that are refused
 
-/// An invalid request: method, target, fields, body, and the status and a part of the answer.
+/// An invalid request: method, target, fields, body, and the status and a part of the
+/// answer.
 type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
 
 #[test]
@@ -719,7 +726,8 @@ fn all_media_types_of_json_lines_publish_one_event_for_each_line() {
         "text/jsonl ; a=b",
     ] {
         let fields = format!("Content-Type: {media_type}\r\n");
-        // An editor leaves a byte order mark at the beginning, and `cat a b` leaves one in the middle.
+        // An editor leaves a byte order mark at the beginning, and `cat a b` leaves one
+        // in the middle.
         for (body, data) in [("1\n{ }", "{}"), ("\u{feff}1\n\u{feff}2\n", "2")] {
             let answer = request(address(&server), "POST", "/events", &fields, body);
             assert_eq!(answer.status, 200, "{media_type}: {answer:?}");
@@ -1306,7 +1314,8 @@ fn a_client_above_the_limit_gets_a_503_until_another_client_disconnects() {
         );
         assert_eq!(answer.field("retry-after"), Some("7"), "{target}");
     }
-    // A client that reconnects with its own id takes no further slot, and publishing works as before.
+    // A client that reconnects with its own id takes no further slot, and publishing
+    // works as before.
     let mut again = Stream::subscribe(address(&server), "/events?client_id=second");
     assert_eq!(second.try_next(), None);
     let answer = post(address(&server), "/events", "still there");
@@ -1416,7 +1425,8 @@ fn a_head_request_to_a_stream_gets_the_same_head_as_get_and_registers_no_client(
 
 // ---- reconnecting
 
-/// Reads the welcome and the next event, and returns the data of the latter if it is a recovery event.
+/// Reads the welcome and the next event, and returns the data of the latter if it is a
+/// recovery event.
 #[track_caller]
 fn recovery(stream: &mut Stream) -> Option<String> {
     assert_eq!(stream.next().name, "system");
@@ -1480,7 +1490,8 @@ fn the_recovery_event_tells_whether_the_replay_is_complete_and_otherwise_why_not
     let server = server(Config {
         history_events: 2,
         history_bytes: 2000,
-        // The history holds at least as many bytes as a queue, so the queue must be small.
+        // The history holds at least as many bytes as a queue, so the queue must be
+        // small.
         queue_bytes: 1,
         ..without_heartbeats()
     });

@@ -1,5 +1,5 @@
-//! The programs of `src/examples/`, each run as it is. The primer comes first: the idea of the whole crate in one
-//! file, and these tests show what it does and what it lacks.
+//! The programs of `src/examples/`, each run as it is. The primer comes first: the idea
+//! of the whole crate in one file, and these tests show what it does and what it lacks.
 
 #[path = "../../src/examples/counter.rs"]
 mod counter;
@@ -23,7 +23,8 @@ use tiny_sse::{Config, Event, Hub};
 
 use crate::kit::{DEADLINE, Stream, eventually, open, request, server};
 
-/// Starts the primer in threads that last as long as the tests do: it cannot be shut down.
+/// Starts the primer in threads that last as long as the tests do: it cannot be shut
+/// down.
 fn start_primer() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,6 @@
-//! Which bytes are a valid request. A table has rows of bytes for every rule of the grammar and every limit, with
-//! the expected answer. Each row must get the same answer however its bytes are cut into pieces, and no row may
-//! be taken for two requests.
+//! Which bytes are a valid request. A table has rows of bytes for every rule of the
+//! grammar and every limit, with the expected answer. Each row must get the same answer
+//! however its bytes are cut into pieces, and no row may be taken for two requests.
 
 mod table;
 
@@ -14,7 +14,8 @@ use crate::chance::{Bytes, Mutator, Random, cases};
 use crate::kit::{Answer, Raw, Stream, config};
 use table::{After, Closed, MadeRow, Open, rows};
 
-/// A server with one more endpoint, `/echo`. Its answer has the method and the body that the server understood.
+/// A server with one more endpoint, `/echo`. Its answer has the method and the body that
+/// the server understood.
 fn server() -> Running {
     let bound = Server::bind("127.0.0.1:0", config()).expect("a free port");
     bound.spawn_with(echo).expect("the server's threads start")
@@ -56,20 +57,23 @@ const NEXT: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// How a row is sent, and when the request [`NEXT`] is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// The row in one write, and [`NEXT`] after its answer. So the server answers the row without further bytes.
+    /// The row in one write, and [`NEXT`] after its answer. So the server answers the row
+    /// without further bytes.
     Whole,
     /// The row and [`NEXT`] in one write.
     WithNext,
-    /// The row in pieces of so many bytes, which the server may read together, and [`NEXT`] after its answer.
+    /// The row in pieces of so many bytes, which the server may read together, and
+    /// [`NEXT`] after its answer.
     InPieces(usize),
-    /// The row in two parts, cut at this byte. The first part is sent together with a request before it, and the
-    /// test reads the answer to that request. So the server has read the first part before the second part is
-    /// sent, together with [`NEXT`].
+    /// The row in two parts, cut at this byte. The first part is sent together with a
+    /// request before it, and the test reads the answer to that request. So the server
+    /// has read the first part before the second part is sent, together with [`NEXT`].
     Cut(usize),
 }
 use Way::{Cut, InPieces, Whole, WithNext};
 
-/// A row that is sent in several ways. A connection that stays open is used for the next way.
+/// A row that is sent in several ways. A connection that stays open is used for the next
+/// way.
 struct Trial<'a> {
     server: &'a Running,
     row: &'a MadeRow,
@@ -85,7 +89,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Sends the row and checks its status, whether the connection closes, and the answer to [`NEXT`] if not.
+    /// Sends the row and checks its status, whether the connection closes, and the answer
+    /// to [`NEXT`] if not.
     #[track_caller]
     fn check(&mut self, way: Way) -> Answer {
         let (bytes, status, after, source) = self.row;
@@ -108,7 +113,8 @@ impl<'a> Trial<'a> {
         answer.without_date()
     }
 
-    /// Like [`Trial::check`], and also checks that the answer equals `whole`, the answer to the uncut row.
+    /// Like [`Trial::check`], and also checks that the answer equals `whole`, the answer
+    /// to the uncut row.
     #[track_caller]
     fn compare(&mut self, whole: &Answer, way: Way) {
         let answer = self.check(way);
@@ -126,7 +132,8 @@ fn send(raw: &mut Raw, bytes: &[u8], way: Way) {
             let (one, two) = bytes.split_at(at);
             raw.send([NEXT, one].concat());
             assert_eq!(raw.answer().text(), HEALTHY);
-            // Best effort: the server may have refused the first part and closed the connection.
+            // Best effort: the server may have refused the first part and closed the
+            // connection.
             let _ = raw.socket.write_all(&[two, NEXT].concat());
         }
         InPieces(size) => {
@@ -134,7 +141,8 @@ fn send(raw: &mut Raw, bytes: &[u8], way: Way) {
                 if raw.socket.write_all(piece).is_err() {
                     break;
                 }
-                // This gives the server a chance to read the piece before the next one comes.
+                // This gives the server a chance to read the piece before the next one
+                // comes.
                 std::thread::yield_now();
             }
         }
@@ -162,8 +170,8 @@ fn answer_to(raw: &mut Raw, bytes: &[u8]) -> Answer {
     next()
 }
 
-/// Returns whether the connection stays open or closes, by the answer's field Connection, and checks that this is
-/// true.
+/// Returns whether the connection stays open or closes, by the answer's field Connection,
+/// and checks that this is true.
 #[track_caller]
 fn end_of(raw: &mut Raw, answer: &Answer, way: Way) -> After {
     match answer.field("connection") {
@@ -205,7 +213,8 @@ fn every_request_in_the_table_gets_the_expected_answer() {
     assert!(rows.len() > 500, "only {} rows", rows.len());
 }
 
-/// Returns the expected answer of `/echo` to a row whose body is all bytes after its head. `None` for other rows.
+/// Returns the expected answer of `/echo` to a row whose body is all bytes after its
+/// head. `None` for other rows.
 fn echo_of((bytes, status, ..): &MadeRow) -> Option<String> {
     let request = bytes.trim_ascii_start();
     let head = &request[..find(request, b"\r\n\r\n")?];
@@ -219,8 +228,9 @@ fn echo_of((bytes, status, ..): &MadeRow) -> Option<String> {
     Some(format!("{method} {body}"))
 }
 
-/// Rows of at least this many bytes would take too long. They are cut only near their beginning and end and at a few
-/// positions between, and are sent in pieces of 97 bytes, a prime number.
+/// Rows of at least this many bytes would take too long. They are cut only near their
+/// beginning and end and at a few positions between, and are sent in pieces of 97 bytes,
+/// a prime number.
 const LARGE: usize = 1000;
 
 #[test]
@@ -234,7 +244,8 @@ fn a_request_that_arrives_byte_by_byte_gets_the_same_answer() {
     }
 }
 
-/// Sends every row once for each byte for which `is_cut` holds, cut at this byte. Large rows are cut elsewhere.
+/// Sends every row once for each byte for which `is_cut` holds, cut at this byte. Large
+/// rows are cut elsewhere.
 fn cut_rows(is_cut: impl Fn(&[u8], usize) -> bool) {
     let server = server();
     for row in &rows() {
@@ -268,7 +279,8 @@ fn a_request_cut_in_two_at_any_byte_gets_the_same_answer() {
     cut_rows(|_, _| true);
 }
 
-/// Parses the bytes up to each of `cuts` in turn, and then all of them. Returns the parser's outcome as text.
+/// Parses the bytes up to each of `cuts` in turn, and then all of them. Returns the
+/// parser's outcome as text.
 fn parsed(bytes: &[u8], cuts: impl IntoIterator<Item = usize>, limits: &Config) -> String {
     let mut parser = HeadParser::default();
     for end in cuts.into_iter().chain([bytes.len()]) {
@@ -411,7 +423,8 @@ fn a_random_request_is_parsed_the_same_with_random_limits_however_it_is_cut() {
 #[test]
 fn a_head_with_two_errors_is_refused_for_the_first_one_however_it_is_cut() {
     let limits = config();
-    // First the head is too large, because 5,000 empty lines are part of it. Then the target is too long.
+    // First the head is too large, because 5,000 empty lines are part of it. Then the
+    // target is too long.
     let late = format!(
         "{}GET /{} HTTP/1.1\r\n",
         "\r\n".repeat(5000),

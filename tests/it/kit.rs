@@ -1,7 +1,8 @@
-//! The tools that all chapters share: a server on a free port, a raw connection, an event stream.
+//! The tools that all chapters share: a server on a free port, a raw connection, an event
+//! stream.
 //!
-//! No function here sleeps for a fixed time. Each waits for a condition, and the test fails if the condition
-//! does not hold within [`DEADLINE`].
+//! No function here sleeps for a fixed time. Each waits for a condition, and the test
+//! fails if the condition does not hold within [`DEADLINE`].
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Decoder, Message, Running, Server};
 
-/// A wait that takes longer than this fails the test. The bound is generous because the machine may be busy.
+/// A wait that takes longer than this fails the test. The bound is generous because the
+/// machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Starts a server on a free port. Dropping the returned value shuts the server down.
@@ -70,7 +72,8 @@ pub struct Raw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// The status line and the fields, separated by `\n`, without the empty line at the end.
+    /// The status line and the fields, separated by `\n`, without the empty line at the
+    /// end.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -122,7 +125,8 @@ impl Raw {
         self
     }
 
-    /// Reads one answer. Its body has as many bytes as Content-Length says; without this field it is empty.
+    /// Reads one answer. Its body has as many bytes as Content-Length says; without this
+    /// field it is empty.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap_or_else(|| {
@@ -131,7 +135,8 @@ impl Raw {
         })
     }
 
-    /// Reads one answer. Returns `None` if the server closes the connection before the end of the answer.
+    /// Reads one answer. Returns `None` if the server closes the connection before the
+    /// end of the answer.
     #[track_caller]
     pub fn try_answer(&mut self) -> Option<Answer> {
         let head = self.try_head()?;
@@ -158,7 +163,8 @@ impl Raw {
         })
     }
 
-    /// Like [`Raw::head`]. Returns `None` if the server closes the connection before the end of the head.
+    /// Like [`Raw::head`]. Returns `None` if the server closes the connection before the
+    /// end of the head.
     #[track_caller]
     fn try_head(&mut self) -> Option<Answer> {
         let end = loop {
@@ -190,13 +196,15 @@ impl Raw {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Reads to the end of the connection. Returns true if no more bytes came before the end.
+    /// Reads to the end of the connection. Returns true if no more bytes came before the
+    /// end.
     #[track_caller]
     pub fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
     }
 
-    /// Reads more bytes into the buffer. Returns false if the connection has ended, also by a reset.
+    /// Reads more bytes into the buffer. Returns false if the connection has ended, also
+    /// by a reset.
     #[track_caller]
     fn fill(&mut self) -> bool {
         let mut bytes = [0; 16 * 1024];
@@ -261,7 +269,8 @@ pub struct Stream {
     pub head: Answer,
     decoder: Decoder,
     messages: VecDeque<Message>,
-    /// The bytes of the stream so far, without the chunk framing, for tests that compare them.
+    /// The bytes of the stream so far, without the chunk framing, for tests that compare
+    /// them.
     pub bytes: Vec<u8>,
     /// The reason in the close event, if this event has come.
     pub closed: Option<String>,
@@ -277,8 +286,9 @@ impl Stream {
             .expect("the server closed the connection before it answered")
     }
 
-    /// Like [`Stream::open`]. Returns `None` if no server listens, or if the server closes the connection without
-    /// an answer. The server may do so to a client that falls behind before its stream begins.
+    /// Like [`Stream::open`]. Returns `None` if no server listens, or if the server
+    /// closes the connection without an answer. The server may do so to a client that
+    /// falls behind before its stream begins.
     #[track_caller]
     pub fn try_open(address: SocketAddr, target: &str, fields: &str) -> Option<Stream> {
         let mut raw = Raw::try_connect(address).ok()?;
@@ -317,8 +327,8 @@ impl Stream {
         stream
     }
 
-    /// Reconnects with `id` as the cursor, reads the welcome and the recovery event, and returns the stream with
-    /// the data of the recovery event.
+    /// Reconnects with `id` as the cursor, reads the welcome and the recovery event, and
+    /// returns the stream with the data of the recovery event.
     #[track_caller]
     pub fn resume(address: SocketAddr, target: &str, id: &str) -> (Stream, String) {
         let mut stream = Stream::open(address, target, &format!("Last-Event-ID: {id}\r\n"));
@@ -334,8 +344,8 @@ impl Stream {
         self.try_next().expect("the stream has ended")
     }
 
-    /// Returns the next event, or `None` when the stream has ended, with a last chunk or without one. The close
-    /// event is not returned: its reason is in `closed`.
+    /// Returns the next event, or `None` when the stream has ended, with a last chunk or
+    /// without one. The close event is not returned: its reason is in `closed`.
     #[track_caller]
     pub fn try_next(&mut self) -> Option<Message> {
         let start = Instant::now();
@@ -352,7 +362,8 @@ impl Stream {
                 None if !self.read() => return None,
                 None => {}
             }
-            // Heartbeats keep the read from timing out, so the wait for an event needs a bound of its own.
+            // Heartbeats keep the read from timing out, so the wait for an event needs a
+            // bound of its own.
             assert!(
                 start.elapsed() < DEADLINE,
                 "no event within {DEADLINE:?}, only comments"
@@ -447,7 +458,8 @@ pub fn number_after(text: &str, key: &str) -> u64 {
         .unwrap_or_else(|_| panic!("no number after {key} in {text}"))
 }
 
-/// The path of a directory that only one test uses. Dropping the value removes the directory with its files.
+/// The path of a directory that only one test uses. Dropping the value removes the
+/// directory with its files.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -457,7 +469,8 @@ impl Scratch {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-sse-it-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Best effort: the directory exists only if a process with the same id was killed earlier.
+        // Best effort: the directory exists only if a process with the same id was killed
+        // earlier.
         let _ = fs::remove_dir_all(&path);
         Scratch(path)
     }
@@ -479,7 +492,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Describes `times` in one line: how many there are, the median, the 99th percentile and the longest.
+/// Describes `times` in one line: how many there are, the median, the 99th percentile and
+/// the longest.
 pub fn describe_times(what: &str, mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let count = times.len();
@@ -487,8 +501,9 @@ pub fn describe_times(what: &str, mut times: Vec<Duration>) -> String {
     format!("{count} {what}: median {median:.1?}, p99 {p99:.1?}, longest {longest:.1?}")
 }
 
-/// Calls its function when it is dropped, also when the test panics. Tests use it to stop the threads of a
-/// `thread::scope`: otherwise a failed test would wait for these threads without end.
+/// Calls its function when it is dropped, also when the test panics. Tests use it to stop
+/// the threads of a `thread::scope`: otherwise a failed test would wait for these threads
+/// without end.
 pub struct OnDrop<F: Fn()>(pub F);
 
 impl<F: Fn()> Drop for OnDrop<F> {

@@ -1,4 +1,5 @@
-//! How streams begin and end: the first bytes, heartbeats, replaced and disconnected clients, the server's shutdown.
+//! How streams begin and end: the first bytes, heartbeats, replaced and disconnected
+//! clients, the server's shutdown.
 
 use std::time::Duration;
 
@@ -88,7 +89,8 @@ fn a_client_that_disconnects_is_removed_within_a_few_heartbeats_also_without_eve
             "\"active_connections\":",
         ) == 0
     });
-    // A bound on correctness, not on speed: after ten heartbeats the removal would not be due to a heartbeat.
+    // A bound on correctness, not on speed: after ten heartbeats the removal would not be
+    // due to a heartbeat.
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",

@@ -1,5 +1,5 @@
-//! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in and raw
-//! bytes out, so that the tests are a primer of the protocol as well.
+//! One binary, many chapters. Each talks to a real server over real sockets, raw bytes in
+//! and raw bytes out, so that the tests are a primer of the protocol as well.
 
 #[path = "../inside/chance.rs"]
 #[allow(

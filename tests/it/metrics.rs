@@ -181,8 +181,8 @@ mod compiled_in {
     use super::*;
     use crate::kit::post;
 
-    /// Parses Prometheus' text format as strictly as the parser of Prometheus does. Returns the samples by name and
-    /// labels.
+    /// Parses Prometheus' text format as strictly as the parser of Prometheus does.
+    /// Returns the samples by name and labels.
     fn samples(page: &str) -> HashMap<String, f64> {
         assert!(page.ends_with('\n'), "the last line has no line break");
         let (mut samples, mut kinds) = (HashMap::new(), HashMap::new());

@@ -1,5 +1,6 @@
-//! The order of events: all clients get events in the order of the ids, and this order keeps the order of each
-//! publisher, also between topics and for events that are sent to one client.
+//! The order of events: all clients get events in the order of the ids, and this order
+//! keeps the order of each publisher, also between topics and for events that are sent to
+//! one client.
 
 use std::thread;
 
@@ -10,8 +11,8 @@ use crate::kit::{Stream, config, number_after, server};
 const PUBLISHERS: usize = 4;
 const EVENTS: usize = 500;
 
-/// Runs all publishers at the same time, each in a thread. The arguments of `publish` are the number of the publisher
-/// and the number of the event.
+/// Runs all publishers at the same time, each in a thread. The arguments of `publish` are
+/// the number of the publisher and the number of the event.
 fn all_at_once(publish: impl Fn(usize, usize) + Sync) {
     thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
@@ -40,7 +41,8 @@ fn publish(hub: &Hub, publisher: usize, number: usize) {
     hub.publish(event).unwrap();
 }
 
-/// Checks that `seen` has the events of each publisher in their order. `numbers` selects the expected events.
+/// Checks that `seen` has the events of each publisher in their order. `numbers` selects
+/// the expected events.
 #[track_caller]
 fn assert_each_publishers_order(seen: &[String], numbers: impl Fn(usize) -> bool) {
     let expected: Vec<u64> = (0..EVENTS)
@@ -121,7 +123,8 @@ fn events_for_one_client_and_events_for_all_arrive_in_the_order_of_their_publish
             assert_eq!(&&stream.next(), expected);
         }
     }
-    // An event for one client is not in the history, so it does not move the cursor either.
+    // An event for one client is not in the history, so it does not move the cursor
+    // either.
     let mut cursor = &cursor_before;
     for event in &mine {
         if number_after(&event.data, "n").is_multiple_of(3) {

@@ -1,5 +1,5 @@
-//! Web pages of other sites: how the server recognizes their requests, what these requests may do, and which answers
-//! their browsers let them read.
+//! Web pages of other sites: how the server recognizes their requests, what these
+//! requests may do, and which answers their browsers let them read.
 
 use std::net::SocketAddr;
 
@@ -51,9 +51,10 @@ const COOKIE: &str = "Cookie: tiny_sse_token=TOKEN\r\n";
 
 // ---- what pages may do
 
-/// Requests by their sender: `Host`, the other fields, and the expected status of requests that publish or that tell
-/// about clients. The first status is that of a server for this machine without tokens, the second that of a server
-/// with tokens, for a request with the right token.
+/// Requests by their sender: `Host`, the other fields, and the expected status of
+/// requests that publish or that tell about clients. The first status is that of a server
+/// for this machine without tokens, the second that of a server with tokens, for a
+/// request with the right token.
 #[rustfmt::skip]
 const SENDERS: &[(&str, &str, u16, u16)] = &[
     // Not a page: no field of a browser, and `Host` is a name of this machine.
@@ -64,8 +65,9 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("[::1]:8080", "", 200, 200),
     ("app.localhost", "", 200, 200),
     ("", "", 200, 200),
-    // With another name it may be a page of a site whose name resolves to this machine (DNS rebinding): for a GET to
-    // its own site, a browser sends none of these fields, or `same-origin`.
+    // With another name it may be a page of a site whose name resolves to this machine
+    // (DNS rebinding): for a GET to its own site, a browser sends none of these fields,
+    // or `same-origin`.
     ("box.example.org", "", 403, 200),
     ("evil.test", "", 403, 200),
     ("evil.test:8080", "", 403, 200),
@@ -90,7 +92,8 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("app.localhost:1", "Origin: http://app.localhost:1\r\n", 200, 200),
     ("localhost:8080", "Sec-Fetch-Site: same-origin\r\n", 200, 200),
     ("localhost:8080", "Sec-Fetch-Site: none\r\n", 200, 200),
-    // Behind a proxy that changes Host, only the browser knows that the page is of this site.
+    // Behind a proxy that changes Host, only the browser knows that the page is of this
+    // site.
     ("localhost:8080", "Origin: https://example.org\r\nSec-Fetch-Site: same-origin\r\n", 200, 200),
     // Over plain HTTP, a browser may send only a Referer.
     ("localhost:8080", "Referer: http://localhost:8080/page?a=b\r\n", 200, 200),
@@ -126,10 +129,12 @@ const SENDERS: &[(&str, &str, u16, u16)] = &[
     ("localhost:8080", "Sec-Fetch-Site: same-site\r\n", 403, 403),
     ("localhost:8080", "Sec-Fetch-Site: something-new\r\n", 403, 403),
     ("localhost:8080", "Origin: http://evil.test\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
-    // http://localhost:8080 and https://localhost:8080 are different sites, and only the browser knows which one this is.
+    // http://localhost:8080 and https://localhost:8080 are different sites, and only the
+    // browser knows which one this is.
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: cross-site\r\n", 403, 403),
     ("localhost:8080", "Origin: http://localhost:8080\r\nSec-Fetch-Site: same-site\r\n", 403, 403),
-    // A page that reached this server by a name that an attacker has made to resolve to it. It has no token.
+    // A page that reached this server by a name that an attacker has made to resolve to
+    // it. It has no token.
     ("evil.test", "Origin: http://evil.test\r\n", 403, 200),
     ("evil.test:8080", "Origin: http://evil.test:8080\r\n", 403, 200),
     ("evil.test", "Origin: https://evil.test\r\nSec-Fetch-Site: same-origin\r\n", 403, 200),
@@ -205,7 +210,8 @@ fn a_page_of_another_site_may_only_read_without_a_client_id_also_with_the_right_
             }
         }
     }
-    // Only the allowed requests were published: four targets with two bodies for each sender.
+    // Only the allowed requests were published: four targets with two bodies for each
+    // sender.
     let count = |statuses: Vec<u16>| 8 * statuses.iter().filter(|&&s| s == 200).count() as u64;
     let statuses = SENDERS.iter().map(|&(_, _, without, _)| without);
     assert_eq!(without.hub().stats().events, count(statuses.collect()));
@@ -264,7 +270,8 @@ fn where_only_this_machine_has_a_right_the_host_must_be_a_name_of_this_machine()
         ("nothing", config(), "sse.test", "", [403, 403, 403, 200]),
         ("--open", open(), "sse.test", "", [200, 200, 200, 200]),
         ("--publish-token", publish(), "sse.test", BEARER, [200, 200, 200, 200]),
-        // Without the token, a client is identified by its address, which it shares with the browser on this machine.
+        // Without the token, a client is identified by its address, which it shares with
+        // the browser on this machine.
         ("--publish-token", publish(), "sse.test", "", [401, 401, 403, 200]),
         ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 200, 200]),
         ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 200, 200]),
@@ -410,7 +417,8 @@ fn a_token_in_a_cookie_counts_only_for_programs_own_pages_and_pages_of_listed_or
     ];
     #[rustfmt::skip]
     let rows = [
-        // The statuses of reading with each of the lists, and of publishing with each of them.
+        // The statuses of reading with each of the lists, and of publishing with each of
+        // them.
         ("Host: sse.test\r\n", [200, 200, 200, 200], [200, 200, 200, 200]),
         (own, [200, 200, 200, 200], [200, 200, 200, 200]),
         (listed, [401, 200, 401, 200], [403, 200, 401, 200]),
@@ -445,8 +453,8 @@ fn a_token_in_a_cookie_counts_only_for_programs_own_pages_and_pages_of_listed_or
 
 // ---- what pages may read
 
-/// Returns what tells a browser whether its page may read an answer: the allowed origin, whether credentials are
-/// allowed, and whether the answer has `Vary: Origin`.
+/// Returns what tells a browser whether its page may read an answer: the allowed origin,
+/// whether credentials are allowed, and whether the answer has `Vary: Origin`.
 fn shared(answer: &Answer) -> (Option<&str>, Option<&str>, bool) {
     let origins = answer.head.matches("Access-Control-Allow-Origin").count();
     assert!(origins < 2, "{answer:?}");
@@ -457,8 +465,8 @@ fn shared(answer: &Answer) -> (Option<&str>, Option<&str>, bool) {
     )
 }
 
-/// Sends a request for each part of the server that makes answers. Returns a name, the expected status and the answer
-/// of each. `may_publish`: whether the sender may publish.
+/// Sends a request for each part of the server that makes answers. Returns a name, the
+/// expected status and the answer of each. `may_publish`: whether the sender may publish.
 fn answers(
     address: SocketAddr,
     fields: &str,

@@ -1,4 +1,5 @@
-//! Polling and long polling: what each answer has, and that no event is lost between two polls.
+//! Polling and long polling: what each answer has, and that no event is lost between two
+//! polls.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -13,7 +14,8 @@ use crate::kit::{
     server,
 };
 
-/// A wait that is longer than the deadline of a test, so that a poll that is not answered earlier fails its test.
+/// A wait that is longer than the deadline of a test, so that a poll that is not answered
+/// earlier fails its test.
 const LONG: &str = "wait=60";
 
 /// Polls, and checks what all answers have in common.
@@ -78,8 +80,8 @@ fn publish(address: SocketAddr, target: &str, body: &str) -> String {
     rest.split('"').next().unwrap().to_owned()
 }
 
-/// Begins a poll that has to wait, and calls `then` as soon as the poll waits. Returns the result of the poll, and the
-/// time from the call to the end of the poll.
+/// Begins a poll that has to wait, and calls `then` as soon as the poll waits. Returns
+/// the result of the poll, and the time from the call to the end of the poll.
 fn while_it_waits<T>(
     hub: &Hub,
     poll: impl FnOnce() -> T + Send,
@@ -304,7 +306,8 @@ fn the_bound_of_an_answer_counts_its_bytes_in_json_with_all_escapes() {
     let server = server(config());
     let address = server.local_addr();
     for (data, count) in [
-        // Six bytes in JSON for each byte, two bytes for each byte, and events without data.
+        // Six bytes in JSON for each byte, two bytes for each byte, and events without
+        // data.
         ("\u{1}".repeat(1000), 200),
         ("\"\\".repeat(1000), 400),
         (String::new(), 9000),
@@ -354,7 +357,8 @@ fn an_event_that_is_published_while_a_poll_waits_is_answered_at_once() {
             format!("[{{\"id\":\"{published}\",\"event\":\"ding\",\"data\":\"now\"}}]\n")
         );
         assert_eq!(cursor(&answer), published);
-        // A bound on correctness, not on speed: without the event the poll would wait for a minute.
+        // A bound on correctness, not on speed: without the event the poll would wait for
+        // a minute.
         assert!(elapsed < DEADLINE, "{elapsed:?}");
         assert_eq!(server.hub().clients(), 0);
         // The first row has a cursor, so a poll with it gets the event again.
@@ -595,8 +599,9 @@ fn a_shutdown_answers_waiting_polls_at_once() {
 
 // ---- no event is lost
 
-/// Polls on one connection, each time with the cursor of the last answer, until `count` events have come. Checks that
-/// their data is 0, `step`, 2 × `step` and so on, and that no answer tells of a gap. Returns the number of polls.
+/// Polls on one connection, each time with the cursor of the last answer, until `count`
+/// events have come. Checks that their data is 0, `step`, 2 × `step` and so on, and that
+/// no answer tells of a gap. Returns the number of polls.
 #[track_caller]
 fn poll_repeatedly(
     address: SocketAddr,
@@ -622,7 +627,8 @@ fn poll_repeatedly(
     polls
 }
 
-/// The event with this number as its data. Odd numbers have one topic, even numbers another.
+/// The event with this number as its data. Odd numbers have one topic, even numbers
+/// another.
 fn numbered(number: u64) -> Event {
     let topic = Topic::new(["even", "odd"][(number % 2) as usize]).unwrap();
     Event::new(number.to_string()).with_topic(topic)
@@ -677,8 +683,9 @@ fn no_event_is_lost_between_a_poll_that_waited_and_the_next_poll() {
             let _over = OnDrop(|| server.hub().close());
             let mut number = 0;
             while number < 3000 {
-                // The waiting poll is answered in the middle of this burst, and the next poll gets the rest. Without
-                // a history a poll cannot get a rest, so the burst is one event.
+                // The waiting poll is answered in the middle of this burst, and the next
+                // poll gets the rest. Without a history a poll cannot get a rest, so the
+                // burst is one event.
                 eventually("a poll waits", || server.hub().clients() == 1);
                 let most = if history_events == 0 { 1 } else { 40 };
                 let (first, burst) = (number, 1 + random.below(most) as u64);
@@ -755,7 +762,8 @@ fn a_poll_that_is_not_wanted_any_more_returns_at_once_without_an_event() {
         ..config()
     })
     .unwrap();
-    // The hub calls this function as soon as the poll is registered. The next call would be one heartbeat later.
+    // The hub calls this function as soon as the poll is registered. The next call would
+    // be one heartbeat later.
     let is_wanted = || {
         assert_eq!(hub.clients(), 1);
         hub.publish(Event::new("meanwhile")).unwrap();
@@ -791,7 +799,8 @@ fn many_polls_that_wait_for_one_large_event_are_all_answered_within_a_small_budg
     let large = "x".repeat(200_000);
     publish(address, "/events", &large);
     for raw in &mut polls {
-        // A poll that waits too long for its share would get a 503. Here there is enough time for all.
+        // A poll that waits too long for its share would get a 503. Here there is enough
+        // time for all.
         let answer = raw.answer();
         assert_eq!(answer.status, 200);
         assert_eq!(data(&answer), [&*large]);

@@ -1,5 +1,5 @@
-//! Tools for tests that run the program as a process: start the process, read the lines that it prints, send
-//! signals, wait for its end.
+//! Tools for tests that run the program as a process: start the process, read the lines
+//! that it prints, send signals, wait for its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tiny-sse");
 /// A child process of a test. Dropping the value kills the process.
 pub struct Process {
     pub child: Child,
-    /// The lines on standard output and on standard error. A thread for each pipe reads them.
+    /// The lines on standard output and on standard error. A thread for each pipe reads
+    /// them.
     pub out: Receiver<String>,
     pub err: Receiver<String>,
 }
@@ -51,7 +52,8 @@ impl Process {
         )
     }
 
-    /// Waits for the end of the process and returns its exit code, or `None` if a signal ended it.
+    /// Waits for the end of the process and returns its exit code, or `None` if a signal
+    /// ended it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         let mut status = None;
@@ -62,7 +64,8 @@ impl Process {
         status.and_then(|status| status.code())
     }
 
-    /// Ends the process by SIGKILL, which it cannot handle. Returns the rest of its lines on standard error.
+    /// Ends the process by SIGKILL, which it cannot handle. Returns the rest of its lines
+    /// on standard error.
     #[track_caller]
     pub fn kill(&mut self) -> Vec<String> {
         self.child.kill().expect("a child process");
@@ -70,7 +73,8 @@ impl Process {
         all_lines(&self.err)
     }
 
-    /// Returns a number from `/proc/PID/status`, without its unit. Memory is in KiB there.
+    /// Returns a number from `/proc/PID/status`, without its unit. Memory is in KiB
+    /// there.
     #[track_caller]
     pub fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -90,7 +94,8 @@ impl Process {
     }
 }
 
-/// Starts a thread that reads a pipe line by line, up to its end or to a line that is not UTF-8.
+/// Starts a thread that reads a pipe line by line, up to its end or to a line that is not
+/// UTF-8.
 fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(pipe) = pipe {
@@ -140,7 +145,8 @@ pub struct Serving {
     pub greeting: Vec<String>,
 }
 
-/// Starts a server on a free port. The first of the arguments may be a command of the program.
+/// Starts a server on a free port. The first of the arguments may be a command of the
+/// program.
 #[track_caller]
 pub fn serve(arguments: &[&str]) -> Serving {
     serve_with_listen(&[arguments, &["--listen", "127.0.0.1:0"]].concat())
@@ -152,7 +158,8 @@ pub fn serve_with_listen(arguments: &[&str]) -> Serving {
     wait_for_greeting(Process::run(arguments))
 }
 
-/// Reads the lines that a server prints when it is ready, and takes its address from the first of them.
+/// Reads the lines that a server prints when it is ready, and takes its address from the
+/// first of them.
 #[track_caller]
 pub fn wait_for_greeting(process: Process) -> Serving {
     let greeting: Vec<String> = (0..5).map_while(|_| next_line(&process.out)).collect();
@@ -168,8 +175,9 @@ pub fn wait_for_greeting(process: Process) -> Serving {
     }
 }
 
-/// Starts a server that cannot print its address, so the test chooses the port. The port was free a moment
-/// earlier; if another process has taken it, the next attempt uses another port.
+/// Starts a server that cannot print its address, so the test chooses the port. The port
+/// was free a moment earlier; if another process has taken it, the next attempt uses
+/// another port.
 #[track_caller]
 pub fn serve_without_output(mut command: impl FnMut(&str) -> Command) -> (Process, SocketAddr) {
     for _ in 0..10 {
@@ -188,7 +196,8 @@ pub fn serve_without_output(mut command: impl FnMut(&str) -> Command) -> (Proces
     panic!("the server ended in each of 10 attempts");
 }
 
-/// Runs the program until it ends by itself. Returns its exit code and its lines on standard output and error.
+/// Runs the program until it ends by itself. Returns its exit code and its lines on
+/// standard output and error.
 #[track_caller]
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     let mut process = Process::run(arguments);

@@ -1,8 +1,9 @@
-//! The proxy configurations that `tiny-sse config` prints. Each runs in front of the program, which is started with
-//! the command in the printed systemd unit.
+//! The proxy configurations that `tiny-sse config` prints. Each runs in front of the
+//! program, which is started with the command in the printed systemd unit.
 //!
-//! The tests change only addresses, ports and paths. The client is `curl`, because it speaks HTTP/2. It connects
-//! from 127.0.0.2, so that its address differs from the proxy's.
+//! The tests change only addresses, ports and paths. The client is `curl`, because it
+//! speaks HTTP/2. It connects from 127.0.0.2, so that its address differs from the
+//! proxy's.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -25,8 +26,8 @@ const ALL: [Kind; 3] = [Kind::Nginx, Kind::Caddy, Kind::HaProxy];
 /// The token of publishers.
 const TOKEN: &str = "s3cr3t";
 
-/// The versions of HTTP between client and proxy, as an option of `curl` and by name. Between proxy and server it is
-/// always HTTP/1.1.
+/// The versions of HTTP between client and proxy, as an option of `curl` and by name.
+/// Between proxy and server it is always HTTP/1.1.
 const VERSIONS: [(&str, &str); 2] = [("--http2", "2"), ("--http1.1", "1.1")];
 
 /// Returns the configuration that the program prints under this name.
@@ -61,7 +62,8 @@ fn put(text: &str, from: &str, to: &str) -> String {
 /// A change that a test makes to a configuration.
 type Change = fn(String) -> String;
 
-/// A proxy with the printed configuration, in front of the program as the printed unit starts it.
+/// A proxy with the printed configuration, in front of the program as the printed unit
+/// starts it.
 struct Deployment {
     proxy: Proxy,
     server: Serving,
@@ -133,8 +135,9 @@ impl Deployment {
         command
     }
 
-    /// Sends one request through the proxy. Returns the exit status of `curl`, and the head and body of the answer
-    /// in lower case, which may be incomplete if `curl` failed.
+    /// Sends one request through the proxy. Returns the exit status of `curl`, and the
+    /// head and body of the answer in lower case, which may be incomplete if `curl`
+    /// failed.
     #[track_caller]
     fn try_ask(&self, arguments: &[&str], target: &str) -> (ExitStatus, String) {
         let arguments = [&["--include", "--max-time", "20"], arguments].concat();
@@ -143,7 +146,8 @@ impl Deployment {
         (output.status, text.to_lowercase())
     }
 
-    /// Sends one request through the proxy and returns the head and body of the answer, in lower case.
+    /// Sends one request through the proxy and returns the head and body of the answer,
+    /// in lower case.
     #[track_caller]
     fn ask(&self, arguments: &[&str], target: &str) -> String {
         let (status, answer) = self.try_ask(arguments, target);
@@ -180,7 +184,8 @@ impl Deployment {
         client
     }
 
-    /// Reconnects through the proxy with `id` as the cursor. Returns the stream and the data of its recovery event.
+    /// Reconnects through the proxy with `id` as the cursor. Returns the stream and the
+    /// data of its recovery event.
     #[track_caller]
     fn resume(&self, version: &str, id: &str) -> (Client, String) {
         let mut client = self.stream(version, &[&format!("Last-Event-ID: {id}")]);
@@ -195,7 +200,8 @@ impl Deployment {
 fn the_printed_unit_gives_the_service_few_rights() {
     let path = std::env::temp_dir().join(format!("tiny-sse-{}.service", std::process::id()));
     fs::write(&path, printed("systemd")).unwrap();
-    // The threshold is an exposure level in tenths: 0 is no exposure, 100 is full exposure.
+    // The threshold is an exposure level in tenths: 0 is no exposure, 100 is full
+    // exposure.
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--threshold=20"]);
     let output = analyze.arg(&path).output().expect("systemd-analyze");
@@ -203,7 +209,8 @@ fn the_printed_unit_gives_the_service_few_rights() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Starts the program with the command of the printed unit and with the token file of the README.
+/// Starts the program with the command of the printed unit and with the token file of the
+/// README.
 #[track_caller]
 fn serve(listen: &str, options: &[&str], files: &str) -> Serving {
     let unit = printed("systemd");
@@ -314,7 +321,8 @@ impl Client {
     }
 }
 
-/// Checks that `client` gets the events `missed`, and nothing else before the event that `publish_next` publishes.
+/// Checks that `client` gets the events `missed`, and nothing else before the event that
+/// `publish_next` publishes.
 #[track_caller]
 fn check_missed(client: &mut Client, missed: &[String], publish_next: impl FnOnce() -> String) {
     let got: Vec<String> = missed.iter().map(|_| client.next().last_event_id).collect();
@@ -345,13 +353,15 @@ fn a_proxy_passes_each_event_on_before_the_next_one_is_published() {
                     "{version}"
                 );
             }
-            // Each time begins before the publisher connects, and ends when the client has the event.
+            // Each time begins before the publisher connects, and ends when the client
+            // has the event.
             println!("HTTP/{name}: {}", describe_times("events", times));
         }
     }
 }
 
-/// HAProxy is not tested: when it compresses, it delays events. Its printed configuration says so.
+/// HAProxy is not tested: when it compresses, it delays events. Its printed configuration
+/// says so.
 #[test]
 #[ignore = "needs nginx, Caddy, curl and openssl"]
 fn nginx_and_caddy_do_not_delay_events_when_they_compress() {
@@ -449,7 +459,8 @@ fn a_client_without_a_token_gets_through_the_proxy_only_what_the_token_file_allo
             }
             deployment.stream(version, &[]).process.kill();
         }
-        // The token file says what a client without a token may do, so the program does not warn about it at its start.
+        // The token file says what a client without a token may do, so the program does
+        // not warn about it at its start.
         let errors = deployment.server.process.kill();
         let warned = errors.iter().find(|line| line.contains("any client that"));
         assert_eq!(warned, None);
@@ -492,9 +503,10 @@ fn a_client_that_reconnects_through_the_proxy_gets_each_missed_event_exactly_onc
     }
 }
 
-/// The heartbeat of 7 s makes the bound: the proxy closes its connection when the client does, so the server notices
-/// at the next heartbeat. If the proxy kept the connection open, the server would need three heartbeats, which is
-/// longer than the deadline of the test.
+/// The heartbeat of 7 s makes the bound: the proxy closes its connection when the client
+/// does, so the server notices at the next heartbeat. If the proxy kept the connection
+/// open, the server would need three heartbeats, which is longer than the deadline of the
+/// test.
 #[test]
 #[ignore = "needs nginx, Caddy, HAProxy, curl and openssl"]
 fn a_client_behind_the_proxy_that_disconnects_is_removed_by_the_next_heartbeat() {
@@ -530,7 +542,8 @@ fn a_browser_that_reconnects_while_the_server_is_down_gets_its_stream_after_the_
             let field = format!("Last-Event-ID: {last}");
             let mut client = deployment.request_stream(version, &[&field]);
             if kind == Kind::Nginx {
-                // nginx answers at once instead of waiting for the server, and tells the browser to retry.
+                // nginx answers at once instead of waiting for the server, and tells the
+                // browser to retry.
                 assert_eq!(
                     all_lines(&client.process.out),
                     ["retry: 2000", ""],
@@ -569,7 +582,8 @@ fn the_largest_body_passes_the_proxy_and_the_413_for_a_larger_one_arrives_unchan
         let (largest, larger) = (file(1 << 20), file((1 << 20) + 1));
         let authorization = format!("Authorization: Bearer {TOKEN}");
         for (version, name) in VERSIONS {
-            // With Content-Length, and in chunks. The empty Expect keeps `curl` from waiting for a 100.
+            // With Content-Length, and in chunks. The empty Expect keeps `curl` from
+            // waiting for a 100.
             for way in ["Expect:", "Transfer-Encoding: chunked"] {
                 let post = |body: &str| {
                     let fields = [&*authorization, "Expect:", way];
@@ -582,7 +596,8 @@ fn the_largest_body_passes_the_proxy_and_the_413_for_a_larger_one_arrives_unchan
                 let start = format!("http/{name} 200");
                 let accepted = status.success() && answer.starts_with(&start);
                 assert!(accepted, "{version} {way}: {answer}");
-                // The server answers before it has the whole body. Some proxies then drop the body of the answer.
+                // The server answers before it has the whole body. Some proxies then drop
+                // the body of the answer.
                 let (_, answer) = post(&larger);
                 let start = format!("http/{name} 413");
                 let refused = answer.starts_with(&start)

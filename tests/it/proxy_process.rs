@@ -1,5 +1,6 @@
-//! Tools that run a real proxy in front of the server: nginx, HAProxy or Caddy. Each runs in the foreground with
-//! its own configuration, port and directory, and is ended by its process id.
+//! Tools that run a real proxy in front of the server: nginx, HAProxy or Caddy. Each runs
+//! in the foreground with its own configuration, port and directory, and is ended by its
+//! process id.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +19,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The command that runs the proxy. All files that the proxy writes are in the directory `scratch`.
+    /// The command that runs the proxy. All files that the proxy writes are in the
+    /// directory `scratch`.
     fn command(self, scratch: &str) -> Command {
         let config = format!("{scratch}/config");
         let (program, arguments) = match self {
@@ -68,14 +70,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy. `configure` returns its configuration for an address to listen on and a directory, in
-    /// which it may create more files.
+    /// Starts a proxy. `configure` returns its configuration for an address to listen on
+    /// and a directory, in which it may create more files.
     #[track_caller]
     pub fn start(kind: Kind, configure: impl Fn(SocketAddr, &str) -> String) -> Proxy {
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.path()).expect("a directory");
         let mut failures = Vec::new();
-        // Another process may take the free port before the proxy does; then the next attempt uses another port.
+        // Another process may take the free port before the proxy does; then the next
+        // attempt uses another port.
         for _ in 0..3 {
             let address = free_address();
             let config = configure(address, scratch.name());
@@ -95,8 +98,8 @@ impl Proxy {
         panic!("no {kind:?}: {failures:#?}");
     }
 
-    /// Ends the proxy by SIGTERM and starts it again with the same configuration. On SIGTERM none of the three
-    /// waits long for its clients.
+    /// Ends the proxy by SIGTERM and starts it again with the same configuration. On
+    /// SIGTERM none of the three waits long for its clients.
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.signal("TERM");
@@ -108,8 +111,8 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // SIGTERM first: after a SIGKILL the child processes of nginx would go on. If the proxy does not end, the
-        // drop of `process` sends SIGKILL all the same.
+        // SIGTERM first: after a SIGKILL the child processes of nginx would go on. If the
+        // proxy does not end, the drop of `process` sends SIGKILL all the same.
         let child = &mut self.process.child;
         let start = Instant::now();
         if matches!(child.try_wait(), Ok(None)) {
@@ -123,7 +126,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Starts the proxy and waits until it accepts connections. If it ends instead, returns the lines that it printed.
+/// Starts the proxy and waits until it accepts connections. If it ends instead, returns
+/// the lines that it printed.
 #[track_caller]
 fn run(kind: Kind, address: SocketAddr, scratch: &str) -> Result<Process, Vec<String>> {
     let mut process = Process::spawn(&mut kind.command(scratch));

@@ -1,4 +1,5 @@
-//! The commands of the README, pasted into a shell as they are: build, publish, tokens, static binary, primer.
+//! The commands of the README, pasted into a shell as they are: build, publish, tokens,
+//! static binary, primer.
 
 use std::env;
 use std::fs;
@@ -137,7 +138,8 @@ fn the_commands_of_the_readme_work_as_they_are() {
             "--map-root-user",
             "--net",
             "--mount",
-            // The shell is the first process of its namespace: at its end, the kernel ends all that it has started.
+            // The shell is the first process of its namespace: at its end, the kernel
+            // ends all that it has started.
             "--pid",
             "--fork",
             "--mount-proc",
@@ -158,7 +160,8 @@ fn the_commands_of_the_readme_work_as_they_are() {
     assert!(output.status.success(), "{errors}");
 }
 
-/// A text of the wire without what differs each time: every number is 0, and the client's id is `ID`.
+/// A text of the wire without what differs each time: every number is 0, and the client's
+/// id is `ID`.
 fn without_numbers(text: &str) -> String {
     let key = "\"client_id\":\"";
     let mut text = text.to_owned();

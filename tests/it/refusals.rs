@@ -1,5 +1,6 @@
-//! Requests that are refused: the client gets the whole answer even if it sends more bytes than the server reads,
-//! and neither answer nor log shows a secret from the request.
+//! Requests that are refused: the client gets the whole answer even if it sends more
+//! bytes than the server reads, and neither answer nor log shows a secret from the
+//! request.
 
 use std::io::{Read, Write};
 use std::iter;
@@ -68,7 +69,8 @@ fn a_secret_in_a_refused_request_is_neither_in_the_answer_nor_in_the_log() {
         let all = format!("{}{}", answer.head, answer.text());
         assert!(!all.contains(SECRET), "{name}: {all}");
     }
-    // Each refused request has a line in the log. Otherwise the check for the secret would prove nothing.
+    // Each refused request has a line in the log. Otherwise the check for the secret
+    // would prove nothing.
     serving.process.signal("TERM");
     let log = all_lines(&serving.process.err);
     assert_eq!(serving.process.exit_code(), Some(0));
@@ -115,8 +117,9 @@ fn the_refusal_of_an_invalid_field_has_the_name_or_the_number_of_the_field() {
     }
 }
 
-/// Sends `head` and `more` further bytes, then reads to the end of the connection and returns all that came. The end
-/// must not be a reset: a reset can discard an answer that has arrived and is not read yet.
+/// Sends `head` and `more` further bytes, then reads to the end of the connection and
+/// returns all that came. The end must not be a reset: a reset can discard an answer that
+/// has arrived and is not read yet.
 #[track_caller]
 fn sent_and_then_read(address: SocketAddr, what: &str, head: &[u8], more: usize) -> String {
     let mut raw = Raw::connect(address);
@@ -209,7 +212,8 @@ fn the_server_reads_on_after_a_refusal_while_a_slow_client_still_sends() {
     assert!(raw.is_closed());
 }
 
-/// One connection sends many requests without the right to them; many connections send invalid requests.
+/// One connection sends many requests without the right to them; many connections send
+/// invalid requests.
 #[cfg_attr(not(feature = "access"), ignore = "needs the options of access")]
 #[test]
 fn many_similar_refusals_have_few_lines_in_the_log_and_the_others_are_counted() {

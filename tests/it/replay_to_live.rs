@@ -1,9 +1,10 @@
-//! The step from the replay to live events, ten thousand times while a publisher publishes without a pause. The
-//! first live event must be the one right after the last replayed event: none is lost, none comes twice.
+//! The step from the replay to live events, ten thousand times while a publisher
+//! publishes without a pause. The first live event must be the one right after the last
+//! replayed event: none is lost, none comes twice.
 //!
-//! A short replay, of at most one piece, is read when the client is registered. A longer replay is read by the
-//! client's own thread. So there are two code paths from replay to live, and some rounds use a cursor that is old
-//! enough for the second one.
+//! A short replay, of at most one piece, is read when the client is registered. A longer
+//! replay is read by the client's own thread. So there are two code paths from replay to
+//! live, and some rounds use a cursor that is old enough for the second one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,11 +22,12 @@ use crate::kit::{OnDrop, Stream, config, eventually, number_after, server};
 
 /// The number of threads that reconnect again and again.
 const CLIENTS: usize = 2;
-/// By how many events the publisher may be ahead of the slowest client. With this bound, a client that gets no
-/// processor time for a while has neither a full queue nor a cursor that is evicted.
+/// By how many events the publisher may be ahead of the slowest client. With this bound,
+/// a client that gets no processor time for a while has neither a full queue nor a cursor
+/// that is evicted.
 const AHEAD: usize = 500;
-/// The age of a cursor in events. Most cursors are younger than `NEAR`. A few are older by `FAR`, which is more than
-/// one piece of a replay (64 KiB).
+/// The age of a cursor in events. Most cursors are younger than `NEAR`. A few are older
+/// by `FAR`, which is more than one piece of a replay (64 KiB).
 const NEAR: usize = 30;
 const FAR: usize = 1_200;
 /// One of so many rounds has an old cursor.
@@ -36,13 +38,15 @@ const FILLING: usize = 20;
 fn roomy() -> Config {
     Config {
         history_events: FAR + NEAR + 2 * AHEAD,
-        // Enough for `AHEAD` events. Not more, because the history must hold twice as many bytes.
+        // Enough for `AHEAD` events. Not more, because the history must hold twice as
+        // many bytes.
         queue_bytes: 96 << 10,
         ..config()
     }
 }
 
-/// The publisher. The data of its events begins with a number; odd numbers have one topic, even numbers another.
+/// The publisher. The data of its events begins with a number; odd numbers have one
+/// topic, even numbers another.
 struct Publisher<'a> {
     hub: &'a Hub,
     /// The ids of the latest events, and the number of the last.
@@ -86,8 +90,9 @@ impl Publisher<'_> {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Returns the number and the id of the event that was published `back` events ago. From now on, the publisher
-    /// does not run so far ahead that later events are evicted.
+    /// Returns the number and the id of the event that was published `back` events ago.
+    /// From now on, the publisher does not run so far ahead that later events are
+    /// evicted.
     fn cursor(&self, client: usize, back: usize) -> (usize, String) {
         let latest = self.latest.lock().unwrap();
         let (ids, last) = &*latest;
@@ -96,8 +101,9 @@ impl Publisher<'_> {
     }
 }
 
-/// Calls `round` for each client and each of its rounds, while a publisher publishes without a pause. The arguments
-/// of `round` are the round, the number and the id of its cursor, and how many live events the client should see.
+/// Calls `round` for each client and each of its rounds, while a publisher publishes
+/// without a pause. The arguments of `round` are the round, the number and the id of its
+/// cursor, and how many live events the client should see.
 fn while_publishing_without_a_pause(
     hub: &Hub,
     rounds: usize,
@@ -112,7 +118,8 @@ fn while_publishing_without_a_pause(
     (0..2 * FAR).for_each(|number| publisher.publish(number));
     thread::scope(|scope| {
         scope.spawn(|| publisher.run());
-        // A failed round must end the publisher, too, because the scope waits for its threads.
+        // A failed round must end the publisher, too, because the scope waits for its
+        // threads.
         let _over = OnDrop(|| publisher.is_over.store(true, Ordering::Release));
         let clients = [0, 1].map(|client| {
             let (publisher, round, at) = (&publisher, &round, &publisher.at[client]);
@@ -166,8 +173,9 @@ impl fmt::Display for Round<'_> {
 }
 
 impl Round<'_> {
-    /// The pattern of the subscription, and the step from one number to the next. Rounds alternate between both
-    /// topics and the even one. An old cursor always has both: with one topic its replay would not be long enough.
+    /// The pattern of the subscription, and the step from one number to the next. Rounds
+    /// alternate between both topics and the even one. An old cursor always has both:
+    /// with one topic its replay would not be long enough.
     fn pattern(self) -> (&'static str, usize) {
         [("*", 1), ("even", 2)][self.count % FAR_ROUNDS % 2]
     }
@@ -183,7 +191,8 @@ struct Check<'a> {
     live: usize,
     /// How many events the client has seen.
     seen: usize,
-    /// The number of replayed events in the recovery event, after it has come. More events may be replayed.
+    /// The number of replayed events in the recovery event, after it has come. More
+    /// events may be replayed.
     replayed: Option<usize>,
 }
 
@@ -229,7 +238,8 @@ impl<'a> Check<'a> {
     }
 }
 
-/// A writer that decodes the stream as a browser does, and fails when the check has seen enough events.
+/// A writer that decodes the stream as a browser does, and fails when the check has seen
+/// enough events.
 struct Reader<'a> {
     decoder: Decoder,
     check: Check<'a>,

@@ -1,4 +1,5 @@
-//! Clients that reconnect: each gets the missed events exactly once and in order, or is told that some are lost.
+//! Clients that reconnect: each gets the missed events exactly once and in order, or is
+//! told that some are lost.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -48,7 +49,8 @@ fn a_client_that_reconnects_gets_each_missed_event_of_its_topics_exactly_once() 
     let address = server.local_addr();
     let start = Stream::open(address, "/events", "").next_id();
     let published = publish_in_turn(server.hub(), 24);
-    // Targets, with the topics that they ask for. Events without a topic are for all clients.
+    // Targets, with the topics that they ask for. Events without a topic are for all
+    // clients.
     let targets: [(&str, &[&str]); 6] = [
         ("/events?client_id=me", &[""]),
         ("/events/a?client_id=me", &["", "a"]),
@@ -107,7 +109,8 @@ fn a_client_that_reconnects_gets_each_missed_event_of_its_topics_exactly_once() 
 
 #[test]
 fn the_recovery_event_is_right_for_each_kind_of_cursor() {
-    // The queue is small, because the history always holds at least as many bytes. So it holds three events.
+    // The queue is small, because the history always holds at least as many bytes. So it
+    // holds three events.
     let server = server(Config {
         history_events: 3,
         queue_bytes: 16,
@@ -166,7 +169,8 @@ fn the_recovery_event_is_right_for_each_kind_of_cursor() {
         r#"{"recovered_from":"earliest","replayed":3,"complete":true}"#
     );
     assert_eq!(earliest.next().data, "3");
-    // The header takes precedence over the query: the browser has read on since the page made the URL.
+    // The header takes precedence over the query: the browser has read on since the page
+    // made the URL.
     let target = format!("/events?last_event_id={}", ids[3]);
     let (mut both, recovery) = Stream::resume(address, &target, &ids[4]);
     assert!(recovery.contains(r#""replayed":1,"#), "{recovery}");
@@ -196,7 +200,8 @@ fn a_publishers_own_id_is_on_the_wire_and_works_as_a_cursor() {
     assert_eq!(stream.next().last_event_id, "order-5");
     let (_, recovery) = Stream::resume(address, "/events", "order-6");
     assert!(recovery.ends_with(r#""reason":"unknown"}"#), "{recovery}");
-    // The id in the welcome of a new client works as a cursor, although the last event has an own id.
+    // The id in the welcome of a new client works as a cursor, although the last event
+    // has an own id.
     let welcome = Stream::open(address, "/events", "").next_id();
     let (_, recovery) = Stream::resume(address, "/events", &welcome);
     assert!(
@@ -250,8 +255,8 @@ fn a_client_that_is_cut_off_within_a_long_replay_resumes_after_its_last_event() 
     let (mut cursor, mut seen) = (start, 0);
     while seen < EVENTS {
         let mut stream = Stream::open(address, "/events", &format!("Last-Event-ID: {cursor}\r\n"));
-        // A client that is cut off before the first replayed event must not skip any. So the id of the welcome is
-        // the cursor after which the replay begins.
+        // A client that is cut off before the first replayed event must not skip any. So
+        // the id of the welcome is the cursor after which the replay begins.
         assert_eq!(stream.next().last_event_id, cursor);
         assert_eq!(
             number_after(&stream.next().data, "\"replayed\":"),
@@ -295,7 +300,8 @@ fn no_event_is_lost_or_doubled_between_a_long_replay_and_events_published_meanwh
     }
 }
 
-/// A writer that decodes the stream as a browser does, and fails when it has `enough` messages.
+/// A writer that decodes the stream as a browser does, and fails when it has `enough`
+/// messages.
 struct Reader {
     decoder: Decoder,
     messages: Vec<Message>,
@@ -329,9 +335,10 @@ impl Write for Reader {
     }
 }
 
-/// Calls `round` again and again while a thread publishes without a pause. The data of the events are numbers; odd
-/// numbers have one topic, even numbers another. The arguments of `round` are the number of the round, and the number
-/// and the id of the latest event.
+/// Calls `round` again and again while a thread publishes without a pause. The data of
+/// the events are numbers; odd numbers have one topic, even numbers another. The
+/// arguments of `round` are the number of the round, and the number and the id of the
+/// latest event.
 fn while_publishing_without_a_pause(
     hub: &Hub,
     rounds: usize,
@@ -352,7 +359,8 @@ fn while_publishing_without_a_pause(
                 .take_while(|_| !is_over.load(Ordering::Relaxed))
                 .for_each(publish);
         });
-        // A failed round must end the publisher, too, because the scope waits for its threads.
+        // A failed round must end the publisher, too, because the scope waits for its
+        // threads.
         let _over = OnDrop(|| is_over.store(true, Ordering::Relaxed));
         for count in 0..rounds {
             let (number, id) = latest.lock().unwrap().clone();
@@ -361,7 +369,8 @@ fn while_publishing_without_a_pause(
     });
 }
 
-/// A configuration with a history so large that no event is evicted between the choice of a cursor and its use.
+/// A configuration with a history so large that no event is evicted between the choice of
+/// a cursor and its use.
 fn large_history() -> Config {
     Config {
         history_events: 300_000,
@@ -370,7 +379,8 @@ fn large_history() -> Config {
     }
 }
 
-/// The data that a client gets after `number`. `step` is 1 for a client of both topics, and 2 for the even topic.
+/// The data that a client gets after `number`. `step` is 1 for a client of both topics,
+/// and 2 for the even topic.
 fn expected(number: u64, step: u64) -> impl Iterator<Item = String> {
     let first = (number + 1).next_multiple_of(step);
     (first..).step_by(step as usize).map(|n| n.to_string())
@@ -447,8 +457,8 @@ fn a_client_that_is_registered_and_served_later_gets_all_events_since_its_regist
     }
 }
 
-/// Registers a client, calls `between`, and then writes its stream until it ends or has `enough` messages. Returns the
-/// close reason and the messages.
+/// Registers a client, calls `between`, and then writes its stream until it ends or has
+/// `enough` messages. Returns the close reason and the messages.
 fn served(
     hub: &Hub,
     cursor: Cursor,
@@ -511,7 +521,8 @@ fn a_client_gets_the_oldest_event_although_it_is_evicted_after_the_registration(
     }
 }
 
-/// Waits until the fan-out has delivered all published events: it delivers an event for one client after them.
+/// Waits until the fan-out has delivered all published events: it delivers an event for
+/// one client after them.
 fn wait_for_fan_out(hub: &Hub) {
     let params = Subscribe {
         client_id: Some("other".parse().unwrap()),
@@ -569,7 +580,8 @@ fn a_client_gets_its_whole_replay_before_the_close_event_when_the_hub_closes() {
     let other = hub.subscribe(Subscribe::default()).unwrap();
     let (close_reason, messages) = served(&hub, Cursor::Earliest, usize::MAX, || {
         hub.close();
-        // After this stream has ended, the other one is closed, too, or about to be closed.
+        // After this stream has ended, the other one is closed, too, or about to be
+        // closed.
         other.write_to(&mut io::sink());
     });
     assert_eq!(

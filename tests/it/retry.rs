@@ -1,5 +1,6 @@
-//! The `retry:` fields with which the server spreads reconnects over time: at a shutdown, by jitter, and when it has
-//! too many clients. Clients that are disconnected together should not reconnect together.
+//! The `retry:` fields with which the server spreads reconnects over time: at a shutdown,
+//! by jitter, and when it has too many clients. Clients that are disconnected together
+//! should not reconnect together.
 
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ fn jitter_of_50_percent_spreads_the_retry_evenly_over_1_to_1_5_times_its_value()
         .map(|_| retries(&Stream::subscribe(server.local_addr(), "/events").bytes)[0])
         .collect();
     assert!(seen.iter().all(|ms| (1000..=1500).contains(ms)), "{seen:?}");
-    // Each tenth of the range has at least one of the 200 values. This fails by chance once in about 10^8 runs.
+    // Each tenth of the range has at least one of the 200 values. This fails by chance
+    // once in about 10^8 runs.
     for tenth in 0..10 {
         let range = 1000 + 50 * tenth..1050 + 50 * tenth;
         assert!(

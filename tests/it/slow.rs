@@ -1,5 +1,5 @@
-//! Clients that read too slowly: how much memory they take, how the server disconnects them, and that they do not
-//! delay other clients.
+//! Clients that read too slowly: how much memory they take, how the server disconnects
+//! them, and that they do not delay other clients.
 
 use std::io::Read;
 #[cfg(target_os = "linux")]
@@ -17,8 +17,8 @@ use crate::kit::{DEADLINE, Stream, config, eventually, get, number_after, post, 
 #[cfg(target_os = "linux")]
 use crate::program::{Serving, serve};
 
-/// The most bytes that both socket buffers of a connection and a client's queue hold. The client does not read, so
-/// the kernel does not let the buffers grow to their limit.
+/// The most bytes that both socket buffers of a connection and a client's queue hold. The
+/// client does not read, so the kernel does not let the buffers grow to their limit.
 const BOUND: usize = 24 << 20;
 
 fn publish(server: &Running, number: usize, bytes: usize) {
@@ -42,7 +42,8 @@ fn close_reasons(server: &Running, name: &str) -> u64 {
     )
 }
 
-/// Checks how many streams have ended for each reason. Reasons that are not in `expected` must have none.
+/// Checks how many streams have ended for each reason. Reasons that are not in `expected`
+/// must have none.
 #[track_caller]
 fn assert_close_reasons(server: &Running, expected: &[(&str, u64)]) {
     for name in ["hung_up", "fell_behind", "timed_out", "replaced", "kicked"] {
@@ -60,7 +61,8 @@ fn a_client_that_stops_reading_is_disconnected_and_does_not_delay_other_clients(
     const EVENTS: usize = 3_200;
     const BYTES: usize = 16_000;
     let server = server(Config {
-        // If a thread waited for a write to the stopped client, the test would fail by its deadline.
+        // If a thread waited for a write to the stopped client, the test would fail by
+        // its deadline.
         write_timeout: 3 * DEADLINE,
         queue_bytes: 512 << 10,
         history_bytes: 128 << 20,
@@ -81,8 +83,9 @@ fn a_client_that_stops_reading_is_disconnected_and_does_not_delay_other_clients(
         }
         for number in 0..EVENTS {
             publish(&server, number, BYTES);
-            // The publisher waits until the other clients have read all but the latest events, so that their queues
-            // are never full. They can only read so far if the stopped client does not delay them.
+            // The publisher waits until the other clients have read all but the latest
+            // events, so that their queues are never full. They can only read so far if
+            // the stopped client does not delay them.
             eventually("the other clients get the events", || {
                 let read = progress.iter().map(|read| read.load(Ordering::Acquire));
                 read.min() > Some(number.saturating_sub(16)) || number < 16
@@ -94,7 +97,8 @@ fn a_client_that_stops_reading_is_disconnected_and_does_not_delay_other_clients(
     });
     assert_close_reasons(&server, &[("fell_behind", 1)]);
 
-    // The stopped client still gets the events in the socket buffers, in order. Then its stream is cut off.
+    // The stopped client still gets the events in the socket buffers, in order. Then its
+    // stream is cut off.
     let mut seen = 0;
     while let Some(event) = stopped.try_next() {
         assert_eq!(number_after(&event.data, ""), seen as u64);
@@ -130,8 +134,8 @@ fn a_client_that_stops_reading_is_disconnected_and_does_not_delay_other_clients(
 #[test]
 fn a_client_that_reads_slowly_but_steadily_gets_all_events_in_order() {
     const BYTES: usize = 32_000;
-    // The client falls behind by so many events. They are more than the socket buffers hold, so the rest waits in the
-    // client's queue.
+    // The client falls behind by so many events. They are more than the socket buffers
+    // hold, so the rest waits in the client's queue.
     const BEHIND: usize = 400;
     let server = server(Config {
         queue_bytes: 16 << 20,
@@ -141,7 +145,8 @@ fn a_client_that_reads_slowly_but_steadily_gets_all_events_in_order() {
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     let (mut published, mut read) = (0, 0);
     for _ in 0..3 {
-        // The client falls behind, stays behind for a while, and catches up until events are written to it directly.
+        // The client falls behind, stays behind for a while, and catches up until events
+        // are written to it directly.
         for _ in 0..BEHIND {
             publish(&server, published, BYTES);
             published += 1;
@@ -199,7 +204,8 @@ fn an_event_larger_than_a_queue_arrives() {
     let mut live = Stream::subscribe(address, "/events");
     let first = live.cursor().to_owned();
     for number in 0..5 {
-        // More than the socket buffers hold, so that a part of the event waits in the queue.
+        // More than the socket buffers hold, so that a part of the event waits in the
+        // queue.
         let body = format!("{number} {}", "x".repeat(6 << 20));
         assert_eq!(post(address, "/events", &body).status, 200);
         assert_eq!(live.next().data, body);
@@ -248,7 +254,8 @@ fn a_write_that_takes_too_long_ends_the_stream() {
         seen += 1;
     }
     assert!((1..EVENTS).contains(&seen), "{seen}");
-    // On a busy machine the client may be disconnected again. It resumes each time after its last event.
+    // On a busy machine the client may be disconnected again. It resumes each time after
+    // its last event.
     let (mut cursor, start) = (stream.cursor().to_owned(), Instant::now());
     while seen < EVENTS {
         assert!(start.elapsed() < DEADLINE, "only {seen} of {EVENTS} events");
@@ -287,20 +294,23 @@ fn post_all(publisher: &mut Raw, numbers: Range<usize>, bytes: usize) {
 #[test]
 fn a_client_that_stops_reading_takes_no_more_memory_than_its_queue() {
     const QUEUE: usize = 1 << 20;
-    // The allocator may need so much more for blocks of this size. A queue without a limit would take 50 MB.
+    // The allocator may need so much more for blocks of this size. A queue without a
+    // limit would take 50 MB.
     const SLACK: usize = 4 << 20;
     const BYTES: usize = 50_000;
     const EVENTS: usize = 1_000;
-    // A large history that holds all missed events, and a small one. Events that are in the history and in a queue
-    // are in memory once, so only the small history shows how much a queue holds.
+    // A large history that holds all missed events, and a small one. Events that are in
+    // the history and in a queue are in memory once, so only the small history shows how
+    // much a queue holds.
     for (history, is_complete) in [(64 << 20, true), (3 << 20, false)] {
         let history_bytes = history.to_string();
         let program = serve(&["--history-bytes", &history_bytes, "--queue-bytes", "1MiB"]);
         let address = program.address;
         let stats = || get(address, "/stats").text().to_owned();
-        // The history is full before the first measurement, so it does not grow any more. One connection, and so one
-        // thread of the server, publishes all events: a second thread would allocate from another arena of the
-        // allocator, and the history would move there while the first arena keeps its pages.
+        // The history is full before the first measurement, so it does not grow any more.
+        // One connection, and so one thread of the server, publishes all events: a second
+        // thread would allocate from another arena of the allocator, and the history
+        // would move there while the first arena keeps its pages.
         let mut publisher = Raw::connect(address);
         let mut number = history / BYTES + 1;
         post_all(&mut publisher, 0..number, BYTES);
@@ -308,7 +318,8 @@ fn a_client_that_stops_reading_takes_no_more_memory_than_its_queue() {
             let before = memory(&program, "VmHWM:");
             post_all(&mut publisher, number..number + EVENTS, BYTES);
             number += EVENTS;
-            // The kernel's count is not exact: the maximum may be a few pages less a moment later.
+            // The kernel's count is not exact: the maximum may be a few pages less a
+            // moment later.
             memory(&program, "VmHWM:").saturating_sub(before)
         };
         let without = post_more();
@@ -342,7 +353,8 @@ fn a_client_that_stops_reading_takes_no_more_memory_than_its_queue() {
     }
 }
 
-/// Counts the bytes that are written to it, and calls a function at the first write that contains `small`.
+/// Counts the bytes that are written to it, and calls a function at the first write that
+/// contains `small`.
 struct Writer<'a> {
     bytes: &'a AtomicUsize,
     at_first_event: Option<Box<dyn FnOnce() + 'a>>,
@@ -389,7 +401,8 @@ fn an_event_larger_than_a_queue_arrives_while_a_small_one_is_being_written() {
             busy.write_to(&mut Writer {
                 bytes: &to_busy,
                 at_first_event: Some(Box::new(|| {
-                    // The fan-out delivers the large event while this writer still writes the small one.
+                    // The fan-out delivers the large event while this writer still writes
+                    // the small one.
                     eventually("the idle client has its welcome", || {
                         to_idle.load(Ordering::Relaxed) > 0
                     });
@@ -423,8 +436,9 @@ fn an_event_may_take_longer_than_the_write_timeout_while_its_client_reads() {
     });
     let mut stream = Stream::subscribe(server.local_addr(), "/events");
     publish(&server, 7, LARGE);
-    // The client reads slowly: it pauses for a tenth of the timeout before each read, so it never reads nothing for as
-    // long as the timeout. These pauses are the subject of the test, not a wait for a condition.
+    // The client reads slowly: it pauses for a tenth of the timeout before each read, so
+    // it never reads nothing for as long as the timeout. These pauses are the subject of
+    // the test, not a wait for a condition.
     let (start, mut read, mut bytes) = (Instant::now(), 0, vec![0; 2 << 20]);
     while read < LARGE {
         let (_sender, pause) = mpsc::channel::<()>();

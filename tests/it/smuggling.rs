@@ -1,11 +1,13 @@
-//! Request smuggling: a second request is hidden in the first. The table has every known way to do this, and the
-//! tests check that the hidden request is never executed.
+//! Request smuggling: a second request is hidden in the first. The table has every known
+//! way to do this, and the tests check that the hidden request is never executed.
 //!
-//! Each row is one request that some parser takes for two. The second, hidden request publishes to the topic
-//! `smuggled`. If a row is sent to the server directly, the server refuses it, or the hidden request is a part of
-//! the first request's body. If a row is sent through a proxy that forbids publishing to `smuggled`, the hidden
-//! request does not pass, and no answer goes to the wrong request: neither to the next request on the same
-//! connection, nor to a request of another client that shares the proxy's connection to the server.
+//! Each row is one request that some parser takes for two. The second, hidden request
+//! publishes to the topic `smuggled`. If a row is sent to the server directly, the server
+//! refuses it, or the hidden request is a part of the first request's body. If a row is
+//! sent through a proxy that forbids publishing to `smuggled`, the hidden request does
+//! not pass, and no answer goes to the wrong request: neither to the next request on the
+//! same connection, nor to a request of another client that shares the proxy's connection
+//! to the server.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,16 +27,19 @@ enum Reading {
     Refused,
     /// One request. The hidden request is in its body.
     Data,
-    /// Two valid requests. Only a proxy can take them for one, so these rows are sent through proxies only.
+    /// Two valid requests. Only a proxy can take them for one, so these rows are sent
+    /// through proxies only.
     Two,
 }
 use Reading::{Data, Refused, Two};
 
-/// The class of the attack, the bytes, how the server understands them, and the source or a remark.
+/// The class of the attack, the bytes, how the server understands them, and the source or
+/// a remark.
 ///
-/// The bytes have placeholders. `{hidden}` is the hidden request, `{len}` and `{hex}` its length (decimal and
-/// hexadecimal), `{rest}` the length of all bytes after the head, `{pad}` as many bytes as `{len}`. `+NUMBER` adds
-/// to these lengths. `{post}` is a request line with `Host`, and `{TE}` the field `Transfer-Encoding: chunked`.
+/// The bytes have placeholders. `{hidden}` is the hidden request, `{len}` and `{hex}` its
+/// length (decimal and hexadecimal), `{rest}` the length of all bytes after the head,
+/// `{pad}` as many bytes as `{len}`. `+NUMBER` adds to these lengths. `{post}` is a
+/// request line with `Host`, and `{TE}` the field `Transfer-Encoding: chunked`.
 type Row = (&'static str, &'static str, Reading, &'static str);
 
 #[rustfmt::skip]
@@ -93,7 +98,8 @@ const ROWS: &[Row] = &[
     ("TE.0", "GET /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by GET"),
     ("TE.0", "HEAD /carrier HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by HEAD"),
     ("TE.0", "DELETE /nowhere HTTP/1.1\r\nHost: localhost\r\n{TE}\r\n{hex}\r\n{hidden}\r\n0\r\n\r\n", Data, "by DELETE, to a path that does not exist"),
-    // Chunks. Of two parsers, the first sees one request, and the second sees the hidden request too.
+    // Chunks. Of two parsers, the first sees one request, and the second sees the hidden
+    // request too.
     ("TERM.EXT", "{post}{TE}\r\n2;\nxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF ends an extension"),
     ("EXT.TERM", "{post}{TE}\r\n{hex+5};\n{pad+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "Funky chunks 2025: LF is in the extension"),
     ("TERM.EXT", "{post}{TE}\r\n2;\rxx\r\n{hex+5}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", Refused, "by CR"),
@@ -186,8 +192,8 @@ const ROWS: &[Row] = &[
     ("pipelined", "{post}Content-Length: 0\r\n\r\n\r\n{hidden}", Two, "RFC 9112, 2.2: after an empty line"),
 ];
 
-/// TE.TE: fields that mean chunked to one parser and not to another. Each is tried in the three requests of
-/// [`TE_TE`].
+/// TE.TE: fields that mean chunked to one parser and not to another. Each is tried in the
+/// three requests of [`TE_TE`].
 #[rustfmt::skip]
 const CODINGS: &[(&str, &str)] = &[
     ("Transfer-Encoding: xchunked", "PortSwigger 2019: contains `chunked`"),
@@ -264,7 +270,8 @@ fn cases() -> Vec<Case> {
 
 /// The hidden request, which must not be executed. Its body names the row.
 fn hidden(name: &str) -> String {
-    // The rows need this length: two hexadecimal digits, and 0xc0 together with the two bytes of a line break.
+    // The rows need this length: two hexadecimal digits, and 0xc0 together with the two
+    // bytes of a line break.
     let name: String = name.chars().filter(char::is_ascii).collect();
     let name = format!("{name:.<118}");
     let head = "POST /events/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
@@ -333,8 +340,8 @@ impl Seen {
     }
 }
 
-/// A server that keeps a list of what it has received. It has two more endpoints, `/carrier` and `/honest/NUMBER`,
-/// whose answers tell which request they answer.
+/// A server that keeps a list of what it has received. It has two more endpoints,
+/// `/carrier` and `/honest/NUMBER`, whose answers tell which request they answer.
 struct Target {
     server: Running,
     seen: Seen,
@@ -375,8 +382,8 @@ impl Target {
         self.server.local_addr()
     }
 
-    /// Publishes an event and checks that it is the first that `subscriber` gets, and the only one that was ever
-    /// published.
+    /// Publishes an event and checks that it is the first that `subscriber` gets, and the
+    /// only one that was ever published.
     #[track_caller]
     fn check_that_nothing_was_published(&self, mut subscriber: Stream) {
         let answer = post(self.address(), "/events/smuggled", "the first event");
@@ -410,8 +417,9 @@ struct Reply {
     body: String,
 }
 
-/// Parses the answers on a connection. `to_head`: the first answer is to a HEAD request. Bytes without a head are an
-/// answer of HTTP/0.9, which proxies send to a request of this version; its status is 0.
+/// Parses the answers on a connection. `to_head`: the first answer is to a HEAD request.
+/// Bytes without a head are an answer of HTTP/0.9, which proxies send to a request of
+/// this version; its status is 0.
 #[track_caller]
 fn replies(bytes: &[u8], mut to_head: bool) -> Vec<Reply> {
     let (mut text, mut answers) = (&*String::from_utf8_lossy(bytes).into_owned(), Vec::new());
@@ -486,7 +494,8 @@ enum Outcome {
     Served,
 }
 
-/// Sends all rows through a proxy that forbids publishing to `smuggled`. Returns how many rows had each outcome.
+/// Sends all rows through a proxy that forbids publishing to `smuggled`. Returns how many
+/// rows had each outcome.
 #[track_caller]
 fn send_all(kind: Kind, configure: impl Fn(SocketAddr, SocketAddr) -> String) -> [usize; 3] {
     let target = target();
@@ -514,9 +523,10 @@ fn send_all(kind: Kind, configure: impl Fn(SocketAddr, SocketAddr) -> String) ->
     counts
 }
 
-/// Checks the answers to a row and to the honest request after it. The first answer is the row's. The last is the
-/// honest request's own, unless the connection ended before it. Between them is at most one answer: the refusal of
-/// the hidden request by a proxy that has seen it.
+/// Checks the answers to a row and to the honest request after it. The first answer is
+/// the row's. The last is the honest request's own, unless the connection ended before
+/// it. Between them is at most one answer: the refusal of the hidden request by a proxy
+/// that has seen it.
 #[track_caller]
 fn check_answers(case: &Case, number: usize, answers: &[Reply], seen: &[Arrived]) -> Outcome {
     let context = format!("{}: {answers:?}\n{seen:?}", case.name);
@@ -550,7 +560,8 @@ fn check_answers(case: &Case, number: usize, answers: &[Reply], seen: &[Arrived]
     }
 }
 
-/// The configuration of nginx with one connection to the server for all clients, and `more` in its server block.
+/// The configuration of nginx with one connection to the server for all clients, and
+/// `more` in its server block.
 fn nginx(listen: SocketAddr, server: SocketAddr, more: &str) -> String {
     format!(
         "user www-data;
@@ -576,7 +587,8 @@ http {{
     )
 }
 
-/// The configuration of HAProxy with connections to the server that all clients share, and `more` in its defaults.
+/// The configuration of HAProxy with connections to the server that all clients share,
+/// and `more` in its defaults.
 fn haproxy(listen: SocketAddr, server: SocketAddr, more: &str) -> String {
     format!(
         "global
@@ -627,7 +639,8 @@ fn caddy(listen: SocketAddr, server: SocketAddr) -> String {
     )
 }
 
-/// Checks that the proxy passed enough rows on. Otherwise the test would say nothing about the server.
+/// Checks that the proxy passed enough rows on. Otherwise the test would say nothing
+/// about the server.
 #[track_caller]
 fn check_counts(what: &str, counts: [usize; 3]) {
     let [by_proxy, by_server, served] = counts;

@@ -1,6 +1,6 @@
 //! The rules of the code that can be checked by reading the source files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -240,7 +240,8 @@ fn thousands(number: usize) -> String {
     }
 }
 
-/// Returns the output of `--help`, or `None` if this build lacks a feature and so an option.
+/// Returns the output of `--help`, or `None` if this build lacks a feature and so an
+/// option.
 fn help() -> Option<String> {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_tiny-sse"))
         .arg("--help")
@@ -266,7 +267,8 @@ fn every_option_in_readme_guide_and_systemd_unit_exists() {
     ];
     for name in texts {
         let text = fs::read_to_string(root().join(name)).unwrap();
-        // Lines with another command, such as `cargo` or `curl`, have the options of this command.
+        // Lines with another command, such as `cargo` or `curl`, have the options of this
+        // command.
         let own = |line: &&str| {
             !["cargo", "curl", "rustup", "-- --", "groupadd"]
                 .iter()
@@ -297,7 +299,8 @@ fn the_readme_has_at_most_330_lines() {
     );
 }
 
-/// Returns the names of the types that a file declares at its top level, outside its unit tests.
+/// Returns the names of the types that a file declares at its top level, outside its unit
+/// tests.
 fn types(text: &str) -> Vec<String> {
     let own = code(text);
     let declared = own.lines().filter_map(|line| {
@@ -321,7 +324,8 @@ fn no_two_types_have_the_same_name() {
     let mut all = sources("src");
     // Each example is a separate program.
     all.retain(|(name, _)| !name.starts_with("src/examples/"));
-    // A file that replaces the code of a feature that is off declares the same types as that code.
+    // A file that replaces the code of a feature that is off declares the same types as
+    // that code.
     let replaces_a_feature = |name: &str| {
         let file = name.rsplit('/').next().unwrap_or(name);
         let declared = format!("))]\n#[path = \"{file}\"]");
@@ -335,6 +339,35 @@ fn no_two_types_have_the_same_name() {
     }
     files_by_type.retain(|_, files| files.len() > 1);
     assert!(files_by_type.is_empty(), "{files_by_type:#?}");
+}
+
+#[test]
+fn the_functions_that_the_comments_name_exist() {
+    let all = sources("src");
+    let code: String = all.iter().map(|(_, text)| code(text) + "\n").collect();
+    let words: HashSet<&str> = code
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    let mut names = 0;
+    for (file, text) in &all {
+        let comments = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("//"));
+        // The odd parts of a line are its code spans.
+        for name in comments.flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let Some((owner, function)) = name.split_once("::") else {
+                continue;
+            };
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            if !owner.starts_with(char::is_uppercase) || !function.chars().all(is_word) {
+                continue;
+            }
+            let exist = [owner, function].map(|part| words.contains(part));
+            assert_eq!(exist, [true; 2], "{file} names `{name}`");
+            names += 1;
+        }
+    }
+    assert!(names > 50, "only {names} names");
 }
 
 #[test]

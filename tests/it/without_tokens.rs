@@ -1,12 +1,13 @@
-//! A server without tokens: what a client may do depends on which clients can reach the server. The same rules apply
-//! in a build without the feature `access`.
+//! A server without tokens: what a client may do depends on which clients can reach the
+//! server. The same rules apply in a build without the feature `access`.
 
 use tiny_sse::{Config, Hub, Permit, Server, Subscribe};
 
 use crate::kit::{Raw, Stream, config, open, proxied, request, server};
 
-/// The requests that are sent to each server: publish to all clients and to a topic, end a stream, list the clients,
-/// subscribe with a chosen client id, subscribe, poll, get the numbers.
+/// The requests that are sent to each server: publish to all clients and to a topic, end
+/// a stream, list the clients, subscribe with a chosen client id, subscribe, poll, get
+/// the numbers.
 const REQUESTS: [(&str, &str); 8] = [
     ("POST", "/events"),
     ("POST", "/events/a"),

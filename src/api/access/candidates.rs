@@ -1,9 +1,10 @@
-//! Turns a request into the texts in it that may be tokens: of `Authorization`, of the query of a stream, of cookies.
-//! `tokens.rs` then looks up which of them are known.
+//! Turns a request into the texts in it that may be tokens: of `Authorization`, of the
+//! query of a stream, of cookies. `tokens.rs` then looks up which of them are known.
 //!
-//! Libraries change base64 in a query or a cookie: `+` becomes a space, and `=` becomes `%3D`. A token contains
-//! neither a space nor a `%`, so these changes can be reversed without mistaking one token for another. The padding
-//! is part of a token: `YQ==` and `YQ` are different tokens.
+//! Libraries change base64 in a query or a cookie: `+` becomes a space, and `=` becomes
+//! `%3D`. A token contains neither a space nor a `%`, so these changes can be reversed
+//! without mistaking one token for another. The padding is part of a token: `YQ==` and
+//! `YQ` are different tokens.
 
 use std::borrow::Cow;
 
@@ -14,7 +15,8 @@ use crate::http::{Refusal, Request};
 /// The name of the cookie that carries a token.
 pub(super) const COOKIE: &str = "tiny_sse_token";
 
-/// Returns the texts that may be tokens, at most three, in the order in which they are tried. They are not verified.
+/// Returns the texts that may be tokens, at most three, in the order in which they are
+/// tried. They are not verified.
 ///
 /// # Errors
 ///
@@ -27,21 +29,23 @@ pub(super) fn candidates<'a>(
     let mut found = Vec::new();
     found.extend(request.bearer()?.map(Cow::Borrowed));
     if carrier == Carrier::HeaderOrQuery {
-        // A query is decoded as a form, which turns `+` into a space. So a space in a token was a `+`.
+        // A query is decoded as a form, which turns `+` into a space. So a space in a
+        // token was a `+`.
         let tokens = request.queries("token");
         found.extend(tokens.map(|token| match token.contains(' ') {
             true => token.replace(' ', "+").into(),
             false => Cow::Borrowed(token),
         }));
     }
-    // A page of another site can make the user's browser send the cookies of this server. Then they prove nothing
-    // about the page, so they are ignored.
+    // A page of another site can make the user's browser send the cookies of this server.
+    // Then they prove nothing about the page, so they are ignored.
     if !matches!(sender, Sender::OtherPage(_)) {
         found.extend(request.cookies(COOKIE));
     }
-    // LIMIT: each candidate costs a hash and a look-up. A client has one token, or up to three while it changes from
-    // one to another. ORDER: cookies come last. A neighbour of this server, under the same domain, can set cookies
-    // for it, and these must not displace the token in `Authorization`.
+    // LIMIT: each candidate costs a hash and a look-up. A client has one token, or up to
+    // three while it changes from one to another. ORDER: cookies come last. A neighbour
+    // of this server, under the same domain, can set cookies for it, and these must not
+    // displace the token in `Authorization`.
     found.truncate(3);
     Ok(found)
 }

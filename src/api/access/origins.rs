@@ -1,7 +1,8 @@
-//! The list of `--cors-origin`: which pages may do more than read, and which header fields let a page read an answer.
+//! The list of `--cors-origin`: which pages may do more than read, and which header
+//! fields let a page read an answer.
 //!
-//! A browser hands an answer to a page of another origin only if `Access-Control-Allow-Origin` allows it. The list
-//! therefore has two effects:
+//! A browser hands an answer to a page of another origin only if
+//! `Access-Control-Allow-Origin` allows it. The list therefore has two effects:
 //!
 //! | list | a page of another origin may read | and may write |
 //! |---|---|---|
@@ -15,13 +16,15 @@ use crate::api::sender::Sender;
 use crate::http::{Request, Response};
 use crate::wire::Origin;
 
-/// The list of allowed origins, in the order of the options. It is fixed when the server starts.
+/// The list of allowed origins, in the order of the options. It is fixed when the server
+/// starts.
 #[derive(Debug)]
 pub(super) struct Origins(pub(super) Vec<Origin>);
 
 impl Origins {
-    /// Returns [`Sender::OwnPage`] for a page whose origin is in the list, and any other sender unchanged. So a
-    /// listed page has the rights of a page of this server, and its cookies count. `*` does not do this.
+    /// Returns [`Sender::OwnPage`] for a page whose origin is in the list, and any other
+    /// sender unchanged. So a listed page has the rights of a page of this server, and
+    /// its cookies count. `*` does not do this.
     pub(super) fn resolve<'a>(&self, sender: Sender<'a>) -> Sender<'a> {
         match sender {
             Sender::OtherPage(Some(origin)) if self.listed(origin).is_some() => Sender::OwnPage,
@@ -29,9 +32,10 @@ impl Origins {
         }
     }
 
-    /// Whether a sender may do more than read. With `*` in the list a page of any origin may, and needs a token for
-    /// it like a program: `candidates.rs` ignores its cookies. A request of another site
-    /// without an origin is an image or a link, not the work of a script, so it may only read.
+    /// Whether a sender may do more than read. With `*` in the list a page of any origin
+    /// may, and needs a token for it like a program: `candidates.rs` ignores its cookies.
+    /// A request of another site without an origin is an image or a link, not the work of
+    /// a script, so it may only read.
     pub(super) fn may_write(&self, sender: Sender<'_>) -> bool {
         match sender {
             Sender::OtherPage(None) => false,
@@ -40,19 +44,22 @@ impl Origins {
         }
     }
 
-    /// Whether this `Host` is the host and port of an origin in the list. Then the operator says that this name is
-    /// a name of this server.
+    /// Whether this `Host` is the host and port of an origin in the list. Then the
+    /// operator says that this name is a name of this server.
     pub(super) fn has_host(&self, host: &str) -> bool {
         self.0.iter().any(|listed| listed.has_host(host))
     }
 
-    /// Adds the header fields that let the page that sent the request read the response, if the page may read it.
+    /// Adds the header fields that let the page that sent the request read the response,
+    /// if the page may read it.
     ///
-    /// SPEC: Fetch, 3.2.3: a response to a request with cookies must name the origin, because `*` is not valid with
-    /// `Access-Control-Allow-Credentials`. So a listed origin is repeated, even if `*` is in the list too. `Vary:
-    /// Origin` keeps a cache from giving the answer for one origin to another.
+    /// SPEC: Fetch, 3.2.3: a response to a request with cookies must name the origin,
+    /// because `*` is not valid with `Access-Control-Allow-Credentials`. So a listed
+    /// origin is repeated, even if `*` is in the list too. `Vary: Origin` keeps a cache
+    /// from giving the answer for one origin to another.
     pub(super) fn share(&self, request: Option<&Request>, response: Response) -> Response {
-        // The answer does not depend on the origin: the list is empty, or it contains only `*`.
+        // The answer does not depend on the origin: the list is empty, or it contains
+        // only `*`.
         let is_same_for_all = self.0.iter().all(Origin::is_any);
         let response = match is_same_for_all {
             true => response,
@@ -71,7 +78,8 @@ impl Origins {
         }
     }
 
-    /// The entry of the list that is the origin in this header field. `*` is never returned.
+    /// The entry of the list that is the origin in this header field. `*` is never
+    /// returned.
     fn listed(&self, origin: &str) -> Option<&Origin> {
         self.0.iter().find(|listed| listed.is(origin))
     }

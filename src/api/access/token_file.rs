@@ -7,13 +7,14 @@
 //! *                                              subscribe           public/*
 //! ```
 //!
-//! A line is one grant: a token, the verbs, and at least one topic or pattern, separated by white space. The lines of
-//! one token add up. A line with `*` instead of a token grants to every client, with a token or without. A word that
-//! begins with `#` begins a comment, up to the end of the line. A topic that contains white space cannot be written
-//! here; a pattern that ends before the white space grants it.
+//! A line is one grant: a token, the verbs, and at least one topic or pattern, separated
+//! by white space. The lines of one token add up. A line with `*` instead of a token
+//! grants to every client, with a token or without. A word that begins with `#` begins a
+//! comment, up to the end of the line. A topic that contains white space cannot be
+//! written here; a pattern that ends before the white space grants it.
 //!
-//! The file is full of secrets. So a file that other users of the machine can read is refused, and no error message
-//! repeats a word of it.
+//! The file is full of secrets. So a file that other users of the machine can read is
+//! refused, and no error message repeats a word of it.
 //!
 //! The file is read when the server starts and at each reload, never for a request.
 
@@ -30,7 +31,8 @@ use crate::wire::{Pattern, Patterns, Token};
 pub(super) struct Grant {
     /// The token that has the right. `None`: every client has it.
     pub(super) token: Option<Token>,
-    /// One or both verbs, as the line lists them. A verb that is listed twice is here twice.
+    /// One or both verbs, as the line lists them. A verb that is listed twice is here
+    /// twice.
     pub(super) verbs: Vec<Verb>,
     /// The topics, at least one pattern.
     pub(super) patterns: Patterns,
@@ -40,8 +42,9 @@ pub(super) struct Grant {
 ///
 /// # Errors
 ///
-/// The file cannot be read, is not a regular file, is larger than 1 MiB, can be read or written by every user of this
-/// machine, or a line is wrong. The message names the file and the line, and repeats no token.
+/// The file cannot be read, is not a regular file, is larger than 1 MiB, can be read or
+/// written by every user of this machine, or a line is wrong. The message names the file
+/// and the line, and repeats no token.
 pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
     let failed = |what: String| {
         let what = format!("cannot use the tokens of {}: {what}", path.display());
@@ -57,11 +60,12 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
 
 /// Reads the text of a file that only its owner and group can read and write.
 fn read_private(path: &Path) -> io::Result<String> {
-    // ORDER: checked before the file is opened, because opening a pipe waits until another process opens its other
-    // end.
+    // ORDER: checked before the file is opened, because opening a pipe waits until
+    // another process opens its other end.
     refuse_public(&fs::metadata(path)?)?;
     let file = File::open(path)?;
-    // Checked again, because the path may name another file by now. This is the file that is read.
+    // Checked again, because the path may name another file by now. This is the file that
+    // is read.
     refuse_public(&file.metadata()?)?;
     let mut text = String::new();
     // LIMIT: one byte more than the limit is read, to notice a file that is too large.
@@ -74,7 +78,8 @@ fn read_private(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Refuses what is not a regular file, and a file that every user of this machine can read or write.
+/// Refuses what is not a regular file, and a file that every user of this machine can
+/// read or write.
 fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -98,8 +103,8 @@ fn refuse_public(metadata: &fs::Metadata) -> io::Result<()> {
 ///
 /// The message says what is wrong, and repeats nothing of the line.
 pub(super) fn parse(line: &str) -> Result<Option<Grant>, String> {
-    // An editor may show a lone CR as the end of a line. Here it would be white space, so the line would grant
-    // something else than the editor shows.
+    // An editor may show a lone CR as the end of a line. Here it would be white space, so
+    // the line would grant something else than the editor shows.
     if line.contains('\r') {
         return Err("it contains a CR that is not part of a line break (CRLF)".into());
     }

@@ -1,5 +1,5 @@
-//! Turns the options for tokens, and the file of `--tokens`, into a table: which rights has a token, and which rights
-//! has every client.
+//! Turns the options for tokens, and the file of `--tokens`, into a table: which rights
+//! has a token, and which rights has every client.
 //!
 //! ```text
 //! file or options                 table                   publish          subscribe
@@ -9,12 +9,13 @@
 //! T2 publish,subscribe  chat/*    T2                      chat/*           chat/*
 //! ```
 //!
-//! A client with T2 may subscribe to `chat/*` and to `public/*`: the rights of every client are added at each
-//! question.
+//! A client with T2 may subscribe to `chat/*` and to `public/*`: the rights of every
+//! client are added at each question.
 //!
-//! A table never changes. A reload builds a new one and replaces the pointer to it, so a request sees either all of
-//! the old rights or all of the new ones. Connection threads read the table through [`Tokens::table`], and the hub
-//! asks about the permits of connected clients through [`Issuer`].
+//! A table never changes. A reload builds a new one and replaces the pointer to it, so a
+//! request sees either all of the old rights or all of the new ones. Connection threads
+//! read the table through [`Tokens::table`], and the hub asks about the permits of
+//! connected clients through [`Issuer`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -31,24 +32,27 @@ use crate::wire::{Pattern, Patterns, Token};
 /// The tokens of one server: its present table, and what is needed to build the next one.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    /// The grants of the options, `--publish-token` and `--subscribe-token`. A reload keeps them.
+    /// The grants of the options, `--publish-token` and `--subscribe-token`. A reload
+    /// keeps them.
     fixed: Vec<Grant>,
     /// The file of `--tokens`.
     path: Option<PathBuf>,
-    /// The key of the hash that makes the number of a token. All tables use the same key, so that a permit from an
-    /// old table means the same token in a new one.
+    /// The key of the hash that makes the number of a token. All tables use the same key,
+    /// so that a permit from an old table means the same token in a new one.
     key: RandomState,
-    /// LOCK: guards no data. It makes reloads happen one after the other: without it, a reload that read the file
-    /// earlier could take effect later. It is held while the file is read; only other reloads wait for it.
+    /// LOCK: guards no data. It makes reloads happen one after the other: without it, a
+    /// reload that read the file earlier could take effect later. It is held while the
+    /// file is read; only other reloads wait for it.
     reloading: Mutex<()>,
-    /// LOCK: guards the pointer to the present table. It is held to clone or to replace the pointer, and for one
-    /// look-up in `knows`; never while the file is read.
+    /// LOCK: guards the pointer to the present table. It is held to clone or to replace
+    /// the pointer, and for one look-up in `knows`; never while the file is read.
     table: RwLock<Arc<GrantTable>>,
 }
 
 impl Tokens {
-    /// Reads the file, if there is one. Without a file, a verb whose option gives no token is granted to every client
-    /// on every topic; the exposure then decides whether a client may use it.
+    /// Reads the file, if there is one. Without a file, a verb whose option gives no
+    /// token is granted to every client on every topic; the exposure then decides whether
+    /// a client may use it.
     ///
     /// # Errors
     ///
@@ -78,8 +82,8 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Reads the file again, and replaces the table. Returns the number of tokens in the new table. Blocks on the
-    /// disk, and on a reload that is under way.
+    /// Reads the file again, and replaces the table. Returns the number of tokens in the
+    /// new table. Blocks on the disk, and on a reload that is under way.
     ///
     /// # Errors
     ///
@@ -94,31 +98,35 @@ impl Tokens {
         let table = GrantTable::new(grants, &self.key);
         // Without the rights of every client, which are always in the table.
         let count = table.index.len() - 1;
-        // A poisoned lock is used all the same: no code that runs under it can panic between two changes.
+        // A poisoned lock is used all the same: no code that runs under it can panic
+        // between two changes.
         let mut present = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *present, Arc::new(table));
         drop(present);
-        // LOCK: released first, because dropping the old table may free some 40,000 patterns.
+        // LOCK: released first, because dropping the old table may free some 40,000
+        // patterns.
         drop(before);
         Ok(count)
     }
 
-    /// The present table. A caller that keeps the pointer goes on seeing this table after a reload.
+    /// The present table. A caller that keeps the pointer goes on seeing this table after
+    /// a reload.
     pub(super) fn table(&self) -> Arc<GrantTable> {
         let table = self.table.read();
         Arc::clone(&table.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the operator has configured which clients have this right: with a file, or with the option for the
-    /// verb. Otherwise every client has it, as far as the exposure allows it.
+    /// Whether the operator has configured which clients have this right: with a file, or
+    /// with the option for the verb. Otherwise every client has it, as far as the
+    /// exposure allows it.
     pub(super) fn are_configured_for(&self, verb: Verb) -> bool {
         let is_about = |grant: &Grant| grant.token.is_some() && grant.verbs.contains(&verb);
         self.path.is_some() || self.fixed.iter().any(is_about)
     }
 }
 
-/// The hub's questions about the permit of a connected client. The permit is the number of the rights that allowed
-/// the subscription.
+/// The hub's questions about the permit of a connected client. The permit is the number
+/// of the rights that allowed the subscription.
 impl Issuer for Tokens {
     fn allows(&self, permit: u64, patterns: &Patterns) -> bool {
         let table = self.table();
@@ -126,21 +134,25 @@ impl Issuer for Tokens {
     }
 
     fn knows(&self, permit: u64) -> bool {
-        // LOCK: the pointer is not cloned. The caller holds the hub's lock, and if a reload replaced the table now,
-        // dropping the last clone would free the whole table under that lock.
+        // LOCK: the pointer is not cloned. The caller holds the hub's lock, and if a
+        // reload replaced the table now, dropping the last clone would free the whole
+        // table under that lock.
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.index.contains_key(&permit)
     }
 }
 
-/// All rights at one time: of every client, and of each known token. It does not change after [`new`](Self::new).
+/// All rights at one time: of every client, and of each known token. It does not change
+/// after [`new`](Self::new).
 #[derive(Debug)]
 pub(super) struct GrantTable {
-    /// The key of the hash that turns a token into its number. The number finds the token, and a permit keeps it
-    /// instead of the secret. The key is random, so no peer can tell which guesses have similar numbers, and the time
-    /// of a look-up does not help to guess a token.
+    /// The key of the hash that turns a token into its number. The number finds the
+    /// token, and a permit keeps it instead of the secret. The key is random, so no peer
+    /// can tell which guesses have similar numbers, and the time of a look-up does not
+    /// help to guess a token.
     key: RandomState,
-    /// The index in `rights` for the number of each token, and for the number of every client.
+    /// The index in `rights` for the number of each token, and for the number of every
+    /// client.
     index: HashMap<u64, usize>,
     /// The first element is the rights of every client.
     rights: Vec<Rights>,
@@ -165,15 +177,18 @@ impl Default for GrantTable {
 }
 
 impl GrantTable {
-    /// Collects the grants of each token. `key` must be the same for all tables of a server.
+    /// Collects the grants of each token. `key` must be the same for all tables of a
+    /// server.
     fn new(grants: Vec<Grant>, key: &RandomState) -> GrantTable {
-        // No token is empty, so the empty text is free for every client. Two tokens with the same number, which
-        // chance produces once in 2^64 pairs, would share their rights, and only the first token would be accepted.
+        // No token is empty, so the empty text is free for every client. Two tokens with
+        // the same number, which chance produces once in 2^64 pairs, would share their
+        // rights, and only the first token would be accepted.
         let number =
             |token: &Option<Token>| key.hash_one(token.as_ref().map_or(&b""[..], Token::as_bytes));
         let every_client = (None, [Vec::new(), Vec::new()]);
-        // The patterns of all lines of a token are collected first, and sorted once at the end. To add each line to
-        // sorted patterns would take time that is quadratic in the number of lines.
+        // The patterns of all lines of a token are collected first, and sorted once at
+        // the end. To add each line to sorted patterns would take time that is quadratic
+        // in the number of lines.
         let mut lines: Vec<(Option<Token>, [Vec<Pattern>; 2])> = vec![every_client];
         let mut index = HashMap::from([(number(&None), 0)]);
         for grant in grants {
@@ -197,8 +212,8 @@ impl GrantTable {
         }
     }
 
-    /// Returns the rights of a token that a request carries; `None` if the token is unknown. An equal hash is not
-    /// enough: the token is compared too, in constant time.
+    /// Returns the rights of a token that a request carries; `None` if the token is
+    /// unknown. An equal hash is not enough: the token is compared too, in constant time.
     pub(super) fn rights_of(&self, candidate: &str) -> Option<&Rights> {
         let rights = self.by_number(self.key.hash_one(candidate.as_bytes()));
         rights
@@ -208,8 +223,8 @@ impl GrantTable {
             .then_some(rights)
     }
 
-    /// Returns the rights with this number. If no token has the number, because a reload removed the token, the
-    /// client has the rights of every client.
+    /// Returns the rights with this number. If no token has the number, because a reload
+    /// removed the token, the client has the rights of every client.
     fn by_number(&self, number: u64) -> &Rights {
         &self.rights[self.index.get(&number).copied().unwrap_or(0)]
     }
@@ -219,9 +234,9 @@ impl GrantTable {
         &self.rights[0]
     }
 
-    /// Whether these rights and those of every client together allow the action. The two are asked separately,
-    /// because joining them when the table is built would copy the patterns of every client for each token, which
-    /// could take gigabytes.
+    /// Whether these rights and those of every client together allow the action. The two
+    /// are asked separately, because joining them when the table is built would copy the
+    /// patterns of every client for each token, which could take gigabytes.
     pub(super) fn allows(&self, rights: &Rights, action: &Action<'_>) -> bool {
         covers(&self.granted(rights, action.verb()), action)
     }
@@ -232,17 +247,17 @@ impl GrantTable {
     }
 }
 
-/// Whether an action stays within the topics of these patterns. Each pattern of a subscription must be covered by one
-/// of the granted patterns: `chat/*` covers `chat/room` and `chat/r*`; `chat/a*` and `chat/b*` together do not cover
-/// `chat/*`.
+/// Whether an action stays within the topics of these patterns. Each pattern of a
+/// subscription must be covered by one of the granted patterns: `chat/*` covers
+/// `chat/room` and `chat/r*`; `chat/a*` and `chat/b*` together do not cover `chat/*`.
 pub(super) fn covers(granted: &[&Patterns], action: &Action<'_>) -> bool {
     let has = |asked: &Pattern| granted.iter().any(|patterns| patterns.covers(asked));
     match action {
         Action::Publish(Some(topic)) => {
             granted.iter().any(|patterns| patterns.matches(Some(topic)))
         }
-        // A subscription without patterns gets the events without a topic. Every client with any right to subscribe
-        // may have these.
+        // A subscription without patterns gets the events without a topic. Every client
+        // with any right to subscribe may have these.
         Action::Subscribe(asked) => {
             asked.iter().all(has) && granted.iter().any(|patterns| patterns.iter().len() > 0)
         }

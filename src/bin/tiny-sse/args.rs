@@ -1,13 +1,16 @@
-//! Turns the command line and the environment into a [`Command`], or into one line that says what is wrong.
+//! Turns the command line and the environment into a [`Command`], or into one line that
+//! says what is wrong.
 //!
-//! `main.rs` calls [`parse`] once, before the first thread starts. All options are rows of one table, [`OPTIONS`]: the
-//! name, the syntax of the value, the field that the value is stored in, and the help text. Parsing, `--help`, the
-//! environment variables and the suggestions for misspelt names all read this table, so a new option is one new row.
+//! `main.rs` calls [`parse`] once, before the first thread starts. All options are rows
+//! of one table, [`OPTIONS`]: the name, the syntax of the value, the field that the value
+//! is stored in, and the help text. Parsing, `--help`, the environment variables and the
+//! suggestions for misspelt names all read this table, so a new option is one new row.
 //!
 //! A default is not written here: `--help` reads it from [`Config::default()`].
 //!
-//! LIMIT: an error message is one line, and quotes at most 200 bytes of a value, because a value can be as long as the
-//! system's longest command line. A word that may be a token is not quoted at all, or only its first bytes.
+//! LIMIT: an error message is one line, and quotes at most 200 bytes of a value, because
+//! a value can be as long as the system's longest command line. A word that may be a
+//! token is not quoted at all, or only its first bytes.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -25,18 +28,21 @@ use tiny_sse::{Config, Level, Overload};
 pub(crate) enum Command {
     /// Run the server with these options, until a signal ends it.
     Serve(Box<Options>),
-    /// Write this text to standard output and exit: the help, the version, or a configuration file.
+    /// Write this text to standard output and exit: the help, the version, or a
+    /// configuration file.
     Print(String),
 }
 
-/// All options of the server. The program's own are fields here; the library's are in `config`.
+/// All options of the server. The program's own are fields here; the library's are in
+/// `config`.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// The address to listen on.
     pub(crate) listen: Listen,
     /// The least important level that is logged; `None` logs nothing.
     pub(crate) log: Option<Level>,
-    /// Whether the six example uses are served too. Always false without the feature `demo`.
+    /// Whether the six example uses are served too. Always false without the feature
+    /// `demo`.
     pub(crate) demo: bool,
     /// The library's limits. [`parse`] checks them before it returns.
     pub(crate) config: Config,
@@ -63,15 +69,17 @@ struct OptionRow {
     syntax: Syntax,
     /// Returns the field that the value is stored in.
     field: fn(&mut Options) -> &mut dyn Setting,
-    /// The text in `--help`. It has at most 37 characters if a default follows it, so that a line has 80 columns.
+    /// The text in `--help`. It has at most 37 characters if a default follows it, so
+    /// that a line has 80 columns.
     help: &'static str,
-    /// An environment variable that can set the option too; empty if there is none. The command line takes
-    /// precedence. Secrets have a variable because every user of the machine can read a command line.
+    /// An environment variable that can set the option too; empty if there is none. The
+    /// command line takes precedence. Secrets have a variable because every user of the
+    /// machine can read a command line.
     variable: &'static str,
 }
 
-/// Makes rows of the table. Each is `"name", syntax, field, "help";`, with `, "VARIABLE"` before the semicolon if the
-/// option has an environment variable.
+/// Makes rows of the table. Each is `"name", syntax, field, "help";`, with `, "VARIABLE"`
+/// before the semicolon if the option has an environment variable.
 macro_rules! rows {
     ($($name:literal, $syntax:expr, $($field:ident).+, $help:literal $(, $variable:literal)?;)*) => {
         &[$(OptionRow {
@@ -84,7 +92,8 @@ macro_rules! rows {
     };
 }
 
-/// All options, in the order of `--help`. The options of a cargo feature form one group, so that one `cfg` is enough.
+/// All options, in the order of `--help`. The options of a cargo feature form one group,
+/// so that one `cfg` is enough.
 const OPTIONS: &[&[OptionRow]] = &[
     rows! {
         "listen", word("ADDR", ""), listen, "address and port to listen on";
@@ -143,8 +152,8 @@ const OPTIONS: &[&[OptionRow]] = &[
     },
 ];
 
-/// The commands, each with its argument and its help text; an empty text has no line in `--help`. A command can only
-/// be the first word; without one the program serves.
+/// The commands, each with its argument and its help text; an empty text has no line in
+/// `--help`. A command can only be the first word; without one the program serves.
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("serve", "", "run the server; this is the default"),
     #[cfg(feature = "demo")]
@@ -164,13 +173,15 @@ fn rows() -> impl Iterator<Item = &'static OptionRow> {
 /// How the values of an option are written.
 #[derive(Clone, Copy)]
 struct Syntax {
-    /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a flag: an option without a
-    /// value.
+    /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a
+    /// flag: an option without a value.
     placeholder: &'static str,
-    /// The end of the message "…, it must be …". If it is empty, the error of the value's type is used instead.
+    /// The end of the message "…, it must be …". If it is empty, the error of the value's
+    /// type is used instead.
     must_be: &'static str,
-    /// The units of a number, each with its size in the smallest unit. Parsing takes the first unit that the text ends
-    /// with. A unit that is a suffix of another therefore comes after the other: `s` after `ms`, and `""` last.
+    /// The units of a number, each with its size in the smallest unit. Parsing takes the
+    /// first unit that the text ends with. A unit that is a suffix of another therefore
+    /// comes after the other: `s` after `ms`, and `""` last.
     units: &'static [(&'static str, u64)],
     /// The word that sets an optional field to `None`, such as `off`.
     none: Option<&'static str>,
@@ -215,7 +226,8 @@ const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
 const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
 impl Syntax {
-    /// The same syntax, but the word `none` is accepted too and sets an optional field to `None`.
+    /// The same syntax, but the word `none` is accepted too and sets an optional field to
+    /// `None`.
     const fn or(self, none: &'static str, must_be: &'static str) -> Syntax {
         Syntax {
             none: Some(none),
@@ -224,7 +236,8 @@ impl Syntax {
         }
     }
 
-    /// Returns the number that the text means, in the smallest unit. The error is the end of a message, as for
+    /// Returns the number that the text means, in the smallest unit. The error is the end
+    /// of a message, as for
     /// [`Setting::set`]: no known unit, anything but digits before the unit, or a number too large for the type.
     fn number<T: TryFrom<u64>>(&self, text: &str) -> Result<T, String> {
         let unit = |(unit, size): &(&str, u64)| Some((text.strip_suffix(unit)?, *size));
@@ -235,7 +248,8 @@ impl Syntax {
             .ok_or_else(|| must_be(text, self.must_be))
     }
 
-    /// Writes a number in the largest unit that divides it: 65536 bytes are `64KiB`, 1500 ms are `1500ms`.
+    /// Writes a number in the largest unit that divides it: 65536 bytes are `64KiB`, 1500
+    /// ms are `1500ms`.
     fn show(&self, number: u64) -> String {
         let units = self.units.iter().copied();
         let fitting = units.filter(|(_, size)| number.is_multiple_of(*size));
@@ -255,14 +269,16 @@ fn parse_digits(digits: &str) -> Option<u64> {
     }
 }
 
-/// A field of [`Options`] that an option can set. One implementation for each type of field.
+/// A field of [`Options`] that an option can set. One implementation for each type of
+/// field.
 trait Setting {
-    /// Parses the text and stores the value. The error is the end of a message that begins with the option's name:
-    /// `--retry` is followed by `is "x", it must be a time, such as …`.
+    /// Parses the text and stores the value. The error is the end of a message that
+    /// begins with the option's name: `--retry` is followed by
+    /// `is "x", it must be a time, such as …`.
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String>;
 
-    /// Returns the value as it is written on the command line, for the default in `--help`. It is empty for a type
-    /// whose default is not shown.
+    /// Returns the value as it is written on the command line, for the default in
+    /// `--help`. It is empty for a type whose default is not shown.
     fn show(&self, _: &Syntax) -> String {
         String::new()
     }
@@ -319,8 +335,9 @@ impl Setting for PathBuf {
     }
 }
 
-/// A type that has its own syntax: `FromStr` parses a value, `Display` writes one. The trait lists these types,
-/// because an implementation of [`Setting`] for every `T: FromStr` would collide with those above.
+/// A type that has its own syntax: `FromStr` parses a value, `Display` writes one. The
+/// trait lists these types, because an implementation of [`Setting`] for every
+/// `T: FromStr` would collide with those above.
 trait TextSetting: FromStr<Err: Display> + Display {}
 
 impl TextSetting for Listen {}
@@ -358,7 +375,8 @@ impl<T: Setting + Default> Setting for Option<T> {
     }
 }
 
-/// An option that can be repeated: each value is appended. One text can also have several values, separated by commas.
+/// An option that can be repeated: each value is appended. One text can also have several
+/// values, separated by commas.
 impl<T: FromStr<Err: Display>> Setting for Vec<T> {
     fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
         for text in text.split(',').map(str::trim) {
@@ -377,7 +395,8 @@ impl Setting for Option<tiny_sse::Token> {
     }
 }
 
-/// Parses a value of a type that has its own syntax. The error is the end of a message, as for [`Setting::set`].
+/// Parses a value of a type that has its own syntax. The error is the end of a message,
+/// as for [`Setting::set`].
 fn parse_value<T: FromStr<Err: Display>>(text: &str, syntax: &Syntax) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| match syntax.must_be {
         "" => match error.to_string() {
@@ -398,7 +417,8 @@ fn must_be(text: &str, expected: &str) -> String {
 }
 
 impl OptionRow {
-    /// Parses the text and stores the value in the option's field. The error is a whole message.
+    /// Parses the text and stores the value in the option's field. The error is a whole
+    /// message.
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let outcome = (self.field)(options).set(text, &self.syntax);
         outcome.map_err(|wrong| format!("--{} {wrong}", self.name))
@@ -407,14 +427,15 @@ impl OptionRow {
 
 /// Turns the words after the program's name and the environment variables into a command.
 ///
-/// The command line is read from left to right. `--help` and `--version` end it at once, whatever follows them. If an
-/// option is given twice, the later value counts; a repeatable option has both. Then come the variables of options
-/// that the command line has not set, and at last the check of all limits together.
+/// The command line is read from left to right. `--help` and `--version` end it at once,
+/// whatever follows them. If an option is given twice, the later value counts; a
+/// repeatable option has both. Then come the variables of options that the command line
+/// has not set, and at last the check of all limits together.
 ///
 /// # Errors
 ///
-/// One line for the user, without line breaks: an unknown or misplaced word, a missing or invalid value, or limits
-/// that contradict each other.
+/// One line for the user, without line breaks: an unknown or misplaced word, a missing or
+/// invalid value, or limits that contradict each other.
 pub(crate) fn parse(
     words: impl Iterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -465,7 +486,8 @@ pub(crate) fn parse(
     Ok(Command::Serve(Box::new(options)))
 }
 
-/// Sets the option of one word: `name=value`, or `name`, whose value is then the next word. Returns the option's row.
+/// Sets the option of one word: `name=value`, or `name`, whose value is then the next
+/// word. Returns the option's row.
 fn set(
     options: &mut Options,
     option: &str,
@@ -484,8 +506,8 @@ fn set(
         Some(_) if is_flag => return Err(format!("--{name} takes no value")),
         None if is_flag => String::new(),
         Some(value) => value,
-        // A word that begins with `--` is an option and never a value. Otherwise `--publish-token $UNSET --open` would
-        // make `--open` the token.
+        // A word that begins with `--` is an option and never a value. Otherwise
+        // `--publish-token $UNSET --open` would make `--open` the token.
         None => words
             .next()
             .transpose()?
@@ -496,8 +518,8 @@ fn set(
     Ok(row)
 }
 
-/// Returns the message about a word that is not UTF-8. It quotes the option's name and nothing else, because the
-/// value, or a word that is not an option, may be a token.
+/// Returns the message about a word that is not UTF-8. It quotes the option's name and
+/// nothing else, because the value, or a word that is not an option, may be a token.
 fn not_text(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     match text.split_once('=') {
@@ -508,10 +530,11 @@ fn not_text(word: &OsStr) -> String {
     }
 }
 
-/// Returns the message about an unknown option or command, with the most similar known word if one is similar.
+/// Returns the message about an unknown option or command, with the most similar known
+/// word if one is similar.
 ///
-/// The unknown word may contain a token (`--publish-token-s3cret`). It is quoted in full only if it is similar to a
-/// known word and at most two letters longer.
+/// The unknown word may contain a token (`--publish-token-s3cret`). It is quoted in full
+/// only if it is similar to a known word and at most two letters longer.
 fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = word.trim_start_matches('-');
     let nearest = known
@@ -523,7 +546,8 @@ fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> 
     if !is_near || bare.len() > nearest.len() + 2 {
         cut(&mut shown, dashes.len() + SHOWN_BYTES);
     }
-    // Escaped, because a line break would split the message, and a terminal would obey an escape sequence.
+    // Escaped, because a line break would split the message, and a terminal would obey an
+    // escape sequence.
     let shown = shown.escape_debug();
     if is_near {
         format!("unknown {kind} {shown}, did you mean {dashes}{nearest}?")
@@ -532,11 +556,13 @@ fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> 
     }
 }
 
-/// The bytes that a message quotes of a word that may be a token. They are too few to help in guessing the token.
+/// The bytes that a message quotes of a word that may be a token. They are too few to
+/// help in guessing the token.
 const SHOWN_BYTES: usize = 4;
 
-/// Returns how many bytes must be inserted, deleted or changed to turn one word into the other (the Levenshtein
-/// distance). `row[j]` is the distance from the bytes of `from` seen so far to the first `j` bytes of `to`.
+/// Returns how many bytes must be inserted, deleted or changed to turn one word into the
+/// other (the Levenshtein distance). `row[j]` is the distance from the bytes of `from`
+/// seen so far to the first `j` bytes of `to`.
 fn edit_distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
@@ -554,7 +580,8 @@ fn edit_distance(from: &str, to: &str) -> usize {
 /// The name and the version of the program.
 pub(crate) const VERSION: &str = concat!("tiny-sse ", env!("CARGO_PKG_VERSION"));
 
-/// Returns the text of `--help`. Each option has one line: its name, its help text, and its default in brackets.
+/// Returns the text of `--help`. Each option has one line: its name, its help text, and
+/// its default in brackets.
 fn help() -> String {
     let commands: Vec<&str> = COMMANDS.iter().map(|(command, ..)| *command).collect();
     let mut text = format!(

@@ -1,4 +1,5 @@
-//! `tiny-sse config NAME`: complete configurations of other programs, to be printed into their files.
+//! `tiny-sse config NAME`: complete configurations of other programs, to be printed into
+//! their files.
 //!
 //! The tests start the proxies with these texts, with only addresses and paths replaced.
 

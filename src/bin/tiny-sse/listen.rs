@@ -1,4 +1,5 @@
-//! Turns the value of `--listen` into a listening socket, with the options that accepted sockets inherit from it.
+//! Turns the value of `--listen` into a listening socket, with the options that accepted
+//! sockets inherit from it.
 //!
 //! ```text
 //! 127.0.0.1:8080   this address
@@ -7,7 +8,8 @@
 //! :8080, *:8080    every address of the machine
 //! ```
 //!
-//! The main thread listens once, at the start. The library accepts the connections (`http/server.rs`).
+//! The main thread listens once, at the start. The library accepts the connections
+//! (`http/server.rs`).
 
 use std::fmt;
 use std::fs::read_to_string;
@@ -20,12 +22,14 @@ use tiny_sse::Config;
 
 use crate::{reason, system};
 
-/// An address to listen on: the value of `--listen`. A name is resolved only when it is listened on.
+/// An address to listen on: the value of `--listen`. A name is resolved only when it is
+/// listened on.
 #[derive(Clone, Debug)]
 pub(crate) struct Listen {
     /// The value as the user wrote it, for messages.
     text: String,
-    /// An address without its brackets, or a name. `None` means every address of the machine.
+    /// An address without its brackets, or a name. `None` means every address of the
+    /// machine.
     host: Option<String>,
     /// 0 lets the system choose a free port.
     port: u16,
@@ -61,8 +65,9 @@ impl FromStr for Listen {
     }
 }
 
-/// Returns a host without the brackets that an IPv6 address needs before a port. `None`: the text is neither an
-/// address nor a name. A bare IPv6 address is rejected, because the last of its colons would be taken for the port's.
+/// Returns a host without the brackets that an IPv6 address needs before a port. `None`:
+/// the text is neither an address nor a name. A bare IPv6 address is rejected, because
+/// the last of its colons would be taken for the port's.
 fn without_brackets(host: &str) -> Option<&str> {
     let Some(bracketed) = host.strip_prefix('[') else {
         let is_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -80,12 +85,14 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
-    /// Opens the listening socket and sets its options. It blocks while a name is resolved.
+    /// Opens the listening socket and sets its options. It blocks while a name is
+    /// resolved.
     ///
     /// # Errors
     ///
-    /// The address is in use or is not an address of this machine, the port is not permitted, or the name has no
-    /// address. The message is a line for the user: "cannot listen on …".
+    /// The address is in use or is not an address of this machine, the port is not
+    /// permitted, or the name has no address. The message is a line for the user: "cannot
+    /// listen on …".
     pub(crate) fn bind(&self, config: &Config) -> Result<TcpListener, String> {
         let listening = self.listener().and_then(|listener| {
             system::raise_backlog(&listener)?;
@@ -99,7 +106,8 @@ impl Listen {
             };
             format!("cannot listen on {self}: {}{remedy}", reason(&error))
         })?;
-        // Best effort, both: if an option cannot be set, the default of the system applies.
+        // Best effort, both: if an option cannot be set, the default of the system
+        // applies.
         if let Some(bytes) = config.send_buffer {
             let _ = system::set_send_buffer(&listener, bytes);
         }
@@ -112,30 +120,32 @@ impl Listen {
         let Some(host) = &self.host else {
             return every_address(self.port);
         };
-        // `localhost` often has an IPv4 and an IPv6 address. IPv4 comes first, because proxies and scripts are usually
-        // configured with 127.0.0.1.
+        // `localhost` often has an IPv4 and an IPv6 address. IPv4 comes first, because
+        // proxies and scripts are usually configured with 127.0.0.1.
         let addresses = (&**host, self.port).to_socket_addrs()?;
         let (ipv4, ipv6): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv4);
         TcpListener::bind(&*[ipv4, ipv6].concat())
     }
 
-    /// Whether the value means every address of the machine. The local address of the socket does not show that: a
-    /// socket on `[::]` accepts IPv4 connections too.
+    /// Whether the value means every address of the machine. The local address of the
+    /// socket does not show that: a socket on `[::]` accepts IPv4 connections too.
     pub(crate) fn is_every_address(&self) -> bool {
         self.host.is_none()
     }
 }
 
-/// Listens on every address of the machine. On Linux one IPv6 socket accepts both IPv6 and IPv4, unless the machine
-/// has no IPv6 or `bindv6only` is set. In all other cases it is an IPv4 socket.
+/// Listens on every address of the machine. On Linux one IPv6 socket accepts both IPv6
+/// and IPv4, unless the machine has no IPv6 or `bindv6only` is set. In all other cases it
+/// is an IPv4 socket.
 fn every_address(port: u16) -> io::Result<TcpListener> {
     let sysctl = read_to_string("/proc/sys/net/ipv6/bindv6only");
-    // The file is missing if the machine has no IPv6, or if it is not Linux. An IPv6 socket of another system may
-    // accept only IPv6.
+    // The file is missing if the machine has no IPv6, or if it is not Linux. An IPv6
+    // socket of another system may accept only IPv6.
     if sysctl.is_ok_and(|only_ipv6| only_ipv6.trim() == "0") {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
         let kind = listener.as_ref().err().map(io::Error::kind);
-        // Any other error means that the kernel supports IPv6 but no interface has it: IPv4 is tried.
+        // Any other error means that the kernel supports IPv6 but no interface has it:
+        // IPv4 is tried.
         if let None | Some(ErrorKind::AddrInUse | ErrorKind::PermissionDenied) = kind {
             return listener;
         }
@@ -143,11 +153,13 @@ fn every_address(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
 }
 
-/// Returns how long sent bytes may stay unacknowledged before the kernel ends the connection.
+/// Returns how long sent bytes may stay unacknowledged before the kernel ends the
+/// connection.
 ///
-/// A peer that has vanished does not acknowledge the next heartbeat. The kernel then ends the connection before the
-/// heartbeat after that, whose write fails, so the server notices the loss within two heartbeats. The result is three
-/// quarters of a heartbeat, because the kernel's own timers add to it, and never less than `write_timeout`.
+/// A peer that has vanished does not acknowledge the next heartbeat. The kernel then ends
+/// the connection before the heartbeat after that, whose write fails, so the server
+/// notices the loss within two heartbeats. The result is three quarters of a heartbeat,
+/// because the kernel's own timers add to it, and never less than `write_timeout`.
 fn acknowledgement_timeout(config: &Config) -> Duration {
     (config.heartbeat / 4 * 3).max(config.write_timeout)
 }

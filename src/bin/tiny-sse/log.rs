@@ -1,10 +1,13 @@
-//! Turns log lines of all threads into writes to standard error by one thread, the writer.
+//! Turns log lines of all threads into writes to standard error by one thread, the
+//! writer.
 //!
-//! Standard error may be a pipe that is never read, and a write to a full pipe blocks. Only the writer may block
-//! there; every other thread puts its line into a queue and goes on.
+//! Standard error may be a pipe that is never read, and a write to a full pipe blocks.
+//! Only the writer may block there; every other thread puts its line into a queue and
+//! goes on.
 //!
-//! LIMIT: the queue is bounded. While it is full, new lines are dropped and counted, and one line with the count
-//! appears in their position. Lines keep their order, and each has the time at which it was logged, not written.
+//! LIMIT: the queue is bounded. While it is full, new lines are dropped and counted, and
+//! one line with the count appears in their position. Lines keep their order, and each
+//! has the time at which it was logged, not written.
 //!
 //! ```text
 //! 2026-11-22T05:40:00.123Z info  client me joined (127.0.0.1:41234)
@@ -22,8 +25,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_sse::wire::date::iso8601;
 use tiny_sse::{Level, Report};
 
-/// LIMIT: bytes in the queue. Each line counts as its length plus [`LINE_COST`], so the queue has at most 10,000
-/// lines. That is enough for the lines of 8,000 clients that join at the same moment.
+/// LIMIT: bytes in the queue. Each line counts as its length plus [`LINE_COST`], so the
+/// queue has at most 10,000 lines. That is enough for the lines of 8,000 clients that
+/// join at the same moment.
 const QUEUE_BYTES: usize = 1 << 20;
 
 /// The cost of an empty line in the queue, in bytes.
@@ -32,7 +36,8 @@ const LINE_COST: usize = 100;
 /// LIMIT: bytes of one line; a longer one is cut.
 const LINE_BYTES: usize = 2000;
 
-/// The writer joins lines into one write until they have this many bytes. A pipe accepts more than that at once.
+/// The writer joins lines into one write until they have this many bytes. A pipe accepts
+/// more than that at once.
 const WRITE_BYTES: usize = 16 * 1024;
 
 /// How long the end of the program waits for the writer.
@@ -41,21 +46,22 @@ const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
 /// The pause between two checks whether the writer is done.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The sending side of the queue; every thread that logs has a clone. No method blocks, except
-/// [`finish`](Logger::finish).
+/// The sending side of the queue; every thread that logs has a clone. No method blocks,
+/// except [`finish`](Logger::finish).
 #[derive(Clone)]
 pub(crate) struct Logger {
-    /// `None` if the writer could not be started. Each line is then written by the thread that logs it, which may
-    /// block.
+    /// `None` if the writer could not be started. Each line is then written by the thread
+    /// that logs it, which may block.
     lines: Option<Sender<Line>>,
     counts: Arc<Counts>,
 }
 
 /// The counters that the logging threads and the writer share.
 ///
-/// ORDER: Relaxed suffices for counting, because no other memory depends on the values, and the channel orders the
-/// lines. `queued` is also how [`Logger::finish`] learns that a write is done. The writer therefore subtracts with
-/// Release after the write, and `finish` loads with Acquire.
+/// ORDER: Relaxed suffices for counting, because no other memory depends on the values,
+/// and the channel orders the lines. `queued` is also how [`Logger::finish`] learns that
+/// a write is done. The writer therefore subtracts with Release after the write, and
+/// `finish` loads with Acquire.
 #[derive(Default)]
 struct Counts {
     /// The cost of the lines that are in the queue or are being written.
@@ -68,7 +74,8 @@ struct Counts {
 struct Line {
     /// How many lines were dropped between the line before this line and this line.
     dropped: usize,
-    /// The whole line with its line break. Empty only in the entry that [`Logger::finish`] adds.
+    /// The whole line with its line break. Empty only in the entry that
+    /// [`Logger::finish`] adds.
     text: String,
 }
 
@@ -88,18 +95,20 @@ impl Logger {
             .stack_size(64 * 1024)
             .spawn(move || write_lines(out, &counts_of_writer, &queue));
         Logger {
-            // The writer is never joined: it may be blocked by a pipe that is never read. It ends with the process.
+            // The writer is never joined: it may be blocked by a pipe that is never read.
+            // It ends with the process.
             lines: thread.is_ok().then_some(lines),
             counts,
         }
     }
 
-    /// Returns the function that the library calls for each of its log lines. It drops lines that are less important
-    /// than `least`; `None` drops all of them.
+    /// Returns the function that the library calls for each of its log lines. It drops
+    /// lines that are less important than `least`; `None` drops all of them.
     pub(crate) fn report(&self, least: Option<Level>) -> Report {
         let log = self.clone();
         Report::new(move |level, line| {
-            // The order of levels is that of their names in `--help`: error is the smallest.
+            // The order of levels is that of their names in `--help`: error is the
+            // smallest.
             if least.is_some_and(|least| level <= least) {
                 log.log(level, line);
             }
@@ -136,18 +145,20 @@ impl Logger {
     fn send(&self, text: String) {
         if let Some(lines) = &self.lines {
             let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
-            // It never fails: the writer receives until every `Sender` is dropped, and this is one of them.
+            // It never fails: the writer receives until every `Sender` is dropped, and
+            // this is one of them.
             let _ = lines.send(Line { dropped, text });
         }
     }
 
-    /// Blocks until all lines in the queue are written, at most for [`SHUTDOWN_WAIT`]. Lines that are not written by
-    /// then are lost when the process ends.
+    /// Blocks until all lines in the queue are written, at most for [`SHUTDOWN_WAIT`].
+    /// Lines that are not written by then are lost when the process ends.
     pub(crate) fn finish(&self) {
         if self.lines.is_none() {
             return;
         }
-        // An entry without text, so that the lines that were dropped after the last line are reported too.
+        // An entry without text, so that the lines that were dropped after the last line
+        // are reported too.
         let queued = &self.counts.queued;
         queued.fetch_add(LINE_COST, Ordering::Relaxed);
         self.send(String::new());
@@ -158,8 +169,9 @@ impl Logger {
     }
 }
 
-/// Runs the writer: takes lines from the queue and writes them, joined into few writes. It blocks while the queue is
-/// empty, and while `out` accepts no bytes. It returns when every [`Logger`] is dropped.
+/// Runs the writer: takes lines from the queue and writes them, joined into few writes.
+/// It blocks while the queue is empty, and while `out` accepts no bytes. It returns when
+/// every [`Logger`] is dropped.
 fn write_lines(mut out: impl Write, counts: &Counts, queue: &Receiver<Line>) {
     let mut buffer = Vec::new();
     while let Ok(mut line) = queue.recv() {
@@ -172,13 +184,15 @@ fn write_lines(mut out: impl Write, counts: &Counts, queue: &Receiver<Line>) {
                 break;
             }
             let Ok(more) = queue.try_recv() else {
-                // The queue is empty: no later entry reports the lines that were dropped in the meantime.
+                // The queue is empty: no later entry reports the lines that were dropped
+                // in the meantime.
                 add_dropped(&mut buffer, counts.dropped.swap(0, Ordering::Relaxed));
                 break;
             };
             line = more;
         }
-        // Best effort: the server goes on if standard error is closed or its disk is full.
+        // Best effort: the server goes on if standard error is closed or its disk is
+        // full.
         let _ = out.write_all(&buffer);
         buffer.clear();
         // ORDER: after the write; `finish` waits for this subtraction.
@@ -206,7 +220,8 @@ fn with_time(level: Level, line: fmt::Arguments<'_>) -> String {
     format!("{} {:5} {line}", iso8601(SystemTime::now()), level)
 }
 
-/// Cuts a text to at most `bytes` bytes at the end of a character, and adds `…` if anything was cut.
+/// Cuts a text to at most `bytes` bytes at the end of a character, and adds `…` if
+/// anything was cut.
 pub(crate) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end));
@@ -220,7 +235,8 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    /// A log into a pipe that is full, and the reading end of the pipe. On Linux a pipe holds 64 KiB.
+    /// A log into a pipe that is full, and the reading end of the pipe. On Linux a pipe
+    /// holds 64 KiB.
     fn blocked() -> (Logger, io::PipeReader) {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[b'.'; 64 * 1024]).unwrap();

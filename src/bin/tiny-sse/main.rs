@@ -1,15 +1,17 @@
-//! The program: turns a command line into a running [`Server`] and a signal into a clean shutdown.
+//! The program: turns a command line into a running [`Server`] and a signal into a clean
+//! shutdown.
 //!
-//! The main thread parses the command line (`args.rs`), opens the listener (`listen.rs`), starts the server and then
-//! only waits for signals (`system.rs`). All clients are served by threads of the library. The log has a thread of
-//! its own (`log.rs`), because standard error may be a pipe that is full.
+//! The main thread parses the command line (`args.rs`), opens the listener (`listen.rs`),
+//! starts the server and then only waits for signals (`system.rs`). All clients are
+//! served by threads of the library. The log has a thread of its own (`log.rs`), because
+//! standard error may be a pipe that is full.
 //!
-//! Exit codes: 0 for success, 1 if the machine refuses something (an address in use, a damaged journal), 2 if the
-//! command line is wrong, 101 if the main thread panics, and 128 plus the number of the signal after a second SIGINT
-//! or SIGTERM.
+//! Exit codes: 0 for success, 1 if the machine refuses something (an address in use, a
+//! damaged journal), 2 if the command line is wrong, 101 if the main thread panics, and
+//! 128 plus the number of the signal after a second SIGINT or SIGTERM.
 //!
-//! On Unix the C library calls `main` in `system.rs`, so std's startup code does not run. That code would give each
-//! thread a second stack, for signal handlers.
+//! On Unix the C library calls `main` in `system.rs`, so std's startup code does not run.
+//! That code would give each thread a second stack, for signal handlers.
 
 #![cfg_attr(all(unix, not(test)), no_main)]
 
@@ -47,12 +49,14 @@ fn main() -> std::process::ExitCode {
     run(std::env::args_os().skip(1)).into()
 }
 
-/// Runs the whole program. `words` are the words after the program's name; the result is the exit code.
+/// Runs the whole program. `words` are the words after the program's name; the result is
+/// the exit code.
 fn run(words: impl Iterator<Item = OsString>) -> u8 {
     match args::parse(words, |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => {
-            // ORDER: both before the first thread starts. A thread inherits the blocked signals of the thread that
-            // starts it, and the settings of the allocator must not change while another thread allocates.
+            // ORDER: both before the first thread starts. A thread inherits the blocked
+            // signals of the thread that starts it, and the settings of the allocator
+            // must not change while another thread allocates.
             let signals = Signals::block();
             system::configure_allocator();
             let log = Logger::start();
@@ -82,11 +86,11 @@ fn finish(log: &Logger, code: u8) -> u8 {
     code
 }
 
-/// Serves until SIGINT or SIGTERM, then shuts down: blocks for as long as the server runs. The error is a line for the
-/// user: the server could not start.
+/// Serves until SIGINT or SIGTERM, then shuts down: blocks for as long as the server
+/// runs. The error is a line for the user: the server could not start.
 ///
-/// All threads have been joined when it returns, apart from those that may wait for a terminal or a pipe: the log and
-/// the startup message.
+/// All threads have been joined when it returns, apart from those that may wait for a
+/// terminal or a pipe: the log and the startup message.
 fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String> {
     log_panics(log.clone());
     let Options { listen, demo, .. } = options;
@@ -95,7 +99,8 @@ fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String>
         ..options.config
     };
     if let Err(error) = system::raise_open_files() {
-        // Best effort: the server then accepts only as many clients as the lower limit allows, and logs that number.
+        // Best effort: the server then accepts only as many clients as the lower limit
+        // allows, and logs that number.
         let line = format_args!("cannot raise the limit of open files: {error}");
         config.report.tell(Level::Warn, line);
     }
@@ -126,8 +131,9 @@ fn serve(options: Options, signals: Signals, log: &Logger) -> Result<(), String>
     Ok(())
 }
 
-/// Logs panics. std's own hook writes to standard error and blocks while that is full, and the
-/// thread that panics may be one that all clients depend on, such as the fan-out thread.
+/// Logs panics. std's own hook writes to standard error and blocks while that is full,
+/// and the thread that panics may be one that all clients depend on, such as the fan-out
+/// thread.
 fn log_panics(log: Logger) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
@@ -145,8 +151,8 @@ fn log_panics(log: Logger) {
     }));
 }
 
-/// Starts the server, with or without the six example uses. Returns the threads of the uses: the caller unparks and
-/// joins them after the shutdown of the server.
+/// Starts the server, with or without the six example uses. Returns the threads of the
+/// uses: the caller unparks and joins them after the shutdown of the server.
 fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>)> {
     match demo {
         #[cfg(feature = "demo")]
@@ -155,7 +161,8 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>
     }
 }
 
-/// Handles SIGHUP: reads the token file again, if there is one. If the file is invalid, the old tokens remain valid.
+/// Handles SIGHUP: reads the token file again, if there is one. If the file is invalid,
+/// the old tokens remain valid.
 fn reload_tokens(running: &Running, config: &Config) {
     #[cfg(feature = "access")]
     if config.access.tokens.is_some() {
@@ -170,8 +177,8 @@ fn reload_tokens(running: &Running, config: &Config) {
     config.report.tell(Level::Warn, line);
 }
 
-/// Prints where the server listens, and commands to try. Their address is one that a client on this machine can
-/// connect to, even if the server listens on every address.
+/// Prints where the server listens, and commands to try. Their address is one that a
+/// client on this machine can connect to, even if the server listens on every address.
 fn print_startup_message(running: &Running, is_every_address: bool, demo: bool, config: &Config) {
     let address = running.local_addr();
     let mut reachable = address;
@@ -191,14 +198,15 @@ fn print_startup_message(running: &Running, is_every_address: bool, demo: bool, 
         args::VERSION,
         how_to_publish(config, address, &url)
     );
-    // Best effort: the server works without standard output. Standard output may be a full pipe that is never read,
-    // so a thread that is not joined writes the text.
+    // Best effort: the server works without standard output. Standard output may be a
+    // full pipe that is never read, so a thread that is not joined writes the text.
     let write = move || io::stdout().write_all(text.as_bytes());
     let _ = thread::Builder::new().name("startup".into()).spawn(write);
 }
 
-/// Returns the command that publishes an event, or the reason why a client on this machine may not publish. The rules
-/// themselves are in the library (`api/exposure.rs`); this text must agree with them.
+/// Returns the command that publishes an event, or the reason why a client on this
+/// machine may not publish. The rules themselves are in the library (`api/exposure.rs`);
+/// this text must agree with them.
 fn how_to_publish(config: &Config, address: SocketAddr, url: &str) -> String {
     #[cfg(feature = "access")]
     let (needs_token, remedy) = (
@@ -228,8 +236,9 @@ fn how_to_publish(config: &Config, address: SocketAddr, url: &str) -> String {
     }
 }
 
-/// Returns the reason of an error in std's own words, such as "permission denied", if std has words for this kind of
-/// error. `Display` would print "Permission denied (os error 13)".
+/// Returns the reason of an error in std's own words, such as "permission denied", if std
+/// has words for this kind of error. `Display` would print "Permission denied (os error
+/// 13)".
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) if error.kind().to_string() != "uncategorized error" => error.kind().to_string(),

@@ -1,10 +1,12 @@
-//! Group commit: publishers that wait for the log at the same time share one append, and so one `fsync`.
+//! Group commit: publishers that wait for the log at the same time share one append, and
+//! so one `fsync`.
 //!
-//! Every publisher adds its records to a queue. The first publisher that finds the log free takes the log, takes the
-//! records of all publishers in the queue (a *group*), and appends them in one call. Meanwhile the other
-//! publishers are parked, and new ones add to the queue. When the append is done, the publisher puts the log back,
-//! wakes the first publisher that waits, which appends the next group, and then tells each member of its own group
-//! the outcome.
+//! Every publisher adds its records to a queue. The first publisher that finds the log
+//! free takes the log, takes the records of all publishers in the queue (a *group*), and
+//! appends them in one call. Meanwhile the other publishers are parked, and new ones add
+//! to the queue. When the append is done, the publisher puts the log back, wakes the
+//! first publisher that waits, which appends the next group, and then tells each member
+//! of its own group the outcome.
 //!
 //! ```text
 //!             publisher 1        publisher 2        publisher 3        publisher 4
@@ -16,8 +18,9 @@
 //!                                tell 3        ───▶ done               append {4}
 //! ```
 //!
-//! There is no thread for this and nothing to tune: a lone publisher appends at once, and under load the groups
-//! grow by themselves, because more publishers arrive during an append.
+//! There is no thread for this and nothing to tune: a lone publisher appends at once, and
+//! under load the groups grow by themselves, because more publishers arrive during an
+//! append.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,22 +32,25 @@ use super::{Log, LogStats, Outcome, PublishError, Record, Shared};
 use crate::config::{LOG_STUCK_AFTER, PROBE_PAUSE, PROBE_WAIT};
 use crate::report::{Level, Report};
 
-/// The log of a hub, and the publishers that wait for it. Shared by the hub, and by the thread of a probe.
+/// The log of a hub, and the publishers that wait for it. Shared by the hub, and by the
+/// thread of a probe.
 #[derive(Debug)]
 pub(in crate::hub) struct GroupCommit {
-    /// LOCK: guards the queue and the ownership of the log. A thread that appends has taken the log out and released
-    /// the lock: no thread waits for a disk under it.
+    /// LOCK: guards the queue and the ownership of the log. A thread that appends has
+    /// taken the log out and released the lock: no thread waits for a disk under it.
     queue: Mutex<CommitQueue>,
-    /// LIMIT: the bytes of one group, unless a single publisher brings more. A group is published as one batch, which
-    /// must fit into the clients' queues.
+    /// LIMIT: the bytes of one group, unless a single publisher brings more. A group is
+    /// published as one batch, which must fit into the clients' queues.
     group_bytes: usize,
     report: Report,
-    /// Signalled when the log was put back or a probe has ended. [`failure`](Self::failure) and
-    /// [`close_log`](Self::close_log) wait for it. Publishers do not: each is unparked on its own.
+    /// Signalled when the log was put back or a probe has ended.
+    /// [`failure`](Self::failure) and [`close_log`](Self::close_log) wait for it.
+    /// Publishers do not: each is unparked on its own.
     changed: Condvar,
 }
 
-/// The state that publishers, probes and the closing thread share. The log moves through four states:
+/// The state that publishers, probes and the closing thread share. The log moves through
+/// four states:
 ///
 /// | `log` | `is_taken` | `is_closing` | state |
 /// |---|---|---|---|
@@ -54,31 +60,36 @@ pub(in crate::hub) struct GroupCommit {
 /// | `None` | false | true | closed |
 #[derive(Debug)]
 struct CommitQueue {
-    /// The log. `None`: a thread has taken it, or it is closed. Only the thread that has taken it can append, so two
-    /// threads never append at the same time.
+    /// The log. `None`: a thread has taken it, or it is closed. Only the thread that has
+    /// taken it can append, so two threads never append at the same time.
     log: Option<Box<dyn Log>>,
-    /// A thread has taken the log and will put it back. Tells this apart from a closed log.
+    /// A thread has taken the log and will put it back. Tells this apart from a closed
+    /// log.
     is_taken: bool,
     /// The log is being closed: no publisher may take it any more.
     is_closing: bool,
-    /// The publishers whose records are not appended yet, in the order of arrival. LIMIT: one per thread that
-    /// publishes.
+    /// The publishers whose records are not appended yet, in the order of arrival. LIMIT:
+    /// one per thread that publishes.
     ///
-    /// The invariant: if the log is here and this list is not empty, the first publisher of the list is running
-    /// or has been unparked, and will take the log. So no publisher is left parked.
+    /// The invariant: if the log is here and this list is not empty, the first publisher
+    /// of the list is running or has been unparked, and will take the log. So no
+    /// publisher is left parked.
     waiting: Vec<Waiter>,
-    /// Why the last append or the last probe failed. `None`: it succeeded, or there was none yet.
+    /// Why the last append or the last probe failed. `None`: it succeeded, or there was
+    /// none yet.
     failure: Option<String>,
     /// How many publishers were refused because an append failed.
     failures: u64,
-    /// When the log was last taken or put back: how long it has not answered, and when the next probe is due.
+    /// When the log was last taken or put back: how long it has not answered, and when
+    /// the next probe is due.
     since: Instant,
     /// The thread that probes the log, until it has ended.
     prober: Option<JoinHandle<()>>,
 }
 
-/// A publisher in the queue. Its thread is parked until it is unparked on its own. A condition variable would wake
-/// all of them after each group; ten threads that wake only to wait again cost more than the disk.
+/// A publisher in the queue. Its thread is parked until it is unparked on its own. A
+/// condition variable would wake all of them after each group; ten threads that wake only
+/// to wait again cost more than the disk.
 #[derive(Debug)]
 struct Waiter {
     records: Vec<Arc<Record>>,
@@ -120,7 +131,8 @@ impl GroupCommit {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes `records` once the log has kept them. Blocks until this thread or another has appended them.
+    /// Publishes `records` once the log has kept them. Blocks until this thread or
+    /// another has appended them.
     pub(in crate::hub) fn publish(&self, hub: &Shared, records: Vec<Arc<Record>>) -> Outcome {
         let outcome = Arc::new(OnceLock::new());
         let waiter = Waiter {
@@ -134,8 +146,9 @@ impl GroupCommit {
         }
         queue.waiting.push(waiter);
         loop {
-            // This thread's group may be appended already, and its outcome not set yet. Then the queue does not
-            // contain this publisher any more, but the thread may still serve the others.
+            // This thread's group may be appended already, and its outcome not set yet.
+            // Then the queue does not contain this publisher any more, but the thread may
+            // still serve the others.
             let log = match queue.waiting[..] {
                 [] => None,
                 _ => queue.take_log(),
@@ -158,7 +171,8 @@ impl GroupCommit {
         }
     }
 
-    /// Appends a group with the log that was taken out of the queue. The lock is not held.
+    /// Appends a group with the log that was taken out of the queue. The lock is not
+    /// held.
     fn commit(&self, mut group: Vec<Waiter>, mut log: Box<dyn Log>, hub: &Shared) {
         let take_records = |waiter: &mut Waiter| std::mem::take(&mut waiter.records);
         let records = group.iter_mut().map(take_records).collect();
@@ -167,7 +181,8 @@ impl GroupCommit {
             let failure = PublishError::NotKept(format!("the log panicked: {panic}"));
             vec![Err(failure); group.len()]
         });
-        // A group may be refused without asking the log: because its ids are taken, or because the hub is closed.
+        // A group may be refused without asking the log: because its ids are taken, or
+        // because the hub is closed.
         let tried = outcomes.iter().find_map(|outcome| match outcome {
             Ok(_) => Some(Ok(())),
             Err(PublishError::NotKept(why)) => Some(Err(why.clone())),
@@ -177,13 +192,15 @@ impl GroupCommit {
         for (waiter, outcome) in group.iter().zip(outcomes) {
             waiter.finish(outcome);
         }
-        // ORDER: last. The function that receives reports may publish itself, and would wait for this group.
+        // ORDER: last. The function that receives reports may publish itself, and would
+        // wait for this group.
         self.report_change(change);
     }
 
-    /// Puts the log back and wakes the next publisher, so that the disk works on the next group while this thread
-    /// tells its group the outcomes. `tried` is the result of the append or probe, if there was one, on behalf of
-    /// `publishers` publishers. Returns the line to report, if the state of the log has changed.
+    /// Puts the log back and wakes the next publisher, so that the disk works on the next
+    /// group while this thread tells its group the outcomes. `tried` is the result of the
+    /// append or probe, if there was one, on behalf of `publishers` publishers. Returns
+    /// the line to report, if the state of the log has changed.
     fn return_log(
         &self,
         log: Box<dyn Log>,
@@ -212,16 +229,18 @@ impl GroupCommit {
 
     /// Returns why the log refuses events, if it does.
     ///
-    /// After a failure the log is probed in a separate thread, at most once per [`PROBE_PAUSE`]: without publishers,
-    /// nothing else would notice that the log works again. Waits for the probe for at most [`PROBE_WAIT`] and then
-    /// returns the last known state, so that a disk that hangs does not block `/health`.
+    /// After a failure the log is probed in a separate thread, at most once per
+    /// [`PROBE_PAUSE`]: without publishers, nothing else would notice that the log works
+    /// again. Waits for the probe for at most [`PROBE_WAIT`] and then returns the last
+    /// known state, so that a disk that hangs does not block `/health`.
     pub(super) fn failure(self: &Arc<GroupCommit>) -> Option<String> {
         let mut queue = self.queue();
         if queue.is_probe_due() {
             let group_commit = Arc::clone(self);
             let thread = thread::Builder::new().name("log probe".into());
-            // LOCK: held while the thread is started, so that `prober` is set before the thread clears it. If no
-            // thread can be started, the last failure remains the answer.
+            // LOCK: held while the thread is started, so that `prober` is set before the
+            // thread clears it. If no thread can be started, the last failure remains the
+            // answer.
             queue.prober = thread.spawn(move || group_commit.probe()).ok();
         }
         let is_probing = |queue: &mut CommitQueue| queue.prober.is_some();
@@ -237,10 +256,11 @@ impl GroupCommit {
         self.queue().stats()
     }
 
-    /// Tries whether the log works again. LOCK: not held meanwhile. Publishers that arrive wait for the log, as
-    /// they do during an append.
+    /// Tries whether the log works again. LOCK: not held meanwhile. Publishers that
+    /// arrive wait for the log, as they do during an append.
     fn probe(&self) {
-        // If a publisher has taken the log meanwhile, its append shows whether the log works.
+        // If a publisher has taken the log meanwhile, its append shows whether the log
+        // works.
         let log = self.queue().take_log();
         if let Some(mut log) = log {
             let tried = match without_unwinding(|| log.probe()) {
@@ -255,12 +275,14 @@ impl GroupCommit {
         self.changed.notify_all();
     }
 
-    /// Closes the log: refuses the publishers in the queue, waits until no thread has the log, and drops it.
-    /// Blocks for as long as an append or a probe takes. A second call finds nothing to do.
+    /// Closes the log: refuses the publishers in the queue, waits until no thread has the
+    /// log, and drops it. Blocks for as long as an append or a probe takes. A second call
+    /// finds nothing to do.
     ///
-    /// The order matters. `is_closing` is set first, under the lock: from then on no thread can take the log, so
-    /// the wait for `is_taken` ends with the append that is running. The publishers in the queue are told before
-    /// that wait, because nobody will append their records. The log is dropped without the lock: dropping it may
+    /// The order matters. `is_closing` is set first, under the lock: from then on no
+    /// thread can take the log, so the wait for `is_taken` ends with the append that is
+    /// running. The publishers in the queue are told before that wait, because nobody
+    /// will append their records. The log is dropped without the lock: dropping it may
     /// wait for the disk.
     pub(in crate::hub) fn close_log(&self) {
         let mut queue = self.queue();
@@ -284,7 +306,8 @@ impl GroupCommit {
             ));
         }
         if let Some(prober) = prober
-            // A function that receives reports may own the last clone of the hub, and drop it in the probing thread.
+            // A function that receives reports may own the last clone of the hub, and
+            // drop it in the probing thread.
             && prober.thread().id() != thread::current().id()
         {
             // A panic of the thread has been reported by the panic hook.
@@ -293,8 +316,8 @@ impl GroupCommit {
     }
 }
 
-/// Calls code of the log, which may belong to the embedding program. If it panics, returns the panic's message: the
-/// publishers that wait must be told an outcome.
+/// Calls code of the log, which may belong to the embedding program. If it panics,
+/// returns the panic's message: the publishers that wait must be told an outcome.
 fn without_unwinding<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = text_of(&*payload);
@@ -328,8 +351,8 @@ impl CommitQueue {
         self.failure.is_some() && is_free && self.since.elapsed() >= PROBE_PAUSE
     }
 
-    /// Records the result of an append or probe on behalf of `publishers` publishers. Returns the line to report,
-    /// if the log has begun to fail or works again.
+    /// Records the result of an append or probe on behalf of `publishers` publishers.
+    /// Returns the line to report, if the log has begun to fail or works again.
     fn note(&mut self, tried: Result<(), String>, publishers: usize) -> Option<(Level, String)> {
         let had_failed = self.failure.is_some();
         if tried.is_err() {
@@ -347,7 +370,8 @@ impl CommitQueue {
         }
     }
 
-    /// The state of the log. A log that has not returned from a call for [`LOG_STUCK_AFTER`] counts as failing.
+    /// The state of the log. A log that has not returned from a call for
+    /// [`LOG_STUCK_AFTER`] counts as failing.
     fn stats(&self) -> LogStats {
         let time = self.since.elapsed();
         let is_stuck = self.is_taken && time > LOG_STUCK_AFTER;
@@ -359,7 +383,8 @@ impl CommitQueue {
         }
     }
 
-    /// Takes the first publishers out of the queue: as many as fit into `most_bytes`, and at least one.
+    /// Takes the first publishers out of the queue: as many as fit into `most_bytes`, and
+    /// at least one.
     fn next_group(&mut self, most_bytes: usize) -> Vec<Waiter> {
         let mut bytes = 0;
         let fits = |waiter: &&Waiter| {
@@ -387,7 +412,8 @@ mod tests {
     use crate::report::Report;
     use crate::wire::Event;
 
-    /// A log that says how many events it was given, and waits to be told that they are kept.
+    /// A log that says how many events it was given, and waits to be told that they are
+    /// kept.
     #[derive(Debug)]
     struct Slow(Sender<usize>, Receiver<()>);
 
@@ -493,8 +519,8 @@ mod tests {
         assert_eq!(hub.stats().events, 24_000);
     }
 
-    /// A log that does what the next number says: 0 works, 1 fails, 2 panics, 3 waits for another
-    /// number. An append and a probe take one each, the end of the log the last.
+    /// A log that does what the next number says: 0 works, 1 fails, 2 panics, 3 waits for
+    /// another number. An append and a probe take one each, the end of the log the last.
     #[derive(Debug)]
     struct Moody(Receiver<u8>);
 

@@ -1,9 +1,10 @@
-//! The table of requests. Each row has the bytes of a request, the status of the answer, whether the connection stays
-//! open, and a source.
+//! The table of requests. Each row has the bytes of a request, the status of the answer,
+//! whether the connection stays open, and a source.
 //!
-//! `RFC` and `URL` name a rule of a standard. Other sources are cases in which another parser was seen to differ: test
-//! suites (llhttp, h11, httparse, nginx, HAProxy, Http11Probe), findings of the HTTP Garden by their numbers,
-//! techniques of PortSwigger's HTTP Request Smuggler by their names, and CVEs.
+//! `RFC` and `URL` name a rule of a standard. Other sources are cases in which another
+//! parser was seen to differ: test suites (llhttp, h11, httparse, nginx, HAProxy,
+//! Http11Probe), findings of the HTTP Garden by their numbers, techniques of
+//! PortSwigger's HTTP Request Smuggler by their names, and CVEs.
 
 use crate::kit::config;
 
@@ -17,7 +18,8 @@ pub enum After {
 }
 pub use After::{Closed, Open};
 
-/// The bytes, the status of the answer, what happens to the connection, and the source or a remark.
+/// The bytes, the status of the answer, what happens to the connection, and the source or
+/// a remark.
 pub type Row = (&'static [u8], u16, After, &'static str);
 
 #[rustfmt::skip]
@@ -610,7 +612,8 @@ fn limits() -> Vec<MadeRow> {
     };
     let size_line =
         |bytes: usize| format!("{CHUNKED}5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(bytes - 2)).into();
-    // Each size line counts 240 bytes: it is 256 bytes long, and the first 16 do not count.
+    // Each size line counts 240 bytes: it is 256 bytes long, and the first 16 do not
+    // count.
     let tiny_chunks = |count: usize| {
         let chunk = format!("1;{}\r\nx\r\n", "e".repeat(254));
         format!("{CHUNKED}{}0\r\n\r\n", chunk.repeat(count)).into()

@@ -1,4 +1,5 @@
-//! The JSON parser, compared with a recursive parser of the grammar that makes a tree and writes it again.
+//! The JSON parser, compared with a recursive parser of the grammar that makes a tree and
+//! writes it again.
 
 use tiny_sse::wire::json::{DEPTH, Document, quoted, unquote};
 
@@ -13,8 +14,8 @@ enum Value {
     Object(Vec<(String, Value)>),
 }
 
-/// The rest of the text that is not parsed yet. Each method parses one rule of the grammar and returns `None` on an
-/// error. SPEC: RFC 8259, section 2.
+/// The rest of the text that is not parsed yet. Each method parses one rule of the
+/// grammar and returns `None` on an error. SPEC: RFC 8259, section 2.
 struct Reader<'a>(&'a str);
 
 impl Reader<'_> {
@@ -131,8 +132,8 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// The text of a string literal without its escapes. `None` if the literal is not Unicode text. The escapes `\u` are
-/// UTF-16 code units, so the text is decoded from these.
+/// The text of a string literal without its escapes. `None` if the literal is not Unicode
+/// text. The escapes `\u` are UTF-16 code units, so the text is decoded from these.
 fn units(literal: &str) -> Option<String> {
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
     let (mut units, mut characters) = (Vec::new(), inner.chars());

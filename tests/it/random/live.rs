@@ -1,6 +1,7 @@
-//! A running server with misbehaving clients: they send nearly valid requests, several on one connection, cut into
-//! random pieces, and end their connections in different ways. After each group of them, a well-behaved publisher
-//! and a well-behaved subscriber must be served as usual.
+//! A running server with misbehaving clients: they send nearly valid requests, several on
+//! one connection, cut into random pieces, and end their connections in different ways.
+//! After each group of them, a well-behaved publisher and a well-behaved subscriber must
+//! be served as usual.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -57,7 +58,8 @@ const WORDS: [&str; 13] = [
     "ffffffffffffffff\r\n",
 ];
 
-/// Only sent as the last request of a client: a request after it would hide the client's disconnect from the server.
+/// Only sent as the last request of a client: a request after it would hide the client's
+/// disconnect from the server.
 const POLL: &str = "GET /poll?topic=never&wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// How a client ends its connection.
@@ -67,11 +69,13 @@ enum Ending {
     Close,
     /// It shuts down its side and reads all answers.
     HalfClose,
-    /// It waits until an answer has arrived and closes without reading it. This resets the connection.
+    /// It waits until an answer has arrived and closes without reading it. This resets
+    /// the connection.
     Reset,
 }
 
-/// A misbehaving client: what it sends on its connection, in which pieces, and how the connection ends.
+/// A misbehaving client: what it sends on its connection, in which pieces, and how the
+/// connection ends.
 #[derive(Debug)]
 struct BadClient {
     pieces: VecDeque<Bytes>,
@@ -104,7 +108,8 @@ fn bad_client(mutator: &Mutator, random: &mut Random) -> BadClient {
     BadClient { pieces, ending }
 }
 
-/// The server with its well-behaved clients: a publisher that keeps one connection, and a subscriber to all topics.
+/// The server with its well-behaved clients: a publisher that keeps one connection, and a
+/// subscriber to all topics.
 struct GoodClients {
     serving: Serving,
     publisher: Raw,
@@ -129,8 +134,9 @@ impl GoodClients {
         }
     }
 
-    /// Runs some misbehaving clients at the same time, with their pieces in a random order. Then checks the
-    /// well-behaved clients, and that the subscriber has got each event whose publication was acknowledged.
+    /// Runs some misbehaving clients at the same time, with their pieces in a random
+    /// order. Then checks the well-behaved clients, and that the subscriber has got each
+    /// event whose publication was acknowledged.
     fn run(&mut self, bad_clients: &[BadClient], random: &mut Random) {
         let mut connected: Vec<_> = bad_clients
             .iter()
@@ -146,7 +152,8 @@ impl GoodClients {
         while !connected.is_empty() {
             let next = random.below(connected.len());
             let (raw, pieces, _) = &mut connected[next];
-            // A failed write is no error: the server may have closed the connection already.
+            // A failed write is no error: the server may have closed the connection
+            // already.
             let piece = pieces
                 .pop_front()
                 .filter(|Bytes(piece)| raw.socket.write_all(piece).is_ok());
@@ -164,8 +171,9 @@ impl GoodClients {
         }
     }
 
-    /// Publishes an event and sends one more request, cut into random pieces. Checks that both are answered, and that
-    /// the subscriber gets the event after all events that were published before.
+    /// Publishes an event and sends one more request, cut into random pieces. Checks that
+    /// both are answered, and that the subscriber gets the event after all events that
+    /// were published before.
     fn check(&mut self, random: &mut Random) {
         let data = format!("{} {}", self.published, "x".repeat(random.below(40)));
         let length = data.len();
@@ -211,8 +219,9 @@ impl GoodClients {
         }
     }
 
-    /// Disconnects both clients and waits until the server has no stream and only `threads` threads. Returns the
-    /// server and the memory that it still holds, in bytes.
+    /// Disconnects both clients and waits until the server has no stream and only
+    /// `threads` threads. Returns the server and the memory that it still holds, in
+    /// bytes.
     fn disconnect(self, threads: usize) -> (Serving, usize) {
         let GoodClients {
             serving,
@@ -226,7 +235,8 @@ impl GoodClients {
             active(serving.address).contains(r#""active_connections":0,"#)
         });
         eventually("the threads of all streams end", || {
-            // There may be fewer than before: the thread that prints the greeting may not have ended then.
+            // There may be fewer than before: the thread that prints the greeting may not
+            // have ended then.
             serving.process.status("Threads:") <= threads
         });
         let memory = serving.process.status("VmRSS:") << 10;
@@ -234,8 +244,8 @@ impl GoodClients {
     }
 }
 
-/// Ends the connection of a misbehaving client. Returns the ids of the events whose publication was acknowledged in an
-/// answer that the client has read.
+/// Ends the connection of a misbehaving client. Returns the ids of the events whose
+/// publication was acknowledged in an answer that the client has read.
 fn end_connection(raw: Raw, ending: Ending) -> Vec<String> {
     match ending {
         Ending::Close => Vec::new(),
@@ -256,7 +266,8 @@ fn end_connection(raw: Raw, ending: Ending) -> Vec<String> {
     }
 }
 
-/// Reads to the end of the connection. A stream never stops sending heartbeats, so the wait has a deadline of its own.
+/// Reads to the end of the connection. A stream never stops sending heartbeats, so the
+/// wait has a deadline of its own.
 fn read_to_end(mut socket: &TcpStream) -> Vec<u8> {
     let (mut answers, mut bytes, start) = (Vec::new(), [0; 4096], Instant::now());
     loop {
@@ -308,8 +319,8 @@ fn clients_that_send_random_requests_do_not_disturb_others_and_leave_no_threads_
     if cfg!(feature = "console") {
         program.args(["--console", "off"]);
     }
-    // By default glibc has eight arenas for each processor, and each keeps its freed memory, here about 25 MiB in
-    // total. This is no leak, but it would hide one.
+    // By default glibc has eight arenas for each processor, and each keeps its freed
+    // memory, here about 25 MiB in total. This is no leak, but it would hide one.
     program.env("MALLOC_ARENA_MAX", "1");
     program.stdout(Stdio::piped()).stderr(Stdio::piped());
     let serving = wait_for_greeting(Process::spawn(&mut program));
@@ -327,12 +338,14 @@ fn clients_that_send_random_requests_do_not_disturb_others_and_leave_no_threads_
         });
         good_clients.disconnect(threads)
     };
-    // A case is about ten requests. The first half of the cases fills what the server keeps for later requests.
+    // A case is about ten requests. The first half of the cases fills what the server
+    // keeps for later requests.
     let (serving, before) = run_cases(serving, 500);
     let (mut serving, after) = run_cases(serving, 500);
     let more = after.saturating_sub(before);
-    // The C library keeps a stack for each thread that has run at the same time as others, and how many these are
-    // depends on the machine. A leak of one buffer for each connection would be several times the bound.
+    // The C library keeps a stack for each thread that has run at the same time as
+    // others, and how many these are depends on the machine. A leak of one buffer for
+    // each connection would be several times the bound.
     assert!(
         more < 2 << 20,
         "{more} bytes more than the {before} bytes after the first half of the cases"

@@ -1,10 +1,12 @@
-//! Random input, and properties that hold for every input: encoding and decoding returns the same value; a parser
-//! accepts exactly what a second, slower implementation of the same rules accepts; and the result does not depend on
-//! how the bytes are cut into pieces.
+//! Random input, and properties that hold for every input: encoding and decoding returns
+//! the same value; a parser accepts exactly what a second, slower implementation of the
+//! same rules accepts; and the result does not depend on how the bytes are cut into
+//! pieces.
 //!
-//! Private parts of the library and the program have their random tests in `tests/inside/`, such as
-//! `http_random.rs`, `store_random.rs` and `args_random.rs`. `tests/inside/chance.rs` says how many cases there are,
-//! and how to run a failed case again.
+//! Private parts of the library and the program have their random tests in
+//! `tests/inside/`, such as `http_random.rs`, `store_random.rs` and `args_random.rs`.
+//! `tests/inside/chance.rs` says how many cases there are, and how to run a failed case
+//! again.
 
 mod json;
 mod live;

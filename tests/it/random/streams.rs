@@ -1,5 +1,6 @@
-//! The event-stream format: an encoded event is decoded to the same event, and random bytes are decoded as by a second,
-//! slower decoder, which follows the HTML standard line by line on all bytes at once.
+//! The event-stream format: an encoded event is decoded to the same event, and random
+//! bytes are decoded as by a second, slower decoder, which follows the HTML standard line
+//! by line on all bytes at once.
 
 use std::time::Duration;
 

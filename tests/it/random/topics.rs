@@ -1,4 +1,5 @@
-//! Topics, patterns and ids, compared with second implementations of the rules in the documentation.
+//! Topics, patterns and ids, compared with second implementations of the rules in the
+//! documentation.
 
 use tiny_sse::{EventId, Pattern, Patterns, Topic};
 
@@ -76,7 +77,8 @@ fn a_random_pattern_is_valid_and_matches_exactly_as_the_rules_say() {
     });
 }
 
-/// Checks that several patterns match what any of them matches, whatever their order and however often each occurs.
+/// Checks that several patterns match what any of them matches, whatever their order and
+/// however often each occurs.
 fn check_several(pattern: Pattern, topic: &Topic, random: &mut Random) {
     let others = (0..random.below(4)).filter_map(|_| pair(random).1.parse().ok());
     let mut all: Vec<Pattern> = others.chain([pattern]).collect();

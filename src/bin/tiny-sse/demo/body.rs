@@ -1,4 +1,5 @@
-//! Turns the body of a request into a JSON object and its members into strings, or into the message of a 400.
+//! Turns the body of a request into a JSON object and its members into strings, or into
+//! the message of a 400.
 
 use tiny_sse::http::Request;
 use tiny_sse::wire::json::{self, Document};
@@ -15,8 +16,8 @@ pub(super) fn object(request: &Request) -> Result<Document, String> {
     }
 }
 
-/// Returns a member of the object. It must be a string of 1 to `most` characters that are not all white space. The
-/// error is the message of the answer.
+/// Returns a member of the object. It must be a string of 1 to `most` characters that are
+/// not all white space. The error is the message of the answer.
 pub(super) fn text(object: &Document, member: &str, most: usize) -> Result<String, String> {
     let Some(value) = object.member(member) else {
         return Err(format!("the member {member:?} is missing"));

@@ -1,5 +1,5 @@
-//! A live feed: each new post is an event `post`. In this demo the server makes the posts up, and each has
-//! `"simulated":true`.
+//! A live feed: each new post is an event `post`. In this demo the server makes the posts
+//! up, and each has `"simulated":true`.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const EVERY: Duration = Duration::from_secs(3);
 
 const AUTHORS: [&str; 5] = ["Anna", "Борис", "Chidi", "Dörte", "恵美"];
 
-/// Their number has no common divisor with the number of authors. So every author has written every text before a
-/// post is repeated.
+/// Their number has no common divisor with the number of authors. So every author has
+/// written every text before a post is repeated.
 const TEXTS: [&str; 7] = [
     "The tram is late again 🚋",
     "Who has a spare bicycle for Saturday?",

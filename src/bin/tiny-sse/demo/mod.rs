@@ -1,16 +1,19 @@
 //! `tiny-sse demo`: six example uses of an event stream, beside the built-in endpoints.
 //!
-//! Each use is one file, to be read and copied. It needs only the public API of the crate. What the uses share is
-//! here and in two small files: `turns.rs` is a thread that publishes at intervals while a client listens, and
-//! `body.rs` reads the JSON of a request. A request goes from [`Uses::answer`] to the use, or else to the built-in
+//! Each use is one file, to be read and copied. It needs only the public API of the
+//! crate. What the uses share is here and in two small files: `turns.rs` is a thread that
+//! publishes at intervals while a client listens, and `body.rs` reads the JSON of a
+//! request. A request goes from [`Uses::answer`] to the use, or else to the built-in
 //! endpoints.
 //!
 //! # Endpoints
 //!
-//! Every stream begins as `/events` does: with a `system` event, and a `recovery` event if the request has a cursor.
-//! It accepts `?client_id=` and a cursor (`Last-Event-ID`, `?last_event_id=ID` or `=earliest`), and has the events of
-//! one topic. `/events?topic=demo/*` has the events of all uses. `at` is the time of the event in ISO 8601, in UTC. A
-//! *turn* is one round of events that the server makes up or measures.
+//! Every stream begins as `/events` does: with a `system` event, and a `recovery` event
+//! if the request has a cursor. It accepts `?client_id=` and a cursor (`Last-Event-ID`,
+//! `?last_event_id=ID` or `=earliest`), and has the events of one topic.
+//! `/events?topic=demo/*` has the events of all uses. `at` is the time of the event in
+//! ISO 8601, in UTC. A *turn* is one round of events that the server makes up or
+//! measures.
 //!
 //! ```text
 //! GET  /api/notifications                 topic demo/notifications, a turn every 4 s
@@ -57,13 +60,15 @@
 //!   200                   {"status":"ok","id":"…","recipients":2}
 //! ```
 //!
-//! The body of an error is `{"status":"error","error":"…"}`. The status is 400 for an invalid request, 401 or 403 for
-//! a client without the right, 405 with `Allow` for another method, and 503 with `Retry-After` if the server is
-//! closing or cannot store the event.
+//! The body of an error is `{"status":"error","error":"…"}`. The status is 400 for an
+//! invalid request, 401 or 403 for a client without the right, 405 with `Allow` for
+//! another method, and 503 with `Retry-After` if the server is closing or cannot store
+//! the event.
 //!
-//! No turn takes place while no client listens to its topic. When a client opens one of these streams, the next turn
-//! takes place at once, for all clients, so the first event arrives within half a second. A client of `/events` gets
-//! its first event with the next regular turn.
+//! No turn takes place while no client listens to its topic. When a client opens one of
+//! these streams, the next turn takes place at once, for all clients, so the first event
+//! arrives within half a second. A client of `/events` gets its first event with the next
+//! regular turn.
 
 mod body;
 mod chat;
@@ -107,8 +112,9 @@ pub(crate) fn list(url: &str) -> String {
     )
 }
 
-/// Starts the server with the six uses and the built-in endpoints. Returns the server and the threads of the uses. The
-/// threads end when the hub is closed; the caller must unpark and join them after the shutdown of the server.
+/// Starts the server with the six uses and the built-in endpoints. Returns the server and
+/// the threads of the uses. The threads end when the hub is closed; the caller must
+/// unpark and join them after the shutdown of the server.
 ///
 /// # Errors
 ///
@@ -133,13 +139,14 @@ struct Uses {
     process: Arc<Process>,
     /// The thread that hashes files. It is parked while no file waits.
     worker: Thread,
-    /// The topics with turns, each with the thread that publishes to it. An unpark brings the next turn forward.
+    /// The topics with turns, each with the thread that publishes to it. An unpark brings
+    /// the next turn forward.
     turns: Vec<(Topic, Thread)>,
 }
 
 impl Uses {
-    /// Starts five threads: one that hashes files, and one for each topic with turns. Returns the uses and the
-    /// threads.
+    /// Starts five threads: one that hashes files, and one for each topic with turns.
+    /// Returns the uses and the threads.
     fn start(hub: &Hub) -> io::Result<(Uses, Vec<JoinHandle<()>>)> {
         let mut threads = Vec::new();
         let mut start = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<Thread> {
@@ -172,7 +179,8 @@ impl Uses {
         Ok((uses, threads))
     }
 
-    /// Answers a request to one of the uses, and passes any other request to the built-in endpoints.
+    /// Answers a request to one of the uses, and passes any other request to the built-in
+    /// endpoints.
     fn answer(&self, request: Request, api: &Api) -> Response {
         let Some(route) = DemoRoute::of(&request) else {
             let is_script = request.path() == TABS_SCRIPT;
@@ -202,18 +210,20 @@ impl Uses {
         }
     }
 
-    /// Whether the server should read the body of a request: the request publishes to one of the uses, and its sender
-    /// has the right to. Otherwise the body is not held in memory.
+    /// Whether the server should read the body of a request: the request publishes to one
+    /// of the uses, and its sender has the right to. Otherwise the body is not held in
+    /// memory.
     fn wants_body(&self, request: &Request, api: &Api) -> bool {
         let route = DemoRoute::of(request).filter(|route| route.post.is_some());
         request.method() == "POST" && route.is_some_and(|route| route.permit(request, api).is_ok())
     }
 
-    /// Answers with a stream of the topic. If the topic has turns, the next turn takes place at once.
+    /// Answers with a stream of the topic. If the topic has turns, the next turn takes
+    /// place at once.
     fn stream(&self, request: &Request, topic: Topic, api: &Api) -> Response {
         let patterns = [Pattern::Topic(topic.clone())].into_iter().collect();
-        // ORDER: the client is registered before the unpark. Otherwise the thread might find that no client listens,
-        // and skip the turn.
+        // ORDER: the client is registered before the unpark. Otherwise the thread might
+        // find that no client listens, and skip the turn.
         let response = api.stream_of(request, patterns);
         for (_, thread) in self.turns.iter().filter(|(own, _)| *own == topic) {
             thread.unpark();
@@ -222,13 +232,16 @@ impl Uses {
     }
 }
 
-/// The path of the script that decides which tabs the console shows. The library's own script shows no tab of a use.
+/// The path of the script that decides which tabs the console shows. The library's own
+/// script shows no tab of a use.
 const TABS_SCRIPT: &str = "/demo.js";
 
-/// Turns the library's answer for [`TABS_SCRIPT`] into a script that shows the tabs of the six uses. Without a console
-/// there is no such script, and the 404 stays as it is; so do the answers to other methods.
+/// Turns the library's answer for [`TABS_SCRIPT`] into a script that shows the tabs of
+/// the six uses. Without a console there is no such script, and the 404 stays as it is;
+/// so do the answers to other methods.
 fn with_tabs(response: Response) -> Response {
-    // 304: the browser still has the library's script, from `tiny-sse serve` at the same address.
+    // 304: the browser still has the library's script, from `tiny-sse serve` at the same
+    // address.
     if !matches!(response.status(), 200 | 304) {
         return response;
     }
@@ -247,8 +260,8 @@ const UPLOAD: &str = "/api/process";
 
 /// What a path of the uses is for.
 struct DemoRoute {
-    /// The name of the topic that is streamed, or that a POST publishes to. Part of it may be from the path, so it
-    /// need not be a valid topic.
+    /// The name of the topic that is streamed, or that a POST publishes to. Part of it
+    /// may be from the path, so it need not be a valid topic.
     topic: String,
     /// Whether GET answers with a stream of the topic.
     is_stream: bool,
@@ -257,7 +270,8 @@ struct DemoRoute {
 }
 
 impl DemoRoute {
-    /// Returns the route of a request's path; `None` for a path of the built-in endpoints.
+    /// Returns the route of a request's path; `None` for a path of the built-in
+    /// endpoints.
     fn of(request: &Request) -> Option<DemoRoute> {
         let stream = |topic: String| (topic, true, None);
         let (topic, is_stream, post): (String, bool, Option<Post>) = match request.segments()[..] {
@@ -292,8 +306,8 @@ impl DemoRoute {
         }
     }
 
-    /// Returns the topic that a request publishes to, if its sender has the right to publish there. The error is the
-    /// answer.
+    /// Returns the topic that a request publishes to, if its sender has the right to
+    /// publish there. The error is the answer.
     fn permit(&self, request: &Request, api: &Api) -> Result<Topic, Response> {
         let topic = Topic::new(&self.topic)
             .map_err(|error| api.share(request, Response::error(400, error)))?;
@@ -331,7 +345,8 @@ fn answer(outcome: Result<Published, PublishError>) -> Response {
     }
 }
 
-/// Returns a 503 that asks the client to try again in 5 seconds. Pages of other origins may read that number.
+/// Returns a 503 that asks the client to try again in 5 seconds. Pages of other origins
+/// may read that number.
 fn try_again_later(why: &str) -> Response {
     Response::error(503, why)
         .with("Retry-After", "5")

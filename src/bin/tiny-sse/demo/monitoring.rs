@@ -1,5 +1,6 @@
-//! Monitoring: turns the files of `/proc` into an event `metrics` with the load, the memory and the network traffic
-//! of this machine. The values are real. On a system without `/proc` the event has an `error` instead.
+//! Monitoring: turns the files of `/proc` into an event `metrics` with the load, the
+//! memory and the network traffic of this machine. The values are real. On a system
+//! without `/proc` the event has an `error` instead.
 
 use std::fs::read_to_string;
 use std::thread;
@@ -15,7 +16,8 @@ pub(super) const TOPIC: &str = "demo/metrics";
 /// The time between two measurements.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The time between the two readings of the first rate. Later rates use the reading of the previous turn.
+/// The time between the two readings of the first rate. Later rates use the reading of
+/// the previous turn.
 const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Returns the turns of this use: one measurement each.
@@ -32,8 +34,8 @@ pub(super) fn turns() -> Turns {
     }
 }
 
-/// Returns all values as JSON. The error is a message that names the file. `last` is the previous reading of the
-/// network.
+/// Returns all values as JSON. The error is a message that names the file. `last` is the
+/// previous reading of the network.
 fn measure(last: &mut Option<Traffic>) -> Result<String, String> {
     let load = load(&read("/proc/loadavg")?)?;
     let memory = memory(&read("/proc/meminfo")?)?;
@@ -49,8 +51,8 @@ fn read(path: &str) -> Result<String, String> {
     read_to_string(path).map_err(|error| format!("{path} cannot be read: {}", error.kind()))
 }
 
-/// Returns the load of 1, 5 and 15 minutes as a JSON array. `/proc/loadavg` is `0.52 0.58 0.59 2/345 6789`, and its
-/// numbers are valid JSON.
+/// Returns the load of 1, 5 and 15 minutes as a JSON array. `/proc/loadavg` is
+/// `0.52 0.58 0.59 2/345 6789`, and its numbers are valid JSON.
 fn load(loadavg: &str) -> Result<String, String> {
     let numbers: Vec<&str> = loadavg.split(' ').take(3).collect();
     let is_number = |text: &&str| {
@@ -64,15 +66,16 @@ fn load(loadavg: &str) -> Result<String, String> {
     }
 }
 
-/// Returns the number of processors. `/proc/stat` has one line for all of them, `cpu  4705 …`, and one line for each,
-/// `cpu0 1393 …`.
+/// Returns the number of processors. `/proc/stat` has one line for all of them,
+/// `cpu  4705 …`, and one line for each, `cpu0 1393 …`.
 fn cpus(stat: &str) -> usize {
     let lines = stat.lines().filter(|line| line.starts_with("cpu"));
     lines.count().saturating_sub(1)
 }
 
-/// Returns the memory in bytes, as JSON. Each line of `/proc/meminfo` is like `MemTotal:        8010476 kB`. The
-/// available memory is more than the free memory, because the kernel can empty its caches.
+/// Returns the memory in bytes, as JSON. Each line of `/proc/meminfo` is like
+/// `MemTotal:        8010476 kB`. The available memory is more than the free memory,
+/// because the kernel can empty its caches.
 fn memory(meminfo: &str) -> Result<String, String> {
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
@@ -84,13 +87,16 @@ fn memory(meminfo: &str) -> Result<String, String> {
     Ok(format!(r#"{{"total":{total},"available":{available}}}"#))
 }
 
-/// A reading of the network: its time, and the bytes received and sent since the machine started.
+/// A reading of the network: its time, and the bytes received and sent since the machine
+/// started.
 type Traffic = (Instant, u64, u64);
 
-/// Returns the bytes received and sent, and the rates since the previous reading, as JSON. Replaces `last` by the new
-/// reading. Blocks for [`SAMPLE`] if there is no recent reading.
+/// Returns the bytes received and sent, and the rates since the previous reading, as
+/// JSON. Replaces `last` by the new reading. Blocks for [`SAMPLE`] if there is no recent
+/// reading.
 fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
-    // An old reading is from before a time without clients. Its rate would be an average over that time.
+    // An old reading is from before a time without clients. Its rate would be an average
+    // over that time.
     let fresh = last.take().filter(|(at, ..)| at.elapsed() < 2 * EVERY);
     let (start, received_before, sent_before) = match fresh {
         Some(before) => before,
@@ -103,7 +109,8 @@ fn rates(last: &mut Option<Traffic>) -> Result<String, String> {
     let now = traffic()?;
     let (end, received, sent) = now;
     let ms = end.duration_since(start).as_millis().max(1) as u64;
-    // The sum becomes smaller when an interface is removed. The rate is then unknown, and 0 is reported.
+    // The sum becomes smaller when an interface is removed. The rate is then unknown, and
+    // 0 is reported.
     let rate = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
     let (received_rate, sent_rate) = (rate(received_before, received), rate(sent_before, sent));
     *last = Some(now);
@@ -118,9 +125,9 @@ fn traffic() -> Result<Traffic, String> {
     Ok((Instant::now(), received, sent))
 }
 
-/// Returns the bytes received and sent, summed over all interfaces apart from `lo`. In `/proc/net/dev` a line such as
-/// `  eth0: 1234 …` has a name, eight numbers about receiving and eight about sending. The first of the eight are the
-/// bytes.
+/// Returns the bytes received and sent, summed over all interfaces apart from `lo`. In
+/// `/proc/net/dev` a line such as `  eth0: 1234 …` has a name, eight numbers about
+/// receiving and eight about sending. The first of the eight are the bytes.
 fn network(dev: &str) -> (u64, u64) {
     let mut sum = (0u64, 0u64);
     for (name, numbers) in dev.lines().filter_map(|line| line.split_once(':')) {

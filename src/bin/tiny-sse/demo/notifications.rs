@@ -1,8 +1,8 @@
-//! Notifications: an event `alert` is a message for the user, and is followed by an event `badge` with the number of
-//! alerts so far.
+//! Notifications: an event `alert` is a message for the user, and is followed by an event
+//! `badge` with the number of alerts so far.
 //!
-//! The server makes alerts up, with `"simulated":true`, and clients can post alerts. An alert and its badge are
-//! published together, so no other event is between them.
+//! The server makes alerts up, with `"simulated":true`, and clients can post alerts. An
+//! alert and its badge are published together, so no other event is between them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,7 +75,8 @@ fn read(request: &Request) -> Result<(String, String), String> {
     }
 }
 
-/// The number of alerts so far. The thread of the simulated alerts and the threads that answer a POST share it.
+/// The number of alerts so far. The thread of the simulated alerts and the threads that
+/// answer a POST share it.
 #[derive(Clone, Default)]
 pub(super) struct Alerts(Arc<AtomicUsize>);
 
@@ -88,9 +89,9 @@ impl Alerts {
         text: &str,
         simulated: bool,
     ) -> Vec<Event> {
-        // ORDER: Relaxed, because no other memory depends on the count, and each alert gets a different one. Two
-        // alerts at the same time may be published in the other order, so a page shows the largest count that it has
-        // received.
+        // ORDER: Relaxed, because no other memory depends on the count, and each alert
+        // gets a different one. Two alerts at the same time may be published in the other
+        // order, so a page shows the largest count that it has received.
         let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         let alert = format!(
             r#"{{"level":"{level}","text":{},"at":"{}","simulated":{simulated}}}"#,

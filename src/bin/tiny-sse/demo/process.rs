@@ -1,12 +1,15 @@
-//! The progress of a long job: a client uploads a file, gets the answer at once, and receives events while another
-//! thread hashes the file: `progress` several times, and `complete` with the result.
+//! The progress of a long job: a client uploads a file, gets the answer at once, and
+//! receives events while another thread hashes the file: `progress` several times, and
+//! `complete` with the result.
 //!
 //! There are two ways to receive the events:
 //!
-//! - With `client_id` in the upload, they are sent only to that client, on its stream. Events to one client are not
-//!   in the history, so a client that is disconnected in the meantime misses some.
-//! - Without `client_id`, they are published to the topic of the job. The answer to the upload has the job's name. A
-//!   client that then opens the stream of the job with `?last_event_id=earliest` misses none.
+//! - With `client_id` in the upload, they are sent only to that client, on its stream.
+//!   Events to one client are not in the history, so a client that is disconnected in the
+//!   meantime misses some.
+//! - Without `client_id`, they are published to the topic of the job. The answer to the
+//!   upload has the job's name. A client that then opens the stream of the job with
+//!   `?last_event_id=earliest` misses none.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -21,18 +24,20 @@ use tiny_sse::{Hub, Topic};
 use super::sha256::Sha256;
 use super::{Uses, event, topic, try_again_later};
 
-/// LIMIT: the number of files that wait. One more is being hashed, so at most five times `--max-body` bytes are in
-/// memory.
+/// LIMIT: the number of files that wait. One more is being hashed, so at most five times
+/// `--max-body` bytes are in memory.
 const WAITING: usize = 4;
 
 /// Bytes that are hashed before the percentage is computed again.
 const CHUNK: usize = 64 * 1024;
 
-/// The queue of files to hash, between the threads that answer uploads and the thread that hashes.
+/// The queue of files to hash, between the threads that answer uploads and the thread
+/// that hashes.
 pub(super) struct Process {
     /// The hub that the events are published to.
     hub: Hub,
-    /// LOCK: guards the queue. It is held to add or remove a job, never while a file is hashed.
+    /// LOCK: guards the queue. It is held to add or remove a job, never while a file is
+    /// hashed.
     waiting: Mutex<VecDeque<Job>>,
 }
 
@@ -41,7 +46,8 @@ struct Job {
     /// The last part of the job's topic: 16 hexadecimal digits.
     name: String,
     file: Vec<u8>,
-    /// The client that gets the events. `None`: they are published to the topic of the job.
+    /// The client that gets the events. `None`: they are published to the topic of the
+    /// job.
     client: Option<ClientId>,
 }
 
@@ -50,14 +56,15 @@ pub(super) fn topic_of(job: &str) -> String {
     format!("demo/process/{job}")
 }
 
-/// Answers an upload: puts the body into the queue and returns without waiting for the hash.
+/// Answers an upload: puts the body into the queue and returns without waiting for the
+/// hash.
 pub(super) fn take(uses: &Uses, request: &Request, _: Topic) -> Response {
     let client = match client(&uses.hub, request) {
         Ok(client) => client,
         Err(response) => return response,
     };
-    // A name that is hard to guess, from the only source of randomness in std. (A client that subscribes to `demo/*`
-    // gets the events of all jobs anyway.)
+    // A name that is hard to guess, from the only source of randomness in std. (A client
+    // that subscribes to `demo/*` gets the events of all jobs anyway.)
     let name = format!("{:016x}", RandomState::new().hash_one(0));
     let answer = format!(r#"{{"status":"ok","job":"{name}"}}"#);
     let file = request.body().to_vec();
@@ -71,9 +78,11 @@ pub(super) fn take(uses: &Uses, request: &Request, _: Topic) -> Response {
     Response::json(200, answer)
 }
 
-/// Returns the client that gets the events, if the request has a `client_id`. The error is the answer.
+/// Returns the client that gets the events, if the request has a `client_id`. The error
+/// is the answer.
 fn client(hub: &Hub, request: &Request) -> Result<Option<ClientId>, Response> {
-    // `<form>` and `curl -F` send the file inside a multipart body, whose other bytes would be hashed too.
+    // `<form>` and `curl -F` send the file inside a multipart body, whose other bytes
+    // would be hashed too.
     let media_type = request.field("content-type").ok().flatten();
     let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
     if media_type.starts_with("multipart/form-data") {
@@ -100,7 +109,8 @@ impl Process {
         }
     }
 
-    /// Runs the thread that hashes files, until the hub is closed. It is parked while no file waits.
+    /// Runs the thread that hashes files, until the hub is closed. It is parked while no
+    /// file waits.
     pub(super) fn work(&self) {
         while !self.hub.is_closed() {
             let next = self.waiting().pop_front();
@@ -112,16 +122,16 @@ impl Process {
         }
     }
 
-    /// Locks the queue. Poisoning is ignored, because a push or a pop leaves the queue valid even if the thread panics
-    /// afterwards.
+    /// Locks the queue. Poisoning is ignored, because a push or a pop leaves the queue
+    /// valid even if the thread panics afterwards.
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
-    /// Hashes the file and publishes its events. There is a `progress` after each chunk that has raised the
-    /// percentage, so a small file has fewer than 100 of them.
+    /// Hashes the file and publishes its events. There is a `progress` after each chunk
+    /// that has raised the percentage, so a small file has fewer than 100 of them.
     fn run(&self, hub: &Hub) -> Result<(), Closed> {
         let (start, total) = (Instant::now(), self.file.len());
         let (mut hash, mut bytes, mut published) = (Sha256::new(), 0, None);
@@ -143,8 +153,9 @@ impl Job {
         self.publish(hub, "complete", &result)
     }
 
-    /// Publishes one event of the job. It fails only if the hub is closed. Other errors are ignored: a client that is
-    /// disconnected may reconnect, and an event that the log could not store is followed by a newer one.
+    /// Publishes one event of the job. It fails only if the hub is closed. Other errors
+    /// are ignored: a client that is disconnected may reconnect, and an event that the
+    /// log could not store is followed by a newer one.
     fn publish(&self, hub: &Hub, name: &str, members: &str) -> Result<(), Closed> {
         let topic = topic(&topic_of(&self.name));
         let data = format!(r#"{{"job":"{}",{members}}}"#, self.name);

@@ -1,6 +1,8 @@
-//! SHA-256, so that `process.rs` has real work to do. Each function implements one section of FIPS 180-4.
+//! SHA-256, so that `process.rs` has real work to do. Each function implements one
+//! section of FIPS 180-4.
 
-/// SPEC: FIPS 180-4, 4.2.2. The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
+/// SPEC: FIPS 180-4, 4.2.2. The first 32 bits of the fractional parts of the cube roots
+/// of the first 64 primes.
 const K: [u32; 64] = [
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -27,7 +29,8 @@ pub(super) struct Sha256 {
 impl Sha256 {
     /// The hash of no bytes.
     ///
-    /// SPEC: FIPS 180-4, 5.3.3. The first 32 bits of the fractional parts of the square roots of the first 8 primes.
+    /// SPEC: FIPS 180-4, 5.3.3. The first 32 bits of the fractional parts of the square
+    /// roots of the first 8 primes.
     pub(super) fn new() -> Sha256 {
         Sha256 {
             state: [
@@ -57,8 +60,8 @@ impl Sha256 {
 
     /// Ends the message. Returns the hash as 64 hexadecimal digits.
     ///
-    /// SPEC: FIPS 180-4, 5.1.1. The padding is a 1 bit, zeros, and the length of the message in bits as the last 8
-    /// bytes of the last block.
+    /// SPEC: FIPS 180-4, 5.1.1. The padding is a 1 bit, zeros, and the length of the
+    /// message in bits as the last 8 bytes of the last block.
     pub(super) fn finish(mut self) -> String {
         let bits = self.length * 8;
         self.update(&[0x80]);
@@ -70,7 +73,8 @@ impl Sha256 {
 
     /// Adds the full block to the state.
     ///
-    /// SPEC: FIPS 180-4, 6.2.2 and the functions of 4.1.2. The variables have the names of the standard.
+    /// SPEC: FIPS 180-4, 6.2.2 and the functions of 4.1.2. The variables have the names
+    /// of the standard.
     fn compress(&mut self) {
         let mut w = [0u32; 64];
         for (word, bytes) in w.iter_mut().zip(self.block.chunks_exact(4)) {

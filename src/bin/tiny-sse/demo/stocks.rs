@@ -1,8 +1,8 @@
-//! Prices: an event `price_update` for each of a few symbols. The prices are a random walk, and each event has
-//! `"simulated":true`.
+//! Prices: an event `price_update` for each of a few symbols. The prices are a random
+//! walk, and each event has `"simulated":true`.
 //!
-//! A price is an integer number of cents. With floating-point numbers, the sum of the published changes would differ
-//! from the published price.
+//! A price is an integer number of cents. With floating-point numbers, the sum of the
+//! published changes would differ from the published price.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
@@ -59,8 +59,8 @@ impl Price {
         }
     }
 
-    /// Changes the price by at most one percent up or down, or by one cent if that is more. Returns the data of the
-    /// event.
+    /// Changes the price by at most one percent up or down, or by one cent if that is
+    /// more. Returns the data of the event.
     fn walk(&mut self, random: u64) -> String {
         let most = (self.now / 100).max(1);
         let step = (random % (2 * most as u64 + 1)) as i64 - most;
@@ -84,7 +84,8 @@ fn hundredths(number: i64) -> String {
     format!("{sign}{}.{:02}", amount / 100, amount % 100)
 }
 
-/// Returns a pseudo-random number. It is the same for each step in every run of the program.
+/// Returns a pseudo-random number. It is the same for each step in every run of the
+/// program.
 fn random(step: u64) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(step)
 }

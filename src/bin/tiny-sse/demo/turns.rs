@@ -1,8 +1,10 @@
-//! A thread that publishes to a topic at intervals, in turns, while at least one client listens.
+//! A thread that publishes to a topic at intervals, in turns, while at least one client
+//! listens.
 //!
-//! Between turns the thread is parked. When a client opens the stream of the use, the thread is unparked, so the
-//! client gets its first event at once. A client can also receive the topic through `/events`, which unparks no
-//! thread. Therefore the thread wakes at each interval and asks the hub whether any client listens. It ends when it
+//! Between turns the thread is parked. When a client opens the stream of the use, the
+//! thread is unparked, so the client gets its first event at once. A client can also
+//! receive the topic through `/events`, which unparks no thread. Therefore the thread
+//! wakes at each interval and asks the hub whether any client listens. It ends when it
 //! wakes and the hub is closed.
 
 use std::thread;
@@ -31,7 +33,8 @@ impl Turns {
     /// Runs the thread, until the hub is closed.
     pub(super) fn run(mut self, hub: &Hub) {
         loop {
-            // `park_timeout` may return early for no reason. The turn is then early, which does no harm.
+            // `park_timeout` may return early for no reason. The turn is then early,
+            // which does no harm.
             thread::park_timeout(self.every);
             if hub.is_closed() {
                 return;
@@ -39,7 +42,8 @@ impl Turns {
             if hub.recipients(Some(&self.topic)) == 0 {
                 continue;
             }
-            // If the log could not store the events, they are lost: the next turn has newer ones.
+            // If the log could not store the events, they are lost: the next turn has
+            // newer ones.
             if hub.publish_all((self.turn)(&self.topic)) == Err(PublishError::Closed) {
                 return;
             }
