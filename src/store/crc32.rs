@@ -18,6 +18,12 @@ const STEP: usize = 4;
 
 /// `TABLES[n][byte]` is the CRC register after `byte` and `n` zero bytes, beginning
 /// with 0.
+///
+/// ```text
+/// step      b0        b1        b2        b3         four bytes, mixed with the register
+/// followed  by 3      by 2      by 1      by 0       other bytes of the step
+/// table     [3][b0]   [2][b1]   [1][b2]   [0][b3]    the `^` of the four is the new register
+/// ```
 static TABLES: [[u32; 256]; STEP] = tables();
 
 /// Computes the tables at compile time.
@@ -42,7 +48,8 @@ const fn tables() -> [[u32; 256]; STEP] {
     tables
 }
 
-/// The CRC-32 of `bytes`.
+/// Returns the CRC-32 of `bytes`. The register begins with all bits set, so that zero
+/// bytes at the beginning count, and is inverted at the end.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let (steps, rest) = bytes.as_chunks::<STEP>();
     let register = steps.iter().fold(!0, |register, step| {

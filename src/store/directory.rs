@@ -3,7 +3,6 @@
 //!
 //! The lock is on the directory itself. A separate lock file could be deleted, and a
 //! second server would lock a new one while the first is still running.
-
 //!
 //! Only the names `00000001.sse`, `00000002.sse`, … are segments. Next to them a repair
 //! may leave `00000002.sse.damaged`, an interrupted repair `00000002.sse.new`, and an
@@ -18,9 +17,14 @@ use super::disk::{self, Context, Identity};
 use crate::report::Report;
 
 /// A directory that this server has locked.
+///
+/// The path and the locked directory may part: an administrator moves the directory, and
+/// creates another one at its path. Then the files that the journal has open are in a
+/// directory that the next start does not read. [`check`](Self::check) finds this out, and
+/// the journal calls it before it creates a file.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// Absolute.
+    /// The absolute path, as it was at the start.
     path: PathBuf,
     /// Device and inode at the time of the lock: shows whether the path still leads to
     /// the locked directory.
@@ -43,6 +47,8 @@ impl Directory {
         // of the process may change.
         let path = std::path::absolute(path).context("find", path)?;
         create(&path)?;
+        // ORDER: locked before anything in it is changed. From here on, no other server
+        // writes to the directory.
         let lock = lock(&path)?;
         let metadata = fs::metadata(&path).context("look at", &path)?;
         #[cfg(unix)]
@@ -58,7 +64,8 @@ impl Directory {
         &self.path
     }
 
-    /// `DIR/00000001.sse`
+    /// Returns the path of the segment with this number, such as `DIR/00000001.sse`. The
+    /// number has at least eight digits, so the names sort in the order of the events.
     pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.path.join(format!("{number:08}.sse"))
     }
@@ -92,7 +99,8 @@ impl Directory {
 }
 
 /// Creates the directory, for its owner alone, and makes its name durable. An existing
-/// directory is fine.
+/// directory is fine. A missing parent is an error: it is more often a mistyped path than
+/// a wish, and events in the wrong place are found only after a restart.
 fn create(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -105,7 +113,12 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Locks the directory, or a file in it where directories cannot be locked.
+/// Locks the directory, or a file in it where directories cannot be locked. Does not wait
+/// for a lock that another server has.
+///
+/// On Linux it is a lock of `flock`: it belongs to the open file, and the system releases
+/// it when the process ends, also by `kill -9`. So no lock is left after a crash, and no
+/// file has to be removed by hand.
 fn lock(dir: &Path) -> io::Result<File> {
     let name = dir.join("lock");
     match File::open(dir).and_then(|opened| try_lock(opened, dir, dir)) {
@@ -131,6 +144,7 @@ fn lock(dir: &Path) -> io::Result<File> {
     }
 }
 
+/// Locks an open file: the directory `dir` itself, or the file `name` in it.
 fn try_lock(file: File, dir: &Path, name: &Path) -> io::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -151,12 +165,22 @@ const OTHERS: u32 = 0o077;
 ///
 /// If the directory also contains other files, other users may need it (`/tmp`, for
 /// example): then its own permissions stay, and only the journal's files are restricted.
+///
+/// | directory | its mode becomes | the journal's files |
+/// |---|---|---|
+/// | `0755`, with the journal alone | `0700` | `0600` |
+/// | `0755`, with other files | `0755`, and a warning | `0600` |
+/// | `0700` | `0700` | `0600` |
+///
+/// A permission that cannot be changed is a warning, not an error: the events are kept in
+/// either case, and a server that does not start helps nobody.
 #[cfg(unix)]
 fn close_to_others(dir: &Path, report: &Report) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
     let (ours, others): (Vec<_>, Vec<_>) =
         disk::list(dir)?.into_iter().partition(|path| is_ours(path));
+    // The files come first: the directory may stay open for others, the events may not.
     let (mut files, mut error) = (0, None);
     for path in ours {
         match restrict(&path).context("restrict", &path) {
@@ -203,6 +227,8 @@ fn restrict(path: &Path) -> io::Result<bool> {
     if !seen.is_file() || mode & OTHERS == 0 {
         return Ok(false);
     }
+    // The permissions of the open file are changed, not those of the path: the path could
+    // become a link between the two calls.
     let file = File::open(path)?;
     if Identity::of(&file.metadata()?) == Identity::of(&seen) {
         file.set_permissions(fs::Permissions::from_mode(mode & 0o7777 & !OTHERS))?;
@@ -217,6 +243,8 @@ fn is_ours(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return false;
     };
+    // `00000001.sse` gives `00000001` and an empty rest, `00000001.sse.damaged.2` gives
+    // `00000001` and `.damaged.2`.
     let is_segment = |(number, rest): (&str, &str)| {
         let is_number = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
         is_number && (rest.is_empty() || rest.starts_with('.'))

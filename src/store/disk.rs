@@ -4,7 +4,6 @@
 //! The open file and the file at its path are two things. The journal writes to the open
 //! file, and the next start reads the file at the path. After an administrator has moved,
 //! removed or replaced the file, they differ; [`Disk::look`] looks at the path.
-
 //!
 //! Why a name must be synced too: a file is found through its directory, and a directory
 //! is a file of its own. After a power failure a synced file may exist without a name,
@@ -18,10 +17,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// An open file with its path. It is a trait so that a test can make each operation fail.
-/// Every function may block on the disk.
+/// Every function may block on the disk, and returns an error that names the file.
+///
+/// All functions take `&self`, because two threads have the file: the publisher that has
+/// the log uses all of them, and the thread of `syncer.rs` calls only `sync`.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
+    /// The path at which the file was created or opened.
     fn path(&self) -> &Path;
-    /// The identity of the open file, whichever file is at its path now.
+    /// The identity of the open file, whichever file is at its path now. An inode is not
+    /// given to another file while this one is open, so the comparison is exact.
     fn identity(&self) -> Identity;
     /// Fills `bytes` from the position `offset`.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
@@ -30,9 +34,11 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     /// write at an offset would fill the missing part with zeros, and the length would
     /// look right.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
-    /// Overwrites the bytes from the position `offset` on.
+    /// Overwrites the bytes from the position `offset` on. Only used for bytes that could
+    /// not be synced, and that must be written once more.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Truncates the file to this length, in bytes.
+    /// Truncates the file to this length, in bytes. The later bytes are gone for every
+    /// reader at once, and for a restart after the next [`sync`](Self::sync).
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes data and length durable (`fdatasync`). The file's times need not be durable.
     fn sync(&self) -> io::Result<()>;
@@ -85,7 +91,7 @@ impl OpenFile {
         OpenFile::of(path, file)
     }
 
-    /// Opens an existing file.
+    /// Opens an existing file for reading and writing. Creates nothing.
     pub(super) fn open(path: PathBuf) -> io::Result<OpenFile> {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.context("open", &path)?;
@@ -112,7 +118,8 @@ impl OpenFile {
         })
     }
 
-    /// Moves the cursor.
+    /// Moves the cursor of `anywhere`, and returns that file. `pread` would need no cursor,
+    /// but std has it only for Unix.
     fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.anywhere;
         file.seek(SeekFrom::Start(offset))?;
@@ -174,7 +181,9 @@ impl Identity {
 /// The description of the file at a path, from one call of `stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
+    /// Shows whether it is the open file, or another file at the same path.
     pub(super) identity: Identity,
+    /// Its length, in bytes.
     pub(super) len: u64,
     /// The time of its last modification. `None`: the system does not have it.
     pub(super) modified: Option<SystemTime>,
@@ -205,32 +214,37 @@ pub(super) fn sync_name(path: &Path) -> io::Result<()> {
     synced.context("sync", dir)
 }
 
-/// The paths of all entries of a directory.
+/// Returns the paths of all entries of a directory, in no order.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).context("list", dir)?;
     let paths = entries.map(|entry| Ok(entry.context("list", dir)?.path()));
     paths.collect()
 }
 
-/// Reads a whole file into memory.
+/// Reads a whole file into memory. LIMIT: a segment has 32 MiB and one group of events,
+/// and segments are read one after another.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path).context("read", path)
 }
 
-/// Removes a file.
+/// Removes a file. The removal is not durable until [`sync_name`] is called; nobody needs
+/// that here, because a file that comes back has no events.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path).context("remove", path)
 }
 
-/// Adds the operation and the file to an error.
+/// Adds the operation and the file to an error. std's errors have neither: `No space left
+/// on device` alone does not tell an administrator which disk is full.
 pub(super) trait Context<T> {
-    /// `cannot write to DIR/00000003.sse: No space left on device (os error 28)`
+    /// Returns the error with a text such as `cannot write to DIR/00000003.sse: No space
+    /// left on device (os error 28)`, and with the same kind. `tried` is the verb.
     fn context(self, tried: &str, path: &Path) -> io::Result<T>;
 }
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, tried: &str, path: &Path) -> io::Result<T> {
         self.map_err(|cause| {
+            // The other kinds explain themselves: no space, no permission, no such file.
             let remedy = match cause.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => "; a journal needs a writable directory",
                 _ => "",

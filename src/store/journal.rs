@@ -76,7 +76,9 @@ use crate::wire::EventId;
 pub struct Journal {
     /// The directory, locked against other servers.
     directory: Directory,
+    /// When appended bytes are synced.
     sync: SyncMode,
+    /// Receives what an administrator should know: repairs, and changes by others.
     pub(super) report: Report,
     /// The segment that is written to, with its good length.
     pub(super) newest: Newest,
@@ -152,6 +154,9 @@ impl Journal {
 
     /// Prepares an append: restores the newest segment, and begins a new segment if this
     /// one is full. If it fails, everything that was acknowledged is unchanged.
+    ///
+    /// Afterwards three things are true: the file at the path is the open one, it ends at
+    /// the good length, and every acknowledged byte is as durable as [`SyncMode`] promises.
     fn prepare(&mut self) -> io::Result<()> {
         self.restore()?;
         self.rotate_if_full()
@@ -160,6 +165,13 @@ impl Journal {
     /// Brings the newest segment to its good length and into a known state, after an
     /// append or a sync that failed, or after a change by another program. Usually the
     /// file is as it was left, and this costs one call of `stat`.
+    ///
+    /// | the file at the path | what happens |
+    /// |---|---|
+    /// | is as the journal left it | nothing |
+    /// | is ours, and an append has failed | it is cut to the good length |
+    /// | begins with everything that was acknowledged | it is used, without what follows |
+    /// | anything else | a new segment begins, with a gap record |
     fn restore(&mut self) -> io::Result<()> {
         let found = self.newest.disk.look()?;
         if self.newest.may_be_cut(found) {
@@ -171,7 +183,7 @@ impl Journal {
     }
 
     /// Writes at the end of the file, which is the good length, and syncs it with
-    /// `SyncMode::Always`.
+    /// `SyncMode::Always`. After an error, any part of the bytes may be in the file.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.newest.disk.append(bytes)?;
         match self.sync {
@@ -245,7 +257,11 @@ impl Journal {
     }
 
     /// Begins a segment with a gap record, so that the next start does not read older
-    /// segments.
+    /// segments. `why` is what has happened to the file, as the end of a sentence about
+    /// it.
+    ///
+    /// Clients that are connected have lost nothing: the history is in memory. A client
+    /// is told of a gap only if the server is restarted before the client reconnects.
     fn begin_after_hole(&mut self, why: &str) -> io::Result<()> {
         let newest = self.directory.numbers()?.into_iter().max();
         let number = newest.unwrap_or(0).max(self.newest.number);
@@ -262,7 +278,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Creates the segment after the one with this number.
+    /// Creates the segment after the one with this number, and returns it. The journal
+    /// still writes to the old one, until [`turn_to`](Self::turn_to).
     fn begin(&self, number: u64, header: &[u8]) -> io::Result<Newest> {
         let none = || io::Error::other("no number is left for another segment");
         let number = number.checked_add(1).ok_or_else(none)?;
@@ -317,6 +334,9 @@ impl Journal {
     }
 
     /// Begins a new segment if this one is full. If it fails, nothing has changed.
+    ///
+    /// The header of the new segment names the last event of the old one. So a segment
+    /// that is deleted, or that ends too early, is noticed at the next start.
     fn rotate_if_full(&mut self) -> io::Result<()> {
         if self.newest.len < self.segment_bytes {
             return Ok(());
@@ -331,6 +351,11 @@ impl Journal {
     }
 
     /// Appends complete blocks, all or none. See the head of this file for the steps.
+    ///
+    /// The invariant: when it returns, with or without an error, the first
+    /// `self.newest.len` bytes of the file are complete blocks, each of them acknowledged
+    /// or about to be. What an attempt has left after them does not count, and is cut off
+    /// before the next attempt.
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         // LIMIT: one more attempt if another program changes the file between the two
         // looks at it.
@@ -361,7 +386,9 @@ impl Journal {
         )))
     }
 
-    /// Returns the blocks of these records.
+    /// Returns the blocks of these records, in one text, so that one `write` appends all
+    /// of them. Everything that [`segment::read`] would refuse later is refused here, while
+    /// the publisher can still be told.
     ///
     /// # Errors
     ///
@@ -402,7 +429,8 @@ impl Log for Journal {
     }
 
     /// Writes as many bytes as the append that failed last, syncs them, and cuts them off
-    /// again.
+    /// again. A single byte would prove little: a disk that is full for a large event may
+    /// have room for a small one.
     fn probe(&mut self) -> io::Result<()> {
         self.prepare()?;
         // Line breaks are not a record: after a crash in between, the next start cuts

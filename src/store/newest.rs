@@ -5,6 +5,13 @@
 //! The *good length* is the length of everything that was acknowledged to publishers.
 //! Bytes after it are remains of an append that failed, and are cut off before the next
 //! one.
+//!
+//! ```text
+//!                                good length
+//! ├── acknowledged ───────────────────┤                     Whole: the file ends here
+//! ├── acknowledged ───────────────────┤── maybe more ──▶    Torn: an append has failed
+//! ?                                                         Doubtful: read it again first
+//! ```
 
 use std::fs;
 use std::io;
@@ -24,8 +31,10 @@ pub(super) struct Newest {
     pub(super) number: u64,
     /// The open file.
     pub(super) disk: Arc<dyn Disk>,
-    /// The good length, in bytes.
+    /// The good length, in bytes. Only [`accept`](Self::accept) moves it, and only
+    /// forwards.
     pub(super) len: u64,
+    /// What is expected of the file at the next append.
     pub(super) left: Left,
 }
 
@@ -43,7 +52,9 @@ pub(super) enum Left {
 }
 
 impl Newest {
-    /// Continues a file whose first `len` bytes are complete records.
+    /// Continues a file whose first `len` bytes are complete records. The caller has made
+    /// them durable, if `sync` asks for that. If the file is not at its path any more, its
+    /// state is doubtful, and the next append looks closer.
     pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
         let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
         Ok(Newest {
@@ -89,7 +100,8 @@ impl Newest {
         found == left
     }
 
-    /// Records that an append has failed: there may be bytes after the good length.
+    /// Records that an append has failed: there may be bytes after the good length. A file
+    /// that is doubtful stays doubtful, because a cut alone would not be enough for it.
     pub(super) fn tear(&mut self) {
         if let Left::Whole(_) = self.left {
             self.left = Left::Torn;
@@ -130,7 +142,9 @@ impl Newest {
     /// about the file.
     ///
     /// The checks go from cheap to expensive: the file exists, is a regular file, is long
-    /// enough, can be read, and has valid records up to `last` within the good length.
+    /// enough, can be read, and has valid records up to `last` within the good length. The
+    /// checksums are enough for the last one: the file may be a copy of the one that was
+    /// written, made by an editor or a backup, and then it is as good.
     pub(super) fn examine(
         &self,
         found: Option<Look>,

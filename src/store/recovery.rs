@@ -55,6 +55,21 @@ use crate::wire::EventId;
 
 /// Finds the segment to append to, or creates the first one, and reads the latest events.
 /// `born` is the id at which the new hub starts. Blocks on the disk.
+///
+/// A worked example, with room for 3 events in the history:
+///
+/// ```text
+/// 00000001.sse   after 0    1 2 3 4
+/// 00000002.sse   after 4    5 6
+/// 00000003.sse   after 6    7 8 [half of 9]
+///
+/// newest()       reads 00000003.sse, cuts off the half of 9       records 8 7      after 6
+/// older(2)       reads 00000002.sse: its last event is 6          records 8 7 6    after 5
+/// the result     append to 00000003.sse; the history is 6 7 8, and begins after 5
+/// ```
+///
+/// A client that reconnects with `Last-Event-ID: 5` or a later id gets the rest exactly;
+/// one with `4` is told of a gap.
 pub(super) fn recover(
     directory: &Directory,
     options: &JournalOptions,
@@ -89,7 +104,9 @@ pub(super) fn recover(
 
 /// The state of reading a journal backwards.
 struct ReadBack<'a> {
+    /// The directory of the segments.
     directory: &'a Directory,
+    /// How many events are wanted, and whether damage may be repaired.
     options: &'a JournalOptions,
     /// The id at which the new hub starts.
     born: EventId,
@@ -142,10 +159,12 @@ impl ReadBack<'_> {
         let contents = self.contents(path, bytes)?;
         let (len, is_torn) = match (contents.damage, contents.last_id()) {
             (Some(damage), last) if damage.beyond.is_some() || last.is_none() => {
+                // Damage. The gap ends with the last event that may have been lost.
                 let upto = end_of_hole(&damage, last, self.born);
                 (self.repair(path, bytes, &damage, upto)?, false)
             }
             (damage, _) => {
+                // Whole, or torn by a crash: all valid records are before the end.
                 self.take(&contents);
                 let len = damage.map_or(bytes.len(), |damage| damage.offset);
                 (len, damage.is_some())
@@ -170,6 +189,10 @@ impl ReadBack<'_> {
     }
 
     /// Reads the segment with this number, after all newer segments were read completely.
+    ///
+    /// `self.kept.after` is the event that the header of the segment after this one names,
+    /// so this segment must be undamaged and must end with that event. If it does not, or
+    /// if it is missing, events are lost between the two.
     fn older(&mut self, number: u64) -> io::Result<()> {
         let path = self.directory.segment(number);
         let next = self.kept.after;
@@ -179,6 +202,8 @@ impl ReadBack<'_> {
                 path.display()
             );
             self.refuse_unless_wanted(&place)?;
+            // A segment of only a gap takes its place, so that the next start neither
+            // reports it as missing again nor reads older events.
             replace(&path, &segment::header_after_hole(next))?;
             self.go_on_after(&place, next);
             return Ok(());
@@ -194,7 +219,8 @@ impl ReadBack<'_> {
         Ok(())
     }
 
-    /// Whether the limits allow another event.
+    /// Whether the limits allow another event, and no gap was found. LIMIT:
+    /// `JournalOptions::events` and `JournalOptions::bytes`.
     fn wants_more(&self) -> bool {
         let JournalOptions { events, bytes, .. } = *self.options;
         !self.is_complete && self.kept.records.len() < events && self.bytes < bytes
@@ -232,6 +258,10 @@ impl ReadBack<'_> {
 
     /// Adds the events of a segment, newest first, until the limits are reached or a gap
     /// is found.
+    ///
+    /// The invariant: no event between `after` and the oldest record in `kept` is missing.
+    /// So `after` moves back with each block that is looked at, and stays at the first
+    /// event that is not added.
     fn take(&mut self, contents: &Contents<'_>) {
         for (_, block) in contents.blocks.iter().rev() {
             self.kept.after = block.id;
@@ -313,9 +343,12 @@ impl ReadBack<'_> {
         Ok(text.len())
     }
 
+    /// Checks that a repair is wanted, before anything is changed.
+    ///
     /// # Errors
     ///
-    /// `--repair` was not given.
+    /// `--repair` was not given. The message says what is damaged and what `--repair`
+    /// would do, because the decision to lose events is the administrator's.
     fn refuse_unless_wanted(&self, place: &str) -> io::Result<()> {
         if self.options.repair {
             return Ok(());
@@ -337,8 +370,14 @@ impl ReadBack<'_> {
     }
 }
 
-/// The id of the last event that was lost by damage in the newest segment. `last` is the
-/// id of the last valid record before the damage.
+/// Returns the id of the last event that was lost by damage in the newest segment, or a
+/// later id if it is not known. `last` is the id of the last valid record before the
+/// damage. The head of this file explains both cases; for example:
+///
+/// ```text
+/// 1 2 ### 5       returns 5: it is valid, it is the last, and it will be cut off too
+/// 1 2 ### 5 ##    the last lost event may be 6 or 60: returns an id after all of them
+/// ```
 fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId {
     let last = last.unwrap_or_default();
     let found = damage.beyond.map_or(last, |beyond| beyond.greatest);
@@ -357,6 +396,10 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
 
 /// Replaces the contents of a segment atomically. A crash in between must not leave a
 /// segment that ends before the gap as if there were no gap.
+///
+/// ORDER: the new file is written and synced, then renamed, then the rename is synced. A
+/// crash before the rename leaves the old segment and a `.new` file, which the next repair
+/// removes. A crash after it leaves the new segment.
 fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     let path = segment.with_extension("sse.new");
     // A repair that was interrupted may have left such a file.
@@ -369,7 +412,8 @@ fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// Saves bytes durably in a new file next to the segment, and returns its name:
-/// `00000002.sse.damaged`, or the same with the first free number after it.
+/// `00000002.sse.damaged`, or the same with the first free number after it. An existing
+/// file is never overwritten: it may be all that is left of earlier events.
 fn set_aside(segment: &Path, bytes: &[u8]) -> io::Result<String> {
     let mut path = segment.with_extension("sse.damaged");
     for number in 2.. {

@@ -74,15 +74,15 @@ pub(super) fn leaves_room(id: EventId) -> bool {
     id.ms < ID_LIMIT && id.seq < ID_LIMIT
 }
 
-/// The header of a segment whose events come after the event `after`.
+/// Returns the header of a segment whose events come after the event `after`.
 pub(super) fn header(after: EventId) -> Vec<u8> {
     let mut text = Vec::new();
     encode(HEADER, after, None, b"", &mut text);
     text
 }
 
-/// The header of a segment that begins with a gap: all events up to `upto` that are not
-/// in older segments are lost.
+/// Returns the header of a segment that begins with a gap: all events up to `upto` that
+/// are not in older segments are lost.
 pub(super) fn header_after_hole(upto: EventId) -> Vec<u8> {
     let mut text = header(upto);
     encode_gap(upto, None, &mut text);
@@ -104,7 +104,8 @@ pub(super) fn encode_gap(upto: EventId, aside: Option<&str>, out: &mut Vec<u8>) 
     encode(GAP, upto, aside, b"", out);
 }
 
-/// Appends a block: the first line, the body, the checksum and the empty line.
+/// Appends a block: the first line, the body, the checksum and the empty line. The
+/// checksum covers the first line too, so that an event cannot change its topic.
 fn encode(beginning: &str, id: EventId, rest: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     let space = if rest.is_some() { " " } else { "" };
@@ -194,7 +195,15 @@ const ORDER: Reason = "a record has an id that does not rise";
 /// The segment ends before the event that the header of the next segment names.
 const MISSING: Reason = "the records before the next segment are missing";
 
-/// Reads the block at the beginning of `bytes`.
+/// Reads the block at the beginning of `bytes`, without copying: the block refers to
+/// `bytes`. Looks at nothing after the block, so the result is the same whatever follows.
+///
+/// ```text
+/// ├─ first line ──┤├─ body ───────┤├─ checksum and empty line ─┤
+/// : event 17-0 a⏎  id: 17-0⏎      : crc 1a2b3c4d⏎⏎
+///                  data: x⏎
+/// 0                line.len()     end                          len
+/// ```
 fn block(bytes: &[u8]) -> Result<Block<'_>, Reason> {
     let start = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(line) = first_line(start) else {
@@ -248,7 +257,8 @@ fn parts(line: &[u8]) -> Option<(BlockKind, EventId, Option<&str>)> {
     Some((kind, id.parse().ok()?, rest))
 }
 
-/// Returns the lines before the comment that ends the block.
+/// Returns the lines before the comment that ends the block. An empty line before that
+/// comment is an error: it would end the message for clients, but not for the journal.
 fn fields(bytes: &[u8]) -> Result<&[u8], Reason> {
     let mut end = 0;
     loop {
@@ -320,7 +330,10 @@ pub(super) struct Beyond {
 }
 
 /// Parses a segment. Reads each byte a bounded number of times, whatever the file
-/// contains.
+/// contains: valid blocks once; after damage, once in the search for the beginning of a
+/// block, and once for each candidate that reaches over it. A candidate that is not an
+/// event ends within [`LONGEST_LINE`], and one that is an event must have its `id` line
+/// next, which the data of an event cannot have.
 pub(super) fn read(bytes: &[u8]) -> Contents<'_> {
     let mut contents = Contents {
         blocks: Vec::new(),
@@ -386,7 +399,8 @@ impl<'a> Contents<'a> {
 }
 
 impl Damage {
-    /// Searches the rest of the file for valid blocks.
+    /// Searches the rest of the file for valid blocks, which decide whether this is the
+    /// end that a crash leaves, or damage in the middle.
     fn at(offset: usize, reason: Reason, bytes: &[u8]) -> Damage {
         let (mut beyond, mut at) = (None::<Beyond>, offset);
         while let Some(start) = next_start(bytes, at) {
@@ -425,7 +439,8 @@ pub(super) fn has_no_event(bytes: &[u8]) -> bool {
     is_bare_header || is_torn_header(bytes)
 }
 
-/// Whether these bytes are complete, valid blocks and nothing else.
+/// Whether these bytes are complete, valid blocks and nothing else. Asked about bytes
+/// that were read back after a sync had failed, before they are written once more.
 pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     while let Ok(block) = block(bytes) {
         bytes = &bytes[block.len..];
@@ -452,7 +467,9 @@ pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     bytes.len() < LONGEST_HEADER && (began || zeros) && is_bare(read(bytes))
 }
 
-/// Whether this is a journal of another version than 1.
+/// Whether this is a journal of another version than 1. Asked before damage is looked
+/// for: a later format must be an error that names the version, not a damaged file that
+/// `--repair` would destroy.
 pub(super) fn is_of_another_version(bytes: &[u8]) -> bool {
     let version = first_line(bytes).and_then(|line| line.strip_prefix(JOURNAL));
     version.is_some_and(|version| !version.starts_with(b"1,"))

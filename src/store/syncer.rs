@@ -5,7 +5,6 @@
 //! and syncs all of them at once. A failed sync is not repeated: the system may have
 //! dropped the bytes that it could not write, and report success the next time. The
 //! journal must write these bytes again (`Journal::rewrite_unsynced`).
-
 //!
 //! ```text
 //! journal's thread:   write 100 bytes       write 50 bytes          write 20 bytes
@@ -25,7 +24,8 @@ use std::time::Duration;
 use super::disk::Disk;
 use crate::report::Report;
 
-/// The handle of the thread. Dropping it ends the thread and joins it.
+/// The handle of the thread, which the journal has. Dropping it ends the thread and joins
+/// it: the drop waits for a sync that is running, and for nothing else.
 #[derive(Debug)]
 pub(super) struct Syncer {
     task: Arc<Task>,
@@ -36,7 +36,10 @@ pub(super) struct Syncer {
 /// The state that the journal's thread and the syncing thread share.
 #[derive(Debug)]
 struct Task {
+    /// The time from the first byte to its sync. A power failure loses at most the events
+    /// of this time and of one sync.
     interval: Duration,
+    /// Receives the error of a sync that failed.
     report: Report,
     /// LOCK: guards how far the newest segment is written and synced. Both threads hold
     /// it for a few instructions; neither writes or syncs under it.
@@ -46,6 +49,9 @@ struct Task {
     changed: Condvar,
 }
 
+/// How far the newest segment is written and synced. `durable <= written` holds at all
+/// times. The bytes between the two are in the cache of the system: a killed process does
+/// not lose them, but a power failure does.
 #[derive(Debug)]
 struct Progress {
     /// The newest segment.
@@ -61,12 +67,15 @@ struct Progress {
     is_syncing: bool,
     /// The last sync has failed: the bytes after `durable` may never reach the disk.
     has_failed: bool,
-    /// The thread should end.
+    /// The thread should end. It does not sync once more before that: the journal has
+    /// synced everything itself, before it drops the handle.
     is_over: bool,
 }
 
 impl Progress {
-    /// Whether there are bytes to sync, and they need not be written again first.
+    /// Whether there are bytes to sync, and they need not be written again first. After a
+    /// failed sync this is false: a second `fsync` could report success for bytes that the
+    /// system has dropped.
     fn is_due(&self) -> bool {
         self.durable < self.written && !self.has_failed
     }
@@ -103,7 +112,8 @@ impl Syncer {
         })
     }
 
-    /// Tells the thread that the segment has grown to `len` bytes.
+    /// Tells the thread that the segment has grown to `len` bytes. Called after each
+    /// append, so it wakes the thread only if the thread has nothing to do yet.
     pub(super) fn wrote(&self, len: u64) {
         let mut progress = self.task.progress();
         let was_due = progress.is_due();
@@ -122,7 +132,9 @@ impl Syncer {
         progress.has_failed = false;
     }
 
-    /// After a failed sync: the length of the segment that is durable.
+    /// After a failed sync: the length of the segment that is durable. `None`: the last
+    /// sync has succeeded. The journal asks before each append, and then writes the bytes
+    /// after this length once more.
     pub(super) fn failed_at(&self) -> Option<u64> {
         let progress = self.task.progress();
         progress.has_failed.then_some(progress.durable)
@@ -148,6 +160,7 @@ impl Drop for Syncer {
 }
 
 impl Task {
+    /// Locks the progress at once.
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress_when(|_| true)
     }
@@ -162,7 +175,9 @@ impl Task {
         progress.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop of the thread.
+    /// The loop of the thread: waits for bytes, waits one interval, syncs. An error is
+    /// reported once, because after it nothing is due until the journal has written the
+    /// bytes again and has synced them itself.
     fn run(&self) {
         loop {
             let progress = self.progress_when(|progress| progress.is_over || progress.is_due());
@@ -185,6 +200,10 @@ impl Task {
     }
 
     /// Syncs if `is_wanted`, once no other sync is running. LOCK: not held during the
+    /// sync, so the journal appends meanwhile.
+    ///
+    /// ORDER: `written` is read before the sync begins, and becomes `durable` after the sync
+    /// has succeeded. Read afterwards, it would include bytes that came too late for the
     /// sync.
     fn sync_if(&self, is_wanted: fn(&Progress) -> bool) -> io::Result<()> {
         let mut progress = self.progress_when(|progress| !progress.is_syncing);
