@@ -87,11 +87,11 @@ limits! {
     /// whose heads are still arriving. When all are in use, a new connection evicts the
     /// connection that has waited longest for a request or for the rest of a body.
     extra_connections: usize, never 0 = 256;
-    /// Connections of any kind from one IPv4 address, or from one /64 of IPv6, at the same
-    /// time; one more is answered 503. The connections of a trusted proxy are not counted;
-    /// instead, each request and each stream counts for the client that the proxy names.
-    /// `None` is no limit, because any limit is too low for a proxy that is not trusted,
-    /// and for a company whose clients share one address.
+    /// Connections of any kind from one IPv4 address, or from one /64 of IPv6, at the
+    /// same time; one more is answered 503. The connections of a trusted proxy are not
+    /// counted; instead, each request and each stream counts for the client that the
+    /// proxy names. `None` is no limit, because any limit is too low for a proxy that is
+    /// not trusted, and for a company whose clients share one address.
     max_per_ip: Option<usize>, never Some(0) = None;
     /// Proxies that are trusted to name their clients in `Forwarded` (RFC 7239) or
     /// `X-Forwarded-For`. By default there is none, because any client can send these

@@ -6,8 +6,8 @@
 //! `hub/lane.rs` explains how.
 //!
 //! **To use it**, read on. **To study it**, begin with `src/examples/primer.rs`, the idea
-//! of such a server in one file; then come back for the [reading order](#reading-order)
-//! and the [glossary](#glossary). The module `guide` has the rules of every endpoint and
+//! of such a server in one file; then return to the [reading order](#reading-order) and
+//! the [glossary](#glossary). The module `guide` has the rules of every endpoint and
 //! option in full.
 //!
 //! # A complete server

@@ -531,7 +531,7 @@ mod tests {
         assert_eq!(
             after(&none, "199-0"),
             (99, None),
-            "who saw the last event has missed nothing"
+            "a client that has the last event has missed nothing"
         );
         assert_eq!(after(&none, "198-0"), (99, Some(Gap::Evicted)));
     }

@@ -158,9 +158,9 @@ mod tests {
                 &Event::new("").with_id("mine").unwrap(),
             ))]
         };
-        // A publisher whose connection broke comes back while its first attempt still
-        // waits, and both are written down together. Told that the id is taken, it would
-        // think all was well.
+        // A publisher whose connection broke sends its request again while its first
+        // attempt still waits, and both are written down together. Told that the id is
+        // taken, it would think all was well.
         for outcome in hub.shared.keep(&mut Full, vec![mine(), mine()]) {
             assert_eq!(outcome, Err(PublishError::NotKept("no room".into())));
         }

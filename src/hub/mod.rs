@@ -101,8 +101,8 @@
 //!     (`lane.rs`) notes how far the history was read. Then the lock is released.
 //! 13. *worker, no lock:* `welcome` (`stream.rs`) makes the `system` event and the
 //!     `recovery` event, which has the number of missed events. `Subscription::announce`
-//!     logs the client. `Connections::start_stream` (`http/connections.rs`) starts a thread for
-//!     the stream.
+//!     logs the client. `Connections::start_stream` (`http/connections.rs`) starts a
+//!     thread for the stream.
 //! 14. *stream, no lock:* `Subscription::serve` (`stream.rs`) gives the socket to the
 //!     lane (`Lane::open`). `Stream::catch_up` begins with the head of the response, the
 //!     welcome and the first piece.

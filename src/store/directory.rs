@@ -20,8 +20,8 @@ use crate::report::Report;
 ///
 /// The path and the locked directory may part: an administrator moves the directory, and
 /// creates another one at its path. Then the files that the journal has open are in a
-/// directory that the next start does not read. [`check`](Self::check) finds this out, and
-/// the journal calls it before it creates a file.
+/// directory that the next start does not read. [`check`](Self::check) finds this out,
+/// and the journal calls it before it creates a file.
 #[derive(Debug)]
 pub(super) struct Directory {
     /// The absolute path, as it was at the start.

@@ -118,8 +118,8 @@ impl OpenFile {
         })
     }
 
-    /// Moves the cursor of `anywhere`, and returns that file. `pread` would need no cursor,
-    /// but std has it only for Unix.
+    /// Moves the cursor of `anywhere`, and returns that file. `pread` would need no
+    /// cursor, but std has it only for Unix.
     fn at(&self, offset: u64) -> io::Result<&File> {
         let mut file = &self.anywhere;
         file.seek(SeekFrom::Start(offset))?;
@@ -233,8 +233,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path).context("remove", path)
 }
 
-/// Adds the operation and the file to an error. std's errors have neither: `No space left
-/// on device` alone does not tell an administrator which disk is full.
+/// Adds the operation and the file to an error. std's errors have neither:
+/// `No space left on device` alone does not tell an administrator which disk is full.
 pub(super) trait Context<T> {
     /// Returns the error with a text such as `cannot write to DIR/00000003.sse: No space
     /// left on device (os error 28)`, and with the same kind. `tried` is the verb.

@@ -28,8 +28,8 @@
 //! | the process is killed | no answer | the next start cuts off an incomplete record |
 //! | another program changes the file | waits for the repair | adopts the file, or begins a new segment with a gap record |
 //!
-//! In every row, an event that was acknowledged stays, or the loss is told to clients as
-//! a gap.
+//! In every row, an event that was acknowledged stays, or the loss is reported to clients
+//! as a gap.
 //!
 //! # Changes by other programs
 //!
@@ -156,7 +156,8 @@ impl Journal {
     /// one is full. If it fails, everything that was acknowledged is unchanged.
     ///
     /// Afterwards three things are true: the file at the path is the open one, it ends at
-    /// the good length, and every acknowledged byte is as durable as [`SyncMode`] promises.
+    /// the good length, and every acknowledged byte is as durable as [`SyncMode`]
+    /// promises.
     fn prepare(&mut self) -> io::Result<()> {
         self.restore()?;
         self.rotate_if_full()
@@ -387,8 +388,8 @@ impl Journal {
     }
 
     /// Returns the blocks of these records, in one text, so that one `write` appends all
-    /// of them. Everything that [`segment::read`] would refuse later is refused here, while
-    /// the publisher can still be told.
+    /// of them. Everything that [`segment::read`] would refuse later is refused here,
+    /// while the publisher can still be told.
     ///
     /// # Errors
     ///
@@ -444,6 +445,10 @@ impl Log for Journal {
 
 impl Drop for Journal {
     /// Syncs everything that was acknowledged, except with `SyncMode::Off`.
+    ///
+    /// ORDER: before the fields are dropped: the syncing thread ends with `syncer`, and
+    /// the lock on the directory with `directory`. So no other server has the directory
+    /// while this one still writes.
     fn drop(&mut self) {
         if let Err(error) = self.restore().and_then(|()| self.flush()) {
             let lost = "the latest events may not survive a power failure";

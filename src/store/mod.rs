@@ -17,11 +17,11 @@
 //! 1. `Shared::keep` (`hub/log.rs`) gives the events of the group their ids, and calls
 //!    [`Log::append`](crate::hub::Log::append).
 //! 2. `Journal::encode` makes the text of all of them, with a checksum for each event.
-//! 3. `Journal::prepare` looks at the newest file with one `stat`. If the file is as it was
-//!    left, nothing is to be done. If it is full, the next one is begun.
+//! 3. `Journal::prepare` looks at the newest file with one `stat`. If the file is as it
+//!    was left, nothing is to be done. If it is full, the next one is begun.
 //! 4. `Journal::write` appends the text with one `write`, and calls `fdatasync` once.
-//! 5. `Newest::accept` looks at the file again, and moves the good length: from here on the
-//!    events are acknowledged.
+//! 5. `Newest::accept` looks at the file again, and moves the good length: from here on
+//!    the events are acknowledged.
 //! 6. `Shared::keep` puts the events into the history and into the inbox. Only now can a
 //!    client get them. So no client ever has an event that the journal has not.
 //!

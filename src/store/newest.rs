@@ -53,8 +53,8 @@ pub(super) enum Left {
 
 impl Newest {
     /// Continues a file whose first `len` bytes are complete records. The caller has made
-    /// them durable, if `sync` asks for that. If the file is not at its path any more, its
-    /// state is doubtful, and the next append looks closer.
+    /// them durable, if `sync` asks for that. If the file is not at its path any more,
+    /// its state is doubtful, and the next append looks closer.
     pub(super) fn resume(number: u64, disk: OpenFile, len: u64) -> io::Result<Newest> {
         let left = disk.look()?.map_or(Left::Doubtful, Left::Whole);
         Ok(Newest {
@@ -100,8 +100,9 @@ impl Newest {
         found == left
     }
 
-    /// Records that an append has failed: there may be bytes after the good length. A file
-    /// that is doubtful stays doubtful, because a cut alone would not be enough for it.
+    /// Records that an append has failed: there may be bytes after the good length. A
+    /// file that is doubtful stays doubtful, because a cut alone would not be enough for
+    /// it.
     pub(super) fn tear(&mut self) {
         if let Left::Whole(_) = self.left {
             self.left = Left::Torn;
@@ -142,9 +143,9 @@ impl Newest {
     /// about the file.
     ///
     /// The checks go from cheap to expensive: the file exists, is a regular file, is long
-    /// enough, can be read, and has valid records up to `last` within the good length. The
-    /// checksums are enough for the last one: the file may be a copy of the one that was
-    /// written, made by an editor or a backup, and then it is as good.
+    /// enough, can be read, and has valid records up to `last` within the good length.
+    /// The checksums are enough for the last one: the file may be a copy of the one that
+    /// was written, made by an editor or a backup, and then it is as good.
     pub(super) fn examine(
         &self,
         found: Option<Look>,

@@ -15,7 +15,8 @@ pub struct JournalOptions {
     /// Whether to repair a damaged journal: the bytes from the damage on are moved into a
     /// file next to the segment, and the history begins after the damage.
     pub repair: bool,
-    /// The maximum number of events to read back, the latest ones.
+    /// The maximum number of events to read back, the latest ones. 0 reads none, but the
+    /// newest segment is read in any case, to find its end.
     pub events: usize,
     /// The maximum length of their messages together, in bytes.
     pub bytes: usize,

@@ -190,9 +190,9 @@ impl ReadBack<'_> {
 
     /// Reads the segment with this number, after all newer segments were read completely.
     ///
-    /// `self.kept.after` is the event that the header of the segment after this one names,
-    /// so this segment must be undamaged and must end with that event. If it does not, or
-    /// if it is missing, events are lost between the two.
+    /// `self.kept.after` is the event that the header of the segment after this one
+    /// names, so this segment must be undamaged and must end with that event. If it does
+    /// not, or if it is missing, events are lost between the two.
     fn older(&mut self, number: u64) -> io::Result<()> {
         let path = self.directory.segment(number);
         let next = self.kept.after;
@@ -259,9 +259,9 @@ impl ReadBack<'_> {
     /// Adds the events of a segment, newest first, until the limits are reached or a gap
     /// is found.
     ///
-    /// The invariant: no event between `after` and the oldest record in `kept` is missing.
-    /// So `after` moves back with each block that is looked at, and stays at the first
-    /// event that is not added.
+    /// The invariant: no event between `after` and the oldest record in `kept` is
+    /// missing. So `after` moves back with each block that is looked at, and stays at the
+    /// first event that is not added.
     fn take(&mut self, contents: &Contents<'_>) {
         for (_, block) in contents.blocks.iter().rev() {
             self.kept.after = block.id;
@@ -398,8 +398,8 @@ fn end_of_hole(damage: &Damage, last: Option<EventId>, born: EventId) -> EventId
 /// segment that ends before the gap as if there were no gap.
 ///
 /// ORDER: the new file is written and synced, then renamed, then the rename is synced. A
-/// crash before the rename leaves the old segment and a `.new` file, which the next repair
-/// removes. A crash after it leaves the new segment.
+/// crash before the rename leaves the old segment and a `.new` file, which the next
+/// repair removes. A crash after it leaves the new segment.
 fn replace(segment: &Path, text: &[u8]) -> io::Result<()> {
     let path = segment.with_extension("sse.new");
     // A repair that was interrupted may have left such a file.

@@ -74,8 +74,8 @@ struct Progress {
 
 impl Progress {
     /// Whether there are bytes to sync, and they need not be written again first. After a
-    /// failed sync this is false: a second `fsync` could report success for bytes that the
-    /// system has dropped.
+    /// failed sync this is false: a second `fsync` could report success for bytes that
+    /// the system has dropped.
     fn is_due(&self) -> bool {
         self.durable < self.written && !self.has_failed
     }
@@ -202,9 +202,9 @@ impl Task {
     /// Syncs if `is_wanted`, once no other sync is running. LOCK: not held during the
     /// sync, so the journal appends meanwhile.
     ///
-    /// ORDER: `written` is read before the sync begins, and becomes `durable` after the sync
-    /// has succeeded. Read afterwards, it would include bytes that came too late for the
-    /// sync.
+    /// ORDER: `written` is read before the sync begins, and becomes `durable` after the
+    /// sync has succeeded. Read afterwards, it would include bytes that came too late for
+    /// the sync.
     fn sync_if(&self, is_wanted: fn(&Progress) -> bool) -> io::Result<()> {
         let mut progress = self.progress_when(|progress| !progress.is_syncing);
         if !is_wanted(&progress) {

@@ -56,7 +56,7 @@ pub(in crate::hub) struct GroupCommit {
 /// |---|---|---|---|
 /// | `Some` | false | false | free: the first publisher in the queue takes it |
 /// | `None` | true | any | a thread appends or probes with it, and puts it back |
-/// | `Some` | false | true | about to be dropped by `close_log`; nobody takes it |
+/// | `Some` | false | true | about to be dropped by `close_log`; no thread takes it |
 /// | `None` | false | true | closed |
 #[derive(Debug)]
 struct CommitQueue {
@@ -458,7 +458,7 @@ mod tests {
         // The log wrote no more, and is gone.
         assert_eq!(writes.try_recv(), Err(TryRecvError::Disconnected));
         assert!(hub.publish(Event::new("late")).is_err());
-        // Nobody is left who waits, so to close again is to do nothing.
+        // No publisher waits any more, so a second call does nothing.
         close_log(&hub);
     }
 
