@@ -15,7 +15,7 @@
 //! ```
 //!
 //! `api/publish.rs` parses bodies with it, `api/poll.rs` and `api/stats.rs` write answers
-//! with [`key`] and [`quote`].
+//! with `key` and `quote`.
 
 use std::fmt::{self, Write};
 use std::ops::Range;
