@@ -26,7 +26,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Returns the configuration with `console` on or off instead of automatic, for a server
-/// that listens at `address`. If the address is unknown, `Auto` stays, which [`file`]
+/// that listens at `address`. If the address is unknown, `Auto` stays, which [`file()`]
 /// treats as off.
 pub(super) fn decided(mut config: Config, address: Option<SocketAddr>) -> Config {
     if let Some(address) = address {
