@@ -391,7 +391,7 @@ pub(super) fn how_to_allow_host(host: &str) -> String {
 }
 
 /// 401. Names the parts of a request that may carry a token, or says that the token is
-///      unknown.
+/// unknown.
 fn needs_token(action: &str, carrier: Carrier, is_missing: bool) -> Problem {
     let what = match (is_missing, carrier) {
         (true, Carrier::Header) => {

@@ -237,8 +237,8 @@ impl Syntax {
     }
 
     /// Returns the number that the text means, in the smallest unit. The error is the end
-    /// of a message, as for
-    /// [`Setting::set`]: no known unit, anything but digits before the unit, or a number too large for the type.
+    /// of a message, as for [`Setting::set`]: no known unit, anything but digits before
+    /// the unit, or a number too large for the type.
     fn number<T: TryFrom<u64>>(&self, text: &str) -> Result<T, String> {
         let unit = |(unit, size): &(&str, u64)| Some((text.strip_suffix(unit)?, *size));
         let number = self.units.iter().find_map(unit);
