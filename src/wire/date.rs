@@ -62,6 +62,37 @@ fn year_month_day(days_since_1970: u64) -> (u64, usize, u64) {
     (era * 400 + year, month as usize, day)
 }
 
+/// Returns the number of days from 1970-01-01 to a day, which may be earlier: the inverse
+/// of [`year_month_day`].
+#[cfg(feature = "access")]
+fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    (365 * year + leap_days + (153 * month + 2) / 5 + day).checked_sub(719_469)
+}
+
+/// Parses a day or a second in UTC, from 1970 to 9999: `2026-12-31`, which is the first
+/// moment of the day, or `2026-12-31T12:00:00Z`.
+#[cfg(feature = "access")]
+pub(crate) fn parse_iso8601(text: &str) -> Option<SystemTime> {
+    let text = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        _ => text.to_owned(),
+    };
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let days = days_since_1970(number(0..4)?, number(5..7)?, number(8..10)?)?;
+    let [hour, minute, second] = [number(11..13)?, number(14..16)?, number(17..19)?];
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    let time = UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    // Formatting the time again finds what is not a time, such as 30 February, and every
+    // other separator or sign.
+    (iso8601(time).replace(".000Z", "Z") == text).then_some(time)
+}
+
 /// Displays a time as `Sun, 06 Nov 1994 08:49:37 GMT`.
 ///
 /// SPEC: RFC 9110, 5.6.7: `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`,

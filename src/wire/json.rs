@@ -101,7 +101,7 @@ impl Document {
 
     /// Calls `each` with the name and the value of each member of the object, in order,
     /// both as JSON text. A value that is not an object has no members.
-    fn for_each_member<'a>(&'a self, each: &mut dyn FnMut(&'a str, &'a str)) {
+    pub(crate) fn for_each_member<'a>(&'a self, each: &mut dyn FnMut(&'a str, &'a str)) {
         let text = self.as_str();
         let mut reader = Reader {
             text,
@@ -111,6 +111,27 @@ impl Document {
             .document(&mut |key, value| each(&text[key], &text[value]))
             .expect("BUG: a Document was not checked");
     }
+}
+
+/// Returns the strings of a compact JSON array, with their escapes resolved. `None`: the
+/// value is not an array, or one of its elements is not a string.
+#[cfg(feature = "access")]
+pub(crate) fn strings(array: &str) -> Option<Vec<String>> {
+    let mut rest = array.strip_prefix('[')?.strip_suffix(']')?;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        // The length of the literal: up to a quote that is not escaped.
+        let mut is_escaped = false;
+        let end = rest.bytes().skip(1).position(|byte| {
+            let ends = byte == b'"' && !is_escaped;
+            is_escaped = byte == b'\\' && !is_escaped;
+            ends
+        });
+        let (literal, after) = rest.split_at(end? + 2);
+        all.push(unquote(literal)?);
+        rest = after.strip_prefix(',').unwrap_or(after);
+    }
+    Some(all)
 }
 
 /// Whether the JSON string `literal` is this name. `"\u0061"` and `"a"` are the same

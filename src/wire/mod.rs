@@ -13,20 +13,32 @@
 //! | `date.rs` | a time | the two formats on the wire |
 //! | `network.rs` | text | networks of IP addresses |
 //! | `origin.rs`, `token.rs` | text | the origin of a page, a secret |
+//! | `jwt.rs` | a signed token, and the keys | claims, or the reason for a refusal |
+//! | `sha256.rs`, `hmac.rs`, `base64url.rs` | bytes | what `jwt.rs` needs |
 //! | `quoted.rs` | a peer's text | a quote for a log line |
 
+#[cfg(feature = "access")]
+mod base64url;
 pub mod date;
 mod decoder;
 mod event;
 mod frame;
+#[cfg(feature = "access")]
+mod hmac;
 mod id;
 // Public only for the program, the tests and the benchmarks of this package.
 #[doc(hidden)]
 pub mod json;
+#[cfg(feature = "access")]
+pub mod jwt;
 mod network;
 #[cfg(feature = "access")]
 mod origin;
 mod quoted;
+// Public only for the demo of the program.
+#[cfg(any(feature = "access", feature = "demo"))]
+#[doc(hidden)]
+pub mod sha256;
 #[cfg(feature = "access")]
 mod token;
 mod topic;

@@ -76,7 +76,6 @@ mod feed;
 mod monitoring;
 mod notifications;
 mod process;
-mod sha256;
 mod stocks;
 mod turns;
 

@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use tiny_sse::http::{Request, Response};
 use tiny_sse::hub::{ClientId, Closed, PublishError, SendError};
+use tiny_sse::wire::sha256::{Sha256, hex};
 use tiny_sse::{Hub, Topic};
 
-use super::sha256::Sha256;
 use super::{Uses, event, topic, try_again_later};
 
 /// LIMIT: the number of files that wait. One more is being hashed, so at most five times
@@ -148,7 +148,7 @@ impl Job {
                 self.publish(hub, "progress", &numbers)?;
             }
         }
-        let (sha256, ms) = (hash.finish(), start.elapsed().as_millis());
+        let (sha256, ms) = (hex(&hash.finish()), start.elapsed().as_millis());
         let result = format!(r#""sha256":"{sha256}","bytes":{bytes},"ms":{ms}"#);
         self.publish(hub, "complete", &result)
     }

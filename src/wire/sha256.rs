@@ -1,5 +1,6 @@
-//! SHA-256, so that `process.rs` has real work to do. Each function implements one
-//! section of FIPS 180-4.
+//! SHA-256. Each function implements one section of FIPS 180-4.
+//!
+//! `hmac.rs` signs with it, and the program's demo hashes uploads.
 
 /// SPEC: FIPS 180-4, 4.2.2. The first 32 bits of the fractional parts of the cube roots
 /// of the first 64 primes.
@@ -14,8 +15,9 @@ const K: [u32; 64] = [
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 ];
 
-/// The hash of the bytes so far.
-pub(super) struct Sha256 {
+/// The hash of the bytes so far. A clone goes on from the same bytes.
+#[derive(Clone)]
+pub struct Sha256 {
     /// The hash of all complete blocks.
     state: [u32; 8],
     /// The bytes of the current block, of which the first `filled` are valid.
@@ -26,12 +28,19 @@ pub(super) struct Sha256 {
     length: u64,
 }
 
+/// The hash of no bytes.
+impl Default for Sha256 {
+    fn default() -> Sha256 {
+        Sha256::new()
+    }
+}
+
 impl Sha256 {
     /// The hash of no bytes.
     ///
     /// SPEC: FIPS 180-4, 5.3.3. The first 32 bits of the fractional parts of the square
     /// roots of the first 8 primes.
-    pub(super) fn new() -> Sha256 {
+    pub fn new() -> Sha256 {
         Sha256 {
             state: [
                 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
@@ -44,7 +53,7 @@ impl Sha256 {
     }
 
     /// Appends bytes to the message.
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub fn update(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(64 - self.filled));
@@ -58,17 +67,21 @@ impl Sha256 {
         }
     }
 
-    /// Ends the message. Returns the hash as 64 hexadecimal digits.
+    /// Ends the message. Returns its hash.
     ///
     /// SPEC: FIPS 180-4, 5.1.1. The padding is a 1 bit, zeros, and the length of the
     /// message in bits as the last 8 bytes of the last block.
-    pub(super) fn finish(mut self) -> String {
+    pub fn finish(mut self) -> [u8; 32] {
         let bits = self.length * 8;
         self.update(&[0x80]);
         let zeros = (64 + 56 - self.filled) % 64;
         self.update(&[0; 64][..zeros]);
         self.update(&bits.to_be_bytes());
-        self.state.map(|word| format!("{word:08x}")).concat()
+        let mut hash = [0; 32];
+        for (bytes, word) in hash.chunks_exact_mut(4).zip(self.state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        hash
     }
 
     /// Adds the full block to the state.
@@ -109,6 +122,11 @@ impl Sha256 {
     }
 }
 
+/// Returns bytes as hexadecimal digits in lower case, as `sha256sum` prints a hash.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +134,7 @@ mod tests {
     fn hash(parts: &[&[u8]]) -> String {
         let mut hash = Sha256::new();
         parts.iter().for_each(|part| hash.update(part));
-        hash.finish()
+        hex(&hash.finish())
     }
 
     /// The examples of FIPS 180-2, appendix B, and NIST's example of an empty message.
