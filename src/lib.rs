@@ -187,9 +187,9 @@ mod socket;
 pub mod store;
 pub mod wire;
 
-#[cfg(feature = "access")]
-pub use api::Verdict;
 pub use api::{Action, Api};
+#[cfg(feature = "access")]
+pub use api::{Verdict, read_keys};
 #[cfg(feature = "access")]
 pub use config::AccessConfig;
 #[cfg(feature = "console")]

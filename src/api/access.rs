@@ -35,6 +35,7 @@
 //! of the tokens, which a signal or the embedder starts, reads a file.
 
 mod candidates;
+mod key_file;
 mod origins;
 mod token_file;
 mod tokens;
@@ -44,19 +45,21 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::action::{Action, Carrier, Verb};
 use super::exposure::Exposure;
 use super::sender::Sender;
 use super::{Api, Problem, identity_by_address};
-use crate::config::Config;
+use crate::config::{Config, EXPIRY_SPREAD, TOKEN_LEEWAY};
 use crate::http::{Request, Response};
-use crate::hub::Permit;
+use crate::hub::{Issuer, Permit};
 use crate::report::Report;
 use crate::wire::Patterns;
 use candidates::{COOKIE, candidates};
+pub use key_file::read_keys;
 use origins::Origins;
-use tokens::{Tokens, covers};
+use tokens::{Holder, SignedPermit, Tokens, covers};
 
 /// What a guard decides about an [`Action`]: see [`Server::guard`](crate::Server::guard).
 #[derive(Debug)]
@@ -130,13 +133,17 @@ struct Admission {
     /// The patterns that the guard grants instead of the requested ones. `None`: the
     /// guard did not narrow.
     narrowed_to: Option<Patterns>,
-    /// The number of the [`Rights`](tokens::Rights) that allow the action. After a reload
-    /// the hub asks whether the rights with this number still allow it. `None`: the guard
-    /// allowed the action, so a reload changes nothing.
-    rights: Option<u64>,
+    /// What the hub asks after a reload, and the number by which it asks: of the
+    /// [`Rights`](tokens::Rights) that allow the action. `None`: the guard allowed the
+    /// action, so a reload changes nothing.
+    issuer: Option<(Arc<dyn Issuer>, u64)>,
     /// The number of the credential to which the client id belongs. `None`: the client's
     /// address is the credential.
     identity: Option<u64>,
+    /// The user that a signed token names.
+    user: Option<Arc<str>>,
+    /// When a signed token ends.
+    expires: Option<SystemTime>,
 }
 
 impl Access {
@@ -180,11 +187,37 @@ impl Access {
         let admission = self.authorize(request, &Action::Subscribe(&asked), carrier)?;
         let by_address = || identity_by_address(request, &self.random);
         let permit = Permit::new(admission.identity.unwrap_or_else(by_address));
-        let permit = match admission.rights {
-            Some(number) => permit.issued_by(self.tokens.clone(), number),
+        let permit = match admission.issuer {
+            Some((issuer, number)) => permit.issued_by(issuer, number),
+            None => permit,
+        };
+        let permit = match admission.user {
+            Some(user) => permit.of_user(user),
+            None => permit,
+        };
+        let permit = match admission.expires.and_then(|time| self.end_of_stream(time)) {
+            Some(end) => permit.until(end),
             None => permit,
         };
         Ok((admission.narrowed_to.unwrap_or(asked), permit))
+    }
+
+    /// When the stream of a token ends that expires at this time. `None`: later than this
+    /// machine can count.
+    ///
+    /// A client whose token has expired may still connect, for as long as the clocks may
+    /// differ. Its stream ends at the end of that time: if it ended at once, the client
+    /// would reconnect again and again.
+    fn end_of_stream(&self, expires: SystemTime) -> Option<Instant> {
+        let now = SystemTime::now();
+        let end = match expires > now {
+            true => expires,
+            false => expires + TOKEN_LEEWAY,
+        };
+        let start = Instant::now();
+        let spread = self.random.hash_one(start) % EXPIRY_SPREAD.as_millis() as u64;
+        let left = end.duration_since(now).unwrap_or(Duration::ZERO);
+        start.checked_add(left + Duration::from_millis(spread))
     }
 
     /// Decides whether a request may do an action: the four steps in the head of this
@@ -248,7 +281,7 @@ impl Access {
                 narrowed_to: Some(patterns),
                 ..Admission::default()
             }),
-            Verdict::Refuse(response) => Err(Problem(response)),
+            Verdict::Refuse(response) => Err(response.into()),
             Verdict::Known { identity, verdict } => Ok(Admission {
                 identity: Some(self.random.hash_one(identity)),
                 ..self.apply(*verdict, configured)?
@@ -277,21 +310,32 @@ impl Access {
             [false, false] => Vec::new(),
             _ => candidates(request, carrier, sender)?,
         };
-        let table = self.tokens.table();
-        let known = || candidates.iter().filter_map(|token| table.rights_of(token));
+        let (table, now) = (self.tokens.table(), SystemTime::now());
+        let (mut known, mut refused) = (Vec::new(), None);
+        for candidate in &candidates {
+            match table.holder_of(candidate, now) {
+                Ok(holder) => known.push(holder),
+                Err(reason) => refused = refused.or(reason),
+            }
+        }
+        let has_known = !known.is_empty();
         // ORDER: the rights of every client come last, so that a client with a known
         // token is known by it.
-        let mut all = known().chain([table.every_client()]);
-        let Some(rights) = all.find(|rights| table.allows(rights, action)) else {
+        known.push(Holder::Listed(table.every_client()));
+        let sufficient = known
+            .into_iter()
+            .find(|holder| table.allows(holder, action));
+        let Some(holder) = sufficient else {
             let action = action.describe(request);
-            if known().next().is_some() {
+            if has_known {
                 let what =
                     format!("the token in this request does not include the right to {action}");
                 return Err(Problem::new(403, what));
             }
-            return Err(needs_token(&action, carrier, candidates.is_empty()));
+            let is_missing = candidates.is_empty();
+            return Err(needs_token(&action, carrier, is_missing, refused));
         };
-        let has_token = rights.token.is_some();
+        let has_token = holder.has_token();
         // A right from a token is valid wherever the client is. A right that every client
         // has depends on the exposure. As soon as one token for publishing exists, every
         // right to publish comes from the configuration: from a token, or from a line of
@@ -311,13 +355,40 @@ impl Access {
             // without a token.
             return self.check_tokens(request, &Action::Stats, carrier, sender);
         }
-        Ok(Admission {
-            narrowed_to: None,
-            rights: Some(rights.number),
-            // The rights of every client are the same for all of them, so they do not
-            // identify a client.
-            identity: has_token.then_some(rights.number),
-        })
+        Ok(self.admission_of(holder))
+    }
+
+    /// The decision in favour of a request, with what is known about its client.
+    fn admission_of(&self, holder: Holder<'_>) -> Admission {
+        match holder {
+            Holder::Listed(rights) => Admission {
+                issuer: Some((self.tokens.clone(), rights.number)),
+                // The rights of every client are the same for all of them, so they do not
+                // identify a client.
+                identity: rights.token.is_some().then_some(rights.number),
+                ..Admission::default()
+            },
+            Holder::Signed { claims, number } => {
+                let user = claims.user.as_deref().map(Arc::from);
+                // A user gets a new token every few minutes, and stays the same user.
+                let of_user = user
+                    .as_ref()
+                    .map(|user: &Arc<str>| self.random.hash_one(user));
+                Admission {
+                    identity: of_user.or(Some(number)),
+                    user,
+                    expires: claims.expires,
+                    issuer: Some((
+                        Arc::new(SignedPermit {
+                            tokens: self.tokens.clone(),
+                            claims,
+                        }),
+                        0,
+                    )),
+                    ..Admission::default()
+                }
+            }
+        }
     }
 
     /// Adds the header fields that let the page that sent the request read the response,
@@ -334,7 +405,8 @@ impl Access {
             return;
         }
         let table = self.tokens.table();
-        let may = |action| table.allows(table.every_client(), &action);
+        let every_client = Holder::Listed(table.every_client());
+        let may = |action| table.allows(&every_client, &action);
         let may_publish = self.exposure.is_open || self.tokens.are_configured_for(Verb::Publish);
         let may_publish = may_publish && may(Action::Publish(None));
         self.exposure.warn(report, may(Action::Stats), may_publish);
@@ -352,17 +424,17 @@ impl Api {
         self
     }
 
-    /// Reads the file of tokens again, and ends the streams of clients whose rights do
-    /// not suffice any more. Blocks while the file is read. If the file cannot be used,
-    /// the tokens stay as they were.
+    /// Reads the file of tokens and the file of keys again, and ends the streams of clients
+    /// whose rights do not suffice any more. Blocks while the files are read. If one of
+    /// them cannot be used, tokens and keys stay as they were.
     pub(crate) fn reload_tokens(&self) -> io::Result<()> {
-        let tokens = self.access.tokens.reload()?;
+        let (tokens, keys) = self.access.tokens.reload()?;
         // ORDER: after the change. A client that was authorized by the old table at the
         // same moment is either registered by now, and `recheck` finds it, or it
         // registers later, and the hub asks its permit once more after the registration.
         let ended = self.hub.recheck();
         self.config.report.info(format_args!(
-            "tokens known: {tokens}; streams ended: {ended}"
+            "tokens known: {tokens}; keys known: {keys}; streams ended: {ended}"
         ));
         self.warn_of_open_access();
         Ok(())
@@ -392,7 +464,12 @@ pub(super) fn how_to_allow_host(host: &str) -> String {
 
 /// 401. Names the parts of a request that may carry a token, or says that the token is
 /// unknown.
-fn needs_token(action: &str, carrier: Carrier, is_missing: bool) -> Problem {
+fn needs_token(
+    action: &str,
+    carrier: Carrier,
+    is_missing: bool,
+    refused: Option<&'static str>,
+) -> Problem {
     let what = match (is_missing, carrier) {
         (true, Carrier::Header) => {
             format!("send Authorization: Bearer TOKEN, or the cookie {COOKIE}")
@@ -400,7 +477,11 @@ fn needs_token(action: &str, carrier: Carrier, is_missing: bool) -> Problem {
         (true, Carrier::HeaderOrQuery) => {
             format!("send Authorization: Bearer TOKEN, the cookie {COOKIE}, or ?token=TOKEN")
         }
-        (false, _) => "the server does not know the one in this request".into(),
+        (false, _) => match refused {
+            Some(reason) => format!("the one in this request is refused: {reason}"),
+            None => "the server does not know the one in this request".into(),
+        },
     };
-    Problem::unauthorized(format!("a token is needed to {action}: {what}"), is_missing)
+    let what = format!("a token is needed to {action}: {what}");
+    Problem::unauthorized(what, is_missing, refused)
 }

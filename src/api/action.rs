@@ -7,6 +7,7 @@
 //! | publish without a topic | publish | `*` |
 //! | subscribe | subscribe | each pattern; without patterns, any topic |
 //! | send to a client, end its stream | publish | `*` |
+//! | end the streams of a user | publish | `*` |
 //! | see the statistics | subscribe | `*` |
 //! | see the clients | publish; without a token, subscribe too | `*` |
 
@@ -25,6 +26,9 @@ pub enum Action<'a> {
     /// To send an event to the client with this id, or to end its stream. Requires the
     /// right to publish to `*`.
     Client(&'a str),
+    /// To end all streams and polls of the user with this name. Requires the right to
+    /// publish to `*`.
+    User(&'a str),
     /// To see which topics there are, and how many clients subscribe to them (`/stats`,
     /// `/metrics`). Requires the right to subscribe to `*`.
     Stats,
@@ -56,7 +60,9 @@ impl Action<'_> {
     /// The right that the action needs. `covers` in `access/tokens.rs` has the topics.
     pub(super) fn verb(&self) -> Verb {
         match self {
-            Action::Publish(_) | Action::Client(_) | Action::Clients => Verb::Publish,
+            Action::Publish(_) | Action::Client(_) | Action::User(_) | Action::Clients => {
+                Verb::Publish
+            }
             Action::Subscribe(_) | Action::Stats => Verb::Subscribe,
         }
     }
@@ -98,6 +104,7 @@ impl Action<'_> {
                 text
             }
             Action::Client(id) => format!("publish to the client {id:?} or end its stream"),
+            Action::User(user) => format!("end the streams of the user {user:?}"),
             Action::Stats => "see the statistics (requires the right to subscribe to *)".into(),
             Action::Clients => "see the clients (requires the right to publish to *)".into(),
         }

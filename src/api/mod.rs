@@ -52,9 +52,11 @@ use crate::wire::json::Malformed;
 use crate::wire::{FieldError, Network, Patterns, Quoted, Topic, TopicError};
 use access::Access;
 #[cfg(feature = "access")]
-pub use access::Verdict;
+pub use access::{Verdict, read_keys};
 pub use action::Action;
 use action::Carrier;
+#[cfg(feature = "access")]
+use routes::USER;
 use routes::{CLIENT, Endpoint, Right, TOPIC};
 
 /// The built-in endpoints over a hub. Cloning shares the hub, the rules and the budgets.
@@ -212,7 +214,7 @@ impl Api {
     /// malformed or too large, with the CORS fields, so that the page that sent it can
     /// read what is wrong. `request` is `None` if there is no head.
     pub(crate) fn refuse(&self, refusal: &Refusal, request: Option<&Request>) -> Response {
-        let response = self.respond(Problem(refusal.into()));
+        let response = self.respond(Response::from(refusal).into());
         self.access.share(request, response)
     }
 
@@ -271,6 +273,8 @@ impl Api {
                 Action::Publish(topic.as_ref())
             }
             Right::Client => Action::Client(client_id_in_path(request)),
+            #[cfg(feature = "access")]
+            Right::User => Action::User(user_in_path(request)),
             Right::Stats if request.query("clients") == Some("1") => Action::Clients,
             Right::Stats => Action::Stats,
         };
@@ -288,12 +292,14 @@ impl Api {
             && let Some(suppressed) = self.denials.next(Instant::now())
         {
             // Only the path: the query may contain a token.
+            let reason = problem.refused.map(|reason| format!(": {reason}"));
             self.config.report.info(format_args!(
-                "{}: {} to {} {:?}{suppressed}",
+                "{}: {} to {} {:?}{}{suppressed}",
                 request.remote_addr(),
-                problem.0.status(),
+                problem.response.status(),
                 Quoted(request.method()),
-                Quoted(request.path())
+                Quoted(request.path()),
+                reason.unwrap_or_default()
             ));
         }
         outcome
@@ -301,7 +307,7 @@ impl Api {
 
     /// Returns the response of a problem. A 503 tells the client in `Retry-After` when to
     /// try again.
-    fn respond(&self, Problem(response): Problem) -> Response {
+    fn respond(&self, Problem { response, .. }: Problem) -> Response {
         if response.status() != 503 || response.has_field("Retry-After") {
             return response;
         }
@@ -322,6 +328,12 @@ fn client_id_in_path(request: &Request) -> &str {
     request.path().strip_prefix(CLIENT).unwrap_or_default()
 }
 
+/// The user in the path after `/users/`.
+#[cfg(feature = "access")]
+fn user_in_path(request: &Request) -> &str {
+    request.path().strip_prefix(USER).unwrap_or_default()
+}
+
 /// Returns the number of a client's address, which is its credential if it has no other.
 fn identity_by_address(request: &Request, random: &RandomState) -> u64 {
     match request.is_client_known() {
@@ -340,24 +352,44 @@ type Answer = Result<Response, Problem>;
 /// Why a request failed, as the response that says so. An endpoint returns it with `?`,
 /// and [`Api::respond`] completes it.
 #[derive(Debug)]
-struct Problem(Response);
+struct Problem {
+    /// The answer.
+    response: Response,
+    /// Why a token was refused, for the log.
+    refused: Option<&'static str>,
+}
+
+/// A problem with this answer.
+impl From<Response> for Problem {
+    fn from(response: Response) -> Problem {
+        Problem {
+            response,
+            refused: None,
+        }
+    }
+}
 
 impl Problem {
     /// A JSON response, `{"status":"error","error":…}`, with this status and text.
     fn new(status: u16, what: impl fmt::Display) -> Problem {
-        Problem(Response::error(status, what))
+        Response::error(status, what).into()
     }
 
     /// 401: a token is missing, or the token in the request is unknown.
     ///
     /// SPEC: RFC 6750, 3: `WWW-Authenticate: Bearer`, with `error="invalid_token"` only
-    /// if there was a token.
-    fn unauthorized(what: String, is_missing: bool) -> Problem {
-        let challenge = match is_missing {
-            true => "Bearer realm=\"tiny-sse\"",
-            false => "Bearer realm=\"tiny-sse\", error=\"invalid_token\"",
-        };
-        Problem(Response::error(401, what).with("WWW-Authenticate", challenge))
+    /// if there was a token. `refused` is the reason, which has neither quotes nor
+    /// backslashes.
+    fn unauthorized(what: String, is_missing: bool, refused: Option<&'static str>) -> Problem {
+        let mut challenge = String::from("Bearer realm=\"tiny-sse\"");
+        if !is_missing {
+            challenge += ", error=\"invalid_token\"";
+        }
+        if let Some(reason) = refused {
+            challenge += &format!(", error_description=\"{reason}\"");
+        }
+        let response = Response::error(401, what).with("WWW-Authenticate", challenge);
+        Problem { response, refused }
     }
 }
 

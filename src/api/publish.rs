@@ -19,10 +19,14 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+#[cfg(feature = "access")]
+use super::user_in_path;
 use super::{Answer, Api, Problem, client_id_in_path, topics};
 use crate::config::{EVENT_OVERHEAD, EVENTS_PER_REQUEST, ID_BYTES};
 use crate::http::{NO_ROOM, Request, Response, Share};
 use crate::hub::{ClientId, Published, SendError};
+#[cfg(feature = "access")]
+use crate::wire::Quoted;
 use crate::wire::json::{self, Document};
 use crate::wire::{Event, Topic};
 
@@ -167,6 +171,23 @@ impl Api {
         match self.hub.disconnect(client_id.as_str()) {
             true => Ok(Response::json(200, r#"{"status":"ok"}"#)),
             false => Err(no_client(&client_id)),
+        }
+    }
+
+    /// `DELETE /users/{user}`: ends all streams and waiting polls of a user. Each stream
+    /// receives a close event first.
+    #[cfg(feature = "access")]
+    pub(super) fn disconnect_user(&self, request: &Request, _: Option<Topic>) -> Answer {
+        let user = user_in_path(request);
+        match self.hub.disconnect_user(user) {
+            0 => {
+                let what = format!("no client is connected as the user {:?}", Quoted(user));
+                Err(Problem::new(404, what))
+            }
+            ended => {
+                let text = format!(r#"{{"status":"ok","ended":{ended}}}"#);
+                Ok(Response::json(200, text))
+            }
         }
     }
 }

@@ -38,6 +38,9 @@ pub(super) enum Right {
     Publish,
     /// The right to send to the client in the path, or to end its stream.
     Client,
+    /// The right to end the streams of the user in the path.
+    #[cfg(feature = "access")]
+    User,
     /// The right to see the statistics, or, with `?clients=1`, the clients.
     Stats,
 }
@@ -46,6 +49,9 @@ pub(super) enum Right {
 pub(super) const TOPIC: &str = "/events/";
 /// The beginning of the path of a client; the rest is its client id.
 pub(super) const CLIENT: &str = "/clients/";
+/// The beginning of the path of a user; the rest is the user, which may contain `/`.
+#[cfg(feature = "access")]
+pub(super) const USER: &str = "/users/";
 
 /// SPEC: RFC 9110, 9.3, and RFC 5789 (PATCH). Any other method is answered 501. One of
 /// these is answered 405 if the path has endpoints for other methods only. CONNECT never
@@ -69,6 +75,14 @@ impl Api {
             _ => path,
         };
         let method = if method == "HEAD" { "GET" } else { method };
+        #[cfg(feature = "access")]
+        if method == "DELETE" && path.len() > USER.len() && path.starts_with(USER) {
+            return Some(Endpoint {
+                right: Right::User,
+                parameters: &[],
+                function: Api::disconnect_user,
+            });
+        }
         let (right, parameters, function): (Right, &[&str], Function) = match (method, path) {
             #[cfg(feature = "console")]
             ("GET", path) if super::console::file(path, &self.config).is_some() => {

@@ -129,6 +129,7 @@ fn render_client(client: &Client, out: &mut String) {
     text_or_null("client_id", Some(&client.id), out);
     text_or_null("peer", client.peer, out);
     text_or_null("address", client.address, out);
+    text_or_null("user", client.user.as_ref(), out);
     out.push_str(",\"topics\":[");
     for (index, pattern) in client.patterns.iter().enumerate() {
         if index > 0 {

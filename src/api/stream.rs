@@ -133,7 +133,7 @@ pub(super) fn subscribe_problem(error: SubscribeError, request: &Request) -> Pro
             Problem::new(403, what)
         }
         (SubscribeError::Full { .. }, _) => Problem::new(503, format!("{error} (--max-clients)")),
-        (SubscribeError::NotPermitted, _) => Problem::unauthorized(error.to_string(), false),
+        (SubscribeError::NotPermitted, _) => Problem::unauthorized(error.to_string(), false, None),
         _ => error.into(),
     }
 }

@@ -57,6 +57,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use super::counters::Sent;
 use super::record::Record;
@@ -299,6 +300,16 @@ impl Lane {
     pub(super) fn is_permitted(&self) -> bool {
         let permit = self.permit.as_ref();
         permit.is_none_or(|permit| permit.allows(&self.patterns))
+    }
+
+    /// When the client's permit ends. `None`: it has no end of its own.
+    pub(super) fn permit_end(&self) -> Option<Instant> {
+        self.permit.as_ref().and_then(Permit::end)
+    }
+
+    /// The user of the client, if its permit names one.
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.permit.as_ref().and_then(Permit::user)
     }
 
     /// Counts `bytes` as queued that are kept for the client outside of its queue: a

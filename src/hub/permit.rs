@@ -9,7 +9,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::lane::Lane;
+use super::{CloseReason, Hub};
+use crate::config::SLICE_CLIENTS;
 use crate::wire::Patterns;
 
 /// The right of a client to its stream, as the hub sees it.
@@ -21,6 +25,10 @@ pub struct Permit {
     /// The rules that issued the permit, and the number by which they identify it.
     /// `None`: the permit is always valid.
     issuer: Option<(u64, Arc<dyn Issuer>)>,
+    /// The user of the client. `None`: the credential names none.
+    user: Option<Arc<str>>,
+    /// When the permit ends. `None`: it has no end of its own.
+    end: Option<Instant>,
 }
 
 /// The rules that issue permits. They may change while clients are connected.
@@ -44,7 +52,37 @@ impl Permit {
         Permit {
             identity,
             issuer: None,
+            user: None,
+            end: None,
         }
+    }
+
+    /// The same permit for a client of this user. `Client::user` shows the user, and
+    /// [`Hub::disconnect_user`](super::Hub::disconnect_user) ends all streams of a user.
+    pub fn of_user(self, user: impl Into<Arc<str>>) -> Permit {
+        Permit {
+            user: Some(user.into()),
+            ..self
+        }
+    }
+
+    /// The same permit, which ends at `end`. A stream with it is closed then, as
+    /// [`Expired`](super::CloseReason::Expired), and a poll answers at the latest then.
+    pub fn until(self, end: Instant) -> Permit {
+        Permit {
+            end: Some(end),
+            ..self
+        }
+    }
+
+    /// The user of the client.
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// When the permit ends.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.end
     }
 
     /// Whether a client with this permit may subscribe to these patterns now.
@@ -84,7 +122,7 @@ impl Permit {
 }
 
 #[cfg(feature = "access")]
-impl super::Hub {
+impl Hub {
     /// Asks all permits again after the rules have changed, and ends the streams and
     /// waiting polls that are not permitted any more, with
     /// [`Expired`](super::CloseReason::Expired). Returns their number.
@@ -92,18 +130,33 @@ impl super::Hub {
     /// A client that is being registered at the same time may be missed here.
     /// [`subscribe`](Self::subscribe) asks for it after the registration.
     pub(crate) fn recheck(&self) -> usize {
+        self.close_where(CloseReason::Expired, |lane| !lane.is_permitted())
+    }
+}
+
+impl Hub {
+    /// Ends the streams and waiting polls of a user, with
+    /// [`Kicked`](super::CloseReason::Kicked). Returns their number. A client that is being
+    /// registered at the same time may be missed.
+    pub fn disconnect_user(&self, user: &str) -> usize {
+        self.close_where(CloseReason::Kicked, |lane| {
+            lane.user().is_some_and(|own| **own == *user)
+        })
+    }
+
+    /// Closes the clients for which `is_over` returns true, and returns their number.
+    fn close_where(&self, close_reason: CloseReason, is_over: impl Fn(&Lane) -> bool) -> usize {
         let lanes: Vec<_> = self.shared.state().registry.lanes().cloned().collect();
-        // LOCK: not held while the permits are asked, which takes 0.1 s for 10,000
-        // clients.
-        let over = lanes.into_iter().filter(|lane| !lane.is_permitted());
+        // LOCK: not held while the lanes are asked. To ask 10,000 permits takes 0.1 s.
+        let over = lanes.into_iter().filter(|lane| is_over(lane));
         let over: Vec<_> = over.collect();
         let mut count = 0;
         // LIMIT: the lock is held for a few clients at a time.
-        for some in over.chunks(crate::config::SLICE_CLIENTS) {
+        for some in over.chunks(SLICE_CLIENTS) {
             let mut state = self.shared.state();
             for lane in some {
                 // False: the client has left meanwhile, or another client has its id.
-                count += usize::from(state.close_client(lane, super::CloseReason::Expired));
+                count += usize::from(state.close_client(lane, close_reason));
             }
             self.shared.wake_fan_out(state);
         }

@@ -344,7 +344,9 @@ impl Poller<'_> {
         wait: Duration,
         is_wanted: impl FnMut() -> bool,
     ) {
-        let first = self.first(wait, is_wanted);
+        let end = self.lane.permit_end();
+        let until_end = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let first = self.first(wait.min(until_end.unwrap_or(wait)), is_wanted);
         let mut state = self.shared.state();
         let is_gone = state.history.is_gone(found.position);
         let last_id = state.history.last_id();

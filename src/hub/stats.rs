@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::Histogram;
@@ -60,6 +61,8 @@ pub struct Client {
     pub peer: Option<SocketAddr>,
     /// The client's own address: that of `peer`, unless `peer` is a trusted proxy.
     pub address: Option<IpAddr>,
+    /// The user of the client, if its credential names one.
+    pub user: Option<Arc<str>>,
     /// The patterns that the client asked for.
     pub patterns: Patterns,
     /// The time since the client was registered.
@@ -86,6 +89,7 @@ impl Client {
             id: lane.client_id.to_string(),
             peer: lane.peer,
             address: lane.address(),
+            user: lane.user().cloned(),
             patterns: lane.patterns.clone(),
             age: Duration::from_millis(now_ms.saturating_sub(lane.joined_at)),
             sent_events: sent.events,

@@ -47,7 +47,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::Sent;
 use super::lane::{BATON_BYTE, Lane, QueueItem};
@@ -245,6 +245,7 @@ impl Subscription {
             lane: &self.lane,
             queue: &self.queue,
             out,
+            end: self.lane.permit_end(),
             written_backlog: BATON_BYTE,
             holds_baton: true,
         };
@@ -440,9 +441,12 @@ enum Replay {
 /// A stream while it is written. It lives on the stack of the stream's thread.
 struct Stream<'a, O> {
     hub: &'a Hub,
-    lane: &'a Lane,
+    lane: &'a Arc<Lane>,
     queue: &'a Receiver<QueueItem>,
     out: O,
+    /// When the client's permit ends. `None`: it has no end, or the end was reached and
+    /// the client is being closed.
+    end: Option<Instant>,
     /// The bytes of the lane's backlog that are written and not yet subtracted from the
     /// backlog.
     ///
@@ -468,7 +472,9 @@ impl<O: Out> Stream<'_, O> {
             return Ok(close_reason);
         }
         loop {
-            if let Some(close_reason) = self.wait_and_write(self.until_heartbeat())? {
+            self.close_at_end();
+            let timeout = self.until_heartbeat().min(self.until_end());
+            if let Some(close_reason) = self.wait_and_write(timeout)? {
                 self.write_close_event(close_reason)?;
                 return Ok(close_reason);
             }
@@ -730,6 +736,8 @@ impl<O: Out> Stream<'_, O> {
     /// Writes all bytes, notes the time of the write, and counts the bytes. Blocks up to
     /// the write timeout. This thread holds the baton.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // A client that reads slowly may keep this thread writing without a pause.
+        self.close_at_end();
         self.out.write(bytes)?;
         self.lane.note_write(self.hub.shared.now_ms());
         self.count_sent(Sent {
@@ -765,6 +773,24 @@ impl<O: Out> Stream<'_, O> {
             self.heartbeat_due()
                 .saturating_sub(self.hub.shared.now_ms()),
         )
+    }
+
+    /// How long the thread may sleep until the client's permit ends.
+    fn until_end(&self) -> Duration {
+        self.end.map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Closes the client if its permit has ended. The events that were published before
+    /// still come first: the fan-out delivers the close item after them.
+    fn close_at_end(&mut self) {
+        if self.end.is_some() && self.until_end().is_zero() {
+            self.end = None;
+            let mut state = self.hub.shared.state();
+            state.close_client(self.lane, CloseReason::Expired);
+            self.hub.shared.wake_fan_out(state);
+        }
     }
 
     /// Writes a heartbeat if one is due. Does nothing if the fan-out is writing at this

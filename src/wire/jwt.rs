@@ -86,13 +86,14 @@ pub struct JwtKey {
 }
 
 impl JwtKey {
-    /// A number that is equal for two keys of the same bytes.
+    /// A number that is equal for two keys of the same bytes. [`Claims::key`] has the one
+    /// of the key that verified a token.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// Whether the key verifies no token any more.
-    pub(crate) fn is_over(&self, now: SystemTime) -> bool {
+    pub fn is_over(&self, now: SystemTime) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 }
@@ -183,6 +184,13 @@ pub struct Claims {
 /// client and logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenRefused(&'static str);
+
+impl TokenRefused {
+    /// The text of the reason.
+    pub(crate) fn reason(self) -> &'static str {
+        self.0
+    }
+}
 
 impl fmt::Display for TokenRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -185,7 +185,7 @@ fn a_random_number_has_its_exact_value_or_is_rejected() {
                 None
             }) {
                 Ok(Command::Serve(options)) => Some(Some(options.config)),
-                Ok(Command::Print(text)) => panic!("{text}"),
+                Ok(other) => panic!("{other:?}"),
                 Err(line) if line.contains("it must be a") => None,
                 Err(_) => Some(None),
             };

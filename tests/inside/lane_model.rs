@@ -285,6 +285,7 @@ fn run(hubs: [&'static Hub; 2], seed: u64) -> Option<CloseReason> {
         lane,
         queue,
         out: fake.clone(),
+        end: None,
         written_backlog: BATON_BYTE,
         holds_baton: true,
     };

@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Grant>> {
 }
 
 /// Reads the text of a file that only its owner and group can read and write.
-fn read_private(path: &Path) -> io::Result<String> {
+pub(super) fn read_private(path: &Path) -> io::Result<String> {
     // ORDER: checked before the file is opened, because opening a pipe waits until
     // another process opens its other end.
     refuse_public(&fs::metadata(path)?)?;

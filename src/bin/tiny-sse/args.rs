@@ -21,6 +21,8 @@ use std::time::Duration;
 use crate::deploy::configuration;
 use crate::listen::Listen;
 use crate::log::cut;
+#[cfg(feature = "access")]
+use crate::token::{self, TokenRequest};
 use tiny_sse::{Config, Level, Overload};
 
 /// What the command line asks the program to do.
@@ -31,6 +33,9 @@ pub(crate) enum Command {
     /// Write this text to standard output and exit: the help, the version, or a
     /// configuration file.
     Print(String),
+    /// Write a signed token to standard output and exit.
+    #[cfg(feature = "access")]
+    Token(TokenRequest),
 }
 
 /// All options of the server. The program's own are fields here; the library's are in
@@ -141,6 +146,8 @@ const OPTIONS: &[&[OptionRow]] = &[
             "TINY_SSE_SUBSCRIBE_TOKEN";
         "tokens", word("FILE", "a path"), config.access.tokens, "file of tokens for some topics; SIGHUP reloads it",
             "TINY_SSE_TOKENS";
+        "jwt-key", word("FILE", "a path"), config.access.jwt_key_file, "file of keys of signed tokens (JWT, HS256)";
+        "jwt-audience", word("NAME", ""), config.access.jwt_audience, "claim aud that signed tokens must have";
         "cors-origin", word("ORIGIN", ""), config.access.cors_origins, "origin whose pages may publish, repeatable";
     },
     #[cfg(feature = "console")]
@@ -163,6 +170,12 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "NAME",
         "print a file for nginx, caddy, haproxy, systemd or openwrt",
     ),
+    #[cfg(feature = "access")]
+    (
+        "token",
+        "--OPTION VALUE...",
+        "print a signed token: tiny-sse token --help",
+    ),
 ];
 
 /// Returns the rows of all groups.
@@ -172,7 +185,7 @@ fn rows() -> impl Iterator<Item = &'static OptionRow> {
 
 /// How the values of an option are written.
 #[derive(Clone, Copy)]
-struct Syntax {
+pub(crate) struct Syntax {
     /// The word that stands for the value in `--help`, such as `SIZE`. It is empty for a
     /// flag: an option without a value.
     placeholder: &'static str,
@@ -221,7 +234,7 @@ const SIZES: [(&str, u64); 4] = [
     ("", 1),
 ];
 const AUTO_SIZE: Syntax = SIZE.or("auto", "a size, such as 64KiB, or auto");
-const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
+pub(crate) const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m", &TIMES);
 /// The smallest unit is the millisecond.
 const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
@@ -239,7 +252,7 @@ impl Syntax {
     /// Returns the number that the text means, in the smallest unit. The error is the end
     /// of a message, as for [`Setting::set`]: no known unit, anything but digits before
     /// the unit, or a number too large for the type.
-    fn number<T: TryFrom<u64>>(&self, text: &str) -> Result<T, String> {
+    pub(crate) fn number<T: TryFrom<u64>>(&self, text: &str) -> Result<T, String> {
         let unit = |(unit, size): &(&str, u64)| Some((text.strip_suffix(unit)?, *size));
         let number = self.units.iter().find_map(unit);
         number
@@ -331,6 +344,14 @@ impl Setting for PathBuf {
         if text.is_empty() {
             return Err(must_be(text, syntax.must_be));
         }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "access")]
+impl Setting for String {
+    fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {
+        *self = text.into();
         Ok(())
     }
 }
@@ -464,6 +485,10 @@ pub(crate) fn parse(
                     Some(_) => Err("config takes one name and nothing after it".into()),
                 };
             }
+            #[cfg(feature = "access")]
+            if word == "token" {
+                return token::parse(&mut words, environment);
+            }
             options.demo = word == "demo";
         } else {
             let commands = COMMANDS.iter().map(|(command, ..)| *command);
@@ -480,6 +505,14 @@ pub(crate) fn parse(
             .map_err(|_| format!("{} is not UTF-8", row.variable))?;
         row.set(&mut options, &value)
             .map_err(|error| format!("{}: {error}", row.variable))?;
+    }
+    #[cfg(feature = "access")]
+    if let Some(value) = environment(KEY_VARIABLE).filter(|_| !given.contains(&"jwt-key")) {
+        let value = value.into_string();
+        let value = value.map_err(|_| format!("{KEY_VARIABLE} is not UTF-8"))?;
+        let key = value.parse();
+        let key = key.map_err(|error| format!("{KEY_VARIABLE}: {error}"))?;
+        options.config.access.jwt_keys.push(key);
     }
     let checked = options.config.check();
     checked.map_err(|error| format!("--{error}"))?;
@@ -505,17 +538,29 @@ fn set(
     let value = match value {
         Some(_) if is_flag => return Err(format!("--{name} takes no value")),
         None if is_flag => String::new(),
-        Some(value) => value,
+        value => value_of(name, value, row.help, words)?,
+    };
+    row.set(options, &value)?;
+    Ok(row)
+}
+
+/// Returns the value of an option: the one after `=`, or else the next word.
+pub(crate) fn value_of(
+    name: &str,
+    value: Option<String>,
+    help: &str,
+    words: &mut impl Iterator<Item = Result<String, String>>,
+) -> Result<String, String> {
+    match value {
+        Some(value) => Ok(value),
         // A word that begins with `--` is an option and never a value. Otherwise
         // `--publish-token $UNSET --open` would make `--open` the token.
         None => words
             .next()
             .transpose()?
             .filter(|value| !value.starts_with("--"))
-            .ok_or_else(|| format!("--{name} needs a value: {}", row.help))?,
-    };
-    row.set(options, &value)?;
-    Ok(row)
+            .ok_or_else(|| format!("--{name} needs a value: {help}")),
+    }
 }
 
 /// Returns the message about a word that is not UTF-8. It quotes the option's name and
@@ -577,6 +622,11 @@ fn edit_distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
+/// The environment variable that is a key of signed tokens. It is not the variable of an
+/// option: `--jwt-key` is a file.
+#[cfg(feature = "access")]
+pub(crate) const KEY_VARIABLE: &str = "TINY_SSE_JWT_KEY";
+
 /// The name and the version of the program.
 pub(crate) const VERSION: &str = concat!("tiny-sse ", env!("CARGO_PKG_VERSION"));
 
@@ -613,6 +663,12 @@ fn help() -> String {
         text += &format!(
             "These environment variables set the option of that name:\n{}\n",
             variables.join(", ")
+        );
+    }
+    #[cfg(feature = "access")]
+    {
+        text += &format!(
+            "{KEY_VARIABLE} is a key of signed tokens itself, instead of --jwt-key FILE.\n"
         );
     }
     text

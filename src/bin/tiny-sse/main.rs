@@ -32,6 +32,8 @@ mod log;
 #[path = "../../../tests/inside/args_random.rs"]
 mod random;
 mod system;
+#[cfg(feature = "access")]
+mod token;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -65,13 +67,21 @@ fn run(words: impl Iterator<Item = OsString>) -> u8 {
                 Err(message) => fail(&log, 1, &message),
             }
         }
-        Ok(Command::Print(text)) => {
-            // Best effort: a reader such as `head` may have closed the pipe already.
-            let _ = io::stdout().write_all(text.as_bytes());
-            0
-        }
+        Ok(Command::Print(text)) => print(&text),
+        #[cfg(feature = "access")]
+        Ok(Command::Token(request)) => match request.make() {
+            Ok(token) => print(&token),
+            Err(message) => fail(&Logger::start(), 1, &message),
+        },
         Err(message) => fail(&Logger::start(), 2, &message),
     }
+}
+
+/// Writes a text to standard output, and returns the exit code.
+fn print(text: &str) -> u8 {
+    // Best effort: a reader such as `head` may have closed the pipe already.
+    let _ = io::stdout().write_all(text.as_bytes());
+    0
 }
 
 /// Logs why the program ends, waits for the log, and returns the exit code.
@@ -161,19 +171,20 @@ fn spawn(server: Server, demo: bool) -> io::Result<(Running, Vec<JoinHandle<()>>
     }
 }
 
-/// Handles SIGHUP: reads the token file again, if there is one. If the file is invalid,
-/// the old tokens remain valid.
+/// Handles SIGHUP: reads the files of tokens and keys again, if there are any. If one of
+/// them is invalid, the old tokens and keys remain valid.
 fn reload_tokens(running: &Running, config: &Config) {
     #[cfg(feature = "access")]
-    if config.access.tokens.is_some() {
+    if config.access.tokens.is_some() || config.access.jwt_key_file.is_some() {
         if let Err(error) = running.reload_tokens() {
-            let line = format_args!("SIGHUP: {error}; the old tokens remain valid");
+            let line = format_args!("SIGHUP: {error}; the old tokens and keys remain valid");
             config.report.tell(Level::Error, line);
         }
         return;
     }
     let _ = running;
-    let line = format_args!("SIGHUP: ignored, because there is no token file to read again");
+    let line =
+        format_args!("SIGHUP: ignored, because there is no file of tokens or keys to read again");
     config.report.tell(Level::Warn, line);
 }
 
