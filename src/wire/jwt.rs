@@ -35,7 +35,7 @@
 //!
 //! SPEC: RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (best current practices).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -407,7 +407,7 @@ fn rights(claims: &Members) -> Result<(Patterns, Patterns), TokenRefused> {
 
 /// The members of a JSON object: the name, and the value as JSON text. No name is there
 /// twice.
-struct Members(BTreeMap<String, String>);
+struct Members(HashMap<String, String>);
 
 /// Parses a JSON object. Two members of one name are refused, because two programs could
 /// read two different values.
@@ -417,7 +417,7 @@ fn object(bytes: Vec<u8>, refused: &'static str) -> Result<Members, TokenRefused
     if !document.is_object() {
         return Err(TokenRefused(refused));
     }
-    let mut members = BTreeMap::new();
+    let mut members = HashMap::new();
     let mut is_unique = true;
     document.for_each_member(&mut |name, value| {
         let name = json::unquote(name);
@@ -429,6 +429,48 @@ fn object(bytes: Vec<u8>, refused: &'static str) -> Result<Members, TokenRefused
     Ok(Members(members))
 }
 
+/// The end of the year 9999, in milliseconds since 1970. No clock gets there, and sums with
+/// it do not overflow.
+const LATEST: u64 = 253_402_300_799_000;
+
+/// Reads a JSON number of seconds. Returns the milliseconds, rounded down, from 0 to
+/// [`LATEST`]: an earlier or later time is as good as these. `None`: it is another kind of
+/// value, or a number that other programs read as infinite.
+///
+/// The digits are read without a float, so no time is rounded up.
+fn milliseconds(number: &str) -> Option<u64> {
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (number, 0),
+    };
+    let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let is_negative = digits.len() < mantissa.len();
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if !whole.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    // The number is 0.DIGITS times 10 to the power of `point`.
+    let all = [whole, fraction].concat();
+    let digits = all.trim_start_matches('0');
+    let zeros = (all.len() - digits.len()) as i64;
+    let point = whole.len() as i64 - zeros + i64::from(exponent);
+    match point {
+        // SPEC: IEEE 754: the largest 64-bit float has 309 digits before the point.
+        310.. if !digits.is_empty() => None,
+        _ if is_negative || digits.is_empty() || point < -2 => Some(0),
+        // 12 digits of seconds, and 3 of milliseconds.
+        13.. => Some(LATEST),
+        _ => {
+            let mut ms = 0;
+            let mut digits = digits.bytes();
+            for _ in 0..point + 3 {
+                ms = ms * 10 + u64::from(digits.next().unwrap_or(b'0') - b'0');
+            }
+            Some(ms.min(LATEST))
+        }
+    }
+}
+
 impl Members {
     /// Reads a time. `None`: there is no such claim.
     ///
@@ -437,18 +479,8 @@ impl Members {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
         };
-        // A JSON number begins like this, and Rust's `f64` also reads `inf` and `nan`.
-        if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
-            return Err(TokenRefused(refused));
-        }
-        let seconds: f64 = value.parse().map_err(|_| TokenRefused(refused))?;
-        if !seconds.is_finite() {
-            return Err(TokenRefused(refused));
-        }
-        // A time before 1970 is as good as 1970, and one after the year 9999 as good as
-        // that: no clock gets there, and sums with it do not overflow.
-        let seconds = seconds.clamp(0.0, 253_402_300_799.0);
-        Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))
+        let ms = milliseconds(value).ok_or(TokenRefused(refused))?;
+        Ok(Some(UNIX_EPOCH + Duration::from_millis(ms)))
     }
 
     /// Reads a list of patterns. Empty: there is no such member, or its list is empty.

@@ -572,3 +572,41 @@ fn a_random_token_is_accepted_only_if_it_is_a_right_one() {
         assert_eq!(rules.verify(token, at(NOW)).is_ok(), is_right);
     });
 }
+
+#[test]
+fn a_time_is_read_in_milliseconds_whatever_way_it_is_written() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("-0", Some(0)),
+        ("0.0009", Some(0)),
+        ("0.001", Some(1)),
+        ("0.0015", Some(1)),
+        ("1", Some(1000)),
+        ("1.5", Some(1500)),
+        ("1e3", Some(1_000_000)),
+        ("1E+3", Some(1_000_000)),
+        ("1500e-3", Some(1500)),
+        ("1500e-7", Some(0)),
+        ("0.00015e4", Some(1500)),
+        ("1796127052.999999", Some(1_796_127_052_999)),
+        ("1.796127052999999e9", Some(1_796_127_052_999)),
+        ("000.5", Some(500)),
+        ("999999999999", Some(LATEST)),
+        ("1e12", Some(LATEST)),
+        ("1e308", Some(LATEST)),
+        ("0.1e309", Some(LATEST)),
+        ("1e309", None),
+        ("-1e309", None),
+        ("-5", Some(0)),
+        ("0e9", Some(0)),
+        ("1e99999999999", None),
+        ("\"1\"", None),
+        ("null", None),
+        ("true", None),
+        ("[]", None),
+        ("{}", None),
+        ("e", None),
+    ] {
+        assert_eq!(milliseconds(text), expected, "{text}");
+    }
+}

@@ -11,10 +11,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tiny_sse::http::Response;
 use tiny_sse::hub::SubscribeError;
+use tiny_sse::wire::jwt::{JwtKey, sign};
 use tiny_sse::{
     AccessConfig, Action, Config, Event, Hub, Pattern, Permit, Report, Running, Server, Subscribe,
     Token, Topic, Verdict,
@@ -251,18 +252,31 @@ const ROWS: &[Row] = &[
     ("POST", "http://elsewhere.test/events/news", "publish to \\\"news\\\"", [401, 401, 200, 403, 200]),
 ];
 
+/// The tokens of a table's holders: none, an unknown one, the publisher's, the
+/// subscriber's, and the master token.
+type Holders<'a> = [Option<&'a str>; 5];
+
+/// The tokens of [`FILE`], and an unknown one.
+const LISTED: Holders = [
+    None,
+    Some(UNKNOWN_TOKEN),
+    Some(PUBLISHER),
+    Some(SUBSCRIBER),
+    Some(MASTER),
+];
+
 /// Sends the request of one row with the token of one holder, carried in one way, and
 /// checks the answer. Returns its status.
 #[track_caller]
-fn check(address: SocketAddr, row: &Row, holder: usize, carrier: Carrier, extra: &str) -> u16 {
+fn check(
+    address: SocketAddr,
+    row: &Row,
+    (holders, holder): (&Holders, usize),
+    carrier: Carrier,
+    extra: &str,
+) -> u16 {
     let (method, target, action, expected) = row;
-    let token = [
-        None,
-        Some(UNKNOWN_TOKEN),
-        Some(PUBLISHER),
-        Some(SUBSCRIBER),
-        Some(MASTER),
-    ][holder];
+    let token = holders[holder];
     let is_stream = ["GET", "HEAD"].contains(method) && target.contains("/events");
     // Only streams accept a token in the query; other endpoints ignore it.
     let is_seen = token.is_some() && (carrier != Carrier::Query || is_stream);
@@ -283,14 +297,20 @@ fn check(address: SocketAddr, row: &Row, holder: usize, carrier: Carrier, extra:
     assert_eq!(answer.status, expected, "{case}");
     let challenge = match (expected, is_seen) {
         (401, false) => Some(r#"Bearer realm="tiny-sse""#),
-        (401, true) => Some(r#"Bearer realm="tiny-sse", error="invalid_token""#),
+        (401, true) if holders == &LISTED => {
+            Some(r#"Bearer realm="tiny-sse", error="invalid_token""#)
+        }
+        (401, true) => Some(
+            "Bearer realm=\"tiny-sse\", error=\"invalid_token\", \
+             error_description=\"the token is not signed with a key of this server\"",
+        ),
         _ => None,
     };
     assert_eq!(answer.field("www-authenticate"), challenge, "{case}");
     if [401, 403].contains(&expected) {
         assert!(answer.text().contains(action), "no {action:?} in {case}");
     }
-    for token in [PUBLISHER, SUBSCRIBER, MASTER, UNKNOWN_TOKEN] {
+    for token in holders.iter().flatten() {
         assert!(!answer.head.contains(token), "{case}");
         assert!(
             !String::from_utf8_lossy(&answer.body).contains(token),
@@ -313,6 +333,7 @@ fn each_request_needs_a_token_that_grants_it_in_any_part_that_may_carry_tokens()
     for row in ROWS {
         for holder in 0..5 {
             for carrier in CARRIERS {
+                let holder = (&LISTED, holder);
                 let status = check(server.local_addr(), row, holder, carrier, "");
                 published += u64::from(row.0 == "POST" && status == 200);
             }
@@ -340,6 +361,58 @@ fn each_request_needs_a_token_that_grants_it_in_any_part_that_may_carry_tokens()
 }
 
 #[test]
+fn a_signed_token_has_the_rights_of_its_claims_in_any_part_that_may_carry_tokens() {
+    const KEY: &str = "the-key-of-the-backend-0123456789abcdef";
+    const OTHER_KEY: &str = "the-key-of-another-server-0123456789abc";
+    let (key, other): (JwtKey, JwtKey) = (KEY.parse().unwrap(), OTHER_KEY.parse().unwrap());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let exp = now.as_secs() + 600;
+    let claims = [
+        format!(r#"{{"publish":["sensors/*","news"]}}"#),
+        format!(r#"{{"mercure":{{"subscribe":["chat/*","news"]}},"sub":"42","exp":{exp}}}"#),
+        format!(r#"{{"publish":["*"],"subscribe":["*"],"exp":{exp}}}"#),
+    ];
+    let [publisher, subscriber, master] = claims.each_ref().map(|claims| sign(claims, &key));
+    let unknown = sign(&claims[2], &other);
+    let holders = [
+        None,
+        Some(&*unknown),
+        Some(&*publisher),
+        Some(&*subscriber),
+        Some(&*master),
+    ];
+    let file = TokenFile::new("* subscribe public/*\n");
+    let mut config = file.config();
+    config.heartbeat = Duration::from_millis(20);
+    config.access.jwt_keys = vec![key];
+    let (config, log) = with_log(config);
+    let server = server(config);
+    for row in ROWS {
+        for holder in 0..5 {
+            for carrier in CARRIERS {
+                // The publisher's token has no end, so it is refused in a query.
+                if (holder, carrier) != (2, Carrier::Query) {
+                    check(server.local_addr(), row, (&holders, holder), carrier, "");
+                }
+            }
+        }
+    }
+    // The other cookies that may carry a token.
+    for cookie in ["__Host-tiny_sse_token", "mercureAuthorization"] {
+        let fields = format!("Cookie: {cookie}={subscriber}\r\n");
+        let answer = request(server.local_addr(), "GET", "/events/chat/1", &fields, "");
+        assert_eq!(answer.status, 200, "{cookie}");
+    }
+    server.shutdown();
+    let log = log.lock().unwrap();
+    let reason = "to POST \"/events/news\": the token is not signed with a key of this server";
+    assert!(log.iter().any(|line| line.contains(reason)), "{log:?}");
+    for part in holders.iter().flatten().flat_map(|token| token.split('.')) {
+        assert!(!log.iter().any(|line| line.contains(part)), "{part}");
+    }
+}
+
+#[test]
 fn ndjson_and_override_headers_need_the_same_rights_as_a_plain_body() {
     let file = TokenFile::new(FILE);
     let server = server(file.config());
@@ -353,6 +426,7 @@ fn ndjson_and_override_headers_need_the_same_rights_as_a_plain_body() {
             // `/broadcast` and `/send` do not accept NDJSON.
             if row.1.contains("/events") || !extra.contains("ndjson") {
                 (0..5).for_each(|holder| {
+                    let holder = (&LISTED, holder);
                     check(server.local_addr(), row, holder, Carrier::Bearer, extra);
                 });
             }

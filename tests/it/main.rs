@@ -50,6 +50,8 @@ mod refusals;
 mod replay_to_live;
 mod resume;
 mod retry;
+#[cfg(feature = "access")]
+mod signed;
 mod slow;
 mod smuggling;
 mod tidy;
