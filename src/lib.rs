@@ -1,9 +1,9 @@
 //! A Server-Sent Events server in plain std Rust: one thread per client, one `mpsc` queue
 //! per thread, one `Mutex` around the registry of clients, and no dependencies.
 //!
-//! It blocks on purpose. A thread that waits for its client is the simplest thing that
-//! can be written, read and debugged. It is fast because the thread is seldom woken:
-//! `hub/lane.rs` explains how.
+//! The server blocks on purpose. A thread that waits for its client is the simplest thing
+//! that can be written, read and debugged. The server is fast because such a thread is
+//! seldom woken: `hub/lane.rs` explains how.
 //!
 //! **To use it**, read on. **To study it**, begin with `src/examples/primer.rs`, the idea
 //! of such a server in one file; then return to the [reading order](#reading-order) and

@@ -76,7 +76,7 @@ struct ResourceLimit {
     /// The units that one connection needs. Never 0.
     each: usize,
     /// Only connections with a thread need the resource. Lingering connections have no
-    /// thread, so they need none of it.
+    /// thread, so they do not need it.
     only_threads: bool,
     /// How an administrator raises the limit, such as `ulimit -n`.
     remedy: String,
@@ -183,8 +183,8 @@ fn divide(wanted: ConnectionCounts, room: usize) -> Option<ConnectionCounts> {
 /// room for, and logs a warning with the limit that is responsible. Returns how many
 /// lingering and evicted connections there is room for in addition.
 ///
-/// It divides each resource on its own, and takes the smallest number of each kind of
-/// connection.
+/// This function divides each resource on its own, and takes the smallest number of each
+/// kind of connection.
 ///
 /// # Errors
 ///
@@ -437,8 +437,9 @@ fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// How many threads the control groups of this process allow, and how many there are. Of
-/// all its groups, from its own up to the root, it is the one that leaves the fewest.
+/// How many threads the control groups of this process allow, and how many there are. A
+/// process is in a group and in all groups above it, and each may have a limit. The
+/// numbers are those of the group that leaves room for the fewest threads.
 fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {

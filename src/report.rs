@@ -91,10 +91,10 @@ impl Report {
 /// suppressed lines are counted, and the next line that is reported contains their
 /// number.
 ///
-/// It works like a bucket of `burst` tokens to which one token is added per second; each
-/// line takes one. Example with a burst of 2: of ten lines at once two are reported, one
-/// more line a second later is reported with "8 more", and after two quiet seconds two
-/// lines can be reported at once again.
+/// The limit works like a bucket of `burst` tokens: each line takes a token, and one
+/// token is added per second. Example with a burst of 2: of ten lines at once two are
+/// reported, one more line a second later is reported with "8 more", and after two quiet
+/// seconds two lines can be reported at once again.
 #[derive(Debug)]
 pub(crate) struct Sampled {
     /// When this value was made. Times are milliseconds since then.

@@ -70,7 +70,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The same as for [`bind`](Self::bind), except those about the address.
+    /// The errors of [`bind`](Self::bind), except those about the address.
     pub fn from_listener(listener: TcpListener, config: Config) -> io::Result<Server> {
         Server::new(listener, Holders::MaybeOthers, config)
     }
@@ -119,9 +119,9 @@ impl Server {
     /// allows or refuses the action, narrows its topics, or leaves the decision to the
     /// configuration.
     ///
-    /// It runs on the thread of the connection. For a request with a body it is called
-    /// twice: before the body is read, and before the body is used. In the first call the
-    /// body of the request is empty.
+    /// The guard runs on the thread of the connection. For a request with a body it is
+    /// called twice: before the body is read, and before the body is used. In the first
+    /// call the body of the request is empty.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

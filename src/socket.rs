@@ -135,8 +135,8 @@ pub(crate) fn lingering_close(socket: &TcpStream, max_time: Duration) {
 /// [`lingering_close`] with a time limit that may change meanwhile. `max_time` is called
 /// before each read.
 ///
-/// It is never inlined. Its buffer of 4 KiB would then be on the stack of a stream's
-/// thread as long as the stream lives.
+/// This function is never inlined. If it were, its buffer of 4 KiB would be on the stack
+/// of a stream's thread as long as the stream lives.
 #[inline(never)]
 pub(crate) fn lingering_close_within(mut socket: &TcpStream, max_time: impl Fn() -> Duration) {
     // Best effort, as everything here: the connection ends anyway, and the peer may be

@@ -462,8 +462,8 @@ pub(super) fn how_to_allow_host(host: &str) -> String {
     format!(", or with --cors-origin http://{host} to allow this host")
 }
 
-/// 401. Names the parts of a request that may carry a token, or says that the token is
-/// unknown.
+/// Returns the answer 401, which names the parts of a request that may carry a token, or
+/// says why the token is refused.
 fn needs_token(
     action: &str,
     carrier: Carrier,

@@ -50,9 +50,9 @@ pub(super) enum Verb {
 pub(super) enum Carrier {
     /// `Authorization: Bearer`, or a cookie.
     Header,
-    /// The same, or `?token=` in the query. Only a stream accepts a token there, because
-    /// an EventSource can set no header. URLs are logged in more places than headers, so
-    /// no other request should carry a secret in its URL.
+    /// `Authorization: Bearer`, a cookie, or `?token=` in the query. Only a stream
+    /// accepts a token there, because an EventSource can set no header. URLs are logged
+    /// in more places than headers, so no other request should carry a secret in its URL.
     HeaderOrQuery,
 }
 

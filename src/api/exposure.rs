@@ -18,8 +18,8 @@
 //! rebinding): `Sender::has_local_host`. The other check against pages of other sites, by
 //! their origin, is made before: `access.rs`.
 //!
-//! Both builds use this file: `access.rs` after it has looked for tokens,
-//! `access_none.rs` for every request.
+//! This file is used with and without the feature `access`: by `access.rs` after it has
+//! looked for tokens, and by `access_none.rs` for every request.
 
 use std::net::SocketAddr;
 

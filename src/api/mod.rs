@@ -161,8 +161,8 @@ impl Api {
 
     /// Checks for a route of your own whether a request may do `action`, by the same
     /// rules as for the built-in endpoints. A client that a guard narrows to topics that
-    /// do not cover the action may not. A token in the query is ignored: it is for
-    /// streams, and [`stream_of`](Self::stream_of) checks by itself.
+    /// do not cover the action may not. A token in the query is ignored, because only
+    /// streams may have one there; [`stream_of`](Self::stream_of) does its own check.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -291,7 +291,7 @@ impl Api {
         if let Err(problem) = &outcome
             && let Some(suppressed) = self.denials.next(Instant::now())
         {
-            // Only the path: the query may contain a token.
+            // Only the path is logged, because the query may contain a token.
             let reason = problem.refused.map(|reason| format!(": {reason}"));
             self.config.report.info(format_args!(
                 "{}: {} to {} {:?}{}{suppressed}",

@@ -23,8 +23,9 @@
  * browsers have Web Locks only for localhost.
  *
  * Token: `token` is sent in a header, so it is not in any address, history or log. If it is a function, it is called
- * before each connection, so it can return a new token when the old one has expired. After a 401 or 403 the client
- * stays closed until `connect()` is called again:
+ * before each connection, so it can return a new token when the old one has expired. If the token is a JSON Web Token
+ * with an `exp`, the client asks for the next token shortly before that time, and resumes with it. So no event is
+ * missed, and no `error` is reported. After a 401 or 403 the client stays closed until `connect()` is called again:
  *
  *     new SSEClient('/events', { token: async () => (await fetch('/session/token')).text() })
  *       .on('error', ({ status }) => status === 401 && location.assign('/login'))
@@ -129,6 +130,9 @@ const SHORTEST_DELAY = 100;
 
 /** LIMIT: the longest delay of a timer in milliseconds. `setTimeout` does not wait at all if the delay is longer. */
 const LONGEST_DELAY = 2 ** 31 - 1;
+
+/** A token is renewed this long before its end, in milliseconds; a token of a short life after nine tenths of it. */
+const RENEWAL_LEAD = 30_000;
 
 /** LIMIT: the ids that a tab remembers, to recognise events that arrive from two leaders. */
 const REMEMBERED_IDS = 4096;
@@ -296,6 +300,10 @@ class Connection {
     while (!signal.aborted) {
       const problem = await this.#attempt();
       if (signal.aborted) return;
+      if (!problem) {
+        this.#enter('CONNECTING');
+        continue;
+      }
       if (problem.final) return this.#owner.problem(problem);
       const retryIn = this.#nextDelay(problem);
       this.#enter('CONNECTING');
@@ -312,13 +320,17 @@ class Connection {
   }
 
   /**
-   * Sends one request and reads the stream to its end. Returns why there is no stream any more.
-   * @returns {Promise<Problem>}
+   * Sends one request and reads the stream to its end. Returns why there is no stream any more; `undefined` if the
+   * token is about to end, so that the next attempt follows at once, with a new token.
+   * @returns {Promise<Problem | undefined>}
    */
   async #attempt() {
     const attempt = new AbortController();
     const abort = () => attempt.abort();
     const watchdog = new Watchdog(this.#options.silence, abort);
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let renewal;
+    let isRenewing = false;
     this.#reason = '';
     this.#stopping.signal.addEventListener('abort', abort);
     try {
@@ -327,11 +339,20 @@ class Connection {
       watchdog.reset();
       const problem = await problemOf(response, this.#options.giveUpOn);
       if (problem) return problem;
+      if (typeof this.#options.token === 'function') {
+        const renew = () => {
+          isRenewing = true;
+          abort();
+        };
+        const delay = renewalDelay(token);
+        if (delay <= LONGEST_DELAY) renewal = setTimeout(renew, delay);
+      }
       await this.#read(/** @type {ReadableStream<Uint8Array>} */ (response.body), watchdog);
       return this.#end();
     } catch (error) {
       // An error after the close event does not matter: the stream was complete.
       if (this.#reason) return this.#end();
+      if (isRenewing) return undefined;
       if (watchdog.hasExpired) {
         const message = `no byte arrived for ${this.#options.silence} ms`;
         return { kind: 'silence', message, final: false };
@@ -340,6 +361,7 @@ class Connection {
       return { kind, message: error instanceof TokenError ? error.message : String(error), final: false };
     } finally {
       this.#stopping.signal.removeEventListener('abort', abort);
+      clearTimeout(renewal);
       watchdog.stop();
       attempt.abort();
     }
@@ -443,6 +465,25 @@ async function currentToken({ token }, signal) {
   // SPEC: RFC 9110, 5.5. Only visible ASCII is accepted. `fetch` would quote an invalid token in its error message.
   if (!/^[!-~]*$/.test(given)) throw new TokenError('the token has characters that a header field cannot contain');
   return given;
+}
+
+/**
+ * Returns the milliseconds until the token should be renewed; `Infinity` if it is not a JSON Web Token with an `exp`.
+ * The signature is not checked: the server does that.
+ * @param {string} token
+ */
+function renewalDelay(token) {
+  const payload = token.split('.')[1] ?? '';
+  let end;
+  try {
+    end = Object(JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')))).exp;
+  } catch {
+    return Infinity;
+  }
+  if (typeof end !== 'number') return Infinity;
+  const left = end * 1000 - Date.now();
+  // LIMIT: a token that has ended already, or a wrong clock, must not make the client reconnect without a pause.
+  return Math.max(left - RENEWAL_LEAD, left * 0.9, 1000);
 }
 
 /** @param {() => string | Promise<string>} ask @param {AbortSignal} signal @returns {Promise<string>} */

@@ -34,14 +34,15 @@ pub(super) enum Stage {
     /// A request has arrived and is being answered; or the connection is a stream; or it
     /// is in the queue, because no worker has taken it yet. It cannot be evicted.
     Busy,
-    /// It waits for a request of which nothing has arrived. It can be evicted, and a
-    /// shutdown closes it at once.
+    /// The connection waits for a request of which nothing has arrived. It can be
+    /// evicted, and a shutdown closes it at once.
     Idle,
-    /// It waits for the rest of a head or of a body; or it has sent its last answer and
-    /// waits until the peer closes. It can be evicted, but a shutdown leaves it the
-    /// grace.
+    /// The connection waits for the rest of a head or of a body; or it has sent its last
+    /// answer and waits until the peer closes. It can be evicted, but a shutdown leaves
+    /// it the grace.
     Waiting,
-    /// It was evicted: it does not count as using a slot, and its thread is about to end.
+    /// The connection was evicted. Its slot counts as free, and its thread is about to
+    /// end.
     Evicted,
 }
 

@@ -210,11 +210,11 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 /// Whether the host may be empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
-    /// In a target it must not: an `http` URI without a host is invalid (RFC 9110,
-    /// 4.2.1).
+    /// The host of a target must not be empty: an `http` URI without a host is invalid
+    /// (RFC 9110, 4.2.1).
     Needed,
-    /// In the field it may: `Host` is empty if the target URI has no authority (RFC 9112,
-    /// 3.2).
+    /// The field `Host` may be empty: it is empty if the target URI has no authority (RFC
+    /// 9112, 3.2).
     MayBeEmpty,
 }
 

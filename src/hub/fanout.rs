@@ -1,12 +1,12 @@
 //! The one thread that carries events from the hub to every lane.
 //!
-//! It turns the inbox into frames, and offers each frame to the lanes of the clients that
-//! should get it. The thread takes everything that is in the inbox at once, as a batch.
-//! While there is little to do, a batch is one event, which is sent at once. Under load a
-//! batch is many events, and each client gets its events of the batch in one write. So
-//! the batches grow with the load, without a timer and without a parameter to set. The
-//! thread waits for no client, so a publisher that waits for room in the inbox waits for
-//! one pass over the sockets at most.
+//! The fan-out turns the inbox into frames, and offers each frame to the lanes of the
+//! clients that should get it. The thread takes everything that is in the inbox at once,
+//! as a batch. While there is little to do, a batch is one event, which is sent at once.
+//! Under load a batch is many events, and each client gets its events of the batch in one
+//! write. So the batches grow with the load, without a timer and without a parameter to
+//! set. The thread waits for no client, so a publisher that waits for room in the inbox
+//! waits for one pass over the sockets at most.
 //!
 //! One round of [`run`]:
 //!
@@ -57,7 +57,7 @@ pub(super) enum InboxItem {
 }
 
 impl InboxItem {
-    /// The number of bytes that the item counts as in the inbox.
+    /// Returns the bytes that this item adds to the size of the inbox.
     pub(super) fn size(&self) -> usize {
         match self {
             InboxItem::Event(record) | InboxItem::Private(_, record) => record.message().len(),
@@ -376,7 +376,7 @@ impl Batch {
 /// ```
 /// Each frame is made once and shared by all lanes that get the same events.
 struct SharedFrames {
-    /// In the order of their ordinals.
+    /// The events, in the order of their ordinals.
     events: Vec<Arc<Record>>,
     /// The frames so far, each with the range of `events` that it joins. Usually there is
     /// one frame, of all events. A lane that went live or was closed in the middle of the

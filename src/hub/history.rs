@@ -305,7 +305,8 @@ impl History {
 
 /// Why the event of a cursor is not in the ring.
 enum Gone {
-    /// It is the event directly before the ring: the client has missed no evicted event.
+    /// The cursor is the event directly before the ring, so the client has missed no
+    /// evicted event.
     None,
     /// The client has missed evicted events, or it is not known.
     Gap(Gap),

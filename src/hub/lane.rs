@@ -503,8 +503,8 @@ impl Lane {
     }
 
     fn send(&self, item: QueueItem) {
-        // Fails only if the receiver was dropped: the stream is over and does not need the
-        // item.
+        // Fails only if the receiver was dropped: the stream is over and does not need
+        // the item.
         let _ = self.queue.send(item);
     }
 

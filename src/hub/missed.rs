@@ -55,8 +55,8 @@ impl Missed {
             missed.slices.push_front((from - SLICE..from, count));
             from -= SLICE;
         }
-        // Then the events that were published meanwhile. LIMIT: as many slices as before,
-        // because a publisher could be as fast as this loop.
+        // Then it counts the events that were published meanwhile. LIMIT: as many slices
+        // as before, because a publisher could be as fast as this loop.
         for _ in 0..missed.slices.len() {
             let Some(count) = count_slice(shared, to..to + SLICE, patterns) else {
                 break;

@@ -1,6 +1,6 @@
 //! The hub: which clients are connected, and which events were published.
 //!
-//! It turns published events into bytes on the sockets of the clients that asked for
+//! The hub turns published events into bytes on the sockets of the clients that asked for
 //! them. There is one lock, *the hub's lock* (`State`), and one thread, the *fan-out*;
 //! and each stream has a thread of its own, which mostly sleeps.
 //!
@@ -499,8 +499,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are `Config::max_clients` already; a client with another credential has the
-    /// client id; the permit is not valid any more; or the hub is closed.
+    /// `Config::max_clients` clients are connected; a client with another credential has
+    /// the client id; the permit is not valid any more; or the hub is closed.
     pub fn subscribe(&self, params: Subscribe) -> Result<Subscription, SubscribeError> {
         let missed = Missed::count_ahead(&self.shared, &params.cursor, &params.patterns);
         let mut state = self.shared.state_for_client(&params)?;

@@ -16,9 +16,9 @@ use crate::wire::{Pattern, Patterns, Topic};
 
 /// A publisher's id and the topic of the event. A clone shares the text.
 ///
-/// Both are in one text, id first, with a control character between them, which neither
-/// ids nor topics contain. In the order of these texts all topics of an id are
-/// neighbours, sorted by name, and so are all topics with a prefix:
+/// The id and the topic are in one text, the id first, with a control character between
+/// them, which neither ids nor topics contain. In the order of these texts all topics of
+/// an id are neighbours, sorted by name, and so are all topics with a prefix:
 ///
 /// ```text
 /// m-1 0x00             the id m-1 without a topic
@@ -106,7 +106,8 @@ impl OwnIds {
         latest
     }
 
-    /// The same for the topics that begin with `prefix`.
+    /// Returns the latest event with this own id among the topics that begin with
+    /// `prefix`.
     fn latest_with_prefix(&self, id: &str, prefix: &str) -> Option<u64> {
         let start = [id.as_bytes(), &[TOPIC], prefix.as_bytes()].concat();
         let end = [&start[..], &[AFTER_ALL]].concat();

@@ -98,7 +98,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Those of [`poll`](Self::poll).
+    /// The errors of [`poll`](Self::poll).
     pub fn poll_while(
         &self,
         wish: Subscribe,
@@ -114,7 +114,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Those of [`poll`](Self::poll).
+    /// The errors of [`poll`](Self::poll).
     pub(crate) fn find(
         &self,
         wish: Subscribe,

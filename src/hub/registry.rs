@@ -37,7 +37,7 @@ pub(super) type AudienceIndex = usize;
 /// The audiences that have one pattern in common.
 pub(super) type AudienceList = Arc<Vec<AudienceIndex>>;
 
-/// From the text of a pattern to the audiences that have it.
+/// Maps the text of a pattern to the audiences that have the pattern.
 type ByPattern = BTreeMap<Arc<str>, AudienceList>;
 
 /// All clients. Part of `State`, so the hub's lock guards it.

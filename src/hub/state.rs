@@ -474,8 +474,8 @@ impl State {
     /// a close item into the inbox. The client still gets the events that were published
     /// before. Returns false if the client has ended or is closing.
     ///
-    /// It takes three threads to close a client: this one decides it under the hub's
-    /// lock. The fan-out thread then delivers the events before the close item, and
+    /// Three threads work together to close a client. This thread decides it under the
+    /// hub's lock. The fan-out thread then delivers the events before the close item, and
     /// closes the lane (`Lane::close`). The client's own thread writes the rest of the
     /// queue and the close event, and removes the client from the registry
     /// (`Subscription::unregister`).
@@ -553,7 +553,8 @@ impl FanOutThread {
             let _ = thread.join();
         }
         drop(handle);
-        // Not when `Shared` is dropped: each stream has a share of that.
+        // The log is not closed by dropping `Shared`, because each stream keeps `Shared`
+        // alive.
         if let Some(group_commit) = &self.shared.group_commit {
             group_commit.close_log();
         }

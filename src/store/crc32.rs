@@ -1,9 +1,9 @@
 //! CRC-32 as in Ethernet, gzip and PNG (IEEE 802.3): shows whether a record was written
 //! completely.
 //!
-//! It is not a signature: it finds errors of disks and power failures, not forgeries.
-//! Every error within 32 consecutive bits is found, any other error with a probability of
-//! 1 − 2⁻³².
+//! A checksum is not a signature: it finds errors of disks and power failures, not
+//! forgeries. Every error within 32 consecutive bits is found, any other error with a
+//! probability of 1 − 2⁻³².
 //!
 //! Four bytes are processed per step ("slicing by 4"). A CRC is linear: each byte of a
 //! step can be looked up on its own, in the table for its distance from the end of the

@@ -183,7 +183,7 @@ impl Identity {
 pub(super) struct Look {
     /// Shows whether it is the open file, or another file at the same path.
     pub(super) identity: Identity,
-    /// Its length, in bytes.
+    /// The length of the file, in bytes.
     pub(super) len: u64,
     /// The time of its last modification. `None`: the system does not have it.
     pub(super) modified: Option<SystemTime>,

@@ -300,11 +300,11 @@ impl Journal {
     /// After a sync in the background has failed: writes the acknowledged bytes that are
     /// not known to be durable once more, and syncs them.
     ///
-    /// They cannot be cut off, because clients have these events. A second sync alone
-    /// would prove nothing, as explained at [`cut_back`](Self::cut_back): the pages must
-    /// become dirty again. The bytes are read from the system's cache. A system that has
-    /// dropped them with the error (Btrfs does) returns other bytes, whose checksums are
-    /// wrong; then these events are lost.
+    /// These bytes cannot be cut off, because clients have their events. A second sync
+    /// alone would prove nothing, as explained at [`cut_back`](Self::cut_back): the pages
+    /// must become dirty again. The bytes are read from the system's cache. A system that
+    /// has dropped them with the error (Btrfs does) returns other bytes, whose checksums
+    /// are wrong; then these events are lost.
     fn rewrite_unsynced(&mut self) -> io::Result<()> {
         let Some(syncer) = &self.syncer else {
             return Ok(());

@@ -56,7 +56,7 @@ struct Task {
 struct Progress {
     /// The newest segment.
     disk: Arc<dyn Disk>,
-    /// Its length that was written and acknowledged, in bytes.
+    /// The length of the segment that was written and acknowledged, in bytes.
     written: u64,
     /// The length that is durable: `written` at the beginning of the last successful
     /// sync.

@@ -95,7 +95,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// Those of [`with_name`](Self::with_name).
+    /// The errors of [`with_name`](Self::with_name).
     pub fn named(name: impl Into<String>, data: impl Into<String>) -> Result<Event, FieldError> {
         Event::new(data).with_name(name)
     }
@@ -279,9 +279,9 @@ enum Fault {
         found: char,
         at: usize,
     },
-    /// Its length in bytes.
+    /// The text is too long; this is its length in bytes.
     TooLong(usize),
-    /// Not visible ASCII.
+    /// The text has a character that is not visible ASCII.
     NotVisible {
         found: char,
         at: usize,
@@ -290,8 +290,8 @@ enum Fault {
     Reserved(String),
     /// The name is one of [`SERVERS_NAMES`].
     OfServer(&'static str),
-    /// Not a number of milliseconds within [`RETRY_MS`]. The text is quoted, and cut if
-    /// it is long.
+    /// The text is not a number of milliseconds within [`RETRY_MS`]. The error quotes the
+    /// text, and cuts it if it is long.
     OutOfLimits(String),
 }
 

@@ -69,7 +69,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Those of [`Topic::new`], except for the `*` at the end.
+    /// The errors of [`Topic::new`], except for the `*` at the end.
     pub fn new(text: &str) -> Result<Pattern, TopicError> {
         match text.strip_suffix('*') {
             Some(prefix) => Ok(Pattern::Prefix(check(prefix)?.into())),

@@ -388,3 +388,42 @@ test('many events in one chunk, and one event of a mebibyte, are delivered', asy
   await until('all', () => heard.all.length === 5001);
   assert.deepEqual(heard.all.map(([, data]) => data), [...numbers(1, 5000), big]);
 });
+
+test('a token is renewed before its end, without an error, and the stream resumes', async (t) => {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const tokenOf = (life) => `${encode({ alg: 'HS256' })}.${encode({ exp: Date.now() / 1000 + life, sub: 'ж' })}.c2ln`;
+  const { url, requests } = await script(t, stays('id:1\ndata:1\n\n'), stays('id:2\ndata:2\n\n'));
+  const tokens = [];
+  const token = async () => {
+    // The first token ends soon, the second one does not.
+    tokens.push(tokenOf(tokens.length === 0 ? 2 : 3600));
+    return tokens.at(-1);
+  };
+  const { client: own, heard } = client(t, url, { token });
+  own.connect();
+  await until('the second stream', () => heard.all.length === 2);
+  assert.deepEqual(heard.all.map(([, data]) => data), [1, 2]);
+  assert.deepEqual(heard.error, []);
+  assert.deepEqual(heard.state, ['CONNECTING', 'OPEN', 'CONNECTING', 'OPEN']);
+  assert.deepEqual(requests.map(({ headers }) => headers.authorization), tokens.map((text) => `Bearer ${text}`));
+  assert.equal(requests[1].headers['last-event-id'], '1');
+  // At nine tenths of the life of 2 s.
+  const pause = requests[1].at - requests[0].at;
+  assert.ok(pause > 1000 && pause < 2000, `${pause} ms`);
+});
+
+test('a token without an end, or of another kind, is not renewed', async (t) => {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const connect = async (token) => {
+    const { url, requests } = await script(t, stays('data:1\n\n'));
+    client(t, url, { token: () => token }).client.connect();
+    return requests;
+  };
+  const payloads = [{ exp: 'soon' }, null, {}, { exp: Date.now() / 1000 + 10_000_000 }];
+  const tokens = ['secret', 'a.b.c', ...payloads.map((payload) => `a.${encode(payload)}.c`)];
+  const others = await Promise.all(tokens.map(connect));
+  // A token that has ended is renewed after the shortest time, which is then over for the others too.
+  const ended = await connect(`a.${encode({ exp: 0 })}.c`);
+  await until('the second request', () => ended.length === 2);
+  assert.deepEqual(others.map((requests) => requests.length), others.map(() => 1));
+});

@@ -239,8 +239,8 @@ pub(crate) const TIME: Syntax = number("TIME", "a time, such as 15s, 500ms or 2m
 const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
 impl Syntax {
-    /// The same syntax, but the word `none` is accepted too and sets an optional field to
-    /// `None`.
+    /// Returns this syntax with one more value: the word `none`, which sets an optional
+    /// field to `None`.
     const fn or(self, none: &'static str, must_be: &'static str) -> Syntax {
         Syntax {
             none: Some(none),
@@ -407,7 +407,7 @@ impl<T: FromStr<Err: Display>> Setting for Vec<T> {
     }
 }
 
-/// Not a [`TextSetting`], because an error message must not quote a token.
+/// A token is not a [`TextSetting`], because an error message must not quote a token.
 #[cfg(feature = "access")]
 impl Setting for Option<tiny_sse::Token> {
     fn set(&mut self, text: &str, _: &Syntax) -> Result<(), String> {

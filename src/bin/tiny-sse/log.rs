@@ -145,8 +145,8 @@ impl Logger {
     fn send(&self, text: String) {
         if let Some(lines) = &self.lines {
             let dropped = self.counts.dropped.swap(0, Ordering::Relaxed);
-            // It never fails: the writer receives until every `Sender` is dropped, and
-            // this is one of them.
+            // This `send` never fails: the writer receives until every `Sender` is
+            // dropped, and this is one of them.
             let _ = lines.send(Line { dropped, text });
         }
     }

@@ -18,9 +18,9 @@
 //!                                tell 3        ───▶ done               append {4}
 //! ```
 //!
-//! There is no thread for this and nothing to tune: a lone publisher appends at once, and
-//! under load the groups grow by themselves, because more publishers arrive during an
-//! append.
+//! Group commit needs no thread of its own and has nothing to tune: a lone publisher
+//! appends at once, and under load the groups grow by themselves, because more publishers
+//! arrive during an append.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
