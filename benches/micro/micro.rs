@@ -1,16 +1,18 @@
 //! The time of single steps: encoding an event, parsing the head of a request, checking
-//! JSON, and publishing an event to many clients inside one process. Run it with
-//! `cargo bench` in this directory.
+//! JSON, verifying a signed token, and publishing an event to many clients inside one
+//! process. Run it with `cargo bench` in this directory.
 
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::SystemTime;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tiny_sse::http::HeadParser;
 use tiny_sse::wire::json::Document;
+use tiny_sse::wire::jwt::{JwtKey, JwtRules, sign};
 use tiny_sse::{Config, Event, Hub, Subscribe};
 
 fn encode(c: &mut Criterion) {
@@ -77,6 +79,36 @@ impl Write for Counter {
 
 /// Measures the time from `publish` until the event has reached the last client, through
 /// the queues and threads.
+/// Verifies a right token, and tokens whose signatures differ in the first and in the last
+/// byte: the three times should be equal, except that a refused token is not read further.
+fn verify(c: &mut Criterion) {
+    let key: JwtKey = "the-key-of-the-backend-0123456789abcdef".parse().unwrap();
+    let payload = r#"{"iss":"https://app.example.org","iat":1795326000,"exp":4102444800,"sub":"user-42","mercure":{"subscribe":["user/42","news/*","chat/room/7"],"publish":["chat/room/7"]}}"#;
+    let token = sign(payload, &key);
+    let rules = JwtRules {
+        keys: vec![key],
+        ..JwtRules::default()
+    };
+    let signature = token.rfind('.').unwrap() + 1;
+    let with_wrong = |at: usize| {
+        let other = if token.as_bytes()[at] == b'A' { "B" } else { "A" };
+        let mut wrong = token.clone();
+        wrong.replace_range(at..at + 1, other);
+        wrong
+    };
+    let now = SystemTime::now();
+    let mut group = c.benchmark_group("verify a signed token");
+    for (name, token, is_right) in [
+        ("right", token.clone(), true),
+        ("wrong in the first byte", with_wrong(signature), false),
+        ("wrong in the last byte", with_wrong(signature + 40), false),
+    ] {
+        assert_eq!(rules.verify(&token, now).is_ok(), is_right, "{name}");
+        group.bench_function(name, |b| b.iter(|| rules.verify(black_box(&token), now)));
+    }
+    group.finish();
+}
+
 fn publish(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish in process");
     group.sample_size(20);
@@ -110,5 +142,5 @@ fn publish(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, parse, publish);
+criterion_group!(benches, encode, parse, verify, publish);
 criterion_main!(benches);

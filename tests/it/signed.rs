@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tiny_sse::hub::{CloseReason, SubscribeError};
@@ -507,4 +508,48 @@ fn the_program_makes_a_token_that_its_server_accepts() {
         code == Some(0) && out[0].starts_with("usage: tiny-sse token"),
         "{out:?}"
     );
+}
+
+#[test]
+#[ignore = "needs node, php, ruby with the gem jwt, and the packages of tests/clients, which .ci/run installs"]
+fn tokens_of_other_libraries_are_accepted_as_they_come_and_wrong_ones_are_refused() {
+    let server = server(signed(config()));
+    let address = server.local_addr();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let python = format!("{root}/target/clients/venv/bin/python");
+    for (program, file, count) in [
+        (&*python, "token-pyjwt.py", 10),
+        ("node", "token-jose.mjs", 13),
+        ("php", "token.php", 4),
+        ("ruby", "token.rb", 4),
+    ] {
+        let output = Command::new(program)
+            .args([&format!("{root}/tests/clients/{file}"), KEY])
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{file}: {text}");
+        assert_eq!(text.lines().count(), count, "{file}: {text}");
+        for line in text.lines() {
+            let (name, token) = line.split_once(' ').unwrap();
+            let status = |method: &str, target: &str| {
+                request(address, method, target, &bearer(token), "x").status
+            };
+            let is_right = name.starts_with("right");
+            let all = [
+                ("HEAD", "/events/user/42", 200),
+                ("POST", "/events/in/1", 200),
+                ("HEAD", "/events/user/43", 403),
+                ("POST", "/events/user/42", 403),
+            ];
+            for (method, target, expected) in all {
+                let expected = if is_right { expected } else { 401 };
+                assert_eq!(
+                    status(method, target),
+                    expected,
+                    "{file} {name}: {method} {target}"
+                );
+            }
+        }
+    }
 }
