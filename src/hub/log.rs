@@ -54,6 +54,7 @@ pub trait Log: Send + fmt::Debug {
 
 /// The state of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogStats {
     /// Why the log refuses events. `None`: the last append or probe succeeded.
     pub failure: Option<String>,
