@@ -32,7 +32,7 @@
 //! | reason | cause | `retry:` |
 //! |---|---|---|
 //! | `replaced` | another stream has the same `client_id` | one day, because an `EventSource` cannot be told to stop |
-//! | `kicked` | `DELETE /clients/{client_id}` | one day |
+//! | `kicked` | `DELETE /clients/{client_id}`, `DELETE /users/{user}` | one day |
 //! | `expired` | the token is not valid any more | up to twice the usual time, because many clients may be affected |
 //! | `closing` | the server shuts down | the usual time, and 2 ms more for each client that was told before |
 //!
@@ -92,7 +92,7 @@
 //! |---|---|
 //! | `GET /events…`, `GET /poll` | subscribe, to each of the topics; without a topic, to any topic |
 //! | `POST /events…`, `/broadcast`, `/send` | publish, to the topic; without a topic, to `*` |
-//! | `POST` and `DELETE /clients/{client_id}` | publish to `*` |
+//! | `POST` and `DELETE /clients/{client_id}`, `DELETE /users/{user}` | publish to `*` |
 //! | `GET /stats?clients=1` | publish to `*`; where publishing needs no token: subscribe to `*` |
 //! | `GET /stats`, `GET /metrics` | subscribe to `*` |
 //! | `GET /health`, the console, the JavaScript files | none |
@@ -107,9 +107,52 @@
 //! systemd 260 a change to it needs a restart.
 //!
 //! While a client has an id, another client takes the id only with the same credential:
-//! the same token, or, if neither has a token, the same address (of IPv6, the same /64).
-//! [`Verdict::known_as`](crate::Verdict::known_as) lets your own code decide which
-//! requests come from the same client.
+//! the same user or the same token, or, if neither has a token, the same address (of
+//! IPv6, the same /64). [`Verdict::known_as`](crate::Verdict::known_as) lets your own
+//! code decide which requests come from the same client.
+//!
+//! # Signed tokens
+//!
+//! With `--jwt-key FILE` the server accepts JSON Web Tokens with the algorithm HS256. A
+//! backend makes one for each of its users, with a library that it has, and the server
+//! needs no list of users. The payload:
+//!
+//! | claim | type | meaning |
+//! |---|---|---|
+//! | `subscribe`, `publish` | lists of topics and patterns, at most 64 in each | the rights; also as members of `mercure`, but not in both places |
+//! | `exp` | seconds since 1970 | the end of the token; required with `subscribe` |
+//! | `nbf` | seconds since 1970 | the beginning |
+//! | `sub` | text of 1 to 255 bytes | the user |
+//! | `aud` | text or a list of texts | must contain the name of `--jwt-audience`, if that is given |
+//!
+//! A claim of the wrong type, a member that is there twice, another algorithm, `crit` and
+//! `b64` make the token invalid. Clocks may differ by 60 s. The answer 401 has the reason
+//! in `WWW-Authenticate` (`error_description`), and so has the log; neither repeats
+//! anything of the token.
+//!
+//! A stream ends with its token, at `exp` or up to 3 s later, with the reason `expired`;
+//! a poll answers then. An `EventSource` whose cookie was renewed resumes.
+//! `sse-client.js` asks its function `token` for the next token 30 s before the end, or,
+//! if the token lives less than 300 s, at nine tenths of its life. The stream of a client
+//! that connects in the 60 s after `exp` lasts until these are over.
+//!
+//! `sub` is the user of a stream: `/stats?clients=1` shows it, the user's streams may
+//! take over each other's client ids, and `DELETE /users/{user}` ends all streams and
+//! polls of a user and answers with their number (`ended`), or 404. A token that has not
+//! ended yet can connect again, so a backend that bans a user also stops making tokens
+//! for it.
+//!
+//! A line of the key file is `[NAME] KEY [until TIME]`. `KEY` is its text, or `base64:`
+//! and bytes in base64; it has at least 32 bytes. A token whose header has a `kid` is
+//! verified with the key of that name, or, if there is none, with the keys without a
+//! name. To replace a key, add the new one, send SIGHUP, let the backend use the new one,
+//! and end the old one after the last of its tokens. A key that is removed or over ends
+//! its streams. There are at most 16 keys. `TINY_SSE_JWT_KEY` is a key itself, instead of
+//! the file.
+//!
+//! With a key, every request needs a grant, as with a file of tokens; `*` lines of such a
+//! file grant to every client. A signed token in a URL (`?token=`) must end within 10
+//! minutes.
 //!
 //! # Pages of other sites
 //!
@@ -249,8 +292,8 @@
 //! Exit codes: 0 done, 1 the machine refused something, 2 the command line is wrong.
 //! SIGTERM and SIGINT end the program cleanly: streams get their last event, requests in
 //! flight are finished, threads are joined. A second signal ends the program at once.
-//! SIGHUP reads the file of `--tokens` again; without such a file it is logged and
-//! ignored, so a closed terminal ends no stream. Where the size of files is limited
+//! SIGHUP reads the files of `--tokens` and `--jwt-key` again; without them it is logged
+//! and ignored, so a closed terminal ends no stream. Where the size of files is limited
 //! (`ulimit -f`), a larger write fails and the publisher gets a
 //! 503. Other signals do what they do by default.
 //!

@@ -424,17 +424,21 @@ impl Api {
         self
     }
 
-    /// Reads the file of tokens and the file of keys again, and ends the streams of clients
-    /// whose rights do not suffice any more. Blocks while the files are read. If one of
-    /// them cannot be used, tokens and keys stay as they were.
+    /// Reads the file of tokens and the file of keys again, and ends the streams of
+    /// clients whose rights do not suffice any more. Blocks while the files are read. If
+    /// one of them cannot be used, tokens and keys stay as they were.
     pub(crate) fn reload_tokens(&self) -> io::Result<()> {
         let (tokens, keys) = self.access.tokens.reload()?;
         // ORDER: after the change. A client that was authorized by the old table at the
         // same moment is either registered by now, and `recheck` finds it, or it
         // registers later, and the hub asks its permit once more after the registration.
         let ended = self.hub.recheck();
+        let keys = match keys {
+            0 => String::new(),
+            keys => format!("; keys known: {keys}"),
+        };
         self.config.report.info(format_args!(
-            "tokens known: {tokens}; keys known: {keys}; streams ended: {ended}"
+            "tokens known: {tokens}{keys}; streams ended: {ended}"
         ));
         self.warn_of_open_access();
         Ok(())

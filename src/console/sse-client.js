@@ -23,9 +23,8 @@
  * browsers have Web Locks only for localhost.
  *
  * Token: `token` is sent in a header, so it is not in any address, history or log. If it is a function, it is called
- * before each connection, so it can return a new token when the old one has expired. If the token is a JSON Web Token
- * with an `exp`, the client asks for the next token shortly before that time, and resumes with it. So no event is
- * missed, and no `error` is reported. After a 401 or 403 the client stays closed until `connect()` is called again:
+ * before each connection, and before a JSON Web Token ends (`exp`): the client then resumes with the next token, without
+ * an `error`. After a 401 or 403 the client stays closed until `connect()` is called again:
  *
  *     new SSEClient('/events', { token: async () => (await fetch('/session/token')).text() })
  *       .on('error', ({ status }) => status === 401 && location.assign('/login'))
@@ -93,7 +92,7 @@
  *   [0.5]
  * @property {number[]} [giveUpOn] status codes after which the client does not reconnect [204, 401, 403, 404, 410]
  * @property {string | (() => string | Promise<string>)} [token] sent as `Authorization: Bearer`, in place of an
- *   `Authorization` in `headers`. A function is called before each connection. No token is sent if it is empty.
+ *   `Authorization` in `headers`. A function is called before each connection. An empty one is not sent.
  *   Current browsers do not send it when a redirect leads to another origin []
  * @property {Record<string, string>} [headers] header fields of the request
  * @property {RequestCredentials} [credentials] the option of `fetch` with the same name [same-origin]
@@ -131,7 +130,7 @@ const SHORTEST_DELAY = 100;
 /** LIMIT: the longest delay of a timer in milliseconds. `setTimeout` does not wait at all if the delay is longer. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** A token is renewed this long before its end, in milliseconds; a token of a short life after nine tenths of it. */
+/** A token is renewed this long before its end, in milliseconds; or after nine tenths of its life. */
 const RENEWAL_LEAD = 30_000;
 
 /** LIMIT: the ids that a tab remembers, to recognise events that arrive from two leaders. */
@@ -320,8 +319,8 @@ class Connection {
   }
 
   /**
-   * Sends one request and reads the stream to its end. Returns why there is no stream any more; `undefined` if the
-   * token is about to end, so that the next attempt follows at once, with a new token.
+   * Sends one request and reads the stream to its end. Returns why there is no stream any more; `undefined`: the token
+   * is about to end, and the next attempt follows at once.
    * @returns {Promise<Problem | undefined>}
    */
   async #attempt() {
@@ -467,11 +466,7 @@ async function currentToken({ token }, signal) {
   return given;
 }
 
-/**
- * Returns the milliseconds until the token should be renewed; `Infinity` if it is not a JSON Web Token with an `exp`.
- * The signature is not checked: the server does that.
- * @param {string} token
- */
+/** Returns the milliseconds until a token is renewed; `Infinity` if it has no `exp`. @param {string} token */
 function renewalDelay(token) {
   const payload = token.split('.')[1] ?? '';
   let end;
@@ -482,7 +477,7 @@ function renewalDelay(token) {
   }
   if (typeof end !== 'number') return Infinity;
   const left = end * 1000 - Date.now();
-  // LIMIT: a token that has ended already, or a wrong clock, must not make the client reconnect without a pause.
+  // LIMIT: a wrong clock must not cause requests without a pause.
   return Math.max(left - RENEWAL_LEAD, left * 0.9, 1000);
 }
 
@@ -679,7 +674,7 @@ class SharedConnection {
 
   /**
    * Returns the name of the lock and of the channel: a digest of everything that tabs must have in common to share a
-   * connection. A digest, because other scripts can see these names and the token must stay secret. The token is the
+   * connection. Other scripts can see these names, and the token must stay secret. The token is the
    * one at the time of joining; a later token does not change the name.
    */
   async #name() {
@@ -701,10 +696,8 @@ class SharedConnection {
     this.#owner.state('CONNECTING');
     if (signal.aborted) return; // a handler of the state called `stop`
     const lead = () => this.#lead();
-    // `#join` fails in three cases. 1. `stop` was called before this tab got the lock: `lead` then does nothing. 2.
-    // Locks are not allowed, as in a sandboxed frame, which has no origin to share with. 3. There is no token, so the
-    // name is unknown. In cases 2 and 3 this tab has a connection of its own, which reports the problem and tries
-    // again.
+    // `#join` fails if `stop` was called before this tab got the lock (then `lead` does nothing), if locks are not
+    // allowed, as in a sandboxed frame, or if there is no token. Then this tab has a connection of its own.
     void this.#join(lead).catch(lead);
   }
 

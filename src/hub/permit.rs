@@ -136,8 +136,8 @@ impl Hub {
 
 impl Hub {
     /// Ends the streams and waiting polls of a user, with
-    /// [`Kicked`](super::CloseReason::Kicked). Returns their number. A client that is being
-    /// registered at the same time may be missed.
+    /// [`Kicked`](super::CloseReason::Kicked). Returns their number. A client that is
+    /// being registered at the same time may be missed.
     pub fn disconnect_user(&self, user: &str) -> usize {
         self.close_where(CloseReason::Kicked, |lane| {
             lane.user().is_some_and(|own| **own == *user)

@@ -87,7 +87,7 @@ pub(crate) fn parse_iso8601(text: &str) -> Option<SystemTime> {
     let days = days_since_1970(number(0..4)?, number(5..7)?, number(8..10)?)?;
     let [hour, minute, second] = [number(11..13)?, number(14..16)?, number(17..19)?];
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
-    let time = UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let time = UNIX_EPOCH + std::time::Duration::new(seconds, 0);
     // Formatting the time again finds what is not a time, such as 30 February, and every
     // other separator or sign.
     (iso8601(time).replace(".000Z", "Z") == text).then_some(time)

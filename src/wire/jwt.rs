@@ -2,8 +2,8 @@
 //! into claims: which topics its holder may use, which user it is, and until when.
 //!
 //! A backend that has a key signs a token for each of its users. The server has the same
-//! key. It needs no list of the users, and asks no other server: the token itself
-//! says what is allowed.
+//! key. It needs no list of the users, and asks no other server: the token itself says
+//! what is allowed.
 //!
 //! ```text
 //! token      eyJhbGciOiJIUzI1NiJ9 . eyJzdWIiOiI0MiIsInN1YnNj… . 0L9fY3…
@@ -13,13 +13,13 @@
 //!                                    "exp":1795326600}
 //! ```
 //!
-//! [`JwtRules::verify`] goes from cheap to expensive, and from what anybody can write to what only
-//! the holder of a key can write:
+//! [`JwtRules::verify`] goes from cheap to expensive, and from what anybody can write to
+//! what only the holder of a key can write:
 //!
 //! 1. The length, the two dots, and the base64url of all three parts.
 //! 2. The header. It decides nothing but the key: the algorithm is always HS256, and a
-//!    header that asks for anything else is refused. So no token can choose `none`, or make
-//!    a public key count as a secret.
+//!    header that asks for anything else is refused. So no token can choose `none`, or
+//!    make a public key count as a secret.
 //! 3. The signature, in constant time.
 //! 4. The claims. A claim is absent, or right, or the token is refused. A claim of the
 //!    wrong type is never read as absent: an `exp` that is a string would otherwise be a
@@ -98,8 +98,8 @@ impl JwtKey {
     }
 }
 
-/// `[NAME] KEY [until TIME]`. `KEY` is the bytes of its text, or `base64:` and the bytes in
-/// base64. `TIME` is a day or a time in UTC, such as `2026-12-31` or
+/// `[NAME] KEY [until TIME]`. `KEY` is the bytes of its text, or `base64:` and the bytes
+/// in base64. `TIME` is a day or a time in UTC, such as `2026-12-31` or
 /// `2026-12-31T12:00:00Z`.
 impl FromStr for JwtKey {
     type Err = InvalidKey;
@@ -173,15 +173,15 @@ pub struct Claims {
     pub publish: Patterns,
     /// The claim `sub`: the user.
     pub user: Option<Box<str>>,
-    /// The claim `exp`, or the end of the key, if that is earlier. `None`: the token has no
-    /// end, so it grants no right to subscribe.
+    /// The claim `exp`, or the end of the key, if that is earlier. `None`: the token has
+    /// no end, so it grants no right to subscribe.
     pub expires: Option<SystemTime>,
     /// The [number](JwtKey::number) of the key that verified the token.
     pub(crate) key: u64,
 }
 
-/// Why a token is refused. The text repeats nothing of the token, so it can be sent to the
-/// client and logged.
+/// Why a token is refused. The text repeats nothing of the token, so it can be sent to
+/// the client and logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenRefused(&'static str);
 
@@ -225,8 +225,9 @@ impl JwtRules {
     ///
     /// # Errors
     ///
-    /// The token is malformed, has another algorithm, was not signed with one of the keys,
-    /// has ended or not begun, is for another audience, or has a claim of the wrong type.
+    /// The token is malformed, has another algorithm, was not signed with one of the
+    /// keys, has ended or not begun, is for another audience, or has a claim of the wrong
+    /// type.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenRefused> {
         if token.len() > LONGEST {
             return Err(TokenRefused("the token has more than 8192 bytes"));
@@ -324,8 +325,8 @@ pub fn sign(payload: &str, key: &JwtKey) -> String {
     format!("{signed}.{signature}")
 }
 
-/// The keys that a header can mean: those with the name `kid`, if there are any; otherwise
-/// those without a name. A header without a name can mean all keys.
+/// The keys that a header can mean: those with the name `kid`, if there are any;
+/// otherwise those without a name. A header without a name can mean all keys.
 fn keys_for<'a>(keys: &'a [JwtKey], kid: Option<&'a str>) -> impl Iterator<Item = &'a JwtKey> {
     let is_known = kid.is_some() && keys.iter().any(|key| key.name.as_deref() == kid);
     keys.iter().filter(move |key| match kid {
@@ -363,8 +364,8 @@ fn check_header(header: &Members) -> Result<Option<String>, TokenRefused> {
     text("kid", "the kid of the token is not a string")
 }
 
-/// Reads the claim `sub`. A user is named in paths and in log lines, so it has the form of
-/// a short line.
+/// Reads the claim `sub`. A user is named in paths and in log lines, so it has the form
+/// of a short line.
 fn user(value: &str) -> Result<Box<str>, TokenRefused> {
     let user = json::unquote(value).ok_or(TokenRefused("sub is not a string"))?;
     if user.is_empty() || user.len() > LONGEST_USER {
@@ -429,13 +430,13 @@ fn object(bytes: Vec<u8>, refused: &'static str) -> Result<Members, TokenRefused
     Ok(Members(members))
 }
 
-/// The end of the year 9999, in milliseconds since 1970. No clock gets there, and sums with
-/// it do not overflow.
+/// The end of the year 9999, in milliseconds since 1970. No clock gets there, and sums
+/// with it do not overflow.
 const LATEST: u64 = 253_402_300_799_000;
 
 /// Reads a JSON number of seconds. Returns the milliseconds, rounded down, from 0 to
-/// [`LATEST`]: an earlier or later time is as good as these. `None`: it is another kind of
-/// value, or a number that other programs read as infinite.
+/// [`LATEST`]: an earlier or later time is as good as these. `None`: it is another kind
+/// of value, or a number that other programs read as infinite.
 ///
 /// The digits are read without a float, so no time is rounded up.
 fn milliseconds(number: &str) -> Option<u64> {
@@ -494,8 +495,8 @@ impl Members {
                 "the token has more than 64 patterns for one verb",
             ));
         }
-        // Mercure reads `{` as the beginning of a URI template, which here would be a topic
-        // that nobody publishes to.
+        // Mercure reads `{` as the beginning of a URI template, which here would be a
+        // topic that nobody publishes to.
         if list.iter().any(|text| text.contains('{')) {
             return Err(TokenRefused(
                 "a topic in the token is a URI template; tiny-sse has prefixes instead, such as user/*",

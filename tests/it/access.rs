@@ -368,7 +368,7 @@ fn a_signed_token_has_the_rights_of_its_claims_in_any_part_that_may_carry_tokens
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let exp = now.as_secs() + 600;
     let claims = [
-        format!(r#"{{"publish":["sensors/*","news"]}}"#),
+        String::from(r#"{"publish":["sensors/*","news"]}"#),
         format!(r#"{{"mercure":{{"subscribe":["chat/*","news"]}},"sub":"42","exp":{exp}}}"#),
         format!(r#"{{"publish":["*"],"subscribe":["*"],"exp":{exp}}}"#),
     ];

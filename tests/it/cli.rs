@@ -144,6 +144,10 @@ fn help_names_every_option_with_its_default() {
         #[cfg(feature = "access")]
         "tokens",
         #[cfg(feature = "access")]
+        "jwt-key",
+        #[cfg(feature = "access")]
+        "jwt-audience",
+        #[cfg(feature = "access")]
         "cors-origin",
     ];
     assert_eq!(
@@ -671,7 +675,7 @@ fn sighup_without_a_token_file_ends_no_stream() {
         serving.process.signal("HUP");
         lines_up_to(
             &serving.process.err,
-            "SIGHUP: ignored, because there is no token file to read again",
+            "SIGHUP: ignored, because there is no file of tokens or keys to read again",
         );
         post(serving.address, "/events", "still here");
         assert_eq!(stream.next().data, "still here");

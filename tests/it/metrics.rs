@@ -34,7 +34,7 @@ fn stats_show_for_each_client_what_was_sent_to_it_and_what_waits_for_it() {
     let shown = clients();
     let peer = quick.raw.socket.local_addr().unwrap();
     let start = format!(
-        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"topics\":[\"a/*\",\"b\"],"
+        "\"client_id\":\"quick\",\"peer\":\"{peer}\",\"address\":\"127.0.0.1\",\"user\":null,\"topics\":[\"a/*\",\"b\"],"
     );
     assert!(shown[0].contains(&start), "{shown:?}");
     assert!(

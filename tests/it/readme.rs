@@ -78,7 +78,29 @@ await '"status":"ok"' "$SCRATCH/published"
 kill $!; wait $!
 unset TINY_SSE_PUBLISH_TOKEN
 
-BLOCK 6
+# Signed tokens: one of the program, and one of PyJWT. The blocks write into the current directory.
+root=$PWD; cd "$SCRATCH"
+signed() { BLOCK 6
+}
+signed > signed.out
+server=$!
+await 'listens on' signed.out
+cat > mint.py <<'END'
+SIGN
+print(token)
+END
+"$root/target/clients/venv/bin/python" mint.py > minted
+for token in $(grep ^eyJ signed.out) $(cat minted); do
+    curl -N -H "Authorization: Bearer $token" http://127.0.0.1:8080/events/user/42 > user & stream=$!
+    await connected user
+    curl -N -H "Authorization: Bearer $token" http://127.0.0.1:8080/events/user/43 > user
+    await 'does not include the right' user
+    kill $stream
+done
+kill $server; wait $server
+cd "$root"
+
+BLOCK 7
 file "$CARGO_TARGET_DIR/x86_64-unknown-linux-musl/release/tiny-sse" > "$SCRATCH/file"
 await 'static' "$SCRATCH/file"
 
@@ -86,17 +108,17 @@ await 'static' "$SCRATCH/file"
 mkdir -p "$SCRATCH/system" "$SCRATCH/nginx" /etc/systemd/system /etc/nginx
 mount --bind "$SCRATCH/system" /etc/systemd/system
 mount --bind "$SCRATCH/nginx" /etc/nginx
-BLOCK 7
+BLOCK 8
 await ExecStart "$SCRATCH/system/tiny-sse.service"
 await proxy_pass "$SCRATCH/nginx/nginx.conf"
 
-( exec BLOCK 9 ) > "$SCRATCH/primer" & primer=$!
+( exec BLOCK 10 ) > "$SCRATCH/primer" & primer=$!
 await 'listening on' "$SCRATCH/primer"
 kill $primer
 "#;
 
 #[test]
-#[ignore = "needs unshare, mount, ip, file, curl, openssl, python3, node, cargo and the musl target; builds for a minute"]
+#[ignore = "needs unshare, mount, ip, file, curl, openssl, python3, node, cargo, the musl target and the packages of tests/clients; builds for a minute"]
 fn the_commands_of_the_readme_work_as_they_are() {
     let blocks = blocks_of("sh");
     let first_words: Vec<&str> = blocks
@@ -110,6 +132,7 @@ fn the_commands_of_the_readme_work_as_they_are() {
         "curl -d 'hello' http://127.0.0.1:8080/events",
         "curl -d 'hello' 'http://127.0.0.1:8080/events/chat?event=greeting&id=m-1'",
         "export TINY_SSE_PUBLISH_TOKEN=$(openssl rand -base64 32)        # also TINY_SSE_SUBSCRIBE_TOKEN",
+        "(umask 077; openssl rand -base64 32 > jwt.key)",
         "rustup target add x86_64-unknown-linux-musl",
         "tiny-sse config systemd > /etc/systemd/system/tiny-sse.service",
         // Creates a group of the machine; `proxies` runs the line that makes the file.
@@ -130,7 +153,10 @@ fn the_commands_of_the_readme_work_as_they_are() {
     let mut blocks = blocks_of("js").into_iter();
     let javascript = blocks.find(|block| block.starts_with("await fetch"));
     session = session.replace("JAVASCRIPT", javascript.expect("a block with fetch"));
-    session = session.replace("PYTHON", blocks_of("python")[0]);
+    let [publish, sign] = blocks_of("python")[..] else {
+        panic!("another number of blocks in Python");
+    };
+    session = session.replace("PYTHON", publish).replace("SIGN", sign);
     let target = env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     let target = env::current_dir().unwrap().join(target).join("readme");
     let output = Command::new("unshare")

@@ -16,8 +16,8 @@ use crate::http::{Refusal, Request};
 pub(super) const COOKIE: &str = "tiny_sse_token";
 
 /// The names of all cookies that may carry a token. A browser accepts the first only from
-/// this host and over TLS, so no neighbour under the same domain can set it. Programs that
-/// were written for a Mercure hub send the last.
+/// this host and over TLS, so no neighbour under the same domain can set it. Programs
+/// that were written for a Mercure hub send the last.
 const COOKIES: [&str; 3] = ["__Host-tiny_sse_token", COOKIE, "mercureAuthorization"];
 
 /// A text in a request that may be a token.
@@ -59,10 +59,10 @@ pub(super) fn candidates<'a>(
         let cookies = COOKIES.into_iter().flat_map(|name| request.cookies(name));
         found.extend(cookies.map(candidate(false)));
     }
-    // LIMIT: each candidate costs a hash and a look-up, or a signature. A client has one token, or up to
-    // three while it changes from one to another. ORDER: cookies come last. A neighbour
-    // of this server, under the same domain, can set cookies for it, and these must not
-    // displace the token in `Authorization`.
+    // LIMIT: each candidate costs a hash and a look-up, or a signature. A client has one
+    // token, or up to three while it changes from one to another. ORDER: cookies come
+    // last. A neighbour of this server, under the same domain, can set cookies for it,
+    // and these must not displace the token in `Authorization`.
     found.truncate(3);
     Ok(found)
 }

@@ -6,13 +6,13 @@
 //! 2026a  base64:UqzQp0yq4m8vZ0H6wG5Hn1Jm2WJ4T9cQYyS8b3r1VxA=   until 2026-12-31
 //! ```
 //!
-//! A line is one key: a name, which is optional, the key, and optionally the time at which
-//! the key ends. So a key is replaced without a moment in which a valid token is refused:
-//! the new key is added, the server reads the file again (SIGHUP), the backend signs with
-//! the new key, and the old key ends after the last token that it has signed.
+//! A line is one key: a name, which is optional, the key, and optionally the time at
+//! which the key ends. So a key is replaced without a moment in which a valid token is
+//! refused: the new key is added, the server reads the file again (SIGHUP), the backend
+//! signs with the new key, and the old key ends after the last token that it has signed.
 //!
-//! The file is as secret as the file of tokens, and has the same rules: other users of the
-//! machine may not read it, and no error message repeats a word of it.
+//! The file is as secret as the file of tokens, and has the same rules: other users of
+//! the machine may not read it, and no error message repeats a word of it.
 
 use std::io;
 use std::path::Path;
@@ -21,8 +21,8 @@ use super::token_file::read_private;
 use crate::config::MOST_KEYS;
 use crate::wire::jwt::JwtKey;
 
-/// Reads the keys of a file, as [`AccessConfig::jwt_key_file`](crate::AccessConfig)
-/// does. Blocks on the disk.
+/// Reads the keys of a file, as [`AccessConfig::jwt_key_file`](crate::AccessConfig) does.
+/// Blocks on the disk.
 ///
 /// # Errors
 ///

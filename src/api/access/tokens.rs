@@ -145,9 +145,9 @@ impl Tokens {
         Arc::clone(&table.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the operator has configured which clients have this right: with a file, with
-    /// keys of signed tokens, or with the option for the verb. Otherwise every client has it, as far as the
-    /// exposure allows it.
+    /// Whether the operator has configured which clients have this right: with a file,
+    /// with keys of signed tokens, or with the option for the verb. Otherwise every
+    /// client has it, as far as the exposure allows it.
     pub(super) fn are_configured_for(&self, verb: Verb) -> bool {
         let is_about = |grant: &Grant| grant.token.is_some() && grant.verbs.contains(&verb);
         let has_keys = self.key_path.is_some() || !self.fixed_keys.is_empty();

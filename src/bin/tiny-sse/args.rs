@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Print(String),
     /// Write a signed token to standard output and exit.
     #[cfg(feature = "access")]
-    Token(TokenRequest),
+    Token(Box<TokenRequest>),
 }
 
 /// All options of the server. The program's own are fields here; the library's are in

@@ -177,7 +177,7 @@ fn reload_tokens(running: &Running, config: &Config) {
     #[cfg(feature = "access")]
     if config.access.tokens.is_some() || config.access.jwt_key_file.is_some() {
         if let Err(error) = running.reload_tokens() {
-            let line = format_args!("SIGHUP: {error}; the old tokens and keys remain valid");
+            let line = format_args!("SIGHUP: {error}; the old tokens remain valid");
             config.report.tell(Level::Error, line);
         }
         return;

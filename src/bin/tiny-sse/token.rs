@@ -5,9 +5,9 @@
 //! eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE3OTUzMjYwMDAsImV4cCI6…
 //! ```
 //!
-//! A backend makes its tokens itself, with a library for JSON Web Tokens. The payload here
-//! shows what they contain. The token is printed alone on standard output, so that it can
-//! be used as `$(tiny-sse token …)`.
+//! A backend makes its tokens itself, with a library for JSON Web Tokens. The payload
+//! here shows what they contain. The token is printed alone on standard output, so that
+//! it can be used as `$(tiny-sse token …)`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ pub(crate) fn parse(
         let key = key.parse();
         request.key = Some(key.map_err(|error| format!("{KEY_VARIABLE}: {error}"))?);
     }
-    Ok(Command::Token(request))
+    Ok(Command::Token(Box::new(request)))
 }
 
 /// The options of `token`, for messages.
