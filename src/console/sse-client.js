@@ -477,7 +477,7 @@ function renewalDelay(token) {
   }
   if (typeof end !== 'number') return Infinity;
   const left = end * 1000 - Date.now();
-  // LIMIT: a wrong clock must not cause requests without a pause.
+  // LIMIT: there is a pause even if the clock is wrong.
   return Math.max(left - RENEWAL_LEAD, left * 0.9, 1000);
 }
 

@@ -487,7 +487,7 @@ pub(crate) fn parse(
             }
             #[cfg(feature = "access")]
             if word == "token" {
-                return token::parse(&mut words, environment);
+                return token::parse(&mut words, &environment);
             }
             options.demo = word == "demo";
         } else {
@@ -524,7 +524,7 @@ pub(crate) fn parse(
 fn set(
     options: &mut Options,
     option: &str,
-    words: &mut impl Iterator<Item = Result<String, String>>,
+    words: &mut dyn Iterator<Item = Result<String, String>>,
 ) -> Result<&'static OptionRow, String> {
     let (name, value) = match option.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
@@ -549,7 +549,7 @@ pub(crate) fn value_of(
     name: &str,
     value: Option<String>,
     help: &str,
-    words: &mut impl Iterator<Item = Result<String, String>>,
+    words: &mut dyn Iterator<Item = Result<String, String>>,
 ) -> Result<String, String> {
     match value {
         Some(value) => Ok(value),

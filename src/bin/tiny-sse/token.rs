@@ -40,8 +40,8 @@ pub(crate) struct TokenRequest {
 ///
 /// One line for the user: an unknown option, a missing or invalid value, or no key.
 pub(crate) fn parse(
-    words: &mut impl Iterator<Item = Result<String, String>>,
-    environment: impl Fn(&str) -> Option<OsString>,
+    words: &mut dyn Iterator<Item = Result<String, String>>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {
     let mut request = TokenRequest {
         // A token in a URL may live this long at most.
