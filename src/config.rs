@@ -369,9 +369,10 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// day. There is no value for "never", and timers of browsers overflow after 24 days.
 pub(crate) const RETRY_WHEN_CLOSED: Duration = Duration::from_secs(86_400);
 
-/// Clients that are removed from the registry during one hold of the hub's lock, when many
-/// are closed at once: after a reload of the tokens, or all streams of a user. A client with 8 topics of its own takes some 8 µs, and one with
-/// 64 topics that 10,000 other clients have too, 0.4 ms.
+/// Clients that are removed from the registry during one hold of the hub's lock, when
+/// many are closed at once: after a reload of the tokens, or all streams of a user. A
+/// client with 8 topics of its own takes some 8 µs, and one with 64 topics that 10,000
+/// other clients have too, 0.4 ms.
 pub(crate) const SLICE_CLIENTS: usize = 4;
 
 /// Bytes that an event costs beside its text: its id, its record, and its entry in the

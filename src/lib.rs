@@ -80,7 +80,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `access` | tokens, guards, allowed origins |
+//! | `access` | tokens, signed tokens, guards, allowed origins |
 //! | `console` | the page at `/` and the JavaScript clients |
 //! | `demo` | six example uses, in the program |
 //! | `journal` | events that outlive the process |

@@ -27,8 +27,8 @@ pub struct AccessConfig {
     /// [`jwt_key_file`](Self::jwt_key_file), a client without a token has only the rights
     /// of lines that begin with `*` in the file of tokens.
     pub jwt_keys: Vec<JwtKey>,
-    /// A file with a key in each line: `[NAME] KEY [until TIME]`. It is read again together
-    /// with the file of tokens.
+    /// A file with a key in each line: `[NAME] KEY [until TIME]`. It is read again
+    /// together with the file of tokens.
     pub jwt_key_file: Option<PathBuf>,
     /// The name of this server, which signed tokens must have in the claim `aud`. `None`:
     /// the claim is not compared.
@@ -67,12 +67,12 @@ impl AccessConfig {
     }
 }
 
-/// How far the clocks of a backend and of this server may differ, for `exp` and `nbf` of a
-/// signed token. A stream that begins after `exp`, within this time, ends at its end.
+/// How far the clocks of a backend and of this server may differ, for `exp` and `nbf` of
+/// a signed token. A stream that begins after `exp`, within this time, ends at its end.
 pub(crate) const TOKEN_LEEWAY: Duration = Duration::from_secs(60);
 
-/// The longest time that a signed token in a query may have left, besides the leeway. A URL
-/// is logged and copied in more places than a header field.
+/// The longest time that a signed token in a query may have left, besides the leeway. A
+/// URL is logged and copied in more places than a header field.
 pub(crate) const QUERY_TOKEN_LIFE: Duration = Duration::from_secs(600);
 
 /// Streams whose tokens end at the same moment are closed over this time, so that their

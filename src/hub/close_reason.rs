@@ -78,7 +78,7 @@ impl CloseReason {
             CloseReason::TimedOut => "the client did not take a write in time",
             CloseReason::Replaced => "another stream has the same client id",
             CloseReason::Kicked => "the stream was closed on request",
-            CloseReason::Expired => "the client's right to the stream was revoked",
+            CloseReason::Expired => "the client's right to the stream has ended or was revoked",
             CloseReason::Ended => "the topics of the client have ended",
             CloseReason::ServerClosing => "the server is closing",
         }

@@ -1,5 +1,5 @@
-//! HMAC with SHA-256: the signature of a token. A client that does not know the key cannot
-//! make the signature of another text.
+//! HMAC with SHA-256: the signature of a token. A client that does not know the key
+//! cannot make the signature of another text.
 //!
 //! SPEC: RFC 2104, 2: `H(K XOR opad, H(K XOR ipad, text))`
 
@@ -53,8 +53,8 @@ impl HmacKey {
     }
 
     /// Whether this is the signature of the text. The time depends on the two lengths
-    /// alone: the position of the first wrong byte would help to guess a signature byte by
-    /// byte.
+    /// alone: the position of the first wrong byte would help to guess a signature byte
+    /// by byte.
     pub(super) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         let own = self.sign(text);
         let bits = own.iter().zip(signature).fold(0, |bits, (ours, theirs)| {

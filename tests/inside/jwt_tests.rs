@@ -34,7 +34,8 @@ fn token_of(header: &[u8], payload: &[u8]) -> String {
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 const PAYLOAD: &str = r#"{"sub":"42","subscribe":["user/42"],"exp":1000600}"#;
 
-/// Checks a row: `expected` is empty for a token that is accepted, or a part of the reason.
+/// Checks a row: `expected` is empty for a token that is accepted, or a part of the
+/// reason.
 #[track_caller]
 fn check(name: &str, rules: &JwtRules, token: &str, expected: &str) {
     match rules.verify(token, at(NOW)) {

@@ -241,8 +241,8 @@ fn thousands(number: usize) -> String {
     }
 }
 
-/// Returns the output of `--help` and of `token --help`, or `None` if this build lacks a feature and so an
-/// option.
+/// Returns the output of `--help` and of `token --help`, or `None` if this build lacks a
+/// feature and so an option.
 fn help() -> Option<String> {
     let help_of = |words: &[&str]| {
         let program = env!("CARGO_BIN_EXE_tiny-sse");
