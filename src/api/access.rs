@@ -371,9 +371,10 @@ impl Access {
             Holder::Signed { claims, number } => {
                 let user = claims.user.as_deref().map(Arc::from);
                 // A user gets a new token every few minutes, and stays the same user.
+                // The word keeps it apart from an identity that a guard has chosen.
                 let of_user = user
                     .as_ref()
-                    .map(|user: &Arc<str>| self.random.hash_one(user));
+                    .map(|user: &Arc<str>| self.random.hash_one(("sub", user)));
                 Admission {
                     identity: of_user.or(Some(number)),
                     user,
