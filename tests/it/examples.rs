@@ -104,11 +104,15 @@ fn the_primer_sends_each_event_to_every_client() {
         assert_eq!(stream.data(), "second");
     }
     assert_eq!(request(address, "GET", "/other", "", "").status, 404);
-    let too_large = "x".repeat(64 * 1024 + 1);
-    assert_eq!(
-        request(address, "POST", "/send", "", &too_large).status,
-        413
-    );
+    // Without its body, which the primer would not read: then closing the connection
+    // resets it, and the answer may be lost. The server has `lingering_close` for this.
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head = "POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n";
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(socket).read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 413 Content Too Large\r\n");
 }
 
 #[test]
