@@ -25,7 +25,7 @@ use crate::hub::OnPresence;
 use crate::machine;
 use crate::names::names;
 use crate::report::Report;
-use crate::wire::Network;
+use crate::wire::{Network, Patterns};
 
 #[cfg(feature = "access")]
 pub use access::*;
@@ -167,11 +167,15 @@ limits! {
     retry_jitter: u32 = 0;
     /// The answer to a client when `max_clients` are connected already.
     overload: Overload = Overload::Refuse;
-    /// Whether every client that reaches the server may publish. If not, a client without
-    /// a token may publish only if three conditions are met: the server listens on a
-    /// loopback address, the client is on this machine, and the `Host` of the request can
-    /// only be this machine, such as `localhost`.
+    /// Whether every client that reaches the server may do everything. If not, a client
+    /// without a token may do everything only on a server that listens on a loopback
+    /// address and trusts no proxy, and it may publish there only if the `Host` of the
+    /// request can only be this machine, such as `localhost`. On any other server it gets
+    /// the events without a topic, and the topics of [`public`](Self::public).
     open: bool = false;
+    /// Topics and patterns to which every client may subscribe, wherever it is. They are
+    /// granted in addition to what a file of tokens grants to every client.
+    public: Patterns = Patterns::default();
     /// Whether a browser gets the console page at `/`.
     #[cfg(feature = "console")]
     console: Console = Console::Auto;

@@ -97,6 +97,12 @@
 //! | `GET /stats`, `GET /metrics` | subscribe to `*` |
 //! | `GET /health`, the console, the JavaScript files | none |
 //!
+//! A server is *local* if it listens on a loopback address and trusts no proxy. There a
+//! client without a token may do everything for which no token is set. Any other server
+//! is *public*. There a client without a token receives the events without a topic, and
+//! the topics of `--public PATTERN` (repeatable), and may do nothing else, unless a file
+//! of tokens grants it to every client. `--open` allows everything to every client.
+//!
 //! In the file of tokens, the lines of one token add up, and `*` in the place of a token
 //! grants to every client. With a file, every request needs a grant. SIGHUP reads the
 //! file again: a file with an error changes nothing, and streams that have lost their

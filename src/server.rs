@@ -235,7 +235,7 @@ impl Server {
     /// Starts the HTTP server, with the front as its handler.
     fn start(self) -> io::Result<Running> {
         let (api, front) = (self.front.api.clone(), Box::new(self.front));
-        api.warn_of_open_access();
+        api.report_open_access();
         let (config, reserves) = (self.config, self.reserves);
         let http = HttpServer::spawn(self.listener, self.holders, config, reserves, front)?;
         Ok(Running { http, api })

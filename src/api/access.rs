@@ -157,7 +157,7 @@ impl Access {
         Ok(Access {
             exposure: Arc::new(Exposure::new(config, address)),
             origins: Arc::new(Origins(config.access.cors_origins.clone())),
-            tokens: Arc::new(Tokens::new(&config.access)?),
+            tokens: Arc::new(Tokens::new(config)?),
             guard: None,
             random: RandomState::new(),
         })
@@ -340,14 +340,16 @@ impl Access {
         // has depends on the exposure. As soon as one token for publishing exists, every
         // right to publish comes from the configuration: from a token, or from a line of
         // the file that begins with `*`.
+        let is_granted = is_configured[action.verb() as usize];
         let is_by_token = match action.verb() {
-            Verb::Publish => is_configured[Verb::Publish as usize],
-            Verb::Subscribe => has_token,
+            Verb::Publish => is_granted,
+            Verb::Subscribe => has_token && (is_granted || self.exposure.is_local),
         };
         if !is_by_token {
             let host = request.host().unwrap_or_default();
             let is_local_host = sender.has_local_host(host) || self.origins.has_host(host);
-            self.exposure.check(request, action, is_local_host)?;
+            self.exposure
+                .check(request, action, is_local_host, is_granted)?;
         }
         if !has_token && *action == Action::Clients {
             // The list of clients shows their topics. A server on which every client may
@@ -370,8 +372,8 @@ impl Access {
             },
             Holder::Signed { claims, number } => {
                 let user = claims.user.as_deref().map(Arc::from);
-                // A user gets a new token every few minutes, and stays the same user.
-                // The word keeps it apart from an identity that a guard has chosen.
+                // A user gets a new token every few minutes, and stays the same user. The
+                // word keeps it apart from an identity that a guard has chosen.
                 let of_user = user
                     .as_ref()
                     .map(|user: &Arc<str>| self.random.hash_one(("sub", user)));
@@ -398,19 +400,20 @@ impl Access {
         self.origins.share(request, response)
     }
 
-    /// Warns the operator if clients on other machines can subscribe or publish without a
-    /// token. With a guard nothing is reported, because only the guard knows what a
-    /// client may do.
-    pub(super) fn warn(&self, report: &Report) {
+    /// Reports what clients on other machines may do without a token. With a guard
+    /// nothing is reported, because only the guard knows what a client may do.
+    pub(super) fn report(&self, report: &Report) {
         if self.guard.is_some() {
             return;
         }
         let table = self.tokens.table();
         let every_client = Holder::Listed(table.every_client());
-        let may = |action| table.allows(&every_client, &action);
-        let may_publish = self.exposure.is_open || self.tokens.are_configured_for(Verb::Publish);
-        let may_publish = may_publish && may(Action::Publish(None));
-        self.exposure.warn(report, may(Action::Stats), may_publish);
+        let may = |action: Action<'_>| {
+            let is_granted = self.tokens.are_configured_for(action.verb());
+            (self.exposure.is_open || is_granted) && table.allows(&every_client, &action)
+        };
+        let (may_read, may_publish) = (may(Action::Stats), may(Action::Publish(None)));
+        self.exposure.report(report, may_read, may_publish);
     }
 }
 
@@ -441,7 +444,7 @@ impl Api {
         self.config.report.info(format_args!(
             "tokens known: {tokens}{keys}; streams ended: {ended}"
         ));
-        self.warn_of_open_access();
+        self.report_open_access();
         Ok(())
     }
 }
@@ -455,8 +458,8 @@ impl fmt::Debug for Access {
 }
 
 /// The end of an error message: how an operator allows what the exposure refuses.
-pub(super) const HOW_TO_ALLOW: &str = "start the server with --publish-token, TINY_SSE_PUBLISH_TOKEN or \
-     --tokens FILE to set a token, or with --open to allow it to every client";
+pub(super) const HOW_TO_ALLOW: &str = "start the server with --publish-token, --subscribe-token, \
+     --tokens FILE or --jwt-key FILE to set tokens, or with --open to allow everything to every client";
 
 /// The end of a warning: how an operator restricts clients without a token.
 pub(super) const HOW_TO_RESTRICT: &str = "; start the server with --tokens FILE to restrict that: a line such as \

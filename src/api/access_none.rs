@@ -51,7 +51,7 @@ impl Access {
             return Err(Problem::new(403, what));
         }
         let is_local_host = sender.has_local_host(request.host().unwrap_or_default());
-        self.exposure.check(request, action, is_local_host)
+        self.exposure.check(request, action, is_local_host, false)
     }
 
     /// Checks that a client may subscribe. Returns the patterns that it gets, which are
@@ -72,14 +72,16 @@ impl Access {
         response.with("Access-Control-Allow-Origin", "*")
     }
 
-    /// Warns the operator what any client may do, if other machines can reach the server.
-    pub(super) fn warn(&self, report: &Report) {
-        self.exposure.warn(report, true, self.exposure.is_open);
+    /// Reports what any client may do, if other machines can reach the server.
+    pub(super) fn report(&self, report: &Report) {
+        let may = self.exposure.is_open;
+        self.exposure.report(report, may, may);
     }
 }
 
 /// The end of an error message: how an operator allows what the exposure refuses.
-pub(super) const HOW_TO_ALLOW: &str = "start the server with --open to allow it to every client";
+pub(super) const HOW_TO_ALLOW: &str =
+    "start the server with --open to allow everything to every client";
 
 /// The end of a warning. A build without tokens has no option that restricts clients.
 pub(super) const HOW_TO_RESTRICT: &str = "";

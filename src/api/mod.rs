@@ -220,8 +220,8 @@ impl Api {
 
     /// Warns the operator if clients on other machines can subscribe or publish without a
     /// token.
-    pub(crate) fn warn_of_open_access(&self) {
-        self.access.warn(&self.config.report);
+    pub(crate) fn report_open_access(&self) {
+        self.access.report(&self.config.report);
     }
 
     /// A stream of these patterns, for a route of your own. Everything else is as for

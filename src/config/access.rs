@@ -9,7 +9,7 @@ use crate::wire::{Origin, Token};
 
 /// Which tokens exist and what they allow, and the origins whose pages may do more than
 /// read. By default there are no tokens, and then the address of the server decides which
-/// clients may publish: see [`open`](crate::Config::open).
+/// clients may do what: see [`open`](crate::Config::open).
 #[derive(Clone, Debug, Default)]
 pub struct AccessConfig {
     /// A token with the right to publish to every topic. If it is set, a client without a

@@ -190,11 +190,6 @@ impl Request {
         self.client.is_known
     }
 
-    /// Whether the client is known to be on this machine, by its loopback address.
-    pub(crate) fn is_local(&self) -> bool {
-        self.client.is_known && self.client.address.is_loopback()
-    }
-
     /// The addresses of the peer and of the client, for a log line.
     pub(crate) fn remote_addr(&self) -> RemoteAddr {
         RemoteAddr {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::api::Api;
-use crate::config::Config;
+use crate::config::{AccessConfig, Config};
 use crate::hub::{Hub, Permit, Subscribe};
 
 /// The table of a file with this text.

@@ -625,6 +625,7 @@ fn only_a_trusted_proxy_can_name_the_client() {
         let collected = Arc::clone(&lines);
         let server = server(Config {
             trust_proxy: networks(trusted),
+            open: true,
             report: Report::new(move |_, line| collected.lock().unwrap().push(line.to_string())),
             ..config()
         });
@@ -864,60 +865,37 @@ fn the_count_of_an_address_returns_to_zero_however_its_connections_end() {
 }
 
 #[test]
-fn without_a_token_a_client_behind_a_proxy_may_publish_only_from_this_machine() {
+fn without_a_token_no_client_behind_a_proxy_may_publish_whatever_address_it_is_said_to_have() {
     let server = server(Config {
         open: false,
         ..behind_a_proxy(None)
     });
-    let (here, there, unknown) = ("", "from 192.0.2.7", "X-Forwarded-For or Forwarded");
-    for (fields, refused) in [
-        ("X-Forwarded-For: 127.0.0.1\r\n", here),
-        ("X-Forwarded-For: ::1\r\nX-Real-IP: 192.0.2.7\r\n", here),
-        ("Forwarded: for=\"[::1]:80\"\r\n", here),
-        ("X-Forwarded-For: 192.0.2.7\r\n", there),
-        ("X-Forwarded-For: 127.0.0.1, 192.0.2.7\r\n", there),
-        ("X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n", there),
-        ("X-Forwarded-For: unknown\r\n", unknown),
-        ("X-Forwarded-For: unknown, 127.0.0.1\r\n", unknown),
-        ("Forwarded: for=_hidden\r\n", unknown),
-        // The proxy does not name the client, or names it in a field that is not read.
-        ("", unknown),
-        ("X-Real-IP: 127.0.0.1\r\n", unknown),
-        ("X-Real-IP: 192.0.2.7\r\n", unknown),
-        ("X-Client-IP: 127.0.0.1\r\nVia: 1.1 proxy\r\n", unknown),
-        ("X-Forwarded-For:\r\n", unknown),
-        ("X-Forwarded-For: ,\r\n", unknown),
-        ("X-Forwarded-For:\r\nX-Real-IP: 127.0.0.1\r\n", unknown),
-        ("Forwarded:\r\n", unknown),
-        ("Forwarded: proto=http;by=127.0.0.1\r\n", unknown),
-        // The two fields differ. A proxy writes one of them and passes on the other as
-        // the client sent it.
-        (
-            "Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
-            unknown,
-        ),
-        (
-            "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
-            unknown,
-        ),
-        ("Forwarded:\r\nX-Forwarded-For: 127.0.0.1\r\n", unknown),
+    for fields in [
+        "",
+        "X-Forwarded-For: 127.0.0.1\r\n",
+        "X-Forwarded-For: ::1\r\nX-Real-IP: 192.0.2.7\r\n",
+        "Forwarded: for=\"[::1]:80\"\r\n",
+        "X-Forwarded-For: 192.0.2.7\r\n",
+        "X-Forwarded-For: 192.0.2.7, 127.0.0.1\r\n",
+        "X-Forwarded-For: unknown\r\n",
+        "X-Real-IP: 127.0.0.1\r\n",
+        "X-Forwarded-For:\r\n",
+        "Forwarded: for=127.0.0.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
     ] {
-        for (method, target, done) in [
-            ("POST", "/events", 200),
-            ("POST", "/events/a", 200),
-            ("POST", "/broadcast", 200),
-            ("POST", "/clients/nobody", 404),
-            ("DELETE", "/clients/nobody", 404),
-            ("GET", "/stats?clients=1", 200),
+        for (method, target, status) in [
+            ("POST", "/events", 403),
+            ("POST", "/events/a", 403),
+            ("POST", "/broadcast", 403),
+            ("POST", "/clients/nobody", 403),
+            ("DELETE", "/clients/nobody", 403),
+            ("GET", "/stats?clients=1", 403),
+            ("GET", "/stats", 403),
+            ("HEAD", "/events/a", 403),
+            ("HEAD", "/events", 200),
         ] {
             let answer = request(server.local_addr(), method, target, fields, "{}");
-            let status = if refused.is_empty() { done } else { 403 };
             let case = format!("{method} {target} {fields:?}: {}", answer.text());
             assert_eq!(answer.status, status, "{case}");
-            assert!(answer.text().contains(refused), "{case}");
         }
-        // The right to read does not depend on the address.
-        let answer = request(server.local_addr(), "GET", "/stats", fields, "");
-        assert_eq!(answer.status, 200, "{fields:?}");
     }
 }

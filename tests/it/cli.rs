@@ -132,6 +132,7 @@ fn help_names_every_option_with_its_default() {
     // The options without a default. One more line is about --help and --version.
     let others: &[&str] = &[
         "open",
+        "public",
         "trust-proxy",
         #[cfg(feature = "journal")]
         "journal",
@@ -236,11 +237,12 @@ fn a_value_follows_its_option_or_an_equals_sign() {
 #[test]
 fn a_list_is_given_with_commas_or_by_repeating_the_option() {
     for arguments in [
-        &["--trust-proxy", "10.0.0.0/8, 127.0.0.1,::1"][..],
+        &["--open", "--trust-proxy", "10.0.0.0/8, 127.0.0.1,::1"][..],
         &[
             "--trust-proxy=::1,127.0.0.0/8",
             "--trust-proxy",
             "10.0.0.0/8",
+            "--open",
         ],
     ] {
         let serving = serve(arguments);

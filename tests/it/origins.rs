@@ -273,9 +273,9 @@ fn where_only_this_machine_has_a_right_the_host_must_be_a_name_of_this_machine()
         // Without the token, a client is identified by its address, which it shares with
         // the browser on this machine.
         ("--publish-token", publish(), "sse.test", "", [401, 401, 403, 200]),
-        ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 200, 200]),
-        ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 200, 200]),
-        ("--trust-proxy", proxied(), "localhost", here, [200, 200, 200, 200]),
+        ("--trust-proxy", proxied(), "sse.test", "X-Forwarded-For: 192.0.2.7\r\n", [403, 403, 403, 403]),
+        ("--trust-proxy", proxied(), "sse.test", here, [403, 403, 403, 403]),
+        ("--trust-proxy", proxied(), "localhost", here, [403, 403, 403, 403]),
         // The host of an allowed origin counts as a name of this machine.
         ("--cors-origin", listed(), "sse.test:8080", "", [200, 200, 200, 200]),
         ("--cors-origin", listed(), "sse.test", "", [403, 403, 403, 200]),

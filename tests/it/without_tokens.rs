@@ -1,14 +1,14 @@
 //! A server without tokens: what a client may do depends on which clients can reach the
 //! server. The same rules apply in a build without the feature `access`.
 
-use tiny_sse::{Config, Hub, Permit, Server, Subscribe};
+use tiny_sse::{Config, Hub, Pattern, Permit, Server, Subscribe};
 
 use crate::kit::{Raw, Stream, config, open, proxied, request, server};
 
 /// The requests that are sent to each server: publish to all clients and to a topic, end
 /// a stream, list the clients, subscribe with a chosen client id, subscribe, poll, get
-/// the numbers.
-const REQUESTS: [(&str, &str); 8] = [
+/// the numbers, and subscribe and poll without a topic.
+const REQUESTS: [(&str, &str); 10] = [
     ("POST", "/events"),
     ("POST", "/events/a"),
     ("DELETE", "/clients/nobody"),
@@ -17,14 +17,25 @@ const REQUESTS: [(&str, &str); 8] = [
     ("GET", "/events/a"),
     ("GET", "/poll?topic=*"),
     ("GET", "/stats"),
+    ("GET", "/events"),
+    ("GET", "/poll"),
 ];
 
 /// The statuses if the client may do everything.
-const ALL: [u16; 8] = [200, 200, 404, 200, 200, 200, 200, 200];
+const ALL: [u16; 10] = [200, 200, 404, 200, 200, 200, 200, 200, 200, 200];
 /// The statuses if the client may only read.
-const READ: [u16; 8] = [403, 403, 403, 403, 403, 200, 200, 200];
-/// The statuses if the client may only read, and may choose a client id.
-const NAME: [u16; 8] = [403, 403, 403, 403, 200, 200, 200, 200];
+const READ: [u16; 10] = [403, 403, 403, 403, 403, 200, 200, 200, 200, 200];
+/// The statuses of a client on a public server: only the events without a topic.
+const NO_TOPIC: [u16; 10] = [403, 403, 403, 403, 403, 403, 403, 403, 200, 200];
+/// The statuses on a public server with `--public a`.
+const TOPIC_A: [u16; 10] = [403, 403, 403, 403, 200, 200, 403, 403, 200, 200];
+/// The same for a page of another site, which may not choose a client id.
+const PAGE_A: [u16; 10] = [403, 403, 403, 403, 403, 200, 403, 403, 200, 200];
+
+fn public() -> Config {
+    let public = [Pattern::new("a").unwrap()].into_iter().collect();
+    Config { public, ..config() }
+}
 
 #[test]
 fn without_tokens_the_bind_address_the_proxy_and_the_options_decide_what_a_client_may_do() {
@@ -33,7 +44,7 @@ fn without_tokens_the_bind_address_the_proxy_and_the_options_decide_what_a_clien
     let through = |client: &str| format!("{own}X-Forwarded-For: {client}\r\n");
     let page = |origin: &str| format!("{own}Origin: {origin}\r\n");
     #[rustfmt::skip]
-    let rows: [(&str, Config, &str, String, [u16; 8]); 16] = [
+    let rows: [(&str, Config, &str, String, [u16; 10]); 18] = [
         ("local", config(), here, own.into(), ALL),
         ("local", config(), here, page("http://localhost"), ALL),
         ("local", config(), here, page("http://evil.test"), READ),
@@ -43,11 +54,13 @@ fn without_tokens_the_bind_address_the_proxy_and_the_options_decide_what_a_clien
         // DNS rebinding: the name of another site resolves to this server.
         ("local", config(), here, "Host: evil.test\r\n".into(), READ),
         ("local", config(), here, "Host: evil.test\r\nOrigin: http://evil.test\r\n".into(), READ),
-        ("behind a proxy", proxied(), here, through("127.0.0.1"), ALL),
-        ("behind a proxy", proxied(), here, through("192.0.2.7"), NAME),
-        ("behind a proxy", proxied(), here, own.into(), NAME),
-        ("public", config(), there, own.into(), NAME),
-        ("public", config(), there, page("http://evil.test"), READ),
+        ("behind a proxy", proxied(), here, through("127.0.0.1"), NO_TOPIC),
+        ("behind a proxy", proxied(), here, through("192.0.2.7"), NO_TOPIC),
+        ("behind a proxy", proxied(), here, own.into(), NO_TOPIC),
+        ("public", config(), there, own.into(), NO_TOPIC),
+        ("public", config(), there, page("http://evil.test"), NO_TOPIC),
+        ("topic a is public", public(), there, own.into(), TOPIC_A),
+        ("topic a is public", public(), there, page("http://evil.test"), PAGE_A),
         ("open", open(), there, own.into(), ALL),
         ("open", open(), here, "Host: box.example.org\r\n".into(), ALL),
         ("open", open(), there, page("http://evil.test"), READ),
@@ -92,7 +105,8 @@ fn a_token_in_a_request_is_ignored_if_the_server_has_no_tokens() {
         "Cookie: tiny_sse_token=abc\r\n",
     ] {
         for (method, target, status) in [
-            ("GET", "/events/a?token=abc", 200),
+            ("GET", "/events?token=abc", 200),
+            ("GET", "/events/a?token=abc", 403),
             ("POST", "/events/a", 403),
         ] {
             let answer = request(address, method, target, fields, "");
@@ -104,7 +118,10 @@ fn a_token_in_a_request_is_ignored_if_the_server_has_no_tokens() {
 
 #[test]
 fn only_a_client_of_the_same_address_may_take_over_a_client_id_in_use() {
-    let server = server(proxied());
+    let server = server(Config {
+        public: public().public,
+        ..proxied()
+    });
     let address = server.local_addr();
     let from = |client: &str| format!("X-Forwarded-For: {client}\r\n");
     let target = "/events/a?client_id=alice";

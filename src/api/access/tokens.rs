@@ -32,7 +32,7 @@ use super::candidates::Candidate;
 use super::key_file::read_keys;
 use super::token_file::{self, Grant};
 use crate::api::action::{Action, Verb};
-use crate::config::{AccessConfig, QUERY_TOKEN_LIFE, TOKEN_LEEWAY};
+use crate::config::{Config, QUERY_TOKEN_LIFE, TOKEN_LEEWAY};
 use crate::hub::Issuer;
 use crate::wire::jwt::{Claims, JwtKey, JwtRules, looks_signed};
 use crate::wire::{Pattern, Patterns, Token};
@@ -71,7 +71,13 @@ impl Tokens {
     /// # Errors
     ///
     /// A file cannot be used.
-    pub(super) fn new(config: &AccessConfig) -> io::Result<Tokens> {
+    pub(super) fn new(config: &Config) -> io::Result<Tokens> {
+        let public = Grant {
+            token: None,
+            verbs: vec![Verb::Subscribe],
+            patterns: config.public.clone(),
+        };
+        let config = &config.access;
         let grant = |token: &Option<Token>, verb| Grant {
             token: token.clone(),
             verbs: vec![verb],
@@ -87,6 +93,7 @@ impl Tokens {
                 .into_iter()
                 .filter(|(token, _)| token.is_some() || !is_closed)
                 .map(|(token, verb)| grant(token, verb))
+                .chain([public])
                 .collect(),
             path: config.tokens.clone(),
             fixed_keys: config.jwt_keys.clone(),

@@ -136,7 +136,8 @@ const OPTIONS: &[&[OptionRow]] = &[
         "idle-timeout", TIME, config.idle_timeout, "time limit between two requests";
         "grace", TIME, config.grace, "time limit of a shutdown";
         "stack-bytes", SIZE, config.stack_bytes, "stack of the thread of a connection";
-        "open", FLAG, config.open, "allow every client to publish";
+        "open", FLAG, config.open, "allow everything to every client";
+        "public", word("PATTERN", ""), config.public, "topic open to every client, repeatable";
     },
     #[cfg(feature = "access")]
     rows! {
@@ -403,6 +404,15 @@ impl<T: FromStr<Err: Display>> Setting for Vec<T> {
         for text in text.split(',').map(str::trim) {
             self.push(parse_value(text, syntax)?);
         }
+        Ok(())
+    }
+}
+
+/// An option that can be repeated. A topic may contain a comma, so a value is one topic.
+impl Setting for tiny_sse::Patterns {
+    fn set(&mut self, text: &str, syntax: &Syntax) -> Result<(), String> {
+        let pattern: tiny_sse::Pattern = parse_value(text, syntax)?;
+        *self = self.iter().cloned().chain([pattern]).collect();
         Ok(())
     }
 }
