@@ -87,7 +87,8 @@ impl Api {
     ///
     /// Only a [`Server`](crate::Server) knows the address where it listens. Without an
     /// address, [`Console::Auto`](crate::Console::Auto) means that there is no console,
-    /// and a client may publish only with a token or if the server is
+    /// and a client without a token gets the events without a topic and the topics of
+    /// [`public`](Config::public), and nothing else, unless the server is
     /// [`open`](Config::open).
     ///
     /// # Errors
