@@ -437,9 +437,9 @@ fn own_limit(name: &str) -> Option<usize> {
     soft_limit(&read_to_string("/proc/self/limits").ok()?, name)
 }
 
-/// How many threads the control groups of this process allow, and how many there are. A
-/// process is in a group and in all groups above it, and each may have a limit. The
-/// numbers are those of the group that leaves room for the fewest threads.
+/// Returns the limit of threads of a control group, and its number of threads. A process
+/// is in a group and in all groups above it, and each may have a limit. The result is
+/// about the group that has room for the fewest further threads.
 fn own_group_limit() -> Option<(usize, usize)> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
     let left = |folder: String| {
@@ -465,8 +465,8 @@ fn memory_of(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let first = |text: String| text.split_whitespace().next()?.parse().ok();
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     // Version 2 of control groups has the file `memory.max`, which contains `max` if
-    // there is no limit. Version 1 has the other file, which then contains a number near
-    // 2^63.
+    // there is no limit. Version 1 has the file `memory.limit_in_bytes`, which contains a
+    // number near 2^63 if there is no limit.
     let of_groups = group_folders(&groups, "memory")
         .into_iter()
         .flat_map(|folder| {

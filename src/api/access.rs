@@ -116,8 +116,9 @@ pub(super) struct Access {
     exposure: Arc<Exposure>,
     /// The origins whose pages may do more than read (`--cors-origin`). Fixed.
     origins: Arc<Origins>,
-    /// The tokens and their rights. The permits of connected clients share them, to ask
-    /// again after a reload.
+    /// The tokens and their rights. The permit of each connected client has a reference
+    /// to them, so that the hub can ask after a reload whether the client still has its
+    /// right.
     tokens: Arc<Tokens>,
     /// The function of the embedder, set once before the server starts. The program has
     /// none.

@@ -160,10 +160,11 @@ impl Api {
         }
     }
 
-    /// Checks for a route of your own whether a request may do `action`, by the same
-    /// rules as for the built-in endpoints. A client that a guard narrows to topics that
-    /// do not cover the action may not. A token in the query is ignored, because only
-    /// streams may have one there; [`stream_of`](Self::stream_of) does its own check.
+    /// Checks whether a request to a route of your own may do `action`, by the rules of
+    /// the built-in endpoints. If a guard narrows the client to some topics, the action
+    /// must be covered by these topics. A token in the query is ignored, because only
+    /// streams may have one there. A handler that returns [`stream_of`](Self::stream_of)
+    /// need not call this: `stream_of` checks the right to subscribe.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -279,8 +279,8 @@ impl Shared {
 
     /// Load shedding: while all queues together hold more than `most_queued` bytes,
     /// closes the clients with the largest backlogs. Called by the fan-out thread
-    /// whenever it may have queued something. Usually costs two loads; holds the hub's
-    /// lock only to list the lanes.
+    /// whenever it may have queued something. Usually it only reads two atomic numbers.
+    /// It holds the hub's lock only while it lists the lanes.
     ///
     /// Example: the limit is 64 MiB, and `total_queued` has grown above it. Clients are
     /// closed until the backlogs of the others are at most 56 MiB together. The queues of

@@ -84,9 +84,9 @@ pub struct Subscription {
     is_unregistered: bool,
 }
 
-/// Makes the welcome: the `system` event, and the `recovery` event of a client that came
-/// with a cursor. `cursor` is the id at which the stream begins: a client that is cut off
-/// before its first event resumes from there.
+/// Makes the welcome: the `system` event, and the `recovery` event if the client sent a
+/// `Last-Event-ID`. The parameter `cursor` is the id of the `system` event: a client that
+/// is cut off before its first event resumes from there.
 ///
 /// The thread that registers the client calls this, not the thread of the stream: what a
 /// thread has once touched of its stack stays in memory for as long as the thread runs.

@@ -65,7 +65,8 @@ impl Origins {
             true => response,
             false => response.with("Vary", "Origin"),
         };
-        // An `Origin` that is there twice, or is not UTF-8, is not in the list.
+        // If the request has two `Origin` fields, or one that is not UTF-8, it is treated
+        // like an origin that is not in the list.
         let origin = request.and_then(|request| request.field("origin").ok().flatten());
         match origin.and_then(|origin| self.listed(origin)) {
             Some(origin) => response

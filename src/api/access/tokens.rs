@@ -40,8 +40,8 @@ use crate::wire::{Pattern, Patterns, Token};
 /// The tokens of one server: its present table, and what is needed to build the next one.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    /// The grants of the options, `--publish-token` and `--subscribe-token`. A reload
-    /// keeps them.
+    /// What the options `--publish-token`, `--subscribe-token` and `--public` grant. A
+    /// reload keeps these grants.
     fixed: Vec<Grant>,
     /// The file of `--tokens`.
     path: Option<PathBuf>,

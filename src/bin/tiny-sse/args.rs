@@ -611,8 +611,8 @@ fn unknown<'a>(kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> 
     }
 }
 
-/// The bytes that a message quotes of a word that may be a token. They are too few to
-/// help in guessing the token.
+/// How many bytes of an unknown word a message quotes. The word may be a token, and four
+/// bytes do not help to guess it.
 const SHOWN_BYTES: usize = 4;
 
 /// Returns how many bytes must be inserted, deleted or changed to turn one word into the

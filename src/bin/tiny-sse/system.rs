@@ -342,12 +342,13 @@ pub(crate) fn raise_open_files() -> io::Result<()> {
 /// Asks the kernel for a larger futex hash table, because each connection is a thread and
 /// most of them wait.
 ///
-/// A thread that waits for a lock or a queue is an entry of this table in the kernel. A
-/// wake-up reads all entries of one hash slot. Since Linux 6.16 each process has a table
-/// of its own, with four slots for each processor and at least 16, no matter how many
-/// threads the process has. With 15,000 streams in 16 slots, a wake-up reads about a
-/// thousand entries. One slot for eight connections keeps a wake-up short. A slot takes
-/// 64 bytes of kernel memory.
+/// The futex hash table of the kernel has an entry for each thread that waits for a lock
+/// or a queue. To wake a thread, the kernel reads all entries of one hash slot. Since
+/// Linux 6.16 each process has a table of its own, with four slots for each processor and
+/// at least 16, no matter how many threads the process has. With 15,000 streams in 16
+/// slots, a wake-up reads about a thousand entries. This function asks for one slot for
+/// eight connections, so that a wake-up reads few entries. A slot takes 64 bytes of
+/// kernel memory.
 #[cfg(target_os = "linux")]
 pub(crate) fn enlarge_futex_table(connections: usize) {
     use std::ffi::c_ulong;

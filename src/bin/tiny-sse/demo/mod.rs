@@ -65,10 +65,10 @@
 //! another method, and 503 with `Retry-After` if the server is closing or cannot store
 //! the event.
 //!
-//! No turn takes place while no client listens to its topic. When a client opens one of
-//! these streams, the next turn takes place at once, for all clients, so the first event
-//! arrives within half a second. A client of `/events` gets its first event with the next
-//! regular turn.
+//! Each use publishes its next event after a fixed time, but not while its topic has no
+//! client. When a client opens the stream of a use, the next event is published at once,
+//! for all clients of the topic, so it arrives within half a second. A client of
+//! `/events` gets its first event at the next regular time.
 
 mod body;
 mod chat;
